@@ -1,0 +1,1 @@
+"""Which runs answer the question? Studies, plans, statistics and tables, in plain Python."""

@@ -1,0 +1,177 @@
+"""Arms: what a study compares, as names and overrides of its base. Plain data in, plain data out."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from trainer.config import UserError, unknown
+
+Overrides = dict[str, Any]
+"""Dotted path -> value: {"optim.lr": 1.0e-3, "distill.pea": None}."""
+
+
+class Arms(NamedTuple):
+    """The arms of a study in their order, and how many grid points `requires` and `excludes` left out."""
+
+    overrides: dict[str, Overrides]
+    left_out: int
+
+
+def override(data: Mapping[str, Any], overrides: Mapping[str, Any], *, absent_ok: bool = False) -> dict[str, Any]:
+    """A config's plain data with dotted paths replaced; shorter paths first, so their order does not matter.
+
+    A value replaces what was there, whole mappings too. `None` removes a path of `distill` or an option, and
+    elsewhere it is the value. Removing what is not there is an error, for in a variant it is a typo, unless
+    `absent_ok`: there it is the "off" of a factor. Keys are checked when the result becomes a TrainConfig.
+    """
+    result = copy.deepcopy(dict(data))
+    for path in sorted(overrides, key=lambda path: path.count(".")):
+        _assign(result, path, overrides[path], absent_ok)
+    return result
+
+
+def _assign(data: dict[str, Any], path: str, value: Any, absent_ok: bool) -> None:
+    *sections, last = path.split(".")
+    for depth, section in enumerate(sections):
+        # A weight for a path that is not there would switch the path on: an arm nobody asked for.
+        if depth == 1 and sections[0] == "distill" and section not in data:
+            raise UserError(f"{path}: {unknown('knowledge path', section, data)}")
+        if data.get(section) is None:
+            data[section] = {}
+        data = data[section]
+        if not isinstance(data, dict):
+            raise UserError(f"{path}: {'.'.join(sections[: depth + 1])} has no keys, for it is {data!r}")
+    if value is not None or not removable(path):
+        data[last] = value
+    elif last in data:
+        del data[last]
+    elif not absent_ok:
+        raise UserError(f"{path}: nothing to remove; {unknown('key', last, data)}")
+
+
+def removable(path: str) -> bool:
+    """Whether `None` removes what the path names: a path of `distill` or an option, for both are open mappings."""
+    parts = path.split(".")
+    return len(parts) > 1 and (parts[:-1] == ["distill"] or parts[-2] == "options")
+
+
+def terms(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, float]:
+    """The knowledge paths and their weights once `values` are laid over the base, as far as both are well formed."""
+    given = values.get("distill", base.get("distill"))
+    whole = dict(given) if isinstance(given, dict) else {}
+    whole |= {path.split(".")[1]: value for path, value in values.items() if path.count(".") == 1 and _distils(path)}
+    found = {
+        name: term.get("weight", 1.0) if isinstance(term, dict) else 1.0
+        for name, term in whole.items()
+        if term is not None
+    }
+    return found | {name: values[key] for name in found if (key := f"distill.{name}.weight") in values}
+
+
+def _distils(path: str) -> bool:
+    return path.startswith("distill.")
+
+
+def applies(path: str, weights: Mapping[str, float]) -> bool:
+    """Whether a factor or a search dimension means anything beside these knowledge paths (see `terms`).
+
+    A weight needs its path, an option needs a path that is not switched off, a teacher needs a pupil.
+    """
+    root, *rest = path.split(".")
+    if root == "teacher":
+        return any(weights.values())
+    if root != "distill" or len(rest) < 2:
+        return True
+    return rest[0] in weights and (rest[1] == "weight" or bool(weights[rest[0]]))
+
+
+def contradiction(
+    weights: Mapping[str, float], requires: Mapping[str, Sequence[str]], excludes: Sequence[Sequence[str]]
+) -> str | None:
+    """Why these knowledge paths may not stand together, or None."""
+    active = {f"distill.{name}" for name, weight in weights.items() if weight}
+    for path, needed in requires.items():
+        missing = [other for other in needed if other not in active]
+        if path in active and missing:
+            return f"{path} requires {', '.join(missing)}"
+    for group in excludes:
+        both = [path for path in group if path in active]
+        if len(both) > 1:
+            return f"{' and '.join(both)} exclude each other"
+    return None
+
+
+def label(value: Any) -> str:
+    """A value as a word of an arm's name: off, on, 0.001, [0.1, 1.0], {weight: 2.0}."""
+    if value is None or value == {}:
+        return "off" if value is None else "on"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(label, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {label(inner)}" for key, inner in value.items()) + "}"
+    return str(value)
+
+
+def labelled(values: Any) -> dict[str, Any]:
+    """Values by label: a mapping gives its own labels, a list gets them. Raises UserError on two of one label."""
+    if isinstance(values, dict):
+        named = values
+    elif isinstance(values, list | tuple):
+        named = {label(value): value for value in values}
+        if len(named) < len(values):
+            raise UserError(f"each value may stand once, but got {label(values)}")
+    else:
+        raise UserError(f"values are a list, or a mapping from names to values, but got {values!r}")
+    if not named:
+        raise UserError("at least one value is needed, but got none")
+    return named
+
+
+def short(path: str) -> str:
+    """A dotted path as it stands in an arm's name: `distill.pea.options.stage_weights` -> `pea.stage_weights`."""
+    return path.removeprefix("distill.").removeprefix("optim.").replace(".options.", ".")
+
+
+def grid(
+    base: Mapping[str, Any],
+    factors: Mapping[str, Mapping[str, Any]],
+    requires: Mapping[str, Sequence[str]],
+    excludes: Sequence[Sequence[str]],
+) -> Arms:
+    """Every combination of the factors. One that does not apply at a point is left out of it, so points may merge."""
+    arms: dict[str, Overrides] = {}
+    left_out: set[str] = set()
+    seen: set[str] = set()
+    for point in itertools.product(*(values.items() for values in factors.values())):
+        values = {path: value for path, (_, value) in zip(factors, point, strict=True)}
+        weights = terms(base, values)
+        kept = {path: value for path, value in values.items() if applies(path, weights)}
+        names = (f"{short(p)}={name}" for p, (name, _) in zip(factors, point, strict=True) if p in kept)
+        arm = ", ".join(names)
+        seen |= kept.keys()
+        if contradiction(weights, requires, excludes):
+            left_out.add(arm)
+        else:
+            arms[arm] = kept
+    if idle := [path for path in factors if path not in seen]:
+        raise UserError(f"factors: {idle[0]} applies at no point; its path is never switched on")
+    if not arms:
+        raise UserError("factors: every point contradicts `requires` or `excludes`; nothing is left to run")
+    return Arms(arms, len(left_out))
+
+
+def leave_one_out(base: Mapping[str, Any], mapping: str, whole: str) -> dict[str, Overrides]:
+    """One arm for each key of a mapping of the base, without it: `<whole> without csf`."""
+    inside: Any = base
+    for part in mapping.split("."):
+        inside = inside.get(part) if isinstance(inside, dict) else None
+    if not isinstance(inside, dict) or not inside or not removable(f"{mapping}.key"):
+        raise UserError(f"leave_one_out: expected `distill`, or options, with entries in the base, but got {mapping!r}")
+    return {f"{whole} without {key}": {f"{mapping}.{key}": None} for key in inside}

@@ -1,0 +1,189 @@
+"""Plan: a study -> the runs that answer it, each a whole config; teachers first, then all arms of a seed together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from ablations.arms import applies, contradiction, override, removable, terms
+from ablations.space import Dimension, Search
+from ablations.study import Study
+from trainer.config import TrainConfig, UserError, parse, teacher_run, unknown
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a study: what it is called there, and all that changes its numbers."""
+
+    role: Literal["teacher", "arm", "trial"]
+    arm: str
+    seed: int
+    config: TrainConfig
+    changed: dict[str, Any]
+    """Dotted path -> value where it departs from the base, as the study wrote it."""
+    needs: str | None
+    """Key of the run whose weights teach this one; None without a teacher, or with one from a checkpoint."""
+
+    @cached_property
+    def key(self) -> str:
+        """12 hex digits naming what was asked."""
+        return self.config.key
+
+
+def expand(study: Study) -> list[Run]:
+    """All runs of a study that are known before it starts: for a search its teacher, for its trials are proposed.
+
+    Seeds are the outer loop, so a study that is cut short has whole pairs. Raises UserError on an arm whose config
+    is not valid, and on two arms that would compute the same.
+    """
+    base = parse(study.base, f"{study.name}: base")
+    if study.search is not None:
+        check_space(study)
+        return [run for run in [_teacher(base, base)] if run]
+    configs = {
+        name: _canonical(_build(study, changes, f"{study.name}: {name}"))
+        for name, changes in study.compared.overrides.items()
+    }
+    _refuse_twins(configs)
+    teachers = {name: _teacher(base, config) for name, config in configs.items()}
+    # The key names the run, so two arms with one teacher train it once.
+    first = {run.key: run for run in teachers.values() if run}
+    needs = {name: run.key if run else None for name, run in teachers.items()}
+    arms = [
+        Run("arm", name, seed, config.model_copy(update={"seed": seed}), study.compared.overrides[name], needs[name])
+        for seed in study.seeds
+        for name, config in configs.items()
+    ]
+    return [*first.values(), *arms]
+
+
+def _build(study: Study, changes: Mapping[str, Any], where: str) -> TrainConfig:
+    try:
+        data = override(study.base, changes, absent_ok=study.variants is None)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return parse(data, where)
+
+
+def _canonical(config: TrainConfig) -> TrainConfig:
+    """Without what does nothing, so that the student alone is one run whatever teacher it does not have."""
+    return config.model_copy(update={"distill": config.active, "teacher": config.teacher if config.active else None})
+
+
+def _refuse_twins(configs: Mapping[str, TrainConfig]) -> None:
+    names: dict[str, str] = {}
+    for name, config in configs.items():
+        other = names.setdefault(config.key, name)
+        if other != name:
+            raise UserError(f"arms '{other}' and '{name}' are the same run; drop one, or change what should differ")
+
+
+def _teacher(base: TrainConfig, config: TrainConfig) -> Run | None:
+    """The run that trains an arm's teacher, by the *base's* recipe: an arm that changes the student's learning rate
+    must not change who teaches it. Only the teacher itself and the data it sees are the arm's."""
+    data = {name: getattr(config.data, name) for name in ("name", "size", "options")}
+    asked = base.model_copy(update={"teacher": config.teacher, "data": base.data.model_copy(update=data)})
+    trained = teacher_run(asked)
+    if trained is None:
+        return None
+    return Run("teacher", f"teacher {trained.student.name}", trained.seed, trained, {}, None)
+
+
+def space(study: Study) -> dict[str, Dimension]:
+    """The dimensions of a search in the order to propose them: one that decides whether another applies is earlier."""
+    dimensions = _search(study).space
+    return {path: dimensions[path] for path in sorted(dimensions, key=lambda path: path.count("."))}
+
+
+def proposes(study: Study, path: str, values: Mapping[str, Any]) -> bool:
+    """Whether a dimension applies beside the proposals made so far: no weight is asked for without its path."""
+    return applies(path, terms(study.base, _resolved(study, values)))
+
+
+def trial_config(study: Study, values: Mapping[str, Any]) -> TrainConfig:
+    """The config of a proposal: path -> number or label. Raises UserError when it is not valid, or contradicts
+    `requires` or `excludes`: infeasible, to be asked for again."""
+    changes = _resolved(study, values)
+    if clash := contradiction(terms(study.base, changes), study.requires, study.excludes):
+        raise UserError(f"{study.name}: {clash}")
+    config = _canonical(_build(study, changes, f"{study.name}: search"))
+    return config.model_copy(update={"seed": study.seeds[0]})
+
+
+def trial_run(study: Study, number: int, values: Mapping[str, Any]) -> Run:
+    """A proposal as a run of the study, called `trial <number>`."""
+    config = trial_config(study, values)
+    teacher = _teacher(parse(study.base), config)
+    return Run("trial", f"trial {number}", config.seed, config, dict(values), teacher.key if teacher else None)
+
+
+def start_points(study: Study) -> list[dict[str, Any]]:
+    """The known points a search begins with, as proposals; what a point leaves open is the sampler's."""
+    dimensions = space(study)
+    points = []
+    for index, given in enumerate(_search(study).start):
+        point = {}
+        for path in given:
+            if path not in dimensions:
+                raise UserError(f"{study.name}: search.start.{index}: {unknown('dimension', path, dimensions)}")
+        for path in (path for path in dimensions if path in given):
+            try:
+                point[path] = dimensions[path].proposal(given[path])
+            except UserError as error:
+                raise UserError(f"{study.name}: search.start.{index}: {path}: {error}") from None
+        for path in point:
+            if not proposes(study, path, point):
+                raise UserError(f"{study.name}: search.start.{index}: {path} does not apply, for its path is off")
+        points.append(point)
+    return points
+
+
+def check_space(study: Study) -> None:
+    """Build a config at both ends, or at every choice, of each dimension: the typo in trial 47 fails at trial 0."""
+    start_points(study)
+    dimensions = space(study)
+    switches = [path for path in dimensions if path == "distill" or (removable(path) and path.count(".") == 1)]
+    if odd := [path for path in switches if dimensions[path].kind != "choice"]:
+        raise UserError(f"{study.name}: search.space: {odd[0]} is a path, not a number; write choice: [null, {{}}]")
+    untried = {path: _ends(dimension) for path, dimension in dimensions.items() if path not in switches}
+    feasible = False
+    for labels in itertools.product(*(dimensions[path].choices for path in switches)):
+        switched = dict(zip(switches, labels, strict=True))
+        if contradiction(terms(study.base, _resolved(study, switched)), study.requires, study.excludes):
+            continue
+        feasible = True
+        while True:
+            point = dict(switched)
+            for path in untried:
+                if proposes(study, path, point):
+                    point[path] = untried[path].pop() if untried[path] else _ends(dimensions[path])[-1]
+            trial_config(study, point)
+            if not any(untried.get(path) for path in point):
+                break
+    if not feasible:
+        raise UserError(f"{study.name}: search.space: every point contradicts `requires` or `excludes`")
+    if idle := [path for path, ends in untried.items() if ends]:
+        raise UserError(f"{study.name}: search.space: {idle[0]} never applies; its path is never switched on")
+
+
+def _ends(dimension: Dimension) -> list[Any]:
+    if dimension.kind == "choice":
+        return list(dimension.choices)
+    return [int(end) if dimension.kind == "int" else end for end in (dimension.low, dimension.high)]
+
+
+def _resolved(study: Study, values: Mapping[str, Any]) -> dict[str, Any]:
+    dimensions = _search(study).space
+    for path in values:
+        if path not in dimensions:
+            raise unknown("dimension", path, dimensions)
+    return {path: dimensions[path].resolve(value) for path, value in values.items()}
+
+
+def _search(study: Study) -> Search:
+    if study.search is None:
+        raise UserError(f"{study.name} has arms and no search space")
+    return study.search

@@ -1,0 +1,43 @@
+"""Render: a table as plain text or Markdown, for files, logs and a notebook."""
+
+from __future__ import annotations
+
+from ablations.table import Table
+
+
+def to_plain(table: Table) -> str:
+    """Aligned columns without lines, the notes below; ends with a newline."""
+    grid = [tuple(column.heading for column in table.columns), *(row.cells for row in table.rows)]
+    widths = [max(map(len, cells)) for cells in zip(*grid, strict=True)]
+    lines = [
+        "   ".join(
+            cell.rjust(width) if column.right else cell.ljust(width)
+            for cell, width, column in zip(cells, widths, table.columns, strict=True)
+        ).rstrip()
+        for cells in grid
+    ]
+    return "\n".join([table.title, *lines, *(f" {note}" for note in table.notes)]) + "\n"
+
+
+def to_markdown(table: Table) -> str:
+    """A heading, a pipe table, the notes as a list; ends with a newline."""
+    lines = [
+        f"### {_escaped(table.title)}",
+        "",
+        _piped([column.heading for column in table.columns]),
+        "| " + " | ".join("---:" if column.right else "---" for column in table.columns) + " |",
+        *(_piped(row.cells) for row in table.rows),
+        "",
+        *(f"- {_escaped(note)}" for note in table.notes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _piped(cells: list[str] | tuple[str, ...]) -> str:
+    return "| " + " | ".join(map(_escaped, cells)) + " |"
+
+
+def _escaped(text: str) -> str:
+    for mark in "\\|*_`<":
+        text = text.replace(mark, f"\\{mark}")
+    return " ".join(text.split())

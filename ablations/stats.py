@@ -1,0 +1,157 @@
+"""Statistics of paired seeds: differences, intervals, exact sign-flip test, Holm, equivalence, verdicts.
+
+Seeds are pairs: arms of one seed share initialisation, order and augmentation, so the difference of a seed is the
+observation. n is a number of seeds, m a number of contrasts. Two claims are made, each with a family-wise error of
+its own: that two arms differ (sign-flip test), and that they do not differ by a margin (two one-sided t tests).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+FAMILY_WISE = 0.05
+"""Chance that a table claims at least one difference where there is none."""
+
+Verdict = Literal["better", "worse", "equivalent", "undecided"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the common seeds say about an arm against another. Differences in points of the metric."""
+
+    n: int
+    difference: float
+    low: float
+    high: float
+    p: float
+    """Of the two-sided sign-flip test, adjusted by Holm over the study's contrasts."""
+    verdict: Verdict
+
+
+def paired(arm: Mapping[int, float], reference: Mapping[int, float]) -> np.ndarray:
+    """Differences (n,) arm - reference over the seeds both have, in the order of the seeds."""
+    return np.array([arm[seed] - reference[seed] for seed in sorted(arm.keys() & reference.keys())])
+
+
+def mean_std(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Mean and sample standard deviation (n - 1); NaN where there are too few values."""
+    x = np.asarray(values, dtype=float)
+    return (float(x.mean()) if x.size else math.nan, float(x.std(ddof=1)) if x.size > 1 else math.nan)
+
+
+def interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Student's t interval of the mean difference; (NaN, NaN) below two seeds."""
+    mean, std = mean_std(differences)
+    n = differences.size
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * std / math.sqrt(n) if n > 1 else math.nan
+    return mean - half, mean + half
+
+
+def sign_flip_p(differences: np.ndarray) -> float:
+    """Exact two-sided p of the mean of n paired differences, (n,), under all 2**n assignments of their signs.
+
+    Exact up to n = 40: the signed sums of each half are enumerated, and those of one half are counted in the sorted
+    other (Horowitz and Sahni 1974), so 2**n costs 2**(n/2).
+    """
+    d = np.asarray(differences, dtype=float)
+    if not d.size:
+        return 1.0
+    # Sums that are equal on paper differ in their last bits; without the slack, ties would be lost at random.
+    extreme = abs(d.sum()) - 1e-9 * np.abs(d).sum()
+    left, right = np.sort(_signed_sums(d[: d.size // 2])), _signed_sums(d[d.size // 2 :])
+    inside = np.searchsorted(left, extreme - right, "left") - np.searchsorted(left, -extreme - right, "right")
+    return 1.0 - float(np.maximum(inside, 0).sum()) / 2.0**d.size
+
+
+def _signed_sums(d: np.ndarray) -> np.ndarray:
+    sums = np.zeros(1)
+    for value in d:
+        sums = np.concatenate((sums + value, sums - value))
+    return sums
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Adjusted p of a family, in its order: reject where at most alpha (Holm 1979)."""
+    adjusted = [1.0] * len(p)
+    worst = 0.0
+    for rank, index in enumerate(sorted(range(len(p)), key=lambda index: p[index])):
+        worst = max(worst, min(1.0, (len(p) - rank) * p[index]))
+        adjusted[index] = worst
+    return adjusted
+
+
+def equivalence_p(differences: np.ndarray, margin: float) -> float:
+    """p of two one-sided t tests that the mean difference lies within (-margin, margin) (Schuirmann 1987)."""
+    mean, std = mean_std(differences)
+    n = differences.size
+    if n < 2:
+        return 1.0
+    if std == 0:
+        return 0.0 if abs(mean) < margin else 1.0
+    return float(stats.t.sf((margin - abs(mean)) / (std / math.sqrt(n)), n - 1))
+
+
+def compare(
+    scores: Mapping[str, Mapping[int, float]],
+    contrasts: Sequence[tuple[str, str]],
+    margin: float | None = None,
+    pending: Collection[tuple[str, str]] = (),
+    alpha: float = FAMILY_WISE,
+) -> list[Comparison]:
+    """The verdict on each contrast (arm, reference), from scores by arm and seed; higher is better.
+
+    The family is all contrasts, with data or not. `pending` ones have seeds still to come and stay undecided: a test
+    that is read after every seed is made many times, and its 5 % are no longer 5 %.
+    """
+    pairs = [paired(scores.get(arm, {}), scores.get(reference, {})) for arm, reference in contrasts]
+    ended = [pair not in pending for pair in contrasts]
+    differ = holm([sign_flip_p(d) if done else 1.0 for d, done in zip(pairs, ended, strict=True)])
+    same = holm([equivalence_p(d, margin) if margin and done else 1.0 for d, done in zip(pairs, ended, strict=True)])
+    return [
+        Comparison(d.size, mean_std(d)[0], *interval(d), p_differ, verdict(d, p_differ, p_same, alpha))
+        for d, p_differ, p_same in zip(pairs, differ, same, strict=True)
+    ]
+
+
+def verdict(differences: np.ndarray, p_differ: float, p_same: float, alpha: float = FAMILY_WISE) -> Verdict:
+    """A word for adjusted p values. Within the margin comes first: the study said such a gain would not matter."""
+    if p_same <= alpha:
+        return "equivalent"
+    if p_differ <= alpha:
+        return "better" if differences.mean() > 0 else "worse"
+    return "undecided"
+
+
+def smallest_p(n: int) -> float:
+    """The smallest two-sided p that n pairs can reach: all signs alike."""
+    return min(1.0, 2.0 / 2**n)
+
+
+def smallest_adjusted_p(n: int, m: int) -> float:
+    """The smallest p that n seeds can reach in a family of m contrasts, after Holm."""
+    return min(1.0, m * smallest_p(n))
+
+
+def can_decide(n: int, m: int, alpha: float = FAMILY_WISE) -> bool:
+    """Whether n seeds can ever call one of m contrasts better or worse."""
+    return smallest_adjusted_p(n, m) <= alpha
+
+
+def seeds_needed(m: int, alpha: float = FAMILY_WISE) -> int:
+    """The fewest seeds that can call one of m contrasts better or worse."""
+    return next(n for n in range(1, 64) if can_decide(n, m, alpha))
+
+
+def describe_design(n: int, m: int, alpha: float = FAMILY_WISE) -> str:
+    """What a design can reach, in one line, to be read before it costs anything."""
+    counts = f"{n} seed{'s' if n != 1 else ''}, {m} contrast{'s' if m != 1 else ''}"
+    smallest = f"the smallest adjusted p is {smallest_adjusted_p(n, m):.2g}"
+    if can_decide(n, m, alpha):
+        return f"{counts}: {smallest}, so a difference can be decided at {alpha * 100:g} %"
+    return f"this design cannot decide a difference: {counts}, {smallest}; {seeds_needed(m, alpha)} seeds could"

@@ -1,0 +1,219 @@
+"""Study: the schema of a study's YAML file, and how it is found and read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from ablations.arms import Arms, Overrides, contradiction, grid, labelled, leave_one_out, terms
+from ablations.space import Search
+from trainer.config import Number, Strict, UserError, explain, parse, unknown
+
+MAX_SEEDS = 40
+"""The exact sign-flip test enumerates 2**(n/2) sums (see stats.py); more seeds than this are another experiment."""
+
+FIXED_IN_A_SEARCH = ("teacher", "data.name", "data.size", "data.options", "data.select")
+"""Trials of different teachers or data cannot be ranked in one list: such questions are factors."""
+
+
+class Published(Strict):
+    """Numbers of a publication, by arm (`teacher` too), beside which ours are shown; in points, like `val/miou`."""
+
+    source: str
+    protocol: Literal["paper", "full"]
+    recipe: dict[str, Any] = Field(default_factory=dict, description="dotted paths of its config that may differ")
+    arms: dict[str, Number] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_stand_beside_the_source(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        own = {key: data[key] for key in ("source", "protocol", "recipe") if key in data}
+        return {**own, "arms": {key: value for key, value in data.items() if key not in own}}
+
+
+class Study(Strict):
+    """One question: a base config, what varies in it, the seeds, and what is compared with what.
+
+    What varies is one of `variants` (named overrides), `factors` (their full grid) and `search`; `leave_one_out`
+    adds to the variants, or stands alone, the base without each entry of a mapping.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    base: dict[str, Any]
+    variants: dict[str, Overrides] | None = Field(None, min_length=1)
+    factors: dict[str, Annotated[dict[str, Any], BeforeValidator(labelled)]] | None = Field(None, min_length=1)
+    search: Search | None = None
+    leave_one_out: str | None = None
+    requires: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    excludes: tuple[tuple[str, ...], ...] = ()
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1, max_length=MAX_SEEDS)
+    reference: str = Field("", description="default: the first arm")
+    contrasts: tuple[tuple[str, str], ...] = Field((), description="[arm, its reference]; default: all to `reference`")
+    margin: Number | None = Field(None, gt=0, description="points of the metric that would not matter")
+    metric: str = Field("val/miou", pattern="^val/", description="of the last epoch; higher is better")
+    published: Published | None = None
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_or_list(cls, seeds: Any) -> Any:
+        if isinstance(seeds, int) and not isinstance(seeds, bool):
+            if not 1 <= seeds <= MAX_SEEDS:
+                raise ValueError(f"a count of seeds must be 1 to {MAX_SEEDS} but got {seeds}")
+            return tuple(range(seeds))
+        if isinstance(seeds, list) and len(set(map(str, seeds))) < len(seeds):
+            raise ValueError(f"each seed may stand once but got {seeds}")
+        return seeds
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Study:
+        parse(self.base, "base")
+        self._check_kind()
+        self._check_paths()
+        if self.search is None:
+            self._check_names()
+        return self
+
+    @cached_property
+    def compared(self) -> Arms:
+        """The arms, in the order of the table."""
+        if self.search is not None:
+            return Arms({}, 0)
+        if self.factors is not None:
+            return grid(self.base, self.factors, self.requires, self.excludes)
+        arms = dict(self.variants or {"base": {}})
+        whole = next((name for name, changes in arms.items() if not changes), "base")
+        added = leave_one_out(self.base, self.leave_one_out, whole) if self.leave_one_out else {}
+        for name, changes in (arms | added).items():
+            if clash := contradiction(terms(self.base, changes), self.requires, self.excludes):
+                raise UserError(f"variants.{name}: {clash}")
+        if twice := arms.keys() & added.keys():
+            raise UserError(f"variants.{min(twice)}: leave_one_out adds an arm of this name; drop one of the two")
+        return Arms(arms | added, 0)
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The contrasts: (arm, the arm it is compared with)."""
+        if self.contrasts or self.search is not None:
+            return self.contrasts
+        names = list(self.compared.overrides)
+        reference = self.reference or names[0]
+        return tuple((name, reference) for name in names if name != reference)
+
+    def _check_kind(self) -> None:
+        given = [kind for kind in ("variants", "factors", "search") if getattr(self, kind) is not None]
+        if len(given) > 1 or not (given or self.leave_one_out):
+            got = " and ".join(given) or "none"
+            raise UserError(f"a study has one of variants, factors, search (or leave_one_out alone), but got {got}")
+        if self.leave_one_out and given not in ([], ["variants"]):
+            raise UserError(f"leave_one_out adds to variants, not to {given[0]}")
+        if self.search is not None:
+            for key in ("reference", "contrasts", "margin", "published"):
+                if key in self.model_fields_set:
+                    raise UserError(f"{key} belongs to arms, and a search has none; remove it")
+            if len(self.seeds) > 1:
+                raise UserError(f"seeds: a search runs each trial once, but got {len(self.seeds)} seeds; give one")
+            if not parse(self.base).data.select:
+                raise UserError(f"search selects by {self.search.metric}: set base.data.select above 0, such as 0.1")
+
+    def _check_paths(self) -> None:
+        groups = [*(self.variants or {}).values(), self.factors or {}, self.search.space if self.search else {}]
+        if "seed" in self.base or any("seed" in group for group in groups):
+            raise UserError("seed is not set in a config of a study; list it under `seeds`, so that all arms share it")
+        for path in self.search.space if self.search else ():
+            if any(f"{path}.".startswith(f"{fixed}.") for fixed in FIXED_IN_A_SEARCH):
+                raise UserError(
+                    f"search.space: trials share one {path.split('.')[0]}, so {path} is fixed; make it a factor"
+                )
+        named = [
+            *self.requires,
+            *(p for ps in self.requires.values() for p in ps),
+            *(p for g in self.excludes for p in g),
+        ]
+        for path in named:
+            if not path.startswith("distill.") or path.count(".") != 1:
+                raise UserError(f"requires and excludes name knowledge paths, such as distill.pea, but got '{path}'")
+
+    def _check_names(self) -> None:
+        arms = self.compared.overrides
+        for where, names in (
+            ("reference", [self.reference] if self.reference else []),
+            ("contrasts", [name for pair in self.contrasts for name in pair]),
+            ("published", [n for n in (self.published.arms if self.published else {}) if n != "teacher"]),
+        ):
+            for name in names:
+                if name not in arms:
+                    raise UserError(f"{where}: {unknown('arm', name, arms)}")
+        for pair in self.contrasts:
+            if pair[0] == pair[1]:
+                raise UserError(f"contrasts: '{pair[0]}' is compared with itself")
+        if len(set(self.contrasts)) < len(self.contrasts):
+            raise UserError("contrasts: each may stand once, for a test that is made twice costs power twice")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key may stand once: PyYAML keeps the last silently, and an arm would be gone."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            line = key_node.start_mark.line + 1
+            if not isinstance(key, str | int | float | bool | None):
+                raise UserError(f"line {line}: a key must be a word, but got {key!r}")
+            if key in keys:
+                raise UserError(f"line {line}: key '{key}' stands twice; keep one")
+            keys.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read(text: str, where: str) -> Study:
+    """A study from the text of its YAML. Raises UserError naming `where`, the key, the rule and the value."""
+    try:
+        data = yaml.load(text, _Loader)
+        if not isinstance(data, dict):
+            raise UserError(f"expected a mapping with name, base and variants, but got {type(data).__name__}")
+        return Study.model_validate(data)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["loc"]:
+            raise explain(error, where) from None
+        raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def packaged() -> tuple[str, ...]:
+    """Names of the studies that come with the project."""
+    return tuple(sorted(f.name.removesuffix(".yaml") for f in _packaged_files()))
+
+
+def load(name: str | Path) -> Study:
+    """The study of a packaged name or a YAML file. Raises UserError when there is none, or when it has a mistake."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        try:
+            return read(path.read_text(), str(path))
+        except FileNotFoundError:
+            raise UserError(f"no such file: {path}") from None
+        except (IsADirectoryError, UnicodeDecodeError):
+            raise UserError(f"{path} is not a YAML file") from None
+    for file in _packaged_files():
+        if file.name == f"{name}.yaml":
+            return read(file.read_text(), file.name)
+    raise unknown("study", str(name), packaged())
+
+
+def _packaged_files() -> Iterable[Any]:
+    return [f for f in resources.files("ablations.studies").iterdir() if f.name.endswith(".yaml")]

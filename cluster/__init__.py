@@ -1,0 +1,1 @@
+"""On what machines do runs run? Cluster specs, launcher files and their lint."""

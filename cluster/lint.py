@@ -1,0 +1,88 @@
+"""What would hang, or cost money for nothing, found in a cluster spec before a machine starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from cluster.spec import ClusterSpec, Machine, SpecError, concurrency, footprint
+
+BOOT_S = 300
+"""A cloud machine with a GPU boots, installs and joins in three to five minutes; a shorter wait gives up too early."""
+
+
+class Finding(NamedTuple):
+    """One thing to mend: a stable code, what is wrong, and what to write instead."""
+
+    code: str
+    message: str
+    remedy: str
+
+
+def lint(spec: ClusterSpec, cpus: float, gpus: float = 0) -> list[Finding]:
+    """Findings for a spec on a cluster that has `cpus` and `gpus` now; empty when there is nothing to mend."""
+    ceiling = Machine(max(cpus, spec.max_cpus or 0), max(gpus, spec.max_gpus or 0))
+    found = [_fits(spec, cpus, gpus), _threads(spec), _idle_gpus(spec, ceiling), *_autoscaler(spec), *_folders(spec)]
+    return [finding for finding in found if finding]
+
+
+def _fits(spec: ClusterSpec, cpus: float, gpus: float) -> Finding | None:
+    try:
+        concurrency(spec, cpus, gpus)
+    except SpecError as error:
+        message, _, remedy = str(error).partition("; ")
+        return Finding("cannot-fit", message, remedy)
+    return None
+
+
+def _threads(spec: ClusterSpec) -> Finding | None:
+    if spec.torch_threads <= max(1, spec.cpus_per_worker):
+        return None
+    message = f"{spec.torch_threads} threads on {spec.cpus_per_worker:g} CPUs of a worker: runs slow each other down"
+    return Finding("threads-exceed-cpus", message, f"set cpus_per_worker: {spec.torch_threads} or remove threads")
+
+
+def _idle_gpus(spec: ClusterSpec, have: Machine) -> Finding | None:
+    if not have.gpus:
+        return None
+    if not spec.gpus_per_worker:
+        return Finding("gpus-unused", f"no run asks for the {have.gpus:g} GPUs", "set gpus_per_worker: 1")
+    by_cpus = int(have.cpus // footprint(spec)["CPU"])
+    by_gpus = int(have.gpus // footprint(spec)["GPU"])
+    if not 0 < by_cpus < by_gpus:
+        return None
+    message = f"CPUs for {by_cpus} runs but GPUs for {by_gpus}: {by_gpus - by_cpus} runs' GPUs are paid for and idle"
+    share = have.cpus / (by_gpus * spec.workers)
+    return Finding("gpus-starved", message, f"set cpus_per_worker: {share if share < 1 else int(share):.2g}")
+
+
+def _autoscaler(spec: ClusterSpec) -> list[Finding | None]:
+    if not spec.scales:
+        return [None]
+    absent = Finding(
+        "no-autoscaler",
+        f"max_cpus and max_gpus speak of machines to come, but address is {spec.address}: none will",
+        "set address: auto where a cluster with an autoscaler runs, or remove max_cpus and max_gpus",
+    )
+    hasty = Finding(
+        "start-timeout-short",
+        f"start_timeout_s is {spec.start_timeout_s:g}, and a machine needs up to {BOOT_S} to boot",
+        f"set start_timeout_s: {BOOT_S} or more",
+    )
+    return [absent if spec.address == "local" else None, hasty if spec.start_timeout_s < BOOT_S else None]
+
+
+def _folders(spec: ClusterSpec) -> list[Finding | None]:
+    if spec.address == "local":
+        return [
+            Finding(
+                "data-missing", f"data_roots.{name} is not a folder here: {folder}", "correct the path or remove it"
+            )
+            for name, folder in spec.data_roots.items()
+            if not Path(folder).is_dir()
+        ]
+    if spec.store is None and not os.environ.get("TRANSKD_STORE"):
+        message = "no store is named, and the default, a folder under home, is another one on each machine"
+        return [Finding("store-not-shared", message, "set store: to a folder that every machine mounts")]
+    return [None]

@@ -1,0 +1,249 @@
+"""ClusterSpec: what one run is given and how many runs go at once. It never changes a run's numbers."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+TRIAL_SLOT = "trial_slot"
+"""Custom resource that heads offer and drivers of multi-worker runs take: they cost no CPU that their workers need."""
+
+_TICKS = 10_000
+"""Ray counts resources in ten-thousandths; counting alike keeps 3 x 0.1 CPUs inside 0.3."""
+
+_LAUNCHER_KEYS = {"apiVersion": "kubectl apply -f", "cluster_name": "ray up"}
+
+
+class SpecError(ValueError):
+    """A cluster spec that is wrong, or that these machines cannot serve: one line with the remedy. Exit code 2."""
+
+
+class Machine(NamedTuple):
+    """One node: its CPUs and GPUs."""
+
+    cpus: float
+    gpus: float = 0
+
+
+class ClusterSpec(BaseModel):
+    """The machines, as one frozen value: a YAML file given to `transkd run --cluster FILE`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    address: str = Field("local", min_length=1)
+    """`local` starts a Ray on this machine, `auto` joins the one that runs here, `HOST:PORT` joins that one."""
+    workers: int = Field(1, ge=1)
+    """Data-parallel processes of one run. The global batch stays the same."""
+    cpus_per_worker: float = Field(1, ge=0.01)
+    gpus_per_worker: float = Field(0, ge=0)
+    """Below 1, several runs share a GPU (their memory must fit); above 1, a whole number."""
+    threads: int | None = Field(None, ge=1)
+    """torch threads of a worker; default: its whole CPUs."""
+    micro_batch: int | None = Field(None, ge=1)
+    """Samples in one forward pass, where a worker's share of the global batch does not fit its memory."""
+    concurrency: Literal["auto"] | int = "auto"
+    """Runs at once; `auto`: as many as fit."""
+    max_cpus: float | None = Field(None, gt=0)
+    """CPUs that an autoscaler may bring up; default: what is there now."""
+    max_gpus: float | None = Field(None, ge=0)
+    """GPUs that an autoscaler may bring up; default: what is there now."""
+    store: str | None = None
+    """Folder of ledger, checkpoints and tracking, seen by every machine under this path."""
+    data_roots: dict[str, str] = Field(default_factory=dict)
+    """Data set name to its folder, seen by every machine under this path."""
+    max_failures: int = Field(2, ge=0)
+    """Times a run is started again after a machine is lost."""
+    start_timeout_s: float = Field(600, gt=0)
+    """Longest wait for a run's workers; above the boot time of a machine where an autoscaler is at work."""
+
+    @field_validator("concurrency")
+    @classmethod
+    def _at_least_one_run(cls, value: Literal["auto"] | int) -> Literal["auto"] | int:
+        if value != "auto" and value < 1:
+            raise ValueError(f"must be `auto` or at least 1 but got {value}; remove the line to run as many as fit")
+        return value
+
+    @field_validator("store")
+    @classmethod
+    def _store_is_a_folder(cls, value: str | None) -> str | None:
+        return value if value is None else _absolute(value)
+
+    @field_validator("data_roots")
+    @classmethod
+    def _data_roots_are_folders(cls, value: dict[str, str]) -> dict[str, str]:
+        return {name: _absolute(folder) for name, folder in value.items()}
+
+    @model_validator(mode="after")
+    def _gpus_can_be_dealt(self) -> ClusterSpec:
+        if 0 < self.gpus_per_worker < 0.01:
+            raise ValueError(f"gpus_per_worker must be 0 or at least 0.01 but got {self.gpus_per_worker:g}")
+        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
+            raise ValueError(f"gpus_per_worker above 1 must be a whole number but got {self.gpus_per_worker:g}")
+        if 0 < self.gpus_per_worker < 1 and self.workers > 1:
+            raise ValueError(
+                f"gpus_per_worker must be 0 or whole where workers is {self.workers} but got "
+                f"{self.gpus_per_worker:g}: NCCL refuses two workers of a run on one GPU; set gpus_per_worker: 1"
+            )
+        return self
+
+    @property
+    def torch_threads(self) -> int:
+        """Threads of torch in each worker, explicit because Ray would else choose."""
+        return self.threads or max(1, int(self.cpus_per_worker))
+
+    @property
+    def scales(self) -> bool:
+        """Whether an autoscaler may bring up machines that are not there now."""
+        return self.max_cpus is not None or self.max_gpus is not None
+
+
+def footprint(spec: ClusterSpec) -> dict[str, float]:
+    """Ray resources of one run, all its workers together: `{"CPU": 4.0, "GPU": 2.0}`; no key for what it lacks."""
+    need = {"CPU": spec.workers * spec.cpus_per_worker, "GPU": spec.workers * spec.gpus_per_worker}
+    return {name: round(amount, 4) for name, amount in need.items() if amount}
+
+
+def concurrency(spec: ClusterSpec, cpus: float, gpus: float = 0) -> int:
+    """Runs at once where `cpus` and `gpus` are there now, or, if it is more, up to the spec's `max_cpus`, `max_gpus`.
+
+    Raises SpecError where not one run fits, or fewer than the spec asks for: such a study would wait for ever.
+    """
+    ceiling = Machine(max(cpus, spec.max_cpus or 0), max(gpus, spec.max_gpus or 0))
+    return concurrency_on(spec, [ceiling])
+
+
+def concurrency_on(spec: ClusterSpec, machines: Sequence[Machine]) -> int:
+    """Runs at once on these machines, each worker whole on one of them. Raises SpecError as `concurrency` does."""
+    fit = sum(_workers_on(spec, machine) for machine in machines) // spec.workers
+    if not fit:
+        raise SpecError(_why_none_fits(spec, machines))
+    if spec.concurrency == "auto":
+        return fit
+    if spec.concurrency > fit:
+        raise SpecError(
+            f"concurrency is {spec.concurrency} but of runs that need {_text(footprint(spec))} only {fit} fit on "
+            f"{_have(machines)}; lower concurrency or remove the line"
+        )
+    return spec.concurrency
+
+
+def _workers_on(spec: ClusterSpec, machine: Machine) -> int:
+    fit = _ticks(machine.cpus) // _ticks(spec.cpus_per_worker)
+    if not spec.gpus_per_worker:
+        return fit
+    if spec.gpus_per_worker < 1:  # a share never spans two GPUs: five runs of 0.4 do not fit on two
+        return min(fit, int(machine.gpus) * (_TICKS // _ticks(spec.gpus_per_worker)))
+    return min(fit, _ticks(machine.gpus) // _ticks(spec.gpus_per_worker))
+
+
+def _ticks(amount: float) -> int:
+    return round(amount * _TICKS)
+
+
+def _why_none_fits(spec: ClusterSpec, machines: Sequence[Machine]) -> str:
+    total = {"CPU": sum(m.cpus for m in machines), "GPU": sum(m.gpus for m in machines)}
+    worker = {"CPU": spec.cpus_per_worker, "GPU": spec.gpus_per_worker}
+    workers = "1 worker" if spec.workers == 1 else f"{spec.workers} workers"
+    for name, need in footprint(spec).items():
+        if _ticks(need) > _ticks(total[name]):
+            field = f"{name.lower()}s_per_worker"
+            remedy = f"lower {field}" if spec.workers == 1 else f"lower workers or {field}"
+            remedy += f", or raise max_{name.lower()}s" if spec.scales else ""
+            there = "there is 1" if total[name] == 1 else f"there are {total[name]:g}"
+            return f"a run needs {_text({name: need})} ({workers} x {worker[name]:g}) but {there}; {remedy}"
+    return (
+        f"{workers} of {_text(worker)} cannot be placed on {_have(machines)}: a worker never spans two machines; "
+        "lower workers, cpus_per_worker or gpus_per_worker"
+    )
+
+
+def _have(machines: Sequence[Machine]) -> str:
+    each = [_text({"CPU": machine.cpus, "GPU": machine.gpus}) for machine in machines]
+    return f"{len(each)} machines of {each[0]}" if len(each) > 1 and len(set(each)) == 1 else " + ".join(each)
+
+
+def _text(resources: Mapping[str, float]) -> str:
+    counts = [f"{amount:g} {name}{'' if amount == 1 else 's'}" for name, amount in resources.items() if amount]
+    return " and ".join(counts) or "no CPUs"
+
+
+def _absolute(folder: str) -> str:
+    if "://" in folder:
+        raise ValueError(f"must be a folder that every machine mounts but got {folder}; mount it (EFS, NFS, a volume)")
+    path = Path(folder).expanduser()
+    if not path.is_absolute():
+        raise ValueError(
+            f"must be an absolute path but got {folder}: a Ray job runs in another folder; write it in full"
+        )
+    return str(path)
+
+
+def names() -> list[str]:
+    """Specs that come with the project: `local` for `cluster/local.yaml`. Launcher files carry their command's name."""
+    files = Path(__file__).parent.glob("*.yaml")
+    return sorted(path.stem for path in files if not path.name.startswith(("ray-up-", "kubectl-")))
+
+
+def load(source: str | Path | None = None) -> ClusterSpec:
+    """The spec of a YAML file, or of one that comes with the project by its bare name (`gpu`); None is `local`.
+
+    Raises SpecError in one line naming the file, the key, the rule and the value.
+    """
+    path = _locate("local" if source is None else source)
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"cannot read cluster spec {path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    data = {} if data is None else data
+    if not isinstance(data, dict):
+        raise SpecError(
+            f"{path}: expected `key: value` lines (workers, cpus_per_worker, ...), got {type(data).__name__}"
+        )
+    for key, command in _LAUNCHER_KEYS.items():
+        if key in data:
+            raise SpecError(
+                f"{path} is for `{command}`, not a cluster spec; give one of: {', '.join(names())}, or a file"
+            )
+    try:
+        return ClusterSpec.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(f"{path}: {'; '.join(_lines(error))}") from None
+
+
+def _locate(source: str | Path) -> Path:
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix or len(path.parts) > 1:
+        raise SpecError(f"no such cluster spec: {path}; those that come with the project: {', '.join(names())}")
+    if str(path) not in names():
+        raise SpecError(f"unknown cluster spec '{path}'; {_hint(str(path), names())}")
+    return Path(__file__).parent / f"{path}.yaml"
+
+
+def _lines(error: ValidationError) -> list[str]:
+    lines: dict[str, str] = {}
+    for item in error.errors():
+        field = str(item["loc"][0]) if item["loc"] else "the whole file"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key; {_hint(field, ClusterSpec.model_fields)}"
+        elif field == "concurrency" and item["type"] != "value_error":
+            message = f"must be `auto` or a whole number but got {item['input']!r}"
+        elif item["type"] != "value_error":
+            message = f"{message[0].lower()}{message[1:]} but got {item['input']!r}"
+        lines.setdefault(field, f"{field}: {message}")
+    return list(lines.values())
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    choices = list(known)
+    close = difflib.get_close_matches(name, choices, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(choices)}"

@@ -1,0 +1,55 @@
+"""A Ray session: started on this machine or joined, quiet, and ended when the study is."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+from cluster.spec import ClusterSpec, Machine
+
+ENVIRONMENT = {
+    # The ledger is the record: Tune's own loggers write 300-character folders and cost memory.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def here() -> Machine:
+    """This machine's CPUs and GPUs, as far as this process may use them."""
+    import torch
+
+    return Machine(len(os.sched_getaffinity(0)), torch.cuda.device_count())
+
+
+@contextlib.contextmanager
+def session(spec: ClusterSpec) -> Iterator[list[Machine]]:
+    """Start or join Ray for one study; yields the machines it has now."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(spec.start_timeout_s))
+    import ray
+
+    # workers import our packages the way this process does, also from a checkout that is not installed
+    options = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if spec.address == "local":
+        machine = here()
+        # a stopped group's placement is cleaned up through the dashboard: only runs of more workers need it
+        ray.init(
+            address="local",
+            num_cpus=int(machine.cpus),
+            num_gpus=int(machine.gpus),
+            include_dashboard=spec.workers > 1,
+            **options,
+        )
+    else:
+        ray.init(address=spec.address, **options)
+    try:
+        yield [Machine(n["Resources"].get("CPU", 0), n["Resources"].get("GPU", 0)) for n in ray.nodes() if n["Alive"]]
+    finally:
+        ray.shutdown()

@@ -1,0 +1,130 @@
+"""The store: the one folder where runs, ledger and tracking are kept, and the lease that one driver holds on it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from trainer.config import UserError
+
+ENVIRONMENT = "TRANSKD_STORE"
+
+
+def resolve(option: str | Path | None = None, spec: str | Path | None = None) -> Path:
+    """The store's absolute path: `--store`, else `TRANSKD_STORE`, else the cluster spec's, else `~/transkd-store`.
+
+    Never relative to the working directory, which a Ray job unpacks somewhere else: a relative path is a UserError,
+    and so is a URI, because leases and SQLite need a file system.
+    """
+    for origin, value in (("--store", option), (ENVIRONMENT, os.environ.get(ENVIRONMENT)), ("cluster spec", spec)):
+        if value is None or str(value) == "":
+            continue
+        if "://" in str(value):
+            raise UserError(f"store ({origin}) must be a folder but got {value}; mount it as a shared file system")
+        path = Path(value).expanduser()
+        if not path.is_absolute():
+            raise UserError(f"store ({origin}) must be an absolute path but got {value}; write {path.absolute()}")
+        return path
+    return Path.home() / "transkd-store"
+
+
+class Store:
+    """Names of everything below one absolute folder; only `lease` and `identity` write anything."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.jsonl"
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.root / "runs"
+
+    def run_dir(self, run_id: str) -> Path:
+        """Folder of one run: config.yaml, epochs.jsonl, result.json, last.pt, best.pt, panel.png."""
+        return self.runs_dir / run_id
+
+    @property
+    def packed(self) -> Path:
+        """Decoded and resized data splits, shared by all runs."""
+        return self.root / "packed"
+
+    @property
+    def ray_dir(self) -> Path:
+        """Storage path of Ray Tune and Ray Train."""
+        return self.root / "ray"
+
+    @property
+    def artifacts(self) -> Path:
+        """Artifacts of the default tracking database."""
+        return self.root / "mlartifacts"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """`MLFLOW_TRACKING_URI`, else a SQLite database in the store."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def identity(self) -> str:
+        """12 hex digits that stay with the store when its folder moves; made at first use.
+
+        They keep stores apart on a tracking server that several people share.
+        """
+        path = self.root / "identity"
+        try:
+            return path.read_text().strip()
+        except FileNotFoundError:
+            self.root.mkdir(parents=True, exist_ok=True)
+        draft = self.root / f"identity.{uuid.uuid4().hex}"
+        draft.write_text(uuid.uuid4().hex[:12] + "\n")
+        try:
+            # A link appears whole or not at all, and the first of several processes wins.
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+        return path.read_text().strip()
+
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Be the only driver on this store. Raises UserError naming the holder while another process has it.
+
+        The kernel drops the lock with the process, so a killed driver leaves nothing to clean up.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        path = self.root / "lease"
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"store {self.root} is in use by {_holder(path)}; wait for it or end it") from None
+            except OSError as error:
+                raise UserError(f"store {self.root} must allow file locks but got {error}; choose another") from None
+            file.truncate(0)
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
+            file.flush()
+            try:
+                yield
+            finally:
+                # Emptied before it is let go: a later reader must not be told of a driver that has left.
+                file.truncate(0)
+                file.flush()
+
+
+def _holder(lease: Path) -> str:
+    try:
+        by = json.loads(lease.read_text())
+        return f"pid {by['pid']} on {by['host']} since {by['since']}"
+    except (ValueError, KeyError):
+        return "another driver that is just starting"

@@ -1,0 +1,149 @@
+"""A real autoscaling Ray cluster on this machine, by Ray's fake multi-node provider: machines are processes here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+class FakeAutoscalingCluster:
+    """A head without CPUs and a worker type that the autoscaler brings up and takes down.
+
+    Drive it from a child process started with `env`: Ray keeps one cluster per process, and pytest has others to start.
+    """
+
+    def __init__(self, *, cpus_per_machine: int, max_machines: int, idle_s: float, trial_slots: int = 8) -> None:
+        # Not pytest's tmp_path: Ray's sockets live here, and a Unix socket's path ends at 107 characters.
+        self.folder = Path(tempfile.mkdtemp(prefix="ray-fake-"))
+        port = _free_port()
+        self.address = f"127.0.0.1:{port}"
+        self.env = {
+            **os.environ,
+            "RAY_ADDRESS": self.address,
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "0",
+            "RAY_TMPDIR": str(self.folder),
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "OMP_NUM_THREADS": "1",
+        }
+        head = {"CPU": 0, "trial_slot": trial_slots}
+        config = {
+            "cluster_name": "fake",
+            "max_workers": max_machines,
+            "idle_timeout_minutes": idle_s / 60,
+            "upscaling_speed": float(max_machines),
+            "provider": {
+                "type": "fake_multinode",
+                "gcs_address": self.address,
+                "use_node_id_as_ip": True,  # all machines have this one's address
+                "disable_node_updaters": True,  # nothing to install over ssh
+                "disable_launch_config_check": True,
+            },
+            "head_node_type": "ray.head.default",
+            "available_node_types": {
+                "ray.head.default": {"resources": head, "node_config": {}, "max_workers": 0},
+                "machine": {
+                    "resources": {"CPU": cpus_per_machine, "object_store_memory": 100 * 2**20},
+                    "node_config": {},
+                    "min_workers": 0,
+                    "max_workers": max_machines,
+                },
+            },
+        }
+        (self.folder / "config.yaml").write_text(json.dumps(_with_defaults(config)))
+        command = [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=0"),
+            f"--resources={json.dumps({'trial_slot': trial_slots})}",
+            f"--object-store-memory={100 * 2**20}",
+            *("--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={_free_port()}"),
+            *(f"--ray-client-server-port={_free_port()}", "--dashboard-agent-listen-port=0"),
+            *(f"--temp-dir={self.folder}", f"--autoscaling-config={self.folder / 'config.yaml'}"),
+        ]
+        self._log = (self.folder / "head.log").open("w")
+        # A session of its own, because its number finds every process of the cluster: fake machines outlive the head.
+        self._head = subprocess.Popen(
+            command, env=self.env, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        self.wait_for(self._is_up, timeout_s=60, what="the head")
+
+    def machines(self) -> int:
+        """Worker machines that are up now."""
+        from ray._raylet import GcsClient
+
+        nodes = GcsClient(address=self.address).get_all_node_info().values()
+        return sum(node.state == 0 and not node.is_head_node for node in nodes)
+
+    def wait_for(self, condition: Callable[[], bool], *, timeout_s: float, what: str) -> None:
+        """Return once `condition()` holds; fail with the head's log after `timeout_s`."""
+        end = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > end or self._head.poll() is not None:
+                pytest.fail(f"{what} not there in {timeout_s} s\n{(self.folder / 'head.log').read_text()[-3000:]}")
+            time.sleep(0.5)
+
+    def shutdown(self) -> None:
+        """End the processes of this cluster, by id, and remove its folder."""
+        for sign, patience_s in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+            for pid in self._processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sign)
+            end = time.monotonic() + patience_s
+            while (self._head.poll() is None or self._processes()) and time.monotonic() < end:
+                time.sleep(0.1)
+        self._log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        assert not self._processes()
+
+    def _is_up(self) -> bool:
+        if "Ray runtime started" not in (self.folder / "head.log").read_text():
+            return False
+        return self.machines() == 0
+
+    def _processes(self) -> list[int]:
+        """Ids of the living processes of this cluster's session, orphans included; zombies are not counted."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+                if int(session) == self._head.pid and state != "Z":
+                    found.append(int(stat.parent.name))
+        return found
+
+
+def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """What Ray would fill in for a provider that has a defaults file; its fake one has none in the wheel."""
+    empty_lists = ("setup_commands", "head_setup_commands", "worker_setup_commands", "initialization_commands")
+    commands = ("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files", "rsync_exclude")
+    lists: dict[str, Any] = {key: [] for key in (*empty_lists, *commands, "rsync_filter")}
+    return {**lists, "auth": {}, "docker": {}, "file_mounts": {}, "file_mounts_sync_continuously": False, **config}
+
+
+@pytest.fixture
+def fake_autoscaling_cluster() -> Iterator[FakeAutoscalingCluster]:
+    """0 to 2 machines of 1 CPU, taken down after 4 idle seconds."""
+    cluster = FakeAutoscalingCluster(cpus_per_machine=1, max_machines=2, idle_s=4)
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()

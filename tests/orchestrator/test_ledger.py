@@ -1,0 +1,194 @@
+"""The ledger loses no acknowledged event, whatever kills its writer, and says where it was damaged."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from orchestrator.ledger import Ledger, Membership
+from trainer.config import UserError
+
+WRITER = """
+import sys
+from pathlib import Path
+from orchestrator.ledger import Ledger
+ledger = Ledger(Path(sys.argv[1]))
+for number in range(1_000_000):
+    ledger.append({"event": "started", "run_id": f"r{number}", "padding": "x" * 3000})
+    print(number, flush=True)
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "new folder" / "ledger.jsonl"
+
+
+def started(run_id, **more):
+    return {"event": "started", "run_id": run_id, "key": f"k-{run_id}", "study": "s", "arm": "a", "seed": 0, **more}
+
+
+def test_a_missing_ledger_is_empty_and_reading_does_not_make_it(path):
+    assert list(Ledger(path).events()) == []
+    assert Ledger(path).outcomes() == {}
+    assert not path.parent.exists()
+
+
+def test_events_come_back_in_order_with_their_time(path):
+    ledger = Ledger(path)
+    for number in range(5):
+        ledger.append({"event": "trial", "number": number, "values": {"optim.lr": 0.1}})
+    events = list(Ledger(path).events())
+    assert [e["number"] for e in events] == [0, 1, 2, 3, 4]
+    assert [e["time"] for e in events] == sorted(e["time"] for e in events)
+    assert events[0]["time"].endswith("+00:00")
+
+
+def test_an_event_has_a_kind(path):
+    with pytest.raises(ValueError, match="'event'"):
+        Ledger(path).append({"run_id": "r"})
+
+
+def test_runs_are_folded(path):
+    ledger = Ledger(path)
+    ledger.append(started("r"))
+    ledger.append({"event": "failed", "run_id": "r", "reason": "loss/pea is nan at step 7"})
+    assert ledger.outcomes()["r"].status == "failed"
+    assert ledger.outcomes()["r"].reason == "loss/pea is nan at step 7"
+    assert ledger.finished("r") is None
+
+    ledger.append(started("r"))
+    assert ledger.outcomes()["r"].status == "running"
+    ledger.append(
+        {
+            "event": "finished",
+            "run_id": "r",
+            "last": {"val/miou": 40.5},
+            "best": {"epoch": 3, "val/miou": 41.0},
+            "complexity": {"params_m": 3.72},
+            "seconds": 12.5,
+        }
+    )
+    ledger.append({"event": "reused", "run_id": "r", "study": "other", "arm": "b", "seed": 0})
+
+    run = ledger.finished("r")
+    assert (run.key, run.attempts, run.reason, run.seconds) == ("k-r", 2, "", 12.5)
+    assert (run.last, run.best["epoch"], run.complexity) == ({"val/miou": 40.5}, 3, {"params_m": 3.72})
+    assert run.members == [Membership("s", "a", 0), Membership("other", "b", 0)]
+    assert Ledger(path).outcomes() == ledger.outcomes()
+
+
+def test_a_stopped_trial_is_not_finished(path):
+    ledger = Ledger(path)
+    ledger.append(started("r", role="trial"))
+    ledger.append({"event": "stopped", "run_id": "r", "last": {"val/miou": 1.0}})
+    assert ledger.outcomes()["r"].status == "stopped"
+    assert ledger.finished("r") is None
+
+
+def test_numbers_that_are_no_json_are_kept_as_null(path):
+    ledger = Ledger(path)
+    ledger.append({"event": "finished", "run_id": "r", "last": {"loss": math.nan, "lr": math.inf, "epoch": 2}})
+    json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    last = ledger.outcomes()["r"].last
+    assert math.isnan(last["loss"])
+    assert math.isnan(last["lr"])
+    assert last["epoch"] == 2
+
+
+@pytest.mark.parametrize("cut", [1, 10, 40, -1])
+def test_a_line_cut_off_is_skipped_and_kept(path, cut):
+    """`cut` -1 loses only the newline: the event is whole, and counts."""
+    ledger = Ledger(path)
+    ledger.append(started("first"))
+    whole = path.read_bytes()
+    ledger.append(started("ünfinished"))
+    torn = path.read_bytes()[len(whole) :][:cut]
+    path.write_bytes(whole + torn)
+    expected = ["first"] if cut > 0 else ["first", "ünfinished"]
+    assert list(Ledger(path).outcomes()) == expected
+
+    Ledger(path).append(started("next"))
+    Ledger(path).append(started("after"))
+    assert list(Ledger(path).outcomes()) == [*expected, "next", "after"]
+    assert torn in path.read_bytes()
+
+
+def test_a_repair_that_is_cut_off_is_repaired(path):
+    path.parent.mkdir()
+    path.write_bytes(b'{"event": "star\n{"event": "to')
+    Ledger(path).append(started("next"))
+    assert list(Ledger(path).outcomes()) == ["next"]
+
+
+def test_a_long_line_cut_off_is_found(path):
+    ledger = Ledger(path)
+    ledger.append(started("first"))
+    with path.open("a") as file:
+        file.write('{"event": "trial", "padding": "' + "x" * 50_000)
+    Ledger(path).append(started("next"))
+    assert list(Ledger(path).outcomes()) == ["first", "next"]
+
+
+def test_damage_in_the_middle_is_refused_with_its_line(path):
+    ledger = Ledger(path)
+    for name in "abc":
+        ledger.append(started(name))
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1][:20]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"ledger\.jsonl:2 must be a JSON event"):
+        Ledger(path).outcomes()
+
+
+def test_empty_lines_do_no_harm(path):
+    Ledger(path).append(started("a"))
+    path.write_text("\n" + path.read_text() + "\n\n")
+    Ledger(path).append(started("b"))
+    assert list(Ledger(path).outcomes()) == ["a", "b"]
+
+
+def test_a_full_disk_is_an_error_and_the_next_append_repairs(path, monkeypatch):
+    ledger = Ledger(path)
+    ledger.append(started("a"))
+    real = os.write
+
+    def full(handle, data):
+        monkeypatch.setattr(os, "write", real)
+        real(handle, data[:7])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        ledger.append(started("lost"))
+    ledger.append(started("b"))
+    assert list(Ledger(path).outcomes()) == ["a", "b"]
+
+
+def test_a_killed_writer_loses_nothing_it_was_told_is_written(path):
+    for round_number in range(3):
+        before = len(list(Ledger(path).events()))
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as writer:
+            writer.stdout.readline()
+            time.sleep(0.05 * (round_number + 1))
+            writer.send_signal(signal.SIGKILL)
+            acknowledged = 1 + sum(line.endswith("\n") for line in writer.stdout)
+        written = len(list(Ledger(path).events())) - before
+        assert written - acknowledged in (0, 1)
+    Ledger(path).append(started("last"))
+    assert Ledger(path).outcomes()["last"].status == "running"
+
+
+def test_ten_thousand_events_are_read_in_a_second(path):
+    path.parent.mkdir()
+    last = {f"val/iou/class {i}": 50.0 + i for i in range(20)}
+    lines = (json.dumps({**started(f"r{n}"), "event": "finished", "time": "t", "last": last}) for n in range(10_000))
+    path.write_text("\n".join(lines) + "\n")
+    begin = time.process_time()
+    assert len(Ledger(path).outcomes()) == 10_000
+    assert time.process_time() - begin < 1

@@ -1,0 +1,127 @@
+"""The store is one absolute folder, and one driver at a time holds its lease."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.store import Store, resolve
+from trainer.config import UserError
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from orchestrator.store import Store
+with Store(Path(sys.argv[1])).lease():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+CONTENDER = """
+import sys
+from pathlib import Path
+from orchestrator.store import Store
+from trainer.config import UserError
+store = Store(Path(sys.argv[1]))
+print(store.identity, flush=True)
+sys.stdin.readline()
+try:
+    with store.lease():
+        print("held", flush=True)
+        sys.stdin.readline()
+except UserError as error:
+    print(error, flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch):
+    monkeypatch.delenv("TRANSKD_STORE", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def test_option_then_environment_then_spec_then_home(monkeypatch):
+    assert resolve(None, None) == Path.home() / "transkd-store"
+    assert resolve(None, "/spec") == Path("/spec")
+    monkeypatch.setenv("TRANSKD_STORE", "/environment")
+    assert resolve(None, "/spec") == Path("/environment")
+    assert resolve("/option", "/spec") == Path("/option")
+    assert resolve("~/mine") == Path.home() / "mine"
+
+
+@pytest.mark.parametrize(
+    ("option", "environment", "spec", "message"),
+    [
+        ("here", "", None, r"--store\) must be an absolute path but got here; write /.*/here"),
+        (None, "./here", None, r"TRANSKD_STORE\) must be an absolute path"),
+        (None, "", "here", r"cluster spec\) must be an absolute path"),
+        ("s3://bucket/store", "", None, r"must be a folder but got s3://bucket/store; mount it"),
+    ],
+)
+def test_what_is_not_an_absolute_folder_is_refused(monkeypatch, option, environment, spec, message):
+    monkeypatch.setenv("TRANSKD_STORE", environment)
+    with pytest.raises(UserError, match=message):
+        resolve(option, spec)
+
+
+def test_everything_lies_below_the_root(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    for path in (store.ledger, store.run_dir("r"), store.packed, store.ray_dir, store.artifacts):
+        assert path.is_relative_to(tmp_path)
+    assert store.mlflow_uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
+    assert store.mlflow_uri == "http://tracking:5000"
+
+
+def test_identity_moves_with_the_folder(tmp_path):
+    first = Store(tmp_path / "a").identity
+    assert Store(tmp_path / "b").identity != first
+    (tmp_path / "a").rename(tmp_path / "c")
+    assert Store(tmp_path / "c").identity == first
+    assert [p.name for p in (tmp_path / "c").iterdir()] == ["identity"]
+
+
+def test_the_lease_is_exclusive_and_given_back(tmp_path):
+    store = Store(tmp_path / "store")
+    with store.lease():
+        with pytest.raises(UserError, match=rf"in use by pid {os.getpid()} on .* since 20"), Store(store.root).lease():
+            pytest.fail("two drivers hold one lease")
+    with pytest.raises(RuntimeError, match="driver"), store.lease():
+        raise RuntimeError("the driver fails")
+    with store.lease():
+        pass
+
+
+def test_the_lease_of_a_killed_driver_is_free(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"pid {holder.pid} "), Store(tmp_path).lease():
+            pytest.fail("two drivers hold one lease")
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with Store(tmp_path).lease():
+            pass
+
+
+def test_of_eight_processes_one_gets_the_lease(tmp_path):
+    command = [sys.executable, "-c", CONTENDER, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    contenders = [subprocess.Popen(command, **pipes) for _ in range(8)]
+    try:
+        assert len({p.stdout.readline() for p in contenders}) == 1
+        for process in contenders:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        answers = [p.stdout.readline().strip() for p in contenders]
+    finally:
+        for process in contenders:
+            process.communicate()
+    assert answers.count("held") == 1
+    winner = contenders[answers.index("held")].pid
+    starting = "another driver that is just starting"
+    assert all(f"pid {winner} " in a or starting in a for a in answers if a != "held")
+    assert {p.returncode for p in contenders} == {0}

@@ -1,0 +1,257 @@
+"""The contract of every entry of MODELS, and what SegFormer promises beyond it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainer import rng
+from trainer.complexity import parameters
+from trainer.config import ModelConfig, UserError
+from trainer.models import MODELS, build_model
+from trainer.models.base import EVERYTHING
+from trainer.models.layers import ChannelDropout, StochasticDepth, to_map, to_tokens
+from trainer.norm import GroupedBatchNorm2d
+
+CLASSES = 7
+SIZES = [(32, 32), (36, 68), (64, 96)]
+PART_SETS = [frozenset({part}) for part in sorted(EVERYTHING)] + [frozenset({"features", "embeds"})]
+KEYS = torch.tensor([3, 1 << 40, -5, 77])
+
+
+def build(name, **rates):
+    with rng.initialising(0, "student"):
+        return MODELS[name](CLASSES, **rates)
+
+
+def on_meta(name):
+    with torch.device("meta"):
+        return MODELS[name](CLASSES)
+
+
+def image_like(model, size, n=2):
+    device = next(model.parameters()).device
+    if device.type == "meta":
+        return torch.empty(n, 3, *size, device=device)
+    return torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
+SMALL = [name for name in MODELS if parameters(on_meta(name)) < 15e6]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", MODELS)
+def test_shapes_are_the_published_ones(name, size):
+    model = (build(name) if name in SMALL else on_meta(name)).eval()
+    out = model(image_like(model, size))
+    assert model.channels.classes == CLASSES
+    assert out.logits.shape == (2, CLASSES, size[0] // 4, size[1] // 4)
+    for i, stride in enumerate(model.channels.strides):
+        h, w = math.ceil(size[0] / stride), math.ceil(size[1] / stride)
+        assert out.features[i].shape == (2, model.channels.features[i], h, w)
+        assert out.embeds[i].shape == (2, h * w, model.channels.embeds[i])
+
+
+@pytest.mark.parametrize("needs", PART_SETS, ids="+".join)
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_parts_asked_for_are_the_same_alone(name, needs):
+    model = build(name).eval()
+    image = image_like(model, (36, 68))
+    whole, part = model(image), model(image, None, needs)
+    for field in EVERYTHING:
+        value = getattr(part, field)
+        if field not in needs:
+            assert value is None or value == ()
+            continue
+        expected = getattr(whole, field)
+        torch.testing.assert_close(value, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parts_not_asked_for_are_not_computed(name):
+    model = on_meta(name).eval()
+    flops = []
+    for part in ("embeds", "features", "logits"):
+        with FlopCounterMode(display=False) as counter:
+            model(image_like(model, (64, 96)), None, frozenset({part}))
+        flops.append(counter.get_total_flops())
+    assert flops[0] < flops[1] < flops[2]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_parameter_learns_from_the_logits(name):
+    model = build(name).train()
+    logits = model(image_like(model, (64, 96)), KEYS[:2]).logits
+    F.cross_entropy(logits, torch.arange(CLASSES).repeat(2, 16 * 24 // CLASSES + 1)[:, : 16 * 24].view(2, 16, 24)).backward()
+    for path, parameter in model.named_parameters():
+        assert parameter.grad is not None, path
+        assert parameter.grad.isfinite().all(), path
+
+
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_masks_follow_the_sample_not_the_batch(name):
+    model = build(name, drop_path=0.5, dropout=0.5).double().train()
+    for module in model.modules():
+        if isinstance(module, GroupedBatchNorm2d):
+            module.eval()  # the one thing that may couple samples
+    image = image_like(model, (32, 64), n=4).double()
+    together = model(image, KEYS)
+    order = torch.tensor([2, 0])
+    apart = model(image[order], KEYS[order])
+    for a, b in zip((together.logits, *together.features), (apart.logits, *apart.features), strict=True):
+        torch.testing.assert_close(a[order], b, rtol=1e-9, atol=1e-12)
+    other = model(image, KEYS + 1)
+    assert not torch.allclose(together.features[3], other.features[3])
+    assert not torch.allclose(together.logits, other.logits)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_evaluation_is_deterministic_and_ignores_keys(name):
+    model = build(name, drop_path=0.5, dropout=0.5).eval()
+    image = image_like(model, (32, 64), n=4)
+    first = model(image).logits
+    assert torch.equal(first, model(image, KEYS).logits)
+
+
+@pytest.mark.parametrize("rates", [{"drop_path": 0.1, "dropout": 0.0}, {"drop_path": 0.0, "dropout": 0.1}])
+@pytest.mark.parametrize("name", SMALL)
+def test_training_with_drops_needs_keys(name, rates):
+    model = build(name, **rates).train()
+    with pytest.raises(ValueError, match="needs the keys"):
+        model(image_like(model, (32, 64)))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_bf16_autocast_is_finite_and_near(name):
+    model = build(name, drop_path=0.0, dropout=0.0).train()
+    image = image_like(model, (64, 96))
+    with torch.no_grad():
+        exact = model(image).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(image).logits
+    logits.float().square().mean().backward()
+    assert (logits - exact).norm() < 0.05 * exact.norm()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_seeds_name_the_weights(name):
+    one, same = build(name).state_dict(), build(name).state_dict()
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    with rng.initialising(1, "student"):
+        other = MODELS[name](CLASSES).state_dict()
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [True, False])
+def test_compiles_to_one_graph(training):
+    model = build("segformer_tiny").train(training)
+    image = image_like(model, (32, 64), n=4)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(image, KEYS).logits, model(image, KEYS).logits, rtol=0, atol=1e-6)
+
+
+def test_build_model_takes_its_rates_from_the_config():
+    model = build_model(ModelConfig(name="segformer_tiny", drop_path=0.4, dropout=0.3), CLASSES)
+    rates = [m.rate for m in model.modules() if isinstance(m, StochasticDepth)]
+    assert rates == pytest.approx([0, 0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.4, 0.4])
+    assert [m.rate for m in model.modules() if isinstance(m, ChannelDropout)] == [0.3]
+
+
+def test_unknown_model_gets_a_hint():
+    with pytest.raises(UserError, match="unknown model 'segformer_b9'; did you mean 'segformer_b"):
+        build_model(ModelConfig(name="segformer_b9"), CLASSES)
+
+
+@pytest.mark.parametrize(("name", "count"), [("b0", 3_719_284), ("b1", 13_682_388), ("b2", 27_362_004)])
+def test_parameters_of_the_published_networks(name, count):
+    with torch.device("meta"):
+        assert parameters(MODELS[f"segformer_{name}"](20)) == count
+
+
+def test_names_of_masks_are_distinct():
+    names = [m.name for m in on_meta("segformer_b2").modules() if isinstance(m, StochasticDepth | ChannelDropout)]
+    assert len(names) == len(set(names)) == 2 * 16 + 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", SIZES)
+def test_folded_head_is_the_published_head(size):
+    """Project, upsample, concatenate deepest first, convolve: written out here, in float64."""
+    model = build("segformer_mini").double().eval()
+    bn = model.linear_fuse.bn
+    bn.running_mean.uniform_(-1, 1, generator=torch.Generator().manual_seed(1))
+    out = model(image_like(model, size).double())
+    stages = []
+    for i in (4, 3, 2, 1):
+        feature = out.features[i - 1]
+        projected = getattr(model, f"linear_c{i}").proj(feature.flatten(2).transpose(1, 2))
+        projected = projected.transpose(1, 2).unflatten(2, feature.shape[2:])
+        stages.append(F.interpolate(projected, size=out.features[0].shape[2:], mode="bilinear", align_corners=False))
+    published = model.linear_pred(bn(model.linear_fuse.conv(torch.cat(stages, 1))).relu())
+    torch.testing.assert_close(out.logits, published, rtol=1e-10, atol=1e-12)
+
+
+@torch.no_grad()
+def test_head_is_folded_in_full_precision_under_autocast():
+    model = build("segformer_mini").eval()
+    projections = [getattr(model, f"linear_c{i}").proj for i in (1, 2, 3, 4)]
+    exact, bias = model.linear_fuse._fold(projections)
+    with torch.autocast("cpu", torch.bfloat16):
+        under, bias_under = model.linear_fuse._fold(projections)
+    assert all(torch.equal(a, b) for a, b in zip([*exact, bias], [*under, bias_under], strict=True))
+
+
+@torch.no_grad()
+def test_a_bf16_network_runs():
+    model = build("segformer_mini").eval()
+    image = image_like(model, (64, 96))
+    exact = model(image).logits
+    rounded = model.to(torch.bfloat16)(image.bfloat16()).logits
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded - exact).norm() < 0.1 * exact.norm()
+
+
+def test_tokens_and_maps_share_memory():
+    tokens = torch.rand(2, 15, 4)
+    image = to_map(tokens, (3, 5))
+    assert image.shape == (2, 4, 3, 5)
+    assert image.data_ptr() == to_tokens(image).data_ptr() == tokens.data_ptr()
+    assert torch.equal(image[1, :, 2, 3], tokens[1, 2 * 5 + 3])
+
+
+@torch.no_grad()
+def test_features_stay_channels_last():
+    model = build("segformer_mini").eval()
+    for feature in model(image_like(model, (64, 96))).features:
+        assert feature.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_initialisation_is_segformers():
+    state = build("segformer_b0").state_dict()
+    assert state["block3.0.mlp.fc1.weight"].std().item() == pytest.approx(0.02, rel=0.02)
+    assert state["block4.0.mlp.dwconv.dwconv.weight"].std().item() == pytest.approx(math.sqrt(2 / 9), rel=0.03)
+    assert state["patch_embed4.proj.weight"].std().item() == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.02)
+    assert state["linear_fuse.conv.weight"].std().item() == pytest.approx(math.sqrt(2 / 256), rel=0.02)
+    assert not state["block3.0.attn.q.bias"].any()
+
+
+def test_masks_keep_their_share_and_the_mean():
+    keys = torch.from_numpy(rng.sample_keys(0, 0, torch.arange(4000).numpy()))
+    depth = StochasticDepth("block1.0.attn", 0.25).train()
+    kept = depth(torch.ones(4000, 2, 3), keys)
+    assert torch.equal(kept, kept[:, :1, :1].expand_as(kept))  # whole samples
+    assert kept[:, 0, 0].ne(0).float().mean().item() == pytest.approx(0.75, abs=0.03)
+    assert kept.max().item() == pytest.approx(1 / 0.75)
+    channels = ChannelDropout("dropout", 0.25).train()(torch.ones(4000, 8, 2, 2), keys)
+    assert torch.equal(channels, channels[:, :, :1, :1].expand_as(channels))
+    assert channels.mean().item() == pytest.approx(1.0, abs=0.02)
+    assert (channels.amax((1, 2, 3)) != channels.amin((1, 2, 3))).float().mean() > 0.8  # channels drop apart

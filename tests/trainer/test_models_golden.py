@@ -1,0 +1,120 @@
+"""SegFormer against tensors of the reference implementation: its parts, its LayerNorm eps, and whole networks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainer.models import MODELS
+from trainer.models.layers import Attention, Block, DepthwiseConv, MixFFN, PatchEmbed
+from trainer.norm import commit
+
+SIZE = (8, 16)
+PARTS = {
+    # (file, tag): module, its input's shape, the input's stream, and whether it is an image in [0, 1)
+    ("mit_attention", "sr1"): (lambda: Attention(16, 2, 1), (2, 128, 16), 700, False),
+    ("mit_attention", "sr2"): (lambda: Attention(16, 2, 2), (2, 128, 16), 700, False),
+    ("mit_attention", "sr8"): (lambda: Attention(16, 1, 8), (2, 128, 16), 700, False),
+    ("mit_mixffn", "mlp"): (lambda: MixFFN(16), (2, 128, 16), 700, False),
+    ("mit_mixffn", "dwconv"): (lambda: DepthwiseConv(16), (2, 128, 16), 700, False),
+    ("mit_block", "sr2"): (lambda: Block("block", 16, 2, 2, 0.0), (2, 128, 16), 700, False),
+    ("mit_patch_embed", "p7s4"): (lambda: PatchEmbed(3, 16, 7, 4), (2, 3, 32, 64), 710, True),
+    ("mit_patch_embed", "p3s2"): (lambda: PatchEmbed(8, 16, 3, 2), (2, 8, 8, 16), 711, False),
+    ("mit_patch_embed", "p3s2_odd"): (lambda: PatchEmbed(8, 16, 3, 2), (2, 8, 9, 15), 712, False),
+}
+
+
+def call(module: nn.Module, x: Tensor) -> Tensor:
+    if isinstance(module, PatchEmbed):
+        return module(x)[0]
+    return module(x, SIZE, None) if isinstance(module, Block) else module(x, SIZE)
+
+
+def close(actual: Tensor, stored: np.ndarray, atol: float, rtol: float = 0.0) -> None:
+    """Arrays of more than 4096 numbers are stored as every seventh of them."""
+    flat = actual.detach().reshape(-1)
+    flat = flat[::7] if len(flat) > 4096 else flat
+    torch.testing.assert_close(flat, torch.from_numpy(stored).reshape(-1), atol=atol, rtol=rtol)
+
+
+@pytest.mark.parametrize(("file", "tag"), PARTS)
+def test_part_and_its_gradients(file, tag, golden, fill):
+    build, shape, stream, image = PARTS[file, tag]
+    arrays = golden(file)
+    module = fill.model(build())
+    x = (fill.uni if image else fill.sym)(stream, shape).requires_grad_()
+    out = call(module, x)
+    close(out, arrays[f"{tag}/out0"], 5e-6)
+    (out * fill.sym(20000, tuple(out.shape))).sum().backward()
+    close(x.grad, arrays[f"{tag}/grad_in0"], 5e-6, 1e-5)
+    for name, parameter in module.named_parameters():
+        close(parameter.grad, arrays[f"{tag}/grad_param/{name}"], 2e-5, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("tag", "build"),
+    [
+        ("block", lambda: Block("block", 16, 2, 1, 0.0)),
+        ("patch_embed", lambda: PatchEmbed(8, 16, 3, 2)),
+        ("attention_sr2", lambda: Attention(16, 2, 2)),
+    ],
+)
+def test_layer_norm_eps(tag, build, golden):
+    """Inputs of tiny variance: a wrong eps errs by 0.1 or more here, and by nothing visible anywhere else."""
+    arrays = golden("ln_eps")
+    module = build()
+    prefix = f"{tag}/sd/"
+    module.load_state_dict({k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if prefix in k})
+    close(call(module, torch.from_numpy(arrays[f"{tag}/in"])), arrays[f"{tag}/out"], 5e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_norms_of_a_whole_network_have_the_eps_of_the_reference(name):
+    if not name.startswith("segformer"):
+        pytest.skip("SegFormer's rule")
+    with torch.device("meta"):
+        model = MODELS[name](20)
+    for path, module in model.named_modules():
+        if isinstance(module, nn.LayerNorm):
+            fine = path.startswith("norm") or path.endswith((".norm1", ".norm2"))
+            assert module.eps == (1e-6 if fine else 1e-5), path
+
+
+@pytest.mark.parametrize("name", ["segformer_tiny", "segformer_b0", "segformer_b2"])
+def test_whole_network(name, golden, fill):
+    arrays = golden(name)
+    model = fill.model(MODELS[name](20)).eval()
+    assert list(model.state_dict()) == arrays["names"].tolist()
+    image = fill.uni(10007, (2, 3, 64, 128)).requires_grad_()
+    out = model(image)
+    close(out.logits, arrays["logits"], 2e-5)
+    for i in range(4):
+        close(out.features[i], arrays[f"feat{i}"], 2e-5)
+        close(out.embeds[i], arrays[f"embed{i}"], 2e-5)
+
+    parts = [*out.features, out.logits, *out.embeds]
+    loss = sum((part * fill.sym(20000 + j, tuple(part.shape))).sum() for j, part in enumerate(parts))
+    loss.backward()
+    close(image.grad, arrays["grad_image"], 1e-3 * float(np.abs(arrays["grad_image"]).max()))
+    if "grad_param_l2" in arrays:
+        norms = torch.stack([parameter.grad.norm() for parameter in model.parameters()])
+        close(norms, arrays["grad_param_l2"], 1e-4, 1e-3)
+    else:
+        for path, parameter in model.named_parameters():
+            close(parameter.grad, arrays[f"grad_param/{path}"], 1e-4, 1e-4)
+
+
+@pytest.mark.parametrize("name", ["segformer_tiny", "segformer_b0", "segformer_b2"])
+def test_training_without_drops(name, golden, fill):
+    """Batch statistics in the head, and one step's update of its running statistics."""
+    arrays = golden(name)
+    model = fill.model(MODELS[name](20, drop_path=0.0, dropout=0.0)).train()
+    with torch.no_grad():
+        out = model(fill.uni(10007, (2, 3, 64, 128)), needs=frozenset({"logits"}))
+    commit(model, lambda sums: sums)
+    close(out.logits, arrays["train_nodrop/logits"], 2e-5)
+    for buffer in ("running_mean", "running_var"):
+        path = f"linear_fuse.bn.{buffer}"
+        close(model.get_buffer(path), arrays[f"train_nodrop/after/{path}"], 2e-6)

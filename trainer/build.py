@@ -1,0 +1,178 @@
+"""From a TrainConfig to the objects of a run, and the check that a config can be built at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from trainer.config import NUMERICS_VERSION, ModelConfig, TrainConfig, UserError, digest, teacher_run
+from trainer.data import PackedSplit, SegDataset, check_data, dataset_class, open_dataset, pack
+from trainer.data.batch import Batch
+from trainer.data.stream import holdout
+from trainer.data.transforms import auto_class_weights
+from trainer.distill import build_distillers
+from trainer.models import SegModel, build_model
+from trainer.norm import set_norm_batch
+from trainer.place import Place
+from trainer.rng import initialising
+from trainer.task import Distilled
+from trainer.weights import load_weights
+
+__all__ = ["Data", "build_distilled", "build_teacher", "check", "open_data", "run_id"]
+
+
+class Data(NamedTuple):
+    """The data of a run: the reader, its packed splits, and which training samples are learnt from."""
+
+    dataset: SegDataset
+    train: PackedSplit
+    val: PackedSplit
+    learn: np.ndarray
+    select: np.ndarray
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the K classes that count."""
+        return self.dataset.classes
+
+
+def open_data(config: TrainConfig, place: Place) -> Data:
+    """Open, verify and pack the data. Raises UserError naming the first file that is wrong."""
+    dataset = open_dataset(config.data, place.data_root, place.cache_dir)
+    splits = {name: pack(dataset, config.data, name, place.cache_dir) for name in ("train", "val")}
+    learn, select = holdout(len(splits["train"]), config.data.select)
+    return Data(dataset, splits["train"], splits["val"], learn, select)
+
+
+def build_student(config: TrainConfig, classes: int) -> SegModel:
+    """The student, initialised by the seed alone: every arm of a seed starts from the same bits."""
+    with initialising(config.seed, "student"):
+        student = build_model(config.student, classes)
+    if config.student.init != "scratch":
+        load_weights(student, Path(config.student.init), what="backbone")
+    return student
+
+
+def build_teacher(config: TrainConfig, place: Place | None, classes: int) -> SegModel | None:
+    """The frozen teacher with its weights, or None when no path needs it. `place` None leaves the weights out."""
+    if config.teacher is None or not config.active:
+        return None
+    with initialising(0, "teacher"):
+        teacher = build_model(ModelConfig(name=config.teacher.name), classes)
+    if place is not None:
+        path = place.teacher or config.teacher.checkpoint
+        if path is None:
+            raise UserError(
+                f"teacher {config.teacher.name} has a recipe but no weights here; `transkd run` trains it first, or give "
+                "--set teacher.train=null --set teacher.checkpoint=FILE"
+            )
+        load_weights(teacher, Path(path), what="all")
+    return teacher.eval().requires_grad_(False)
+
+
+def build_distilled(config: TrainConfig, teacher: SegModel | None, data: Data) -> Distilled:
+    """The student with its paths and class weights, on the CPU."""
+    weights = config.data.class_weights
+    if weights is None:
+        tensor = None
+    elif weights == "auto":
+        tensor = torch.from_numpy(np.asarray(auto_class_weights(data.train.class_counts), dtype=np.float32))
+    else:
+        tensor = torch.tensor(weights, dtype=torch.float32)
+    return _assemble(config, teacher, len(data.classes), tensor)
+
+
+def _assemble(
+    config: TrainConfig, teacher: SegModel | None, classes: int, class_weights: torch.Tensor | None = None
+) -> Distilled:
+    if class_weights is not None and len(class_weights) != classes:
+        raise UserError(
+            f"data.class_weights needs one weight for each of the {classes} classes of {config.data.name} "
+            f"but got {len(class_weights)}"
+        )
+    student = build_student(config, classes)
+    paths = {}
+    if teacher is not None:
+        paths = build_distillers(config.active, student.channels, teacher.channels, config.seed)
+    distilled = Distilled(student, paths, classes, class_weights)
+    set_norm_batch(distilled, config.optim.group)
+    return distilled
+
+
+def check(config: TrainConfig, cache: Path) -> dict[str, float]:
+    """Build a config's structure on the meta device, run one step of it, and return the deployed student's cost.
+
+    Cached on disk by structure, so a study of a thousand runs builds each of its arms once. Raises UserError.
+    """
+    file = cache / "checks" / f"{_structure(config)}.json"
+    if file.exists():
+        return json.loads(file.read_text())
+    check_data(config.data)
+    classes = len(dataset_class(config.data.name).classes)
+    weights = config.data.class_weights
+    with torch.device("meta"):
+        teacher = build_teacher(config, None, classes)
+        meta_init = config.model_copy(update={"student": config.student.model_copy(update={"init": "scratch"})})
+        declared = torch.ones(len(weights)) if isinstance(weights, tuple) else None
+        distilled = _assemble(meta_init, teacher, classes, declared)
+        height, width = config.data.size
+        batch = Batch(
+            torch.zeros(config.optim.group, 3, height, width),
+            torch.zeros(config.optim.group, height, width, dtype=torch.int64),
+            torch.zeros(config.optim.group, dtype=torch.int64),
+        )
+        output = teacher(batch.image, None, distilled.teacher_needs) if teacher else None
+        distilled(batch, output)
+    from trainer.complexity import deployed
+
+    cost = deployed(config.student, classes, config.data.size)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    partial.write_text(json.dumps(cost))
+    partial.replace(file)
+    return cost
+
+
+def _structure(config: TrainConfig) -> str:
+    """What the check depends on: the parts of a config that shape modules, and this package's own source."""
+    here = Path(__file__).parent
+    source = [(str(f.relative_to(here)), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(here.rglob("*.py"))]
+    shape = config.model_dump(mode="json", include={"student", "teacher", "data"})
+    paths = {name: term.options for name, term in config.active.items()}
+    return digest([shape, paths, config.optim.group, source])
+
+
+def run_id(config: TrainConfig, place: Place, cached: dict[str, str] | None = None) -> str:
+    """12 hex digits naming what is computed: the config, the numerics, the data's content and all weights' content.
+
+    `cached` remembers ids by config key over many calls. Packs the data when that has not been done yet.
+    """
+    known = {} if cached is None else cached
+    if config.key not in known:
+        data = open_data(config, place)
+        weights = {}
+        if config.student.init != "scratch":
+            weights["student"] = file_digest(Path(config.student.init))
+        trained = teacher_run(config)
+        if trained is not None:
+            weights["teacher"] = run_id(trained, place, known)
+        elif config.teacher is not None and config.teacher.checkpoint is not None:
+            weights["teacher"] = file_digest(Path(config.teacher.checkpoint))
+        fingerprint = [data.train.fingerprint, data.val.fingerprint]
+        known[config.key] = digest([config.key, NUMERICS_VERSION, fingerprint, weights])
+    return known[config.key]
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file's content. Raises UserError when it is missing."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read the weights {path}: {error.strerror}") from None

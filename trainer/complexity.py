@@ -1,0 +1,124 @@
+"""What the deployed student costs: parameters, MACs by two conventions, latency and peak memory."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainer.config import ModelConfig
+from trainer.models import build_model
+from trainer.models.base import SegModel
+
+_LOGITS = frozenset({"logits"})
+
+
+def parameters(module: nn.Module) -> int:
+    """The number of parameters, buffers not counted."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def gmacs(model: SegModel, size: tuple[int, int]) -> float:
+    """GMACs that run for the logits of one image of `size` (H, W): all products, attention included; norms are not."""
+    meta = _on_meta(model)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():  # on CPU it does not see fused attention
+        meta(_image(size), needs=_LOGITS)
+    return counter.get_total_flops() / 2 / 1e9
+
+
+def gmacs_paper(model: SegModel, size: tuple[int, int]) -> float:
+    """GMACs for the logits of one image of `size` (H, W) as the TransKD paper counts them; see `paper_macs`."""
+    meta = _on_meta(model)
+    return paper_macs(meta, lambda: meta(_image(size), needs=_LOGITS)) / 1e9
+
+
+def paper_macs(module: nn.Module, forward: Callable[[], object]) -> int:
+    """MACs of the calls that `forward` makes to the submodules of `module`, under the convention of arXiv 2202.13393.
+
+    Convolutions with bias, linear layers without, 2 an element for affine norms, 1 for ReLU, and the input's elements
+    for pooling. Attention products, softmax, GELU, sigmoid and interpolation are not counted. A module that runs a
+    cheaper arrangement than the published one has `paper_macs(inputs, output)` for what it replaces.
+    """
+    total = 0
+
+    def count(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal total
+        total += _rule(layer)(inputs, output)
+
+    handles = [layer.register_forward_hook(count) for layer in module.modules()]
+    try:
+        with torch.no_grad():
+            forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return total
+
+
+def _rule(layer: nn.Module) -> Callable[[tuple[Any, ...], Any], int]:
+    if isinstance(layer, nn.Conv1d | nn.Conv2d):
+        kernel = math.prod(layer.kernel_size) * layer.in_channels // layer.groups
+        return lambda inputs, output: output.numel() * (kernel + (layer.bias is not None))
+    if isinstance(layer, nn.Linear):
+        return lambda inputs, output: output.numel() * layer.in_features
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        return lambda inputs, output: output.numel() * (2 if layer.affine else 1)
+    if isinstance(layer, nn.LayerNorm):
+        return lambda inputs, output: output.numel() * (2 if layer.elementwise_affine else 1)
+    if isinstance(layer, nn.ReLU):
+        return lambda inputs, output: output.numel()
+    if isinstance(layer, nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d | nn.AvgPool2d | nn.MaxPool2d):
+        return lambda inputs, output: inputs[0].numel()
+    return getattr(layer, "paper_macs", lambda inputs, output: 0)
+
+
+def deployed(config: ModelConfig, num_classes: int, size: tuple[int, int]) -> dict[str, float]:
+    """`params_m` (millions), `gmacs_paper` and `gmacs` of a network at an input size (H, W), without its weights."""
+    with torch.device("meta"):
+        model = build_model(config, num_classes)
+    return {
+        "params_m": parameters(model) / 1e6,
+        "gmacs_paper": gmacs_paper(model, size),
+        "gmacs": gmacs(model, size),
+    }
+
+
+@torch.no_grad()
+def measure(model: SegModel, size: tuple[int, int], device: torch.device, repeats: int = 20) -> dict[str, float]:
+    """`latency_ms`, the median of `repeats` batches of one image, and on CUDA `peak_mib`, weights included."""
+    model = copy.deepcopy(model).to(device).eval()
+    image = torch.rand(1, 3, *size, device=device)
+    cuda = device.type == "cuda"
+    for _ in range(3):
+        model(image, needs=_LOGITS)
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+    times_s = []
+    for _ in range(repeats):
+        _wait(device)
+        start = time.perf_counter()
+        model(image, needs=_LOGITS)
+        _wait(device)
+        times_s.append(time.perf_counter() - start)
+    result = {"latency_ms": 1e3 * statistics.median(times_s)}
+    return result | {"peak_mib": torch.cuda.max_memory_allocated(device) / 2**20} if cuda else result
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _on_meta(model: SegModel) -> SegModel:
+    return copy.deepcopy(model).to("meta").eval()
+
+
+def _image(size: tuple[int, int]) -> Tensor:
+    return torch.empty(1, 3, *size, device="meta")

@@ -1,0 +1,308 @@
+"""TrainConfig: everything that changes a run's numbers, as one frozen, hashable value (pydantic only, no torch)."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+NUMERICS_VERSION = 1
+"""Raised by hand when a change moves the numbers of an unchanged config (see tests/trainer/test_golden_curve.py)."""
+
+IGNORE = 255
+"""Label value that no loss and no metric counts."""
+
+
+class UserError(ValueError):
+    """Something a user wrote or gave is wrong: one line with name, rule, value and remedy. Exit code 2."""
+
+
+class NumericalError(RuntimeError):
+    """A loss left the finite numbers: the run fails, the study goes on."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not in a registry: `unknown distiller 'pae'; did you mean 'pea'?`."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names) or 'none'}"
+    return UserError(f"unknown {kind} '{name}'; {hint}")
+
+
+def _refuse_exponent_string(value: Any) -> Any:
+    """PyYAML reads `1e-5` (no dot) as a string: say so instead of guessing."""
+    if isinstance(value, str):
+        try:
+            float(value)
+        except ValueError:
+            return value
+        if "e" not in value.lower():
+            raise ValueError(f"a number is expected, not the text {value!r}; remove the quotes")
+        digits, exponent = value.lower().split("e", 1)
+        dotted = digits if "." in digits else f"{digits}.0"
+        signed = exponent if exponent[:1] in "+-" else f"+{exponent}"
+        raise ValueError(f"YAML reads {value!r} as text, not as a number; write {dotted}e{signed}")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_refuse_exponent_string)]
+
+
+class Strict(BaseModel):
+    """Frozen, and no strangers: an unknown key is an error with its path."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class ModelConfig(Strict):
+    """A network. `init` is `scratch` or the path of a checkpoint whose backbone is loaded."""
+
+    name: str = "segformer_b0"
+    init: str = "scratch"
+    drop_path: Number = Field(0.1, ge=0, lt=1)
+    dropout: Number = Field(0.1, ge=0, lt=1)
+
+
+class OptimConfig(Strict):
+    """AdamW with polynomial decay. `lr` per step, `epochs` over the train split, batches in samples."""
+
+    lr: Number = Field(6.0e-5, gt=0)
+    weight_decay: Number = Field(0.01, ge=0)
+    decay_norms_and_biases: bool = False
+    epochs: int = Field(100, ge=1)
+    global_batch: int = Field(8, ge=1)
+    norm_batch: int | None = Field(None, ge=1, description="samples per BatchNorm group; default: global_batch")
+    schedule: Literal["to_end", "reference"] = "to_end"
+    power: Number = Field(1.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _groups_fill_the_batch(self) -> OptimConfig:
+        if self.norm_batch and self.global_batch % self.norm_batch:
+            raise ValueError(
+                f"norm_batch must divide global_batch ({self.global_batch}) but got {self.norm_batch}; "
+                "choose one of its divisors"
+            )
+        return self
+
+    @property
+    def group(self) -> int:
+        """Samples in one BatchNorm group."""
+        return self.norm_batch or self.global_batch
+
+    def shares(self, workers: int, micro_batch: int | None) -> tuple[int, int]:
+        """Samples (a worker's share of a step, one forward pass). Every pass must hold whole BatchNorm groups."""
+        if self.global_batch % workers:
+            raise UserError(
+                f"workers must divide optim.global_batch ({self.global_batch}) but got {workers}; change either"
+            )
+        share = self.global_batch // workers
+        micro = min(micro_batch or share, share)
+        if share % micro:
+            raise UserError(f"micro_batch must divide a worker's {share} samples a step but got {micro}")
+        if micro % self.group:
+            raise UserError(
+                f"a forward pass of {micro} samples ({workers} workers, global_batch {self.global_batch}) must hold "
+                f"whole BatchNorm groups of {self.group}; set optim.norm_batch to a divisor of {micro}"
+            )
+        return share, micro
+
+
+class DataConfig(Strict):
+    """A data set at an input size (height, width), and how its training samples are seen."""
+
+    name: str = "scenes"
+    size: tuple[int, int] = (96, 192)
+    options: dict[str, Any] = Field(default_factory=dict)
+    train_labels: Literal["full", "quarter"] = "full"
+    augment: Literal["standard", "reference", "none"] = "standard"
+    normalize: Literal["unit", "imagenet"] = "imagenet"
+    class_weights: Literal["auto"] | tuple[Number, ...] | None = None
+    select: Number = Field(0.0, ge=0, lt=0.5, description="share of train held out to select by")
+
+    @model_validator(mode="after")
+    def _size_fits_the_strides(self) -> DataConfig:
+        for name, value in zip(("height", "width"), self.size, strict=True):
+            if value < 32 or value % 4:
+                raise ValueError(f"{name} must be at least 32 and a multiple of 4 but got {value}")
+        return self
+
+
+class EvalConfig(Strict):
+    """Validation. The first protocol is `val/miou`; others are logged as `val/<protocol>/miou`."""
+
+    protocols: tuple[Literal["full", "paper"], ...] = ("full",)
+    every: int = Field(1, ge=1, description="epochs between validations; the last epoch is always validated")
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> EvalConfig:
+        if not self.protocols or len(set(self.protocols)) != len(self.protocols):
+            raise ValueError("protocols must name each of full, paper at most once, and at least one")
+        return self
+
+
+class TeacherRecipe(Strict):
+    """How a study trains its own teacher: what differs from the study's base recipe."""
+
+    epochs: int | None = Field(None, ge=1)
+    lr: Number | None = Field(None, gt=0)
+    global_batch: int | None = Field(None, ge=1)
+    seed: int = 0
+
+
+class TeacherConfig(Strict):
+    """The frozen teacher: a checkpoint with the mIoU it must reach before it teaches, or a recipe to train it."""
+
+    name: str = "segformer_b2"
+    checkpoint: str | None = None
+    miou: Number | None = Field(None, ge=0, le=100)
+    train: TeacherRecipe | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> TeacherConfig:
+        if (self.checkpoint is None) == (self.train is None):
+            raise ValueError("a teacher needs either `checkpoint: FILE` or `train: {epochs: N}`, and not both")
+        return self
+
+
+class Term(Strict):
+    """One knowledge path in the loss: `weight` times the distiller built with `options`."""
+
+    weight: Number = Field(1.0, ge=0)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class TrainConfig(Strict):
+    """One run, whole. Equal configs are the same run: `key` is the hash of the canonical JSON."""
+
+    student: ModelConfig = ModelConfig()
+    teacher: TeacherConfig | None = None
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    eval: EvalConfig = EvalConfig()
+    distill: dict[str, Term] = Field(default_factory=dict)
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _paths_need_a_teacher(self) -> TrainConfig:
+        if self.active and self.teacher is None:
+            raise ValueError(f"distill.{next(iter(self.active))} needs a teacher; add `teacher:` or drop the path")
+        return self
+
+    @property
+    def active(self) -> dict[str, Term]:
+        """The paths with a weight above 0: the others are neither built nor called."""
+        return {name: term for name, term in self.distill.items() if term.weight > 0}
+
+    @property
+    def key(self) -> str:
+        """12 hex digits naming what was asked."""
+        return digest(self.model_dump(mode="json"))
+
+
+def digest(value: Any) -> str:
+    """12 hex digits of a JSON value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def teacher_run(config: TrainConfig) -> TrainConfig | None:
+    """The run that trains this config's teacher, or None when there is nothing to train."""
+    if config.teacher is None or config.teacher.train is None:
+        return None
+    recipe = config.teacher.train
+    changed = {k: v for k in ("epochs", "lr", "global_batch") if (v := getattr(recipe, k)) is not None}
+    if "global_batch" in changed:
+        changed["norm_batch"] = None
+    return config.model_copy(
+        update={
+            "student": config.student.model_copy(update={"name": config.teacher.name, "init": "scratch"}),
+            "teacher": None,
+            "distill": {},
+            "optim": OptimConfig.model_validate({**config.optim.model_dump(), **changed}),
+            "seed": recipe.seed,
+        }
+    )
+
+
+def explain(error: ValidationError, where: str) -> UserError:
+    """A pydantic error as one line a user can act on: `FILE: optim.lr must ... (got -1)`."""
+    lines = []
+    for item in error.errors():
+        path = ".".join(str(part) for part in item["loc"]) or "the whole file"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key; {_known_keys(error.title, item['loc'])}".rstrip("; ")
+        elif not isinstance(item["input"], dict | list) and item["type"] != "value_error":
+            message += f", but got {item['input']!r}"
+        lines.append(f"{path}: {message}")
+    return UserError(f"{where}: " + "; ".join(lines))
+
+
+def _known_keys(title: str, loc: tuple[int | str, ...]) -> str:
+    """`did you mean ...?` for an unknown key of a config section, where the section is one of ours."""
+    models: dict[str, type[BaseModel]] = {c.__name__: c for c in _subclasses(Strict)}
+    model: Any = models.get(title)
+    for part in loc[:-1]:
+        field = model.model_fields.get(part) if model else None
+        candidates = [m for n, m in models.items() if field and n in str(field.annotation)]
+        model = candidates[0] if candidates else None
+    if model is None:
+        return ""
+    close = difflib.get_close_matches(str(loc[-1]), list(model.model_fields), n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(model.model_fields)}"
+
+
+def _subclasses(cls: type[BaseModel]) -> list[type[BaseModel]]:
+    return [c for child in cls.__subclasses__() for c in (child, *_subclasses(child))]
+
+
+def parse(data: Any, where: str = "config") -> TrainConfig:
+    """A TrainConfig from plain data. Raises UserError naming the key, the rule and the value."""
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: expected a mapping of sections (student, data, optim, ...), got {type(data).__name__}")
+    try:
+        return TrainConfig.model_validate(data)
+    except ValidationError as error:
+        raise explain(error, where) from None
+
+
+def override(data: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of plain config data with dotted paths replaced: {"optim.lr": 1e-3}. None deletes a key.
+
+    Sections on the way are made where they are missing; whether they may exist is for `parse` to say.
+    """
+    result = copy.deepcopy(data)
+    for path, value in changes.items():
+        *sections, last = path.split(".")
+        node = result
+        for depth, section in enumerate(sections):
+            if node.get(section) is None:
+                node[section] = {}
+            node = node[section]
+            if not isinstance(node, dict):
+                raise UserError(f"cannot set {path}: {'.'.join(sections[: depth + 1])} is {node!r}, not a section")
+        if value is None:
+            node.pop(last, None)
+        else:
+            node[last] = copy.deepcopy(value)
+    return result
+
+
+def read_yaml(path: Path) -> Any:
+    """The plain data of a YAML file. Raises UserError when it is missing or is not YAML."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; give a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None

@@ -1,0 +1,43 @@
+"""DATASETS: name -> data set, and open_dataset, which checks a config against it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainer.config import DataConfig, UserError, unknown
+from trainer.data.base import SegDataset
+from trainer.data.camvid import CamVid
+from trainer.data.cityscapes import Cityscapes
+from trainer.data.packed import PackedSplit, pack
+from trainer.data.scenes import Scenes
+from trainer.options import check_options
+
+DATASETS: dict[str, type[SegDataset]] = {"cityscapes": Cityscapes, "camvid": CamVid, "scenes": Scenes}
+
+
+__all__ = ["DATASETS", "PackedSplit", "SegDataset", "check_data", "dataset_class", "open_dataset", "pack"]
+
+
+def dataset_class(name: str) -> type[SegDataset]:
+    """The class of a data set's name. Raises UserError for an unknown one."""
+    if name not in DATASETS:
+        raise unknown("data set", name, DATASETS)
+    return DATASETS[name]
+
+
+def check_data(config: DataConfig) -> None:
+    """Raise UserError for an unknown data set or option, before any folder is needed."""
+    check_options("data.options", dataset_class(config.name), config.options, skip=("root", "cache"))
+
+
+def open_dataset(config: DataConfig, data_root: Path | None, cache: Path) -> SegDataset:
+    """The data set a config names. Raises UserError for an unknown name or option, or a folder that is missing."""
+    check_data(config)
+    dataset = dataset_class(config.name)
+    if data_root is None and dataset.needs_root:
+        raise UserError(
+            f"data set '{config.name}' needs a folder; give --data-root FOLDER or data_roots in the cluster spec"
+        )
+    if data_root is not None and not data_root.is_dir():
+        raise UserError(f"data set '{config.name}': no folder {data_root}; correct --data-root or data_roots")
+    return dataset(data_root, cache=cache, **config.options)

@@ -1,0 +1,81 @@
+"""Cityscapes in its published layout, 19 classes, from `labelTrainIds` or straight from `labelIds` files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from trainer.data.base import Pair, SegDataset, Split, folder, label_table, paired
+
+LAYOUT = (
+    "leftImg8bit/{train,val}/CITY/STEM_leftImg8bit.png with "
+    "gtFine/{train,val}/CITY/STEM_gtFine_labelTrainIds.png or _labelIds.png"
+)
+
+
+class CityscapesClass(NamedTuple):
+    """A class that is trained: its name, its value in `labelIds` files, and its published colour."""
+
+    name: str
+    label_id: int
+    colour: tuple[int, int, int]
+
+
+# Cordts et al., The Cityscapes Dataset (CVPR 2016), and labels.py of its scripts. The position is the train id.
+CLASSES = (
+    CityscapesClass("road", 7, (128, 64, 128)),
+    CityscapesClass("sidewalk", 8, (244, 35, 232)),
+    CityscapesClass("building", 11, (70, 70, 70)),
+    CityscapesClass("wall", 12, (102, 102, 156)),
+    CityscapesClass("fence", 13, (190, 153, 153)),
+    CityscapesClass("pole", 17, (153, 153, 153)),
+    CityscapesClass("traffic light", 19, (250, 170, 30)),
+    CityscapesClass("traffic sign", 20, (220, 220, 0)),
+    CityscapesClass("vegetation", 21, (107, 142, 35)),
+    CityscapesClass("terrain", 22, (152, 251, 152)),
+    CityscapesClass("sky", 23, (70, 130, 180)),
+    CityscapesClass("person", 24, (220, 20, 60)),
+    CityscapesClass("rider", 25, (255, 0, 0)),
+    CityscapesClass("car", 26, (0, 0, 142)),
+    CityscapesClass("truck", 27, (0, 0, 70)),
+    CityscapesClass("bus", 28, (0, 60, 100)),
+    CityscapesClass("train", 31, (0, 80, 100)),
+    CityscapesClass("motorcycle", 32, (0, 0, 230)),
+    CityscapesClass("bicycle", 33, (119, 11, 32)),
+)
+LABEL_IDS = {entry.name: entry.label_id for entry in CLASSES}
+
+_FROM_TRAIN_IDS = label_table({i: i for i in range(len(CLASSES))}, ignored=())
+_FROM_LABEL_IDS = label_table(
+    {entry.label_id: i for i, entry in enumerate(CLASSES)},
+    ignored=tuple(sorted(set(range(34)) - set(LABEL_IDS.values()))),
+)
+
+
+class Cityscapes(SegDataset):
+    """Real Cityscapes, or anything written in its layout. `labelTrainIds` is read where a stem has both files."""
+
+    classes: ClassVar[tuple[str, ...]] = tuple(entry.name for entry in CLASSES)
+    palette: ClassVar[tuple[tuple[int, int, int], ...]] = tuple(entry.colour for entry in CLASSES)
+
+    def pairs(self, split: Split) -> list[Pair]:
+        """Pairs by stem, for example `aachen/aachen_000000_000019`."""
+        assert self.root is not None
+        images = folder(self.root / "leftImg8bit" / split, LAYOUT)
+        labels = folder(self.root / "gtFine" / split, LAYOUT)
+        return paired(
+            _by_stem(images, "_leftImg8bit.png"),
+            _by_stem(labels, "_gtFine_labelIds.png") | _by_stem(labels, "_gtFine_labelTrainIds.png"),
+            images,
+        )
+
+    def table(self, path: Path) -> np.ndarray:
+        """The mapping that the file's own name asks for."""
+        return _FROM_TRAIN_IDS if path.name.endswith("_labelTrainIds.png") else _FROM_LABEL_IDS
+
+
+def _by_stem(base: Path, suffix: str) -> dict[str, Path]:
+    """CITY/STEM -> file: the city belongs to the stem, so that equal numbers in two cities stay apart."""
+    return {str(path.relative_to(base)).removesuffix(suffix): path for path in base.glob(f"*/*{suffix}")}

@@ -1,0 +1,160 @@
+"""PackedSplit: a split decoded and resized once into an Arrow file, which every run maps into memory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from trainer.config import IGNORE, DataConfig, UserError, digest
+from trainer.data.base import Pair, SegDataset, Split
+
+PACK_VERSION = 1
+"""Raised when the file's columns, or how they are computed, change."""
+
+_CHUNK = 32  # pairs decoded ahead of the writer: bounds memory to a few hundred MB at Cityscapes' own size
+
+
+class PackedSplit:
+    """The n samples of a split at `size` (H, W). Opening maps the file; no pixel is copied until it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        batches = pa.ipc.open_file(pa.memory_map(str(path)))
+        metadata = batches.schema.metadata
+        self.size: tuple[int, int] = (int(metadata[b"height"]), int(metadata[b"width"]))
+        rows = [batches.get_batch(i) for i in range(batches.num_record_batches)]
+        self.stems: list[str] = [row["stem"][0].as_py() for row in rows]
+        self.class_counts: np.ndarray = np.sum([_bytes(row["counts"]).view(np.int64) for row in rows], axis=0)
+        sources = hashlib.sha256()
+        for stem, row in zip(self.stems, rows, strict=True):
+            sources.update(stem.encode() + b"\0" + row["source"][0].as_py())
+        self.fingerprint: str = sources.hexdigest()[:12]
+        self._images = [_bytes(row["image"]).reshape(*self.size, 3) for row in rows]
+        self._labels = [_bytes(row["label"]).reshape(self.size) for row in rows]
+        self._natives = [
+            _bytes(row["native"]).reshape(row["native_height"][0].as_py(), -1) if row["native"][0].is_valid else label
+            for row, label in zip(rows, self._labels, strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.stems)
+
+    def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(n, H, W, 3) uint8 RGB, a copy."""
+        return np.stack([self._images[i] for i in indices])
+
+    def labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(n, H, W) uint8 of train ids and IGNORE, reduced by nearest neighbour, a copy."""
+        return np.stack([self._labels[i] for i in indices])
+
+    def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image (H, W, 3) and label (H, W) as read-only views of the file."""
+        return self._images[i], self._labels[i]
+
+    def native_label(self, i: int) -> np.ndarray:
+        """(h, w) uint8 at the label's own size, a read-only view of the file."""
+        return self._natives[i]
+
+
+def pack(dataset: SegDataset, config: DataConfig, split: Split, cache: Path) -> PackedSplit:
+    """The split at `config.size`, packed under `cache` unless it already is. Processes that start together pack once.
+
+    Every image and label is read and checked on the way: raises the data set's UserError, and leaves no file.
+    A source file that is added, removed or rewritten makes another pack.
+    """
+    pairs = dataset.pairs(split)
+    asked = config.model_dump(mode="json", include={"name", "options", "size"})
+    key = digest({"version": PACK_VERSION, "asked": asked, "split": split, "files": _listing(pairs)})
+    path = cache / "packed" / f"{config.name}-{split}-{key}.arrow"
+    if not path.exists():
+        with _locked(path.with_suffix(".lock")):
+            if not path.exists():
+                _write(path, dataset, pairs, config.size)
+    return PackedSplit(path)
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 at `size` by PIL's bilinear filter, which averages when it reduces, as the reference does."""
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 at `size` by nearest neighbour."""
+    return np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))
+
+
+def _listing(pairs: list[Pair]) -> list[list[Any]]:
+    status = [(pair.stem, path.resolve(), path.stat()) for pair in pairs for path in (pair.image, pair.label)]
+    return [[stem, str(path), found.st_size, found.st_mtime_ns] for stem, path, found in status]
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an advisory lock: a process that dies lets it go."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("w")
+    except OSError as error:
+        raise UserError(f"cannot write to the cache {path.parent} ({error}); set TRANSKD_CACHE to a folder") from None
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _write(path: Path, dataset: SegDataset, pairs: list[Pair], size: tuple[int, int]) -> None:
+    classes = len(dataset.classes)
+    schema = pa.schema(
+        [
+            ("stem", pa.string()),
+            ("source", pa.binary(32)),  # sha256 of the image file's bytes and the label file's bytes
+            ("counts", pa.binary(8 * classes)),  # (K,) int64 of the native label
+            ("image", pa.binary(size[0] * size[1] * 3)),
+            ("label", pa.binary(size[0] * size[1])),
+            ("native", pa.large_binary()),  # null when it is the label itself
+            ("native_height", pa.int32()),
+        ],
+        metadata={"height": str(size[0]), "width": str(size[1])},
+    )
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with (
+            pa.ipc.new_file(str(temporary), schema) as writer,
+            ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+        ):
+            for start in range(0, len(pairs), _CHUNK):
+                for row in pool.map(lambda pair: _row(dataset, pair, size), pairs[start : start + _CHUNK]):
+                    writer.write_batch(pa.record_batch([[value] for value in row], schema=schema))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _row(dataset: SegDataset, pair: Pair, size: tuple[int, int]) -> tuple[Any, ...]:
+    image, native = dataset.read(pair)
+    source = hashlib.sha256(pair.image.read_bytes())
+    source.update(pair.label.read_bytes())
+    counts = np.bincount(native[native != IGNORE], minlength=len(dataset.classes)).astype(np.int64)
+    label = resize_label(native, size)
+    return (
+        pair.stem,
+        source.digest(),
+        counts.tobytes(),
+        resize_image(image, size).tobytes(),
+        label.tobytes(),
+        None if native.shape == size else native.tobytes(),
+        native.shape[0],
+    )
+
+
+def _bytes(column: pa.Array) -> np.ndarray:
+    """The bytes of the only value of a binary column, as a view."""
+    return np.frombuffer(column[0].as_buffer(), np.uint8)

@@ -1,0 +1,103 @@
+"""Scenes: synthetic road scenes with Cityscapes' 19 classes, written to disk in its layout and read by its reader."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from trainer.config import UserError, digest, read_yaml
+from trainer.data.cityscapes import Cityscapes
+from trainer.data.painter import PAINTER_VERSION, paint
+
+MANIFEST = "scenes.json"
+CITY = "synthetic"
+
+
+class Scenes(Cityscapes):
+    """Pictures made from a seed, in the cache unless a folder of them is given."""
+
+    needs_root: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        root: Path | None,
+        *,
+        cache: Path,
+        train: int = 240,
+        val: int = 60,
+        seed: int = 0,
+        size: tuple[int, int] = (96, 192),
+    ) -> None:
+        """`train` and `val` are numbers of pictures, `size` is (H, W) in pixels.
+
+        Raises UserError for options out of range, or a `root` whose scenes were made with others.
+        """
+        options = _checked(train, val, seed, size)
+        if root is None:
+            root = cache / f"scenes-{digest(options)}"
+            if not root.exists():
+                _write_at_once(root, options)
+        elif _manifest(root) != options:
+            raise UserError(
+                f"the scenes in {root} were made with {_manifest(root)} but the options ask for {options}; "
+                "change data.options, or leave the folder out"
+            )
+        super().__init__(root, cache=cache)
+
+
+def write_scenes(root: Path, *, train: int, val: int, seed: int, size: tuple[int, int]) -> None:
+    """Write `train` and `val` pictures of (H, W) `size` with Cityscapes label ids below `root`, in Cityscapes' layout.
+
+    Picture i of a split is a function of (seed, split, i, size): more of them leaves the first ones as they were.
+    """
+    options = _checked(train, val, seed, size)
+    for split, count in (("train", train), ("val", val)):
+        images, labels = (root / kind / split / CITY for kind in ("leftImg8bit", "gtFine"))
+        images.mkdir(parents=True, exist_ok=True)
+        labels.mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            image, label = paint(seed, split, index, (size[0], size[1]))
+            stem = f"{CITY}_{index:06d}_000019"
+            Image.fromarray(image).save(images / f"{stem}_leftImg8bit.png", compress_level=1)
+            Image.fromarray(label).save(labels / f"{stem}_gtFine_labelIds.png")
+    (root / MANIFEST).write_text(json.dumps(options) + "\n")
+
+
+def _write_at_once(root: Path, options: dict[str, Any]) -> None:
+    """Processes that start together may each write a copy: the first rename wins and all copies are equal."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f"{root.name}-", dir=root.parent))
+    try:
+        write_scenes(temporary, **{name: options[name] for name in ("train", "val", "seed", "size")})
+        try:
+            temporary.rename(root)
+        except OSError:
+            if not root.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _checked(train: int, val: int, seed: int, size: tuple[int, int]) -> dict[str, Any]:
+    """The options as plain data, with the version of the painter that gives them their meaning."""
+    for name, value, least in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):
+        if not isinstance(value, int) or value < least:
+            raise UserError(f"data.options: {name} must be a whole number of at least {least} but got {value!r}")
+    if not (len(size) == 2 and all(isinstance(side, int) and side >= 32 for side in size)):
+        raise UserError(f"data.options: size must be [height, width] of at least 32 pixels each but got {size!r}")
+    return {"painter": PAINTER_VERSION, "train": train, "val": val, "seed": seed, "size": list(size)}
+
+
+def _manifest(root: Path) -> Any:
+    path = root / MANIFEST
+    if not path.is_file():
+        raise UserError(
+            f"{root} holds no {MANIFEST}, so it was not written as scenes; "
+            "read a folder of this layout as the data set 'cityscapes'"
+        )
+    return read_yaml(path)

@@ -1,0 +1,85 @@
+"""Augmentation, quarter-size labels and class weights: pure functions of arrays and a random generator."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from trainer.config import IGNORE
+
+Augmentation = Literal["standard", "reference", "none"]
+
+MAX_SHIFT = 2
+"""Pixels, in either direction and on either axis."""
+
+
+def augment(
+    image: np.ndarray, label: np.ndarray, rng: np.random.Generator, kind: Augmentation, quarter: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Flip (half of the time) and shift image (H, W, 3) and label (H, W), uint8; if `quarter`, label to (H/4, W/4).
+
+    `standard` moves both at full size. `reference` repeats the published training code, whose label is reduced first
+    and then moved by as many of its own, four times larger, pixels.
+    """
+    flip = bool(rng.random() < 0.5)
+    across, down = (int(shift) for shift in rng.integers(-MAX_SHIFT, MAX_SHIFT, size=2, endpoint=True))
+    size = (image.shape[0], image.shape[1])
+    if kind == "standard":
+        image, label = flip_and_shift(image, label, flip, across, down)
+    if quarter:
+        label = quarter_label(label, size)
+    if kind == "reference":
+        image, label = flip_and_shift_as_reference(image, label, flip, across, down)
+    return image, label
+
+
+def flip_and_shift(
+    image: np.ndarray, label: np.ndarray, flip: bool, across: int, down: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both mirrored if `flip`, then moved right by `across` and down by `down`; uncovered: 0 in the image, IGNORE."""
+    image, label = _flipped(image, flip), _flipped(label, flip)
+    return shift(image, across, down, fill=0), shift(label, across, down, fill=IGNORE)
+
+
+def flip_and_shift_as_reference(
+    image: np.ndarray, label: np.ndarray, flip: bool, across: int, down: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the published code does to an image and a label of whatever size each has.
+
+    It pads on the left and top, and crops on the right and bottom. A negative shift crops first and is "padded" by a
+    crop beyond the border, which writes 0: class road in Cityscapes.
+    """
+    image, label = _flipped(image, flip), _flipped(label, flip)
+    moved = shift(label, max(across, 0), max(down, 0), fill=IGNORE)
+    return shift(image, across, down, fill=0), shift(moved, min(across, 0), min(down, 0), fill=0)
+
+
+def shift(array: np.ndarray, across: int, down: int, fill: int) -> np.ndarray:
+    """A copy of (H, W, ...) moved right by `across` and down by `down`, with `fill` where nothing came from."""
+    height, width = array.shape[:2]
+    moved = np.full_like(array, fill)
+    to = (slice(max(down, 0), height + min(down, 0)), slice(max(across, 0), width + min(across, 0)))
+    of = (slice(max(-down, 0), height + min(-down, 0)), slice(max(-across, 0), width + min(-across, 0)))
+    moved[to] = array[of]
+    return moved
+
+
+def quarter_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A label (h, w) of any size at a quarter of the input size (H, W): (H/4, W/4), by nearest neighbour."""
+    return np.asarray(Image.fromarray(label).resize((size[1] // 4, size[0] // 4), Image.Resampling.NEAREST))
+
+
+def auto_class_weights(counts: np.ndarray) -> np.ndarray:
+    """Cross-entropy weights (K,) float32 = 1 / ln(1.02 + p) from pixel counts (K,), p the share of labelled pixels.
+
+    The rule of ENet (Paszke et al., arXiv 1606.02147, section 5.1). A class that never occurs gets the largest
+    weight, that of p = 0 (50.5); no pixel ever applies it.
+    """
+    share = counts / max(int(counts.sum()), 1)
+    return (1.0 / np.log(1.02 + share)).astype(np.float32)
+
+
+def _flipped(array: np.ndarray, flip: bool) -> np.ndarray:
+    return array[:, ::-1] if flip else array

@@ -1,0 +1,55 @@
+"""DISTILLERS: name -> class. A new knowledge path is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trainer.config import Term, UserError, unknown
+from trainer.distill.base import Distiller
+from trainer.distill.csf import CrossSelectiveFusion
+from trainer.distill.pea import PatchEmbeddingAlignment
+from trainer.distill.pea_ea import EmbeddingAssistant
+from trainer.distill.pea_gl import GlobalLocalAlignment
+from trainer.models.base import Channels
+from trainer.options import check_options
+from trainer.rng import initialising
+
+DISTILLERS: dict[str, type[Distiller]] = {
+    "csf": CrossSelectiveFusion,
+    "pea": PatchEmbeddingAlignment,
+    "pea_gl": GlobalLocalAlignment,
+    "pea_ea": EmbeddingAssistant,
+}
+
+ALTERNATIVES = ("pea", "pea_gl", "pea_ea")
+"""Ways to compare the same patch embeddings: a run has at most one."""
+
+
+def build_distillers(
+    terms: Mapping[str, Term], student: Channels, teacher: Channels, seed: int
+) -> dict[str, Distiller]:
+    """The paths of weight above 0, in the order given; each one's initialisation depends on seed and name alone.
+
+    Raises UserError, with the path's address in the config, for an unknown name, two alternatives, or bad options.
+    """
+    for name in terms:
+        if name not in DISTILLERS:
+            raise unknown("distiller", name, DISTILLERS)
+    active = {name: term for name, term in terms.items() if term.weight > 0}
+    chosen = [name for name in ALTERNATIVES if name in active]
+    if len(chosen) > 1:
+        raise UserError(
+            f"distill: {' and '.join(chosen)} are alternatives and at most one may have a weight above 0; "
+            f"drop {' or '.join(chosen)}"
+        )
+    return {name: _build(name, term, student, teacher, seed) for name, term in active.items()}
+
+
+def _build(name: str, term: Term, student: Channels, teacher: Channels, seed: int) -> Distiller:
+    where, factory = f"distill.{name}", DISTILLERS[name]
+    check_options(where, factory, term.options, skip=("student", "teacher"))
+    try:
+        with initialising(seed, "distill", name):
+            return factory(student, teacher, **term.options)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None

@@ -1,0 +1,90 @@
+"""PEA with the Embedding Assistant: patch embeddings of teacher width beside the projected ones.
+
+Source: TransKD-EA, arXiv 2202.13393.
+Letters: N samples, H and W sizes, L_i tokens of stage i, C_i and T_i widths of student and teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.config import UserError
+from trainer.data.batch import Batch
+from trainer.distill.pea import PatchEmbeddingAlignment
+from trainer.distill.stages import check_numbers
+from trainer.models.base import Channels, SegOutput
+
+
+class EmbeddingAssistant(PatchEmbeddingAlignment):
+    """Patch embedding alignment of a sum: the projected embedding, and one made anew at the teacher's width.
+
+    The new one embeds what the student's own stage embeds: the image, then the feature of the stage before.
+    Options. `stage_weights`: as in `pea`. `projection_scales` and `assistant_scales`: where the learned factors of the
+    two summands start, one a stage.
+    """
+
+    def __init__(
+        self,
+        student: Channels,
+        teacher: Channels,
+        *,
+        stage_weights: Sequence[float] = (0.1, 0.1, 0.5, 1.0),
+        projection_scales: Sequence[float] = (0.1, 0.2, 0.3, 0.4),
+        assistant_scales: Sequence[float] = (0.5, 0.6, 0.7, 0.8),
+    ) -> None:
+        super().__init__(student, teacher, stage_weights=stage_weights)
+        stages = len(student.embeds)
+        projected = check_numbers("projection_scales", projection_scales, stages)
+        assisted = check_numbers("assistant_scales", assistant_scales, stages)
+        self.projection_scales = nn.Parameter(torch.tensor([projected[i] for i in self.stages]))
+        self.assistant_scales = nn.Parameter(torch.tensor([assisted[i] for i in self.stages]))
+        inputs, strides = (3, *student.features), (1, *student.strides)
+        self.assistants = nn.ModuleList(
+            PatchEmbedding(inputs[i], teacher.embeds[i], _step(strides[i], strides[i + 1])) for i in self.stages
+        )
+
+    def embed(self, batch: Batch, student: SegOutput) -> tuple[Tensor, ...]:
+        """What is compared: (N, L_i, T_i) for each stage of `self.stages`."""
+        inputs = (batch.image, *student.features)
+        embeds = []
+        for index, i in enumerate(self.stages):
+            projection = cast(nn.Linear, self.projections[index])
+            scale = self.projection_scales[index]
+            # a factor on a linear map's parameters costs nothing; on its output it costs two passes over all tokens
+            projected = F.linear(student.embeds[i], scale * projection.weight, scale * projection.bias)
+            embeds.append(projected + self.assistants[index](inputs[i], self.assistant_scales[index]))
+        return tuple(embeds)
+
+
+class PatchEmbedding(nn.Module):
+    """Overlapping patches by a convolution of kernel 2 x step - 1, then LayerNorm.
+
+    Source: Xie et al., SegFormer, NeurIPS 2021: 7x7 in steps of 4, 3x3 in steps of 2.
+    """
+
+    def __init__(self, inputs: int, width: int, step: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(inputs, width, 2 * step - 1, stride=step, padding=step - 1)
+        self.norm = nn.LayerNorm(width)
+        nn.init.normal_(self.patches.weight, std=(2 / ((2 * step - 1) ** 2 * width)) ** 0.5)
+        nn.init.constant_(cast(Tensor, self.patches.bias), 0)
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        """x (N, C, H, W), scale () -> scale times the embedding, (N, ceil(H / step) * ceil(W / step), T)."""
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        gain, bias = scale * self.norm.weight, scale * self.norm.bias
+        return F.layer_norm(tokens, self.norm.normalized_shape, gain, bias, self.norm.eps)
+
+
+def _step(before: int, after: int) -> int:
+    """The stride of a stage relative to the one before. Raises UserError when it is not whole."""
+    if after % before:
+        raise UserError(
+            f"the student's strides must be multiples of one another but got {before} and {after}; use `pea`"
+        )
+    return after // before

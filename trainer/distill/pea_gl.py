@@ -1,0 +1,91 @@
+"""PEA with the Global-Local Mixer: attention and gated convolution mix the last embedding first.
+
+Source: TransKD-GL, arXiv 2202.13393.
+Letters: N samples, L tokens in row-major order, C width, h heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.config import UserError
+from trainer.data.batch import Batch
+from trainer.distill.pea import PatchEmbeddingAlignment
+from trainer.distill.stages import check_count, check_number
+from trainer.models.base import Channels, SegOutput
+
+
+class GlobalLocalAlignment(PatchEmbeddingAlignment):
+    """Patch embedding alignment whose last stage is mixed over tokens, at the student's width, before its projection.
+
+    Options. `stage_weights`: as in `pea`; the last must be above 0. `heads`: of the attention. `attention_scale` and
+    `convolution_scale`: where the two learned factors start. `residual`: add the embedding to its mixture, which the
+    published runs do not.
+    """
+
+    def __init__(
+        self,
+        student: Channels,
+        teacher: Channels,
+        *,
+        stage_weights: Sequence[float] = (0.1, 0.1, 0.5, 1.0),
+        heads: int = 8,
+        attention_scale: float = 0.5,
+        convolution_scale: float = 0.5,
+        residual: bool = False,
+    ) -> None:
+        super().__init__(student, teacher, stage_weights=stage_weights)
+        last = len(student.embeds) - 1
+        if self.stages[-1] != last:
+            raise UserError(
+                f"stage_weights must end above 0 but got {list(stage_weights)}; without the mixer use `pea`"
+            )
+        if not isinstance(residual, bool):
+            raise UserError(f"residual must be true or false but got {residual!r}")
+        self.residual = residual
+        self.mixer = GlobalLocalMixer(student.embeds[last], heads, attention_scale, convolution_scale)
+
+    def embed(self, batch: Batch, student: SegOutput) -> tuple[Tensor, ...]:
+        """What is compared: (N, L_i, T_i) for each stage of `self.stages`."""
+        last = student.embeds[-1]
+        mixed = self.mixer(last)
+        if self.residual:
+            mixed = mixed + last
+        return super().embed(batch, student._replace(embeds=(*student.embeds[:-1], mixed)))
+
+
+class GlobalLocalMixer(nn.Module):
+    """Multi-head attention over all tokens and a gated convolution over three neighbours, added with learned factors.
+
+    Sources: Wu et al., Lite Transformer, ICLR 2020; Dauphin et al., Gated Convolutional Networks, ICML 2017.
+    """
+
+    def __init__(self, width: int, heads: int, attention_scale: float, convolution_scale: float) -> None:
+        super().__init__()
+        if width % check_count("heads", heads):
+            raise UserError(f"heads must divide the student's last embedding width ({width}) but got {heads}")
+        self.heads = heads
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width)
+        self.value_gate = nn.Conv1d(width, 2 * width, 3, padding=1)
+        self.attention_scale = nn.Parameter(torch.tensor([check_number("attention_scale", attention_scale)]))
+        self.convolution_scale = nn.Parameter(torch.tensor([check_number("convolution_scale", convolution_scale)]))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """The global part: x (N, L, C) -> (N, L, C)."""
+        n, length, width = x.shape
+        query, key, value = self.query_key_value(x).view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)  # (N, h, L, C / h)
+        return self.out(mixed.transpose(1, 2).reshape(n, length, width))
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """The local part: x (N, L, C) -> (N, L, C). The end of a row neighbours the start of the next, as published."""
+        return F.glu(self.value_gate(x.transpose(1, 2)), dim=1).transpose(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, L, C) -> (N, L, C)."""
+        return self.attention_scale * self.attend(x) + self.convolution_scale * self.convolve(x)

@@ -1,0 +1,80 @@
+"""Validation: one confusion matrix a protocol over a whole split, summed over workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainer import metrics, parallel
+from trainer.config import DataConfig
+from trainer.data import PackedSplit
+from trainer.data.stream import normalise
+from trainer.data.transforms import quarter_label
+from trainer.models.base import SegModel
+
+LOGITS = frozenset({"logits"})
+
+
+@torch.no_grad()
+def evaluate(
+    model: SegModel,
+    split: PackedSplit,
+    names: tuple[str, ...],
+    data: DataConfig,
+    protocols: Iterable[str],
+    *,
+    indices: np.ndarray | None = None,
+    prefix: str = "val",
+    batch: int = 8,
+    autocast: torch.autocast | None = None,
+) -> dict[str, float]:
+    """Metrics of `model` on the samples `indices` of a split. The first protocol is `<prefix>/miou`.
+
+    `full`: logits upsampled to the label's own size; `paper`: labels at a quarter of the input, against the logits.
+    Each worker takes its own samples, none twice; the matrices are summed.
+    """
+    protocols = tuple(protocols)
+    device = next(model.parameters()).device
+    mine = (np.arange(len(split)) if indices is None else indices)[parallel.rank() :: parallel.world()]
+    counts = {name: torch.zeros(len(names), model.channels.classes, dtype=torch.int64) for name in protocols}
+    training = model.training
+    model.eval()
+    for chunk in np.array_split(mine, max(1, -(-len(mine) // batch))) if len(mine) else []:
+        logits = forward(model, split.images(chunk), data, device, autocast)
+        for protocol in protocols:
+            for label, prediction in judged(logits, split, chunk, protocol):
+                counts[protocol] += metrics.confusion(prediction, label, len(names), logits.shape[1]).cpu()
+    model.train(training)
+    result = {}
+    for protocol in protocols:
+        matrix = parallel.all_reduce(counts[protocol].to(device)).cpu()
+        where = prefix if protocol == protocols[0] else f"{prefix}/{protocol}"
+        result |= metrics.summary(matrix, names, where, absent_is_zero=protocol == "paper")
+    return result
+
+
+def forward(
+    model: SegModel, images: np.ndarray, data: DataConfig, device: torch.device, autocast: torch.autocast | None = None
+) -> Tensor:
+    """Logits (N, P, H/4, W/4) float32 of uint8 images (N, H, W, 3)."""
+    image = normalise(torch.from_numpy(images).permute(0, 3, 1, 2).to(device), data.normalize)
+    with autocast or torch.autocast(device.type, enabled=False):
+        logits = model(image, None, LOGITS).logits
+    assert logits is not None
+    return logits.float()
+
+
+def judged(logits: Tensor, split: PackedSplit, chunk: np.ndarray, protocol: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """(label, prediction) pairs, each (h, w), of the samples `chunk` whose logits are (N, P, H/4, W/4)."""
+    for position, index in enumerate(chunk):
+        one = logits[position : position + 1]
+        if protocol == "paper":
+            label = quarter_label(split.native_label(int(index)), split.size)
+        else:
+            label = split.native_label(int(index))
+            one = F.interpolate(one, size=label.shape, mode="bilinear", align_corners=False)
+        yield torch.from_numpy(np.array(label)).to(logits.device), one.argmax(1)[0]

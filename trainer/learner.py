@@ -1,0 +1,106 @@
+"""Learner: one student's part of a training step. The stream and the teacher are somebody else's."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trainer import norm, parallel
+from trainer.config import NumericalError, OptimConfig, Term
+from trainer.data.batch import Batch
+from trainer.models.base import SegOutput
+from trainer.task import Distilled
+
+
+class Learner:
+    """A Distilled module with its optimiser: accumulate micro-batches, then update once."""
+
+    def __init__(self, distilled: Distilled, optim: OptimConfig, terms: Mapping[str, Term], compiled: bool = False) -> None:
+        self.distilled = distilled
+        self.optim = optim
+        self.device = next(distilled.parameters()).device
+        self.names = ["ce", *distilled.paths]
+        self.weights = [1.0, *(terms[name].weight for name in distilled.paths)]
+        self.optimiser = torch.optim.AdamW(parameter_groups(distilled, optim), lr=optim.lr, fused=True)
+        self.module: nn.Module = distilled
+        if parallel.world() > 1:
+            self.module = DistributedDataParallel(distilled, broadcast_buffers=False, gradient_as_bucket_view=True)
+            self.module.register_comm_hook(None, _sum_gradients)
+        self._forward = torch.compile(self.module) if compiled else self.module
+        self._sums = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=self.device)
+        self._first_bad = torch.full((len(self.names) + 1,), -1, dtype=torch.int64, device=self.device)
+        self._step_losses = torch.zeros_like(self._sums)
+        self._steps = 0
+
+    @property
+    def autocast(self) -> torch.autocast:
+        """The precision of forward passes; parameters and optimiser stay float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.optim.precision == "bf16")
+
+    def accumulate(self, batch: Batch, teacher: SegOutput | None, pixels: Tensor, samples: int, *, last: bool) -> None:
+        """Add one micro-batch's gradients. `pixels` and `samples` count the *global* batch; `last` of this step."""
+        hold = contextlib.nullcontext()
+        if isinstance(self.module, DistributedDataParallel) and not last:
+            hold = self.module.no_sync()
+        with hold:
+            with self.autocast:
+                sums = self._forward(batch, teacher)
+            losses = [sums[name] / (pixels if name == "ce" else samples) for name in self.names]
+            total = losses[0]
+            for weight, loss in zip(self.weights[1:], losses[1:], strict=True):
+                total = total + weight * loss
+            total.backward()
+        self._step_losses += torch.stack([total.detach(), *(loss.detach() for loss in losses)])
+
+    def update(self, lr: float, step: int) -> None:
+        """One optimiser step at rate `lr`, and the BatchNorm statistics of all its groups."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        norm.commit(self.distilled, parallel.all_reduce)
+        finite = torch.isfinite(self._step_losses)
+        self._first_bad = torch.where((self._first_bad < 0) & ~finite, step, self._first_bad)
+        self._sums += self._step_losses
+        self._step_losses = torch.zeros_like(self._sums)
+        self._steps += 1
+
+    def drain(self) -> dict[str, float]:
+        """Mean losses a step since the last call, over all workers: `loss`, `loss/ce`, `loss/<path>`.
+
+        Raises NumericalError naming the loss and the step when one was not finite.
+        """
+        means = (parallel.all_reduce(self._sums.clone()) / max(1, self._steps)).tolist()
+        bad = self._first_bad.clone()
+        if parallel.joined():
+            bad = torch.where(bad < 0, torch.iinfo(torch.int64).max, bad)
+            dist.all_reduce(bad, dist.ReduceOp.MIN)
+            bad = torch.where(bad == torch.iinfo(torch.int64).max, -1, bad)
+        keys = ["loss", *(f"loss/{name}" for name in self.names)]
+        failed = sorted((step, -i) for i, step in enumerate(bad.tolist()) if step >= 0)
+        if failed:
+            step, position = failed[0]
+            raise NumericalError(f"{keys[-position]} is not finite at step {step}")
+        self._sums.zero_()
+        self._steps = 0
+        return dict(zip(keys, means, strict=True))
+
+
+def parameter_groups(module: nn.Module, optim: OptimConfig) -> list[dict[str, object]]:
+    """Two groups: matrices and kernels with weight decay, norms, biases and scalars without (unless asked)."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim > 1 or optim.decay_norms_and_biases]
+    plain = [p for p in trained if p.ndim <= 1 and not optim.decay_norms_and_biases]
+    groups = [(decayed, optim.weight_decay), (plain, 0.0)]
+    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+
+
+def _sum_gradients(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """Losses are already divided by global counts, so gradients are summed, not averaged."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda done: done.value()[0])

@@ -1,0 +1,177 @@
+"""fit(): steps, validation, schedule, checkpoints. One process alone, one Tune trial, or one Ray Train worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer import checkpoint, parallel, record
+from trainer.build import Data, build_distilled, build_teacher, open_data, run_id
+from trainer.complexity import deployed
+from trainer.config import TrainConfig, UserError
+from trainer.data.batch import Batch
+from trainer.data.stream import HostBatch, Stream, to_batch
+from trainer.evaluate import evaluate
+from trainer.learner import Learner
+from trainer.models.base import SegModel, SegOutput
+from trainer.panel import save_panel
+from trainer.place import Place
+from trainer.schedule import learning_rate
+from trainer.task import count_pixels, pixel_weight
+from trainer.teacher import Teacher, verify
+
+Report = Callable[[dict[str, float], Path | None], None]
+
+
+def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
+    """Train one run to its end and return its result. What `place.out_dir` holds of it already is not done again.
+
+    `report(metrics, checkpoint)` is called by every worker after every epoch; worker 0 alone writes files.
+    Raises UserError for what cannot be run and NumericalError when a loss is not finite.
+    """
+    torch.set_num_threads(place.threads)
+    leads = parallel.rank() == 0
+    identity = run_id(config, place)
+    result = record.read_result(place.out_dir)
+    if result is not None and result["run_id"] == identity:
+        report(result["last"], place.out_dir / record.LAST)
+        return result
+    if leads:
+        record.open_folder(place.out_dir, config)
+    data = open_data(config, place)
+    device = pick_device(place.device)
+    classes = len(data.classes)
+    model = build_teacher(config, place, classes)
+    distilled = build_distilled(config, model, data).to(device)
+    bf16 = config.optim.precision == "bf16"
+    teacher = Teacher(model.to(device), distilled.teacher_needs, bf16) if model else None
+    if teacher:
+        verify(teacher, config, data, place)
+    learner = Learner(distilled, config.optim, config.distill, place.compile)
+    share, micro = config.optim.shares(parallel.world(), place.micro_batch)
+    stream = Stream(data.train, config, data.learn, parallel.rank(), parallel.world())
+    history, best = resume(place.out_dir, identity, learner, leads)
+
+    for epoch in range(len(history), config.optim.epochs):
+        started = time.monotonic()
+        distilled.train()
+        for k, host in enumerate(stream.epoch(epoch)):
+            step = epoch * stream.steps_per_epoch + k
+            lr = learning_rate(config.optim, step, stream.steps_per_epoch)
+            train_step(learner, teacher, host, config, micro, classes)
+            learner.update(lr, step)
+        losses = learner.drain()
+        seconds = time.monotonic() - started
+        metrics = {"epoch": float(epoch + 1), "step": float(step + 1), **losses, "lr": lr}
+        metrics["images_per_s"] = stream.steps_per_epoch * config.optim.global_batch / seconds
+        if (epoch + 1) % config.eval.every == 0 or epoch + 1 == config.optim.epochs:
+            metrics |= validate(distilled.student, data, config, learner.autocast)
+        metrics["seconds"] = time.monotonic() - started
+        history.append(metrics)
+        improved = "val/miou" in metrics and metrics["val/miou"] > best.get("val/miou", -1.0)
+        if improved:
+            best = {"epoch": metrics["epoch"], "val/miou": metrics["val/miou"]}
+        if leads:
+            keep(place.out_dir, identity, learner, history, best, improved)
+            record.append_epoch(place.out_dir, metrics)
+        report(metrics, place.out_dir / record.LAST)
+
+    result = {
+        "key": config.key,
+        "run_id": identity,
+        "status": "finished",
+        "last": history[-1],
+        "best": best,
+        "complexity": deployed(config.student, classes, config.data.size),
+        "environment": record.environment(str(device), place.threads, parallel.world()),
+        "seconds": sum(epoch["seconds"] for epoch in history),
+        "images_per_step": share * parallel.world(),
+    }
+    if leads:
+        save_panel(place.out_dir / "panel.png", distilled.student, data, config)
+        record.write_result(place.out_dir, result)
+    parallel.barrier()
+    return result
+
+
+def train_step(
+    learner: Learner, teacher: Teacher | None, host: HostBatch, config: TrainConfig, micro: int, classes: int
+) -> None:
+    """Accumulate the gradients of this worker's share of one step, micro-batch by micro-batch."""
+    batch = to_batch(host, learner.device, config.data.normalize)
+    counts = parallel.all_reduce(count_pixels(batch.label, classes))
+    pixels = pixel_weight(counts, learner.distilled.class_weights)
+    parts = [Batch(*tensors) for tensors in zip(*(tensor.split(micro) for tensor in batch), strict=True)]
+    for position, part in enumerate(parts):
+        output: SegOutput | None = teacher(part.image) if teacher else None
+        learner.accumulate(part, output, pixels, config.optim.global_batch, last=position + 1 == len(parts))
+
+
+def validate(student: SegModel, data: Data, config: TrainConfig, autocast: torch.autocast) -> dict[str, float]:
+    """`val/...` on the validation split and, where a share of train is held out, `select/miou` on that."""
+    protocols = config.eval.protocols
+    metrics = evaluate(student, data.val, data.classes, config.data, protocols, autocast=autocast)
+    if len(data.select):
+        chosen = evaluate(
+            student,
+            data.train,
+            data.classes,
+            config.data,
+            protocols[:1],
+            indices=data.select,
+            prefix="select",
+            autocast=autocast,
+        )
+        metrics["select/miou"] = chosen["select/miou"]
+    return metrics
+
+
+def keep(
+    out: Path, identity: str, learner: Learner, history: list[dict[str, float]], best: dict[str, float], improved: bool
+) -> None:
+    """Write the checkpoint to resume from, and the student alone when it is the best so far."""
+    if improved:
+        checkpoint.save(out / record.BEST, {"model": learner.distilled.student.state_dict(), **best})
+    state = {
+        "run_id": identity,
+        "model": learner.distilled.state_dict(),
+        "optimiser": learner.optimiser.state_dict(),
+        "history": history,
+        "best": best,
+    }
+    checkpoint.save(out / record.LAST, state)
+
+
+def resume(
+    out: Path, identity: str, learner: Learner, leads: bool
+) -> tuple[list[dict[str, float]], dict[str, float]]:
+    """Load the checkpoint in `out`, if any; the epochs done so far and the best of them."""
+    path = out / record.LAST
+    if not path.exists():
+        return [], {}
+    state = checkpoint.load(path, learner.device)
+    if state.get("run_id") != identity:
+        raise UserError(
+            f"{path} was computed from other data, weights or numerics (run {state.get('run_id')}, now {identity}); "
+            "choose another folder"
+        )
+    learner.distilled.load_state_dict(state["model"])
+    learner.optimiser.load_state_dict(state["optimiser"])
+    history = state["history"]
+    assert [epoch["epoch"] for epoch in history] == list(range(1, len(history) + 1)), "epochs must follow each other"
+    if leads:
+        record.write_epochs(out, history)
+    return history, state["best"]
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is this process's GPU if there is one. Raises UserError for a GPU that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device {name} asked for, but torch sees no CUDA GPU here; use --device cpu")
+    return torch.device(name)

@@ -1,0 +1,21 @@
+"""MODELS: name -> builder. A builder takes (num_classes, drop_path=0.1, dropout=0.1) and returns a SegModel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from trainer.config import ModelConfig, unknown
+from trainer.models.base import SegModel
+from trainer.models.segformer import GEOMETRIES, SegFormer
+
+MODELS: dict[str, Callable[..., SegModel]] = {
+    **{name: partial(SegFormer, geometry=geometry) for name, geometry in GEOMETRIES.items()},
+}
+
+
+def build_model(config: ModelConfig, num_classes: int) -> SegModel:
+    """The network of a config with fresh weights. Raises UserError for a name that is not in MODELS."""
+    if config.name not in MODELS:
+        raise unknown("model", config.name, MODELS)
+    return MODELS[config.name](num_classes, drop_path=config.drop_path, dropout=config.dropout)

@@ -1,0 +1,40 @@
+"""What every network returns and publishes: SegOutput and Channels.
+
+Letters: N samples, K classes, H and W input height and width, i stage 0..3, C_i its width, s_i its stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+EVERYTHING = frozenset({"logits", "features", "embeds"})
+
+
+class Channels(NamedTuple):
+    """The geometry a network publishes, so that nobody hard-codes widths."""
+
+    features: tuple[int, ...]  # C_i of the stage outputs
+    embeds: tuple[int, ...]  # width of the patch embeddings
+    strides: tuple[int, ...]  # s_i of both
+    classes: int  # K
+
+
+class SegOutput(NamedTuple):
+    """Everything distillation may read of a network. Parts that were not asked for are empty."""
+
+    logits: Tensor | None  # (N, K, H/4, W/4)
+    features: tuple[Tensor, ...]  # stage i: (N, C_i, H/s_i, W/s_i), after the stage's norm
+    embeds: tuple[Tensor, ...]  # stage i: (N, H/s_i * W/s_i, C_i), after the patch embedding's norm
+
+
+class SegModel(nn.Module):
+    """A segmentation network: `forward(image, keys, needs)` returns a SegOutput."""
+
+    channels: Channels
+
+    def forward(self, image: Tensor, keys: Tensor | None = None, needs: AbstractSet[str] = EVERYTHING) -> SegOutput:
+        """image (N, 3, H, W) -> SegOutput. `keys` (N,) int64 draw the masks of dropout and drop-path when training."""
+        raise NotImplementedError

@@ -1,0 +1,79 @@
+"""BatchNorm whose groups are declared: the statistics depend on `norm_batch`, not on micro-batches or workers.
+
+A training forward normalises each group of `group_size` consecutive samples by its own statistics and adds them, in
+float64, to pending sums; `commit` folds the sums of all groups, micro-batches and ranks into the running statistics
+once an optimiser step. So the running statistics are the same however a global batch was split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.config import UserError
+
+
+class GroupedBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm over (N, C, H, W) in groups of `group_size` samples; None makes the whole batch one group."""
+
+    pending: Tensor  # (2 C + 1,) float64: sums over groups of the mean and the unbiased variance, and their count
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(num_features, eps=eps, momentum=momentum)
+        self.group_size: int | None = None
+        self.register_buffer("pending", torch.zeros(2 * num_features + 1, dtype=torch.float64), persistent=False)
+
+    def set_norm_batch(self, norm_batch: int) -> None:
+        """Declare the samples in one group."""
+        self.group_size = norm_batch
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, H, W) -> the same shape. Raises UserError when N holds no whole number of groups."""
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        size = self.group_size or len(x)
+        if len(x) % size:
+            raise UserError(f"a batch of {len(x)} holds no whole number of BatchNorm groups of {size} samples")
+        outputs = []
+        for group in x.split(size):
+            mean, var = torch.zeros_like(self.pending[: 2 * self.num_features], dtype=torch.float32).chunk(2)
+            if x.dtype == torch.float64:
+                mean, var = mean.double(), var.double()
+            # momentum 1 leaves exactly this group's mean and unbiased variance in the two buffers
+            outputs.append(F.batch_norm(group, mean, var, self.weight, self.bias, True, 1.0, self.eps))
+            with torch.no_grad():
+                self.pending += torch.cat([mean.double(), var.double(), self.pending.new_ones(1)])
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    @torch.no_grad()
+    def fold(self, sums: Tensor) -> None:
+        """Update the running statistics by the averages in `sums`, laid out as `pending`."""
+        count = sums[-1]
+        mean, var = (sums[:-1] / count).chunk(2)
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        for running, new in ((self.running_mean, mean), (self.running_var, var)):
+            running.lerp_(new.to(running.dtype), self.momentum or 0.1)
+        self.num_batches_tracked += 1
+
+
+def set_norm_batch(root: nn.Module, norm_batch: int) -> None:
+    """Tell every module that depends on the samples in one BatchNorm group."""
+    for module in root.modules():
+        declare = getattr(module, "set_norm_batch", None)
+        if callable(declare):
+            declare(norm_batch)
+
+
+def commit(root: nn.Module, all_reduce: Callable[[Tensor], Tensor]) -> None:
+    """Once an optimiser step: reduce the pending sums over ranks and fold them into the running statistics."""
+    norms = [m for m in root.modules() if isinstance(m, GroupedBatchNorm2d) and m.training]
+    if not norms:
+        return
+    sums = all_reduce(torch.cat([norm.pending for norm in norms]))
+    for norm, part in zip(norms, sums.split([len(norm.pending) for norm in norms]), strict=True):
+        if part[-1] > 0:
+            norm.fold(part)
+        norm.pending.zero_()

@@ -1,0 +1,44 @@
+"""The panel: image, truth and prediction of a few fixed validation images, as one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from trainer.build import Data
+from trainer.config import TrainConfig
+from trainer.evaluate import forward, judged
+from trainer.models.base import SegModel
+
+ROWS = 4
+GAP = 4
+
+
+def colour(label: np.ndarray, palette: tuple[tuple[int, int, int], ...]) -> np.ndarray:
+    """RGB (H, W, 3) uint8 of a label (H, W); what is not a class is black."""
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(palette)] = palette
+    return table[label]
+
+
+@torch.no_grad()
+def save_panel(path: Path, student: SegModel, data: Data, config: TrainConfig) -> None:
+    """Write a PNG: a row an image, evenly spaced over val; columns image, truth, prediction, at input size."""
+    chosen = np.unique(np.linspace(0, len(data.val) - 1, ROWS).round().astype(int))
+    student.eval()
+    height, width = config.data.size
+    rows = []
+    for index in chosen:
+        images = data.val.images(np.array([index]))
+        logits = forward(student, images, config.data, next(student.parameters()).device)
+        (label, prediction) = next(judged(logits, data.val, np.array([index]), "full"))
+        masks = [colour(x.cpu().numpy().astype(np.uint8), data.dataset.palette) for x in (label, prediction)]
+        shown = [np.asarray(Image.fromarray(m).resize((width, height), Image.Resampling.NEAREST)) for m in masks]
+        strip = np.full((GAP, width, 3), 255, dtype=np.uint8)
+        cells = [np.concatenate([cell, strip]) for cell in (images[0], *shown)]
+        gap = np.full((height + GAP, GAP, 3), 255, dtype=np.uint8)
+        rows.append(np.concatenate([cells[0], gap, cells[1], gap, cells[2]], axis=1))
+    Image.fromarray(np.concatenate(rows)).save(path)

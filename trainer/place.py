@@ -1,0 +1,34 @@
+"""Place: everything about a run that must not change its numbers. Never hashed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+def default_cache() -> Path:
+    """Folder for decoded data and generated scenes: `TRANSKD_CACHE`, else `~/.cache/transkd`."""
+    return Path(os.environ.get("TRANSKD_CACHE") or Path.home() / ".cache" / "transkd").absolute()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and on what a run happens. Paths, devices, threads and micro-batches are free to differ."""
+
+    out_dir: Path
+    """Folder of this run: config.yaml, epochs.jsonl, result.json, last.pt, best.pt."""
+    data_root: Path | None = None
+    """Folder of the data set; None for data sets that make their own (`scenes`)."""
+    cache_dir: Path = field(default_factory=default_cache)
+    """Folder of packed (decoded and resized) splits, shared by all runs."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1` or `auto`."""
+    threads: int = 1
+    """CPU threads of torch in this process."""
+    micro_batch: int | None = None
+    """Samples in one forward pass; default: this worker's whole share of the global batch."""
+    teacher: Path | None = None
+    """Weights of a teacher that a study has trained, for configs with `teacher.train`."""
+    compile: bool = False
+    """Compile the student and the teacher with `torch.compile`."""

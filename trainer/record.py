@@ -1,0 +1,107 @@
+"""The record of one run, as files in its folder: config.yaml, epochs.jsonl, result.json.
+
+The folder alone tells everything: `python -m trainer` needs no ledger, and the ledger is built from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, parse, read_yaml
+
+LAST, BEST = "last.pt", "best.pt"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's text whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def open_folder(out: Path, config: TrainConfig) -> None:
+    """Make the folder of a run. Raises UserError when another run already lives there."""
+    stored = out / "config.yaml"
+    if stored.exists():
+        other = parse(read_yaml(stored), str(stored))
+        if other.key != config.key:
+            raise UserError(f"{out} holds run {other.key}, this config is run {config.key}; choose another folder")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(stored, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def write_epochs(out: Path, epochs: list[dict[str, float]]) -> None:
+    """Make epochs.jsonl hold exactly these epochs."""
+    write_text(out / "epochs.jsonl", "".join(json.dumps(epoch) + "\n" for epoch in epochs))
+
+
+def append_epoch(out: Path, epoch: dict[str, float]) -> None:
+    """Add one line to epochs.jsonl. The checkpoint written before it already holds the same epoch."""
+    with (out / "epochs.jsonl").open("a") as file:
+        file.write(json.dumps(epoch) + "\n")
+
+
+def read_epochs(out: Path) -> list[dict[str, float]]:
+    """The epochs recorded so far; a line half written by a killed process is left out."""
+    path = out / "epochs.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    epochs = []
+    for line in lines:
+        try:
+            epochs.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return epochs
+
+
+def write_result(out: Path, result: dict[str, Any]) -> None:
+    """The end of a run: its last and best metrics, cost and environment."""
+    write_text(out / "result.json", json.dumps(result, indent=1) + "\n")
+
+
+def read_result(out: Path) -> dict[str, Any] | None:
+    """The result of a finished run, or None."""
+    path = out / "result.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def environment(device: str, threads: int, world: int) -> dict[str, Any]:
+    """What ran: versions and hardware, for the ledger."""
+    return {
+        "numerics": NUMERICS_VERSION,
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+        "machine": platform.machine(),
+        "processor": platform.processor() or platform.machine(),
+        "device": device,
+        "threads": threads,
+        "workers": world,
+    }
+
+
+def write_failure(out: Path, cause: str, reason: str) -> None:
+    """Say why an attempt ended: `cause` is the kind of error, `reason` one line."""
+    if out.is_dir():
+        write_text(out / "failure.json", json.dumps({"cause": cause, "reason": reason}) + "\n")
+
+
+def read_failure(out: Path) -> dict[str, str] | None:
+    """Why the last attempt ended, or None."""
+    path = out / "failure.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def clear_failure(out: Path) -> None:
+    """A new attempt begins."""
+    (out / "failure.json").unlink(missing_ok=True)

@@ -1,0 +1,73 @@
+"""Distilled: a student and its knowledge paths as one module that returns named losses.
+
+One module, so that DDP reduces the gradients of the projections with the student's, and one checkpoint holds both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.config import IGNORE
+from trainer.data.batch import Batch
+from trainer.distill.base import Distiller
+from trainer.models.base import SegModel, SegOutput
+
+
+class Distilled(nn.Module):
+    """Student plus paths. Every loss is a *sum*, over pixels or over samples, for the loop to divide by global counts.
+
+    So neither the micro-batch nor the number of workers can change a number: they only change where sums are made.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self, student: SegModel, paths: Mapping[str, Distiller], classes: int, class_weights: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.paths = nn.ModuleDict(paths)
+        self.classes = classes
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    @property
+    def teacher_needs(self) -> frozenset[str]:
+        """What the paths read of the teacher."""
+        return frozenset().union(*(path.needs for path in self.paths.values()))  # type: ignore[union-attr,arg-type]
+
+    def forward(self, batch: Batch, teacher: SegOutput | None) -> dict[str, Tensor]:
+        """`ce`: cross-entropy summed over valid pixels; a path's name: its mean over samples times the samples."""
+        out = self.student(batch.image, batch.keys)
+        losses = {"ce": cross_entropy_sum(out.logits, batch.label, self.class_weights)}
+        for name, path in self.paths.items():
+            losses[name] = path(batch, out, teacher) * len(batch.image)
+        return losses
+
+
+def cross_entropy_sum(logits: Tensor, label: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy of logits (N, P, h, w) summed over the valid pixels of label (N, H, W), each times its class weight.
+
+    Logits are upsampled (bilinear) to labels of another size. Without a valid pixel it is 0 and keeps its graph.
+    """
+    logits = logits.float() if logits.dtype != torch.float64 else logits
+    if logits.shape[-2:] != label.shape[-2:]:
+        logits = F.interpolate(logits, size=label.shape[-2:], mode="bilinear", align_corners=False)
+    # summed from a map of losses: torch's own reduction of two million float32 terms is less exact
+    return F.cross_entropy(logits, label, weights, ignore_index=IGNORE, reduction="none").sum()
+
+
+def count_pixels(label: Tensor, classes: int) -> Tensor:
+    """Valid pixels by class (K,) int64 of an integer label of any shape: exact, so that sums over workers are."""
+    counts = torch.zeros(IGNORE + 1, dtype=torch.int64, device=label.device)
+    flat = label.flatten().to(torch.int64)
+    return counts.scatter_add_(0, flat, torch.ones_like(flat))[:classes]
+
+
+def pixel_weight(counts: Tensor, weights: Tensor | None) -> Tensor:
+    """What a sum of cross-entropies is divided by: counts (K,) times class weights; 1 where nothing is valid."""
+    total = counts.sum() if weights is None else (counts.double() * weights[: len(counts)].double()).sum()
+    return torch.where(total > 0, total, torch.ones_like(total)).float()

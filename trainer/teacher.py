@@ -1,0 +1,59 @@
+"""The frozen teacher: one forward pass without a graph, and the proof that it knows what it teaches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trainer import parallel
+from trainer.build import Data, file_digest
+from trainer.config import TrainConfig, UserError, digest
+from trainer.evaluate import evaluate
+from trainer.models.base import SegModel, SegOutput
+from trainer.place import Place
+from trainer.record import write_text
+
+TOLERANCE = 0.1
+"""mIoU points by which a teacher may miss its stated mIoU: another machine rounds differently."""
+
+
+class Teacher:
+    """Computes what the paths of a config read, and nothing else. Outside DDP and outside every checkpoint."""
+
+    def __init__(self, model: SegModel, needs: frozenset[str], bf16: bool) -> None:
+        self.model = model
+        self.needs = needs
+        self.bf16 = bf16
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> SegOutput:
+        """image (N, 3, H, W) -> SegOutput, detached. (`inference_mode` tensors may not enter the loss's backward.)"""
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.model(image, None, self.needs)
+
+
+def verify(teacher: Teacher, config: TrainConfig, data: Data, place: Place) -> None:
+    """Raise UserError when the teacher misses its stated mIoU on val. Measured once for a file, data and protocol."""
+    assert config.teacher is not None
+    stated, path = config.teacher.miou, config.teacher.checkpoint
+    if stated is None or path is None:
+        return
+    protocol = config.eval.protocols[0]
+    asked = [file_digest(Path(path)), data.val.fingerprint, config.data.size, config.data.normalize, protocol]
+    file = place.cache_dir / "teachers" / f"{digest(asked)}.json"
+    known = parallel.all_reduce(torch.tensor(int(file.exists()), device=next(teacher.model.parameters()).device))
+    if int(known) == parallel.world():  # all workers or none: evaluating is a joint effort
+        measured = json.loads(file.read_text())
+    else:
+        measured = evaluate(teacher.model, data.val, data.classes, config.data, (protocol,))["val/miou"]
+        if parallel.rank() == 0:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, json.dumps(measured))
+    if measured < stated - TOLERANCE:
+        raise UserError(
+            f"teacher {path} states {stated:.2f} mIoU but reaches {measured:.2f} on {config.data.name} val ({protocol} "
+            "protocol); check its weights, data.normalize and data.size, or correct teacher.miou"
+        )
