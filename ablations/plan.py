@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from ablations.arms import applies, contradiction, override, removable, terms
+from ablations.arms import applies, contradiction, override, terms
 from ablations.space import Dimension, Search
 from ablations.study import Study
 from trainer.config import TrainConfig, UserError, parse, teacher_run, unknown
@@ -145,7 +145,7 @@ def check_space(study: Study) -> None:
     """Build a config at both ends, or at every choice, of each dimension: the typo in trial 47 fails at trial 0."""
     start_points(study)
     dimensions = space(study)
-    switches = [path for path in dimensions if path == "distill" or (removable(path) and path.count(".") == 1)]
+    switches = [path for path, dimension in dimensions.items() if _switches(path, dimension)]
     if odd := [path for path in switches if dimensions[path].kind != "choice"]:
         raise UserError(f"{study.name}: search.space: {odd[0]} is a path, not a number; write choice: [null, {{}}]")
     untried = {path: _ends(dimension) for path, dimension in dimensions.items() if path not in switches}
@@ -167,6 +167,12 @@ def check_space(study: Study) -> None:
         raise UserError(f"{study.name}: search.space: every point contradicts `requires` or `excludes`")
     if idle := [path for path, ends in untried.items() if ends]:
         raise UserError(f"{study.name}: search.space: {idle[0]} never applies; its path is never switched on")
+
+
+def _switches(path: str, dimension: Dimension) -> bool:
+    """Whether a dimension decides if others apply: the paths, and choices of weights, which may hold 0."""
+    root, *rest = path.split(".")
+    return root == "distill" and (len(rest) < 2 or (rest[1:] == ["weight"] and dimension.kind == "choice"))
 
 
 def _ends(dimension: Dimension) -> list[Any]:

@@ -67,7 +67,7 @@ def build_table(
     contrasts = _contrasts(study, runs, scores, outcomes)
     rows = []
     for arm, group in arms.items():
-        own = [row for (name, _), row in contrasts.items() if name == arm]
+        own = contrasts.get(arm, [])
         first = own[0] if own else {"reference": "-" if contrasts else ""}
         rows.append(_about(study, arm, group, scores[arm], outcomes, costs or {}) | first)
         rows += [{"arm": arm, "again": True} | row for row in own[1:]]
@@ -127,12 +127,14 @@ def _about(
 
 def _contrasts(
     study: Study, runs: Sequence[Run], scores: Mapping[str, Mapping[int, float]], outcomes: Mapping[str, Outcome]
-) -> dict[tuple[str, str], dict[str, Any]]:
+) -> dict[str, list[dict[str, Any]]]:
+    """The contrasts of each arm that has any."""
     waiting = {run.arm for run in runs if outcomes.get(run.key, MISSING).status in ("missing", "running")}
     pending = {pair for pair in study.pairs if waiting & set(pair)}
     compared = compare(scores, study.pairs, study.margin, pending)
-    return {
-        pair: {
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for pair, found in zip(study.pairs, compared, strict=True):
+        row = {
             "reference": pair[1],
             "pairs": found.n,
             "difference": found.difference,
@@ -141,8 +143,8 @@ def _contrasts(
             "p": found.p,
             "verdict": "not yet" if pair in pending else found.verdict,
         }
-        for pair, found in zip(study.pairs, compared, strict=True)
-    }
+        rows.setdefault(pair[0], []).append(row)
+    return rows
 
 
 def _cell(name: str, row: Mapping[str, Any]) -> str:

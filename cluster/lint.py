@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.spec import ClusterSpec, Machine, SpecError, concurrency, footprint
+from cluster.spec import ClusterSpec, Machine, SpecError, concurrency
 
 BOOT_S = 300
 """A cloud machine with a GPU boots, installs and joins in three to five minutes; a shorter wait gives up too early."""
@@ -48,13 +48,21 @@ def _idle_gpus(spec: ClusterSpec, have: Machine) -> Finding | None:
         return None
     if not spec.gpus_per_worker:
         return Finding("gpus-unused", f"no run asks for the {have.gpus:g} GPUs", "set gpus_per_worker: 1")
-    by_cpus = int(have.cpus // footprint(spec)["CPU"])
-    by_gpus = int(have.gpus // footprint(spec)["GPU"])
-    if not 0 < by_cpus < by_gpus:
+    fit = _runs(spec, have)
+    served = _runs(spec, have._replace(cpus=have.gpus * spec.workers * spec.cpus_per_worker / spec.gpus_per_worker))
+    if not 0 < fit < served:
         return None
-    message = f"CPUs for {by_cpus} runs but GPUs for {by_gpus}: {by_gpus - by_cpus} runs' GPUs are paid for and idle"
-    share = have.cpus / (by_gpus * spec.workers)
-    return Finding("gpus-starved", message, f"set cpus_per_worker: {share if share < 1 else int(share):.2g}")
+    share = have.cpus / (served * spec.workers)
+    share = float(int(share)) if share >= 1 else int(share * 100) / 100
+    message = f"the GPUs could serve {served} runs at once but the CPUs {fit}: the other GPUs are paid for and idle"
+    return Finding("gpus-starved", message, f"set cpus_per_worker: {share:g}")
+
+
+def _runs(spec: ClusterSpec, have: Machine) -> int:
+    try:
+        return concurrency(spec.model_copy(update={"concurrency": "auto", "max_cpus": None, "max_gpus": None}), *have)
+    except SpecError:
+        return 0
 
 
 def _autoscaler(spec: ClusterSpec) -> list[Finding | None]:

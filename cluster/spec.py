@@ -10,9 +10,6 @@ from typing import Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-TRIAL_SLOT = "trial_slot"
-"""Custom resource that heads offer and drivers of multi-worker runs take: they cost no CPU that their workers need."""
-
 _TICKS = 10_000
 """Ray counts resources in ten-thousandths; counting alike keeps 3 x 0.1 CPUs inside 0.3."""
 

@@ -84,7 +84,7 @@ class Preparer:
         return Place(
             out_dir=self.store.run_dir(run_id),
             data_root=self.roots.get(config.data.name),
-            cache_dir=self.store.packed,
+            cache_dir=self.store.cache,
             device=device,
             threads=self.spec.torch_threads,
             micro_batch=self.spec.micro_batch,
@@ -96,7 +96,7 @@ class Preparer:
         from trainer.build import check
 
         config.optim.shares(self.spec.workers, self.spec.micro_batch)
-        return check(config, self.store.packed)
+        return check(config, self.store.cache)
 
     def job(self, run: Run, teachers: Mapping[str, Job]) -> Job:
         """The job of a run whose teacher, if it needs one, is among `teachers` by key. Packs its data."""

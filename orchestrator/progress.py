@@ -92,7 +92,9 @@ class Lines:
         self._say(f"{self.count:3}/{self.total:<3} {job.label}: {status}  {note}  {self.clock.remaining()}")
 
     def _say(self, text: str) -> None:
-        self.console.print(f"{time.strftime('%H:%M:%S')} {text.rstrip()}", highlight=False, markup=False, soft_wrap=True)
+        self.console.print(
+            f"{time.strftime('%H:%M:%S')} {text.rstrip()}", highlight=False, markup=False, soft_wrap=True
+        )
 
 
 class Live:

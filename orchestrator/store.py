@@ -54,9 +54,9 @@ class Store:
         return self.runs_dir / run_id
 
     @property
-    def packed(self) -> Path:
-        """Decoded and resized data splits, shared by all runs."""
-        return self.root / "packed"
+    def cache(self) -> Path:
+        """What can be made again: generated scenes, packed splits, structure checks."""
+        return self.root / "cache"
 
     @property
     def ray_dir(self) -> Path:

@@ -30,6 +30,9 @@ TAG_LENGTH = 5000
 PAUSE_S = 60.0
 """After a failed call the server is left alone for so long, so that an outage does not cost a timeout a call."""
 
+OURS = "name LIKE 'transkd/%'"
+"""Picks our experiments on a server that others use too."""
+
 QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -63,7 +66,7 @@ class _Study:
 class Tracker:
     """Mirrors runs to one MLflow server or database. No method raises: a failure is logged once and returns False.
 
-    `artifacts` is where files go for a SQLite database (a server decides for itself); `owner` names the store, so
+    `artifacts` is where files go beside a bare database (a server decides for itself); `owner` names the store, so
     that stores sharing a server leave each other's runs alone.
     """
 
@@ -164,7 +167,7 @@ class Tracker:
 
     def _search(self, condition: str) -> Iterator[Any]:
         """This store's runs that meet a condition, in all studies."""
-        experiments = [e.experiment_id for e in _pages(self._client.search_experiments, filter_string=_OURS)]
+        experiments = [e.experiment_id for e in _pages(self._client.search_experiments, filter_string=OURS)]
         where = f"tags.`transkd.store` = '{self._owner}' and {condition}"
         # The server takes a bounded list of experiments in one question.
         for start in range(0, len(experiments), 100):
@@ -177,7 +180,7 @@ class Tracker:
         title = f"transkd/{name}"
         found = self._client.get_experiment_by_name(title)
         if found is None:
-            location = str(self._artifacts / name) if self.uri.startswith("sqlite:") else None
+            location = None if self.uri.startswith(("http:", "https:")) else str(self._artifacts / name)
             experiment = self._client.create_experiment(title, artifact_location=location)
         else:
             experiment = found.experiment_id
@@ -224,7 +227,7 @@ class Tracker:
         if run.run_id not in study.runs:
             short = {name: value[:TAG_LENGTH] for name, value in tags.items()}
             made = self._client.create_run(study.experiment, tags=short)
-            study.runs[run.run_id] = _Mirrored(made.info.run_id, "RUNNING", tags, set(), set())
+            study.runs[run.run_id] = _Mirrored(made.info.run_id, "RUNNING", short, set(), set())
         there = study.runs[run.run_id]
         self._tag(there, tags)
         if STATUS[status] == "RUNNING" and there.status != "RUNNING":
@@ -283,9 +286,6 @@ class Tracker:
             there.tags.update(changed)
 
 
-_OURS = "name LIKE 'transkd/%'"
-
-
 def _metrics(points: Mapping[str, float], step: int) -> list[Any]:
     from mlflow.entities import Metric
 
@@ -301,7 +301,8 @@ def _connect(uri: str) -> Any:
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     from mlflow import MlflowClient
 
-    for logger in ("mlflow", "alembic"):
+    # urllib3 counts its retries aloud; the outage itself is told once, by the tracker.
+    for logger in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     client = MlflowClient(tracking_uri=uri)
     client.search_experiments(max_results=1)

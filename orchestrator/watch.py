@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from ray import tune
 
 from orchestrator.jobs import Job
 from orchestrator.ledger import Ledger
+from orchestrator.mirror import Mirror
 from orchestrator.progress import View
 from trainer.record import read_epochs, read_failure, read_result
 
-Mirror = Callable[[Job, str, str], None]
-"""Bring tracking up to date with a job: (job, status, reason)."""
+
+class Ending(NamedTuple):
+    """How a run ended: its status, what the ledger keeps of it, and a note for people."""
+
+    status: str
+    facts: dict[str, Any]
+    note: str
+
+
+def ending(out: Path, error: str) -> Ending:
+    """How the run in folder `out` ended. The folder knows best; `error` is what Ray saw, if anything."""
+    result, failure = read_result(out), read_failure(out)
+    if result is not None:
+        facts = {name: result[name] for name in ("last", "best", "complexity", "environment", "seconds")}
+        return Ending("finished", facts, f"mIoU {result['last']['val/miou']:.2f}  {result['seconds']:.0f} s")
+    if failure is not None:
+        return Ending("failed", dict(failure), failure["reason"])
+    if error:
+        return Ending("failed", {"cause": "process", "reason": error}, error)
+    last = (read_epochs(out) or [{"epoch": 0.0}])[-1]
+    return Ending("stopped", {"last": last}, f"at epoch {last['epoch']:.0f}")
 
 
 class Watch(tune.Callback):
@@ -24,6 +45,10 @@ class Watch(tune.Callback):
         self.ledger = ledger
         self.mirror = mirror
         self.view = view
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles this for a restore of its own; ours reads the ledger."""
+        return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process is about to train."""
@@ -37,7 +62,7 @@ class Watch(tune.Callback):
         """An epoch is done."""
         job = self._job(trial)
         self.view.epoch(job, {name: value for name, value in result.items() if isinstance(value, int | float)})
-        self.mirror(job, "running", "")
+        self.mirror.job(job, "running")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended by itself, or was stopped."""
@@ -52,20 +77,7 @@ class Watch(tune.Callback):
         return self.jobs[trial.config["job"]["run_id"]]
 
     def _end(self, job: Job, error: str) -> None:
-        """The run's own folder says how it ended; `error` is what Ray saw."""
-        out = job.place.out_dir
-        result, failure = read_result(out), read_failure(out)
-        if result is not None:
-            kept = {name: result[name] for name in ("last", "best", "complexity", "environment", "seconds")}
-            self.ledger.append(job.event("finished", **kept))
-            note = f"mIoU {result['last']['val/miou']:.2f}  {result['seconds']:.0f} s"
-            status = "finished"
-        elif error or failure:
-            status, note = "failed", failure["reason"] if failure else error
-            self.ledger.append(job.event("failed", reason=note, cause=failure["cause"] if failure else "process"))
-        else:
-            last = (read_epochs(out) or [{}])[-1]
-            status, note = "stopped", f"at epoch {last.get('epoch', 0):.0f}"
-            self.ledger.append(job.event("stopped", last=last))
-        self.mirror(job, status, note if status == "failed" else "")
-        self.view.ended(job, status, note)
+        end = ending(job.place.out_dir, error)
+        self.ledger.append(job.event(end.status, **end.facts))
+        self.mirror.job(job, end.status, end.facts.get("reason", ""))
+        self.view.ended(job, end.status, end.note)

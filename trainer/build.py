@@ -69,8 +69,8 @@ def build_teacher(config: TrainConfig, place: Place | None, classes: int) -> Seg
         path = place.teacher or config.teacher.checkpoint
         if path is None:
             raise UserError(
-                f"teacher {config.teacher.name} has a recipe but no weights here; `transkd run` trains it first, or give "
-                "--set teacher.train=null --set teacher.checkpoint=FILE"
+                f"teacher {config.teacher.name} has a recipe but no weights here; `transkd run` trains it first, "
+                "or give --teacher FILE"
             )
         load_weights(teacher, Path(path), what="all")
     return teacher.eval().requires_grad_(False)

@@ -52,8 +52,10 @@ def fit(
     check(resolved, place.cache_dir)
     result = train(resolved, place, report=Progress(resolved.optim.epochs))
     best = result["best"]
-    print(f"\nrun {result['run_id']}: val mIoU {result['last']['val/miou']:.2f} at the last epoch, "
-          f"{best['val/miou']:.2f} at epoch {best['epoch']:.0f}; record in {out}")
+    print(
+        f"\nrun {result['run_id']}: val mIoU {result['last']['val/miou']:.2f} at the last epoch, "
+        f"{best['val/miou']:.2f} at epoch {best['epoch']:.0f}; record in {out}"
+    )
 
 
 class Progress:

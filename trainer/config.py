@@ -267,7 +267,9 @@ def _subclasses(cls: type[BaseModel]) -> list[type[BaseModel]]:
 def parse(data: Any, where: str = "config") -> TrainConfig:
     """A TrainConfig from plain data. Raises UserError naming the key, the rule and the value."""
     if not isinstance(data, dict):
-        raise UserError(f"{where}: expected a mapping of sections (student, data, optim, ...), got {type(data).__name__}")
+        raise UserError(
+            f"{where}: expected a mapping of sections (student, data, optim, ...), got {type(data).__name__}"
+        )
     try:
         return TrainConfig.model_validate(data)
     except ValidationError as error:

@@ -49,7 +49,7 @@ def evaluate(
             for label, prediction in judged(logits, split, chunk, protocol):
                 counts[protocol] += metrics.confusion(prediction, label, len(names), logits.shape[1]).cpu()
     model.train(training)
-    result = {}
+    result: dict[str, float] = {}
     for protocol in protocols:
         matrix = parallel.all_reduce(counts[protocol].to(device)).cpu()
         where = prefix if protocol == protocols[0] else f"{prefix}/{protocol}"

@@ -20,7 +20,9 @@ from trainer.task import Distilled
 class Learner:
     """A Distilled module with its optimiser: accumulate micro-batches, then update once."""
 
-    def __init__(self, distilled: Distilled, optim: OptimConfig, terms: Mapping[str, Term], compiled: bool = False) -> None:
+    def __init__(
+        self, distilled: Distilled, optim: OptimConfig, terms: Mapping[str, Term], compiled: bool = False
+    ) -> None:
         self.distilled = distilled
         self.optim = optim
         self.device = next(distilled.parameters()).device
@@ -44,7 +46,7 @@ class Learner:
 
     def accumulate(self, batch: Batch, teacher: SegOutput | None, pixels: Tensor, samples: int, *, last: bool) -> None:
         """Add one micro-batch's gradients. `pixels` and `samples` count the *global* batch; `last` of this step."""
-        hold = contextlib.nullcontext()
+        hold: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if isinstance(self.module, DistributedDataParallel) and not last:
             hold = self.module.no_sync()
         with hold:

@@ -146,9 +146,7 @@ def keep(
     checkpoint.save(out / record.LAST, state)
 
 
-def resume(
-    out: Path, identity: str, learner: Learner, leads: bool
-) -> tuple[list[dict[str, float]], dict[str, float]]:
+def resume(out: Path, identity: str, learner: Learner, leads: bool) -> tuple[list[dict[str, float]], dict[str, float]]:
     """Load the checkpoint in `out`, if any; the epochs done so far and the best of them."""
     path = out / record.LAST
     if not path.exists():

@@ -30,6 +30,11 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         """Declare the samples in one group."""
         self.group_size = norm_batch
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GroupedBatchNorm2d:
+        super()._apply(fn, recurse)
+        self.pending = self.pending.double()  # `module.float()` casts buffers too, and the sums are long
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
         """x (N, C, H, W) -> the same shape. Raises UserError when N holds no whole number of groups."""
         if not self.training:
@@ -53,7 +58,8 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         """Update the running statistics by the averages in `sums`, laid out as `pending`."""
         count = sums[-1]
         mean, var = (sums[:-1] / count).chunk(2)
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None
         for running, new in ((self.running_mean, mean), (self.running_var, var)):
             running.lerp_(new.to(running.dtype), self.momentum or 0.1)
         self.num_batches_tracked += 1

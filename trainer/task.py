@@ -37,7 +37,7 @@ class Distilled(nn.Module):
     @property
     def teacher_needs(self) -> frozenset[str]:
         """What the paths read of the teacher."""
-        return frozenset().union(*(path.needs for path in self.paths.values()))  # type: ignore[union-attr,arg-type]
+        return frozenset().union(*(path.needs for path in self.paths.values()))  # type: ignore[arg-type]
 
     def forward(self, batch: Batch, teacher: SegOutput | None) -> dict[str, Tensor]:
         """`ce`: cross-entropy summed over valid pixels; a path's name: its mean over samples times the samples."""
@@ -49,7 +49,7 @@ class Distilled(nn.Module):
 
 
 def cross_entropy_sum(logits: Tensor, label: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy of logits (N, P, h, w) summed over the valid pixels of label (N, H, W), each times its class weight.
+    """Cross-entropy of logits (N, P, h, w) summed over the valid pixels of label (N, H, W), times class weights.
 
     Logits are upsampled (bilinear) to labels of another size. Without a valid pixel it is 0 and keeps its graph.
     """

@@ -31,7 +31,7 @@ class FakeAutoscalingCluster:
     Drive it from a child process started with `env`: Ray keeps one cluster per process, and pytest has others to start.
     """
 
-    def __init__(self, *, cpus_per_machine: int, max_machines: int, idle_s: float, trial_slots: int = 8) -> None:
+    def __init__(self, *, cpus_per_machine: int, max_machines: int, idle_s: float) -> None:
         # Not pytest's tmp_path: Ray's sockets live here, and a Unix socket's path ends at 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="ray-fake-"))
         port = _free_port()
@@ -47,7 +47,6 @@ class FakeAutoscalingCluster:
             "RAY_USAGE_STATS_ENABLED": "0",
             "OMP_NUM_THREADS": "1",
         }
-        head = {"CPU": 0, "trial_slot": trial_slots}
         config = {
             "cluster_name": "fake",
             "max_workers": max_machines,
@@ -62,7 +61,7 @@ class FakeAutoscalingCluster:
             },
             "head_node_type": "ray.head.default",
             "available_node_types": {
-                "ray.head.default": {"resources": head, "node_config": {}, "max_workers": 0},
+                "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
                 "machine": {
                     "resources": {"CPU": cpus_per_machine, "object_store_memory": 100 * 2**20},
                     "node_config": {},
@@ -74,7 +73,6 @@ class FakeAutoscalingCluster:
         (self.folder / "config.yaml").write_text(json.dumps(_with_defaults(config)))
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=0"),
-            f"--resources={json.dumps({'trial_slot': trial_slots})}",
             f"--object-store-memory={100 * 2**20}",
             *("--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={_free_port()}"),
             *(f"--ray-client-server-port={_free_port()}", "--dashboard-agent-listen-port=0"),
@@ -85,7 +83,7 @@ class FakeAutoscalingCluster:
         self._head = subprocess.Popen(
             command, env=self.env, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
         )
-        self.wait_for(self._is_up, timeout_s=60, what="the head")
+        self.wait_for(self._is_up, timeout_s=120, what="the head")
 
     def machines(self) -> int:
         """Worker machines that are up now."""
@@ -104,31 +102,51 @@ class FakeAutoscalingCluster:
 
     def shutdown(self) -> None:
         """End the processes of this cluster, by id, and remove its folder."""
-        for sign, patience_s in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
-            for pid in self._processes():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, sign)
-            end = time.monotonic() + patience_s
-            while (self._head.poll() is None or self._processes()) and time.monotonic() < end:
-                time.sleep(0.1)
+        end_session(self._head)
         self._log.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-        assert not self._processes()
 
     def _is_up(self) -> bool:
         if "Ray runtime started" not in (self.folder / "head.log").read_text():
             return False
         return self.machines() == 0
 
-    def _processes(self) -> list[int]:
-        """Ids of the living processes of this cluster's session, orphans included; zombies are not counted."""
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
-                if int(session) == self._head.pid and state != "Z":
-                    found.append(int(stat.parent.name))
-        return found
+
+def end_session(leader: subprocess.Popen) -> None:
+    """End every process of the session that `leader` began, orphans included, each by its id."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        for pid in _processes(leader.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sign)
+        end = time.monotonic() + 5
+        while (leader.poll() is None or _processes(leader.pid)) and time.monotonic() < end:
+            time.sleep(0.1)
+    assert not _processes(leader.pid)
+
+
+def _processes(session: int) -> list[int]:
+    """Ids of the living processes of a session; zombies are not counted."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, number = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(number) == session and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.fixture
+def in_a_session() -> Iterator[Callable[..., subprocess.Popen]]:
+    """`subprocess.Popen`, in a session of its own that ends with the test whatever it started."""
+    leaders = []
+
+    def start(*args: Any, **options: Any) -> subprocess.Popen:
+        leaders.append(subprocess.Popen(*args, start_new_session=True, **options))
+        return leaders[-1]
+
+    yield start
+    for leader in leaders:
+        end_session(leader)
 
 
 def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:

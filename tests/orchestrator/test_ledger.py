@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,12 @@ for number in range(1_000_000):
     ledger.append({"event": "started", "run_id": f"r{number}", "padding": "x" * 3000})
     print(number, flush=True)
 """
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    """For the processes that tests start, whatever folder they start in."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
 
 
 @pytest.fixture

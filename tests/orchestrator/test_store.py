@@ -38,9 +38,11 @@ except UserError as error:
 
 
 @pytest.fixture(autouse=True)
-def _no_environment(monkeypatch):
+def _environment(monkeypatch):
     monkeypatch.delenv("TRANSKD_STORE", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    # For the processes that tests start, whatever folder they start in.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
 
 
 def test_option_then_environment_then_spec_then_home(monkeypatch):
@@ -69,7 +71,7 @@ def test_what_is_not_an_absolute_folder_is_refused(monkeypatch, option, environm
 
 def test_everything_lies_below_the_root(tmp_path, monkeypatch):
     store = Store(tmp_path)
-    for path in (store.ledger, store.run_dir("r"), store.packed, store.ray_dir, store.artifacts):
+    for path in (store.ledger, store.run_dir("r"), store.cache, store.ray_dir, store.artifacts):
         assert path.is_relative_to(tmp_path)
     assert store.mlflow_uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert list(tmp_path.iterdir()) == []
@@ -87,9 +89,9 @@ def test_identity_moves_with_the_folder(tmp_path):
 
 def test_the_lease_is_exclusive_and_given_back(tmp_path):
     store = Store(tmp_path / "store")
-    with store.lease():
-        with pytest.raises(UserError, match=rf"in use by pid {os.getpid()} on .* since 20"), Store(store.root).lease():
-            pytest.fail("two drivers hold one lease")
+    refused = pytest.raises(UserError, match=rf"in use by pid {os.getpid()} on .* since 20")
+    with store.lease(), refused, Store(store.root).lease():
+        pytest.fail("two drivers hold one lease")
     with pytest.raises(RuntimeError, match="driver"), store.lease():
         raise RuntimeError("the driver fails")
     with store.lease():

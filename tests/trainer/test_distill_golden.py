@@ -86,7 +86,7 @@ def under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray
 
 
 def check_gradient(name: str, actual: Tensor | None, expected: np.ndarray | Tensor) -> None:
-    """Within 5e-5 of the largest entry (or of 1): twice the float32 noise that the recorded gradients have themselves."""
+    """Within 5e-5 of the largest entry, or of 1: twice the float32 noise of the recorded gradients themselves."""
     expected = torch.as_tensor(expected)
     assert actual is not None
     scale = max(1.0, expected.abs().max().item())

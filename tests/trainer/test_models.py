@@ -87,7 +87,9 @@ def test_parts_not_asked_for_are_not_computed(name):
 def test_every_parameter_learns_from_the_logits(name):
     model = build(name).train()
     logits = model(image_like(model, (64, 96)), KEYS[:2]).logits
-    F.cross_entropy(logits, torch.arange(CLASSES).repeat(2, 16 * 24 // CLASSES + 1)[:, : 16 * 24].view(2, 16, 24)).backward()
+    F.cross_entropy(
+        logits, torch.arange(CLASSES).repeat(2, 16 * 24 // CLASSES + 1)[:, : 16 * 24].view(2, 16, 24)
+    ).backward()
     for path, parameter in model.named_parameters():
         assert parameter.grad is not None, path
         assert parameter.grad.isfinite().all(), path

@@ -1,4 +1,4 @@
-"""SegDataset: what a data set must say of itself; images and labels paired by stem, and read with errors that name them."""
+"""SegDataset: what a data set must say of itself; its images and labels paired by stem, and read with clear errors."""
 
 from __future__ import annotations
 
@@ -96,6 +96,15 @@ def folder(path: Path, layout: str) -> Path:
     return path
 
 
+def cache_folder(path: Path) -> Path:
+    """`path`, made if need be. Raises UserError where nobody may write."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the cache folder {path} ({error}); set TRANSKD_CACHE to one you own") from None
+    return path
+
+
 def paired(images: Mapping[str, Path], labels: Mapping[str, Path], where: Path) -> list[Pair]:
     """Pairs sorted by stem. Raises UserError naming the halves that are missing, or when there is no pair at all."""
     for kind, other, have, want in (("image", "label", images, labels), ("label", "image", labels, images)):
@@ -103,7 +112,7 @@ def paired(images: Mapping[str, Path], labels: Mapping[str, Path], where: Path) 
         if alone:
             more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
             named = ", ".join(str(have[stem]) for stem in alone[:3]) + more
-            raise UserError(f"{kind} without a {other}: {named}; add the {other} or remove the {kind}")
+            raise UserError(f"{kind} without its {other}: {named}; add the {other} or remove the {kind}")
     if not images:
         raise UserError(f"no images below {where}; check the folder given as data root")
     return [Pair(stem, images[stem], labels[stem]) for stem in sorted(images)]

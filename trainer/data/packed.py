@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from trainer.config import IGNORE, DataConfig, UserError, digest
-from trainer.data.base import Pair, SegDataset, Split
+from trainer.config import IGNORE, DataConfig, digest
+from trainer.data.base import Pair, SegDataset, Split, cache_folder
 
 PACK_VERSION = 1
 """Raised when the file's columns, or how they are computed, change."""
@@ -74,7 +74,7 @@ def pack(dataset: SegDataset, config: DataConfig, split: Split, cache: Path) -> 
     pairs = dataset.pairs(split)
     asked = config.model_dump(mode="json", include={"name", "options", "size"})
     key = digest({"version": PACK_VERSION, "asked": asked, "split": split, "files": _listing(pairs)})
-    path = cache / "packed" / f"{config.name}-{split}-{key}.arrow"
+    path = cache_folder(cache / "packed") / f"{config.name}-{split}-{key}.arrow"
     if not path.exists():
         with _locked(path.with_suffix(".lock")):
             if not path.exists():
@@ -100,12 +100,7 @@ def _listing(pairs: list[Pair]) -> list[list[Any]]:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold an advisory lock: a process that dies lets it go."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("w")
-    except OSError as error:
-        raise UserError(f"cannot write to the cache {path.parent} ({error}); set TRANSKD_CACHE to a folder") from None
-    with handle:
+    with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

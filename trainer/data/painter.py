@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from trainer.data import street
+from trainer.data import street, traffic
 from trainer.data.canvas import IDS, Camera, Canvas
+from trainer.data.street import Rng
 from trainer.rng import generator
 
 PAINTER_VERSION = 1
 """Raised when a picture of an unchanged seed changes."""
 
+T = TypeVar("T")
+
 FAR = 95.0  # metres
 
-# One of these is placed well in sight of each picture, in turn, so that small sets hold the rare classes too.
-RARE = (
-    street.train, street.bus, street.truck, street.motorcyclist, street.motorcycle, street.cyclist,
-    street.traffic_light, street.traffic_sign,
+Drawing = Callable[[Canvas, Rng, float, float], None]  # x, z
+Frontage = Callable[[Canvas, Rng, float, float, float, float], None]  # x, near, far, light
+
+FRONTAGES: tuple[tuple[Frontage, float], ...] = (
+    (street.building, 0.42), (street.hedge, 0.18), (street.fence, 0.22), (street.wall, 0.18),
 )  # fmt: skip
+ON_THE_PAVEMENT: tuple[tuple[Drawing, float], ...] = (
+    (traffic.person, 0.36), (street.pole, 0.18), (street.tree, 0.16), (street.traffic_sign, 0.12),
+    (street.traffic_light, 0.07), (traffic.bicycle, 0.06), (street.bin_or_box, 0.05),
+)  # fmt: skip
+ON_THE_ROAD: tuple[tuple[Drawing, float], ...] = (
+    (traffic.car, 0.62), (traffic.cyclist, 0.11), (traffic.truck, 0.08), (traffic.motorcyclist, 0.06),
+    (traffic.bus, 0.06), (traffic.person, 0.05), (traffic.train, 0.02),
+)  # fmt: skip
+
+# Two of the first and one of the second are placed in sight of each picture, in turn: small sets hold the rare too.
+RARE_ON_THE_ROAD: tuple[Drawing, ...] = (
+    traffic.train, traffic.bus, traffic.truck, traffic.motorcyclist, traffic.motorcycle, traffic.cyclist,
+)  # fmt: skip
+RARE_ON_THE_PAVEMENT: tuple[Drawing, ...] = (street.traffic_light, street.traffic_sign)
 
 # Relative strength of texture at three scales: single pixels, patches of 3, patches of 12.
 _TEXTURE = {
@@ -49,7 +67,7 @@ def paint(seed: int, split: str, index: int, size: tuple[int, int]) -> tuple[np.
     return image, label
 
 
-def _open_air(rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
+def _open_air(rng: Rng, size: tuple[int, int]) -> Canvas:
     """Camera, weather, sky with clouds, and the skyline."""
     height, width = size
     camera = Camera(
@@ -62,7 +80,7 @@ def _open_air(rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
     overcast = rng.random() < 0.5
     zenith = np.array((176, 180, 186) if overcast else (96, 140, 200)) * rng.uniform(0.85, 1.1)
     haze = np.array((205, 206, 206)) * rng.uniform(0.85, 1.12)
-    canvas = Canvas(size, camera, (float(haze[0]), float(haze[1]), float(haze[2])), rng.uniform(45, 260))
+    canvas = Canvas(size, camera, (float(haze[0]), float(haze[1]), float(haze[2])), rng.uniform(70, 400))
     rows = np.linspace(0, 1, height)[:, None] / (camera.horizon / height)
     sky = zenith + (haze - zenith) * rows.clip(0, 1)
     canvas.image.paste(Image.fromarray(np.broadcast_to(sky[:, None], (height, width, 3)).clip(0, 255).astype(np.uint8)))
@@ -82,7 +100,7 @@ def _open_air(rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
     return canvas
 
 
-def _ground(canvas: Canvas, rng: np.random.Generator) -> tuple[float, float, float]:
+def _ground(canvas: Canvas, rng: Rng) -> tuple[float, float, float]:
     """Road, lane marks, kerbs and pavements. Returns the road's two edges and the pavement's width in metres."""
     near = canvas.camera.focal * canvas.camera.height / (canvas.height - canvas.camera.horizon) * 0.9
     wide, offset = rng.uniform(6.5, 15.0), rng.uniform(0.3, 0.7)
@@ -113,45 +131,47 @@ def _ground(canvas: Canvas, rng: np.random.Generator) -> tuple[float, float, flo
     return left, right, pavement
 
 
-def _frontage(canvas: Canvas, rng: np.random.Generator, side: int, edge: float) -> None:
+def _frontage(canvas: Canvas, rng: Rng, side: int, edge: float) -> None:
     """What lines one side of the street, lot after lot from far to near, with gaps of open terrain."""
     light, z = rng.uniform(0.6, 1.1), FAR
-    x = edge + side * rng.uniform(0.0, 3.0)
+    x = edge + side * rng.uniform(0.0, 5.0)
     while z > 3.5:
         near = max(z * rng.uniform(0.55, 0.85) - 1, 2.5)
         if rng.random() < 0.85:
-            low = _pick(rng, street.FRONTAGES)
+            low = _pick(rng, FRONTAGES)
             if low is not street.building and rng.random() < 0.6:
                 street.building(canvas, rng, x + side * rng.uniform(3, 9), near, z, light)
             low(canvas, rng, x, near, z, light)
         z = near
 
 
-def _things(canvas: Canvas, rng: np.random.Generator, left: float, right: float, pavement: float, index: int) -> None:
+def _things(canvas: Canvas, rng: Rng, left: float, right: float, pavement: float, index: int) -> None:
     """Furniture, people and traffic, painted from far to near."""
-    placed: list[tuple[float, float, street.Drawing]] = []
+    placed: list[tuple[float, float, Drawing]] = []
     for _ in range(rng.integers(8, 22)):
         side = rng.integers(2)
         x = (left - rng.uniform(0.2, pavement)) if side else (right + rng.uniform(0.2, pavement))
-        placed.append((_depth(rng, 5.0), x, _pick(rng, street.ON_THE_PAVEMENT)))
+        placed.append((_depth(rng, 5.0), x, _pick(rng, ON_THE_PAVEMENT)))
     lanes = np.linspace(left + 1.3, right - 1.3, max(2, round((right - left) / 3.2)))
     for _ in range(rng.integers(1, 9)):
-        drawing = _pick(rng, street.ON_THE_ROAD)
+        drawing = _pick(rng, ON_THE_ROAD)
         placed.append((_depth(rng, 8.0), float(rng.choice(lanes)) + rng.normal(0, 0.3), drawing))
-    rare = RARE[index % len(RARE)]
-    where = rng.uniform(left + 0.6, right + 0.6)
-    placed.append((rng.uniform(8, 22), where, rare))
+    turn = len(RARE_ON_THE_ROAD)
+    for drawing in (RARE_ON_THE_ROAD[index % turn], RARE_ON_THE_ROAD[(index + index // turn + 2) % turn]):
+        placed.append((rng.uniform(8, 26), rng.uniform(left + 0.6, right), drawing))
+    beside = RARE_ON_THE_PAVEMENT[index % len(RARE_ON_THE_PAVEMENT)]
+    placed.append((rng.uniform(9, 20), rng.choice((left, right)) * 1.05, beside))
     for z, x, drawing in sorted(placed, key=lambda thing: -thing[0]):
         canvas.cast_shadow(x - 0.9, x + 0.9, z - 0.4, z + 2.5, 120)
         drawing(canvas, rng, x, z)
 
 
-def _depth(rng: np.random.Generator, near: float) -> float:
+def _depth(rng: Rng, near: float) -> float:
     """Metres ahead: as many far as near in the image, so mostly small things."""
-    return float(near * (FAR * 0.7 / near) ** rng.random())
+    return float(near * (FAR * 0.6 / near) ** rng.random() ** 1.2)
 
 
-def _pick(rng: np.random.Generator, choices: Sequence[tuple[Any, float]]) -> Any:
+def _pick(rng: Rng, choices: Sequence[tuple[T, float]]) -> T:
     """One of (value, probability) pairs."""
     at = rng.random() * sum(share for _, share in choices)
     for value, share in choices:
@@ -161,27 +181,25 @@ def _pick(rng: np.random.Generator, choices: Sequence[tuple[Any, float]]) -> Any
     return choices[-1][0]
 
 
-def _expose(canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Texture, shadow, optics, light and sensor."""
-    label = np.asarray(canvas.label).copy()
-    image = np.asarray(canvas.image, dtype=np.float32)
-    image = image * _texture(label, rng)[..., None]
-    lit = np.asarray(canvas.shade, dtype=np.float32) / 255
-    image *= np.where(_GROUND[label], lit, np.float32(1))[..., None]
-    blurred = Image.fromarray(image.clip(0, 255).astype(np.uint8)).filter(
-        ImageFilter.GaussianBlur(rng.uniform(0.3, 0.9) * canvas.width / 192)
-    )
-    image = np.asarray(blurred, dtype=np.float32) / 255
-    night = rng.random() < 0.12
-    gain = rng.uniform(0.25, 0.45) if night else rng.uniform(0.65, 1.2)
-    cast = rng.normal(1, 0.06, 3) * ((0.95, 0.97, 1.1) if night else (1, 1, 1))
-    across = np.linspace(rng.uniform(0.8, 1.15), rng.uniform(0.8, 1.15), canvas.width)[:, None]
-    image = np.power(image * (gain * cast * across).astype(np.float32), np.float32(rng.uniform(0.8, 1.25)))
-    image += rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(0.012, 0.045))
-    return (image * 255).clip(0, 255).astype(np.uint8), label
+def _expose(canvas: Canvas, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
+    """Texture, shadow, light, optics and sensor."""
+    label = np.array(canvas.label)
+    lit = np.where(_GROUND[label], np.asarray(canvas.shade, np.float32) / 255, np.float32(1))
+    night = rng.random() < 0.06
+    gain = rng.uniform(0.25, 0.45) if night else rng.uniform(0.7, 1.15)
+    cast = gain * rng.normal(1, 0.035, 3) * ((0.95, 0.97, 1.1) if night else (1, 1, 1))
+    across = np.linspace(rng.uniform(0.8, 1.15), rng.uniform(0.8, 1.15), canvas.width)
+    light = (_texture(label, rng) * lit * across.astype(np.float32))[..., None] * cast.astype(np.float32)
+    scene = Image.fromarray((np.asarray(canvas.image) * light).clip(0, 255).astype(np.uint8))
+    scene = scene.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.7) * canvas.width / 192))
+    # In double precision and rounded: the vectorised float32 power differs between processors, and so would pictures.
+    gamma = rng.uniform(0.8, 1.25)
+    response = np.array([round(255 * (value / 255) ** gamma) for value in range(256)], np.float32)
+    grain = rng.standard_normal((*label.shape, 3), dtype=np.float32) * np.float32(rng.uniform(2, 7))
+    return (response[np.asarray(scene)] + grain).clip(0, 255).astype(np.uint8), label
 
 
-def _texture(label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _texture(label: np.ndarray, rng: Rng) -> np.ndarray:
     """A factor around 1 for each pixel (H, W) float32."""
     height, width = label.shape
     factor = np.ones((height, width), np.float32)
@@ -192,7 +210,7 @@ def _texture(label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return factor
 
 
-def _frame(image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> None:
+def _frame(image: np.ndarray, label: np.ndarray, rng: Rng) -> None:
     """What no network is judged by: the bonnet of the car that carries the camera, and a border without image."""
     height, width = label.shape
     if rng.random() < 0.7:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from trainer.config import UserError, digest, read_yaml
+from trainer.data.base import cache_folder
 from trainer.data.cityscapes import Cityscapes
 from trainer.data.painter import PAINTER_VERSION, paint
 
@@ -70,8 +71,8 @@ def write_scenes(root: Path, *, train: int, val: int, seed: int, size: tuple[int
 
 def _write_at_once(root: Path, options: dict[str, Any]) -> None:
     """Processes that start together may each write a copy: the first rename wins and all copies are equal."""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{root.name}-", dir=root.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f"{root.name}-", dir=cache_folder(root.parent)))
+    temporary.chmod(0o755)  # others may share the cache; mkdtemp shuts them out
     try:
         write_scenes(temporary, **{name: options[name] for name in ("train", "val", "seed", "size")})
         try:
@@ -86,11 +87,12 @@ def _write_at_once(root: Path, options: dict[str, Any]) -> None:
 def _checked(train: int, val: int, seed: int, size: tuple[int, int]) -> dict[str, Any]:
     """The options as plain data, with the version of the painter that gives them their meaning."""
     for name, value, least in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):
-        if not isinstance(value, int) or value < least:
+        if type(value) is not int or value < least:
             raise UserError(f"data.options: {name} must be a whole number of at least {least} but got {value!r}")
-    if not (len(size) == 2 and all(isinstance(side, int) and side >= 32 for side in size)):
+    sides = list(size) if isinstance(size, list | tuple) else []
+    if len(sides) != 2 or any(type(side) is not int or side < 32 for side in sides):
         raise UserError(f"data.options: size must be [height, width] of at least 32 pixels each but got {size!r}")
-    return {"painter": PAINTER_VERSION, "train": train, "val": val, "seed": seed, "size": list(size)}
+    return {"painter": PAINTER_VERSION, "train": train, "val": val, "seed": seed, "size": sides}
 
 
 def _manifest(root: Path) -> Any:

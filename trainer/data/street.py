@@ -92,7 +92,7 @@ def pole(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
     """A lamp post, with or without its arm over the road."""
     height, metal = rng.uniform(3, 8), around(rng, (104, 104, 104), 26)
     at = canvas.camera
-    canvas.line([at(x, 0, z), at(x, height, z)], rng.uniform(0.12, 0.28), metal, "pole", z)
+    canvas.line([at(x, 0, z), at(x, height, z)], rng.uniform(0.16, 0.36), metal, "pole", z)
     if rng.random() < 0.5:
         canvas.line([at(x, height, z), at(x - np.sign(x) * 1.6, height + 0.3, z)], 0.12, metal, "pole", z)
 
@@ -102,7 +102,7 @@ def traffic_light(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
     top, metal = rng.uniform(2.8, 5.0), around(rng, (90, 90, 90), 22)
     at = canvas.camera
     canvas.line([at(x, 0, z), at(x, top, z)], 0.14, metal, "pole", z)
-    canvas.facing(x, z, 0.45, top - 0.1, top + 1.1, around(rng, (34, 36, 34), 10), "traffic light")
+    canvas.facing(x, z, 0.55, top - 0.1, top + 1.2, around(rng, (34, 36, 34), 10), "traffic light")
     if rng.random() < 0.75:
         lit = rng.integers(3)
         lamp: Colour = ((60, 225, 120), (250, 190, 40), (250, 60, 45))[lit]
@@ -111,7 +111,7 @@ def traffic_light(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
 
 def traffic_sign(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
     """A round, square or triangular plate on a pole, in one of the colours of the road code."""
-    top, across = rng.uniform(1.9, 3.2), rng.uniform(0.55, 1.1)
+    top, across = rng.uniform(1.9, 3.2), rng.uniform(0.7, 1.3)
     at = canvas.camera
     canvas.line([at(x, 0, z), at(x, top, z)], 0.1, around(rng, (120, 120, 120), 22), "pole", z)
     rim = around(

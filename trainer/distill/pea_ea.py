@@ -76,6 +76,8 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor) -> Tensor:
         """x (N, C, H, W), scale () -> scale times the embedding, (N, ceil(H / step) * ceil(W / step), T)."""
+        # channels last, a convolution leaves tokens in order; features arrive so, the image does not
+        x = x.contiguous(memory_format=torch.channels_last)
         tokens = self.patches(x).flatten(2).transpose(1, 2)
         gain, bias = scale * self.norm.weight, scale * self.norm.bias
         return F.layer_norm(tokens, self.norm.normalized_shape, gain, bias, self.norm.eps)

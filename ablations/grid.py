@@ -1,0 +1,37 @@
+"""The door for jobs: `python ablations/grid.py STUDY...` and `ray job submit --working-dir . -- python ablations/grid.py STUDY`.
+
+Runs studies one after the other, as `transkd run` does. Inside a Ray job it joins the cluster the job was sent to.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# A job's working directory is an unpacked archive: the packages beside this folder are meant, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from orchestrator.cli import ClusterOption, RootsOption, StoreOption, WorkersOption, guarded, launch
+
+IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by Ray for the entrypoint of a submitted job."""
+
+
+def main(
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="packaged studies or YAML files")],
+    cluster: ClusterOption = None,
+    store: StoreOption = None,
+    data_root: RootsOption = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Run what the studies lack, and print their tables."""
+    for study in studies:
+        launch(study, cluster, store, data_root, workers, join=IN_A_JOB in os.environ)
+
+
+if __name__ == "__main__":
+    guarded(lambda: typer.run(main))

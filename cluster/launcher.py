@@ -1,0 +1,162 @@
+"""Launcher files (`ray up`, KubeRay): which machines they bring up, and whether a cluster spec's runs fit on them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from cluster.lint import Finding
+from cluster.spec import ClusterSpec, Machine, SpecError, concurrency_on
+
+_PLACEHOLDER = re.compile(r"\b(?:ami|fs)-0{17}|[\w.-]*example\.com[\w./:-]*|\bfill-in\b")
+
+
+class MachineType(NamedTuple):
+    """A kind of machine that a launcher may bring up, between `least` and `most` at once. The head is one, 1 to 1."""
+
+    name: str
+    machine: Machine
+    least: int
+    most: int
+
+
+class Launcher(NamedTuple):
+    """A launcher file, reduced to what lint asks. `mounts`: folders that every machine shares."""
+
+    types: list[MachineType]
+    mounts: list[str]
+    findings: list[Finding]
+    """What is wrong with the file whatever the spec."""
+
+
+def read(path: Path) -> Launcher:
+    """The machines of a launcher file. Raises SpecError where it is neither for `ray up` nor a RayJob or RayCluster."""
+    try:
+        documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpecError(f"cannot read launcher file {path}: {' '.join(str(error).split())}") from None
+    for document in documents:
+        if "cluster_name" in document:
+            return _with_placeholders(_ray_up(document), documents)
+        if document.get("kind") in ("RayJob", "RayCluster"):
+            spec = document["spec"]
+            return _with_placeholders(_kuberay(spec.get("rayClusterSpec", spec)), documents)
+    raise SpecError(f"{path} is no launcher file: expected `cluster_name:` (ray up) or `kind: RayJob` (kubectl apply)")
+
+
+def lint_launcher(launcher: Launcher, spec: ClusterSpec) -> list[Finding]:
+    """What would hang or cost money for nothing when `spec` runs on the machines of `launcher`; empty if nothing."""
+    return [*launcher.findings, *_fits(launcher, spec), *_reaches_the_store(launcher, spec)]
+
+
+def _fits(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
+    machines = [kind.machine for kind in launcher.types for _ in range(kind.most)]
+    try:
+        concurrency_on(spec, machines)
+    except SpecError as error:
+        message, _, remedy = str(error).partition("; ")
+        yield Finding("cannot-fit", message, remedy)
+    for name, limit, most in (
+        ("max_cpus", spec.max_cpus, sum(machine.cpus for machine in machines)),
+        ("max_gpus", spec.max_gpus, sum(machine.gpus for machine in machines)),
+    ):
+        if limit is not None and limit != most:
+            yield Finding(
+                "limits-differ", f"{name} is {limit:g} but the launcher brings up {most:g}", f"set {name}: {most:g}"
+            )
+
+
+def _reaches_the_store(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
+    for name, folder in [("store", spec.store), *((f"data_roots.{k}", v) for k, v in spec.data_roots.items())]:
+        if folder and not any(Path(folder).is_relative_to(mount) for mount in launcher.mounts):
+            mounts = ", ".join(launcher.mounts) or "nothing"
+            yield Finding("not-mounted", f"{name} is {folder} but machines share {mounts}", "mount it on every machine")
+
+
+def _with_placeholders(launcher: Launcher, documents: list[Any]) -> Launcher:
+    found = sorted(set(re.findall(_PLACEHOLDER, json.dumps(documents))))
+    left = [
+        Finding("placeholder", f"{text} is a placeholder", "fill it in as the comment beside it says") for text in found
+    ]
+    return launcher._replace(findings=[*launcher.findings, *left])
+
+
+def _ray_up(config: dict[str, Any]) -> Launcher:
+    found = []
+    kinds = config.get("available_node_types", {})
+    head = config.get("head_node_type")
+    limit = config.get("max_workers", 2)
+    if head not in kinds:
+        found.append(
+            Finding("head-unknown", f"head_node_type {head} is not in available_node_types", "name one of them")
+        )
+    if config["provider"].get("type") in ("aws", "gcp") and not config["provider"].get("region"):
+        found.append(
+            Finding("region-missing", "provider has no region: Ray takes one of its own", "set provider.region")
+        )
+    types = []
+    for name, kind in kinds.items():
+        resources = kind.get("resources")
+        if not resources or "CPU" not in resources:
+            message = (
+                f"the resources of {name} are left to detection: whether a run fits is known only when it is paid for"
+            )
+            found.append(
+                Finding("resources-unstated", message, f"set available_node_types.{name}.resources: {{CPU: N}}")
+            )
+            resources = {}
+        least, most = (1, 1) if name == head else (kind.get("min_workers", 0), kind.get("max_workers", limit))
+        if name != head and most > limit:
+            message = f"max_workers of {name} is {most} but of the cluster {limit}: the smaller one counts"
+            found.append(Finding("limit-exceeded", message, f"set max_workers: {most} at the top"))
+        machine = Machine(resources.get("CPU", 0), resources.get("GPU", 0))
+        types.append(MachineType(name, machine, least, min(most, limit)))
+    commands = " ".join([*config.get("initialization_commands", []), *config.get("setup_commands", [])])
+    mounts = re.findall(r"\bmount -t nfs\S*\s.*?:/\S*\s+(/\S+)", commands)
+    return Launcher(types, mounts, [*found, *_always_on(types)])
+
+
+def _kuberay(cluster: dict[str, Any]) -> Launcher:
+    found = []
+    if not cluster.get("enableInTreeAutoscaling"):
+        found.append(Finding("no-autoscaler", "the cluster keeps its first size", "set enableInTreeAutoscaling: true"))
+    types, shared = [], []
+    for group in [cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", [])]:
+        name = group.get("groupName", "head")
+        pod = group["template"]["spec"]
+        container = pod["containers"][0]
+        params, limits = group.get("rayStartParams", {}), container.get("resources", {}).get("limits", {})
+        machine = Machine(
+            _amount(params.get("num-cpus", limits.get("cpu", "0"))),
+            _amount(params.get("num-gpus", limits.get("nvidia.com/gpu", "0"))),
+        )
+        least, most = (1, 1) if name == "head" else (group["minReplicas"], group["maxReplicas"])
+        types.append(MachineType(name, machine, least, most))
+        volumes = {volume["name"]: volume for volume in pod.get("volumes", [])}
+        mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container.get("volumeMounts", [])}
+        shared.append({path for path, volume in mounts.items() if "persistentVolumeClaim" in volume})
+        if "emptyDir" not in mounts.get("/dev/shm", {}):
+            message = f"/dev/shm of {name} is the container's 64 MB, which Ray and PyTorch outgrow"
+            found.append(Finding("shm-small", message, "mount an emptyDir with medium: Memory there"))
+    return Launcher(types, sorted(set.intersection(*shared)), [*found, *_always_on(types)])
+
+
+def _always_on(types: list[MachineType]) -> list[Finding]:
+    return [
+        Finding(
+            "always-on", f"{kind.least} of {kind.name} run while nothing does", f"set the least of {kind.name} to 0"
+        )
+        for kind in types
+        if kind.least and kind.machine.gpus
+    ]
+
+
+def _amount(quantity: str) -> int:
+    """A Kubernetes quantity of CPUs or GPUs as KubeRay's autoscaler counts it: `500m` is 1."""
+    return math.ceil(float(quantity.removesuffix("m")) / 1000) if quantity.endswith("m") else math.ceil(float(quantity))

@@ -1,0 +1,223 @@
+"""transkd: plan, run, report, status, sync and ui for studies; the trainer's own verbs beside them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from trainer.config import NumericalError, UserError
+
+if TYPE_CHECKING:
+    from ablations.study import Study
+    from orchestrator.store import Store
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+cluster_app = typer.Typer(no_args_is_help=True, help="Cluster specs.")
+app.add_typer(cluster_app, name="cluster")
+
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a packaged study's name, or a YAML file")]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", help="folder of ledger, runs and tracking [TRANSKD_STORE, ~/transkd-store]")
+]
+ClusterOption = Annotated[str | None, typer.Option("--cluster", help="cluster spec: a name (local, gpu) or a file")]
+RootsOption = Annotated[
+    list[str] | None, typer.Option("--data-root", help="folder of the study's data set, or NAME=FOLDER; repeatable")
+]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="processes a run, instead of the spec's")]
+
+
+@app.callback()
+def _verbs() -> None:
+    """TransKD as a system: any ablation is one YAML file, one command, and one table that can be believed."""
+
+
+@app.command()
+def plan(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
+    """List every run of a study, what it changes, and what it costs. Starts nothing."""
+    from ablations.plan import expand
+    from ablations.study import load
+    from orchestrator.ledger import Ledger
+    from orchestrator.listing import show_costs, show_plan
+    from orchestrator.results import of_study
+
+    console = Console(highlight=False)
+    loaded, where = load(study), _store(store, cluster)
+    runs = expand(loaded)
+    known = {run.key: run for run in Ledger(where.ledger).outcomes().values() if run.status == "finished"}
+    show_plan(loaded, runs, known | of_study(loaded, Ledger(where.ledger)), console)
+    from trainer.build import check
+
+    firsts = {run.arm: run.config for run in reversed(runs)}
+    costs = {arm: check(firsts[arm], where.cache) for arm in dict.fromkeys(run.arm for run in runs)}
+    if costs:
+        show_costs(costs, runs[0].config.data.size, console)
+
+
+@app.command()
+def run(
+    study: StudyName,
+    cluster: ClusterOption = None,
+    store: StoreOption = None,
+    data_root: RootsOption = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Run what a study lacks, and print its table. Run again: nothing is done twice."""
+    launch(study, cluster, store, data_root or [], workers)
+
+
+def launch(
+    study: str,
+    cluster: str | None = None,
+    store: Path | None = None,
+    data_roots: list[str] | None = None,
+    workers: int | None = None,
+    *,
+    join: bool = False,
+) -> None:
+    """What `transkd run` and `ablations/grid.py` do; `join` takes the Ray that is here instead of the spec's own."""
+    from ablations.study import load
+    from cluster.spec import load as load_spec
+    from orchestrator.mirror import Mirror
+    from orchestrator.progress import view
+    from orchestrator.report import show, write
+    from orchestrator.results import table
+
+    console = Console(highlight=False)
+    loaded = load(study)
+    spec = load_spec(cluster)
+    if workers is not None:
+        spec = spec.model_copy(update={"workers": workers})
+    if join and spec.address == "local":
+        spec = spec.model_copy(update={"address": "auto"})
+    where = _store(store, cluster)
+    from orchestrator.launch import Launch
+
+    job = Launch(loaded, spec, where, _roots(loaded, data_roots or []))
+    job.prepare(lambda text: console.print(f"[dim]{loaded.name}: {text}[/]"))
+    total = len(job.teachers) + len(job.arms)
+    missing = len(job.missing([*job.teachers.values(), *job.arms]))
+    console.print(f"[dim]{loaded.name}: {total} runs, {missing} to do; store {where.root}[/]", soft_wrap=True)
+    with where.lease():
+        mirror = Mirror(loaded.name, where)
+        try:
+            job.run(mirror, lambda count, epochs: view(console, count, epochs))
+        finally:
+            result = table(loaded, where)
+            write(result, where.root / "studies" / loaded.name)
+            mirror.close(result)
+    console.print()
+    show(result, console)
+
+
+@app.command()
+def report(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
+    """Print a study's table as the ledger stands now."""
+    from ablations.study import load
+    from orchestrator.report import show, write
+    from orchestrator.results import table
+
+    loaded, where = load(study), _store(store, cluster)
+    result = table(loaded, where)
+    if where.ledger.exists():
+        write(result, where.root / "studies" / loaded.name)
+    show(result)
+
+
+@app.command()
+def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
+    """Send to MLflow what it lacks of a study; twice adds nothing."""
+    from ablations.study import load
+    from orchestrator.mirror import sync as send
+    from orchestrator.results import table
+
+    loaded, where = load(study), _store(store, cluster)
+    with where.lease():
+        sent, failed = send(loaded, where, table(loaded, where))
+    print(f"{sent} runs are up to date at {where.mlflow_uri}" + (f", {failed} are not" if failed else ""))
+    if failed:
+        sys.exit(1)
+
+
+@app.command()
+def ui(
+    store: StoreOption = None,
+    cluster: ClusterOption = None,
+    port: Annotated[int, typer.Option(help="port of the page")] = 5000,
+) -> None:
+    """Open MLflow's page on the store. Ctrl-C ends it."""
+    where = _store(store, cluster)
+    where.root.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", where.mlflow_uri, "--port", str(port)]
+    os.execv(sys.executable, command)
+
+
+@cluster_app.command("lint")
+def lint_cluster(spec: Annotated[str, typer.Argument(help="a name or a file")]) -> None:
+    """Say what of a cluster spec would hang, or cost money for nothing, on this machine."""
+    from cluster.lint import lint
+    from cluster.spec import load as load_spec
+    from orchestrator.session import here
+
+    findings = lint(load_spec(spec), *here())
+    for finding in findings:
+        print(f"{finding.code}: {finding.message}; {finding.remedy}")
+    if findings:
+        sys.exit(1)
+    print("nothing to mend")
+
+
+def _store(option: Path | None, cluster: str | None) -> Store:
+    from cluster.spec import load as load_spec
+    from orchestrator.store import Store, resolve
+
+    return Store(resolve(option, load_spec(cluster).store))
+
+
+def _roots(study: Study, given: list[str]) -> dict[str, Path]:
+    """Data set name -> folder from `--data-root FOLDER` (the study's own data set) or `NAME=FOLDER`."""
+    roots = {}
+    for text in given:
+        name, equals, folder = text.rpartition("=")
+        path = Path(folder if equals else text).expanduser().absolute()
+        if not path.is_dir():
+            raise UserError(f"--data-root: no such folder: {path}")
+        roots[name if equals else study.base.get("data", {}).get("name", "scenes")] = path
+    return roots
+
+
+def _trainer_verbs() -> None:
+    from trainer.cli import app as trainer_app
+
+    for command in trainer_app.registered_commands:
+        app.registered_commands.append(command)
+
+
+_trainer_verbs()
+
+
+def guarded(action: Callable[[], None]) -> None:
+    """Do it; a user's mistake is one line and exit code 2, a failed run one line and exit code 1."""
+    from cluster.spec import SpecError
+
+    try:
+        action()
+    except (UserError, SpecError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except NumericalError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def main() -> None:
+    """The console command."""
+    guarded(app)

@@ -1,0 +1,113 @@
+"""Report: a table on the screen, calm at any width, and as files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import Box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table as Grid
+from rich.text import Text
+
+from ablations.render import to_markdown, to_plain
+from ablations.table import Row, Table
+
+UNDERLINE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
+"""A line under the headings and nothing else."""
+GAP = 2
+"""Spaces between columns."""
+BESIDE = ("best", "published", "M par.", "GMACs*")
+"""Headings that go into a second block where the width is short, so that a difference stays by its verdict."""
+COLOURS = {
+    "better": "green",
+    "finished": "green",
+    "worse": "red",
+    "failed": "red",
+    "equivalent": "cyan",
+    "undecided": "dim",
+    "not yet": "dim",
+    "stopped": "dim",
+}
+"""Of verdicts, and of the states of trials."""
+ALARMS = ("not finished", "failed", "unequal", "recipe differs")
+"""How the notes begin that should not be overlooked."""
+
+
+def show(table: Table, console: Console | None = None) -> None:
+    """Print the table: in colour on a terminal; into a pipe or file as plain text that is never folded."""
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.file.write(to_plain(table))
+        return
+    name, _, about = table.title.partition("   ")
+    console.print(Text(name, style="bold"), Text(about, style="dim"), sep="   ", highlight=False)
+    for number, block in enumerate(_blocks(table, console.width)):
+        if number:
+            console.print()
+        console.print(_grid(table, block))
+    for note in table.notes:
+        style = "yellow" if note.startswith(ALARMS) else "dim"
+        console.print(Padding(Text(note, style=style), (0, 0, 0, 1)), highlight=False)
+
+
+def to_csv(table: Table) -> str:
+    """The raw numbers behind the rows, one row each; a column wherever any row has a value."""
+    names = list(dict.fromkeys(name for row in table.rows for name in row.values))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.values for row in table.rows)
+    return out.getvalue()
+
+
+def write(table: Table, folder: Path) -> list[Path]:
+    """Write table.md, table.csv and table.txt into a folder; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {"table.md": to_markdown(table), "table.csv": to_csv(table), "table.txt": to_plain(table)}
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    return [folder / name for name in texts]
+
+
+def _blocks(table: Table, width: int) -> list[list[int]]:
+    """Columns by number, in as many blocks as the width needs: nothing is cut. Each starts with the first column."""
+    widths = [
+        max(len(text) for text in (column.heading, *(row.cells[i] for row in table.rows)))
+        for i, column in enumerate(table.columns)
+    ]
+    order = list(range(len(widths)))
+    if sum(widths) + GAP * (len(widths) - 1) > width:
+        order.sort(key=lambda i: table.columns[i].heading in BESIDE)
+    blocks = [order[:1]]
+    for i in order[1:]:
+        if len(blocks[-1]) > 1 and sum(widths[k] + GAP for k in blocks[-1]) + widths[i] > width:
+            blocks.append(order[:1])
+        blocks[-1].append(i)
+    return blocks
+
+
+def _grid(table: Table, block: Sequence[int]) -> Grid:
+    grid = Grid(box=UNDERLINE, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="dim")
+    for i in block:
+        column = table.columns[i]
+        # The first column may fold, where even two columns are too wide; numbers never do.
+        grid.add_column(column.heading, justify="right" if column.right else "left", no_wrap=i > 0)
+    for row in table.rows:
+        if any(row.cells[i] for i in block[1:]):
+            grid.add_row(
+                *(_cell(table, row, i) for i in block), style="dim" if row.values.get("role") == "teacher" else ""
+            )
+    return grid
+
+
+def _cell(table: Table, row: Row, i: int) -> Text:
+    text = row.cells[i]
+    if i == 0:
+        return Text(text)
+    if table.columns[i].heading == "n" and "/" in text:
+        return Text(text, style="yellow")
+    return Text(text, style=COLOURS.get(text, ""))

@@ -1,0 +1,57 @@
+"""Results: what the ledger says of a study's runs, as the table people read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ablations.outcome import Outcome
+from ablations.plan import expand
+from ablations.ranking import search_table
+from ablations.study import Study
+from ablations.table import Table, build_table
+from orchestrator.ledger import Ledger, LedgerRun
+from orchestrator.store import Store
+
+STATUS = {"finished": "finished", "failed": "failed", "running": "running", "stopped": "running"}
+
+
+def of_study(study: Study, ledger: Ledger) -> dict[str, LedgerRun]:
+    """The study's runs by config key. Where data or numerics changed, the run that the study used last."""
+    found: dict[str, LedgerRun] = {}
+    latest: dict[str, str] = {}
+    for event in ledger.events():
+        if event.get("study") == study.name and "run_id" in event:
+            latest[event["key"]] = event["run_id"]
+    runs = ledger.outcomes()
+    for key, run_id in latest.items():
+        found[key] = runs[run_id]
+    return found
+
+
+def table(study: Study, store: Store) -> Table:
+    """The study's table as the ledger stands now; a search's best trials where the study is a search."""
+    ledger = Ledger(store.ledger)
+    if study.search is not None:
+        from orchestrator.search import importances, proposals
+
+        history = proposals(study, ledger.events())
+        ranking = search_table(study, [trial for _, trial in history])
+        shares = importances(study, history)
+        if not shares:
+            return ranking
+        listed = ", ".join(f"{path} {share:.2f}" for path, share in sorted(shares.items(), key=lambda kv: -kv[1]))
+        note = f"importance (PED-ANOVA, of what all finished trials have in common): {listed}"
+        return Table(ranking.title, ranking.columns, ranking.rows, (*ranking.notes, note))
+    runs = of_study(study, ledger)
+    outcomes = {key: outcome(run) for key, run in runs.items()}
+    costs = {key: _costs(run.complexity) for key, run in runs.items() if run.complexity}
+    return build_table(study, expand(study), outcomes, costs)
+
+
+def outcome(run: LedgerRun) -> Outcome:
+    """A ledger's run in the table's words."""
+    return Outcome(STATUS.get(run.status, "missing"), run.last, run.reason, run.best)  # type: ignore[arg-type]
+
+
+def _costs(complexity: Mapping[str, object]) -> dict[str, float]:
+    return {name: float(value) for name, value in complexity.items() if isinstance(value, int | float)}

@@ -1,0 +1,203 @@
+"""Paired statistics against hand-computed values, SciPy, and simulated nulls."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats as reference
+
+from ablations.stats import (
+    can_decide,
+    compare,
+    describe_design,
+    equivalence_p,
+    holm,
+    interval,
+    mean_std,
+    paired,
+    seeds_needed,
+    sign_flip_p,
+    smallest_adjusted_p,
+    smallest_p,
+)
+
+HAND = [
+    # All signs alike: only +++ and --- are as extreme.
+    ([1.0, 2.0, 3.0], 2 / 8),
+    # |sum| is 4: of +-1 +-2 +-3 sums, 6, 4, -4, -6 are at least as extreme.
+    ([-1.0, 2.0, 3.0], 4 / 8),
+    # |sum| is 0: everything is.
+    ([1.0, 2.0, -3.0], 1.0),
+    ([0.0, 0.0], 1.0),
+    ([0.3], 1.0),
+    ([], 1.0),
+    # Ties in binary fractions: 0.1 + 0.2 and 0.3 must count as equal, so four assignments reach |sum| = 0.6 or 0.
+    ([0.1, 0.2, 0.3], 2 / 8),
+    ([0.1, 0.2, -0.3], 1.0),
+    ([2.0] * 6, 2 / 64),
+]
+
+
+@pytest.mark.parametrize(("differences", "p"), HAND)
+def test_sign_flip_by_hand(differences, p):
+    assert sign_flip_p(np.array(differences)) == pytest.approx(p, abs=1e-15)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 12])
+def test_sign_flip_is_scipys_exact_permutation_test(n):
+    for seed in range(4):
+        d = np.random.default_rng((n, seed)).normal(0.4, 1.0, n).round(1)
+        theirs = reference.permutation_test((d,), np.mean, permutation_type="samples", n_resamples=np.inf)
+        assert sign_flip_p(d) == pytest.approx(theirs.pvalue, abs=1e-12)
+
+
+def test_sign_flip_is_full_enumeration_at_odd_and_even_sizes():
+    for n in (1, 6, 7, 11):
+        d = np.random.default_rng(n).normal(0.2, 1.0, n)
+        sums = np.array(list(itertools.product((-1, 1), repeat=n))) @ d
+        assert sign_flip_p(d) == pytest.approx(np.mean(np.abs(sums) >= abs(d.sum()) - 1e-12), abs=1e-15)
+
+
+def test_sign_flip_is_exact_where_enumeration_is_out_of_reach():
+    assert sign_flip_p(np.ones(40)) == pytest.approx(2 / 2**40, rel=1e-3)
+    d = np.random.default_rng(0).normal(0.3, 1.0, 40)
+    assert sign_flip_p(d) == pytest.approx(reference.ttest_1samp(d, 0).pvalue, abs=0.02)
+
+
+def test_sign_flip_knows_neither_scale_nor_order_nor_direction():
+    d = np.random.default_rng(1).normal(0.5, 1.0, 9)
+    assert sign_flip_p(d) == sign_flip_p(-d) == sign_flip_p(d[::-1]) == sign_flip_p(d * 1024)
+
+
+def test_paired_takes_the_seeds_both_have():
+    assert paired({0: 5.0, 2: 7.0, 3: 1.0}, {3: 0.5, 2: 4.0, 9: 1.0}).tolist() == [3.0, 0.5]
+    assert paired({0: 1.0}, {1: 1.0}).size == 0
+
+
+def test_mean_std_and_interval_are_the_textbooks():
+    d = np.array([1.0, 2.0, 3.0, 4.0])
+    assert mean_std(d) == (2.5, pytest.approx(1.2909944487358056))
+    # t(0.975, 3) = 3.182446, and the standard error is 0.6454972.
+    assert interval(d) == (pytest.approx(0.445739, abs=1e-6), pytest.approx(4.554261, abs=1e-6))
+    assert all(map(math.isnan, interval(np.array([1.0]))))
+    assert all(map(math.isnan, mean_std([])))
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_holm_never_lowers_a_p_nor_changes_their_order():
+    for seed in range(50):
+        p = np.random.default_rng(seed).uniform(0, 1, 7)
+        adjusted = np.array(holm(list(p)))
+        assert (adjusted >= p).all()
+        assert (np.diff(adjusted[np.argsort(p)]) >= 0).all()
+        assert (adjusted <= np.minimum(1, 7 * p) + 1e-15).all()
+
+
+def test_equivalence_is_two_one_sided_t_tests():
+    d = np.random.default_rng(2).normal(0.05, 0.2, 8)
+    low = reference.ttest_1samp(d, -0.3, alternative="greater").pvalue
+    high = reference.ttest_1samp(d, 0.3, alternative="less").pvalue
+    assert equivalence_p(d, 0.3) == pytest.approx(max(low, high))
+    assert equivalence_p(np.array([0.1]), 0.3) == 1.0
+    assert equivalence_p(np.array([0.1, 0.1]), 0.3) == 0.0
+    assert equivalence_p(np.array([0.3, 0.3]), 0.3) == 1.0
+
+
+def _scores(differences: list[float]) -> dict[str, dict[int, float]]:
+    return {"a": dict(enumerate(differences)), "b": dict.fromkeys(range(len(differences)), 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("differences", "margin", "verdict"),
+    [
+        ([1.0, 1.1, 0.9, 1.2, 1.0, 0.8], None, "better"),
+        ([-1.0, -1.1, -0.9, -1.2, -1.0, -0.8], None, "worse"),
+        ([1.0, 1.1, 0.9, 1.2, 1.0], None, "undecided"),
+        ([1.0, -1.1, 0.9, 1.2, -1.0, 0.8], 0.3, "undecided"),
+        ([0.01, -0.02, 0.01, 0.0, -0.01, 0.02], 0.3, "equivalent"),
+        # A proven gain that the study said would not matter.
+        ([0.10, 0.11, 0.09, 0.12, 0.10, 0.08], 0.3, "equivalent"),
+        ([0.10, 0.11, 0.09, 0.12, 0.10, 0.08], 0.05, "better"),
+        ([], None, "undecided"),
+    ],
+)
+def test_verdicts(differences, margin, verdict):
+    (found,) = compare(_scores(differences), [("a", "b")], margin)
+    assert found.verdict == verdict
+    assert found.n == len(differences)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_three_seeds_can_never_be_significant(size):
+    (found,) = compare(_scores([size, size, size]), [("a", "b")])
+    assert (found.verdict, found.p) == ("undecided", 0.25)
+
+
+def test_a_pending_contrast_stays_undecided_and_in_the_family():
+    scores = _scores([1.0] * 7) | {"c": dict.fromkeys(range(7), 3.0)}
+    first, second = compare(scores, [("a", "b"), ("c", "b")], margin=0.3, pending=[("c", "b")])
+    assert (second.verdict, second.p) == ("undecided", 1.0)
+    assert (first.verdict, first.p) == ("better", pytest.approx(2 * 2 / 128))
+
+
+def test_what_a_design_can_reach():
+    assert [smallest_p(n) for n in (0, 1, 2, 3, 6)] == [1.0, 1.0, 0.5, 0.25, 2 / 64]
+    assert smallest_adjusted_p(8, 3) == pytest.approx(6 / 256)
+    assert can_decide(8, 6)
+    assert not can_decide(8, 7)
+    assert [seeds_needed(m) for m in (1, 2, 3, 5, 6)] == [6, 7, 7, 8, 8]
+    assert describe_design(3, 5) == (
+        "this design cannot decide a difference: 3 seeds, 5 contrasts, the smallest adjusted p is 1; 8 seeds could"
+    )
+    assert (
+        describe_design(6, 1)
+        == "6 seeds, 1 contrast: the smallest adjusted p is 0.031, so a difference can be decided at 5 %"
+    )
+
+
+def test_the_bound_is_what_the_test_reaches():
+    for n in range(1, 12):
+        (found,) = compare(_scores([1.0 + i for i in range(n)]), [("a", "b")])
+        assert found.p == pytest.approx(smallest_adjusted_p(n, 1))
+
+
+def test_false_differences_stay_below_five_percent_a_table():
+    """Three arms like their reference, heavy-tailed seeds: tables with any `better` or `worse`."""
+    generator = np.random.default_rng(20220228)
+    tables, false = 1500, 0
+    contrasts = [("a", "z"), ("b", "z"), ("c", "z")]
+    for _ in range(tables):
+        scores = {arm: dict(enumerate(generator.standard_t(3, 9))) for arm in "abcz"}
+        false += any(found.verdict in ("better", "worse") for found in compare(scores, contrasts))
+    assert false / tables <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / tables)
+    assert false > 0
+
+
+def test_false_equivalence_stays_below_five_percent_a_table():
+    """Two arms exactly at the margin, where `equivalent` is wrong and most tempting."""
+    generator = np.random.default_rng(7)
+    tables, false = 1500, 0
+    for _ in range(tables):
+        scores = {arm: dict(enumerate(generator.normal(0.3, 0.2, 8))) for arm in "ab"}
+        scores["z"] = dict.fromkeys(range(8), 0.0)
+        false += any(found.verdict == "equivalent" for found in compare(scores, [("a", "z"), ("b", "z")], margin=0.3))
+    assert false / tables <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / tables)
+    assert false > 0
+
+
+def test_a_real_difference_is_found():
+    generator = np.random.default_rng(3)
+    found = 0
+    for _ in range(100):
+        noise = generator.normal(0, 1, 8)
+        scores = {"a": dict(enumerate(noise + generator.normal(2.0, 0.5, 8))), "z": dict(enumerate(noise))}
+        found += compare(scores, [("a", "z")])[0].verdict == "better"
+    assert found >= 95

@@ -1,0 +1,244 @@
+"""From outcomes to rows and notes: what a reader is shown, and is not spared."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ablations.plan import expand
+from ablations.ranking import Trial, search_table
+from ablations.render import to_markdown, to_plain
+from ablations.table import Outcome, build_table, number
+
+ARMS = """
+variants: {alone: {distill: {}}, Base: {}, Other: {optim.epochs: 12}}
+seeds: 8
+contrasts: [[Base, alone], [Other, Base]]
+"""
+MEANS = {"teacher segformer_mini": 76.4, "alone": 55.0, "Base": 60.0, "Other": 60.1}
+
+
+def _score(run) -> float:
+    wobble = (-1) ** run.seed * (0.3 if run.arm == "Other" else 0.2) + 0.05 * run.seed
+    return MEANS[run.arm] + wobble * (run.role == "arm")
+
+
+def _finished(runs) -> dict[str, Outcome]:
+    return {
+        run.key: Outcome("finished", {"val/miou": _score(run)}, best={"val/miou": _score(run) + 1.0}) for run in runs
+    }
+
+
+def _column(table, heading: str) -> list[str]:
+    index = [column.heading for column in table.columns].index(heading)
+    return [row.cells[index] for row in table.rows]
+
+
+def test_the_table_of_a_finished_study(study):
+    written = study(ARMS)
+    runs = expand(written)
+    table = build_table(written, runs, _finished(runs))
+    assert to_plain(table) == (
+        "written   val mIoU (full protocol), last epoch, 8 seeds, one teacher (76.4), family-wise 5 %\n"
+        "arm                      n         mIoU   vs      difference [95 %]   verdict\n"
+        "teacher segformer_mini   1         76.4   -\n"
+        "alone                    8   55.2 ± 0.2   -\n"
+        "Base                     8   60.2 ± 0.2   alone     +5.0 [5.0, 5.0]   better\n"
+        "Other                    8   60.3 ± 0.3   Base      +0.1 [0.0, 0.2]   undecided\n"
+        " 8 seeds, 2 contrasts: the smallest adjusted p is 0.016, so a difference can be decided at 5 %\n"
+        " conditional on one teacher: another may order the arms differently\n"
+        " unequal: optim.epochs is 12 in Other, 9 in Base\n"
+    )
+
+
+def test_raw_numbers_are_kept_beside_the_words(study):
+    written = study(ARMS)
+    runs = expand(written)
+    row = build_table(written, runs, _finished(runs)).rows[2].values
+    assert (row["arm"], row["n"], row["seeds"], row["reference"], row["pairs"]) == ("Base", 8, 8, "alone", 8)
+    assert row["mean"] == pytest.approx(60.175)
+    assert row["difference"] == pytest.approx(5.0)
+    assert row["p"] == pytest.approx(2 * 2 / 256)
+
+
+def test_a_failed_seed_is_a_hole_with_its_reason(study):
+    written = study(ARMS)
+    runs = expand(written)
+    outcomes = _finished(runs)
+    hurt = next(run for run in runs if (run.arm, run.seed) == ("Base", 5))
+    outcomes[hurt.key] = Outcome("failed", {"val/miou": 1.0}, "loss/pea is nan at step 1200")
+    table = build_table(written, runs, outcomes)
+    assert _column(table, "n") == ["1", "8", "7/8", "8"]
+    assert table.rows[2].values["mean"] == pytest.approx(60.175 + (60.175 - _score(hurt)) / 7)
+    assert table.rows[2].values["pairs"] == table.rows[3].values["pairs"] == 7
+    assert table.notes[0] == "not finished: Base seed 5: loss/pea is nan at step 1200"
+    assert _column(table, "verdict")[2] == "better"
+
+
+def test_no_verdict_while_seeds_are_to_come(study):
+    written = study(ARMS)
+    runs = expand(written)
+    outcomes = _finished(runs)
+    waiting = [run for run in runs if run.arm == "Other" and run.seed > 5]
+    del outcomes[waiting[0].key]
+    outcomes[waiting[1].key] = Outcome("running", {"val/miou": 99.0})
+    table = build_table(written, runs, outcomes)
+    assert _column(table, "verdict") == ["", "", "better", "not yet"]
+    assert _column(table, "n") == ["1", "8", "8", "6/8"]
+    assert "not finished: Other seed 6: not run yet" in table.notes
+    assert "not finished: Other seed 7: running" in table.notes
+    assert any(note.startswith("not yet: ") for note in table.notes)
+
+
+def test_a_study_that_has_not_begun_is_a_table_without_numbers(study):
+    written = study(ARMS)
+    table = build_table(written, expand(written), {})
+    assert _column(table, "n") == ["0/1", "0/8", "0/8", "0/8"]
+    assert _column(table, "mIoU") == ["-"] * 4
+    assert "not finished: alone seeds 0, 1, 2, 3, 4, 5, 6, 7: not run yet" in table.notes
+    assert "one teacher, " in table.title
+    assert "nan" not in to_plain(table)
+
+
+def test_a_run_without_the_metric_is_not_a_score(study):
+    written = study(ARMS)
+    runs = expand(written)
+    outcomes = _finished(runs)
+    outcomes[runs[1].key] = Outcome("finished", {"val/miou": math.nan})
+    table = build_table(written, runs, outcomes)
+    assert _column(table, "n")[1] == "7/8"
+    assert table.notes[0] == "not finished: alone seed 0: finished without a number for val/miou"
+
+
+def test_a_design_that_cannot_decide_says_so(study):
+    written = study(ARMS.replace("seeds: 8", "seeds: 3"))
+    runs = expand(written)
+    table = build_table(written, runs, _finished(runs))
+    assert _column(table, "verdict")[2:] == ["undecided", "undecided"]
+    assert any(note.startswith("this design cannot decide a difference: 3 seeds") for note in table.notes)
+
+
+def test_a_margin_makes_equivalence_a_verdict(study):
+    written = study(ARMS + "margin: 1.0\n")
+    runs = expand(written)
+    table = build_table(written, runs, _finished(runs))
+    assert _column(table, "verdict")[2:] == ["better", "equivalent"]
+    assert any(note.startswith("equivalent: within ±1 points") for note in table.notes)
+
+
+PUBLISHED = """
+published:
+  {source: a paper, protocol: PROTOCOL, recipe: {optim.epochs: 1000, optim.lr: 1.0e-3}, teacher: 76.49, Base: 68.6}
+"""
+
+
+def test_published_numbers_stand_beside_ours_with_what_differs(study):
+    written = study(ARMS + PUBLISHED.replace("PROTOCOL", "full"))
+    runs = expand(written)
+    table = build_table(written, runs, _finished(runs))
+    assert _column(table, "published") == ["76.49", "", "68.60", ""]
+    assert _column(table, "best") == ["77.4", "56.2", "61.2", "61.3"]
+    assert "recipe differs: optim.epochs 9 (published 1000)" in table.notes
+
+
+def test_protocols_are_never_mixed(study):
+    written = study(ARMS + PUBLISHED.replace("PROTOCOL", "paper"))
+    runs = expand(written)
+    table = build_table(written, runs, _finished(runs))
+    assert "published" not in [column.heading for column in table.columns]
+    assert "published numbers left out: paper protocol, and this table's is full" in table.notes
+    named = study(ARMS + PUBLISHED.replace("PROTOCOL", "paper") + "metric: val/paper/miou\n")
+    outcomes = {run.key: Outcome("finished", {"val/paper/miou": _score(run)}) for run in runs}
+    assert _column(build_table(named, runs, outcomes), "published")[0] == "76.49"
+
+
+def test_costs_say_their_image_and_convention(study):
+    written = study(ARMS)
+    runs = expand(written)
+    costs = {run.key: {"params_m": 3.719284, "gmacs_paper": 13.671} for run in runs if run.role == "arm"}
+    table = build_table(written, runs, _finished(runs), costs)
+    assert _column(table, "M par.") == ["", "3.72", "3.72", "3.72"]
+    assert _column(table, "GMACs*") == ["", "13.67", "13.67", "13.67"]
+    assert table.notes[-1] == "* of one 3x96x192 image, in the paper's convention"
+
+
+def test_an_arm_in_two_contrasts_has_a_line_for_each(study):
+    written = study(ARMS.replace("[Other, Base]]", "[Other, Base], [Other, alone]]"))
+    runs = expand(written)
+    table = build_table(written, runs, _finished(runs))
+    assert [row.cells[0] for row in table.rows][-2:] == ["Other", ""]
+    assert _column(table, "vs")[-2:] == ["Base", "alone"]
+    assert _column(table, "mIoU")[-1] == ""
+
+
+def test_several_teachers_are_no_condition(study):
+    written = study("factors: {teacher.train.seed: [0, 1], distill.csf.weight: [1.0, 2.0]}")
+    runs = expand(written)
+    table = build_table(written, runs, {})
+    assert "2 teachers" in table.title
+    assert not any(note.startswith("conditional") for note in table.notes)
+
+
+def test_a_teacher_from_a_checkpoint_has_its_stated_miou(study):
+    written = study("variants: {a: {teacher: {checkpoint: t.pt, miou: 76.49}}}")
+    table = build_table(written, expand(written), {})
+    assert "one teacher (76.5)" in table.title
+    assert len(table.rows) == 1
+
+
+def test_left_out_grid_points_are_counted(study):
+    written = study(
+        "factors: {distill.csf: [null, {}], distill.pea: [null, {}]}\nexcludes: [[distill.csf, distill.pea]]"
+    )
+    assert any(note.endswith("excludes: 1") for note in build_table(written, expand(written), {}).notes)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(-0.04, "0.0"), (0.05, "0.1"), (None, "-"), (math.nan, "-"), (-1.26, "-1.3"), (100.0, "100.0")]
+)
+def test_numbers_as_shown(value, shown):
+    assert number(value) == shown
+
+
+def test_markdown_is_a_table_whatever_an_arm_is_called(study):
+    written = study('variants: {"a|b*": {distill: {}}, Base: {}}')
+    table = build_table(written, expand(written), {})
+    text = to_markdown(table)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(table.rows)
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+    assert "a\\|b\\*" in text
+
+
+SEARCH = """
+search:
+  trials: 6
+  space: {distill.csf: {choice: [null, {}]}, distill.csf.weight: {log: [1.0e-2, 10.0]}}
+"""
+
+
+def test_a_search_ranks_finished_trials_before_stopped_ones(study):
+    written = study(SEARCH, data=", select: 0.1")
+    on = {"distill.csf": "on", "distill.csf.weight": 0.123456}
+    trials = [
+        Trial(0, {"distill.csf": "off"}, "finished", 9, {"select/miou": 40.0, "val/miou": 39.0}),
+        Trial(1, on, "stopped", 3, {"select/miou": 50.0}),
+        Trial(2, on, "finished", 9, {"select/miou": 41.0, "val/miou": 38.0}),
+        Trial(3, on, "failed", 1, {}, "loss is nan at step 3"),
+        Trial(4, on, "finished", 9, {"select/miou": math.nan}),
+    ]
+    table = search_table(written, trials, top=4)
+    assert table.title == "written   5 of 6 trials, tpe, by select/miou"
+    assert _column(table, "trial") == ["2", "0", "4", "1"]
+    assert _column(table, "csf.weight") == ["0.123", "", "0.123", "0.123"]
+    assert _column(table, "val/miou") == ["38.0", "39.0", "-", "-"]
+    assert table.rows[0].values["distill.csf.weight"] == 0.123456
+    assert table.notes[:2] == ("3 finished, 1 stopped, 1 failed", "failed: trial 3: loss is nan at step 3")
+    assert to_plain(search_table(written, [])).splitlines()[2] == " no trial yet"
+
+
+def test_a_search_that_minimises_ranks_the_other_way(study):
+    written = study(SEARCH + "  metric: select/loss\n  mode: min\n", data=", select: 0.1")
+    trials = [Trial(i, {}, "finished", 9, {"select/loss": loss}) for i, loss in enumerate((0.5, 0.2, 0.9))]
+    assert _column(search_table(written, trials), "trial") == ["1", "0", "2"]

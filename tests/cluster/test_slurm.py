@@ -1,0 +1,83 @@
+"""`sbatch cluster/slurm.sh STUDY` joins a job's nodes to one Ray before the study counts them. Slurm alone is played."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import cluster
+from cluster.spec import concurrency, load
+
+SCRIPT = Path(cluster.__file__).parent / "slurm.sh"
+
+SRUN = """#!/bin/bash
+while [[ $1 == --* ]]; do shift; done
+exec "$@"
+"""
+
+STUDY = """#!{python}
+import sys
+import ray
+ray.init(address="auto", log_to_driver=False)
+print("study", *sys.argv[1:])
+print("nodes", len(ray.nodes()), "CPUs", int(ray.cluster_resources()["CPU"]))
+sys.exit(3)
+"""
+
+
+@pytest.fixture
+def job():
+    """The environment of a job of two nodes, both this machine. Its folder is short because Ray's sockets live there."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-slurm-"))
+    (folder / "bin").mkdir()
+    for name, text in (("srun", SRUN), ("transkd", STUDY.format(python=sys.executable))):
+        (folder / "bin" / name).write_text(text)
+        (folder / "bin" / name).chmod(0o755)
+    (folder / ".ray").mkdir()
+    (folder / ".ray" / "auth_token").write_text("0123456789abcdef" * 4)
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "SLURM", "TRANSKD"))}
+    yield {
+        **inherited,
+        "HOME": str(folder),
+        "PATH": f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RAY_TMPDIR": str(folder),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TRANSKD_STORE": str(folder / "store"),
+        "SLURMD_NODENAME": "127.0.0.1",
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_CPUS_PER_TASK": "1",
+    }
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_the_study_starts_when_all_nodes_are_there_and_its_exit_code_is_the_jobs(job, in_a_session, tmp_path):
+    log = tmp_path / "job.log"
+    with log.open("w") as output:
+        script = in_a_session([SCRIPT, "demo", "--workers", "2"], env=job, stdout=output, stderr=subprocess.STDOUT)
+        code = script.wait(timeout=240)
+    assert "study run --cluster slurm demo --workers 2" in log.read_text()
+    assert "nodes 2 CPUs 2" in log.read_text()
+    assert code == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lacking", "words"), [([], "", "name a study"), (["demo"], "TRANSKD_STORE", "every node mounts")]
+)
+def test_what_is_lacking_is_said_before_anything_starts(job, arguments, lacking, words):
+    job.pop(lacking, None)
+    done = subprocess.run([SCRIPT, *arguments], env=job, capture_output=True, text=True, timeout=10, check=False)
+    assert done.returncode != 0
+    assert words in done.stderr
+
+
+def test_what_the_script_asks_of_a_node_serves_the_spec_of_its_name():
+    asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", SCRIPT.read_text(), re.MULTILINE))
+    spec = load("slurm")
+    assert concurrency(spec, int(asked["cpus-per-task"]), int(asked["gpus-per-node"])) == 4

@@ -1,0 +1,165 @@
+"""Cluster specs: what loads, what is refused and in which words, and how many runs fit."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.spec import ClusterSpec, Machine, SpecError, concurrency, concurrency_on, footprint, load, names
+
+GPU_BOX = ClusterSpec(cpus_per_worker=4, gpus_per_worker=1)
+
+
+def test_no_name_is_this_machine():
+    assert load() == load("local") == ClusterSpec()
+    assert load().address == "local"
+
+
+@pytest.mark.parametrize("name", names())
+def test_specs_that_come_with_the_project_load_and_fit_what_they_speak_of(name):
+    spec = load(name)
+    assert concurrency(spec, cpus=8, gpus=2) >= 1
+
+
+def test_names_leave_launcher_files_out():
+    assert names() == ["aws", "gpu", "kuberay", "local", "slurm"]
+
+
+def test_a_file_wins_over_a_bare_name_and_a_folder_of_that_name_does_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("gpu").mkdir()
+    assert load("gpu").gpus_per_worker == 1
+    Path("mine.yaml").write_text("workers: 2\n")
+    assert load("mine.yaml").workers == 2
+    assert load(tmp_path / "mine.yaml").workers == 2
+
+
+def test_an_empty_file_is_the_default(tmp_path):
+    (tmp_path / "empty.yaml").write_text("# nothing yet\n")
+    assert load(tmp_path / "empty.yaml") == ClusterSpec()
+
+
+def test_home_is_written_out(tmp_path):
+    (tmp_path / "home.yaml").write_text("store: ~/store\ndata_roots: {camvid: ~/camvid}\n")
+    spec = load(tmp_path / "home.yaml")
+    assert spec.store == str(Path.home() / "store")
+    assert spec.data_roots == {"camvid": str(Path.home() / "camvid")}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("worker: 2", "worker: unknown key; did you mean 'workers'?"),
+        ("zzz: 2", "zzz: unknown key; known: address, workers,"),
+        ("workers: 0", "workers: input should be greater than or equal to 1 but got 0"),
+        ("workers: two", "but got 'two'"),
+        ("cpus_per_worker: .inf", "cpus_per_worker: input should be a finite number but got inf"),
+        ("concurrency: many", "concurrency: must be `auto` or a whole number but got 'many'"),
+        ("concurrency: 0", "concurrency: must be `auto` or at least 1 but got 0; remove the line"),
+        ("store: runs", "store: must be an absolute path but got runs"),
+        ("store: s3://bucket/runs", "store: must be a folder that every machine mounts but got s3://bucket/runs"),
+        ("data_roots: {camvid: data/camvid}", "data_roots: must be an absolute path but got data/camvid"),
+        ("gpus_per_worker: 1.5", "gpus_per_worker above 1 must be a whole number but got 1.5"),
+        ("gpus_per_worker: 0.001", "gpus_per_worker must be 0 or at least 0.01 but got 0.001"),
+        ("{workers: 2, gpus_per_worker: 0.5}", "NCCL refuses two workers of a run on one GPU; set gpus_per_worker: 1"),
+        ("- workers", "expected `key: value` lines"),
+        ("workers: [", "is not valid YAML"),
+        ("cluster_name: mine", "is for `ray up`, not a cluster spec"),
+        ("apiVersion: ray.io/v1", "is for `kubectl apply -f`, not a cluster spec"),
+    ],
+)
+def test_mistakes_are_one_line_with_file_key_rule_and_value(tmp_path, text, words):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text + "\n")
+    with pytest.raises(SpecError) as error:
+        load(path)
+    assert words in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("gpuu", "unknown cluster spec 'gpuu'; did you mean 'gpu'?"),
+        ("mars", "unknown cluster spec 'mars'; known: aws, gpu, kuberay, local, slurm"),
+        ("there/is.yaml", "no such cluster spec: there/is.yaml; those that come with the project: aws, gpu"),
+    ],
+)
+def test_missing_specs_are_named_with_what_there_is(source, words):
+    with pytest.raises(SpecError, match="cluster spec") as error:
+        load(source)
+    assert words in str(error.value)
+
+
+def test_threads_are_the_whole_cpus_of_a_worker_unless_said():
+    assert ClusterSpec(cpus_per_worker=0.5).torch_threads == 1
+    assert ClusterSpec(cpus_per_worker=3.5).torch_threads == 3
+    assert ClusterSpec(cpus_per_worker=4, threads=2).torch_threads == 2
+
+
+def test_footprint_is_all_workers_of_a_run():
+    assert footprint(ClusterSpec()) == {"CPU": 1}
+    assert footprint(ClusterSpec(workers=3, cpus_per_worker=0.1)) == {"CPU": 0.3}
+    assert footprint(ClusterSpec(workers=2, cpus_per_worker=4, gpus_per_worker=1)) == {"CPU": 8, "GPU": 2}
+
+
+@pytest.mark.parametrize(
+    ("spec", "cpus", "gpus", "runs"),
+    [
+        (ClusterSpec(), 2, 0, 2),
+        (ClusterSpec(), 7.9, 0, 7),
+        (ClusterSpec(workers=2), 5, 0, 2),
+        (ClusterSpec(cpus_per_worker=0.1), 0.3, 0, 3),  # 0.3 // 0.1 is 2 in floating point
+        (ClusterSpec(concurrency=1), 8, 0, 1),
+        (GPU_BOX, 32, 4, 4),
+        (GPU_BOX, 10, 4, 2),
+        (ClusterSpec(gpus_per_worker=0.5), 8, 2, 4),
+        (ClusterSpec(gpus_per_worker=0.4), 8, 2, 4),  # not 5: a share never spans two GPUs
+        (ClusterSpec(workers=2, gpus_per_worker=1), 8, 5, 2),
+        (ClusterSpec(max_cpus=16), 0, 0, 16),
+        (ClusterSpec(max_cpus=2), 4, 0, 4),
+        (ClusterSpec(gpus_per_worker=1, max_cpus=48, max_gpus=8), 0, 0, 8),
+    ],
+)
+def test_concurrency_is_what_fits(spec, cpus, gpus, runs):
+    assert concurrency(spec, cpus, gpus) == runs
+
+
+@pytest.mark.parametrize(
+    ("spec", "cpus", "gpus", "words"),
+    [
+        (
+            ClusterSpec(workers=3),
+            2,
+            0,
+            "a run needs 3 CPUs (3 workers x 1) but there are 2; lower workers or cpus_per_worker",
+        ),
+        (
+            ClusterSpec(cpus_per_worker=2),
+            1,
+            0,
+            "a run needs 2 CPUs (1 worker x 2) but there is 1; lower cpus_per_worker",
+        ),
+        (GPU_BOX, 8, 0, "a run needs 1 GPU (1 worker x 1) but there are 0; lower gpus_per_worker"),
+        (ClusterSpec(workers=4, max_cpus=2), 0, 0, "lower workers or cpus_per_worker, or raise max_cpus"),
+        (ClusterSpec(concurrency=3), 2, 0, "concurrency is 3 but of runs that need 1 CPU only 2 fit on 2 CPUs"),
+    ],
+)
+def test_what_cannot_fit_is_refused_with_the_arithmetic(spec, cpus, gpus, words):
+    with pytest.raises(SpecError) as error:
+        concurrency(spec, cpus, gpus)
+    assert words in str(error.value)
+
+
+def test_a_worker_never_spans_two_machines():
+    two = [Machine(4), Machine(4)]
+    assert concurrency_on(ClusterSpec(workers=2, cpus_per_worker=4), two) == 1
+    with pytest.raises(SpecError, match="1 worker of 6 CPUs cannot be placed on 2 machines of 4 CPUs"):
+        concurrency_on(ClusterSpec(cpus_per_worker=6), two)
+    with pytest.raises(SpecError, match="cannot be placed on 8 CPUs \\+ 1 CPU and 1 GPU"):
+        concurrency_on(GPU_BOX, [Machine(8), Machine(1, 1)])
+
+
+def test_no_machine_is_refused():
+    with pytest.raises(SpecError, match="but there are 0"):
+        concurrency_on(ClusterSpec(), [])

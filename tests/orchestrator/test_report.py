@@ -1,0 +1,111 @@
+"""A table on the screen loses nothing at any width; in a pipe it is plain; in files it is raw."""
+
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from ablations.table import Column, Row, Table
+from orchestrator.report import show, to_csv, write
+
+NOTE = "not finished: TransKD-EA seed 5: loss/pea_ea is nan at step 1200 [see its folder]"
+HEADINGS = ("arm", "n", "mIoU", "best", "vs", "difference [95 %]", "verdict", "published", "M par.", "GMACs*")
+CELLS = (
+    ("teacher", "1", "76.4", "76.5", "-", "", "", "76.49", "27.36", "113.84"),
+    ("student alone", "8", "55.1 ± 0.6", "55.8", "-", "", "", "55.86", "3.72", "13.67"),
+    (
+        "TransKD-GL",
+        "8",
+        "68.0 ± 0.5",
+        "68.2",
+        "TransKD-Base",
+        "+0.1 [-0.3, 0.4]",
+        "undecided",
+        "68.87",
+        "3.72",
+        "13.67",
+    ),
+    ("", "", "", "", "student alone", "+12.9 [12.3, 13.4]", "better", "", "", ""),
+    ("TransKD-EA", "7/8", "68.1 ± 0.4", "68.3", "TransKD-Base", "-0.2 [-0.5, -0.1]", "worse", "68.98", "5.5", "17.84"),
+)
+
+
+@pytest.fixture
+def table():
+    left = {"arm", "vs", "verdict"}
+    columns = tuple(Column(heading, right=heading not in left) for heading in HEADINGS)
+    values = [{"arm": cells[0], "mean": 1 / (3 + i)} for i, cells in enumerate(CELLS)]
+    values[0]["role"] = "teacher"
+    rows = tuple(Row(cells, raw) for cells, raw in zip(CELLS, values, strict=True))
+    return Table("demo   val mIoU (full protocol), last epoch, 8 seeds", columns, rows, (NOTE,))
+
+
+def printed(table, width, terminal=True):
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=terminal, color_system="standard" if terminal else None)
+    show(table, console)
+    return out.getvalue()
+
+
+def on_screen(table, width):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, record=True)
+    show(table, console)
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+@pytest.mark.parametrize("width", [200, 120, 100, 80, 60, 40])
+def test_no_cell_is_cut_and_no_line_is_too_long(table, width):
+    lines = on_screen(table, width)
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    for cell in (*HEADINGS, *(cell for cells in CELLS for cell in cells if cell)):
+        assert cell in text
+    assert "…" not in text
+    assert "".join(NOTE.split()) in "".join(text.split())
+
+
+def test_a_wide_screen_has_one_block(table):
+    lines = on_screen(table, 120)
+    assert [line.split()[0] for line in lines if line] == [
+        *("demo", "arm", "─" * len(lines[2]), "teacher", "student", "TransKD-GL", "student", "TransKD-EA", "not")
+    ]
+
+
+def test_a_narrow_screen_keeps_difference_and_verdict_together(table):
+    lines = on_screen(table, 80)
+    (row,) = (line for line in lines if "TransKD-EA" in line and "-0.2 [-0.5, -0.1]" in line)
+    assert row.endswith("worse")
+    (row,) = (line for line in lines if "TransKD-EA" in line and "68.98" in line)
+    assert "68.3" in row
+
+
+def test_verdicts_are_coloured_on_a_terminal(table):
+    text = printed(table, 120)
+    assert "\x1b[32mbetter" in text
+    assert "\x1b[31mworse" in text
+    assert "\x1b[33m7/8" in text
+
+
+def test_a_pipe_gets_plain_lines_whatever_its_width(table):
+    text = printed(table, 80, terminal=False)
+    assert "\x1b" not in text
+    assert "─" not in text
+    lines = text.splitlines()
+    assert len(lines) == 1 + 1 + len(CELLS) + 1
+    assert lines[-1] == f" {NOTE}"
+    assert lines[-2].split() == " ".join(CELLS[-1]).split()
+
+
+def test_csv_has_the_raw_numbers(table):
+    rows = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert [float(row["mean"]) for row in rows] == [1 / (3 + i) for i in range(len(CELLS))]
+    assert [row["role"] for row in rows] == ["teacher", "", "", "", ""]
+
+
+def test_files(table, tmp_path):
+    paths = write(table, tmp_path / "demo")
+    assert [path.name for path in paths] == ["table.md", "table.csv", "table.txt"]
+    assert "| TransKD-GL |" in paths[0].read_text()
+    assert paths[1].read_text() == to_csv(table)
+    assert paths[2].read_text() == printed(table, 80, terminal=False)

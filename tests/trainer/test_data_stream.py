@@ -1,0 +1,153 @@
+"""The stream: batches depend on seed, epoch and sample; not on workers, prefetching, or where a run was resumed."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from trainer import rng
+from trainer.config import TrainConfig, UserError, parse
+from trainer.data import PackedSplit, open_dataset, pack
+from trainer.data.stream import HostBatch, Stream, holdout, normalise, to_batch
+
+IMAGES = 11
+
+
+def _config(**data: object) -> TrainConfig:
+    options = {"train": IMAGES, "val": 1, "size": [32, 64]}
+    return parse({"data": {"size": [32, 64], "options": options, **data}, "optim": {"global_batch": 4}, "seed": 3})
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedSplit:
+    """Eleven training scenes of 32x64."""
+    cache, config = tmp_path_factory.mktemp("cache"), _config().data
+    return pack(open_dataset(config, None, cache), config, "train", cache)
+
+
+def _equal(a: HostBatch, b: HostBatch) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("stream")]
+
+
+def test_shapes_and_types(packed: PackedSplit) -> None:
+    stream = Stream(packed, _config(), None, 0, 1)
+    assert stream.steps_per_epoch == 2
+    batch = stream.step(0, 0)
+    assert (batch.image.shape, batch.image.dtype) == ((4, 3, 32, 64), torch.uint8)
+    assert (batch.label.shape, batch.label.dtype) == ((4, 32, 64), torch.uint8)
+    assert (batch.keys.shape, batch.keys.dtype) == ((4,), torch.int64)
+    assert Stream(packed, _config(train_labels="quarter"), None, 0, 1).step(0, 0).label.shape == (4, 8, 16)
+
+
+def test_prefetching_gives_the_bits_of_step_from_any_start(packed: PackedSplit) -> None:
+    stream = Stream(packed, _config(), None, 0, 1)
+    for epoch in range(2):
+        for start in range(3):
+            ahead = list(stream.epoch(epoch, start))
+            assert len(ahead) == 2 - start
+            assert all(_equal(batch, stream.step(epoch, start + i)) for i, batch in enumerate(ahead))
+
+
+def test_two_workers_see_the_samples_of_one(packed: PackedSplit) -> None:
+    one = Stream(packed, _config(), None, 0, 1)
+    two = [Stream(packed, _config(), None, rank, 2) for rank in range(2)]
+    for step in range(2):
+        parts = [stream.step(5, step) for stream in two]
+        assert [len(part.keys) for part in parts] == [2, 2]
+        joined = HostBatch(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+        assert _equal(joined, one.step(5, step))
+
+
+def test_an_epoch_visits_each_sample_at_most_once_in_an_order_of_its_own(packed: PackedSplit) -> None:
+    stream = Stream(packed, _config(), None, 0, 1)
+    orders = [torch.cat([batch.keys for batch in stream.epoch(epoch)]).tolist() for epoch in range(2)]
+    for epoch, keys in enumerate(orders):
+        known = rng.sample_keys(3, epoch, np.arange(IMAGES)).tolist()
+        visited = [known.index(key) for key in keys]
+        assert len(set(visited)) == 8
+        assert visited == rng.permutation(3, epoch, IMAGES)[:8].tolist()
+
+
+def test_augmentation_belongs_to_the_sample_and_the_epoch(packed: PackedSplit) -> None:
+    """The same sample in another subset, at another position, is augmented alike in the same epoch."""
+    some = np.array([0, 2, 3, 5, 7, 8])
+    everything, subset = Stream(packed, _config(), None, 0, 1), Stream(packed, _config(), some, 0, 1)
+
+    def images(stream: Stream, epoch: int) -> dict[int, bytes]:
+        return {
+            key: image.numpy().tobytes()
+            for batch in stream.epoch(epoch)
+            for key, image in zip(batch.keys.tolist(), batch.image, strict=True)
+        }
+
+    a, b = images(everything, 1), images(subset, 1)
+    common = set(a) & set(b)
+    assert len(common) >= 2
+    assert all(a[key] == b[key] for key in common)
+    epochs = [images(everything, epoch) for epoch in range(6)]
+    assert len({image for epoch in epochs for image in epoch.values()}) > 30
+
+
+def test_indices_are_all_that_is_seen(packed: PackedSplit) -> None:
+    some = np.array([1, 4, 6, 9])
+    keys = Stream(packed, _config(), some, 0, 1).step(2, 0).keys
+    assert set(keys.tolist()) == set(rng.sample_keys(3, 2, some).tolist())
+
+
+def test_the_thread_ends_with_the_iterator(packed: PackedSplit) -> None:
+    stream = Stream(packed, _config(), None, 0, 1)
+    closed = stream.epoch(0)
+    next(closed)
+    assert _threads()
+    closed.close()
+    assert not _threads()
+    dropped = stream.epoch(0)
+    next(dropped)
+    del dropped
+    gc.collect()
+    assert not _threads()
+    list(stream.epoch(0))
+    assert not _threads()
+
+
+def test_an_error_in_the_thread_is_raised_in_the_consumer(packed: PackedSplit) -> None:
+    stream = Stream(packed, _config(), np.array([0, 1, 2, 3, 4, 5, 6, 99]), 0, 1)
+    with pytest.raises(IndexError):
+        list(stream.epoch(0))
+    assert not _threads()
+
+
+def test_batches_that_cannot_be_made_are_refused(packed: PackedSplit) -> None:
+    with pytest.raises(UserError, match="global_batch 4 exceeds the 3 training images"):
+        Stream(packed, _config(), np.arange(3), 0, 1)
+    with pytest.raises(UserError, match=r"multiple of the number of workers \(3\) but got 4"):
+        Stream(packed, _config(), None, 0, 3)
+
+
+def test_normalisation(packed: PackedSplit) -> None:
+    host = Stream(packed, _config(), None, 0, 1).step(0, 0)
+    unit = to_batch(host, "cpu", "unit")
+    assert (unit.image.dtype, unit.label.dtype) == (torch.float32, torch.int64)
+    assert torch.equal(unit.image, host.image.to(torch.float32) / 255)
+    assert torch.equal(unit.label, host.label.long())
+    assert torch.equal(unit.keys, host.keys)
+    grey = normalise(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8), "imagenet")[0, :, 0, 0]
+    expected = [(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    torch.testing.assert_close(grey, torch.tensor(expected), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "share", "held"), [(240, 0.1, 24), (10, 0.0, 0), (10, 0.01, 1), (11, 0.49, 5)])
+def test_holdout_is_a_partition_that_depends_on_n_and_share_alone(n: int, share: float, held: int) -> None:
+    learn, select = holdout(n, share)
+    assert len(select) == held
+    assert sorted([*learn.tolist(), *select.tolist()]) == list(range(n))
+    for a, b in zip(holdout(n, share), (learn, select), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -1,0 +1,288 @@
+"""What every entry of DISTILLERS promises, whatever it computes; and what build_distillers refuses."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainer.config import Term, UserError
+from trainer.data.batch import Batch
+from trainer.distill import ALTERNATIVES, DISTILLERS, build_distillers
+from trainer.distill.base import Distiller
+from trainer.distill.losses import hierarchical_context
+from trainer.models.base import EVERYTHING, Channels, SegOutput
+from trainer.norm import set_norm_batch
+
+STRIDES = (4, 8, 16, 32)
+STUDENT = Channels((8, 16, 24, 32), (8, 16, 24, 32), STRIDES, 5)
+WIDER = Channels((16, 24, 32, 40), (16, 24, 32, 40), STRIDES, 5)
+GEOMETRIES = {"equal widths": STUDENT, "unequal widths": WIDER}
+SIZES = {"even": (64, 96), "odd": (52, 68)}
+
+# every entry with its defaults, and the options that choose other parameters or another path through them
+CASES: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in DISTILLERS),
+    ("csf", {"norm": "reference"}),
+    ("csf", {"stage_weights": [0, 1, 0, 0.5], "width": 8}),
+    ("pea", {"stage_weights": [0, 1, 0, 0]}),
+    ("pea_gl", {"residual": True, "heads": 2, "stage_weights": [0, 0.5, 0, 1]}),
+    ("pea_ea", {"stage_weights": [0, 1, 0, 1]}),
+]
+every_case = pytest.mark.parametrize(("name", "options"), CASES, ids=lambda v: v if isinstance(v, str) else str(v))
+
+
+def build(name: str, options: dict[str, Any], teacher: Channels = WIDER, seed: int = 0) -> Distiller:
+    return build_distillers({name: Term(options=options)}, STUDENT, teacher, seed)[name]
+
+
+def output(channels: Channels, n: int, size: tuple[int, int], seed: int, grad: bool = False) -> SegOutput:
+    """Random activations of a network of this geometry for n samples of an image size."""
+    rng = torch.Generator().manual_seed(seed)
+    maps = [(-(-size[0] // s), -(-size[1] // s)) for s in channels.strides]
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=rng).requires_grad_(grad)
+
+    return SegOutput(
+        draw(n, channels.classes, *maps[0]),
+        tuple(draw(n, c, *hw) for c, hw in zip(channels.features, maps, strict=True)),
+        tuple(draw(n, hw[0] * hw[1], c) for c, hw in zip(channels.embeds, maps, strict=True)),
+    )
+
+
+def batch_of(n: int, size: tuple[int, int]) -> Batch:
+    image = torch.rand((n, 3, *size), generator=torch.Generator().manual_seed(9))
+    return Batch(image, torch.zeros((n, *size), dtype=torch.int64), torch.arange(n))
+
+
+def tensors(out: SegOutput) -> list[Tensor]:
+    return [t for t in (out.logits, *out.features, *out.embeds) if t is not None]
+
+
+def each(out: SegOutput, change: Callable[[Tensor], Tensor]) -> SegOutput:
+    """The same output with every tensor changed."""
+    assert out.logits is not None
+    return SegOutput(change(out.logits), tuple(map(change, out.features)), tuple(map(change, out.embeds)))
+
+
+@every_case
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("teacher", GEOMETRIES.values(), ids=GEOMETRIES)
+@pytest.mark.parametrize("norm_batch", [1, 2])
+def test_a_scalar_whose_gradient_reaches_all_it_should(
+    name: str, options: dict[str, Any], teacher: Channels, size: tuple[int, int], norm_batch: int
+) -> None:
+    path = build(name, options, teacher)
+    set_norm_batch(path, norm_batch)
+    student, taught = output(STUDENT, 2, size, 1, grad=True), output(teacher, 2, size, 2)
+    before = [t.detach().clone() for t in tensors(student) + tensors(taught)]
+
+    loss = path(batch_of(2, size), student, taught)
+    loss.backward()
+
+    assert loss.shape == ()
+    assert loss.dtype == torch.float32
+    assert loss.item() > 0
+    read = [t.grad for t in tensors(student) if t.grad is not None]
+    assert read
+    assert all(grad.abs().sum() > 0 for grad in read)
+    unused = [n for n, p in path.named_parameters() if p.requires_grad != (p.grad is not None)]
+    assert not unused
+    assert all(p.grad.isfinite().all() for p in path.parameters() if p.grad is not None)
+    assert all(torch.equal(a, b) for a, b in zip(before, tensors(student) + tensors(taught), strict=True))
+
+
+@every_case
+def test_needs_says_all_that_is_read_of_the_teacher_and_no_more(name: str, options: dict[str, Any]) -> None:
+    path = build(name, options)
+    size = (64, 96)
+    student, taught, batch = output(STUDENT, 2, size, 1), output(WIDER, 2, size, 2), batch_of(2, size)
+    empty = SegOutput(None, (), ())
+    assert path.needs
+    only_needed = empty._replace(**{part: getattr(taught, part) for part in path.needs})
+    assert path(batch, student, only_needed).item() == path(batch, student, taught).item()
+    poisoned = each(taught, lambda t: torch.full_like(t, torch.nan))
+    for part in EVERYTHING:
+        loss = path(batch, student, taught._replace(**{part: getattr(poisoned, part)}))
+        assert loss.isnan().item() == (part in path.needs), part
+
+
+@every_case
+def test_mean_over_samples_and_groups(name: str, options: dict[str, Any]) -> None:
+    path = build(name, options).double()
+    set_norm_batch(path, 2)
+    size = (64, 96)
+    batch = batch_of(4, size)
+    batch = batch._replace(image=batch.image.double())
+    student, taught = (each(output(c, 4, size, s), Tensor.double) for c, s in ((STUDENT, 1), (WIDER, 2)))
+
+    def loss_of(rows: list[int]) -> float:
+        picked = Batch(*(t[rows] for t in batch))
+        return path(picked, each(student, lambda t: t[rows]), each(taught, lambda t: t[rows])).item()
+
+    whole = loss_of([0, 1, 2, 3])
+    assert whole == pytest.approx((loss_of([0, 1]) + loss_of([2, 3])) / 2, rel=1e-12)
+    # the order within a group, and of whole groups, says nothing
+    assert whole == pytest.approx(loss_of([3, 2, 0, 1]), rel=1e-12)
+
+
+@every_case
+def test_bfloat16_inputs_give_a_finite_float32_loss(name: str, options: dict[str, Any]) -> None:
+    path = build(name, options)
+    size = (64, 96)
+    student, taught, batch = output(STUDENT, 4, size, 1, grad=True), output(WIDER, 4, size, 2), batch_of(4, size)
+    full = path(batch, student, taught)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = path(batch, each(student, Tensor.bfloat16), each(taught, Tensor.bfloat16))
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(full.item(), rel=0.02)
+    assert all(p.grad.isfinite().all() for p in path.parameters() if p.grad is not None)
+
+
+@every_case
+def test_state_dict_restores_the_path(name: str, options: dict[str, Any]) -> None:
+    size = (64, 96)
+    inputs = batch_of(2, size), output(STUDENT, 2, size, 1), output(WIDER, 2, size, 2)
+    first, second = build(name, options, seed=0).eval(), build(name, options, seed=1).eval()
+    drawn = any(p.ndim > 1 for p in first.parameters())
+    assert (first(*inputs).item() != second(*inputs).item()) == drawn
+    second.load_state_dict(first.state_dict(), strict=True)
+    assert first(*inputs).item() == second(*inputs).item()
+
+
+@pytest.mark.parametrize("name", DISTILLERS)
+def test_initialisation_depends_on_seed_and_name_alone(name: str) -> None:
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    alone = build(name, {})
+    assert torch.equal(state, torch.random.get_rng_state())
+    torch.manual_seed(2)
+    others = [other for other in DISTILLERS if other != name and not {other, name} <= set(ALTERNATIVES)]
+    chosen = [o for o in others if o not in ALTERNATIVES] + [o for o in others if o in ALTERNATIVES][:1]
+    among = build_distillers({key: Term() for key in (*chosen, name)}, STUDENT, WIDER, 0)[name]
+    assert list(alone.state_dict()) == list(among.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), among.parameters(), strict=True))
+
+
+@every_case
+def test_works_on_the_meta_device(name: str, options: dict[str, Any]) -> None:
+    size = (64, 96)
+    with torch.device("meta"):
+        path = build(name, options)
+    assert all(p.is_meta for p in path.parameters())
+    batch = Batch(*(t.to("meta") for t in batch_of(2, size)))
+    student, taught = (each(output(c, 2, size, 1), lambda t: t.to("meta")) for c in (STUDENT, WIDER))
+    loss = path(batch, student, taught)
+    assert loss.shape == ()
+    assert loss.is_meta
+
+
+@pytest.mark.parametrize("name", DISTILLERS)
+def test_options_have_defaults_and_are_documented(name: str) -> None:
+    documentation = inspect.getdoc(DISTILLERS[name]) or ""
+    signature = inspect.signature(DISTILLERS[name])
+    for option, parameter in signature.parameters.items():
+        if option not in ("student", "teacher"):
+            assert parameter.kind is parameter.KEYWORD_ONLY
+            assert parameter.default is not parameter.empty, option
+            assert f"`{option}`" in documentation, option
+
+
+def test_a_path_of_weight_0_is_not_built() -> None:
+    terms = {"csf": Term(weight=0.0, options={"width": -1}), "pea": Term(weight=0.5), "pea_gl": Term(weight=0.0)}
+    assert list(build_distillers(terms, STUDENT, WIDER, 0)) == ["pea"]
+
+
+def test_stages_of_weight_0_cost_no_parameters() -> None:
+    shallow = build("csf", {"stage_weights": [1, 0, 0, 0]})
+    deep = build("csf", {"stage_weights": [0, 0, 0, 1]})
+    count = {path: sum(p.numel() for p in path.parameters()) for path in (shallow, deep)}
+    width, teacher, student = 64, WIDER.features[-1], STUDENT.features[-1]
+    assert count[deep] == student * width + 2 * width + 9 * width * teacher + 2 * teacher
+    assert len(list(shallow.modules())) > len(list(deep.modules()))
+    assert sum(p.numel() for p in build("pea", {"stage_weights": [0, 0, 0, 1]}).parameters()) == 32 * 40 + 40
+
+
+def test_the_reference_squeeze_freezes_what_its_groups_never_use() -> None:
+    path = build("csf", {"norm": "reference"})
+    for norm_batch in (1, 2, 1):
+        set_norm_batch(path, norm_batch)
+        frozen = {name.split("squeeze.")[1].split(".")[0] for name, p in path.named_parameters() if not p.requires_grad}
+        assert frozen == ({"grouped", "norm"} if norm_batch == 1 else {"single"})
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 12), (1, 2, 5, 7), (1, 2, 3, 9), (2, 1, 1, 1), (1, 2, 8, 2), (1, 2, 6, 6)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradient_of_hierarchical_context(shape: tuple[int, ...], layout: torch.memory_format) -> None:
+    rng = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(shape, generator=rng, dtype=torch.float64) for _ in range(2))
+    student = student.contiguous(memory_format=layout).requires_grad_()
+    assert torch.autograd.gradcheck(hierarchical_context, (student, teacher))
+    assert hierarchical_context(student, student.detach()).item() == 0
+
+
+@pytest.mark.parametrize("height", [4, 5, 6, 8, 12, 16, 18])
+@pytest.mark.parametrize("width", [2, 7, 12, 16])
+def test_hierarchical_context_pools_as_if_from_the_full_map(height: int, width: int) -> None:
+    rng = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn((2, 3, height, width), generator=rng, dtype=torch.float64) for _ in range(2))
+    terms = [nn.functional.mse_loss(student, teacher)]
+    for level in (side for side in (4, 2, 1) if side < height):
+        pool = nn.AdaptiveAvgPool2d(level)
+        terms.append(nn.functional.mse_loss(pool(student), pool(teacher)))
+    weights = [0.5**k for k in range(len(terms))]
+    expected = sum(w * t.item() for w, t in zip(weights, terms, strict=True)) / sum(weights)
+    assert hierarchical_context(student, teacher).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("pae", {}, "unknown distiller 'pae'; did you mean 'pea'"),
+        ("pea", {"stage_weight": 1}, "distill.pea: unknown option 'stage_weight'; did you mean 'stage_weights'"),
+        ("pea", {"student": 1}, "distill.pea: unknown option 'student'"),
+        ("pea", {"stage_weights": [1, 1]}, "distill.pea: stage_weights must be a list of 4 finite numbers but got"),
+        ("pea", {"stage_weights": "0.1,0.1,0.5,1"}, "stage_weights must be a list of 4 finite numbers but got '0.1"),
+        ("pea", {"stage_weights": [1, 1, 1, "1e-1"]}, "stage_weights must be a list of 4 finite numbers"),
+        ("pea", {"stage_weights": [1, 1, 1, float("nan")]}, "stage_weights must be a list of 4 finite numbers"),
+        ("pea", {"stage_weights": [1, 1, 1, True]}, "stage_weights must be a list of 4 finite numbers"),
+        ("pea", {"stage_weights": [1, 1, 1, -1]}, "stage_weights must be at least 0 and one of them above 0"),
+        ("csf", {"stage_weights": [0, 0, 0, 0]}, "distill.csf: stage_weights must be at least 0 and one of them"),
+        ("csf", {"norm": "batch"}, "distill.csf: norm must be one of layer, reference but got 'batch'"),
+        ("csf", {"width": 0}, "distill.csf: width must be a whole number of at least 1 but got 0"),
+        ("csf", {"width": 6.5}, "width must be a whole number of at least 1 but got 6.5"),
+        ("pea_gl", {"heads": 5}, "heads must divide the student's last embedding width \\(32\\) but got 5"),
+        ("pea_gl", {"heads": 0}, "heads must be a whole number of at least 1 but got 0"),
+        ("pea_gl", {"residual": 1}, "residual must be true or false but got 1"),
+        ("pea_gl", {"attention_scale": "a"}, "attention_scale must be a finite number but got 'a'"),
+        ("pea_gl", {"stage_weights": [1, 1, 1, 0]}, "stage_weights must end above 0 but got .*use `pea`"),
+        ("pea_ea", {"assistant_scales": [1]}, "distill.pea_ea: assistant_scales must be a list of 4 finite numbers"),
+    ],
+)
+def test_mistakes_are_named(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        build(name, options)
+    assert "\n" not in str(raised.value)
+
+
+def test_alternatives_are_refused_together() -> None:
+    with pytest.raises(UserError, match="pea and pea_ea are alternatives"):
+        build_distillers({"pea_ea": Term(), "csf": Term(), "pea": Term()}, STUDENT, WIDER, 0)
+
+
+@pytest.mark.parametrize("name", ["csf", "pea", "pea_gl", "pea_ea"])
+def test_unequal_strides_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="must have equal strides but got"):
+        build(name, {}, WIDER._replace(strides=(8, 16, 32, 64)))
+
+
+def test_embedding_assistant_needs_whole_steps() -> None:
+    odd = (4, 6, 12, 24)
+    with pytest.raises(UserError, match="strides must be multiples of one another but got 4 and 6"):
+        build_distillers({"pea_ea": Term()}, STUDENT._replace(strides=odd), WIDER._replace(strides=odd), 0)
