@@ -1,4 +1,4 @@
-"""The door for jobs: `python ablations/grid.py STUDY...` and `ray job submit --working-dir . -- python ablations/grid.py STUDY`.
+"""The door for jobs: `ray job submit --working-dir . -- python ablations/grid.py STUDY`, or without `ray job submit`.
 
 Runs studies one after the other, as `transkd run` does. Inside a Ray job it joins the cluster the job was sent to.
 """

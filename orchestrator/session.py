@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from cluster.spec import ClusterSpec, Machine
 
@@ -35,8 +36,8 @@ def session(spec: ClusterSpec) -> Iterator[list[Machine]]:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(spec.start_timeout_s))
     import ray
 
-    # workers import our packages the way this process does, also from a checkout that is not installed
-    options = {"log_to_driver": False, "logging_level": logging.ERROR}
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failed trials are rows of ours, with their reason
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if spec.address == "local":
         machine = here()
         # a stopped group's placement is cleaned up through the dashboard: only runs of more workers need it

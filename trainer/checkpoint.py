@@ -14,7 +14,7 @@ from trainer.config import UserError
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors and plain values) so that a kill at any moment leaves the old file or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     with partial.open("wb") as file:
         torch.save(state, file)
         file.flush()
@@ -29,7 +29,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"no such checkpoint: {path}") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{path} is not a checkpoint that can be read safely: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path} is not a checkpoint that can be read safely: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint")
     return state

@@ -32,7 +32,7 @@ class Learner:
         self.module: nn.Module = distilled
         if parallel.world() > 1:
             self.module = DistributedDataParallel(distilled, broadcast_buffers=False, gradient_as_bucket_view=True)
-            self.module.register_comm_hook(None, _sum_gradients)
+            self.module.register_comm_hook(None, parallel.sum_gradients)
         self._forward = torch.compile(self.module) if compiled else self.module
         self._sums = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=self.device)
         self._first_bad = torch.full((len(self.names) + 1,), -1, dtype=torch.int64, device=self.device)
@@ -100,9 +100,3 @@ def parameter_groups(module: nn.Module, optim: OptimConfig) -> list[dict[str, ob
     plain = [p for p in trained if p.ndim <= 1 and not optim.decay_norms_and_biases]
     groups = [(decayed, optim.weight_decay), (plain, 0.0)]
     return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
-
-
-def _sum_gradients(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-    """Losses are already divided by global counts, so gradients are summed, not averaged."""
-    work = dist.all_reduce(bucket.buffer(), async_op=True)
-    return work.get_future().then(lambda done: done.value()[0])

@@ -42,6 +42,11 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         size = self.group_size or len(x)
         if len(x) % size:
             raise UserError(f"a batch of {len(x)} holds no whole number of BatchNorm groups of {size} samples")
+        if size * x[0, 0].numel() == 1:
+            raise UserError(
+                "BatchNorm needs more than one value a channel but got maps of 1x1 and groups of 1 sample; "
+                "raise optim.norm_batch or data.size"
+            )
         outputs = []
         for group in x.split(size):
             mean, var = torch.zeros_like(self.pending[: 2 * self.num_features], dtype=torch.float32).chunk(2)

@@ -1,6 +1,7 @@
-"""The world of one run: how many processes share it, and sums over them. Alone, a world of one."""
+"""The world of one run: how many processes share it, and sums over them. Alone, a world of one.
 
-from __future__ import annotations
+Annotations are not deferred here: DDP compares those of a communication hook with the classes themselves.
+"""
 
 import torch
 import torch.distributed as dist
@@ -33,3 +34,9 @@ def barrier() -> None:
     """Wait until every process is here."""
     if joined():
         all_reduce(torch.zeros(1, device="cuda" if dist.get_backend() == "nccl" else "cpu"))
+
+
+def sum_gradients(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """DDP's hook: losses are already divided by global counts, so gradients are summed, not averaged."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda done: done.value()[0])

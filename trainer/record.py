@@ -21,7 +21,7 @@ LAST, BEST = "last.pt", "best.pt"
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file's text whole."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
     with partial.open("w") as file:
         file.write(text)
         file.flush()

@@ -1,4 +1,4 @@
-"""`sbatch cluster/slurm.sh STUDY` joins a job's nodes to one Ray before the study counts them. Slurm alone is played."""
+"""`sbatch cluster/slurm.sh STUDY` joins a job's nodes to one Ray before the study counts them. Slurm is played."""
 
 import os
 import re
@@ -32,7 +32,7 @@ sys.exit(3)
 
 @pytest.fixture
 def job():
-    """The environment of a job of two nodes, both this machine. Its folder is short because Ray's sockets live there."""
+    """The environment of a job of two nodes, both this machine. Short paths: Ray's sockets live there."""
     folder = Path(tempfile.mkdtemp(prefix="ray-slurm-"))
     (folder / "bin").mkdir()
     for name, text in (("srun", SRUN), ("transkd", STUDY.format(python=sys.executable))):

@@ -125,5 +125,5 @@ def test_a_second_opening_reads_no_source(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(UserError, match="cannot make the cache folder .*TRANSKD_CACHE"):
+    with pytest.raises(UserError, match=r"cannot make the cache folder .*TRANSKD_CACHE"):
         open_dataset(_config(32, 64), None, tmp_path / "file" / "cache")

@@ -170,6 +170,14 @@ def test_initialisation_depends_on_seed_and_name_alone(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), among.parameters(), strict=True))
 
 
+def test_each_name_and_seed_draws_from_its_own_stream() -> None:
+    draws = [
+        build(name, {}, seed=seed).state_dict()["projections.0.weight"] for name in ALTERNATIVES for seed in (0, 1)
+    ]
+    for i, first in enumerate(draws):
+        assert not any(torch.equal(first, other) for other in draws[i + 1 :])
+
+
 @every_case
 def test_works_on_the_meta_device(name: str, options: dict[str, Any]) -> None:
     size = (64, 96)
@@ -255,6 +263,7 @@ def test_hierarchical_context_pools_as_if_from_the_full_map(height: int, width: 
         ("pea", {"stage_weights": [1, 1, 1, -1]}, "stage_weights must be at least 0 and one of them above 0"),
         ("csf", {"stage_weights": [0, 0, 0, 0]}, "distill.csf: stage_weights must be at least 0 and one of them"),
         ("csf", {"norm": "batch"}, "distill.csf: norm must be one of layer, reference but got 'batch'"),
+        ("csf", {"norm": ["layer"]}, "norm must be one of layer, reference but got"),
         ("csf", {"width": 0}, "distill.csf: width must be a whole number of at least 1 but got 0"),
         ("csf", {"width": 6.5}, "width must be a whole number of at least 1 but got 6.5"),
         ("pea_gl", {"heads": 5}, "heads must divide the student's last embedding width \\(32\\) but got 5"),

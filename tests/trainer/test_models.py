@@ -246,6 +246,14 @@ def test_initialisation_is_segformers():
     assert not state["block3.0.attn.q.bias"].any()
 
 
+def test_masks_of_other_names_are_other_masks():
+    keys = torch.from_numpy(rng.sample_keys(0, 0, torch.arange(200).numpy()))
+    x = torch.ones(200, 4, 1, 1)
+    one, same, other = (ChannelDropout(name, 0.5).train()(x, keys) for name in ("a", "a", "b"))
+    assert torch.equal(one, same)
+    assert (one != other).float().mean().item() == pytest.approx(0.5, abs=0.1)
+
+
 def test_masks_keep_their_share_and_the_mean():
     keys = torch.from_numpy(rng.sample_keys(0, 0, torch.arange(4000).numpy()))
     depth = StochasticDepth("block1.0.attn", 0.25).train()

@@ -49,7 +49,7 @@ class CrossSelectiveFusion(Distiller):
         check_strides(student, teacher)
         weights = check_weights(stage_weights, len(student.features))
         check_count("width", width)
-        if norm not in SQUEEZES:
+        if norm not in tuple(SQUEEZES):  # a tuple, for YAML may give what has no hash
             raise UserError(f"norm must be one of {', '.join(SQUEEZES)} but got {norm!r}")
         self.stages = tuple(i for i, weight in enumerate(weights) if weight > 0)
         self.weights = tuple(weights[i] for i in self.stages)
