@@ -40,20 +40,20 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
     if result is not None and result["run_id"] == identity:
         report(result["last"], place.out_dir / record.LAST)
         return result
-    if leads:
-        record.open_folder(place.out_dir, config)
     data = open_data(config, place)
     device = pick_device(place.device)
     classes = len(data.classes)
     model = build_teacher(config, place, classes)
+    share, micro = config.optim.shares(parallel.world(), place.micro_batch)
+    stream = Stream(data.train, config, data.learn, parallel.rank(), parallel.world())
     distilled = build_distilled(config, model, data).to(device)
     bf16 = config.optim.precision == "bf16"
     teacher = Teacher(model.to(device), distilled.teacher_needs, bf16) if model else None
     if teacher:
         verify(teacher, config, data, place)
+    if leads:  # all that a user may have got wrong has been looked at
+        record.open_folder(place.out_dir, config)
     learner = Learner(distilled, config.optim, config.distill, place.compile)
-    share, micro = config.optim.shares(parallel.world(), place.micro_batch)
-    stream = Stream(data.train, config, data.learn, parallel.rank(), parallel.world())
     history, best = resume(place.out_dir, identity, learner, leads)
 
     for epoch in range(len(history), config.optim.epochs):

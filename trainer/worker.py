@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray.train
+import ray.train.torch
 import ray.tune
+import torch
 
 from trainer import parallel, record
 from trainer.config import NumericalError, UserError, parse
@@ -22,6 +25,10 @@ def train_worker(settings: dict[str, Any]) -> None:
     """
     place = Place(**settings["place"])
     nested = settings["workers"] > 1
+    if nested and place.device == "cuda":  # the workers of a machine see all of its GPUs
+        device = ray.train.torch.get_device()
+        torch.cuda.set_device(device)
+        place = replace(place, device=str(device))
     if parallel.rank() == 0:
         record.clear_failure(place.out_dir)
 

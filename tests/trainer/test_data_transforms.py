@@ -111,7 +111,7 @@ def test_none_changes_nothing() -> None:
 
 def test_class_weights_follow_the_frequencies() -> None:
     weights = auto_class_weights(np.array([500, 480, 20, 0], np.int64))
-    expected = 1 / np.log(1.02 + np.array([0.5, 0.48, 0.02, 0.0]))
+    expected = 1 / np.log(1.10 + np.array([0.5, 0.48, 0.02, 0.0]))
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
     assert weights.dtype == np.float32
     assert weights[3] == weights.max()
