@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from trainer.config import UserError, unknown
+from trainer.config import UserError, removable
 
 Overrides = dict[str, Any]
 """Dotted path -> value: {"optim.lr": 1.0e-3, "distill.pea": None}."""
@@ -18,44 +17,6 @@ class Arms(NamedTuple):
 
     overrides: dict[str, Overrides]
     left_out: int
-
-
-def override(data: Mapping[str, Any], overrides: Mapping[str, Any], *, absent_ok: bool = False) -> dict[str, Any]:
-    """A config's plain data with dotted paths replaced; shorter paths first, so their order does not matter.
-
-    A value replaces what was there, whole mappings too. `None` removes a path of `distill` or an option, and
-    elsewhere it is the value. Removing what is not there is an error, for in a variant it is a typo, unless
-    `absent_ok`: there it is the "off" of a factor. Keys are checked when the result becomes a TrainConfig.
-    """
-    result = copy.deepcopy(dict(data))
-    for path in sorted(overrides, key=lambda path: path.count(".")):
-        _assign(result, path, overrides[path], absent_ok)
-    return result
-
-
-def _assign(data: dict[str, Any], path: str, value: Any, absent_ok: bool) -> None:
-    *sections, last = path.split(".")
-    for depth, section in enumerate(sections):
-        # A weight for a path that is not there would switch the path on: an arm nobody asked for.
-        if depth == 1 and sections[0] == "distill" and section not in data:
-            raise UserError(f"{path}: {unknown('knowledge path', section, data)}")
-        if data.get(section) is None:
-            data[section] = {}
-        data = data[section]
-        if not isinstance(data, dict):
-            raise UserError(f"{path}: {'.'.join(sections[: depth + 1])} has no keys, for it is {data!r}")
-    if value is not None or not removable(path):
-        data[last] = value
-    elif last in data:
-        del data[last]
-    elif not absent_ok:
-        raise UserError(f"{path}: nothing to remove; {unknown('key', last, data)}")
-
-
-def removable(path: str) -> bool:
-    """Whether `None` removes what the path names: a path of `distill` or an option, for both are open mappings."""
-    parts = path.split(".")
-    return len(parts) > 1 and (parts[:-1] == ["distill"] or parts[-2] == "options")
 
 
 def terms(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, float]:

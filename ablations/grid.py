@@ -29,8 +29,9 @@ def main(
     workers: WorkersOption = None,
 ) -> None:
     """Run what the studies lack, and print their tables."""
-    for study in studies:
-        launch(study, cluster, store, data_root, workers, join=IN_A_JOB in os.environ)
+    failed = [launch(study, cluster, store, data_root, workers, join=IN_A_JOB in os.environ) for study in studies]
+    if any(failed):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

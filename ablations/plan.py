@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from ablations.arms import applies, contradiction, override, terms
+from ablations.arms import applies, contradiction, terms
 from ablations.space import Dimension, Search
 from ablations.study import Study
-from trainer.config import TrainConfig, UserError, parse, teacher_run, unknown
+from trainer.config import TrainConfig, UserError, override, parse, teacher_run, unknown
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,19 @@ def read(path: Path) -> Launcher:
     raise SpecError(f"{path} is no launcher file: expected `cluster_name:` (ray up) or `kind: RayJob` (kubectl apply)")
 
 
+def is_launcher(path: Path) -> bool:
+    """Whether a file is for `ray up` or `kubectl apply`, and no cluster spec."""
+    try:
+        return bool(re.search(r"^(cluster_name|apiVersion):", path.read_text(), re.MULTILINE))
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def spec_beside(path: Path) -> str:
+    """The name of the spec that goes with a launcher file: `ray-up-aws.yaml` brings up what `aws` speaks of."""
+    return path.stem.removeprefix("ray-up-").removeprefix("kubectl-")
+
+
 def lint_launcher(launcher: Launcher, spec: ClusterSpec) -> list[Finding]:
     """What would hang or cost money for nothing when `spec` runs on the machines of `launcher`; empty if nothing."""
     return [*launcher.findings, *_fits(launcher, spec), *_reaches_the_store(launcher, spec)]

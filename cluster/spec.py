@@ -214,6 +214,14 @@ def load(source: str | Path | None = None) -> ClusterSpec:
         raise SpecError(f"{path}: {'; '.join(_lines(error))}") from None
 
 
+def with_workers(spec: ClusterSpec, workers: int) -> ClusterSpec:
+    """The spec with another number of workers a run. Raises SpecError where it rules that number out."""
+    try:
+        return ClusterSpec.model_validate({**spec.model_dump(), "workers": workers})
+    except ValidationError as error:
+        raise SpecError(f"--workers {workers}: {'; '.join(_lines(error))}") from None
+
+
 def _locate(source: str | Path) -> Path:
     path = Path(source).expanduser()
     if path.is_file():

@@ -1,4 +1,4 @@
-"""transkd: plan, run, report, status, sync and ui for studies; the trainer's own verbs beside them."""
+"""transkd: plan, run, status, report, sync and ui for studies; the trainer's own verbs beside them."""
 
 from __future__ import annotations
 
@@ -44,13 +44,12 @@ def plan(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
     from ablations.study import load
     from orchestrator.ledger import Ledger
     from orchestrator.listing import show_costs, show_plan
-    from orchestrator.results import of_study
+    from orchestrator.results import known
 
     console = Console(highlight=False)
     loaded, where = load(study), _store(store, cluster)
     runs = expand(loaded)
-    known = {run.key: run for run in Ledger(where.ledger).outcomes().values() if run.status == "finished"}
-    show_plan(loaded, runs, known | of_study(loaded, Ledger(where.ledger)), console)
+    show_plan(loaded, runs, known(loaded, Ledger(where.ledger)), console)
     from trainer.build import check
 
     firsts = {run.arm: run.config for run in reversed(runs)}
@@ -68,7 +67,8 @@ def run(
     workers: WorkersOption = None,
 ) -> None:
     """Run what a study lacks, and print its table. Run again: nothing is done twice."""
-    launch(study, cluster, store, data_root or [], workers)
+    if launch(study, cluster, store, data_root or [], workers):
+        sys.exit(1)
 
 
 def launch(
@@ -79,10 +79,14 @@ def launch(
     workers: int | None = None,
     *,
     join: bool = False,
-) -> None:
-    """What `transkd run` and `ablations/grid.py` do; `join` takes the Ray that is here instead of the spec's own."""
+) -> int:
+    """What `transkd run` and `ablations/grid.py` do, and how many runs did not finish, trials of a search aside.
+
+    `join` takes the Ray that is here instead of the spec's own.
+    """
     from ablations.study import load
     from cluster.spec import load as load_spec
+    from cluster.spec import with_workers
     from orchestrator.mirror import Mirror
     from orchestrator.progress import view
     from orchestrator.report import show, write
@@ -92,7 +96,7 @@ def launch(
     loaded = load(study)
     spec = load_spec(cluster)
     if workers is not None:
-        spec = spec.model_copy(update={"workers": workers})
+        spec = with_workers(spec, workers)
     if join and spec.address == "local":
         spec = spec.model_copy(update={"address": "auto"})
     where = _store(store, cluster)
@@ -100,8 +104,9 @@ def launch(
 
     job = Launch(loaded, spec, where, _roots(loaded, data_roots or []))
     job.prepare(lambda text: console.print(f"[dim]{loaded.name}: {text}[/]"))
-    total = len(job.teachers) + len(job.arms)
-    missing = len(job.missing([*job.teachers.values(), *job.arms]))
+    jobs = [*job.teachers.values(), *job.arms]
+    total = len(jobs) + (loaded.search.trials if loaded.search else 0)
+    missing = len(job.missing(jobs)) + job.trials_left()
     console.print(f"[dim]{loaded.name}: {total} runs, {missing} to do; store {where.root}[/]", soft_wrap=True)
     with where.lease():
         mirror = Mirror(loaded.name, where)
@@ -113,6 +118,27 @@ def launch(
             mirror.close(result)
     console.print()
     show(result, console)
+    failed = job.missing(jobs)
+    if failed:
+        why = job.ledger.outcomes()[failed[0].run_id].reason
+        print(f"failed: {len(failed)} of {total} runs, the first {failed[0].label}: {why}", file=sys.stderr)
+    return len(failed)
+
+
+@app.command()
+def status(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
+    """Say where a study stands. Works beside the driver that runs it."""
+    from ablations.study import load
+    from orchestrator.standing import standing
+
+    loaded, where = load(study), _store(store, cluster)
+    now = standing(loaded, where)
+    counts = ", ".join(f"{count} {state}" for state, count in now.counts.items())
+    print(f"{loaded.name}: {len(now.parts)} runs: {counts}; driver: {now.driver or 'none'}")
+    for part in now.parts:
+        if part.state in ("running", "interrupted"):
+            miou = "" if part.miou is None else f"  mIoU {part.miou:.2f}"
+            print(f"  {part.label}: {part.state} at epoch {part.epoch}/{part.epochs}{miou}")
 
 
 @app.command()
@@ -158,13 +184,23 @@ def ui(
 
 
 @cluster_app.command("lint")
-def lint_cluster(spec: Annotated[str, typer.Argument(help="a name or a file")]) -> None:
-    """Say what of a cluster spec would hang, or cost money for nothing, on this machine."""
+def lint_cluster(
+    file: Annotated[str, typer.Argument(metavar="SPEC", help="a spec's name or file, or a launcher file")],
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="spec to run on a launcher's machines [aws for ray-up-aws.yaml]")
+    ] = None,
+) -> None:
+    """Say what would hang, or cost money for nothing: of a spec on this machine, or on the machines of a launcher."""
+    from cluster.launcher import is_launcher, lint_launcher, read, spec_beside
     from cluster.lint import lint
     from cluster.spec import load as load_spec
     from orchestrator.session import here
 
-    findings = lint(load_spec(spec), *here())
+    path = Path(file).expanduser()
+    if is_launcher(path):
+        findings = lint_launcher(read(path), load_spec(cluster or spec_beside(path)))
+    else:
+        findings = lint(load_spec(file), *here())
     for finding in findings:
         print(f"{finding.code}: {finding.message}; {finding.remedy}")
     if findings:

@@ -40,7 +40,7 @@ class Job:
         who = {"study": self.study, "arm": self.run.arm, "seed": self.run.seed, "role": self.run.role}
         return {"event": kind, "run_id": self.run_id, "key": self.run.config.key, **who, **more}
 
-    def info(self, reason: str = "", attempts: int = 1) -> RunInfo:
+    def info(self, reason: str, attempts: int) -> RunInfo:
         """What tracking wants to know of it."""
         return RunInfo(
             study=self.study,

@@ -21,7 +21,9 @@ def show_plan(study: Study, runs: Sequence[Run], known: Mapping[str, LedgerRun],
     """Print every run: variant, seed, what it changes, and whether a finished run is reused."""
     reused = sum(_state(run, known) == "reused" for run in runs)
     epochs = sum(run.config.optim.epochs for run in runs if _state(run, known) != "reused")
-    console.print(Text(study.name, style="bold"), f"  {len(runs)} runs, {reused} reused, {epochs} epochs to train")
+    trials = f" and {study.search.trials} trials" if study.search is not None else ""
+    count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}{trials}"
+    console.print(Text(study.name, style="bold"), f"  {count}, {reused} reused, {epochs} epochs to train")
     grid = Grid(box=UNDERLINE, show_edge=False, pad_edge=False, header_style="dim")
     for heading, right in (("variant", False), ("seed", True), ("changes", False), ("run", False), ("", False)):
         grid.add_column(heading, justify="right" if right else "left", overflow="fold")
@@ -68,7 +70,11 @@ def show_costs(costs: Mapping[str, Mapping[str, float]], size: tuple[int, int], 
 
 def changes(changed: Mapping[str, Any]) -> str:
     """What an arm changes, in one cell."""
-    return ", ".join(f"{short(path)}={label(value)}" for path, value in changed.items()) or "-"
+    texts = [
+        "no paths" if path == "distill" and not value else f"{short(path)}={label(value)}"
+        for path, value in changed.items()
+    ]
+    return ", ".join(texts) or "-"
 
 
 def _state(run: Run, known: Mapping[str, LedgerRun]) -> str:

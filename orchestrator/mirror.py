@@ -25,6 +25,7 @@ class Mirror:
 
     def __init__(self, study: str, store: Store) -> None:
         self.study = study
+        self.ledger = Ledger(store.ledger)
         self.tracker = Tracker(store.mlflow_uri, store.artifacts, store.identity)
         self.sender = Sender()
         self.sender.send("reconcile", self.tracker.reconcile)
@@ -32,12 +33,16 @@ class Mirror:
 
     def job(self, job: Job, status: str, reason: str = "") -> None:
         """Bring one run up to date: running, finished, failed or stopped."""
-        self.sender.send(job.run_id, lambda: self.tracker.mirror(job.info(reason), job.place.out_dir, status))
+        attempts = self.ledger.outcomes()[job.run_id].attempts
+        info = job.info(reason, attempts)
+        self.sender.send(job.run_id, lambda: self.tracker.mirror(info, job.place.out_dir, status))
 
     def close(self, table: Table) -> None:
         """Put the table on the study's parent, end it, and wait for what is on its way."""
         self.sender.send("table", lambda: self.tracker.table(self.study, to_markdown(table), to_csv(table)))
         self.sender.send("close", lambda: self.tracker.close(self.study))
+        # Nothing trains any more: what still stands as RUNNING was interrupted.
+        self.sender.send("reconcile", self.tracker.reconcile)
         self.sender.flush(FLUSH_S)
 
 

@@ -28,6 +28,12 @@ def of_study(study: Study, ledger: Ledger) -> dict[str, LedgerRun]:
     return found
 
 
+def known(study: Study, ledger: Ledger) -> dict[str, LedgerRun]:
+    """`of_study`, and by config key what other studies have finished: runs that need not be run again."""
+    finished = {run.key: run for run in ledger.outcomes().values() if run.status == "finished"}
+    return finished | of_study(study, ledger)
+
+
 def table(study: Study, store: Store) -> Table:
     """The study's table as the ledger stands now; a search's best trials where the study is a search."""
     ledger = Ledger(store.ledger)

@@ -89,15 +89,16 @@ def importances(study: Study, history: Iterable[Proposal]) -> dict[str, float]:
 
 class StudySearcher(Searcher):
     """Proposes a study's trials to Tune. `begin(number, values)` makes the trial's job and records it, or raises
-    UserError where the point is infeasible: it is told as failed, and another is asked for. `ended(run_id, error)`
-    says how a trial ended: its status, and the metrics of its last epoch.
+    UserError where the point is infeasible: it is told as failed, and another is asked for. None says that the same
+    run trains now, in the same folder: Tune asks again later. `ended(run_id, error)` says how a trial ended: its
+    status, and the metrics of its last epoch.
     """
 
     def __init__(
         self,
         study: Study,
         history: list[Proposal],
-        begin: Callable[[int, dict[str, Any]], dict[str, Any]],
+        begin: Callable[[int, dict[str, Any]], dict[str, Any] | None],
         ended: Callable[[str, bool], tuple[str, dict[str, float]]],
     ) -> None:
         assert study.search is not None
@@ -119,25 +120,36 @@ class StudySearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's config: one that a kill interrupted, a known point, or the sampler's next."""
         if self.again:
-            earlier = self.again.pop(0)
+            earlier = self.again[0]
             trial, values = _ask(self.study, self.optimised, sampler(self.search, earlier.number), earlier.values)
-            return self._started(trial_id, trial, earlier.number, values)
+            config = self._started(trial_id, trial, earlier.number, values)
+            if config is not None:
+                self.again.pop(0)
+            return config
         for attempt in range(MOST_INFEASIBLE):
             if self.count >= self.search.trials:
                 return Searcher.FINISHED
-            fixed = self.start.pop(0) if self.start else {}
+            fixed = self.start[0] if self.start else {}
             trial, values = _ask(self.study, self.optimised, sampler(self.search, self.count, attempt), fixed)
             try:
                 config = self._started(trial_id, trial, self.count, values)
             except UserError:
                 self.optimised.tell(trial, state=TrialState.FAIL)
+                self.start = self.start[1:]
                 continue
-            self.count += 1
+            if config is not None:
+                self.count += 1
+                self.start = self.start[1:]
             return config
         raise UserError(f"{self.study.name}: {MOST_INFEASIBLE} proposals in a row were infeasible; loosen the space")
 
-    def _started(self, trial_id: str, trial: optuna.Trial, number: int, values: dict[str, Any]) -> dict[str, Any]:
+    def _started(
+        self, trial_id: str, trial: optuna.Trial, number: int, values: dict[str, Any]
+    ) -> dict[str, Any] | None:
         job = self.begin(number, values)
+        if job is None:
+            self.optimised.tell(trial, state=TrialState.FAIL)
+            return None
         self.asked[trial_id] = (trial, job["run_id"])
         return {"job": job}
 

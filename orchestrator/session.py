@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from cluster.spec import ClusterSpec, Machine
+from orchestrator.shared import check_shared
+from orchestrator.store import Store
 
 ENVIRONMENT = {
     # The ledger is the record: Tune's own loggers write 300-character folders and cost memory.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # Ctrl-C ends the driver; Tune would take it for the end of its phase, and the next one would start.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -21,16 +25,19 @@ ENVIRONMENT = {
 }
 
 
-def here() -> Machine:
-    """This machine's CPUs and GPUs, as far as this process may use them."""
+def here(*, with_gpus: bool = True) -> Machine:
+    """This machine's CPUs and GPUs, as far as this process may use them; counting GPUs takes torch, and seconds."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not with_gpus:
+        return Machine(cpus)
     import torch
 
-    return Machine(len(os.sched_getaffinity(0)), torch.cuda.device_count())
+    return Machine(cpus, torch.cuda.device_count())
 
 
 @contextlib.contextmanager
-def session(spec: ClusterSpec) -> Iterator[list[Machine]]:
-    """Start or join Ray for one study; yields the machines it has now."""
+def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
+    """Start or join Ray for one study; yields the machines it has now, all of which see the store."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(spec.start_timeout_s))
@@ -51,6 +58,9 @@ def session(spec: ClusterSpec) -> Iterator[list[Machine]]:
     else:
         ray.init(address=spec.address, **options)
     try:
-        yield [Machine(n["Resources"].get("CPU", 0), n["Resources"].get("GPU", 0)) for n in ray.nodes() if n["Alive"]]
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        if len(nodes) > 1:
+            check_shared(store, nodes)
+        yield [Machine(n["Resources"].get("CPU", 0), n["Resources"].get("GPU", 0)) for n in nodes]
     finally:
         ray.shutdown()

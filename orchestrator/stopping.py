@@ -39,13 +39,16 @@ class Halving(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Stop a trial that falls short at a rung."""
-        name = trial.config["job"]["run_id"]
+        passed = self.passes(trial.config["job"]["run_id"], result)
+        return TrialScheduler.CONTINUE if passed else TrialScheduler.STOP
+
+    def passes(self, name: str, result: Mapping[str, Any]) -> bool:
+        """Whether a trial goes on after an epoch; at a rung, its value stands there from now on."""
         value = self._enter(name, result)
         if value is None:
-            return TrialScheduler.CONTINUE
+            return True
         others = [other for key, other in self.at[int(result["epoch"])].items() if key != name]
-        passed = goes_on(value, others, self.search.eta, self.search.mode)
-        return TrialScheduler.CONTINUE if passed else TrialScheduler.STOP
+        return goes_on(value, others, self.search.eta, self.search.mode)
 
     def _enter(self, name: str, result: Mapping[str, Any]) -> float | None:
         """Note a trial's value where its epoch is a rung."""

@@ -95,6 +95,19 @@ class Store:
             draft.unlink()
         return path.read_text().strip()
 
+    def driver(self) -> str | None:
+        """Who holds the lease, as far as its file tells without taking it; None when nobody does."""
+        path = self.root / "lease"
+        try:
+            by = json.loads(path.read_text())
+            if by["host"] == socket.gethostname():
+                os.kill(by["pid"], 0)
+        except (FileNotFoundError, ValueError, KeyError, ProcessLookupError):
+            return None
+        except PermissionError:
+            pass  # it lives, as somebody else's
+        return _holder(path)
+
     @contextmanager
     def lease(self) -> Iterator[None]:
         """Be the only driver on this store. Raises UserError naming the holder while another process has it.

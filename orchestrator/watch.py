@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ray import tune
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from orchestrator.jobs import Job
 from orchestrator.ledger import Ledger
@@ -35,6 +36,16 @@ def ending(out: Path, error: str) -> Ending:
         return Ending("failed", {"cause": "process", "reason": error}, error)
     last = (read_epochs(out) or [{"epoch": 0.0}])[-1]
     return Ending("stopped", {"last": last}, f"at epoch {last['epoch']:.0f}")
+
+
+class Silence(TrialProgressCallback):
+    """Takes the place of Tune's own printer, which speaks of trials without results whatever its verbosity."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Nothing."""
+
+    def log_result(self, trial: Any, result: dict[str, Any], error: bool = False) -> None:
+        """Nothing."""
 
 
 class Watch(tune.Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -141,11 +142,16 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
 
 def _structure(config: TrainConfig) -> str:
     """What the check depends on: the parts of a config that shape modules, and this package's own source."""
-    here = Path(__file__).parent
-    source = [(str(f.relative_to(here)), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(here.rglob("*.py"))]
     shape = config.model_dump(mode="json", include={"student", "teacher", "data"})
     paths = {name: term.options for name, term in config.active.items()}
-    return digest([shape, paths, config.optim.group, source])
+    return digest([shape, paths, config.optim.group, _source()])
+
+
+@functools.cache
+def _source() -> str:
+    here = Path(__file__).parent
+    files = [(str(f.relative_to(here)), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(here.rglob("*.py"))]
+    return digest(files)
 
 
 def run_id(config: TrainConfig, place: Place, cached: dict[str, str] | None = None) -> str:

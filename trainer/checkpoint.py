@@ -29,9 +29,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"no such checkpoint: {path}") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is not a checkpoint that can be read safely: {(str(error).splitlines() or [type(error).__name__])[0]}"
-        ) from None
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is not a checkpoint that can be read safely: {why}") from None
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint")
     return state

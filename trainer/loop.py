@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from trainer import checkpoint, parallel, record
-from trainer.build import Data, build_distilled, build_teacher, open_data, run_id
-from trainer.complexity import deployed
+from trainer.build import Data, build_distilled, build_teacher, check, open_data, run_id
 from trainer.config import TrainConfig, UserError
 from trainer.data.batch import Batch
 from trainer.data.stream import HostBatch, Stream, to_batch
@@ -86,7 +85,7 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
         "status": "finished",
         "last": history[-1],
         "best": best,
-        "complexity": deployed(config.student, classes, config.data.size),
+        "complexity": check(config, place.cache_dir),
         "environment": record.environment(str(device), place.threads, parallel.world()),
         "seconds": sum(epoch["seconds"] for epoch in history),
         "images_per_step": share * parallel.world(),

@@ -92,8 +92,8 @@ def environment(device: str, threads: int, world: int) -> dict[str, Any]:
 
 def write_failure(out: Path, cause: str, reason: str) -> None:
     """Say why an attempt ended: `cause` is the kind of error, `reason` one line."""
-    if out.is_dir():
-        write_text(out / "failure.json", json.dumps({"cause": cause, "reason": reason}) + "\n")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "failure.json", json.dumps({"cause": cause, "reason": reason}) + "\n")
 
 
 def read_failure(out: Path) -> dict[str, str] | None:

@@ -1,18 +1,30 @@
-"""Fixtures of the trainer's tests: golden arrays, and the rule that fills a model with weights no RNG has touched."""
+"""Fixtures of the trainer's tests: golden arrays, weights that no RNG has touched, and a run that takes a second."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from trainer import checkpoint
+from trainer.config import ModelConfig, TrainConfig, override, parse
+from trainer.models import build_model
+from trainer.place import Place
+from trainer.rng import initialising
+
 GOLDEN = Path(__file__).parents[1] / "golden"
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -89,3 +101,100 @@ def fill() -> SimpleNamespace:
     """The fill rule of the golden files: u01(k, n), uni(k, shape), sym(k, shape), entry(k, name, shape), model(m)."""
     assert _u01(0, 4).tolist() == [0.40688223228789866, 0.4570922099519521, 0.13094620616175234, 0.8522593744564801]
     return SimpleNamespace(u01=_u01, uni=_uni, sym=_sym, entry=_entry, model=_model)
+
+
+@pytest.fixture(scope="session")
+def scenes_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for the session: scenes are painted once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def teacher_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A segformer_mini that knows nothing: what a path compares with need not be wise."""
+    with initialising(0, "a test's teacher"):
+        model = build_model(ModelConfig(name="segformer_mini"), 19)
+    path = tmp_path_factory.mktemp("teacher") / "mini.pt"
+    checkpoint.save(path, {"model": model.state_dict()})
+    return path
+
+
+@pytest.fixture(scope="session")
+def recipe(teacher_weights: Path) -> Callable[..., dict[str, Any]]:
+    """recipe({"csf": {}}, {"optim.lr": 1e-4}) -> plain data of a run: 4 steps an epoch, BatchNorm in groups of 2."""
+
+    def make(distill: dict[str, Any] | None = None, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+        data = {
+            "data": {"name": "scenes", "size": [64, 128], "options": {"train": 16, "val": 5, "size": [64, 128]}},
+            "student": {"name": "segformer_tiny"},
+            "teacher": {"name": "segformer_mini", "checkpoint": str(teacher_weights)},
+            "optim": {"lr": 1.0e-3, "epochs": 2, "global_batch": 4, "norm_batch": 2},
+            "distill": distill or {},
+        }
+        return override(data, changes or {})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(recipe: Callable[..., dict[str, Any]]) -> Callable[..., TrainConfig]:
+    """The same as a TrainConfig."""
+
+    def make(distill: dict[str, Any] | None = None, changes: dict[str, Any] | None = None) -> TrainConfig:
+        return parse(recipe(distill, changes))
+
+    return make
+
+
+@pytest.fixture
+def place(tmp_path: Path, scenes_cache: Path) -> Callable[..., Place]:
+    """place("run", micro_batch=2) -> a Place on the CPU whose folder is tmp_path / "run"."""
+
+    def make(name: str = "run", **changes: Any) -> Place:
+        return Place(out_dir=tmp_path / name, **{"cache_dir": scenes_cache, "device": "cpu", **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def in_workers(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """in_workers(code, {...}) runs `code` in two processes of one gloo group, which find the dict as `job`."""
+
+    def run(code: str, job: dict[str, Any], world: int = 2) -> None:
+        meeting = tmp_path_factory.mktemp("gloo") / "meeting"
+        environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+        workers = [
+            subprocess.Popen(
+                [sys.executable, "-c", JOIN + code + LEAVE, str(rank), str(world), str(meeting), json.dumps(job)],
+                cwd=REPOSITORY,
+                env=environment,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(world)
+        ]
+        try:
+            errors = [worker.communicate(timeout=400)[1] for worker in workers]
+        finally:
+            for worker in workers:
+                worker.kill()
+        assert [worker.returncode for worker in workers] == [0] * world, "\n".join(errors)
+
+    return run
+
+
+JOIN = """
+import json, sys
+from datetime import timedelta
+import torch
+import torch.distributed as dist
+torch.set_num_threads(1)
+rank, world, meeting, job = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
+dist.init_process_group(
+    "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world, timeout=timedelta(minutes=5)
+)
+"""
+LEAVE = """
+dist.barrier()
+dist.destroy_process_group()
+"""

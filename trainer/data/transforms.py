@@ -74,8 +74,8 @@ def quarter_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def auto_class_weights(counts: np.ndarray) -> np.ndarray:
     """Cross-entropy weights (K,) float32 = 1 / ln(1.10 + p) from pixel counts (K,), p the share of labelled pixels.
 
-    The rule of ENet (Paszke et al., arXiv 1606.02147, section 5.1) with the constant of ERFNet's decoder, which the reference took. A class that never occurs gets the largest
-    weight, that of p = 0 (10.5); no pixel ever applies it.
+    The rule of ENet (Paszke et al., arXiv 1606.02147, section 5.1) with 1.10, the constant behind the reference's
+    weights. A class that never occurs gets the largest weight, that of p = 0 (10.5); no pixel ever applies it.
     """
     share = counts / max(int(counts.sum()), 1)
     return (1.0 / np.log(1.10 + share)).astype(np.float32)

@@ -1,39 +1,13 @@
-"""TrainConfig: everything that changes a run's numbers, as one frozen, hashable value (pydantic only, no torch)."""
+"""TrainConfig: everything that changes a run's numbers, as one frozen, hashable value."""
 
 from __future__ import annotations
 
-import copy
-import difflib
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-NUMERICS_VERSION = 1
-"""Raised by hand when a change moves the numbers of an unchanged config (see tests/trainer/test_golden_curve.py)."""
-
-IGNORE = 255
-"""Label value that no loss and no metric counts."""
-
-
-class UserError(ValueError):
-    """Something a user wrote or gave is wrong: one line with name, rule, value and remedy. Exit code 2."""
-
-
-class NumericalError(RuntimeError):
-    """A loss left the finite numbers: the run fails, the study goes on."""
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not in a registry: `unknown distiller 'pae'; did you mean 'pea'?`."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names) or 'none'}"
-    return UserError(f"unknown {kind} '{name}'; {hint}")
+from trainer.config.errors import UserError, explain
+from trainer.config.plain import digest
 
 
 def _refuse_exponent_string(value: Any) -> Any:
@@ -207,12 +181,6 @@ class TrainConfig(Strict):
         return digest(self.model_dump(mode="json"))
 
 
-def digest(value: Any) -> str:
-    """12 hex digits of a JSON value, whatever the order of its keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def teacher_run(config: TrainConfig) -> TrainConfig | None:
     """The run that trains this config's teacher, or None when there is nothing to train."""
     if config.teacher is None or config.teacher.train is None:
@@ -232,38 +200,6 @@ def teacher_run(config: TrainConfig) -> TrainConfig | None:
     )
 
 
-def explain(error: ValidationError, where: str) -> UserError:
-    """A pydantic error as one line a user can act on: `FILE: optim.lr must ... (got -1)`."""
-    lines = []
-    for item in error.errors():
-        path = ".".join(str(part) for part in item["loc"]) or "the whole file"
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = f"unknown key; {_known_keys(error.title, item['loc'])}".rstrip("; ")
-        elif not isinstance(item["input"], dict | list) and item["type"] != "value_error":
-            message += f", but got {item['input']!r}"
-        lines.append(f"{path}: {message}")
-    return UserError(f"{where}: " + "; ".join(lines))
-
-
-def _known_keys(title: str, loc: tuple[int | str, ...]) -> str:
-    """`did you mean ...?` for an unknown key of a config section, where the section is one of ours."""
-    models: dict[str, type[BaseModel]] = {c.__name__: c for c in _subclasses(Strict)}
-    model: Any = models.get(title)
-    for part in loc[:-1]:
-        field = model.model_fields.get(part) if model else None
-        candidates = [m for n, m in models.items() if field and n in str(field.annotation)]
-        model = candidates[0] if candidates else None
-    if model is None:
-        return ""
-    close = difflib.get_close_matches(str(loc[-1]), list(model.model_fields), n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(model.model_fields)}"
-
-
-def _subclasses(cls: type[BaseModel]) -> list[type[BaseModel]]:
-    return [c for child in cls.__subclasses__() for c in (child, *_subclasses(child))]
-
-
 def parse(data: Any, where: str = "config") -> TrainConfig:
     """A TrainConfig from plain data. Raises UserError naming the key, the rule and the value."""
     if not isinstance(data, dict):
@@ -274,37 +210,3 @@ def parse(data: Any, where: str = "config") -> TrainConfig:
         return TrainConfig.model_validate(data)
     except ValidationError as error:
         raise explain(error, where) from None
-
-
-def override(data: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of plain config data with dotted paths replaced: {"optim.lr": 1e-3}. None deletes a key.
-
-    Sections on the way are made where they are missing; whether they may exist is for `parse` to say.
-    """
-    result = copy.deepcopy(data)
-    for path, value in changes.items():
-        *sections, last = path.split(".")
-        node = result
-        for depth, section in enumerate(sections):
-            if node.get(section) is None:
-                node[section] = {}
-            node = node[section]
-            if not isinstance(node, dict):
-                raise UserError(f"cannot set {path}: {'.'.join(sections[: depth + 1])} is {node!r}, not a section")
-        if value is None:
-            node.pop(last, None)
-        else:
-            node[last] = copy.deepcopy(value)
-    return result
-
-
-def read_yaml(path: Path) -> Any:
-    """The plain data of a YAML file. Raises UserError when it is missing or is not YAML."""
-    try:
-        return yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder; give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None

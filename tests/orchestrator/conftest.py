@@ -1,0 +1,176 @@
+"""`transkd` as a user runs it: a process of its own, a store of its own, a study that trains in seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = ("TRANSKD_STORE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")
+"""What a developer may have set, and a test must not see."""
+
+TINY = """
+name: tiny
+base:
+  data: {name: scenes, size: [64, 128], options: {train: 16, val: 8, size: [64, 128]}}
+  student: {name: segformer_tiny}
+  teacher: {name: segformer_mini, train: {epochs: 2}}
+  optim: {lr: 1.0e-3, epochs: 3, global_batch: 8, norm_batch: 4}
+  distill: {csf: {}, pea: {}}
+variants:
+  student alone: {distill: {}}
+  TransKD-Base: {}
+  broken: {distill: {}, optim.lr: 1.0e+9}
+seeds: [0, 1]
+"""
+"""A teacher, two arms, and one whose loss cannot stay finite, at two seeds."""
+
+
+@dataclass
+class Done:
+    """A `transkd` that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Driver:
+    """A store, and `transkd` on it."""
+
+    store: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
+        return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRANSKD_STORE": str(self.store)}
+
+    def start(self, *words: object) -> subprocess.Popen[str]:
+        """`transkd WORDS`, running."""
+        self.store.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "orchestrator", *map(str, words)]
+        pipe = subprocess.PIPE
+        # From a folder that is not the checkout: nothing may depend on it.
+        return subprocess.Popen(command, env=self.env, cwd=self.store.parent, stdout=pipe, stderr=pipe, text=True)
+
+    def __call__(self, *words: object) -> Done:
+        """`transkd WORDS`, to its end."""
+        process = self.start(*words)
+        try:
+            out, err = process.communicate(timeout=540)
+        finally:
+            process.kill()
+        return Done(process.returncode, out, err)
+
+    def script(self, text: str, *words: object) -> Done:
+        """A Python program with the words as arguments, in the same surroundings."""
+        command = [sys.executable, "-c", textwrap.dedent(text), *map(str, words)]
+        self.store.parent.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(
+            command, env=self.env, cwd=self.store.parent, capture_output=True, text=True, timeout=540, check=False
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def events(self, *kinds: str) -> list[dict[str, Any]]:
+        """The ledger's events, of these kinds where some are named; a line being written is left out."""
+        path = self.store / "ledger.jsonl"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return [event for event in map(json.loads, lines) if not kinds or event["event"] in kinds]
+
+    def epochs(self, run_id: str) -> list[dict[str, float]]:
+        """The epochs in a run's folder."""
+        path = self.store / "runs" / run_id / "epochs.jsonl"
+        return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+
+    def numbers(self) -> dict[tuple[str, int, str], list[dict[str, float]]]:
+        """(arm, seed, run id) -> every number of every epoch but the times, of the runs that have finished."""
+        return {
+            (event["arm"], event["seed"], event["run_id"]): [
+                {name: value for name, value in epoch.items() if name not in ("seconds", "images_per_s")}
+                for epoch in self.epochs(event["run_id"])
+            ]
+            for event in self.events("finished")
+        }
+
+    def table(self, study: str = "tiny") -> str:
+        """The study's table, as written into the store."""
+        return (self.store / "studies" / study / "table.txt").read_text()
+
+    def kill_when(self, process: subprocess.Popen[str], moment: Callable[[], bool]) -> None:
+        """SIGKILL a driver at a moment; fail where it ends before."""
+        end = time.monotonic() + 300
+        while not moment():
+            if process.poll() is not None or time.monotonic() > end:
+                process.kill()
+                pytest.fail(f"the moment did not come: {process.communicate()}")
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+
+    def processes(self) -> dict[int, str]:
+        """Living processes that a driver of this store has started, by id, with their command lines."""
+        found = {}
+        mark = f"TRANSKD_STORE={self.store}\0".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (folder / "environ").read_bytes() + b"\0":
+                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+        return found
+
+
+@pytest.fixture
+def driver(tmp_path) -> Driver:
+    """`transkd` on an empty store."""
+    return Driver(tmp_path / "work" / "store")
+
+
+@pytest.fixture
+def study(tmp_path) -> Callable[..., Path]:
+    """study(name, **changes): the file of the tiny study with other top-level keys; None removes one."""
+
+    def write(name: str = "tiny", **changes: Any) -> Path:
+        data = {**yaml.safe_load(TINY), **changes, "name": name}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({key: value for key, value in data.items() if value is not None}))
+        return path
+
+    return write
+
+
+@dataclass
+class Finished:
+    """The tiny study, run once for all tests that read it."""
+
+    driver: Driver
+    done: Done
+    file: Path
+
+
+@pytest.fixture(scope="session")
+def _finished(tmp_path_factory) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(TINY)
+    driver = Driver(folder / "store")
+    return Finished(driver, driver("run", folder / "tiny.yaml"), folder / "tiny.yaml")
+
+
+@pytest.fixture
+def finished(_finished, tmp_path) -> Finished:
+    """The tiny study and a copy of its store, to read or to work on."""
+    shutil.copytree(_finished.driver.store, tmp_path / "copy" / "store")
+    return Finished(Driver(tmp_path / "copy" / "store"), _finished.done, _finished.file)

@@ -1,0 +1,128 @@
+"""`transkd run`: the teacher first, every variant and seed, a failure as a row, and nothing twice."""
+
+import json
+import re
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+RECORDING = """
+import json, os, sys
+from pathlib import Path
+from ablations.study import load
+from cluster.spec import ClusterSpec
+from orchestrator.launch import Launch
+from orchestrator.mirror import Mirror
+from orchestrator.progress import Lines
+from orchestrator.store import Store
+from rich.console import Console
+
+pids = {}
+class View(Lines):
+    def epoch(self, job, metrics):
+        pids.setdefault(job.label, set()).add(metrics["pid"])
+
+store = Store(Path(sys.argv[2]))
+study = load(sys.argv[1])
+job = Launch(study, ClusterSpec(cpus_per_worker=0.5, concurrency=1), store, {})
+job.prepare(lambda text: None)
+with store.lease():
+    job.run(Mirror(study.name, store), lambda count, epochs: View(Console(file=sys.stderr), count, epochs))
+print(json.dumps({"driver": os.getpid(), "pids": {label: sorted(found) for label, found in pids.items()}}))
+"""
+
+WITHOUT_RAY = """
+import sys
+from orchestrator.cli import launch
+code = launch(sys.argv[1])
+assert "ray" not in sys.modules and "torch" in sys.modules, "a finished study starts no Ray"
+sys.exit(code)
+"""
+
+
+def rows(table):
+    """Arm -> its seeds and its score, of a table as text."""
+    cells = [re.split(" {2,}", line) for line in table.splitlines()]
+    return {cell[0]: cell[1:3] for cell in cells if len(cell) > 2}
+
+
+def test_teachers_are_trained_before_the_first_arm_starts(finished):
+    order = [(event["event"], event["role"]) for event in finished.driver.events()]
+    assert order[:2] == [("started", "teacher"), ("finished", "teacher")]
+    assert {role for _, role in order[2:]} == {"arm"}
+
+
+def test_every_variant_and_seed_is_run_once(finished):
+    started = [(event["arm"], event["seed"]) for event in finished.driver.events("started")]
+    arms = [(arm, seed) for seed in (0, 1) for arm in ("student alone", "TransKD-Base", "broken")]
+    assert sorted(started) == sorted([("teacher segformer_mini", 0), *arms])
+    for (arm, _, _), epochs in finished.driver.numbers().items():
+        assert [epoch["epoch"] for epoch in epochs] == list(range(1, 3 if "teacher" in arm else 4))
+
+
+def test_a_failed_run_is_a_row_with_its_reason_and_the_study_goes_on(finished):
+    assert finished.done.code == 1
+    failed = finished.driver.events("failed")
+    assert [(event["arm"], event["cause"]) for event in failed] == [("broken", "NumericalError")] * 2
+    assert len(finished.driver.events("finished")) == 5
+    table = finished.driver.table()
+    assert re.search(r"^broken +0/2 ", table, re.MULTILINE)
+    assert "not finished: broken seeds 0, 1: loss/ce is not finite at step" in table
+    assert re.fullmatch(r"failed: 2 of 7 runs, the first broken seed 0: loss/ce is not finite .*\n", finished.done.err)
+
+
+def test_the_table_is_what_is_printed_last_and_nothing_else_speaks(finished):
+    *progress, table = finished.done.out.partition("\n\n")
+    assert table == finished.driver.table()
+    said = [line for line in progress[0].splitlines() if not line.startswith("tiny: ")]
+    assert all(re.fullmatch(r"\d\d:\d\d:\d\d .*(started|finished  .*|failed  .*)", line) for line in said), said
+
+
+def test_report_and_status_say_it_again_without_writing(finished):
+    before = (finished.driver.store / "ledger.jsonl").read_bytes()
+    assert finished.driver("report", finished.file).out == finished.driver.table()
+    said = finished.driver("status", finished.file).out
+    assert said == "tiny: 7 runs: 5 finished, 2 failed; driver: none\n"
+    assert (finished.driver.store / "ledger.jsonl").read_bytes() == before
+
+
+def test_another_study_reuses_what_has_finished_and_starts_no_ray(finished, study):
+    shared = {"student alone": {"distill": {}}, "TransKD-Base": {}}
+    other = study("other", variants=shared)
+    done = finished.driver.script(WITHOUT_RAY, other)
+    assert (done.code, done.err) == (0, "")
+    assert "other: 5 runs, 0 to do" in done.out
+    reused = finished.driver.events("reused")
+    assert [event["arm"] for event in reused].count("TransKD-Base") == 2
+    assert len(reused) == 5
+    assert rows(finished.driver.table("other"))["TransKD-Base"] == rows(finished.driver.table())["TransKD-Base"]
+    again = finished.driver.script(WITHOUT_RAY, other)
+    assert again.code == 0
+    assert len(finished.driver.events("reused")) == 5
+
+
+def test_a_failed_teacher_fails_its_arms_and_the_others_share_one_process(driver, study):
+    teacher = {"name": "segformer_mini", "train": {"epochs": 2, "lr": 1.0e9}}
+    base = {
+        "data": {"name": "scenes", "size": [64, 128], "options": {"train": 16, "val": 8, "size": [64, 128]}},
+        "student": {"name": "segformer_tiny"},
+        "teacher": teacher,
+        "optim": {"lr": 1.0e-3, "epochs": 1, "global_batch": 8},
+        "distill": {"pea": {}},
+    }
+    file = study("untaught", base=base, variants={"student alone": {"distill": {}}, "taught": {}}, seeds=[0, 1, 2])
+    done = driver.script(RECORDING, file, driver.store)
+    assert done.code == 0, done.err
+    failed = {(event["arm"], event["seed"]): event for event in driver.events("failed")}
+    why = failed["teacher segformer_mini", 0]["reason"]
+    assert why.startswith("loss/ce is not finite at step ")
+    for seed in (0, 1, 2):
+        assert failed["taught", seed]["cause"] == "teacher"
+        assert failed["taught", seed]["reason"] == f"teacher segformer_mini seed 0 did not finish: {why}"
+    assert len(driver.events("finished")) == 3
+    assert not [event for event in driver.events("started") if event["arm"] == "taught"]
+    seen = json.loads(done.out.splitlines()[-1])
+    pids = [seen["pids"][f"student alone seed {seed}"] for seed in (0, 1, 2)]
+    assert len(pids[0]) == 1 and pids[0] == pids[1] == pids[2], "one process trains them one after the other"
+    assert seen["driver"] not in pids[0]

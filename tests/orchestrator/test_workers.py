@@ -1,0 +1,55 @@
+"""Two workers a run compute what one computes in two halves, bit by bit, and a worker that dies costs nothing."""
+
+import contextlib
+import os
+import signal
+import time
+
+import pytest
+import yaml
+
+from orchestrator.ledger import Ledger
+
+pytestmark = pytest.mark.slow
+
+SPEC = {"cpus_per_worker": 0.5, "concurrency": 1, "start_timeout_s": 240}
+
+
+def test_two_workers_equal_two_halves_and_a_killed_worker_is_replaced(driver, study, tmp_path):
+    file = study("split", variants={"taught": {}}, seeds=[0])
+    halves, pair = tmp_path / "halves.yaml", tmp_path / "pair.yaml"
+    halves.write_text(yaml.safe_dump({**SPEC, "micro_batch": 4}))
+    pair.write_text(yaml.safe_dump({**SPEC, "workers": 2}))
+
+    alone = type(driver)(tmp_path / "alone" / "store")
+    assert alone("run", file, "--cluster", halves).code == 0
+
+    process = driver.start("run", file, "--cluster", pair)
+    killed = kill_a_worker(driver, process)
+    out, err = process.communicate(timeout=540)
+    assert process.returncode == 0, out + err
+    assert killed not in driver.processes()
+    # Run ids are part of the keys: neither the workers nor the halves are part of what a run is.
+    assert driver.numbers() == alone.numbers()
+    assert {arm: len(epochs) for (arm, _, _), epochs in driver.numbers().items()} == {
+        "teacher segformer_mini": 2,
+        "taught": 3,
+    }
+    assert driver.table("split") == alone.table("split")
+    # The group was replaced below Tune: to the ledger it was one attempt.
+    assert {run.attempts for run in Ledger(driver.store / "ledger.jsonl").outcomes().values()} == {1}
+
+
+def kill_a_worker(driver, process):
+    """SIGKILL one of the two workers of `taught` while it trains; its id."""
+    end = time.monotonic() + 400
+    while process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+        started = [event["run_id"] for event in driver.events("started") if event["arm"] == "taught"]
+        if started and driver.epochs(started[0]):
+            workers = [pid for pid, command in driver.processes().items() if "TrainWorker" in command]
+            assert len(workers) == 2, driver.processes()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(workers[0], signal.SIGKILL)
+            return workers[0]
+    pytest.fail(f"no worker to kill: {process.communicate()}")

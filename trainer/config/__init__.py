@@ -1,0 +1,49 @@
+"""The config of a run: its schema, the errors users see, and plain data. pydantic and PyYAML only, no torch."""
+
+from trainer.config.errors import NumericalError, UserError, explain, unknown
+from trainer.config.plain import digest, override, read_yaml, removable
+from trainer.config.schema import (
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    Number,
+    OptimConfig,
+    Strict,
+    TeacherConfig,
+    TeacherRecipe,
+    Term,
+    TrainConfig,
+    parse,
+    teacher_run,
+)
+
+NUMERICS_VERSION = 1
+"""Raised by hand when a change moves the numbers of an unchanged config (see tests/trainer/test_golden_curve.py)."""
+
+IGNORE = 255
+"""Label value that no loss and no metric counts."""
+
+__all__ = [
+    "IGNORE",
+    "NUMERICS_VERSION",
+    "DataConfig",
+    "EvalConfig",
+    "ModelConfig",
+    "Number",
+    "NumericalError",
+    "OptimConfig",
+    "Strict",
+    "TeacherConfig",
+    "TeacherRecipe",
+    "Term",
+    "TrainConfig",
+    "UserError",
+    "digest",
+    "explain",
+    "override",
+    "parse",
+    "read_yaml",
+    "removable",
+    "teacher_run",
+    "unknown",
+]

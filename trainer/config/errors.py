@@ -1,0 +1,57 @@
+"""Errors: what a user wrote or gave is wrong, in one line with name, rule, value and remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+class UserError(ValueError):
+    """Something a user wrote or gave is wrong: one line with name, rule, value and remedy. Exit code 2."""
+
+
+class NumericalError(RuntimeError):
+    """A loss left the finite numbers: the run fails, the study goes on."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not in a registry: `unknown distiller 'pae'; did you mean 'pea'?`."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names) or 'none'}"
+    return UserError(f"unknown {kind} '{name}'; {hint}")
+
+
+def explain(error: ValidationError, where: str) -> UserError:
+    """A pydantic error as one line a user can act on: `FILE: optim.lr must ... (got -1)`."""
+    lines = []
+    for item in error.errors():
+        path = ".".join(str(part) for part in item["loc"]) or "the whole file"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key; {_known_keys(error.title, item['loc'])}".rstrip("; ")
+        elif not isinstance(item["input"], dict | list) and item["type"] != "value_error":
+            message += f", but got {item['input']!r}"
+        lines.append(f"{path}: {message}")
+    return UserError(f"{where}: " + "; ".join(lines))
+
+
+def _known_keys(title: str, loc: tuple[int | str, ...]) -> str:
+    """`did you mean ...?` for an unknown key of a config section, where the section is one of ours."""
+    models: dict[str, type[BaseModel]] = {c.__name__: c for c in _subclasses(BaseModel)}
+    model: Any = models.get(title)
+    for part in loc[:-1]:
+        field = model.model_fields.get(part) if model else None
+        candidates = [m for n, m in models.items() if field and n in str(field.annotation)]
+        model = candidates[0] if candidates else None
+    if model is None:
+        return ""
+    close = difflib.get_close_matches(str(loc[-1]), list(model.model_fields), n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(model.model_fields)}"
+
+
+def _subclasses(cls: type[BaseModel]) -> list[type[BaseModel]]:
+    return [c for child in cls.__subclasses__() for c in (child, *_subclasses(child))]
