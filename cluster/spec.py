@@ -219,7 +219,7 @@ def with_workers(spec: ClusterSpec, workers: int) -> ClusterSpec:
     try:
         return ClusterSpec.model_validate({**spec.model_dump(), "workers": workers})
     except ValidationError as error:
-        raise SpecError(f"--workers {workers}: {'; '.join(_lines(error))}") from None
+        raise SpecError(f"--workers {workers}: {'; '.join(_lines(error))}".replace("the whole file: ", "")) from None
 
 
 def _locate(source: str | Path) -> Path:

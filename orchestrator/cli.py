@@ -249,9 +249,10 @@ def guarded(action: Callable[[], None]) -> None:
     except NumericalError as error:
         print(f"failed: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C
+            print("stopped; run the same command again to go on", file=sys.stderr)
+        raise
 
 
 def main() -> None:

@@ -26,6 +26,10 @@ from trainer.config import UserError
 MOST_INFEASIBLE = 1000
 """Proposals that may be infeasible in a row before the space is called empty."""
 
+PATIENCE = 10
+"""Infeasible proposals after which the rest are random: TPE learns nothing from a point that was never trained, and
+where one choice is always refused it has only seen the other, and proposes the refused one for ever."""
+
 
 class Proposal(NamedTuple):
     """An earlier proposal: the run that computes it, and what came of it."""
@@ -56,7 +60,7 @@ def proposals(study: Study, events: Iterable[Mapping[str, Any]]) -> list[Proposa
 def sampler(search: Search, number: int, attempt: int = 0) -> BaseSampler:
     """The sampler of proposal `number`, asked for the `attempt`-th time: the same whatever ran before."""
     seed = int(np.random.SeedSequence([search.seed, number, attempt]).generate_state(1)[0])
-    if search.sampler == "random":
+    if search.sampler == "random" or attempt >= PATIENCE:
         return RandomSampler(seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

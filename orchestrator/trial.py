@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
+import sys
 from typing import Any
 
 from ray import train, tune
@@ -17,6 +21,7 @@ def trial(config: dict[str, Any]) -> None:
     job = config["job"]
     if job["workers"] == 1:
         train_worker(job)
+        _give_back()
         return
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
@@ -38,6 +43,15 @@ def trial(config: dict[str, Any]) -> None:
             callbacks=[TuneReportCallback()],
         ),
     ).fit()
+
+
+def _give_back() -> None:
+    """Return a finished run's memory to the system. The process goes on to other runs, each in threads of its own, and
+    glibc keeps what each thread freed: 100 MB a run, measured with SegFormer-B0."""
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def bundle(workers: int, resources: dict[str, float]) -> tune.PlacementGroupFactory:

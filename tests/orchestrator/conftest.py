@@ -93,19 +93,16 @@ class Driver:
         return [event for event in map(json.loads, lines) if not kinds or event["event"] in kinds]
 
     def epochs(self, run_id: str) -> list[dict[str, float]]:
-        """The epochs in a run's folder."""
+        """The epochs in a run's folder, every number but the times."""
         path = self.store / "runs" / run_id / "epochs.jsonl"
-        return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        times = ("seconds", "images_per_s")
+        return [{name: v for name, v in json.loads(line).items() if name not in times} for line in lines]
 
     def numbers(self) -> dict[tuple[str, int, str], list[dict[str, float]]]:
-        """(arm, seed, run id) -> every number of every epoch but the times, of the runs that have finished."""
-        return {
-            (event["arm"], event["seed"], event["run_id"]): [
-                {name: value for name, value in epoch.items() if name not in ("seconds", "images_per_s")}
-                for epoch in self.epochs(event["run_id"])
-            ]
-            for event in self.events("finished")
-        }
+        """(arm, seed, run id) -> the epochs, of the runs that have finished."""
+        done = self.events("finished")
+        return {(event["arm"], event["seed"], event["run_id"]): self.epochs(event["run_id"]) for event in done}
 
     def table(self, study: str = "tiny") -> str:
         """The study's table, as written into the store."""
@@ -145,8 +142,9 @@ def study(tmp_path) -> Callable[..., Path]:
 
     def write(name: str = "tiny", **changes: Any) -> Path:
         data = {**yaml.safe_load(TINY), **changes, "name": name}
+        kept = {key: value for key, value in data.items() if value is not None}
         path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump({key: value for key, value in data.items() if value is not None}))
+        path.write_text(yaml.safe_dump(kept, sort_keys=False))
         return path
 
     return write

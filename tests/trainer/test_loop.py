@@ -121,7 +121,7 @@ def test_another_config_in_the_same_folder_is_refused(tiny: Make, place: Make) -
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_changed_data_is_another_run(finished: bool, tiny: Make, place: Make, tmp_path: Path) -> None:
-    changes = {"data.name": "cityscapes", "data.options": None, "optim.epochs": 2 if finished else 3}
+    changes = {"data.name": "cityscapes", "data.options": {}, "optim.epochs": 2 if finished else 3}
     config = tiny({}, changes)
     where = place(data_root=tmp_path / "city", cache_dir=tmp_path / "cache")
     write_scenes(tmp_path / "city", train=8, val=2, seed=0, size=(64, 128))
@@ -136,7 +136,7 @@ def test_changed_data_is_another_run(finished: bool, tiny: Make, place: Make, tm
         fit(config, where, report=nothing)
 
 
-class Interrupted(Exception):
+class StoppedError(Exception):
     """What a test raises from a report."""
 
 
@@ -145,9 +145,9 @@ def interrupt(config: TrainConfig, where: Place, after: int) -> None:
 
     def report(metrics: dict[str, float], path: Path | None) -> None:
         if metrics["epoch"] == after:
-            raise Interrupted
+            raise StoppedError
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(StoppedError):
         fit(config, where, report=report)
 
 

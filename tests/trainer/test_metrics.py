@@ -15,7 +15,7 @@ NAMES = tuple(f"class{i}" for i in range(19))
 
 
 def test_published_evaluator(golden: Any) -> None:
-    """20 outputs of which the last is void: it is never true, and predicting it is a miss. Absent classes count as 0."""
+    """20 outputs, the last of them void: never true, and a miss where predicted. Absent classes count as 0."""
     arrays = golden("metric_ioueval")
     matrix = torch.zeros(19, 20, dtype=torch.int64)
     for k in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ def test_linear_decay_starts_at_lr_and_reaches_0_exactly_after_the_last_step() -
     assert values[0] == 6e-5
     assert values[21] == 0
     assert values[20] == pytest.approx(6e-5 / 21)
-    assert all(a > b for a, b in zip(values, values[1:], strict=False))
+    assert all(a > b for a, b in pairwise(values))
     assert values[10] - values[11] == pytest.approx(6e-5 / 21)
 
 

@@ -1,0 +1,126 @@
+"""Whatever is wrong is one line before anything starts: exit code 2, and no run, no ledger, no Ray."""
+
+import os
+import sys
+
+import pytest
+import yaml
+
+from orchestrator.cli import app, guarded
+from orchestrator.store import Store
+
+BASE = {
+    "data": {"name": "scenes", "size": [64, 128], "options": {"train": 16, "val": 8, "size": [64, 128]}},
+    "student": {"name": "segformer_tiny"},
+    "teacher": {"name": "segformer_mini", "train": {"epochs": 1}},
+    "optim": {"epochs": 1, "global_batch": 8},
+    "distill": {"csf": {}, "pea": {}},
+}
+GOOD = {"name": "good", "base": BASE, "variants": {"student alone": {"distill": {}}, "base": {}}}
+
+
+def changed(**sections):
+    return {**GOOD, "base": {**BASE, **sections}}
+
+
+@pytest.fixture
+def transkd(tmp_path, monkeypatch, capsys):
+    """transkd(*words) -> exit code, stdout, stderr; in this process, on a store that does not exist yet."""
+    for name in ("TRANSKD_STORE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "good.yaml").write_text(yaml.safe_dump(GOOD))
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["transkd", *map(str, words), "--store", str(tmp_path / "store")])
+        with pytest.raises(SystemExit) as end:
+            guarded(app)
+        return end.value.code, *capsys.readouterr()
+
+    return call
+
+
+def written(tmp_path):
+    """What stands in the store, caches aside."""
+    return {path.name for path in (tmp_path / "store").glob("*")} - {"cache"}
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["run", "cityscape_modules"], "unknown study 'cityscape_modules'; did you mean 'cityscapes_modules'?"),
+        (["run", "no/such.yaml"], "no such file: no/such.yaml"),
+        (["run", "good.yaml", "--cluster", "gpus"], "unknown cluster spec 'gpus'; did you mean 'gpu'?"),
+        (["run", "good.yaml", "--workers", 4096], "a run needs 4096 CPUs (4096 workers x 1) but there "),
+        (["run", "good.yaml", "--data-root", "/no/such/folder"], "--data-root: no such folder: /no/such/folder"),
+        (["run", "good.yaml", "--cluster", "uneven.yaml"], "workers must divide optim.global_batch (8) but got 3"),
+        (
+            ["run", "good.yaml", "--cluster", "groups.yaml"],
+            "must hold whole BatchNorm groups of 8; set optim.norm_batch",
+        ),
+        (["run", "good.yaml", "--cluster", "shared.yaml", "--workers", 2], "--workers 2: gpus_per_worker must be 0 or"),
+        (["run", "camvid_modules"], "camvid"),
+    ],
+)
+def test_a_mistake_on_the_command_line(transkd, tmp_path, monkeypatch, words, error):
+    monkeypatch.chdir(tmp_path)
+    for name, spec in (
+        ("uneven", {"workers": 3, "cpus_per_worker": 0.01}),
+        ("groups", {"workers": 2, "cpus_per_worker": 0.01}),
+        ("shared", {"gpus_per_worker": 0.5}),
+    ):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(spec))
+    code, _, err = transkd(*words)
+    assert code == 2
+    assert err.startswith("error: ") and error in err and err.count("\n") == 1, err
+    assert not written(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("study", "error"),
+    [
+        ({**GOOD, "variant": {}}, "variant: unknown key; did you mean 'variants'?"),
+        (changed(optimizer={}), "unknown key; did you mean 'optim'?"),
+        (changed(optim={"lr": "1e-3"}), "YAML reads '1e-3' as text, not as a number; write 1.0e-3"),
+        (changed(distill={"pae": {}}), "unknown distiller 'pae'; did you mean 'pea'?"),
+        (changed(distill={"csf": {"options": {"norms": 1}}}), "norms"),
+        (changed(student={"name": "segformer_b9"}), "unknown model 'segformer_b9'; did you mean"),
+        (changed(teacher=None), "needs a teacher"),
+        ({**GOOD, "excludes": [["distill.csf", "distill.pea"]]}, "variants.base: "),
+        ({**GOOD, "contrasts": [["base", "bass"]]}, "contrasts: unknown arm 'bass'; did you mean 'base'?"),
+        (changed(student={"name": "segformer_tiny", "init": "/no/such.pth"}), "cannot read the weights /no/such.pth"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_mistake_in_a_study(transkd, tmp_path, study, error):
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(study))
+    code, _, err = transkd("run", tmp_path / "bad.yaml")
+    assert code == 2
+    assert err.startswith("error: ") and error in err and err.count("\n") == 1, err
+    assert not written(tmp_path)
+
+
+def test_more_workers_than_the_machine_has_write_nothing_at_all(transkd, tmp_path):
+    code, _, err = transkd("run", tmp_path / "good.yaml", "--workers", 4096)
+    assert (code, err.count("\n")) == (2, 1)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_second_driver_is_told_who_holds_the_store(transkd, tmp_path):
+    with Store(tmp_path / "store").lease():
+        code, _, err = transkd("run", tmp_path / "good.yaml")
+        assert code == 2
+        assert err.startswith(f"error: store {tmp_path / 'store'} is in use by pid {os.getpid()} on ")
+        assert not (tmp_path / "store" / "ledger.jsonl").exists()
+        code, out, _ = transkd("status", tmp_path / "good.yaml")
+        assert code == 0
+        assert f"driver: pid {os.getpid()} on " in out
+    code, out, _ = transkd("status", tmp_path / "good.yaml")
+    assert out == "good: 3 runs: 3 missing; driver: none\n"
+
+
+def test_a_folder_of_data_without_its_files_is_named_before_training(transkd, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, _, err = transkd("run", "camvid_modules", "--data-root", tmp_path / "empty")
+    assert code == 2
+    assert str(tmp_path / "empty") in err and err.count("\n") == 1, err
+    assert not written(tmp_path)

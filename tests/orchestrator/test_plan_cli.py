@@ -1,0 +1,69 @@
+"""`transkd plan`: every run at once and before torch is there, then the costs; what has finished is reused."""
+
+import re
+
+import pytest
+
+WATCHED = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Watch(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "ray", "mlflow"):
+            print(f"importing {name}", flush=True)
+
+sys.meta_path.insert(0, Watch())
+from orchestrator.cli import main
+sys.argv[0] = "transkd"
+main()
+"""
+
+
+def test_the_listing_is_there_before_torch_and_the_costs_follow(driver, study):
+    file = study()
+    done = driver.script(WATCHED, "plan", file)
+    assert (done.code, done.err) == (0, "")
+    listing, torch, costs = done.out.partition("importing torch\n")
+    assert torch
+    assert "importing" not in listing + costs, "neither ray nor mlflow is needed"
+    lines = listing.splitlines()
+    assert lines[0] == "tiny   7 runs, 0 reused, 20 epochs to train"
+    rows = [re.split(" {2,}", line.strip()) for line in lines[3:10]]
+    assert [row[:2] for row in rows] == [
+        ["teacher segformer_mini", "0"],
+        *[[arm, str(seed)] for seed in (0, 1) for arm in ("student alone", "TransKD-Base", "broken")],
+    ]
+    assert {row[0]: row[2] for row in rows}["broken"] == "distill=on, lr=1e+09"
+    assert all(re.fullmatch("[0-9a-f]{12}", row[3]) and row[4] == "new" for row in rows)
+    assert len({row[3] for row in rows}) == 7
+    assert "this design cannot decide a difference" in listing
+    cost = {row[0]: row[1:] for line in costs.splitlines() if len(row := re.split(" {2,}", line.strip())) == 4}
+    assert cost["variant"] == ["M par.", "GMACs (paper)", "GMACs (runs)"]
+    assert cost["TransKD-Base"] == cost["student alone"], "the student is deployed without its paths"
+    assert float(cost["teacher segformer_mini"][0]) > float(cost["TransKD-Base"][0]) > 0
+
+
+def test_structure_checks_are_cached(driver, study):
+    file = study()
+    first = driver("plan", file).out
+    files = {path: path.stat().st_mtime_ns for path in (driver.store / "cache" / "checks").iterdir()}
+    assert len(files) == 3, "teacher, student alone (twice, for lr shapes nothing), student with paths"
+    assert driver("plan", file).out == first
+    assert {path: path.stat().st_mtime_ns for path in (driver.store / "cache" / "checks").iterdir()} == files
+
+
+def test_a_search_is_listed_by_its_space_and_rungs(driver):
+    listing = driver("plan", "demo_search").out
+    assert "search: 16 trials, tpe, by select/miou" in listing
+    assert re.search(r"distill.csf.weight +log +0.01 .. 10", listing)
+    assert "stops at epochs 1 (11%), 3 (33%) of 9; one in 3 goes on" in listing
+
+
+@pytest.mark.slow
+def test_what_has_finished_is_reused_by_this_study_and_another(finished, study):
+    assert "tiny   7 runs, 5 reused, 6 epochs to train" in finished.driver("plan", finished.file).out
+    other = study("other", variants={"student alone": {"distill": {}}, "pea alone": {"distill.csf": None}})
+    listing = finished.driver("plan", other).out
+    states = dict(re.findall(r"^([\w -]+?)  +[01] .* (\w+) *$", listing, re.MULTILINE))
+    assert states == {"teacher segformer_mini": "reused", "student alone": "reused", "pea alone": "new"}

@@ -1,0 +1,68 @@
+"""Checkpoints: old or new and never half, and refused in one line when they are something else."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer import checkpoint
+from trainer.config import UserError
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    state = {"model": {"a": torch.arange(3)}, "history": [{"epoch": 1.0}], "run_id": "x", "best": {}}
+    checkpoint.save(tmp_path / "last.pt", state)
+    loaded = checkpoint.load(tmp_path / "last.pt")
+    assert torch.equal(loaded.pop("model")["a"], torch.arange(3))
+    assert loaded == {name: value for name, value in state.items() if name != "model"}
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+@pytest.mark.parametrize("dies", ["torch.save", "os.fsync", "pathlib.Path.replace"])
+def test_a_write_that_dies_leaves_the_old_file(dies: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, {"epoch": 1})
+
+    def die(*_: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(dies, die)
+    with pytest.raises(InterruptedError):
+        checkpoint.save(path, {"epoch": 2})
+    assert checkpoint.load(path) == {"epoch": 1}
+
+
+class Harmful:
+    """What a checkpoint from a stranger may hold."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, ("harm",))
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Harmful()}, tmp_path / "bad.pt")
+    with pytest.raises(UserError, match="is not a checkpoint that can be read safely"):
+        checkpoint.load(tmp_path / "bad.pt")
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a checkpoint", pickle.dumps([1, 2], protocol=2), b"PK\x03\x04 half a zip"]
+)
+def test_other_files_are_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.pt") as error:
+        checkpoint.load(tmp_path / "x.pt")
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no such checkpoint: .*x\.pt"):
+        checkpoint.load(tmp_path / "x.pt")
+    with pytest.raises(UserError, match="is not a checkpoint that can be read safely"):
+        checkpoint.load(tmp_path)

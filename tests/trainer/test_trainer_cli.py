@@ -1,0 +1,310 @@
+"""python -m trainer: one model, one process; mistakes are one line and exit code 2, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from trainer import checkpoint
+from trainer.cli import main
+from trainer.config import TrainConfig, parse, read_yaml
+from trainer.data.scenes import write_scenes
+
+Make = Callable[..., Any]
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def written(recipe: Make, tmp_path: Path) -> Callable[..., Path]:
+    """written(distill, changes) -> a YAML file of the recipe."""
+
+    def write(distill: dict[str, Any] | None = None, changes: dict[str, Any] | None = None) -> Path:
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(recipe(distill, changes)))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scenes_cache: Path) -> Make:
+    """command("fit", ...) -> (exit code, stdout, stderr) of `python -m trainer` with these arguments."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setenv("TRANSKD_CACHE", str(scenes_cache))
+        monkeypatch.setattr(sys, "argv", ["trainer", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        out, err = capsys.readouterr()
+        return int(exit_.value.code or 0), out, err
+
+    return run
+
+
+def in_process_of_its_own(cache: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TRANSKD_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "trainer", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_fit_trains_and_says_how_it_went(written: Make, command: Make, tmp_path: Path, tiny: Make) -> None:
+    out = tmp_path / "run"
+    config = written({"csf": {}, "pea": {}})
+    arguments = ("fit", config, "--out", out, "--set", "optim.lr=0.002", "--set", "seed=3", "--micro-batch", "2")
+    code, said, errors = command(*arguments)
+    assert (code, errors) == (0, "")
+    result = json.loads((out / "result.json").read_text())
+    lines = said.strip().splitlines()
+    assert [line.split("  ")[0] for line in lines[:2]] == ["epoch 1/2", "epoch 2/2"]
+    assert all("csf " in line and "pea " in line and "mIoU" in line for line in lines[:2])
+    assert f"run {result['run_id']}: val mIoU {result['last']['val/miou']:.2f} at the last epoch" in lines[-1]
+    stored: TrainConfig = parse(read_yaml(out / "config.yaml"))
+    assert stored == tiny({"csf": {}, "pea": {}}, {"optim.lr": 0.002, "seed": 3})
+
+    before = (out / "last.pt").stat().st_mtime_ns
+    code, said, errors = command(*arguments)
+    assert (code, errors) == (0, "")
+    assert f"run {result['run_id']}: " in said
+    assert (out / "last.pt").stat().st_mtime_ns == before
+
+
+def test_set_reads_yaml_and_removes_a_path(written: Make, command: Make, tmp_path: Path, tiny: Make) -> None:
+    config = written({"csf": {}, "pea": {}}, {"optim.epochs": 1})
+    options = "distill.pea.options={stage_weights: [0, 0, 0, 1]}"
+    code, _, errors = command("fit", config, "--out", tmp_path / "run", "--set", options, "--set", "distill.csf=null")
+    assert (code, errors) == (0, "")
+    expected = tiny({"pea": {"options": {"stage_weights": [0, 0, 0, 1]}}}, {"optim.epochs": 1})
+    assert parse(read_yaml(tmp_path / "run" / "config.yaml")) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "optim.leanring_rate=1"], "optim.leanring_rate: unknown key"),
+        (["--set", "optmi.lr=1"], "optmi: unknown key; did you mean 'optim'?"),
+        (["--set", "optim.lr=1e-3"], "YAML reads '1e-3' as text, not as a number; write 1.0e-3"),
+        (["--set", "optim.lr=-1"], "optim.lr: Input should be greater than 0, but got -1"),
+        (["--set", "optim.lr"], "--set needs PATH=VALUE, for example optim.lr=0.001, but got 'optim.lr'"),
+        (["--set", "optim.norm_batch=3"], "norm_batch must divide global_batch (4) but got 3"),
+        (["--set", "student.name=segformer_b9"], "unknown model 'segformer_b9'; did you mean 'segformer_b"),
+        (["--set", "distill={pae: {}}"], "unknown distiller 'pae'; did you mean 'pea'?"),
+        (["--set", "distill={pea: {options: {weights: [1]}}}"], "distill.pea: unknown option 'weights'"),
+        (["--set", "distill={pea: {}, pea_ea: {}}"], "pea and pea_ea are alternatives"),
+        (["--set", "data.name=cityscape"], "unknown data set 'cityscape'; did you mean 'cityscapes'?"),
+        (["--set", "data={name: cityscapes}"], "data set 'cityscapes' needs a folder; give --data-root FOLDER"),
+        (["--set", "data.name=camvid", "--set", "data.options={}", "--data-root", "/nowhere"], "no folder /nowhere"),
+        (["--set", "optim.global_batch=64"], "global_batch 64 exceeds the 16 training images"),
+        (["--micro-batch", "3"], "micro_batch must divide a worker's 4 samples a step but got 3"),
+        (["--micro-batch", "1"], "must hold whole BatchNorm groups of 2"),
+        (["--device", "cuda:9"], "use --device cpu"),
+        (["--set", "student.init=/nowhere/b0.pth"], "cannot read the weights /nowhere/b0.pth"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(
+    arguments: list[str], message: str, written: Make, command: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, said, errors = command("fit", written({"pea": {}}), "--out", tmp_path / "run", *arguments)
+    assert code == 2
+    assert said == ""
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+    assert errors.startswith("error: ")
+    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml"}
+
+
+def cityscapes(root: Path) -> Path:
+    """A small folder in the layout of Cityscapes."""
+    write_scenes(root, train=4, val=1, seed=0, size=(64, 128))
+    return root
+
+
+def without_label(root: Path) -> None:
+    sorted(root.glob("gtFine/train/*/*.png"))[1].unlink()
+
+
+def with_strange_label(root: Path) -> None:
+    path = sorted(root.glob("gtFine/train/*/*.png"))[1]
+    label = np.array(Image.open(path))
+    label[5, 7] = 77
+    Image.fromarray(label).save(path)
+
+
+def with_broken_image(root: Path) -> None:
+    path = sorted(root.glob("leftImg8bit/train/*/*.png"))[1]
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def with_another_size(root: Path) -> None:
+    path = sorted(root.glob("gtFine/train/*/*.png"))[1]
+    Image.open(path).resize((64, 32), Image.Resampling.NEAREST).save(path)
+
+
+def without_val(root: Path) -> None:
+    (root / "leftImg8bit" / "val").rename(root / "leftImg8bit" / "valid")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without_label, "000001_000019_leftImg8bit.png; add the label or remove the image"),
+        (with_strange_label, "holds 77 at row 5, column 7 (1 such pixels) but may hold"),
+        (with_broken_image, "000001_000019_leftImg8bit.png"),
+        (with_another_size, "is 128x64 but its label"),
+        (without_val, "leftImg8bit/val; expected the layout"),
+    ],
+)
+def test_bad_data_is_named_before_anything_is_written(
+    damage: Callable[[Path], None], message: str, written: Make, command: Make, tmp_path: Path
+) -> None:
+    root = cityscapes(tmp_path / "city")
+    damage(root)
+    config = written({}, {"data.name": "cityscapes", "data.options": {}})
+    code, said, errors = command("fit", config, "--out", tmp_path / "run", "--data-root", root)
+    assert (code, said) == (2, "")
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_do_not_fit_are_reported_before_anything_is_written(
+    written: Make, command: Make, tmp_path: Path, teacher_weights: Path
+) -> None:
+    other = tmp_path / "other.pt"
+    state = checkpoint.load(teacher_weights)["model"]
+    checkpoint.save(other, {"model": {name: value for name, value in state.items() if "block3" not in name}})
+    (tmp_path / "text.pt").write_text("weights")
+    for change, message in (
+        ({"teacher.checkpoint": str(other)}, "missing (block3.0.norm1.weight"),
+        ({"teacher.name": "segformer_b0"}, "mismatched (patch_embed1.proj.weight"),
+        ({"teacher.checkpoint": str(tmp_path / "text.pt")}, "is not a checkpoint that can be read safely"),
+        ({"teacher.miou": 99.0}, "states 99.00 mIoU but reaches"),
+        ({"student.init": str(teacher_weights)}, "does not fit the backbone"),
+    ):
+        code, said, errors = command("fit", written({"pea": {}}, change), "--out", tmp_path / "run")
+        assert (code, said) == (2, "")
+        assert message in errors
+        assert len(errors.splitlines()) == 1
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file"),
+        ("- a\n- b\n", "expected a mapping of sections"),
+        ("optim: {lr: [}", "is not valid YAML"),
+        ("", "expected a mapping of sections"),
+    ],
+)
+def test_a_config_that_is_none(text: str | None, message: str, command: Make, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "config.yaml").write_text(text)
+    code, _, errors = command("fit", tmp_path / "config.yaml", "--out", tmp_path / "run")
+    assert code == 2
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_run_that_diverges_is_one_line_and_exit_code_1(written: Make, command: Make, tmp_path: Path) -> None:
+    code, _, errors = command("fit", written({"pea": {}}), "--out", tmp_path / "run", "--set", "optim.lr=1.0e+30")
+    assert code == 1
+    assert errors.startswith("failed: loss/") and "is not finite at step" in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_another_run_in_the_folder_is_refused(written: Make, command: Make, tmp_path: Path) -> None:
+    arguments = ("fit", written({}, {"optim.epochs": 1}), "--out", tmp_path / "run")
+    assert command(*arguments)[0] == 0
+    code, _, errors = command(*arguments, "--set", "seed=1")
+    assert code == 2
+    assert "choose another folder" in errors
+
+
+@pytest.mark.slow
+def test_as_a_process(written: Make, scenes_cache: Path, tmp_path: Path) -> None:
+    """What the shell sees: exit codes 0 and 2, one line on stderr, and no traceback."""
+    bad = in_process_of_its_own(scenes_cache, "fit", written({"pae": {}}), "--out", tmp_path / "run")
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr == "error: unknown distiller 'pae'; did you mean 'pea'?\n"
+    good = in_process_of_its_own(scenes_cache, "fit", written({"pea": {}}), "--out", tmp_path / "run")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert (tmp_path / "run" / "result.json").exists()
+    usage = in_process_of_its_own(scenes_cache)
+    assert usage.returncode == 2
+    assert "fit" in usage.stdout + usage.stderr
+
+
+ALONE = """
+import sys
+from importlib import metadata
+from packaging.requirements import Requirement
+
+wanted, queue = set(), ["torch", "numpy", "pydantic", "pyyaml", "pyarrow", "pillow", "typer"]
+while queue:
+    name = queue.pop().lower().replace("_", "-")
+    if name in wanted:
+        continue
+    wanted.add(name)
+    try:
+        requirements = [Requirement(text) for text in metadata.requires(name) or []]
+    except metadata.PackageNotFoundError:
+        continue
+    queue += [r.name for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
+forbidden = {
+    top
+    for top, distributions in metadata.packages_distributions().items()
+    if not wanted & {name.lower().replace("_", "-") for name in distributions}
+} - {"trainer", "packaging"}
+assert {"ray", "mlflow", "optuna", "scipy", "timm", "torchvision"} <= forbidden
+
+class Only:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in forbidden else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = [Only(finder) for finder in sys.meta_path]
+sys.argv = ["trainer", *sys.argv[1:]]
+from trainer.cli import main
+try:
+    main()
+finally:
+    assert not forbidden & {name.partition(".")[0] for name in sys.modules}, "imported all the same"
+"""
+
+
+@pytest.mark.slow
+def test_training_needs_torch_and_six_small_packages(written: Make, scenes_cache: Path, tmp_path: Path) -> None:
+    """Ray, MLflow, Optuna and all else that is installed beside them is made to look absent."""
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, "fit", str(written({"csf": {}, "pea_ea": {}})), "--out", str(tmp_path / "run")],
+        cwd=REPOSITORY,
+        env={**os.environ, "TRANSKD_CACHE": str(scenes_cache)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "result.json").exists()
