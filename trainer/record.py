@@ -30,7 +30,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def open_folder(out: Path, config: TrainConfig) -> None:
-    """Make the folder of a run. Raises UserError when another run already lives there."""
+    """Make the folder of a run, without what killed attempts left half written.
+
+    Raises UserError when another run already lives there.
+    """
+    for partial in out.glob(".*.*.[0-9]*"):
+        partial.unlink(missing_ok=True)
     stored = out / "config.yaml"
     if stored.exists():
         other = parse(read_yaml(stored), str(stored))

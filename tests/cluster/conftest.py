@@ -149,6 +149,20 @@ def in_a_session() -> Iterator[Callable[..., subprocess.Popen]]:
         end_session(leader)
 
 
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """free_port() -> a port that nobody listens on."""
+    return _free_port
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder for Ray's sockets, whose paths end at 107 characters: pytest's own is too deep."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
     """What Ray would fill in for a provider that has a defaults file; its fake one has none in the wheel."""
     empty_lists = ("setup_commands", "head_setup_commands", "worker_setup_commands", "initialization_commands")

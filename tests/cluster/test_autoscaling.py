@@ -1,55 +1,58 @@
-"""Queued runs bring machines up, from none to as many as the limit; idle machines go."""
+"""Queued runs of a study bring machines up, from none to as many as the limit; idle machines go."""
 
+import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
+
 STUDY = """
-import time
-from pathlib import Path
-import ray
-from ray import tune
+name: scaled
+base:
+  data: {name: scenes, size: [64, 128], options: {train: 16, val: 8, size: [64, 128]}}
+  student: {name: segformer_tiny}
+  optim: {lr: 1.0e-3, epochs: 2, global_batch: 8}
+variants: {slow: {}, fast: {optim.lr: 3.0e-3}}
+seeds: 2
+"""
 
-def run(config):
-    deadline = time.monotonic() + 60
-    Path(config["folder"], str(config["number"])).touch()
-    while len(list(Path(config["folder"]).iterdir())) < 2 and time.monotonic() < deadline:
-        time.sleep(0.2)  # two at once, so that one machine is not enough
-    return {"score": config["number"], "machine": ray.get_runtime_context().get_node_id()}
-
-ray.init(address="auto", log_to_driver=False)
-results = tune.Tuner(
-    tune.with_resources(run, {"CPU": 1}),
-    param_space={"number": tune.grid_search([0, 1, 2]), "folder": FOLDER},
-    run_config=tune.RunConfig(name="study", storage_path=STORE, verbose=0),
-).fit()
-assert not results.errors, results.errors
-print("scores", sorted(result.metrics["score"] for result in results))
-print("machines", len({result.metrics["machine"] for result in results}))
+SPEC = """
+address: auto
+cpus_per_worker: 1
+max_cpus: 2
 """
 
 
 @pytest.mark.slow
 def test_queued_runs_bring_machines_up_and_idle_machines_go(fake_autoscaling_cluster, tmp_path):
-    cluster = fake_autoscaling_cluster
-    assert cluster.machines() == 0
-    seen = tmp_path / "seen"
-    seen.mkdir()
-    script = STUDY.replace("FOLDER", repr(str(seen))).replace("STORE", repr(str(tmp_path / "store")))
+    machines = fake_autoscaling_cluster
+    assert machines.machines() == 0
+    (tmp_path / "scaled.yaml").write_text(STUDY)
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    words = ("run", tmp_path / "scaled.yaml", "--cluster", tmp_path / "spec.yaml", "--store", tmp_path / "store")
     with (tmp_path / "study.log").open("w") as log:
-        study = subprocess.Popen([sys.executable, "-c", script], env=cluster.env, stdout=log, stderr=subprocess.STDOUT)
+        study = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", *map(str, words)],
+            env={**machines.env, "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
         most = 0
-        end = time.monotonic() + 150
+        end = time.monotonic() + 400
         while study.poll() is None and time.monotonic() < end:
-            most = max(most, cluster.machines())
+            most = max(most, machines.machines())
             time.sleep(0.5)
         if study.poll() is None:
             study.kill()
     output = (tmp_path / "study.log").read_text()
     assert study.returncode == 0, output
-    assert "scores [0, 1, 2]" in output
-    assert "machines 2" in output
+    assert "4/4" in output
     assert most == 2
-    cluster.wait_for(lambda: cluster.machines() == 0, timeout_s=60, what="the empty cluster")
+    events = [json.loads(line) for line in (tmp_path / "store" / "ledger.jsonl").read_text().splitlines()]
+    assert sorted(event["event"] for event in events) == ["finished"] * 4 + ["started"] * 4
+    machines.wait_for(lambda: machines.machines() == 0, timeout_s=90, what="the empty cluster")

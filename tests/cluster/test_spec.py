@@ -4,7 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from cluster.spec import ClusterSpec, Machine, SpecError, concurrency, concurrency_on, footprint, load, names
+from cluster.spec import (
+    ClusterSpec,
+    Machine,
+    SpecError,
+    concurrency,
+    concurrency_on,
+    footprint,
+    load,
+    names,
+    with_workers,
+)
 
 GPU_BOX = ClusterSpec(cpus_per_worker=4, gpus_per_worker=1)
 
@@ -36,6 +46,15 @@ def test_a_file_wins_over_a_bare_name_and_a_folder_of_that_name_does_not(tmp_pat
 def test_an_empty_file_is_the_default(tmp_path):
     (tmp_path / "empty.yaml").write_text("# nothing yet\n")
     assert load(tmp_path / "empty.yaml") == ClusterSpec()
+
+
+def test_another_number_of_workers_is_held_to_the_same_rules():
+    assert with_workers(GPU_BOX, 2) == GPU_BOX.model_copy(update={"workers": 2})
+    with pytest.raises(SpecError, match="^--workers 0: workers: input should be greater than or equal to 1 but got 0$"):
+        with_workers(GPU_BOX, 0)
+    shared = ClusterSpec(gpus_per_worker=0.5)
+    with pytest.raises(SpecError, match="^--workers 2: gpus_per_worker must be 0 or whole where workers is 2"):
+        with_workers(shared, 2)
 
 
 def test_home_is_written_out(tmp_path):

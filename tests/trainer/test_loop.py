@@ -257,11 +257,12 @@ def test_epochs_use_every_learning_sample_once_and_no_other(
 
 
 class Watched:
-    """A teacher's build, watched: which of its modules were called, and what it returned."""
+    """A teacher's build, watched: which of its modules were called, what it returned, and whether a graph was kept."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.called: set[str] = set()
         self.outputs: list[SegOutput] = []
+        self.graphs: set[bool] = set()
         build = loop.build_teacher
 
         def watched(*arguments: Any) -> SegModel | None:
@@ -270,6 +271,7 @@ class Watched:
             for name, module in self.model.named_modules():
                 module.register_forward_hook(lambda *_, name=name: self.called.add(name))
             self.model.register_forward_hook(lambda *call: self.outputs.append(call[-1]))
+            self.model.register_forward_hook(lambda *_: self.graphs.add(torch.is_grad_enabled()))
             return self.model
 
         monkeypatch.setattr(loop, "build_teacher", watched)
@@ -293,6 +295,7 @@ def test_the_teacher_is_frozen_and_computes_only_what_is_needed(
     assert computed <= watched.called
     assert not spared & watched.called
     assert len(watched.outputs) == 8
+    assert watched.graphs == {False}
     for output in watched.outputs:
         tensors = [tensor for tensor in (output.logits, *output.features, *output.embeds) if tensor is not None]
         assert tensors

@@ -1,0 +1,118 @@
+"""`ablations/grid.py`: by hand, and as a submitted job whose folder is an unpacked copy; exit codes come back."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("ablations", "cluster", "orchestrator", "trainer")
+
+STUDY = """
+name: NAME
+base:
+  data: {name: scenes, size: [64, 128], options: {train: 16, val: 8, size: [64, 128]}}
+  student: {name: segformer_tiny}
+  optim: {lr: 1.0e-3, epochs: 1, global_batch: 8}
+variants: {one: {}, other: {optim.lr: RATE}}
+"""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The program as a folder to submit, with two studies: one that finishes and one with an arm that fails."""
+    folder = tmp_path / "checkout"
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "good.yaml").write_text(STUDY.replace("NAME", "good").replace("RATE", "3.0e-3"))
+    (folder / "bad.yaml").write_text(STUDY.replace("NAME", "bad").replace("RATE", "1.0e+9"))
+    return folder
+
+
+@pytest.fixture
+def surroundings(tmp_path):
+    """Environment of head and jobs: nothing of the developer's, and no token, for the head is this test's alone."""
+    hidden = ("PYTHONPATH", "TRANSKD_STORE", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI")
+    kept = {name: value for name, value in os.environ.items() if name not in hidden}
+    return {**kept, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def head(in_a_session, surroundings, free_port, short_folder):
+    """The address of the dashboard of a head on ports of its own."""
+    port, dashboard = free_port(), free_port()
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=1"),
+        *("--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={dashboard}"),
+        *(f"--ray-client-server-port={free_port()}", "--dashboard-agent-listen-port=0"),
+        *(f"--object-store-memory={100 * 2**20}", f"--temp-dir={short_folder}", "--include-dashboard=true"),
+    ]
+    with (short_folder / "head.log").open("w") as log:
+        started = in_a_session(command, env=surroundings, stdout=log, stderr=subprocess.STDOUT, cwd=short_folder)
+        end = time.monotonic() + 180
+        while "Ray runtime started" not in (short_folder / "head.log").read_text():
+            assert started.poll() is None and time.monotonic() < end, (short_folder / "head.log").read_text()
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{dashboard}"
+
+
+def finished(store):
+    events = [json.loads(line) for line in (store / "ledger.jsonl").read_text().splitlines()]
+    return [(event["study"], event["arm"]) for event in events if event["event"] == "finished"]
+
+
+def test_a_job_runs_a_study_in_an_unpacked_folder_and_its_exit_code_comes_back(head, checkout, surroundings, tmp_path):
+    store = tmp_path / "store"
+
+    def submit(*words):
+        command = [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "job",
+            "submit",
+            "--address",
+            head,
+            "--working-dir",
+            ".",
+        ]
+        command += ["--", sys.executable, "ablations/grid.py", *words, "--store", str(store)]
+        return subprocess.run(
+            command, cwd=checkout, env=surroundings, capture_output=True, text=True, timeout=500, check=False
+        )
+
+    done = submit("good.yaml", "bad.yaml")
+    assert done.returncode == 1, done.stdout + done.stderr
+    # `one` of `bad` is the same run as `one` of `good`: it is reused.
+    assert finished(store) == [("good", "one"), ("good", "other")]
+    assert "failed: 1 of 2 runs, the first other seed 0: loss/ce is not finite" in done.stdout
+    done = submit("good.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "good: 2 runs, 0 to do" in done.stdout
+    done = submit("bed")
+    assert done.returncode != 0
+    assert "error: unknown study 'bed'" in done.stdout
+    assert len(finished(store)) == 2
+    assert not (checkout / "ray").exists()
+
+
+def test_by_hand_from_another_folder_it_starts_a_ray_of_its_own(checkout, surroundings, tmp_path):
+    command = [sys.executable, str(checkout / "ablations" / "grid.py"), str(checkout / "good.yaml")]
+    done = subprocess.run(
+        [*command, "--store", str(tmp_path / "store")],
+        cwd=tmp_path,
+        env=surroundings,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert finished(tmp_path / "store") == [("good", "one"), ("good", "other")]

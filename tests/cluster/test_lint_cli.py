@@ -1,0 +1,51 @@
+"""`transkd cluster lint` takes a spec, or a launcher file with the spec that goes with it: exit code 1 for findings."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import cluster
+from orchestrator.cli import app, guarded
+
+FOLDER = Path(cluster.__file__).parent
+
+
+@pytest.fixture
+def lint(monkeypatch, capsys):
+    """lint(*words) -> exit code, stdout, stderr."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["transkd", "cluster", "lint", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            guarded(app)
+        return end.value.code, *capsys.readouterr()
+
+    return call
+
+
+def test_a_spec_is_held_to_this_machine(lint, tmp_path):
+    assert lint("kuberay") == (0, "nothing to mend\n", "")
+    (tmp_path / "greedy.yaml").write_text("workers: 4096\n")
+    code, out, err = lint(tmp_path / "greedy.yaml")
+    assert (code, err) == (1, "")
+    assert out.startswith("cannot-fit: a run needs 4096 CPUs")
+
+
+@pytest.mark.parametrize("name", ["ray-up-aws.yaml", "kubectl-kuberay.yaml"])
+def test_a_launcher_file_is_held_to_the_spec_of_its_name(lint, name):
+    code, out, _ = lint(FOLDER / name)
+    assert code == 1
+    assert {line.partition(": ")[0] for line in out.splitlines()} == {"placeholder"}
+
+
+def test_a_launcher_file_is_held_to_the_spec_that_is_given(lint, tmp_path):
+    config = yaml.safe_load((FOLDER / "ray-up-aws.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    code, _, err = lint(tmp_path / "mine.yaml")
+    assert (code, err.partition(";")[0]) == (2, "error: unknown cluster spec 'mine'")
+    (tmp_path / "two.yaml").write_text("address: auto\nworkers: 2\ngpus_per_worker: 2\nstore: /mnt/transkd/store\n")
+    code, out, _ = lint(tmp_path / "mine.yaml", "--cluster", tmp_path / "two.yaml")
+    assert code == 1
+    assert "cannot-fit: 2 workers of " in out
