@@ -65,6 +65,7 @@ class Job:
             "resources": resources,
             "max_failures": spec.max_failures,
             "ray_dir": str(store.ray_dir),
+            "store": {"root": str(store.root), "identity": store.identity},
         }
 
 

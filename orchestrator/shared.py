@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,15 @@ def check_shared(store: Store, nodes: Sequence[Mapping[str, Any]]) -> None:
         raise UserError(
             f"store {store.root} must be one folder for all machines, but {', '.join(sorted(set(blind)))} of "
             f"{len(nodes)} see another; name one that all of them mount with --store"
+        )
+
+
+def must_see(root: str, identity: str) -> None:
+    """On a machine that joined later: raise UserError unless the store at `root` is the driver's."""
+    file = Path(root) / "identity"
+    if not file.is_file() or file.read_text().strip() != identity:
+        raise UserError(
+            f"store {root} must be one folder for all machines, but {socket.gethostname()} sees another; mount it there"
         )
 
 

@@ -9,7 +9,6 @@ from ablations.plan import expand
 from ablations.study import Study
 from orchestrator.ledger import Ledger
 from orchestrator.results import known
-from orchestrator.search import proposals
 from orchestrator.store import Store
 from trainer.config import parse
 from trainer.record import read_epochs
@@ -63,6 +62,8 @@ def _runs(study: Study, ledger: Ledger) -> Iterator[tuple[str, int, str, str]]:
         label = f"{run.arm} seed {run.seed}"
         yield label, run.config.optim.epochs, entry.run_id if entry else "", entry.status if entry else "missing"
     if study.search is not None:
+        from orchestrator.search import proposals
+
         epochs = parse(study.base).optim.epochs
         history = proposals(study, ledger.events())
         for run_id, trial in history:

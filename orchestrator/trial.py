@@ -10,6 +10,7 @@ from typing import Any
 
 from ray import train, tune
 
+from orchestrator.shared import must_see
 from trainer.worker import train_worker
 
 DRIVER_MEMORY = 128 * 1024**2
@@ -19,6 +20,7 @@ DRIVER_MEMORY = 128 * 1024**2
 def trial(config: dict[str, Any]) -> None:
     """Tune's trainable. `config["job"]`: settings for `train_worker`, and the cluster's terms."""
     job = config["job"]
+    must_see(**job["store"])
     if job["workers"] == 1:
         train_worker(job)
         _give_back()

@@ -50,10 +50,12 @@ def test_an_empty_file_is_the_default(tmp_path):
 
 def test_another_number_of_workers_is_held_to_the_same_rules():
     assert with_workers(GPU_BOX, 2) == GPU_BOX.model_copy(update={"workers": 2})
-    with pytest.raises(SpecError, match="^--workers 0: workers: input should be greater than or equal to 1 but got 0$"):
+    with pytest.raises(
+        SpecError, match=r"^--workers 0: workers: input should be greater than or equal to 1 but got 0$"
+    ):
         with_workers(GPU_BOX, 0)
     shared = ClusterSpec(gpus_per_worker=0.5)
-    with pytest.raises(SpecError, match="^--workers 2: gpus_per_worker must be 0 or whole where workers is 2"):
+    with pytest.raises(SpecError, match=r"^--workers 2: gpus_per_worker must be 0 or whole where workers is 2"):
         with_workers(shared, 2)
 
 

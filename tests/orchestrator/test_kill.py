@@ -1,5 +1,6 @@
 """A driver killed half way and started again ends as if nothing had happened."""
 
+import re
 import signal
 import sqlite3
 import time
@@ -66,6 +67,9 @@ def test_ctrl_c_ends_the_study_in_one_line_and_leaves_nothing_running(driver, fi
     end = time.monotonic() + 300
     while not driver.events("started") and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
+    said = driver("status", finished.file).out
+    assert re.search(rf"running.*; driver: pid {process.pid} on ", said)
+    assert re.search(r"^  [\w -]+ seed \d: running at epoch [0-3]/[23]", said, re.MULTILINE)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130

@@ -1,0 +1,58 @@
+"""A cluster whose machines do not share the store is refused before a run trains where nobody looks for it."""
+
+import json
+
+import pytest
+
+from orchestrator.shared import answer_in, must_see
+from orchestrator.store import Store
+from trainer.config import UserError
+
+ASKING = """
+import json, sys
+from pathlib import Path
+import ray
+from orchestrator.shared import check_shared
+from orchestrator.store import Store
+from trainer.config import UserError
+
+store = Store(Path(sys.argv[1]))
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+nodes = ray.nodes()
+check_shared(store, nodes)
+silent = {"NodeID": "ff" * 28, "NodeManagerAddress": "10.9.8.7"}
+try:
+    check_shared(store, [*nodes, silent])
+except UserError as error:
+    print(json.dumps(str(error)))
+"""
+
+
+@pytest.mark.slow
+def test_every_machine_is_asked_and_one_that_does_not_answer_is_named(driver):
+    done = driver.script(ASKING, driver.store)
+    assert done.code == 0, done.err
+    said = json.loads(done.out.splitlines()[-1])
+    assert said == (
+        f"store {driver.store} must be one folder for all machines, but 10.9.8.7 of 2 see another; "
+        "name one that all of them mount with --store"
+    )
+    assert not list((driver.store / "seen").iterdir())
+
+
+def test_an_answer_needs_the_drivers_word(tmp_path):
+    answer_in(str(tmp_path), "node")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "driver").write_text("here")
+    answer_in(str(tmp_path), "node")
+    assert (tmp_path / "node").exists()
+
+
+def test_a_machine_that_joins_later_refuses_another_store(tmp_path):
+    store, other = Store(tmp_path / "store"), Store(tmp_path / "other")
+    must_see(str(store.root), store.identity)
+    for wrong in (other.identity, ""):
+        with pytest.raises(UserError, match=f"^store {store.root} must be one folder for all machines, but "):
+            must_see(str(store.root), wrong)
+    with pytest.raises(UserError, match="sees another; mount it there"):
+        must_see(str(tmp_path / "absent"), store.identity)
