@@ -42,7 +42,7 @@ class Mirror:
         self.sender.send("table", lambda: self.tracker.table(self.study, to_markdown(table), to_csv(table)))
         self.sender.send("close", lambda: self.tracker.close(self.study))
         # Nothing trains any more: what still stands as RUNNING was interrupted.
-        self.sender.send("reconcile", self.tracker.reconcile)
+        self.sender.send("interrupted", self.tracker.reconcile)
         self.sender.flush(FLUSH_S)
 
 

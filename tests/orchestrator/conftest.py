@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,7 @@ class Driver:
     def processes(self) -> dict[int, str]:
         """Living processes that a driver of this store has started, by id, with their command lines."""
         found = {}
+        # Not their parents, nor their sessions: Ray's processes leave both, and keep the environment.
         mark = f"TRANSKD_STORE={self.store}\0".encode()
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -129,11 +130,19 @@ class Driver:
                     found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
         return found
 
+    def end(self) -> None:
+        """End, by id, what a killed driver's Ray left behind."""
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
 
 @pytest.fixture
-def driver(tmp_path) -> Driver:
+def driver(tmp_path) -> Iterator[Driver]:
     """`transkd` on an empty store."""
-    return Driver(tmp_path / "work" / "store")
+    driver = Driver(tmp_path / "work" / "store")
+    yield driver
+    driver.end()
 
 
 @pytest.fixture

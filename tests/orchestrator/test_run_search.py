@@ -75,5 +75,6 @@ def test_four_trials_then_nothing_then_two_more_equal_six_with_a_kill(driver, wr
     killed = type(driver)(tmp_path / "killed" / "store")
     killed.kill_when(killed.start("run", *write(6)), lambda: in_its_third_trial(killed))
     assert killed("run", *write(6)).code == 0
+    killed.end()
     assert sequence(killed) == found
     assert killed.table("sought") == table

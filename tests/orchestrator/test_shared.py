@@ -20,7 +20,7 @@ store = Store(Path(sys.argv[1]))
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 nodes = ray.nodes()
 check_shared(store, nodes)
-silent = {"NodeID": "ff" * 28, "NodeManagerAddress": "10.9.8.7"}
+silent = {"NodeID": "ab" * 28, "NodeManagerAddress": "10.9.8.7"}
 try:
     check_shared(store, [*nodes, silent])
 except UserError as error:
