@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ablations.arms import applies, contradiction, terms
 from ablations.space import Dimension, Search
 from ablations.study import Study
-from trainer.config import TrainConfig, UserError, override, parse, teacher_run, unknown
+from trainer.config import TrainConfig, UserError, digest, override, parse, teacher_run, unknown
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,14 @@ def trial_run(study: Study, number: int, values: Mapping[str, Any]) -> Run:
     config = trial_config(study, values)
     teacher = _teacher(parse(study.base), config)
     return Run("trial", f"trial {number}", config.seed, config, dict(values), teacher.key if teacher else None)
+
+
+def search_identity(study: Study) -> str:
+    """12 hex digits naming what is searched: a changed base, space or metric is another search, more trials are not."""
+    search = _search(study)
+    space_of = {path: dimension.model_dump(mode="json") for path, dimension in search.space.items()}
+    rules = [study.requires, study.excludes, study.seeds, search.metric, search.mode, search.sampler, search.seed]
+    return digest([study.base, space_of, *rules])
 
 
 def start_points(study: Study) -> list[dict[str, Any]]:

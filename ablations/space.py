@@ -79,7 +79,8 @@ class Search(Strict):
     trials: int = Field(ge=1)
     sampler: Literal["tpe", "random"] = "tpe"
     stop: Literal["asha", "none"] = "none"
-    metric: str = Field("select/miou", pattern="^select/", description="val is reported and never selected by")
+    metric: Literal["select/miou"] = "select/miou"
+    """Of samples cut from train: val is reported and never selected by."""
     mode: Literal["max", "min"] = "max"
     startup: int = Field(10, ge=1, description="random trials before tpe models what it was told")
     eta: int = Field(3, ge=2, description="asha: one trial in eta goes on past a rung")

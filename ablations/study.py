@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from ablations.arms import Arms, Overrides, contradiction, grid, labelled, leave_one_out, terms
 from ablations.space import Search
-from trainer.config import Number, Strict, UserError, explain, parse, unknown
+from trainer.config import Number, Strict, TrainConfig, UserError, explain, parse, unknown
 
 MAX_SEEDS = 40
 """The exact sign-flip test enumerates 2**(n/2) sums (see stats.py); more seeds than this are another experiment."""
@@ -74,7 +74,8 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Study:
-        parse(self.base, "base")
+        base = parse(self.base, "base")
+        self._check_metric(base)
         self._check_kind()
         self._check_paths()
         if self.search is None:
@@ -106,6 +107,17 @@ class Study(Strict):
         names = list(self.compared.overrides)
         reference = self.reference or names[0]
         return tuple((name, reference) for name in names if name != reference)
+
+    def _check_metric(self, base: TrainConfig) -> None:
+        logged = ["val/miou", *(f"val/{protocol}/miou" for protocol in base.eval.protocols[1:])]
+        if self.metric not in logged and not self.metric.startswith("val/iou/"):
+            raise unknown("metric", self.metric, logged)
+        for rung in self.search.rungs(base.optim.epochs) if self.search else ():
+            if rung % base.eval.every:
+                raise UserError(
+                    f"search: nothing is known at rung {rung}, for eval.every is {base.eval.every}; set it to 1, or "
+                    "search.min_epochs to a multiple of it"
+                )
 
     def _check_kind(self) -> None:
         given = [kind for kind in ("variants", "factors", "search") if getattr(self, kind) is not None]

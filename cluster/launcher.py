@@ -105,11 +105,12 @@ def _ray_up(config: dict[str, Any]) -> Launcher:
     kinds = config.get("available_node_types", {})
     head = config.get("head_node_type")
     limit = config.get("max_workers", 2)
+    provider = config.get("provider") or {}
     if head not in kinds:
         found.append(
             Finding("head-unknown", f"head_node_type {head} is not in available_node_types", "name one of them")
         )
-    if config["provider"].get("type") in ("aws", "gcp") and not config["provider"].get("region"):
+    if provider.get("type") in ("aws", "gcp") and not provider.get("region"):
         found.append(
             Finding("region-missing", "provider has no region: Ray takes one of its own", "set provider.region")
         )

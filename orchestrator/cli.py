@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from trainer.config import NumericalError, UserError
+from trainer.config import NumericalError, UserError, located
 
 if TYPE_CHECKING:
     from ablations.study import Study
@@ -53,7 +54,10 @@ def plan(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
     from trainer.build import check
 
     firsts = {run.arm: run.config for run in reversed(runs)}
-    costs = {arm: check(firsts[arm], where.cache) for arm in dict.fromkeys(run.arm for run in runs)}
+    costs = {}
+    for arm in dict.fromkeys(run.arm for run in runs):
+        with located(f"{loaded.name}: {arm}"):
+            costs[arm] = check(firsts[arm], where.cache)
     if costs:
         show_costs(costs, runs[0].config.data.size, console)
 
@@ -103,11 +107,12 @@ def launch(
     from orchestrator.launch import Launch
 
     job = Launch(loaded, spec, where, _roots(loaded, data_roots or []))
-    job.prepare(lambda text: console.print(f"[dim]{loaded.name}: {text}[/]"))
+    job.prepare(lambda text: console.print(Text(f"{loaded.name}: {text}", style="dim")))
     jobs = [*job.teachers.values(), *job.arms]
     total = len(jobs) + (loaded.search.trials if loaded.search else 0)
     missing = len(job.missing(jobs)) + job.trials_left()
-    console.print(f"[dim]{loaded.name}: {total} runs, {missing} to do; store {where.root}[/]", soft_wrap=True)
+    said = f"{loaded.name}: {total} runs, {missing} to do; store {where.root}"
+    console.print(Text(said, style="dim"), soft_wrap=True)
     with where.lease():
         mirror = Mirror(loaded.name, where)
         try:
@@ -219,11 +224,16 @@ def _roots(study: Study, given: list[str]) -> dict[str, Path]:
     """Data set name -> folder from `--data-root FOLDER` (the study's own data set) or `NAME=FOLDER`."""
     roots = {}
     for text in given:
-        name, equals, folder = text.rpartition("=")
-        path = Path(folder if equals else text).expanduser().absolute()
+        own = study.base.get("data", {}).get("name", "scenes")
+        name, equals, folder = text.partition("=")
+        if not equals or Path(text).expanduser().is_dir():  # a folder's name may hold a `=`
+            name, folder = own, text
+        if name != own:
+            raise UserError(f"--data-root: the study's data set is {own}, not {name}; write FOLDER or {own}=FOLDER")
+        path = Path(folder).expanduser().absolute()
         if not path.is_dir():
             raise UserError(f"--data-root: no such folder: {path}")
-        roots[name if equals else study.base.get("data", {}).get("name", "scenes")] = path
+        roots[name] = path
     return roots
 
 
@@ -245,6 +255,11 @@ def guarded(action: Callable[[], None]) -> None:
         action()
     except (UserError, SpecError) as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}; correct the path or its permissions", file=sys.stderr)
         sys.exit(2)
     except NumericalError as error:
         print(f"failed: {error}", file=sys.stderr)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablations.plan import expand, trial_run
+from ablations.plan import expand, search_identity, trial_run
 from ablations.study import Study
 from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on
 from orchestrator.jobs import Job, Preparer
@@ -14,7 +14,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.mirror import Mirror
 from orchestrator.progress import Lines, Live
 from orchestrator.store import Store
-from trainer.config import parse
+from trainer.config import located, parse
 from trainer.record import read_epochs
 
 if TYPE_CHECKING:
@@ -44,13 +44,15 @@ class Launch:
             from orchestrator.session import here
 
             concurrency(self.spec, *here(with_gpus=self.spec.gpus_per_worker > 0))
-        configs = [run.config for run in self.runs]
+        configs = {run.arm: run.config for run in self.runs}
         if self.study.search is not None:
-            configs.append(parse(self.study.base))
-        for config in configs:
-            config.optim.shares(self.spec.workers, self.spec.micro_batch)
-        for config in configs:
-            self.preparer.check(config)
+            configs["base"] = parse(self.study.base)
+        for arm, config in configs.items():
+            with located(f"{self.study.name}: {arm}"):
+                config.optim.shares(self.spec.workers, self.spec.micro_batch)
+        for arm, config in configs.items():
+            with located(f"{self.study.name}: {arm}"):
+                self.preparer.check(config)
         say("structures checked; reading the data")
         for run in self.runs:
             job = self.preparer.job(run, self.teachers)
@@ -61,7 +63,8 @@ class Launch:
 
     def missing(self, jobs: Sequence[Job]) -> list[Job]:
         """The jobs that have not finished, in this study or another."""
-        return [job for job in jobs if self.ledger.finished(job.run_id) is None]
+        distinct = {job.run_id: job for job in reversed(jobs)}
+        return [job for job in reversed(distinct.values()) if self.ledger.finished(job.run_id) is None]
 
     def trials_left(self) -> int:
         """Trials that a search still has to make; 0 for a study with arms."""
@@ -155,7 +158,7 @@ class Launch:
             if job.run_id in training:
                 return None
             if number >= len(history):
-                self.ledger.append(job.event("trial", number=number, values=values))
+                self.ledger.append(job.event("trial", search=search_identity(self.study), number=number, values=values))
             jobs[job.run_id] = job
             training.add(job.run_id)
             return job.settings(self.spec, self.store)

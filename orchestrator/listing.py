@@ -30,7 +30,8 @@ def show_plan(study: Study, runs: Sequence[Run], known: Mapping[str, LedgerRun],
     for run in runs:
         state = _state(run, known)
         style = "dim" if state == "reused" else ""
-        grid.add_row(run.arm, str(run.seed), changes(run.changed), run.key, state, style=style)
+        cells = (run.arm, str(run.seed), changes(run.changed), run.key, state)
+        grid.add_row(*map(Text, cells), style=style)
     console.print(grid)
     if study.search is not None:
         show_space(study, console)
@@ -48,7 +49,7 @@ def show_space(study: Study, console: Console) -> None:
     for path, dimension in space(study).items():
         choices = ", ".join(dimension.choices)
         text = choices if dimension.kind == "choice" else f"{dimension.low:g} .. {dimension.high:g}"
-        console.print(f"  {path:32} {dimension.kind:8} {text}", highlight=False)
+        console.print(Text(f"  {path:32} {dimension.kind:8} {text}"))
     epochs = int(study.base.get("optim", {}).get("epochs", 100))
     rungs = search.rungs(epochs)
     if rungs:
@@ -60,9 +61,9 @@ def show_costs(costs: Mapping[str, Mapping[str, float]], size: tuple[int, int], 
     """Print the deployed student's cost by arm."""
     grid = Grid(box=UNDERLINE, show_edge=False, pad_edge=False, header_style="dim")
     for heading in ("variant", "M par.", "GMACs (paper)", "GMACs (runs)"):
-        grid.add_column(heading, justify="left" if heading == "variant" else "right")
+        grid.add_column(heading, justify="left" if heading == "variant" else "right", overflow="fold")
     for arm, cost in costs.items():
-        grid.add_row(arm, f"{cost['params_m']:.2f}", f"{cost['gmacs_paper']:.2f}", f"{cost['gmacs']:.2f}")
+        grid.add_row(Text(arm), f"{cost['params_m']:.2f}", f"{cost['gmacs_paper']:.2f}", f"{cost['gmacs']:.2f}")
     console.print()
     console.print(grid)
     console.print(Text(f"of the deployed student, one 3x{size[0]}x{size[1]} image", style="dim"))

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from orchestrator.jobs import Job
@@ -144,7 +145,7 @@ class Live:
             self.bars.remove_task(self.tasks.pop(job.run_id))
         style = {"finished": "green", "failed": "red"}.get(status, "yellow")
         mark = {"finished": "✓", "failed": "✗"}.get(status, "■")
-        self.bars.console.print(f"[{style}]{mark}[/] {job.label}  [dim]{note}[/]", highlight=False)
+        self.bars.console.print(f"[{style}]{mark}[/] {escape(job.label)}  [dim]{escape(note)}[/]", highlight=False)
         self.bars.advance(self.all)
 
 

@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from ablations.plan import proposes, space, start_points
+from ablations.plan import proposes, search_identity, space, start_points
 from ablations.ranking import Trial
 from ablations.space import Dimension, Search
 from ablations.study import Study
@@ -39,11 +39,12 @@ class Proposal(NamedTuple):
 
 
 def proposals(study: Study, events: Iterable[Mapping[str, Any]]) -> list[Proposal]:
-    """The proposals of a search so far, in order, from the ledger's events."""
+    """The proposals of this very search so far, in order, from the ledger's events."""
+    identity = search_identity(study)
     asked: dict[int, dict[str, Any]] = {}
     ends: dict[str, dict[str, Any]] = {}
     for event in events:
-        if event["event"] == "trial" and event["study"] == study.name:
+        if event["event"] == "trial" and event["study"] == study.name and event["search"] == identity:
             asked[event["number"]] = dict(event)
         elif event["event"] in ("finished", "stopped", "failed"):
             ends[event["run_id"]] = dict(event)
@@ -170,7 +171,7 @@ class StudySearcher(Searcher):
         """Nothing: the ledger holds what a search has been told."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: `told_before` restores from the ledger."""
+        """Nothing: `proposals` restores from the ledger."""
 
 
 def _ask(

@@ -15,7 +15,7 @@ import torch
 from trainer.config import NUMERICS_VERSION, ModelConfig, TrainConfig, UserError, digest, teacher_run
 from trainer.data import PackedSplit, SegDataset, check_data, dataset_class, open_dataset, pack
 from trainer.data.batch import Batch
-from trainer.data.stream import holdout
+from trainer.data.stream import Stream, holdout
 from trainer.data.transforms import auto_class_weights
 from trainer.distill import build_distillers
 from trainer.models import SegModel, build_model
@@ -48,6 +48,7 @@ def open_data(config: TrainConfig, place: Place) -> Data:
     dataset = open_dataset(config.data, place.data_root, place.cache_dir)
     splits = {name: pack(dataset, config.data, name, place.cache_dir) for name in ("train", "val")}
     learn, select = holdout(len(splits["train"]), config.data.select)
+    Stream(splits["train"], config, learn, 0, 1)  # refuses a batch that the data cannot fill
     return Data(dataset, splits["train"], splits["val"], learn, select)
 
 

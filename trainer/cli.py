@@ -90,7 +90,10 @@ def _assignment(text: str) -> tuple[str, Any]:
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise UserError(f"--set needs PATH=VALUE, for example optim.lr=0.001, but got {text!r}")
-    return path, yaml.safe_load(value)
+    try:
+        return path, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {path}: {value!r} is not a YAML value") from None
 
 
 def main() -> None:
@@ -99,6 +102,11 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}; correct the path or its permissions", file=sys.stderr)
         sys.exit(2)
     except NumericalError as error:
         print(f"failed: {error}", file=sys.stderr)

@@ -50,8 +50,7 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
     teacher = Teacher(model.to(device), distilled.teacher_needs, bf16) if model else None
     if teacher:
         verify(teacher, config, data, place)
-    if leads:  # all that a user may have got wrong has been looked at
-        record.open_folder(place.out_dir, config)
+    record.open_folder(place.out_dir, config, leads)  # all that a user may have got wrong has been looked at
     learner = Learner(distilled, config.optim, config.distill, place.compile)
     history, best = resume(place.out_dir, identity, learner, leads)
 
@@ -171,4 +170,7 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device {name} asked for, but torch sees no CUDA GPU here; use --device cpu")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device '{name}'; give cpu, cuda, cuda:N or auto") from None

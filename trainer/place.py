@@ -31,4 +31,4 @@ class Place:
     teacher: Path | None = None
     """Weights of a teacher that a study has trained, for configs with `teacher.train`."""
     compile: bool = False
-    """Compile the student and the teacher with `torch.compile`."""
+    """Compile the student and its paths with `torch.compile`."""

@@ -29,19 +29,20 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def open_folder(out: Path, config: TrainConfig) -> None:
-    """Make the folder of a run, without what killed attempts left half written.
+def open_folder(out: Path, config: TrainConfig, leads: bool) -> None:
+    """Make the folder of a run, without what killed attempts left half written; only the worker that `leads` writes.
 
-    Raises UserError when another run already lives there.
+    Raises UserError, in every worker, when another run already lives there.
     """
-    for partial in out.glob(".*.*.[0-9]*"):
-        partial.unlink(missing_ok=True)
     stored = out / "config.yaml"
     if stored.exists():
         other = parse(read_yaml(stored), str(stored))
         if other.key != config.key:
             raise UserError(f"{out} holds run {other.key}, this config is run {config.key}; choose another folder")
+    if not leads:
         return
+    for partial in out.glob(".*.*.[0-9]*"):
+        partial.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     write_text(stored, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
@@ -76,9 +77,12 @@ def write_result(out: Path, result: dict[str, Any]) -> None:
 
 
 def read_result(out: Path) -> dict[str, Any] | None:
-    """The result of a finished run, or None."""
-    path = out / "result.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    """The result of a finished run, or None. One that is damaged is made again from the checkpoint."""
+    try:
+        result = json.loads((out / "result.json").read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+    return result if isinstance(result, dict) and "run_id" in result else None
 
 
 def environment(device: str, threads: int, world: int) -> dict[str, Any]:
@@ -96,7 +100,10 @@ def environment(device: str, threads: int, world: int) -> dict[str, Any]:
 
 
 def write_failure(out: Path, cause: str, reason: str) -> None:
-    """Say why an attempt ended: `cause` is the kind of error, `reason` one line."""
+    """Say why an attempt ended: `cause` is the kind of error, `reason` one line. Of several workers the first is heard:
+    the others only lost it."""
+    if read_failure(out) is not None:
+        return
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "failure.json", json.dumps({"cause": cause, "reason": reason}) + "\n")
 

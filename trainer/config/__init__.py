@@ -1,6 +1,6 @@
 """The config of a run: its schema, the errors users see, and plain data. pydantic and PyYAML only, no torch."""
 
-from trainer.config.errors import NumericalError, UserError, explain, unknown
+from trainer.config.errors import NumericalError, UserError, explain, located, unknown
 from trainer.config.plain import digest, override, read_yaml, removable
 from trainer.config.schema import (
     DataConfig,
@@ -40,6 +40,7 @@ __all__ = [
     "UserError",
     "digest",
     "explain",
+    "located",
     "override",
     "parse",
     "read_yaml",

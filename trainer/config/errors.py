@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,15 @@ class UserError(ValueError):
 
 class NumericalError(RuntimeError):
     """A loss left the finite numbers: the run fails, the study goes on."""
+
+
+@contextlib.contextmanager
+def located(where: str) -> Iterator[None]:
+    """UserErrors raised inside say where the mistake stands: `STUDY: ARM: ...`."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
