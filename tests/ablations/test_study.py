@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from ablations.plan import search_identity
 from ablations.study import load, packaged, read
 from trainer.config import UserError
 
@@ -134,3 +135,29 @@ def test_load_refuses_what_is_not_there(tmp_path):
 def test_packaged_studies_are_named_by_their_files():
     assert {"demo", "demo_search", "camvid_modules", "cityscapes_modules"} <= set(packaged())
     assert all(load(name).name == name for name in packaged())
+
+
+def test_a_metric_that_nothing_logs_is_refused(study):
+    with pytest.raises(UserError, match="unknown metric 'val/miuo'; did you mean 'val/miou'"):
+        study("variants: {a: {}}\nmetric: val/miuo\n")
+    with pytest.raises(UserError, match="metric"):
+        study(
+            "search: {trials: 1, metric: select/mioo, space: {optim.lr: {log: [1.0e-4, 1.0e-2]}}}\n",
+            data=", select: 0.1",
+        )
+
+
+def test_rungs_are_epochs_that_are_validated(study):
+    every = ", select: 0.1}\n  eval: {every: 2"
+    search = "search: {trials: 1, stop: asha, min_epochs: MIN, space: {optim.lr: {log: [1.0e-4, 1.0e-2]}}}\n"
+    with pytest.raises(UserError, match=r"nothing is known at rung 1, for eval\.every is 2"):
+        study(search.replace("MIN", "1"), data=every)
+    assert study(search.replace("MIN", "2"), data=every).search.rungs(9) == (2, 6)
+
+
+def test_a_changed_space_is_another_search(study):
+    text = "search: {trials: 2, space: {optim.lr: {log: [1.0e-4, 1.0e-2]}}}\n"
+    first = search_identity(study(text, data=", select: 0.1"))
+    assert search_identity(study(text.replace("trials: 2", "trials: 6"), data=", select: 0.1")) == first
+    assert search_identity(study(text.replace("1.0e-2", "1.0e-1"), data=", select: 0.1")) != first
+    assert search_identity(study(text, data=", select: 0.2")) != first

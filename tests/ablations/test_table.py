@@ -148,7 +148,9 @@ def test_protocols_are_never_mixed(study):
     table = build_table(written, runs, _finished(runs))
     assert "published" not in [column.heading for column in table.columns]
     assert "published numbers left out: paper protocol, and this table's is full" in table.notes
-    named = study(ARMS + PUBLISHED.replace("PROTOCOL", "paper") + "metric: val/paper/miou\n")
+    both = "}\n  eval: {protocols: [full, paper]"
+    named = study(ARMS + PUBLISHED.replace("PROTOCOL", "paper") + "metric: val/paper/miou\n", data=both)
+    runs = expand(named)
     outcomes = {run.key: Outcome("finished", {"val/paper/miou": _score(run)}) for run in runs}
     assert _column(build_table(named, runs, outcomes), "published")[0] == "76.49"
 
@@ -239,6 +241,6 @@ def test_a_search_ranks_finished_trials_before_stopped_ones(study):
 
 
 def test_a_search_that_minimises_ranks_the_other_way(study):
-    written = study(SEARCH + "  metric: select/loss\n  mode: min\n", data=", select: 0.1")
-    trials = [Trial(i, {}, "finished", 9, {"select/loss": loss}) for i, loss in enumerate((0.5, 0.2, 0.9))]
+    written = study(SEARCH + "  mode: min\n", data=", select: 0.1")
+    trials = [Trial(i, {}, "finished", 9, {"select/miou": value}) for i, value in enumerate((0.5, 0.2, 0.9))]
     assert _column(search_table(written, trials), "trial") == ["1", "0", "2"]

@@ -111,7 +111,16 @@ def test_run_id_names_config_data_and_weights_by_content(
 
 
 def test_run_id_names_the_data_by_content(tiny: Make, place: Make, tmp_path: Path) -> None:
-    config = tiny({}, {"data.name": "cityscapes", "data.options": {}, "teacher": None})
+    config = tiny(
+        {},
+        {
+            "data.name": "cityscapes",
+            "data.options": {},
+            "teacher": None,
+            "optim.global_batch": 2,
+            "optim.norm_batch": 2,
+        },
+    )
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         write_scenes(tmp_path / name, train=2, val=1, seed=seed, size=(64, 128))
     a, b, c = (run_id(config, place(data_root=tmp_path / name, cache_dir=tmp_path / "cache")) for name in "abc")

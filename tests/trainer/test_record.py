@@ -16,18 +16,18 @@ Make = Callable[..., Any]
 
 def test_a_folder_belongs_to_one_config(tiny: Make, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "run"
-    record.open_folder(out, tiny())
+    record.open_folder(out, tiny(), leads=True)
     assert parse(read_yaml(out / "config.yaml")) == tiny()
-    record.open_folder(out, tiny())
+    record.open_folder(out, tiny(), leads=True)
     with pytest.raises(UserError, match="choose another folder"):
-        record.open_folder(out, tiny({}, {"seed": 1}))
+        record.open_folder(out, tiny({}, {"seed": 1}), leads=False)
 
 
 def test_a_config_that_was_edited_into_nonsense_is_named(tiny: Make, tmp_path: Path) -> None:
-    record.open_folder(tmp_path, tiny())
+    record.open_folder(tmp_path, tiny(), leads=True)
     (tmp_path / "config.yaml").write_text("optim: {lrr: 1}\n")
     with pytest.raises(UserError, match=r"config\.yaml: optim\.lrr: unknown key; did you mean 'lr'"):
-        record.open_folder(tmp_path, tiny())
+        record.open_folder(tmp_path, tiny(), leads=True)
 
 
 def test_epochs_are_read_up_to_a_line_half_written(tmp_path: Path) -> None:
@@ -52,6 +52,8 @@ def test_result_and_failure_are_there_or_not(tmp_path: Path) -> None:
     assert record.read_failure(out) == {"cause": "UserError", "reason": "why"}
     record.clear_failure(out)
     assert record.read_failure(out) is None
-    record.write_result(out, {"last": {"val/miou": 1 / 3}})
-    assert record.read_result(out) == {"last": {"val/miou": 1 / 3}}
+    record.write_result(out, {"run_id": "r", "last": {"val/miou": 1 / 3}})
+    assert record.read_result(out) == {"run_id": "r", "last": {"val/miou": 1 / 3}}
+    (out / "result.json").write_text('{"run_id": "r"')
+    assert record.read_result(out) is None  # cut off: the checkpoint makes it again
     assert {path.name for path in out.iterdir()} == {"result.json"}
