@@ -12,7 +12,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from trainer.config import NumericalError, UserError, located
+from trainer.cli import app as trainer_app
+from trainer.cli import in_one_line
+from trainer.config import UserError, located
 
 if TYPE_CHECKING:
     from ablations.study import Study
@@ -237,37 +239,15 @@ def _roots(study: Study, given: list[str]) -> dict[str, Path]:
     return roots
 
 
-def _trainer_verbs() -> None:
-    from trainer.cli import app as trainer_app
-
-    for command in trainer_app.registered_commands:
-        app.registered_commands.append(command)
+for _command in trainer_app.registered_commands:
+    app.registered_commands.append(_command)
 
 
-_trainer_verbs()
-
-
-def guarded(action: Callable[[], None]) -> None:
+def guarded(action: Callable[[], object]) -> None:
     """Do it; a user's mistake is one line and exit code 2, a failed run one line and exit code 1."""
     from cluster.spec import SpecError
 
-    try:
-        action()
-    except (UserError, SpecError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"error: {error.filename}: {error.strerror}; correct the path or its permissions", file=sys.stderr)
-        sys.exit(2)
-    except NumericalError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        sys.exit(1)
-    except SystemExit as end:
-        if end.code == 130:  # what typer makes of Ctrl-C
-            print("stopped; run the same command again to go on", file=sys.stderr)
-        raise
+    in_one_line(action, SpecError)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ ALLOWED = {
     "ablations/grid.py": {"orchestrator.cli"},
     # The config, the pure files about a run's place and folder, and what the orchestrator treats as opaque.
     "orchestrator": {"ablations", "cluster", "trainer.config", "trainer.place", "trainer.record"},
-    "orchestrator/cli.py": {"trainer.build.check", "trainer.cli.app"},
+    "orchestrator/cli.py": {"trainer.build.check", "trainer.cli.app", "trainer.cli.in_one_line"},
     "orchestrator/jobs.py": {"trainer.build.check", "trainer.build.run_id"},
     "orchestrator/trial.py": {"trainer.worker.train_worker"},
 }

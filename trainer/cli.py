@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,11 +97,11 @@ def _assignment(text: str) -> tuple[str, Any]:
         raise UserError(f"--set {path}: {value!r} is not a YAML value") from None
 
 
-def main() -> None:
-    """Run a verb; a user's mistake is one line and exit code 2, a run that failed is one line and exit code 1."""
+def in_one_line(action: Callable[[], object], *refusals: type[Exception]) -> None:
+    """Do it; a user's mistake (UserError, `refusals`) is one line and exit code 2, a failed run one line and code 1."""
     try:
-        app()
-    except UserError as error:
+        action()
+    except (UserError, *refusals) as error:  # type: ignore[misc]
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
@@ -111,3 +112,12 @@ def main() -> None:
     except NumericalError as error:
         print(f"failed: {error}", file=sys.stderr)
         sys.exit(1)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C
+            print("stopped; run the same command again to go on", file=sys.stderr)
+        raise
+
+
+def main() -> None:
+    """Run a verb."""
+    in_one_line(app)
