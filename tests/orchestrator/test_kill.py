@@ -70,15 +70,18 @@ def test_a_driver_killed_and_started_again_ends_with_the_undisturbed_table(drive
 def test_ctrl_c_ends_the_study_in_one_line_and_leaves_nothing_running(driver, finished):
     process = driver.start("run", finished.file)
     end = time.monotonic() + 300
-    while not driver.events("started") and process.poll() is None and time.monotonic() < end:
+    said = ""
+    # asking takes seconds, in which the run that was asked about may end: between two phases none is running
+    while " running" not in said and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
-    said = driver("status", finished.file).out
+        said = driver("status", finished.file).out if driver.events("started") else ""
     assert re.search(rf"running.*; driver: pid {process.pid} on ", said)
     assert re.search(r"^  [\w -]+ seed \d: running at epoch [0-3]/[23]", said, re.MULTILINE)
+    before = len(driver.events("finished"))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err == "stopped; run the same command again to go on\n"
     with sqlite3.connect(driver.store / "mlflow.db") as database:
         assert database.execute("select count(*) from runs where status = 'RUNNING'").fetchone() == (0,)
-    assert len(driver.events("finished")) < 5, "the next phase does not start"
+    assert len(driver.events("finished")) <= before + 2, "no further run starts"
