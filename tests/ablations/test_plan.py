@@ -212,3 +212,10 @@ def test_planning_does_without_torch_and_ray():
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "ablations.plan" in modules
     assert not {"torch", "ray", "mlflow", "optuna"} & set(modules)
+
+
+def test_an_override_leaves_what_it_was_given_alone():
+    choice = {"csf": {}}
+    changed = override({"distill": {}}, {"distill": choice, "distill.csf.weight": 2.0})
+    assert changed == {"distill": {"csf": {"weight": 2.0}}}
+    assert choice == {"csf": {}}

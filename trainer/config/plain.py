@@ -45,7 +45,7 @@ def _assign(data: dict[str, Any], path: str, value: Any, absent_ok: bool) -> Non
         if not isinstance(data, dict):
             raise UserError(f"{path}: {'.'.join(sections[: depth + 1])} has no keys, for it is {data!r}")
     if value is not None or not removable(path):
-        data[last] = value
+        data[last] = copy.deepcopy(value)  # a later path may write into it, and the study keeps its own
     elif last in data:
         del data[last]
     elif not absent_ok:
