@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -130,12 +131,15 @@ def test_every_command_runs(workshop):
 
 def serves(command: str, options: dict) -> None:
     """Start the page, see it answer, and end it with its children."""
-    page = subprocess.Popen(f"exec {command} --port 5017", start_new_session=True, **options)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    page = subprocess.Popen(f"exec {command} --port {port}", start_new_session=True, **options)
     try:
         deadline = time.monotonic() + 120
         while True:
             try:
-                with urllib.request.urlopen("http://127.0.0.1:5017", timeout=5) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5) as answer:
                     assert answer.status == 200
                 return
             except OSError:
