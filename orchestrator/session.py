@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,6 +37,20 @@ def here(*, with_gpus: bool = True) -> Machine:
     return Machine(cpus, torch.cuda.device_count())
 
 
+_INTERRUPTED = threading.Event()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    _INTERRUPTED.set()
+    raise KeyboardInterrupt
+
+
+def go_on() -> None:
+    """Raise KeyboardInterrupt where Ctrl-C was pressed: code of Ray's may have swallowed the first one."""
+    if _INTERRUPTED.is_set():
+        raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
     """Start or join Ray for one study; yields the machines it has now, all of which see the store."""
@@ -43,6 +59,8 @@ def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(spec.start_timeout_s))
     import ray
 
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _interrupt)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failed trials are rows of ours, with their reason
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if spec.address == "local":

@@ -13,6 +13,7 @@ from orchestrator.jobs import Job
 from orchestrator.ledger import Ledger
 from orchestrator.mirror import Mirror
 from orchestrator.progress import View
+from orchestrator.session import go_on
 from trainer.record import read_epochs, read_failure, read_result
 
 
@@ -63,6 +64,7 @@ class Watch(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process is about to train."""
+        go_on()
         job = self._job(trial)
         self.ledger.append(job.event("started"))
         self.view.started(job)
@@ -71,6 +73,7 @@ class Watch(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """An epoch is done."""
+        go_on()
         job = self._job(trial)
         self.view.epoch(job, {name: value for name, value in result.items() if isinstance(value, int | float)})
         self.mirror.job(job, "running")
