@@ -8,7 +8,7 @@ import os
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -101,11 +101,10 @@ class Store:
         try:
             by = json.loads(path.read_text())
             if by["host"] == socket.gethostname():
-                os.kill(by["pid"], 0)
+                with suppress(PermissionError):  # it lives, as somebody else's
+                    os.kill(by["pid"], 0)
         except (FileNotFoundError, ValueError, KeyError, ProcessLookupError):
             return None
-        except PermissionError:
-            pass  # it lives, as somebody else's
         return _holder(path)
 
     @contextmanager
