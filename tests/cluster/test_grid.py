@@ -65,7 +65,7 @@ def head(in_a_session, surroundings, free_port, short_folder):
 
 def finished(store):
     events = [json.loads(line) for line in (store / "ledger.jsonl").read_text().splitlines()]
-    return [(event["study"], event["arm"]) for event in events if event["event"] == "finished"]
+    return sorted((event["study"], event["arm"]) for event in events if event["event"] == "finished")
 
 
 def test_a_job_runs_a_study_in_an_unpacked_folder_and_its_exit_code_comes_back(head, checkout, surroundings, tmp_path):
