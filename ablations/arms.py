@@ -32,6 +32,17 @@ def terms(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, float
     return found | {name: values[key] for name in found if (key := f"distill.{name}.weight") in values}
 
 
+def mentioned(base: Mapping[str, Any], changes: Sequence[Overrides]) -> set[str]:
+    """The names of all knowledge paths that a base or any override of it writes down."""
+    found = set(base.get("distill") or {})
+    for path, value in (item for overrides in changes for item in overrides.items()):
+        if path == "distill":
+            found |= set(value or {})
+        elif _distils(path):
+            found.add(path.split(".")[1])
+    return found
+
+
 def _distils(path: str) -> bool:
     return path.startswith("distill.")
 

@@ -1,4 +1,4 @@
-"""Notes: what must be read with a table, from seeds that failed to a recipe that is not the published one."""
+"""Notes: what must be read with a table, from seeds that failed to arms that differ in more than they should."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations.outcome import MISSING, Outcome, protocol, teachers
+from ablations.outcome import MISSING, Outcome, teachers
 from ablations.plan import Run
 from ablations.stats import FAMILY_WISE, describe_design
 from ablations.study import Study
-from trainer.config import parse
 
 
 def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> list[str]:
@@ -27,7 +26,7 @@ def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome])
         notes.append("conditional on one teacher: another may order the arms differently")
     if study.compared.left_out:
         notes.append(f"grid points left out, for they contradict requires or excludes: {study.compared.left_out}")
-    return notes + _unequal(study, runs) + _published(study)
+    return notes + _unequal(study, runs)
 
 
 def unfinished(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> list[str]:
@@ -56,24 +55,6 @@ def _unequal(study: Study, runs: Sequence[Run]) -> list[str]:
         for arm, reference in study.pairs
         for path in ("optim.epochs", "optim.global_batch", "student.init")
         if (ours := _at(configs[arm], path)) != (theirs := _at(configs[reference], path))
-    ]
-
-
-def _published(study: Study) -> list[str]:
-    published = study.published
-    if published is None:
-        return []
-    if published.protocol != protocol(study):
-        return [f"published numbers left out: {published.protocol} protocol, and this table's is {protocol(study)}"]
-    base = parse(study.base).model_dump(mode="json")
-    differ = [
-        f"{path} {ours} (published {theirs})"
-        for path, theirs in published.recipe.items()
-        if (ours := _at(base, path)) != theirs
-    ]
-    return [
-        f"published: {published.source}; best is our mean over seeds of the best epoch on val",
-        *([f"recipe differs: {', '.join(differ)}"] if differ else []),
     ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ablations.metric import protocol_of
 from ablations.plan import Run
 from ablations.study import Study
 from trainer.config import TrainConfig, parse
@@ -26,9 +27,8 @@ MISSING = Outcome("missing")
 
 
 def protocol(study: Study) -> str:
-    """The protocol of the metric: `val/miou` is of the first in `eval.protocols`, `val/paper/miou` says its own."""
-    parts = study.metric.split("/")
-    return parts[1] if len(parts) == 3 else parse(study.base).eval.protocols[0]
+    """The protocol of the study's metric."""
+    return protocol_of(study.metric, parse(study.base))
 
 
 def scores_of(study: Study, group: Sequence[Run], outcomes: Mapping[str, Outcome]) -> dict[int, float]:

@@ -124,7 +124,7 @@ def search_identity(study: Study) -> str:
     """12 hex digits naming what is searched: a changed base, space or metric is another search, more trials are not."""
     search = _search(study)
     space_of = {path: dimension.model_dump(mode="json") for path, dimension in search.space.items()}
-    rules = [study.requires, study.excludes, study.seeds, search.metric, search.mode, search.sampler, search.seed]
+    rules = [study.requires, study.excludes, study.seeds, search.metric, search.sampler, search.seed]
     return digest([study.base, space_of, *rules])
 
 

@@ -31,11 +31,10 @@ def search_table(study: Study, trials: Sequence[Trial], top: int = 10) -> Table:
     """The `top` trials. Finished ones first, by the search's metric: a stopped one was scored at an earlier epoch."""
     search = study.search
     assert search is not None, "a study with arms has a table, not a ranking"
-    sign = -1.0 if search.mode == "max" else 1.0
 
     def rank(trial: Trial) -> tuple[int, float, int]:
         score = trial.metrics.get(search.metric, math.nan)
-        return _ORDER[trial.state], sign * score if math.isfinite(score) else math.inf, trial.number
+        return _ORDER[trial.state], -score if math.isfinite(score) else math.inf, trial.number
 
     best = sorted(trials, key=rank)[:top]
     paths = list(space(study))

@@ -80,8 +80,7 @@ class Search(Strict):
     sampler: Literal["tpe", "random"] = "tpe"
     stop: Literal["asha", "none"] = "none"
     metric: Literal["select/miou"] = "select/miou"
-    """Of samples cut from train: val is reported and never selected by."""
-    mode: Literal["max", "min"] = "max"
+    """Of samples cut from train: val is reported and never selected by. Higher is better."""
     startup: int = Field(10, ge=1, description="random trials before tpe models what it was told")
     eta: int = Field(3, ge=2, description="asha: one trial in eta goes on past a rung")
     min_epochs: int = Field(1, ge=1, description="asha: epochs to the first rung")

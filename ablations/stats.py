@@ -53,6 +53,14 @@ def interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float
     return mean - half, mean + half
 
 
+def prediction_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Student's t interval in which one more run like these n falls; (NaN, NaN) below two values."""
+    mean, std = mean_std(values)
+    n = len(values)
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * std * math.sqrt(1 + 1 / n) if n > 1 else math.nan
+    return mean - half, mean + half
+
+
 def sign_flip_p(differences: np.ndarray) -> float:
     """Exact two-sided p of the mean of n paired differences, (n,), under all 2**n assignments of their signs.
 

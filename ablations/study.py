@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from ablations.arms import Arms, Overrides, contradiction, grid, labelled, leave_one_out, terms
+from ablations.arms import Arms, Overrides, contradiction, grid, labelled, leave_one_out, mentioned, terms
+from ablations.metric import check_metric
+from ablations.published import Published
 from ablations.space import Search
 from trainer.config import Number, Strict, TrainConfig, UserError, explain, parse, unknown
 
@@ -20,23 +22,6 @@ MAX_SEEDS = 40
 
 FIXED_IN_A_SEARCH = ("teacher", "data.name", "data.size", "data.options", "data.select")
 """Trials of different teachers or data cannot be ranked in one list: such questions are factors."""
-
-
-class Published(Strict):
-    """Numbers of a publication, by arm (`teacher` too), beside which ours are shown; in points, like `val/miou`."""
-
-    source: str
-    protocol: Literal["paper", "full"]
-    recipe: dict[str, Any] = Field(default_factory=dict, description="dotted paths of its config that may differ")
-    arms: dict[str, Number] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _numbers_stand_beside_the_source(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        own = {key: data[key] for key in ("source", "protocol", "recipe") if key in data}
-        return {**own, "arms": {key: value for key, value in data.items() if key not in own}}
 
 
 class Study(Strict):
@@ -54,7 +39,7 @@ class Study(Strict):
     leave_one_out: str | None = None
     requires: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     excludes: tuple[tuple[str, ...], ...] = ()
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1, max_length=MAX_SEEDS)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     reference: str = Field("", description="default: the first arm")
     contrasts: tuple[tuple[str, str], ...] = Field((), description="[arm, its reference]; default: all to `reference`")
     margin: Number | None = Field(None, gt=0, description="points of the metric that would not matter")
@@ -68,14 +53,18 @@ class Study(Strict):
             if not 1 <= seeds <= MAX_SEEDS:
                 raise ValueError(f"a count of seeds must be 1 to {MAX_SEEDS} but got {seeds}")
             return tuple(range(seeds))
-        if isinstance(seeds, list) and len(set(map(str, seeds))) < len(seeds):
-            raise ValueError(f"each seed may stand once but got {seeds}")
+        if isinstance(seeds, list):
+            if not 1 <= len(seeds) <= MAX_SEEDS:
+                raise ValueError(f"1 to {MAX_SEEDS} seeds are needed but got {len(seeds)}")
+            if len(set(map(str, seeds))) < len(seeds):
+                raise ValueError(f"each seed may stand once but got {seeds}")
         return seeds
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Study:
         base = parse(self.base, "base")
-        self._check_metric(base)
+        check_metric(self.metric, base)
+        self._check_rungs(base)
         self._check_kind()
         self._check_paths()
         if self.search is None:
@@ -108,10 +97,7 @@ class Study(Strict):
         reference = self.reference or names[0]
         return tuple((name, reference) for name in names if name != reference)
 
-    def _check_metric(self, base: TrainConfig) -> None:
-        logged = ["val/miou", *(f"val/{protocol}/miou" for protocol in base.eval.protocols[1:])]
-        if self.metric not in logged and not self.metric.startswith("val/iou/"):
-            raise unknown("metric", self.metric, logged)
+    def _check_rungs(self, base: TrainConfig) -> None:
         for rung in self.search.rungs(base.optim.epochs) if self.search else ():
             if rung % base.eval.every:
                 raise UserError(
@@ -136,10 +122,15 @@ class Study(Strict):
                 raise UserError(f"search selects by {self.search.metric}: set base.data.select above 0, such as 0.1")
 
     def _check_paths(self) -> None:
-        groups = [*(self.variants or {}).values(), self.factors or {}, self.search.space if self.search else {}]
-        if "seed" in self.base or any("seed" in group for group in groups):
+        space = self.search.space if self.search else {}
+        changes = [
+            *(self.variants or {}).values(),
+            *({path: value} for path, values in (self.factors or {}).items() for value in values.values()),
+            *({path: value} for path, values in space.items() for value in values.choices.values() or (None,)),
+        ]
+        if "seed" in self.base or any("seed" in overrides for overrides in changes):
             raise UserError("seed is not set in a config of a study; list it under `seeds`, so that all arms share it")
-        for path in self.search.space if self.search else ():
+        for path in space:
             if any(f"{path}.".startswith(f"{fixed}.") for fixed in FIXED_IN_A_SEARCH):
                 raise UserError(
                     f"search.space: trials share one {path.split('.')[0]}, so {path} is fixed; make it a factor"
@@ -149,9 +140,12 @@ class Study(Strict):
             *(p for ps in self.requires.values() for p in ps),
             *(p for g in self.excludes for p in g),
         ]
+        known = {f"distill.{name}" for name in mentioned(self.base, changes)}
         for path in named:
             if not path.startswith("distill.") or path.count(".") != 1:
                 raise UserError(f"requires and excludes name knowledge paths, such as distill.pea, but got '{path}'")
+            if path not in known:
+                raise UserError(f"requires and excludes: {unknown('knowledge path', path, known)}")
 
     def _check_names(self) -> None:
         arms = self.compared.overrides
@@ -194,6 +188,8 @@ def read(text: str, where: str) -> Study:
         data = yaml.load(text, _Loader)
         if not isinstance(data, dict):
             raise UserError(f"expected a mapping with name, base and variants, but got {type(data).__name__}")
+        if "base" not in data and data and data.keys() <= TrainConfig.model_fields.keys():
+            raise UserError("this is the config of one run, not a study; train it with `python -m trainer fit`")
         return Study.model_validate(data)
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None

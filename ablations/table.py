@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ablations.costs import cost_notes, costs_of
+from ablations.metric import conditions, described
 from ablations.notes import notes_on
 from ablations.outcome import MISSING, Outcome, protocol, scores_of, teachers
 from ablations.plan import Run
+from ablations.reproduction import Reproduction, reproduction_notes, reproductions
 from ablations.stats import FAMILY_WISE, compare, mean_std
 from ablations.study import Study
 from trainer.config import parse
@@ -45,40 +48,46 @@ _HEADINGS = {
     "arm": Column("arm"),
     "n": Column("n", right=True),
     "score": Column("mIoU", right=True),
-    "best": Column("best", right=True),
     "reference": Column("vs"),
     "difference": Column("difference [95 %]", right=True),
     "verdict": Column("verdict"),
+    "best": Column("best", right=True),
     "published": Column("published", right=True),
+    "reproduced": Column("reproduced"),
     "params_m": Column("M par.", right=True),
     "gmacs_paper": Column("GMACs*", right=True),
+    "gmacs": Column("GMACs†", right=True),
+    "latency_ms": Column("ms‡", right=True),
+    "peak_mib": Column("MiB‡", right=True),
 }
+_DIGITS = {"best": 1, "latency_ms": 1, "peak_mib": 0}
+"""After the point, where a column has not two."""
 
 
 def build_table(
     study: Study,
     runs: Sequence[Run],
     outcomes: Mapping[str, Outcome],
-    costs: Mapping[str, Mapping[str, float]] | None = None,
+    costs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Table:
-    """The table of a study with arms. `outcomes` and `costs` ({"params_m", "gmacs_paper"}) are by `Run.key`."""
+    """The table of a study with arms. `outcomes` and `costs` (see `costs_of`) are by `Run.key`."""
     arms = _grouped(runs)
     scores = {arm: scores_of(study, group, outcomes) for arm, group in arms.items()}
     contrasts = _contrasts(study, runs, scores, outcomes)
+    cost, held = costs_of(arms, costs or {}), reproductions(study, runs, outcomes)
     rows = []
     for arm, group in arms.items():
         own = contrasts.get(arm, [])
         first = own[0] if own else {"reference": "-" if contrasts else ""}
-        rows.append(_about(study, arm, group, scores[arm], outcomes, costs or {}) | first)
+        about = _about(study, arm, group, scores[arm], outcomes, held) | _parts(study, group, scores[arm], outcomes)
+        rows.append(about | cost.get(arm, {}) | first)
         rows += [{"arm": arm, "again": True} | row for row in own[1:]]
-    notes = notes_on(study, runs, outcomes)
-    shown = [name for name in _HEADINGS if any(_cell(name, row) for row in rows)]
-    if "gmacs_paper" in shown:
-        height, width = parse(study.base).data.size
-        notes.append(f"* of one 3x{height}x{width} image, in the paper's convention")
+    notes = notes_on(study, runs, outcomes) + reproduction_notes(study, held) + cost_notes(study, cost)
+    headings = _headings(study)
+    shown = [name for name in headings if any(_cell(name, row) for row in rows)]
     return Table(
         title=_title(study, runs, scores),
-        columns=tuple(_HEADINGS[name] for name in shown),
+        columns=tuple(headings[name] for name in shown),
         rows=tuple(Row(tuple(_cell(name, row) for name in shown), row) for row in rows),
         notes=tuple(notes),
     )
@@ -98,18 +107,27 @@ def _grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return groups
 
 
+def _headings(study: Study) -> dict[str, Column]:
+    """All columns in their order; the conditions of a data set stand behind the verdict, as parts of the whole."""
+    found: dict[str, Column] = {}
+    for name, column in _HEADINGS.items():
+        found[name] = column
+        if name == "verdict":
+            found |= {part: Column(part, right=True) for part in conditions(parse(study.base))}
+    return found
+
+
 def _about(
     study: Study,
     arm: str,
     group: Sequence[Run],
     scores: Mapping[int, float],
     outcomes: Mapping[str, Outcome],
-    costs: Mapping[str, Mapping[str, float]],
+    held: Mapping[str, Reproduction],
 ) -> dict[str, Any]:
     mean, std = mean_std(list(scores.values()))
     bests = [outcomes[r.key].best.get(study.metric, math.nan) for r in group if r.seed in scores]
-    published = study.published if study.published and study.published.protocol == protocol(study) else None
-    cost = next((costs[run.key] for run in group if run.key in costs), {})
+    published = held.get(arm)
     return {
         "arm": arm,
         "role": group[0].role,
@@ -118,10 +136,20 @@ def _about(
         "mean": mean,
         "std": std,
         # Only beside published numbers, which are of the best epoch; ours are judged by the last.
-        "best": mean_std(bests)[0] if published else math.nan,
-        "published": published.arms.get("teacher" if group[0].role == "teacher" else arm) if published else None,
-        "params_m": cost.get("params_m"),
-        "gmacs_paper": cost.get("gmacs_paper"),
+        "best": mean_std(bests)[0] if held else math.nan,
+        "published": published.published if published else None,
+        "reproduced": published.verdict if published else "",
+    }
+
+
+def _parts(
+    study: Study, group: Sequence[Run], scores: Mapping[int, float], outcomes: Mapping[str, Outcome]
+) -> dict[str, float]:
+    """The mean of each condition over the seeds that have a score."""
+    ended = [outcomes[run.key].metrics for run in group if run.seed in scores]
+    return {
+        part: mean_std([metrics.get(f"val/{part}/miou", math.nan) for metrics in ended])[0]
+        for part in conditions(parse(study.base))
     }
 
 
@@ -162,15 +190,16 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
             return ""
         limits = f" [{number(row['low'])}, {number(row['high'])}]" if row["pairs"] > 1 else ""
         return number(row["difference"], signed=True) + limits
-    if name in ("reference", "verdict"):
+    if name in ("reference", "verdict", "reproduced"):
         return row.get(name, "")
     value = row.get(name)
-    return "" if value is None or math.isnan(value) else number(value, 1 if name == "best" else 2)
+    digits = _DIGITS.get(name, 2 if name in _HEADINGS else 1)
+    return "" if value is None or math.isnan(value) else number(value, digits)
 
 
 def _title(study: Study, runs: Sequence[Run], scores: Mapping[str, Mapping[int, float]]) -> str:
     seeds = f"{len(study.seeds)} seed{'s' if len(study.seeds) != 1 else ''}"
-    parts = [f"val mIoU ({protocol(study)} protocol)", "last epoch", seeds]
+    parts = [f"{described(study.metric)} ({protocol(study)} protocol)", "last epoch", seeds]
     taught = teachers(runs)
     if len(taught) == 1:
         trained = [score for run in runs if run.role == "teacher" for score in scores[run.arm].values()]

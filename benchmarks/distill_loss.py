@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer.distill.divergences import channel_divergence, pixel_divergence
 from trainer.distill.losses import hierarchical_context
 from trainer.distill.pea import align
 
@@ -33,6 +34,17 @@ def plain_context(student: Tensor, teacher: Tensor) -> Tensor:
             pooled = (F.adaptive_avg_pool2d(x, level) for x in (student, teacher))
             loss = loss + weight * F.mse_loss(*pooled)
     return loss / total
+
+
+def plain_pixel_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """The divergence over the channels of each pixel as its definition reads."""
+    return F.kl_div(student.log_softmax(1), teacher.softmax(1), reduction="sum") / student[:, 0].numel()
+
+
+def plain_channel_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """The divergence over the positions of each channel as its definition reads."""
+    ours, theirs = student.flatten(2), teacher.flatten(2)
+    return F.kl_div(ours.log_softmax(2), theirs.softmax(2), reduction="sum") / ours[..., 0].numel()
 
 
 def plain_alignment(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -65,12 +77,18 @@ def main() -> None:
     channels_last = [[m.contiguous(memory_format=torch.channels_last) for m in side] for side in maps]
     tokens = [[m.flatten(2).transpose(1, 2) for m in side] for side in channels_last]
     context = {"plain": over_stages(plain_context), "ours": over_stages(hierarchical_context)}
+    pixels = {"plain": over_stages(plain_pixel_divergence), "ours": over_stages(pixel_divergence)}
+    channels = {"plain": over_stages(plain_channel_divergence), "ours": over_stages(channel_divergence)}
     alignment: dict[str, Loss] = {"plain": plain_alignment, "ours": lambda s, t: align(s, t, STAGE_WEIGHTS)}
     print(f"{'loss + backward':38s}{'plain ms':>10s}{'ours ms':>10s}{'ratio':>8s}{'relative difference':>22s}")
     for title, arms, sides in (
         ("hierarchical context, maps NHWC", context, channels_last),
         ("hierarchical context, maps NCHW", context, maps),
         ("alignment, tokens", alignment, tokens),
+        ("pixel divergence, maps NHWC", pixels, channels_last),
+        ("pixel divergence, maps NCHW", pixels, maps),
+        ("channel divergence, maps NHWC", channels, channels_last),
+        ("channel divergence, maps NCHW", channels, maps),
     ):
         times = measure(arms, *sides)
         (plain, plain_value), (ours, our_value) = times["plain"], times["ours"]

@@ -239,8 +239,8 @@ def _roots(study: Study, given: list[str]) -> dict[str, Path]:
     return roots
 
 
-for _command in trainer_app.registered_commands:
-    app.registered_commands.append(_command)
+app.registered_commands += trainer_app.registered_commands
+app.registered_groups += trainer_app.registered_groups
 
 
 def guarded(action: Callable[[], object]) -> None:

@@ -58,12 +58,16 @@ def show_space(study: Study, console: Console) -> None:
 
 
 def show_costs(costs: Mapping[str, Mapping[str, float]], size: tuple[int, int], console: Console) -> None:
-    """Print the deployed student's cost by arm."""
+    """Print the deployed student's cost by arm; arms that deploy the same one share a line."""
     grid = Grid(box=UNDERLINE, show_edge=False, pad_edge=False, header_style="dim")
     for heading in ("variant", "M par.", "GMACs (paper)", "GMACs (runs)"):
         grid.add_column(heading, justify="left" if heading == "variant" else "right", overflow="fold")
+    same: dict[tuple[str, ...], list[str]] = {}
     for arm, cost in costs.items():
-        grid.add_row(Text(arm), f"{cost['params_m']:.2f}", f"{cost['gmacs_paper']:.2f}", f"{cost['gmacs']:.2f}")
+        cells = tuple(f"{cost[name]:.2f}" for name in ("params_m", "gmacs_paper", "gmacs"))
+        same.setdefault(cells, []).append(arm)
+    for cells, arms in same.items():
+        grid.add_row(Text(arms[0] if len(arms) == 1 else f"{arms[0]}, and {len(arms) - 1} more"), *cells)
     console.print()
     console.print(grid)
     console.print(Text(f"of the deployed student, one 3x{size[0]}x{size[1]} image", style="dim"))

@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
+from ablations.metric import CONDITIONS
 from ablations.render import to_markdown, to_plain
 from ablations.table import Row, Table
 
@@ -20,7 +21,10 @@ UNDERLINE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 """A line under the headings and nothing else."""
 GAP = 2
 """Spaces between columns."""
-BESIDE = ("best", "published", "M par.", "GMACs*")
+BESIDE = (
+    *("best", "published", "reproduced", "M par.", "GMACs*", "GMACs†", "ms‡", "MiB‡"),
+    *(part for parts in CONDITIONS.values() for part in parts),
+)
 """Headings that go into a second block where the width is short, so that a difference stays by its verdict."""
 COLOURS = {
     "better": "green",
@@ -31,9 +35,13 @@ COLOURS = {
     "undecided": "dim",
     "not yet": "dim",
     "stopped": "dim",
+    "yes": "green",
+    "no": "red",
+    "recipe differs": "yellow",
+    "recipe unknown": "yellow",
 }
-"""Of verdicts, and of the states of trials."""
-ALARMS = ("not finished", "failed", "unequal", "recipe differs")
+"""Of verdicts, of reproductions, and of the states of trials."""
+ALARMS = ("not finished", "failed", "unequal", "recipe differs", "recipe unknown")
 """How the notes begin that should not be overlooked."""
 
 
@@ -79,14 +87,19 @@ def _blocks(table: Table, width: int) -> list[list[int]]:
         max(len(text) for text in (column.heading, *(row.cells[i] for row in table.rows)))
         for i, column in enumerate(table.columns)
     ]
-    order = list(range(len(widths)))
-    if sum(widths) + GAP * (len(widths) - 1) > width:
-        order.sort(key=lambda i: table.columns[i].heading in BESIDE)
-    blocks = [order[:1]]
-    for i in order[1:]:
-        if len(blocks[-1]) > 1 and sum(widths[k] + GAP for k in blocks[-1]) + widths[i] > width:
-            blocks.append(order[:1])
-        blocks[-1].append(i)
+    columns = range(1, len(widths))
+    beside = [i for i in columns if table.columns[i].heading in BESIDE]
+    fits = sum(widths) + GAP * (len(widths) - 1) <= width
+    blocks = []
+    for group in [list(columns)] if fits else [[i for i in columns if i not in beside], beside]:
+        block = [0]
+        for i in group:
+            if len(block) > 1 and sum(widths[k] + GAP for k in block) + widths[i] > width:
+                blocks.append(block)
+                block = [0]
+            block.append(i)
+        if len(block) > 1:
+            blocks.append(block)
     return blocks
 
 

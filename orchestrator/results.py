@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ablations.outcome import Outcome
 from ablations.plan import expand
@@ -50,7 +51,10 @@ def table(study: Study, store: Store) -> Table:
         return Table(ranking.title, ranking.columns, ranking.rows, (*ranking.notes, note))
     runs = of_study(study, ledger)
     outcomes = {key: outcome(run) for key, run in runs.items()}
-    costs = {key: _costs(run.complexity) for key, run in runs.items() if run.complexity}
+    where = _hardware(ledger)
+    costs = {
+        key: {**run.complexity, "hardware": where.get(run.run_id, "")} for key, run in runs.items() if run.complexity
+    }
     return build_table(study, expand(study), outcomes, costs)
 
 
@@ -59,5 +63,20 @@ def outcome(run: LedgerRun) -> Outcome:
     return Outcome(STATUS.get(run.status, "missing"), run.last, run.reason, run.best)  # type: ignore[arg-type]
 
 
-def _costs(complexity: Mapping[str, object]) -> dict[str, float]:
-    return {name: float(value) for name, value in complexity.items() if isinstance(value, int | float)}
+def _hardware(ledger: Ledger) -> dict[str, str]:
+    """What each finished run was measured on, by run id."""
+    found = {}
+    for event in ledger.events():
+        if environment := event.get("environment"):
+            found[event["run_id"]] = hardware(environment)
+    return found
+
+
+def hardware(environment: Mapping[str, Any]) -> str:
+    """A run's hardware as a table says it: `cpu (x86_64, 1 thread)`, `cuda:0 (NVIDIA H100)`."""
+    device, name = str(environment.get("device", "")), environment.get("device_name") or environment.get("processor")
+    threads = environment.get("threads")
+    parts = [str(name)] if name else []
+    if device == "cpu" and threads:
+        parts.append(f"{threads} thread{'s' if threads != 1 else ''}")
+    return f"{device} ({', '.join(parts)})" if parts else device

@@ -72,7 +72,7 @@ def rebuild(study: Study, history: Iterable[Proposal]) -> optuna.Study:
     """An Optuna study in memory that has been told all that ended."""
     optuna.logging.set_verbosity(logging.WARNING)
     assert study.search is not None
-    result = optuna.create_study(direction="maximize" if study.search.mode == "max" else "minimize")
+    result = optuna.create_study(direction="maximize")
     for _, trial in history:
         if trial.state != "running":
             asked, _ = _ask(study, result, sampler(study.search, trial.number), trial.values)
@@ -107,7 +107,7 @@ class StudySearcher(Searcher):
         ended: Callable[[str, bool], tuple[str, dict[str, float]]],
     ) -> None:
         assert study.search is not None
-        super().__init__(metric=study.search.metric, mode=study.search.mode)
+        super().__init__(metric=study.search.metric, mode="max")
         self.study = study
         self.search = study.search
         self.optimised = rebuild(study, history)

@@ -17,12 +17,11 @@ from ablations.space import Search
 from trainer.record import read_epochs
 
 
-def goes_on(value: float, others: Sequence[float], eta: int, mode: str = "max") -> bool:
+def goes_on(value: float, others: Sequence[float], eta: int) -> bool:
     """Whether a trial passes a rung: it is among the best 1/eta of those that have reached it, itself included."""
     if math.isnan(value):
         return False
-    sign = 1 if mode == "max" else -1
-    better = sum(sign * other > sign * value for other in others)
+    better = sum(other > value for other in others)
     return better < math.ceil((len(others) + 1) / eta)
 
 
@@ -48,7 +47,7 @@ class Halving(FIFOScheduler):
         if value is None:
             return True
         others = [other for key, other in self.at[int(result["epoch"])].items() if key != name]
-        return goes_on(value, others, self.search.eta, self.search.mode)
+        return goes_on(value, others, self.search.eta)
 
     def _enter(self, name: str, result: Mapping[str, Any]) -> float | None:
         """Note a trial's value where its epoch is a rung."""

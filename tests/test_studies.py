@@ -1,16 +1,31 @@
-"""Every study that comes with the project loads, expands, and has only structures that can be built."""
+"""Every study that comes with the project loads, expands, says what it costs, and can be built."""
+
+import functools
+import re
+from importlib import resources
 
 import pytest
 
+from ablations.metric import CONDITIONS
 from ablations.plan import expand, space
 from ablations.study import load, packaged
+from trainer import complexity
 from trainer.build import check
 from trainer.config import parse
+from trainer.data import DATASETS
+from trainer.distill import DISTILLERS
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+    """A folder for checks, and each student counted once: most arms of all studies deploy the same one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(complexity, "deployed", functools.cache(complexity.deployed))
+        yield tmp_path_factory.mktemp("cache")
+
+
+def text(name):
+    return (resources.files("ablations.studies") / f"{name}.yaml").read_text()
 
 
 def test_there_are_studies():
@@ -26,6 +41,30 @@ def test_a_study_is_called_as_its_file_and_compares_with_a_baseline(name):
         assert len(study.compared.overrides) > 1
     else:
         assert space(study)
+
+
+@pytest.mark.parametrize("name", packaged())
+def test_a_header_asks_a_question_and_says_what_plan_would_say_of_its_cost(name):
+    study, header = load(name), text(name).split("\nname: ")[0]
+    assert all(line.startswith("# ") for line in header.splitlines())
+    assert re.match(r"# [A-Z][^\n]*\?  +Paper: ", header)
+    assert f"Run: transkd run {name}" in header
+    (cost,) = re.findall(r"^# Cost: (.*)", header, re.M)
+    runs = expand(study)
+    trials = f" and {study.search.trials} trials" if study.search else ""
+    count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}{trials}"
+    assert cost.startswith(f"{count}, {sum(run.config.optim.epochs for run in runs)} epochs")
+
+
+def test_every_distiller_is_in_a_study():
+    used = {path for name in packaged() for run in expand(load(name)) for path in run.config.distill}
+    assert used == set(DISTILLERS)
+
+
+def test_conditions_are_those_of_the_data_sets(tmp_path):
+    roots = {name: tmp_path if dataset.needs_root else None for name, dataset in DATASETS.items()}
+    official = {name: DATASETS[name](root, cache=tmp_path).official for name, root in roots.items()}
+    assert {name: tuple(splits.conditions) for name, splits in official.items() if splits.conditions} == CONDITIONS
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -12,20 +11,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from trainer.config import NUMERICS_VERSION, ModelConfig, TrainConfig, UserError, digest, teacher_run
+from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, digest, teacher_run
 from trainer.data import PackedSplit, SegDataset, check_data, dataset_class, open_dataset, pack
 from trainer.data.batch import Batch
 from trainer.data.stream import Stream, holdout
 from trainer.data.transforms import auto_class_weights
 from trainer.distill import build_distillers
-from trainer.models import SegModel, build_model
+from trainer.models import SegModel
+from trainer.networks import build_student, build_teacher, check_weights, file_digest, weight_files
 from trainer.norm import set_norm_batch
 from trainer.place import Place
-from trainer.rng import initialising
 from trainer.task import Distilled
-from trainer.weights import load_weights
 
-__all__ = ["Data", "build_distilled", "build_teacher", "check", "open_data", "run_id"]
+__all__ = ["Data", "build_distilled", "build_teacher", "check", "file_digest", "open_data", "run_id"]
 
 
 class Data(NamedTuple):
@@ -42,6 +40,11 @@ class Data(NamedTuple):
         """The names of the K classes that count."""
         return self.dataset.classes
 
+    @property
+    def conditions(self) -> dict[str, np.ndarray]:
+        """Condition -> which samples of val it has; empty where the data set names none."""
+        return self.dataset.conditions(self.val.stems)
+
 
 def open_data(config: TrainConfig, place: Place) -> Data:
     """Open, verify and pack the data. Raises UserError naming the first file that is wrong."""
@@ -50,32 +53,6 @@ def open_data(config: TrainConfig, place: Place) -> Data:
     learn, select = holdout(len(splits["train"]), config.data.select)
     Stream(splits["train"], config, learn, 0, 1)  # refuses a batch that the data cannot fill
     return Data(dataset, splits["train"], splits["val"], learn, select)
-
-
-def build_student(config: TrainConfig, classes: int) -> SegModel:
-    """The student, initialised by the seed alone: every arm of a seed starts from the same bits."""
-    with initialising(config.seed, "student"):
-        student = build_model(config.student, classes)
-    if config.student.init != "scratch":
-        load_weights(student, Path(config.student.init), what="backbone")
-    return student
-
-
-def build_teacher(config: TrainConfig, place: Place | None, classes: int) -> SegModel | None:
-    """The frozen teacher with its weights, or None when no path needs it. `place` None leaves the weights out."""
-    if config.teacher is None or not config.active:
-        return None
-    with initialising(0, "teacher"):
-        teacher = build_model(ModelConfig(name=config.teacher.name), classes)
-    if place is not None:
-        path = place.teacher or config.teacher.checkpoint
-        if path is None:
-            raise UserError(
-                f"teacher {config.teacher.name} has a recipe but no weights here; `transkd run` trains it first, "
-                "or give --teacher FILE"
-            )
-        load_weights(teacher, Path(path), what="all")
-    return teacher.eval().requires_grad_(False)
 
 
 def build_distilled(config: TrainConfig, teacher: SegModel | None, data: Data) -> Distilled:
@@ -117,6 +94,7 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
         return json.loads(file.read_text())
     check_data(config.data)
     classes = len(dataset_class(config.data.name).classes)
+    check_weights(config, classes)
     weights = config.data.class_weights
     with torch.device("meta"):
         teacher = build_teacher(config, None, classes)
@@ -142,10 +120,11 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
 
 
 def _structure(config: TrainConfig) -> str:
-    """What the check depends on: the parts of a config that shape modules, and this package's own source."""
+    """What the check depends on: what shapes modules, the weights that are here, and this package's own source."""
     shape = config.model_dump(mode="json", include={"student", "teacher", "data"})
     paths = {name: term.options for name, term in config.active.items()}
-    return digest([shape, paths, config.optim.group, _source()])
+    weights = [file_digest(path) for path in weight_files(config)]
+    return digest([shape, paths, config.optim.group, weights, _source()])
 
 
 @functools.cache
@@ -174,12 +153,3 @@ def run_id(config: TrainConfig, place: Place, cached: dict[str, str] | None = No
         fingerprint = [data.train.fingerprint, data.val.fingerprint]
         known[config.key] = digest([config.key, NUMERICS_VERSION, fingerprint, weights])
     return known[config.key]
-
-
-def file_digest(path: Path) -> str:
-    """The sha256 of a file's content. Raises UserError when it is missing."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read the weights {path}: {error.strerror}") from None

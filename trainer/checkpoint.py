@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import pickle
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,30 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state in `path`. Raises UserError when the file is missing or is no checkpoint."""
+    """The state in `path`. Raises UserError when the file is missing, holds objects or is no checkpoint."""
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on files that are refused in the next line anyway
+            state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no such checkpoint: {path}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is not a checkpoint that can be read safely: {why}") from None
+    except Exception as error:  # a stranger's bytes make the unpickler raise nearly anything
+        raise UserError(f"{path} is not a checkpoint that can be read safely: {_why(error)}") from None
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint")
     return state
+
+
+def _why(error: Exception) -> str:
+    """In our words: torch's own message advises to load the file unsafely."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "the device has no memory left for it"
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    objects = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if objects:
+        return (
+            f"it holds Python objects ({objects[1]}), which could run code when read; where you trust it, load it "
+            "elsewhere and write its tensors alone: torch.save(model.state_dict(), FILE) or safetensors"
+        )
+    return "it is empty, damaged or of another format; expected a file of torch.save or safetensors"

@@ -1,11 +1,9 @@
-"""What the deployed student costs: parameters, MACs by two conventions, latency and peak memory."""
+"""What a network costs by its structure: parameters, and MACs by two conventions. What it costs here: footprint.py."""
 
 from __future__ import annotations
 
 import copy
 import math
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -88,32 +86,6 @@ def deployed(config: ModelConfig, num_classes: int, size: tuple[int, int]) -> di
         "gmacs_paper": gmacs_paper(model, size),
         "gmacs": gmacs(model, size),
     }
-
-
-@torch.no_grad()
-def measure(model: SegModel, size: tuple[int, int], device: torch.device, repeats: int = 20) -> dict[str, float]:
-    """`latency_ms`, the median of `repeats` batches of one image, and on CUDA `peak_mib`, weights included."""
-    model = copy.deepcopy(model).to(device).eval()
-    image = torch.rand(1, 3, *size, device=device)
-    cuda = device.type == "cuda"
-    for _ in range(3):
-        model(image, needs=_LOGITS)
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(device)
-    times_s = []
-    for _ in range(repeats):
-        _wait(device)
-        start = time.perf_counter()
-        model(image, needs=_LOGITS)
-        _wait(device)
-        times_s.append(time.perf_counter() - start)
-    result = {"latency_ms": 1e3 * statistics.median(times_s)}
-    return result | {"peak_mib": torch.cuda.max_memory_allocated(device) / 2**20} if cuda else result
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _on_meta(model: SegModel) -> SegModel:

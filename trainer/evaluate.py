@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ def evaluate(
     protocols: Iterable[str],
     *,
     indices: np.ndarray | None = None,
+    conditions: Mapping[str, np.ndarray] | None = None,
     prefix: str = "val",
     batch: int = 8,
     autocast: torch.autocast | None = None,
@@ -35,25 +36,35 @@ def evaluate(
     """Metrics of `model` on the samples `indices` of a split. The first protocol is `<prefix>/miou`.
 
     `full`: logits upsampled to the label's own size; `paper`: labels at a quarter of the input, against the logits.
-    Each worker takes its own samples, none twice; the matrices are summed.
+    `conditions` name the samples of which `<prefix>/<condition>/miou` is reported too, each sample in one of them at
+    most, by the first protocol. Each worker takes its own samples, none twice; the matrices are summed.
     """
     protocols = tuple(protocols)
     device = next(model.parameters()).device
     mine = (np.arange(len(split)) if indices is None else indices)[parallel.rank() :: parallel.world()]
-    counts = {name: torch.zeros(len(names), model.channels.classes, dtype=torch.int64) for name in protocols}
+    groups = dict(conditions or {})
+    group = np.full(len(split), len(groups))  # samples without a condition have a matrix of their own
+    for position, members in enumerate(groups.values()):
+        group[members] = position
+    shape = (len(groups) + 1, len(names), model.channels.classes)
+    counts = {name: torch.zeros(shape, dtype=torch.int64) for name in protocols}
     training = model.training
     model.eval()
     for chunk in np.array_split(mine, max(1, -(-len(mine) // batch))) if len(mine) else []:
         logits = forward(model, split.images(chunk), data, device, autocast)
         for protocol in protocols:
-            for label, prediction in judged(logits, split, chunk, protocol):
-                counts[protocol] += metrics.confusion(prediction, label, len(names), logits.shape[1]).cpu()
+            for index, (label, prediction) in zip(chunk, judged(logits, split, chunk, protocol), strict=True):
+                counts[protocol][group[index]] += metrics.confusion(prediction, label, *shape[1:]).cpu()
     model.train(training)
     result: dict[str, float] = {}
     for protocol in protocols:
-        matrix = parallel.all_reduce(counts[protocol].to(device)).cpu()
+        matrices = parallel.all_reduce(counts[protocol].to(device)).cpu()
         where = prefix if protocol == protocols[0] else f"{prefix}/{protocol}"
-        result |= metrics.summary(matrix, names, where, absent_is_zero=protocol == "paper")
+        result |= metrics.summary(matrices.sum(0), names, where, absent_is_zero=protocol == "paper")
+        if protocol == protocols[0]:
+            for condition, matrix in zip(groups, matrices, strict=False):
+                part = metrics.summary(matrix, names, f"{prefix}/{condition}", absent_is_zero=protocol == "paper")
+                result |= {name: value for name, value in part.items() if "/iou/" not in name}
     return result
 
 

@@ -15,8 +15,10 @@ from trainer.config import TrainConfig, UserError
 from trainer.data.batch import Batch
 from trainer.data.stream import HostBatch, Stream, to_batch
 from trainer.evaluate import evaluate
+from trainer.footprint import measure
 from trainer.learner import Learner
 from trainer.models.base import SegModel, SegOutput
+from trainer.networks import weights_used
 from trainer.panel import save_panel
 from trainer.place import Place
 from trainer.schedule import learning_rate
@@ -47,9 +49,12 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
     stream = Stream(data.train, config, data.learn, parallel.rank(), parallel.world())
     distilled = build_distilled(config, model, data).to(device)
     bf16 = config.optim.precision == "bf16"
-    teacher = Teacher(model.to(device), distilled.teacher_needs, bf16) if model else None
-    if teacher:
+    teacher = None
+    if model is not None and config.teacher is not None:
+        scales = (config.data.normalize, config.teacher.normalize)
+        teacher = Teacher(model.to(device), distilled.teacher_needs, bf16, *scales)
         verify(teacher, config, data, place)
+    weights = weights_used(config, place, distilled.student, model)
     record.open_folder(place.out_dir, config, leads)  # all that a user may have got wrong has been looked at
     learner = Learner(distilled, config.optim, config.distill, place.compile)
     history, best = resume(place.out_dir, identity, learner, leads)
@@ -78,13 +83,17 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
             record.append_epoch(place.out_dir, metrics)
         report(metrics, place.out_dir / record.LAST)
 
+    cost = check(config, place.cache_dir)
+    if leads:  # the others wait: nothing but other runs disturbs the measurement
+        cost |= measure(distilled.student, config.data.size, device)
     result = {
         "key": config.key,
         "run_id": identity,
         "status": "finished",
         "last": history[-1],
         "best": best,
-        "complexity": check(config, place.cache_dir),
+        "weights": weights,
+        "complexity": cost,
         "environment": record.environment(str(device), place.threads, parallel.world()),
         "seconds": sum(epoch["seconds"] for epoch in history),
         "images_per_step": share * parallel.world(),
@@ -112,7 +121,9 @@ def train_step(
 def validate(student: SegModel, data: Data, config: TrainConfig, autocast: torch.autocast) -> dict[str, float]:
     """`val/...` on the validation split and, where a share of train is held out, `select/miou` on that."""
     protocols = config.eval.protocols
-    metrics = evaluate(student, data.val, data.classes, config.data, protocols, autocast=autocast)
+    metrics = evaluate(
+        student, data.val, data.classes, config.data, protocols, conditions=data.conditions, autocast=autocast
+    )
     if len(data.select):
         chosen = evaluate(
             student,

@@ -5,9 +5,12 @@ The folder alone tells everything: `python -m trainer` needs no ledger, and the 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import platform
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ import yaml
 from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, parse, read_yaml
 
 LAST, BEST = "last.pt", "best.pt"
+LOCK = ".lock"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -27,6 +31,51 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold a run's folder against other processes: two that train in it would overwrite each other's checkpoints.
+
+    Raises UserError when another holds it. The lock is advisory and a process that dies lets it go; afterwards neither
+    the lock nor a folder that nothing was written to is left.
+    """
+    path = out / LOCK
+    while True:
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            file = path.open("a+")
+        except FileNotFoundError:  # the holder before us has just removed its empty folder
+            continue
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise UserError(
+                    f"{out} is being trained in by process {file.read().strip() or 'unknown'}; "
+                    "wait until it ends, or choose another folder"
+                ) from None
+            if not _still(path, file.fileno()):  # locked a file that its holder has just removed
+                continue
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    out.rmdir()
+            return
+
+
+def _still(path: Path, descriptor: int) -> bool:
+    """Whether `path` is the file that is open."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def open_folder(out: Path, config: TrainConfig, leads: bool) -> None:

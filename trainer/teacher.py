@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from trainer import parallel
-from trainer.build import Data, file_digest
-from trainer.config import TrainConfig, UserError, digest
+from trainer.build import Data
+from trainer.config import Normalize, TrainConfig, UserError, digest
+from trainer.data.stream import IMAGENET_MEAN, IMAGENET_STD
 from trainer.evaluate import evaluate
 from trainer.models.base import SegModel, SegOutput
+from trainer.networks import file_digest
 from trainer.place import Place
 from trainer.record import write_text
 
@@ -21,18 +23,39 @@ TOLERANCE = 0.1
 
 
 class Teacher:
-    """Computes what the paths of a config read, and nothing else. Outside DDP and outside every checkpoint."""
+    """Computes what the paths of a config read, and nothing else. Outside DDP and outside every checkpoint.
 
-    def __init__(self, model: SegModel, needs: frozenset[str], bf16: bool) -> None:
+    Images arrive scaled as the student wants them, `given`; `wanted` is what the teacher's weights were trained with.
+    """
+
+    def __init__(
+        self,
+        model: SegModel,
+        needs: frozenset[str],
+        bf16: bool,
+        given: Normalize = "imagenet",
+        wanted: Normalize | None = None,
+    ) -> None:
         self.model = model
         self.needs = needs
         self.bf16 = bf16
+        self.given = given
+        self.wanted = wanted or given
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> SegOutput:
         """image (N, 3, H, W) -> SegOutput, detached. (`inference_mode` tensors may not enter the loss's backward.)"""
+        image = rescale(image, self.given, self.wanted)
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
             return self.model(image, None, self.needs)
+
+
+def rescale(image: Tensor, given: Normalize, wanted: Normalize) -> Tensor:
+    """image (N, 3, H, W) scaled as `given` -> the same image scaled as `wanted`."""
+    if given == wanted:
+        return image
+    mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return image * std + mean if wanted == "unit" else (image - mean) / std
 
 
 def verify(teacher: Teacher, config: TrainConfig, data: Data, place: Place) -> None:
@@ -42,18 +65,19 @@ def verify(teacher: Teacher, config: TrainConfig, data: Data, place: Place) -> N
     if stated is None or path is None:
         return
     protocol = config.eval.protocols[0]
-    asked = [file_digest(Path(path)), data.val.fingerprint, config.data.size, config.data.normalize, protocol]
+    seen = config.data.model_copy(update={"normalize": config.teacher.normalize or config.data.normalize})
+    asked = [file_digest(Path(path)), data.val.fingerprint, seen.size, seen.normalize, protocol]
     file = place.cache_dir / "teachers" / f"{digest(asked)}.json"
     known = parallel.all_reduce(torch.tensor(int(file.exists()), device=next(teacher.model.parameters()).device))
     if int(known) == parallel.world():  # all workers or none: evaluating is a joint effort
         measured = json.loads(file.read_text())
     else:
-        measured = evaluate(teacher.model, data.val, data.classes, config.data, (protocol,))["val/miou"]
+        measured = evaluate(teacher.model, data.val, data.classes, seen, (protocol,))["val/miou"]
         if parallel.rank() == 0:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(measured))
     if measured < stated - TOLERANCE:
         raise UserError(
             f"teacher {path} states {stated:.2f} mIoU but reaches {measured:.2f} on {config.data.name} val ({protocol} "
-            "protocol); check its weights, data.normalize and data.size, or correct teacher.miou"
+            "protocol); check its weights, teacher.normalize and data.size, or correct teacher.miou"
         )

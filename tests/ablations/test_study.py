@@ -17,7 +17,7 @@ REFUSED = {
     "seed twice": ("variants: {a: {}}\nseeds: [0, 0]", "seeds: each seed may stand once but got [0, 0]"),
     "two kinds": (f"{VARIANTS}factors: {{optim.lr: [0.1]}}", "one of variants, factors, search"),
     "no kind": ("seeds: 2", "but got none"),
-    "no seeds": (f"{VARIANTS}seeds: []", "seeds"),
+    "no seeds": (f"{VARIANTS}seeds: []", "seeds: 1 to 40 seeds are needed but got 0"),
     "too many seeds": (f"{VARIANTS}seeds: 41", "a count of seeds must be 1 to 40 but got 41"),
     "negative seed": (f"{VARIANTS}seeds: [-1]", "greater than or equal to 0"),
     "unknown reference": (f"{VARIANTS}reference: bth", "reference: unknown arm 'bth'; did you mean 'both'?"),
@@ -47,6 +47,14 @@ REFUSED = {
         "variants: {a: {distill.pea: null}}\nrequires: {distill.csf: [distill.pea]}",
         "variants.a: distill.csf requires distill.pea",
     ),
+    "excludes a misspelt path": (
+        "variants: {a: {}}\nexcludes: [[distill.csf, distill.pae]]",
+        "requires and excludes: unknown knowledge path 'distill.pae'; did you mean 'distill.pea'?",
+    ),
+    "requires a misspelt path": (
+        "factors: {distill.pea_gl: [null, {}]}\nrequires: {distill.pea_gi: [distill.csf]}",
+        "unknown knowledge path 'distill.pea_gi'; did you mean 'distill.pea_gl'?",
+    ),
     "requires no path": ("variants: {a: {}}\nrequires: {csf: [distill.pea]}", "but got 'csf'"),
     "factor of no path": ("factors: {distill.cfs.weight: [1.0, 2.0]}", "distill.cfs.weight applies at no point"),
     "factor value twice": ("factors: {optim.lr: [0.1, 0.1]}", "each value may stand once"),
@@ -70,6 +78,12 @@ def test_a_mistake_is_refused_in_one_line_that_names_it(study, case):
         study(rest)
     assert str(caught.value).startswith("written.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_a_seed_that_is_none_is_one_mistake(study):
+    with pytest.raises(UserError) as caught:
+        study(f"{VARIANTS}seeds: [-1]")
+    assert str(caught.value).count("seeds") == 1
 
 
 def test_a_mistake_in_the_base_is_named_with_its_path():
@@ -145,6 +159,20 @@ def test_a_metric_that_nothing_logs_is_refused(study):
             "search: {trials: 1, metric: select/mioo, space: {optim.lr: {log: [1.0e-4, 1.0e-2]}}}\n",
             data=", select: 0.1",
         )
+
+
+def test_a_condition_of_the_data_set_is_a_metric(study):
+    acdc = "variants: {a: {}}\nmetric: val/night/miou\n"
+    assert study(acdc, data=", name: acdc").metric == "val/night/miou"
+    with pytest.raises(UserError, match="unknown metric 'val/night/miou'"):
+        study(acdc)
+
+
+def test_the_config_of_a_run_is_no_study():
+    with pytest.raises(
+        UserError, match="this is the config of one run, not a study; train it with `python -m trainer fit"
+    ):
+        read("student: {name: segformer_b0}\noptim: {lr: 1.0e-3}", "run.yaml")
 
 
 def test_rungs_are_epochs_that_are_validated(study):

@@ -40,7 +40,9 @@ def test_the_listing_is_there_before_torch_and_the_costs_follow(driver, study):
     assert "this design cannot decide a difference" in listing
     cost = {row[0]: row[1:] for line in costs.splitlines() if len(row := re.split(" {2,}", line.strip())) == 4}
     assert cost["variant"] == ["M par.", "GMACs (paper)", "GMACs (runs)"]
-    assert cost["TransKD-Base"] == cost["student alone"], "the student is deployed without its paths"
+    assert set(cost) == {"variant", "teacher segformer_mini", "student alone, and 2 more"}, (
+        "the student is deployed without its paths"
+    )
     assert float(cost["teacher segformer_mini"][0]) > float(cost["TransKD-Base"][0]) > 0
 
 

@@ -8,32 +8,31 @@ from rich.console import Console
 
 from ablations.table import Column, Row, Table
 from orchestrator.report import show, to_csv, write
+from orchestrator.results import hardware
 
 NOTE = "not finished: TransKD-EA seed 5: loss/pea_ea is nan at step 1200 [see its folder]"
-HEADINGS = ("arm", "n", "mIoU", "best", "vs", "difference [95 %]", "verdict", "published", "M par.", "GMACs*")
+HEADINGS = (
+    *("arm", "n", "mIoU", "vs", "difference [95 %]", "verdict"),
+    *("best", "published", "reproduced", "M par.", "GMACs*"),
+)
 CELLS = (
-    ("teacher", "1", "76.4", "76.5", "-", "", "", "76.49", "27.36", "113.84"),
-    ("student alone", "8", "55.1 ± 0.6", "55.8", "-", "", "", "55.86", "3.72", "13.67"),
+    ("teacher", "1", "76.4", "-", "", "", "76.5", "76.49", "yes", "27.36", "113.84"),
+    ("student alone", "8", "55.1 ± 0.6", "-", "", "", "55.8", "55.86", "recipe differs", "3.72", "13.67"),
     (
-        "TransKD-GL",
-        "8",
-        "68.0 ± 0.5",
-        "68.2",
-        "TransKD-Base",
-        "+0.1 [-0.3, 0.4]",
-        "undecided",
-        "68.87",
-        "3.72",
-        "13.67",
+        *("TransKD-GL", "8", "68.0 ± 0.5", "TransKD-Base", "+0.1 [-0.3, 0.4]", "undecided"),
+        *("68.2", "68.87", "no", "3.72", "13.67"),
     ),
-    ("", "", "", "", "student alone", "+12.9 [12.3, 13.4]", "better", "", "", ""),
-    ("TransKD-EA", "7/8", "68.1 ± 0.4", "68.3", "TransKD-Base", "-0.2 [-0.5, -0.1]", "worse", "68.98", "5.5", "17.84"),
+    ("", "", "", "student alone", "+12.9 [12.3, 13.4]", "better", "", "", "", "", ""),
+    (
+        *("TransKD-EA", "7/8", "68.1 ± 0.4", "TransKD-Base", "-0.2 [-0.5, -0.1]", "worse"),
+        *("68.3", "68.98", "yes", "5.5", "17.84"),
+    ),
 )
 
 
 @pytest.fixture
 def table():
-    left = {"arm", "vs", "verdict"}
+    left = {"arm", "vs", "verdict", "reproduced"}
     columns = tuple(Column(heading, right=heading not in left) for heading in HEADINGS)
     values = [{"arm": cells[0], "mean": 1 / (3 + i)} for i, cells in enumerate(CELLS)]
     values[0]["role"] = "teacher"
@@ -66,7 +65,7 @@ def test_no_cell_is_cut_and_no_line_is_too_long(table, width):
 
 
 def test_a_wide_screen_has_one_block(table):
-    lines = on_screen(table, 120)
+    lines = on_screen(table, 140)
     assert [line.split()[0] for line in lines if line] == [
         *("demo", "arm", "─" * len(lines[2]), "teacher", "student", "TransKD-GL", "student", "TransKD-EA", "not")
     ]
@@ -77,7 +76,20 @@ def test_a_narrow_screen_keeps_difference_and_verdict_together(table):
     (row,) = (line for line in lines if "TransKD-EA" in line and "-0.2 [-0.5, -0.1]" in line)
     assert row.endswith("worse")
     (row,) = (line for line in lines if "TransKD-EA" in line and "68.98" in line)
-    assert "68.3" in row
+    assert row.split()[1:] == ["68.3", "68.98", "yes", "5.5", "17.84"]
+
+
+def test_what_is_published_and_what_it_costs_keeps_together_where_the_verdicts_leave_room(table):
+    first, second = (line for line in on_screen(table, 110) if line.startswith("arm"))
+    assert first.split()[-1] == "verdict"
+    assert second.split() == ["arm", *HEADINGS[6:8], "reproduced", "M", "par.", "GMACs*"]
+
+
+def test_reproductions_are_coloured_on_a_terminal(table):
+    text = printed(table, 140)
+    assert "\x1b[32myes" in text
+    assert "\x1b[31mno" in text
+    assert "\x1b[33mrecipe differs" in text
 
 
 def test_verdicts_are_coloured_on_a_terminal(table):
@@ -101,6 +113,14 @@ def test_csv_has_the_raw_numbers(table):
     rows = list(csv.DictReader(io.StringIO(to_csv(table))))
     assert [float(row["mean"]) for row in rows] == [1 / (3 + i) for i in range(len(CELLS))]
     assert [row["role"] for row in rows] == ["teacher", "", "", "", ""]
+
+
+def test_hardware_is_said_as_a_table_has_room_for():
+    assert hardware({"device": "cpu", "processor": "x86_64", "threads": 1}) == "cpu (x86_64, 1 thread)"
+    assert (
+        hardware({"device": "cuda:0", "device_name": "a GPU", "processor": "x86_64", "threads": 8}) == "cuda:0 (a GPU)"
+    )
+    assert hardware({"device": "cpu"}) == "cpu"
 
 
 def test_files(table, tmp_path):

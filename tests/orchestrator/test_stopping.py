@@ -16,22 +16,21 @@ SEARCH = Search.model_validate(
 
 
 @pytest.mark.parametrize(
-    ("value", "others", "eta", "mode", "passes"),
+    ("value", "others", "eta", "passes"),
     [
-        (0.1, [], 3, "max", True),  # the first at a rung has nobody to be worse than
-        (0.1, [0.2], 3, "max", False),
-        (0.2, [0.1], 3, "max", True),
-        (0.1, [0.2], 3, "min", True),
-        (0.2, [0.2], 3, "max", True),  # a tie is not worse
-        (0.3, [0.4, 0.1, 0.2], 3, "max", True),  # four are there: two go on
-        (0.2, [0.4, 0.3, 0.1], 3, "max", False),
-        (0.3, [0.4, 0.1], 2, "max", True),
-        (math.nan, [], 3, "max", False),
-        (0.1, [math.nan, math.nan], 3, "max", True),
+        (0.1, [], 3, True),  # the first at a rung has nobody to be worse than
+        (0.1, [0.2], 3, False),
+        (0.2, [0.1], 3, True),
+        (0.2, [0.2], 3, True),  # a tie is not worse
+        (0.3, [0.4, 0.1, 0.2], 3, True),  # four are there: two go on
+        (0.2, [0.4, 0.3, 0.1], 3, False),
+        (0.3, [0.4, 0.1], 2, True),
+        (math.nan, [], 3, False),
+        (0.1, [math.nan, math.nan], 3, True),
     ],
 )
-def test_the_rule(value, others, eta, mode, passes):
-    assert goes_on(value, others, eta, mode) is passes
+def test_the_rule(value, others, eta, passes):
+    assert goes_on(value, others, eta) is passes
 
 
 def trial(name):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import os
@@ -18,11 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from trainer import checkpoint
+from trainer.cli import app, in_one_line, main
 from trainer.config import ModelConfig, TrainConfig, override, parse
+from trainer.loop import fit
 from trainer.models import build_model
 from trainer.place import Place
 from trainer.rng import initialising
 
+Make = Callable[..., Any]
 GOLDEN = Path(__file__).parents[1] / "golden"
 REPOSITORY = Path(__file__).parents[2]
 
@@ -110,6 +115,19 @@ def scenes_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def data_command() -> Callable[..., tuple[int, str, str]]:
+    """data_command("make", "acdc", root) -> (exit code, stdout, stderr) of `python -m trainer data make acdc ROOT`."""
+
+    def run(*arguments: str | int | Path) -> tuple[int, str, str]:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+            in_one_line(lambda: app(["data", *(str(argument) for argument in arguments)]))
+        return int(end.value.code or 0), out.getvalue(), err.getvalue()
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def teacher_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A segformer_mini that knows nothing: what a path compares with need not be wise."""
     with initialising(0, "a test's teacher"):
@@ -154,6 +172,39 @@ def place(tmp_path: Path, scenes_cache: Path) -> Callable[..., Place]:
         return Place(out_dir=tmp_path / name, **{"cache_dir": scenes_cache, "device": "cpu", **changes})
 
     return make
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scenes_cache: Path) -> Make:
+    """command("fit", ...) -> (exit code, stdout, stderr) of `python -m trainer` with these arguments."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setenv("TRANSKD_CACHE", str(scenes_cache))
+        monkeypatch.setattr(sys, "argv", ["trainer", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        out, err = capsys.readouterr()
+        return int(exit_.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(
+    tiny: Callable[..., TrainConfig], scenes_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """finished({"optim.precision": "bf16"}) -> the folder of a run that has ended, trained once a session."""
+    known: dict[str, Path] = {}
+
+    def run(changes: dict[str, Any] | None = None) -> Path:
+        config = tiny({}, {"eval.protocols": ["full", "paper"], **(changes or {})})
+        if config.key not in known:
+            known[config.key] = tmp_path_factory.mktemp("finished") / "run"
+            place = Place(out_dir=known[config.key], cache_dir=scenes_cache, device="cpu")
+            fit(config, place, report=lambda metrics, checkpoint: None)
+        return known[config.key]
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,9 @@ from PIL import Image
 
 from trainer.config import IGNORE, DataConfig, UserError
 from trainer.data import open_dataset, pack
-from trainer.data.base import Pair
+from trainer.data.camvid import CamVid
 from trainer.data.cityscapes import LABEL_IDS, Cityscapes
+from trainer.data.pairing import Pair
 
 SIZE = (32, 32)
 
@@ -87,6 +88,11 @@ def test_many_missing_halves_make_one_short_line(camvid: Path, refuse: Callable[
     for stem in "efghi":
         _image(camvid / "images" / "train" / f"{stem}.jpg")
     assert "and 2 more" in refuse("camvid", camvid)
+
+
+def test_two_files_of_one_stem_are_refused(camvid: Path, refuse: Callable[..., str]) -> None:
+    twin = _image(camvid / "images" / "train" / "b.png")
+    assert f"{twin.with_suffix('.jpg')} and {twin} have one stem; keep one of them" in refuse("camvid", camvid)
 
 
 def test_equal_counts_of_other_stems_are_not_paired(cityscapes: Path, refuse: Callable[..., str]) -> None:
@@ -195,3 +201,22 @@ def test_read_gives_bytes_of_one_size(camvid: Path, tmp_path: Path) -> None:
     data = open_dataset(DataConfig(name="camvid"), camvid, tmp_path)
     image, label = data.read(Pair("a", camvid / "images" / "train" / "a.jpg", camvid / "labels" / "train" / "a.png"))
     assert (image.shape, image.dtype, label.shape, label.dtype) == ((40, 48, 3), np.uint8, (40, 48), np.uint8)
+
+
+def test_any_damage_to_a_file_is_a_users_error_with_its_name(camvid: Path) -> None:
+    """Pillow raises several things, and not all of them are OSErrors."""
+    data = CamVid(camvid, cache=camvid)
+    path = camvid / "labels" / "train" / "a.png"
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    messages = []
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for at in rng.integers(len(whole), size=3):
+            damaged[at] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            data.read_label(path)
+        except UserError as error:
+            messages.append(str(error))
+    assert len(messages) > 150
+    assert all(str(path) in message for message in messages)

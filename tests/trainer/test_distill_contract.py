@@ -29,9 +29,29 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in DISTILLERS),
     ("csf", {"norm": "reference"}),
     ("csf", {"stage_weights": [0, 1, 0, 0.5], "width": 8}),
+    ("csf", {"distance": "mse"}),
+    ("csf", {"distance": "cwd", "temperature": 2}),
+    ("csf", {"distance": "kl"}),
+    ("review", {"stage_weights": [0, 1, 0, 0.5], "width": 8}),
+    ("kd", {"temperature": 4}),
+    ("cwd", {"distance": "mse", "temperature": 1}),
+    ("cwd_features", {"stages": [1, 3], "distance": "mse"}),
+    ("dist", {"beta": 0.5, "temperature": 4}),
+    ("dist", {"gamma": 0}),
     ("pea", {"stage_weights": [0, 1, 0, 0]}),
+    ("pea", {"distance": "cwd", "temperature": 4}),
+    ("pea", {"distance": "kl"}),
+    ("pea", {"distance": "channel_mse"}),
+    ("pea", {"distance": "token_mse"}),
     ("pea_gl", {"residual": True, "heads": 2, "stage_weights": [0, 0.5, 0, 1]}),
+    ("pea_gl", {"stage": 1, "heads": 4, "stage_weights": [1, 0, 0, 0]}),
     ("pea_ea", {"stage_weights": [0, 1, 0, 1]}),
+    ("pea_ea", {"assisted": [3, 1], "distance": "kl"}),
+    ("fitnet", {"stages": [1, 4]}),
+    ("at", {"stages": [3], "power": 1.5}),
+    ("skd", {"stage": 2, "scale": 0.3}),
+    ("ifvd", {"stage": 1}),
+    ("cirkd", {"stage": 2, "pool": 2, "temperature": 1.0}),
 ]
 every_case = pytest.mark.parametrize(("name", "options"), CASES, ids=lambda v: v if isinstance(v, str) else str(v))
 
@@ -264,13 +284,45 @@ def test_hierarchical_context_pools_as_if_from_the_full_map(height: int, width: 
         ("csf", {"stage_weights": [0, 0, 0, 0]}, "distill.csf: stage_weights must be at least 0 and one of them"),
         ("csf", {"norm": "batch"}, "distill.csf: norm must be one of layer, reference but got 'batch'"),
         ("csf", {"norm": ["layer"]}, "norm must be one of layer, reference but got"),
+        ("csf", {"distance": "l1"}, "distill.csf: distance must be one of hcl, mse, cwd, kl but got 'l1'"),
+        ("csf", {"temperature": 2}, "distance hcl has no temperature but got 2; remove it or choose cwd or kl"),
+        ("csf", {"distance": "kl", "temperature": 0}, "temperature must be a finite number above 0 but got 0"),
+        ("review", {"width": 0}, "distill.review: width must be a whole number of at least 1 but got 0"),
+        ("kd", {"temperature": -1.0}, "distill.kd: temperature must be a finite number above 0 but got -1.0"),
+        ("cwd", {"temperature": "4"}, "distill.cwd: temperature must be a finite number above 0 but got '4'"),
+        ("cwd", {"distance": ["kl"]}, "distill.cwd: distance must be one of kl, mse but got"),
+        ("cwd_features", {"stages": [5]}, "each of stages must be a stage, 1 \\(shallowest\\) to 4, but got 5"),
+        ("dist", {"beta": -1}, "beta and gamma must be at least 0 and one of them above 0 but got -1.0 and 1.0"),
+        ("dist", {"beta": 0, "gamma": 0}, "distill.dist: beta and gamma must be at least 0 and one of them above 0"),
         ("csf", {"width": 0}, "distill.csf: width must be a whole number of at least 1 but got 0"),
         ("csf", {"width": 6.5}, "width must be a whole number of at least 1 but got 6.5"),
-        ("pea_gl", {"heads": 5}, "heads must divide the student's last embedding width \\(32\\) but got 5"),
+        ("pea_gl", {"heads": 5}, "heads must divide the width of the mixed embedding \\(32\\) but got 5"),
         ("pea_gl", {"heads": 0}, "heads must be a whole number of at least 1 but got 0"),
         ("pea_gl", {"residual": 1}, "residual must be true or false but got 1"),
         ("pea_gl", {"attention_scale": "a"}, "attention_scale must be a finite number but got 'a'"),
-        ("pea_gl", {"stage_weights": [1, 1, 1, 0]}, "stage_weights must end above 0 but got .*use `pea`"),
+        (
+            "pea_gl",
+            {"stage_weights": [1, 1, 1, 0]},
+            "weights must be above 0 at the mixed stage \\(4\\) but got .*`pea`",
+        ),
+        ("pea_gl", {"stage": 0}, "distill.pea_gl: stage must be a stage, 1 \\(shallowest\\) to 4, but got 0"),
+        ("pea_gl", {"stage": 2, "stage_weights": [1, 0, 1, 1]}, "must be above 0 at the mixed stage \\(2\\) but got"),
+        ("pea", {"distance": "l1"}, "distance must be one of mse, cwd, kl, channel_mse, token_mse but got 'l1'"),
+        ("pea", {"temperature": 4}, "distance mse has no temperature but got 4; remove it or choose another distance"),
+        ("pea_ea", {"distance": "kl", "temperature": 0}, "temperature must be a finite number above 0 but got 0"),
+        ("pea_ea", {"assisted": 4}, "assisted must be a list of stages, 1 \\(shallowest\\) to 4, but got 4"),
+        ("pea_ea", {"assisted": []}, "assisted must be a list of stages, 1 \\(shallowest\\) to 4, but got \\[\\]"),
+        ("pea_ea", {"assisted": [1, 1]}, "assisted must name each stage at most once but got \\[1, 1\\]"),
+        ("pea_ea", {"assisted": [1], "stage_weights": [0, 1, 1, 1]}, "assisted must name a stage of weight above 0"),
+        ("fitnet", {"stages": [1.0]}, "distill.fitnet: each of stages must be a stage, 1 \\(shallowest\\) to 4"),
+        ("fitnet", {"stages": [True]}, "each of stages must be a stage, 1 \\(shallowest\\) to 4, but got True"),
+        ("at", {"power": 0.5}, "distill.at: power must be at least 1 but got 0.5"),
+        ("at", {"power": "2"}, "power must be a finite number above 0 but got '2'"),
+        ("skd", {"scale": 1}, "distill.skd: scale must be a share of the map, below 1, but got 1; one patch"),
+        ("skd", {"scale": 0}, "scale must be a finite number above 0 but got 0"),
+        ("ifvd", {"stage": 5}, "distill.ifvd: stage must be a stage, 1 \\(shallowest\\) to 4, but got 5"),
+        ("cirkd", {"temperature": -1}, "distill.cirkd: temperature must be a finite number above 0 but got -1"),
+        ("cirkd", {"pool": 0}, "distill.cirkd: pool must be a whole number of at least 1 but got 0"),
         ("pea_ea", {"assistant_scales": [1]}, "distill.pea_ea: assistant_scales must be a list of 4 finite numbers"),
     ],
 )
@@ -285,7 +337,9 @@ def test_alternatives_are_refused_together() -> None:
         build_distillers({"pea_ea": Term(), "csf": Term(), "pea": Term()}, STUDENT, WIDER, 0)
 
 
-@pytest.mark.parametrize("name", ["csf", "pea", "pea_gl", "pea_ea"])
+@pytest.mark.parametrize(
+    "name", ["csf", "review", "cwd_features", "pea", "pea_gl", "pea_ea", "fitnet", "at", "skd", "ifvd", "cirkd"]
+)
 def test_unequal_strides_are_refused(name: str) -> None:
     with pytest.raises(UserError, match="must have equal strides but got"):
         build(name, {}, WIDER._replace(strides=(8, 16, 32, 64)))

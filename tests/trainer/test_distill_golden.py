@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from trainer.data.batch import Batch
 from trainer.distill import DISTILLERS
-from trainer.distill.csf import CrossSelectiveFusion, SelectiveKernel, StageFusion
+from trainer.distill.csf import CrossSelectiveFusion, SelectiveKernel
+from trainer.distill.fusion import StageFusion
 from trainer.distill.losses import hierarchical_context
 from trainer.distill.pea import PatchEmbeddingAlignment, align
 from trainer.distill.pea_ea import EmbeddingAssistant
 from trainer.distill.pea_gl import GlobalLocalAlignment, GlobalLocalMixer
+from trainer.distill.review import AttentionBasedFusion, KnowledgeReview
 from trainer.models.base import Channels, SegOutput
 from trainer.norm import GroupedBatchNorm2d, commit, set_norm_batch
 
@@ -35,6 +37,7 @@ BLOCK_NAMES = (
     (r"^kernel\.squeeze\.single\.", "fc1.0."),
     (r"^kernel\.own\.", "fcs.0."),
     (r"^kernel\.deeper\.", "fcs.1."),
+    (r"^kernel\.gates\.", "att_conv.0."),
 )
 MIXER_NAMES = (
     (r"query_key_value\.", "attn4.qkv."),
@@ -160,6 +163,38 @@ def test_csf_whole(golden: Any, fill: Any, samples: int) -> None:
     for i in range(4):
         torch.testing.assert_close(projected[i], torch.from_numpy(expected[f"feat{i}"]), **WRAPPER)
         check_gradient(f"feature {i}", features[i].grad, expected[f"grad_sfeat{i}"])
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("fuse", [0, 1])
+def test_review_block(golden: Any, fill: Any, fuse: int, mode: str) -> None:
+    arrays = under(golden("reviewkd_abf"), f"fuse{fuse}/")
+    block = StageFusion(6, 8, 10, AttentionBasedFusion(8) if fuse else None)
+    load(block, under(arrays, "sd/"))
+    block.train(mode == "train")
+    expected = under(arrays, f"{mode}/")
+    feature = torch.from_numpy(expected["x"]).requires_grad_()
+    deeper = torch.from_numpy(expected["res"]).requires_grad_() if fuse else None
+
+    out, fused = block(feature, deeper)
+    against([out, fused], fill).backward()
+
+    torch.testing.assert_close(out, torch.from_numpy(expected["out"]), **BLOCK)
+    torch.testing.assert_close(fused, torch.from_numpy(expected["fused"]), **BLOCK)
+    check_gradient("feature", feature.grad, expected["grad_x"])
+    if deeper is not None:
+        check_gradient("deeper", deeper.grad, expected["grad_res"])
+
+
+def test_review_passes_what_it_fused_from_stage_to_stage(golden: Any) -> None:
+    features = leaves(golden("transkd_base_tiny"), "sfeat", 2)
+    path = KnowledgeReview(STUDENT, TEACHER, width=8).eval()
+    out3, fused3 = path.fusions[3](features[3], None)
+    out2, fused2 = path.fusions[2](features[2], fused3)
+    out1, fused1 = path.fusions[1](features[1], fused2)
+    out0, _ = path.fusions[0](features[0], fused1)
+    projected = path.project(features)
+    assert all(torch.equal(a, b) for a, b in zip(projected, (out0, out1, out2, out3), strict=True))
 
 
 def test_csf_whole_by_running_statistics(golden: Any, fill: Any) -> None:
@@ -308,6 +343,7 @@ def test_alignment_loss(golden: Any) -> None:
     ("name", "options", "parameters"),
     [
         ("csf", {"norm": "reference"}, 650_304),
+        ("review", {}, 625_926),
         ("pea", {}, 193_536),
         ("pea_gl", {}, 849_666),
         ("pea_ea", {}, 1_164_488),
@@ -321,8 +357,10 @@ def test_published_parameter_counts(name: str, options: dict[str, Any], paramete
     assert sum(p.numel() for p in path.parameters()) == parameters
 
 
-def test_every_norm_of_a_path_is_grouped() -> None:
-    path = CrossSelectiveFusion(STUDENT, TEACHER, norm="reference")
+@pytest.mark.parametrize(
+    "path", [CrossSelectiveFusion(STUDENT, TEACHER, norm="reference"), KnowledgeReview(STUDENT, TEACHER)]
+)
+def test_every_norm_of_a_path_is_grouped(path: nn.Module) -> None:
     norms = [m for m in path.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert norms
     assert all(isinstance(norm, GroupedBatchNorm2d) for norm in norms)

@@ -117,6 +117,40 @@ def test_a_chosen_few_are_judged_alone(val: PackedSplit) -> None:
     assert chosen["select/miou"] != whole["val/miou"]
 
 
+CONDITIONS = {"dry": np.array([0, 3]), "wet": np.array([1])}
+
+
+def test_conditions_sum_to_the_whole(val: PackedSplit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what has no condition, and that is judged too."""
+    matrices: dict[str, Tensor] = {}
+    summary = metrics.summary
+
+    def watched(matrix: Tensor, names: tuple[str, ...], prefix: str, **rest: Any) -> dict[str, float]:
+        matrices[prefix] = matrix
+        return summary(matrix, names, prefix, **rest)
+
+    monkeypatch.setattr(metrics, "summary", watched)
+    evaluate(colours(), val, NAMES, CONFIG, ("full", "paper"), conditions=CONDITIONS)
+    evaluate(colours(), val, NAMES, CONFIG, ("full",), indices=np.array([2, 4]), prefix="rest")
+    assert set(matrices) == {"val", "val/dry", "val/wet", "val/paper", "rest"}
+    assert torch.equal(matrices["val/dry"] + matrices["val/wet"] + matrices["rest"], matrices["val"])
+    assert torch.equal(matrices["val"], by_hand(val, "full"))
+    assert torch.equal(matrices["val/paper"], by_hand(val, "paper"))
+
+
+@pytest.mark.parametrize("protocol", ["full", "paper"])
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_a_condition_is_judged_as_if_alone(protocol: str, batch: int, val: PackedSplit) -> None:
+    """By the first protocol, whatever the batch: the mIoU of its pictures, and how many classes they show."""
+    found = evaluate(colours(), val, NAMES, CONFIG, (protocol,), conditions=CONDITIONS, batch=batch)
+    for name, members in CONDITIONS.items():
+        alone = evaluate(colours(), val, NAMES, CONFIG, (protocol,), indices=members)
+        for kind in ("miou", "classes_present"):
+            assert found[f"val/{name}/{kind}"] == alone[f"val/{kind}"]
+    whole = evaluate(colours(), val, NAMES, CONFIG, (protocol,))
+    assert {name: value for name, value in found.items() if "dry" not in name and "wet" not in name} == whole
+
+
 def test_the_mode_of_the_model_is_left_as_it_was(val: PackedSplit) -> None:
     for training in (True, False):
         model = colours().train(training)
@@ -149,6 +183,7 @@ def test_bf16_is_the_networks_alone(val: PackedSplit) -> None:
 
 EVALUATE = """
 from pathlib import Path
+import numpy as np
 from trainer.config import DataConfig
 from trainer.data import open_dataset, pack
 from trainer.evaluate import evaluate
@@ -156,7 +191,8 @@ from trainer.evaluate import evaluate
 config, cache = DataConfig.model_validate(job["config"]), Path(job["cache"])
 val = pack(open_dataset(config, None, cache), config, "val", cache)
 names = tuple(f"class{i}" for i in range(19))
-metrics = evaluate(Colours(), val, names, config, ("full", "paper"))
+conditions = {"dry": np.array([0, 3]), "wet": np.array([1])}
+metrics = evaluate(Colours(), val, names, config, ("full", "paper"), conditions=conditions)
 Path(job["out"] + str(rank)).write_text(json.dumps(metrics))
 """
 
@@ -167,6 +203,6 @@ def test_two_workers_judge_five_images_as_one_does(
 ) -> None:
     job = {"config": CONFIG.model_dump(mode="json"), "cache": str(scenes_cache), "out": str(tmp_path / "metrics")}
     in_workers(COLOURS + EVALUATE, job)
-    expected = evaluate(colours(), val, NAMES, CONFIG, ("full", "paper"))
+    expected = evaluate(colours(), val, NAMES, CONFIG, ("full", "paper"), conditions=CONDITIONS)
     for rank in (0, 1):
         assert json.loads((tmp_path / f"metrics{rank}").read_text()) == expected

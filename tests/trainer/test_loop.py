@@ -78,7 +78,8 @@ def test_the_folder_tells_everything(tiny: Make, place: Make) -> None:
     assert result["run_id"] == run_id(config, place())
     assert result["last"] == epochs[-1]
     assert result["best"] == {"epoch": best["epoch"], "val/miou": best["val/miou"]}
-    assert result["complexity"]["params_m"] > 0 and result["complexity"]["gmacs"] > 0
+    assert set(result["complexity"]) == {"params_m", "gmacs_paper", "gmacs", "latency_ms", "peak_mib"}
+    assert all(cost > 0 for cost in result["complexity"].values())
     assert result["environment"]["workers"] == 1 and result["environment"]["threads"] == 1
 
 

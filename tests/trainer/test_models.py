@@ -1,4 +1,4 @@
-"""The contract of every entry of MODELS, and what SegFormer promises beyond it."""
+"""The contract of every entry of MODELS, and what each family promises beyond it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer import rng
@@ -15,6 +16,7 @@ from trainer.config import ModelConfig, UserError
 from trainer.models import MODELS, build_model
 from trainer.models.base import EVERYTHING
 from trainer.models.layers import ChannelDropout, StochasticDepth, to_map, to_tokens
+from trainer.models.lvt_attention import ConvolutionalSelfAttention
 from trainer.norm import GroupedBatchNorm2d
 
 CLASSES = 7
@@ -153,19 +155,22 @@ def test_seeds_name_the_weights(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["segformer_tiny", "pvtv2_mini", "lvt_mini"])
 @pytest.mark.parametrize("training", [True, False])
-def test_compiles_to_one_graph(training):
-    model = build("segformer_tiny").train(training)
+def test_compiles_to_one_graph(training, name):
+    model = build(name).train(training)
     image = image_like(model, (32, 64), n=4)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(image, KEYS).logits, model(image, KEYS).logits, rtol=0, atol=1e-6)
 
 
-def test_build_model_takes_its_rates_from_the_config():
-    model = build_model(ModelConfig(name="segformer_tiny", drop_path=0.4, dropout=0.3), CLASSES)
+@pytest.mark.parametrize(("name", "blocks"), [("segformer_tiny", 5), ("pvtv2_mini", 4), ("lvt_mini", 4)])
+def test_build_model_takes_its_rates_from_the_config(name, blocks):
+    model = build_model(ModelConfig(name=name, drop_path=0.4, dropout=0.3), CLASSES)
     rates = [m.rate for m in model.modules() if isinstance(m, StochasticDepth)]
-    assert rates == pytest.approx([0, 0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.4, 0.4])
+    assert rates == pytest.approx([0.4 * i / (blocks - 1) for i in range(blocks) for _ in range(2)])
     assert [m.rate for m in model.modules() if isinstance(m, ChannelDropout)] == [0.3]
+    assert all(m.p == 0 for m in model.modules() if isinstance(m, nn.Dropout))  # timm's, which know no keys
 
 
 def test_unknown_model_gets_a_hint():
@@ -173,15 +178,26 @@ def test_unknown_model_gets_a_hint():
         build_model(ModelConfig(name="segformer_b9"), CLASSES)
 
 
-@pytest.mark.parametrize(("name", "count"), [("b0", 3_719_284), ("b1", 13_682_388), ("b2", 27_362_004)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("segformer_b0", 3_719_284),
+        ("segformer_b1", 13_682_388),
+        ("segformer_b2", 27_362_004),
+        ("pvtv2_b0", 7_527_668),
+        ("pvtv2_b2", 29_098_836),
+        ("lvt", 3_837_176),
+    ],
+)
 def test_parameters_of_the_published_networks(name, count):
     with torch.device("meta"):
-        assert parameters(MODELS[f"segformer_{name}"](20)) == count
+        assert parameters(MODELS[name](20)) == count
 
 
-def test_names_of_masks_are_distinct():
-    names = [m.name for m in on_meta("segformer_b2").modules() if isinstance(m, StochasticDepth | ChannelDropout)]
-    assert len(names) == len(set(names)) == 2 * 16 + 1
+@pytest.mark.parametrize(("name", "blocks"), [("segformer_b2", 16), ("pvtv2_b2", 16), ("lvt", 8)])
+def test_names_of_masks_are_distinct(name, blocks):
+    names = [m.name for m in on_meta(name).modules() if isinstance(m, StochasticDepth | ChannelDropout)]
+    assert len(names) == len(set(names)) == 2 * blocks + 1
 
 
 @torch.no_grad()
@@ -200,6 +216,41 @@ def test_folded_head_is_the_published_head(size):
         stages.append(F.interpolate(projected, size=out.features[0].shape[2:], mode="bilinear", align_corners=False))
     published = model.linear_pred(bn(model.linear_fuse.conv(torch.cat(stages, 1))).relu())
     torch.testing.assert_close(out.logits, published, rtol=1e-10, atol=1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(8, 12), (9, 13), (1, 2)])
+def test_convolutional_attention_is_the_published_one(size):
+    """Unfold, a linear map a place, attend, fold: written out here, in float64. LVT, section 3.1."""
+    layer = ConvolutionalSelfAttention(8, 2).double()
+    tokens = torch.rand(2, size[0] * size[1], 8, generator=torch.Generator().manual_seed(0)).double()
+    image = to_map(tokens, size)
+    places = F.unfold(image, 3, padding=1, stride=2).unflatten(1, (8, 9))  # (N, C, 9, M)
+    values = torch.einsum("ncpm,pdc->nmpd", places, layer.weight.weight.view(9, 8, 8)).unflatten(3, (2, 4))
+    means = F.avg_pool2d(image, 2, ceil_mode=True).flatten(2).transpose(1, 2)
+    weights = (layer.attn(means).unflatten(2, (2, 9, 9)) / 4**0.5).softmax(-1)
+    mixed = torch.einsum("nmhpq,nmqhc->nhcpm", weights, values).flatten(1, 3)
+    published = layer.proj(to_tokens(F.fold(mixed, size, 3, padding=1, stride=2)))
+    torch.testing.assert_close(layer(tokens, size), published, rtol=1e-10, atol=1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", SIZES)
+def test_semantic_head_sums_before_its_last_upsampling(size):
+    """One upsampling to stride 4 for each deeper level, then the sum: written out here, in float64."""
+    model = build("pvtv2_mini").double().eval()
+    levels = model.neck(model(image_like(model, size).double()).features)
+    total = 0
+    for i, branch in enumerate(model.head.scale_heads):
+        x = levels[i]
+        for j, layer in enumerate(branch.children()):
+            x = F.relu(layer(x))
+            if i:
+                finer = levels[i - j - 1].shape[2:]
+                x = F.interpolate(x, size=finer, mode="bilinear", align_corners=False)
+        total = total + x
+    logits = model(image_like(model, size).double()).logits
+    torch.testing.assert_close(logits, model.head.conv_seg(total), rtol=1e-10, atol=1e-12)
 
 
 @torch.no_grad()
@@ -230,9 +281,10 @@ def test_tokens_and_maps_share_memory():
     assert torch.equal(image[1, :, 2, 3], tokens[1, 2 * 5 + 3])
 
 
+@pytest.mark.parametrize("name", ["segformer_mini", "pvtv2_mini", "lvt_mini"])
 @torch.no_grad()
-def test_features_stay_channels_last():
-    model = build("segformer_mini").eval()
+def test_features_stay_channels_last(name):
+    model = build(name).eval()
     for feature in model(image_like(model, (64, 96))).features:
         assert feature.is_contiguous(memory_format=torch.channels_last)
 
@@ -244,6 +296,19 @@ def test_initialisation_is_segformers():
     assert state["patch_embed4.proj.weight"].std().item() == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.02)
     assert state["linear_fuse.conv.weight"].std().item() == pytest.approx(math.sqrt(2 / 256), rel=0.02)
     assert not state["block3.0.attn.q.bias"].any()
+
+
+def test_initialisation_of_the_other_families_is_the_references():
+    state = build("lvt").state_dict()
+    assert state["backbone.2.1.0.attn.q.weight"].std().item() == pytest.approx(0.02, rel=0.03)
+    assert state["linear_c3.proj.weight"].std().item() == pytest.approx(0.02, rel=0.03)
+    assert state["backbone.0.1.0.attn.weight.weight"].std().item() == pytest.approx(math.sqrt(2 / 576), rel=0.03)
+    assert state["backbone.3.1.0.attn.ds.weight"].abs().max().item() == pytest.approx(math.sqrt(6 / 9), rel=0.02)
+    assert state["backbone.3.1.0.mlp.fc1.weight"].abs().max().item() == pytest.approx(1 / 16, rel=0.02)
+    state = build("pvtv2_b0").state_dict()
+    assert state["backbone.stages.2.blocks.0.mlp.fc1.weight"].std().item() == pytest.approx(0.02, rel=0.03)
+    assert state["neck.fpn_convs.0.conv.weight"].std().item() == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.02)
+    assert not state["head.scale_heads.3.4.conv.bias"].any()
 
 
 def test_masks_of_other_names_are_other_masks():

@@ -16,8 +16,8 @@ import torch
 import yaml
 from PIL import Image
 
+from orchestrator.cli import app as transkd
 from trainer import checkpoint
-from trainer.cli import main
 from trainer.config import TrainConfig, parse, read_yaml
 from trainer.data.scenes import write_scenes
 
@@ -35,21 +35,6 @@ def written(recipe: Make, tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], scenes_cache: Path) -> Make:
-    """command("fit", ...) -> (exit code, stdout, stderr) of `python -m trainer` with these arguments."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setenv("TRANSKD_CACHE", str(scenes_cache))
-        monkeypatch.setattr(sys, "argv", ["trainer", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        out, err = capsys.readouterr()
-        return int(exit_.value.code or 0), out, err
-
-    return run
 
 
 def in_process_of_its_own(cache: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -238,6 +223,55 @@ def test_another_run_in_the_folder_is_refused(written: Make, command: Make, tmp_
     assert "choose another folder" in errors
 
 
+HOLDER = """
+import sys
+from pathlib import Path
+from trainer.record import alone
+with alone(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_two_processes_do_not_train_in_one_folder(written: Make, command: Make, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(out)],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        arguments = ("fit", written({}, {"optim.epochs": 1}), "--out", out)
+        code, said, errors = command(*arguments)
+        assert (code, said) == (2, "")
+        assert f"{out} is being trained in by process {other.pid}; wait until it ends" in errors
+        assert len(errors.splitlines()) == 1
+        assert not (out / "config.yaml").exists()
+    finally:
+        other.kill()
+        other.communicate(timeout=60)
+    assert command(*arguments)[0] == 0, "a holder that was killed holds nothing"
+    assert (out / "result.json").exists()
+    assert not (out / ".lock").exists()
+
+
+def test_a_study_is_sent_to_the_command_that_runs_it(command: Make, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("name: study\nbase: {data: {name: scenes}}\nseeds: [0]\n")
+    code, _, errors = command("fit", tmp_path / "study.yaml", "--out", tmp_path / "run")
+    assert code == 2
+    assert f"is a study, which has many runs; run it with: transkd run {tmp_path / 'study.yaml'}" in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_transkd_has_the_verbs_too() -> None:
+    ours = {command.name or command.callback.__name__ for command in transkd.registered_commands}
+    assert ours >= {"fit", "eval", "predict", "export"}
+    assert "data" in {group.name for group in transkd.registered_groups}
+
+
 @pytest.mark.slow
 def test_as_a_process(written: Make, scenes_cache: Path, tmp_path: Path) -> None:
     """What the shell sees: exit codes 0 and 2, one line on stderr, and no traceback."""
@@ -287,7 +321,6 @@ class Only:
 
 sys.meta_path[:] = [Only(finder) for finder in sys.meta_path]
 sys.argv = ["trainer", *sys.argv[1:]]
-from trainer.cli import main
 try:
     main()
 finally:

@@ -115,7 +115,7 @@ def test_files_that_are_no_checkpoints(content, tmp_path):
         load_weights(build(), tmp_path / "w.pt", what="all")
 
 
-@pytest.mark.parametrize("content", [{}, [1, 2], {"model": {}}, {"epoch": 3, "lr": 0.1}])
+@pytest.mark.parametrize("content", [{}, [1, 2], {"model": {}}, {"epoch": 3, "lr": 0.1}, {0: torch.ones(1)}])
 def test_checkpoints_without_weights(content, tmp_path):
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(UserError, match=r"w\.pt holds"):

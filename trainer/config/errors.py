@@ -9,6 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+_MAPPINGS = ("dict_type", "model_type", "model_attributes_type")
+"""What pydantic calls the mistake of a value where a section or a mapping belongs."""
+
 
 class UserError(ValueError):
     """Something a user wrote or gave is wrong: one line with name, rule, value and remedy. Exit code 2."""
@@ -43,6 +46,10 @@ def explain(error: ValidationError, where: str) -> UserError:
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = f"unknown key; {_known_keys(error.title, item['loc'])}".rstrip("; ")
+        elif item["type"] in _MAPPINGS and item["input"] is None:
+            message = "nothing is written under it; write {} for its defaults, or leave the key out"
+        elif item["type"] in _MAPPINGS:
+            message = f"keys and values are expected, for example {{}}, but got {item['input']!r}"
         elif not isinstance(item["input"], dict | list) and item["type"] != "value_error":
             message += f", but got {item['input']!r}"
         lines.append(f"{path}: {message}")

@@ -10,8 +10,10 @@ from trainer.config.errors import UserError, explain
 from trainer.config.plain import digest
 
 
-def _refuse_exponent_string(value: Any) -> Any:
-    """PyYAML reads `1e-5` (no dot) as a string: say so instead of guessing."""
+def _only_numbers(value: Any) -> Any:
+    """Text and truth values are not numbers here; PyYAML reads `1e-5` (no dot) as text: say so instead of guessing."""
+    if isinstance(value, bool):
+        raise ValueError(f"a number is expected, not {str(value).lower()}")
     if isinstance(value, str):
         try:
             float(value)
@@ -26,7 +28,9 @@ def _refuse_exponent_string(value: Any) -> Any:
     return value
 
 
-Number = Annotated[float, BeforeValidator(_refuse_exponent_string)]
+Number = Annotated[float, BeforeValidator(_only_numbers)]
+Integer = Annotated[int, BeforeValidator(_only_numbers)]
+Normalize = Literal["unit", "imagenet"]
 
 
 class Strict(BaseModel):
@@ -36,10 +40,14 @@ class Strict(BaseModel):
 
 
 class ModelConfig(Strict):
-    """A network. `init` is `scratch` or the path of a checkpoint whose backbone is loaded."""
+    """A network. `init` is `scratch` or the path of a checkpoint whose backbone is loaded; the head starts fresh.
+
+    With `partial` a file may give less than the whole backbone; what it lacks starts fresh too.
+    """
 
     name: str = "segformer_b0"
     init: str = "scratch"
+    partial: bool = False
     drop_path: Number = Field(0.1, ge=0, lt=1)
     dropout: Number = Field(0.1, ge=0, lt=1)
 
@@ -50,9 +58,9 @@ class OptimConfig(Strict):
     lr: Number = Field(6.0e-5, gt=0)
     weight_decay: Number = Field(0.01, ge=0)
     decay_norms_and_biases: bool = False
-    epochs: int = Field(100, ge=1)
-    global_batch: int = Field(8, ge=1)
-    norm_batch: int | None = Field(None, ge=1, description="samples per BatchNorm group; default: global_batch")
+    epochs: Integer = Field(100, ge=1)
+    global_batch: Integer = Field(8, ge=1)
+    norm_batch: Integer | None = Field(None, ge=1, description="samples per BatchNorm group; default: global_batch")
     schedule: Literal["to_end", "reference"] = "to_end"
     power: Number = Field(1.0, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -93,11 +101,11 @@ class DataConfig(Strict):
     """A data set at an input size (height, width), and how its training samples are seen."""
 
     name: str = "scenes"
-    size: tuple[int, int] = (96, 192)
+    size: tuple[Integer, Integer] = (96, 192)
     options: dict[str, Any] = Field(default_factory=dict)
     train_labels: Literal["full", "quarter"] = "full"
     augment: Literal["standard", "reference", "none"] = "standard"
-    normalize: Literal["unit", "imagenet"] = "imagenet"
+    normalize: Normalize = "imagenet"
     class_weights: Literal["auto"] | tuple[Number, ...] | None = None
     select: Number = Field(0.0, ge=0, lt=0.5, description="share of train held out to select by")
 
@@ -113,7 +121,7 @@ class EvalConfig(Strict):
     """Validation. The first protocol is `val/miou`; others are logged as `val/<protocol>/miou`."""
 
     protocols: tuple[Literal["full", "paper"], ...] = ("full",)
-    every: int = Field(1, ge=1, description="epochs between validations; the last epoch is always validated")
+    every: Integer = Field(1, ge=1, description="epochs between validations; the last epoch is always validated")
 
     @model_validator(mode="after")
     def _at_least_one(self) -> EvalConfig:
@@ -125,24 +133,30 @@ class EvalConfig(Strict):
 class TeacherRecipe(Strict):
     """How a study trains its own teacher: what differs from the study's base recipe."""
 
-    epochs: int | None = Field(None, ge=1)
+    epochs: Integer | None = Field(None, ge=1)
     lr: Number | None = Field(None, gt=0)
-    global_batch: int | None = Field(None, ge=1)
-    seed: int = 0
+    global_batch: Integer | None = Field(None, ge=1)
+    seed: Integer = 0
 
 
 class TeacherConfig(Strict):
-    """The frozen teacher: a checkpoint with the mIoU it must reach before it teaches, or a recipe to train it."""
+    """The frozen teacher: a checkpoint with the mIoU it must reach before it teaches, or a recipe to train it.
+
+    `normalize` is what its weights were trained with, where that is not the student's `data.normalize`.
+    """
 
     name: str = "segformer_b2"
     checkpoint: str | None = None
     miou: Number | None = Field(None, ge=0, le=100)
+    normalize: Normalize | None = None
     train: TeacherRecipe | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> TeacherConfig:
         if (self.checkpoint is None) == (self.train is None):
             raise ValueError("a teacher needs either `checkpoint: FILE` or `train: {epochs: N}`, and not both")
+        if self.train is not None and self.normalize is not None:
+            raise ValueError("normalize is for a checkpoint; a teacher trained here sees data.normalize; leave it out")
         return self
 
 
@@ -151,6 +165,10 @@ class Term(Strict):
 
     weight: Number = Field(1.0, ge=0)
     options: dict[str, Any] = Field(default_factory=dict)
+
+
+_YOUNGER = (("student", "partial", False), ("teacher", "normalize", None))
+"""Fields added since ledgers exist: at their defaults they stay out of the key, so that finished runs keep theirs."""
 
 
 class TrainConfig(Strict):
@@ -162,7 +180,7 @@ class TrainConfig(Strict):
     optim: OptimConfig = OptimConfig()
     eval: EvalConfig = EvalConfig()
     distill: dict[str, Term] = Field(default_factory=dict)
-    seed: int = Field(0, ge=0)
+    seed: Integer = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _paths_need_a_teacher(self) -> TrainConfig:
@@ -178,7 +196,11 @@ class TrainConfig(Strict):
     @property
     def key(self) -> str:
         """12 hex digits naming what was asked."""
-        return digest(self.model_dump(mode="json"))
+        asked = self.model_dump(mode="json")
+        for section, name, default in _YOUNGER:
+            if asked[section] and asked[section][name] == default:
+                del asked[section][name]
+        return digest(asked)
 
 
 def teacher_run(config: TrainConfig) -> TrainConfig | None:
@@ -191,7 +213,9 @@ def teacher_run(config: TrainConfig) -> TrainConfig | None:
         changed["norm_batch"] = None
     return config.model_copy(
         update={
-            "student": config.student.model_copy(update={"name": config.teacher.name, "init": "scratch"}),
+            "student": config.student.model_copy(
+                update={"name": config.teacher.name, "init": "scratch", "partial": False}
+            ),
             "teacher": None,
             "distill": {},
             "optim": OptimConfig.model_validate({**config.optim.model_dump(), **changed}),

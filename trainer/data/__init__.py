@@ -5,17 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainer.config import DataConfig, UserError, unknown
+from trainer.data.acdc import ACDC
 from trainer.data.base import SegDataset
 from trainer.data.camvid import CamVid
 from trainer.data.cityscapes import Cityscapes
+from trainer.data.nyuv2 import NYUv2
 from trainer.data.packed import PackedSplit, pack
 from trainer.data.scenes import Scenes
+from trainer.data.voc2012 import VOC2012
 from trainer.options import check_options
 
-DATASETS: dict[str, type[SegDataset]] = {"cityscapes": Cityscapes, "camvid": CamVid, "scenes": Scenes}
+DATASETS: dict[str, type[SegDataset]] = {
+    "cityscapes": Cityscapes,
+    "acdc": ACDC,
+    "nyuv2": NYUv2,
+    "voc2012": VOC2012,
+    "camvid": CamVid,
+    "scenes": Scenes,
+}
 
-
-__all__ = ["DATASETS", "PackedSplit", "SegDataset", "check_data", "dataset_class", "open_dataset", "pack"]
+__all__ = [
+    "DATASETS",
+    "PackedSplit",
+    "SegDataset",
+    "check_data",
+    "check_root",
+    "dataset_class",
+    "open_dataset",
+    "pack",
+]
 
 
 def dataset_class(name: str) -> type[SegDataset]:
@@ -28,6 +46,17 @@ def dataset_class(name: str) -> type[SegDataset]:
 def check_data(config: DataConfig) -> None:
     """Raise UserError for an unknown data set or option, before any folder is needed."""
     check_options("data.options", dataset_class(config.name), config.options, skip=("root", "cache"))
+
+
+def check_root(config: DataConfig, data_root: Path | None, cache: Path) -> None:
+    """Raise UserError for a folder that is missing, is laid out otherwise or lacks halves: what a second can tell.
+
+    Nothing is decoded, and a data set that makes its own pictures does not make them here.
+    """
+    if data_root is not None or dataset_class(config.name).needs_root:
+        dataset = open_dataset(config, data_root, cache)
+        for split in ("train", "val"):
+            dataset.pairs(split)
 
 
 def open_dataset(config: DataConfig, data_root: Path | None, cache: Path) -> SegDataset:

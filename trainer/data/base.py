@@ -2,47 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from trainer.config import IGNORE, UserError
-
-Split = Literal["train", "val"]
+from trainer.data.pairing import Found, Pair, Split
 
 INVALID = 254
 """Entry of a label table for a value that must not occur."""
 
 
-class Pair(NamedTuple):
-    """One image and its label, on disk."""
+class Official(NamedTuple):
+    """The splits as their publishers made them."""
 
-    stem: str
-    image: Path
-    label: Path
+    train: int  # pairs
+    val: int
+    size: tuple[int, int] | None  # (H, W) of every image in pixels; None where images differ
+    conditions: Mapping[str, tuple[int, int]] = {}  # pairs in (train, val) of each condition
+
+    def pairs(self, split: Split) -> int:
+        """Pairs of a split."""
+        return self.train if split == "train" else self.val
 
 
 class SegDataset:
-    """Images with one label a pixel. A subclass names its classes and lists its pairs."""
+    """Images with one label a pixel. A subclass names its classes, finds its files and knows the official splits."""
 
     classes: ClassVar[tuple[str, ...]]
     palette: ClassVar[tuple[tuple[int, int, int], ...]]  # RGB of each class
     needs_root: ClassVar[bool] = True
+    official: Official
 
-    def __init__(self, root: Path | None, *, cache: Path) -> None:
-        """`root` is the folder of the data set; `cache` is where a data set that makes its own may put it."""
+    def __init__(self, root: Path | None, *, cache: Path, whole: bool = False) -> None:
+        """`root` is the folder of the data set; `cache` is where a data set that makes its own may put it.
+
+        `whole` refuses a folder that holds fewer or more pairs than the official splits.
+        """
         self.root = root
+        self.whole = flag("whole", whole)
 
-    def pairs(self, split: Split) -> list[Pair]:
-        """The pairs of a split, sorted by stem. Raises UserError for a missing folder or half."""
+    def find(self, split: Split) -> Found:
+        """The files of a split by stem. Raises UserError for a missing folder or list."""
         raise NotImplementedError
 
     def table(self, path: Path) -> np.ndarray:
         """What each value of this label file means: (256,) uint8 of train ids, IGNORE or INVALID."""
         raise NotImplementedError
+
+    def paths(self, split: Split, index: int) -> tuple[str, str]:
+        """Where, below the root, image and label of a made-up pair number `index` belong."""
+        raise NotImplementedError
+
+    def lists(self, stems: Mapping[Split, list[str]]) -> dict[str, list[str]]:
+        """The lists that this layout keeps of its splits: path below the root -> stems. None unless overridden."""
+        return {}
+
+    def condition_of(self, stem: str) -> str | None:
+        """The condition (weather, time of day) under which a picture is reported separately, if there is one."""
+        return None
+
+    def conditions(self, stems: Sequence[str]) -> dict[str, np.ndarray]:
+        """Condition -> positions among the stems of the pictures it has; empty where the data set names none."""
+        named = [self.condition_of(stem) for stem in stems]
+        return {name: np.flatnonzero([other == name for other in named]) for name in sorted({n for n in named if n})}
+
+    def pairs(self, split: Split) -> list[Pair]:
+        """The pairs of a split, sorted by stem. Raises UserError for what `find` refuses, and for a missing half."""
+        found = self.find(split)
+        for flaw in found.flaws():
+            raise UserError(flaw.summary())
+        pairs = found.pairs()
+        if self.whole and len(pairs) != self.official.pairs(split):
+            raise UserError(
+                f"split {split} of {self.root} holds {len(pairs)} pairs, officially {self.official.pairs(split)}; "
+                "complete the folder, or drop data.options.whole"
+            )
+        return pairs
 
     def read_image(self, path: Path) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
@@ -72,12 +111,17 @@ class SegDataset:
     def read(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         """Image (H, W, 3) and label (H, W), both uint8. Raises UserError when their sizes differ."""
         image, label = self.read_image(pair.image), self.read_label(pair.label)
-        if image.shape[:2] != label.shape:
-            raise UserError(
-                f"image {pair.image} is {image.shape[1]}x{image.shape[0]} but its label {pair.label} is "
-                f"{label.shape[1]}x{label.shape[0]} (width x height); they must be equal, so export one of them again"
-            )
+        refuse_unequal(pair, image, label)
         return image, label
+
+
+def refuse_unequal(pair: Pair, image: np.ndarray, label: np.ndarray) -> None:
+    """Raise UserError when an image (H, W, 3) and its label (H, W) differ in size."""
+    if image.shape[:2] != label.shape:
+        raise UserError(
+            f"image {pair.image} is {image.shape[1]}x{image.shape[0]} but its label {pair.label} is "
+            f"{label.shape[1]}x{label.shape[0]} (width x height); they must be equal, so export one of them again"
+        )
 
 
 def label_table(train_ids: Mapping[int, int], ignored: tuple[int, ...]) -> np.ndarray:
@@ -89,11 +133,11 @@ def label_table(train_ids: Mapping[int, int], ignored: tuple[int, ...]) -> np.nd
     return table
 
 
-def folder(path: Path, layout: str) -> Path:
-    """`path` if it is a folder, else a UserError that shows the layout expected."""
-    if not path.is_dir():
-        raise UserError(f"no folder {path}; expected the layout {layout}")
-    return path
+def flag(name: str, value: bool) -> bool:
+    """An option that is true or false. Raises UserError for anything else."""
+    if type(value) is not bool:
+        raise UserError(f"data.options: {name} must be true or false but got {value!r}; write it without quotes")
+    return value
 
 
 def cache_folder(path: Path) -> Path:
@@ -105,24 +149,15 @@ def cache_folder(path: Path) -> Path:
     return path
 
 
-def paired(images: Mapping[str, Path], labels: Mapping[str, Path], where: Path) -> list[Pair]:
-    """Pairs sorted by stem. Raises UserError naming the halves that are missing, or when there is no pair at all."""
-    for kind, other, have, want in (("image", "label", images, labels), ("label", "image", labels, images)):
-        alone = sorted(set(have) - set(want))
-        if alone:
-            more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
-            named = ", ".join(str(have[stem]) for stem in alone[:3]) + more
-            raise UserError(f"{kind} without its {other}: {named}; add the {other} or remove the {kind}")
-    if not images:
-        raise UserError(f"no images below {where}; check the folder given as data root")
-    return [Pair(stem, images[stem], labels[stem]) for stem in sorted(images)]
-
-
 def _opened(path: Path) -> Image.Image:
     try:
         image = Image.open(path)
-        image.load()
-    except OSError as error:
+        try:
+            image.load()
+        except BaseException:
+            image.close()
+            raise
+    except (OSError, SyntaxError) as error:  # Pillow says SyntaxError of some damaged PNGs
         raise UserError(f"cannot read {path} as an image ({error}); restore the file") from None
     return image
 

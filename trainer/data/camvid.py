@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from trainer.data.base import Pair, SegDataset, Split, folder, label_table, paired
+from trainer.data.base import Official, SegDataset, label_table
+from trainer.data.pairing import Found, Split, by_stem, folder
 
 LAYOUT = "images/{train,val}/STEM.jpg (or .png) with labels/{train,val}/STEM.png"
 
@@ -31,21 +32,25 @@ _TABLE = label_table({i: i for i in range(len(CLASSES))}, ignored=(UNLABELLED,))
 
 
 class CamVid(SegDataset):
-    """The Cambridge-driving Labeled Video Database, 480x360."""
+    """The Cambridge-driving Labeled Video Database, 480x360, in the split of the SegNet tutorial.
+
+    Its 233 test images are not used; published figures that are measured on them are not comparable with `val/miou`.
+    """
 
     classes: ClassVar[tuple[str, ...]] = tuple(CLASSES)
     palette: ClassVar[tuple[tuple[int, int, int], ...]] = tuple(CLASSES.values())
+    official = Official(367, 101, (360, 480))
 
-    def pairs(self, split: Split) -> list[Pair]:
-        """Pairs by file stem."""
+    def find(self, split: Split) -> Found:
+        """By file stem."""
         assert self.root is not None
         images = folder(self.root / "images" / split, LAYOUT)
         labels = folder(self.root / "labels" / split, LAYOUT)
-        return paired(
-            {path.stem: path for path in images.iterdir() if path.suffix in (".jpg", ".png")},
-            {path.stem: path for path in labels.iterdir() if path.suffix == ".png"},
-            images,
-        )
+        return Found(by_stem(images, ".jpg", ".png"), by_stem(labels, ".png"), images)
+
+    def paths(self, split: Split, index: int) -> tuple[str, str]:
+        """One folder a split."""
+        return f"images/{split}/made_{index:05d}.png", f"labels/{split}/made_{index:05d}.png"
 
     def table(self, path: Path) -> np.ndarray:
         """One table for every file."""

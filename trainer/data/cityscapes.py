@@ -7,7 +7,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from trainer.data.base import Pair, SegDataset, Split, folder, label_table, paired
+from trainer.data.base import Official, SegDataset, label_table
+from trainer.data.pairing import Found, Split, by_suffix, folder
 
 LAYOUT = (
     "leftImg8bit/{train,val}/CITY/STEM_leftImg8bit.png with "
@@ -60,22 +61,24 @@ class Cityscapes(SegDataset):
     classes: ClassVar[tuple[str, ...]] = tuple(entry.name for entry in CLASSES)
     palette: ClassVar[tuple[tuple[int, int, int], ...]] = tuple(entry.colour for entry in CLASSES)
 
-    def pairs(self, split: Split) -> list[Pair]:
-        """Pairs by stem, for example `aachen/aachen_000000_000019`."""
+    official = Official(2975, 500, (1024, 2048))
+
+    def find(self, split: Split) -> Found:
+        """By stem, for example `aachen/aachen_000000_000019`."""
         assert self.root is not None
         images = folder(self.root / "leftImg8bit" / split, LAYOUT)
         labels = folder(self.root / "gtFine" / split, LAYOUT)
-        return paired(
-            _by_stem(images, "_leftImg8bit.png"),
-            _by_stem(labels, "_gtFine_labelIds.png") | _by_stem(labels, "_gtFine_labelTrainIds.png"),
+        return Found(
+            by_suffix(images, "_leftImg8bit.png"),
+            by_suffix(labels, "_gtFine_labelIds.png") | by_suffix(labels, "_gtFine_labelTrainIds.png"),
             images,
         )
+
+    def paths(self, split: Split, index: int) -> tuple[str, str]:
+        """In a city that does not exist."""
+        stem = f"{split}/synthetic/synthetic_{index:06d}_000019"
+        return f"leftImg8bit/{stem}_leftImg8bit.png", f"gtFine/{stem}_gtFine_labelTrainIds.png"
 
     def table(self, path: Path) -> np.ndarray:
         """The mapping that the file's own name asks for."""
         return _FROM_TRAIN_IDS if path.name.endswith("_labelTrainIds.png") else _FROM_LABEL_IDS
-
-
-def _by_stem(base: Path, suffix: str) -> dict[str, Path]:
-    """CITY/STEM -> file: the city belongs to the stem, so that equal numbers in two cities stay apart."""
-    return {str(path.relative_to(base)).removesuffix(suffix): path for path in base.glob(f"*/*{suffix}")}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,9 @@ import pyarrow as pa
 from PIL import Image
 
 from trainer.config import IGNORE, DataConfig, digest
-from trainer.data.base import Pair, SegDataset, Split, cache_folder
+from trainer.data.base import SegDataset, cache_folder
+from trainer.data.fingerprint import fingerprint, source_digest
+from trainer.data.pairing import Pair, Split
 
 PACK_VERSION = 1
 """Raised when the file's columns, or how they are computed, change."""
@@ -34,10 +35,7 @@ class PackedSplit:
         rows = [batches.get_batch(i) for i in range(batches.num_record_batches)]
         self.stems: list[str] = [row["stem"][0].as_py() for row in rows]
         self.class_counts: np.ndarray = np.sum([_bytes(row["counts"]).view(np.int64) for row in rows], axis=0)
-        sources = hashlib.sha256()
-        for stem, row in zip(self.stems, rows, strict=True):
-            sources.update(stem.encode() + b"\0" + row["source"][0].as_py())
-        self.fingerprint: str = sources.hexdigest()[:12]
+        self.fingerprint: str = fingerprint(zip(self.stems, (row["source"][0].as_py() for row in rows), strict=True))
         self._images = [_bytes(row["image"]).reshape(*self.size, 3) for row in rows]
         self._labels = [_bytes(row["label"]).reshape(self.size) for row in rows]
         self._natives = [
@@ -110,7 +108,7 @@ def _write(path: Path, dataset: SegDataset, pairs: list[Pair], size: tuple[int, 
     schema = pa.schema(
         [
             ("stem", pa.string()),
-            ("source", pa.binary(32)),  # sha256 of the image file's bytes and the label file's bytes
+            ("source", pa.binary(32)),  # of `source_digest`
             ("counts", pa.binary(8 * classes)),  # (K,) int64 of the native label
             ("image", pa.binary(size[0] * size[1] * 3)),
             ("label", pa.binary(size[0] * size[1])),
@@ -135,13 +133,11 @@ def _write(path: Path, dataset: SegDataset, pairs: list[Pair], size: tuple[int, 
 
 def _row(dataset: SegDataset, pair: Pair, size: tuple[int, int]) -> tuple[Any, ...]:
     image, native = dataset.read(pair)
-    source = hashlib.sha256(pair.image.read_bytes())
-    source.update(pair.label.read_bytes())
     counts = np.bincount(native[native != IGNORE], minlength=len(dataset.classes)).astype(np.int64)
     label = resize_label(native, size)
     return (
         pair.stem,
-        source.digest(),
+        source_digest(pair),
         counts.tobytes(),
         resize_image(image, size).tobytes(),
         label.tobytes(),

@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from trainer.config import UserError, digest, read_yaml
-from trainer.data.base import cache_folder
+from trainer.data.base import Official, cache_folder
 from trainer.data.cityscapes import Cityscapes
 from trainer.data.painter import PAINTER_VERSION, paint
 
 MANIFEST = "scenes.json"
 CITY = "synthetic"
+DEFAULTS: dict[str, Any] = {"train": 240, "val": 60, "seed": 0, "size": (96, 192)}
 
 
 class Scenes(Cityscapes):
@@ -29,26 +30,33 @@ class Scenes(Cityscapes):
         root: Path | None,
         *,
         cache: Path,
-        train: int = 240,
-        val: int = 60,
-        seed: int = 0,
-        size: tuple[int, int] = (96, 192),
+        train: int | None = None,
+        val: int | None = None,
+        seed: int | None = None,
+        size: tuple[int, int] | None = None,
     ) -> None:
-        """`train` and `val` are numbers of pictures, `size` is (H, W) in pixels.
+        """`train` and `val` are numbers of pictures, 240 and 60 unless given; `size` is (H, W) in pixels, [96, 192].
 
         Raises UserError for options out of range, or a `root` whose scenes were made with others.
         """
-        options = _checked(train, val, seed, size)
+        given = {"train": train, "val": val, "seed": seed, "size": size}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        options = _checked(**DEFAULTS | chosen)
         if root is None:
             root = cache / f"scenes-{digest(options)}"
             if not root.exists():
                 _write_at_once(root, options)
-        elif _manifest(root) != options:
-            raise UserError(
-                f"the scenes in {root} were made with {_manifest(root)} but the options ask for {options}; "
-                "change data.options, or leave the folder out"
-            )
+        else:
+            made = _manifest(root)
+            if any(made.get(name) != options[name] for name in ("painter", *chosen)):
+                raise UserError(
+                    f"the scenes in {root} were made with {made} but the options ask for {options}; "
+                    "change data.options, or leave the folder out"
+                )
+            options = made
         super().__init__(root, cache=cache)
+        height, width = options["size"]
+        self.official = Official(options["train"], options["val"], (height, width))
 
 
 def write_scenes(root: Path, *, train: int, val: int, seed: int, size: tuple[int, int]) -> None:
@@ -95,11 +103,14 @@ def _checked(train: int, val: int, seed: int, size: tuple[int, int]) -> dict[str
     return {"painter": PAINTER_VERSION, "train": train, "val": val, "seed": seed, "size": sides}
 
 
-def _manifest(root: Path) -> Any:
+def _manifest(root: Path) -> dict[str, Any]:
     path = root / MANIFEST
     if not path.is_file():
         raise UserError(
             f"{root} holds no {MANIFEST}, so it was not written as scenes; "
             "read a folder of this layout as the data set 'cityscapes'"
         )
-    return read_yaml(path)
+    made = read_yaml(path)
+    if not isinstance(made, dict) or set(made) != {"painter", *DEFAULTS}:
+        raise UserError(f"{path} is damaged; write the scenes again, or read the folder as 'cityscapes'")
+    return made

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainer.config import Term, UserError, unknown
+from trainer.distill.at import AttentionTransfer
 from trainer.distill.base import Distiller
+from trainer.distill.cirkd import CrossImageRelations
 from trainer.distill.csf import CrossSelectiveFusion
+from trainer.distill.cwd import ChannelWiseDistillation, ChannelWiseFeatureDistillation
+from trainer.distill.dist import CorrelationDistillation
+from trainer.distill.fitnet import FitNetHints
+from trainer.distill.ifvd import IntraClassVariation
+from trainer.distill.kd import ResponseDistillation
 from trainer.distill.pea import PatchEmbeddingAlignment
 from trainer.distill.pea_ea import EmbeddingAssistant
 from trainer.distill.pea_gl import GlobalLocalAlignment
+from trainer.distill.review import KnowledgeReview
+from trainer.distill.skd import PairwiseSimilarity
 from trainer.models.base import Channels
 from trainer.options import check_options
 from trainer.rng import initialising
@@ -19,6 +28,16 @@ DISTILLERS: dict[str, type[Distiller]] = {
     "pea": PatchEmbeddingAlignment,
     "pea_gl": GlobalLocalAlignment,
     "pea_ea": EmbeddingAssistant,
+    "kd": ResponseDistillation,
+    "cwd": ChannelWiseDistillation,
+    "cwd_features": ChannelWiseFeatureDistillation,
+    "review": KnowledgeReview,
+    "dist": CorrelationDistillation,
+    "fitnet": FitNetHints,
+    "at": AttentionTransfer,
+    "skd": PairwiseSimilarity,
+    "ifvd": IntraClassVariation,
+    "cirkd": CrossImageRelations,
 }
 
 ALTERNATIVES = ("pea", "pea_gl", "pea_ea")

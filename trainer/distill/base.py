@@ -14,8 +14,8 @@ class Distiller(nn.Module):
     """One path from a frozen teacher to a student. Owns its projections; knows no weight.
 
     A subclass takes `(student: Channels, teacher: Channels, *, <its options>)`, raises UserError for options or
-    geometries it cannot work with, has no parameter its forward never uses, and couples samples only through
-    `GroupedBatchNorm`.
+    geometries it cannot work with, has no parameter its forward never uses, and couples samples only inside the groups
+    that `set_norm_batch` declares.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -1,40 +1,51 @@
-"""Cross Selective Fusion: student features fused from deep to shallow, compared with the teacher's.
+"""Cross Selective Fusion: student features fused from deep to shallow by selective kernels, against the teacher's.
 
 Source: CSF of TransKD, arXiv 2202.13393.
-Letters: N samples, C_i and T_i widths of student and teacher at stage i, M the width fused, H_i and W_i sizes.
+Letters: N samples, M the width fused, H and W sizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import UserError
-from trainer.data.batch import Batch
-from trainer.distill.base import Distiller
-from trainer.distill.losses import hierarchical_context
-from trainer.distill.stages import check_count, check_strides, check_weights
-from trainer.models.base import Channels, SegOutput
+from trainer.distill.divergences import channel_divergence, pixel_divergence
+from trainer.distill.fusion import Distance, FusedFeatures
+from trainer.distill.losses import hierarchical_context, mean_squared_difference
+from trainer.distill.stages import check_choice, check_positive
+from trainer.models.base import Channels
 from trainer.norm import GroupedBatchNorm2d
 
 SQUEEZED = 32
 """Channels in the waist of the selective kernel attention."""
 
+DISTANCES: dict[str, Callable[..., Tensor]] = {
+    "hcl": hierarchical_context,
+    "mse": mean_squared_difference,
+    "cwd": channel_divergence,
+    "kl": pixel_divergence,
+}
 
-class CrossSelectiveFusion(Distiller):
-    """Hierarchical context loss between fused student features and the teacher's features, summed over stages.
+WITH_TEMPERATURE = ("cwd", "kl")
+
+
+class CrossSelectiveFusion(FusedFeatures):
+    """A distance between fused student features and the teacher's features, summed over stages.
 
     Options. `width`: channels M that are fused and passed from stage to stage. `norm`: `layer` normalises the squeezed
     vector of the attention over its channels; `reference` does as the published code does, by BatchNorm over the group,
     or not at all in groups of one sample. `stage_weights`: factor of each stage's loss, shallow to deep; the stages
-    shallower than the last weight above 0 are not computed.
+    shallower than the last weight above 0 are not computed. `distance`: `hcl`, the hierarchical context loss; `mse`,
+    the mean squared difference; `cwd`, the divergence of softmax over positions, channel by channel; `kl`, that of
+    softmax over channels, position by position, which the published code computes under this name. `temperature`: of
+    `cwd` and `kl`, 1 if not given.
     """
-
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
     def __init__(
         self,
@@ -44,65 +55,30 @@ class CrossSelectiveFusion(Distiller):
         width: int = 64,
         norm: str = "layer",
         stage_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+        distance: str = "hcl",
+        temperature: float | None = None,
     ) -> None:
-        super().__init__(student, teacher)
-        check_strides(student, teacher)
-        weights = check_weights(stage_weights, len(student.features))
-        check_count("width", width)
-        if norm not in tuple(SQUEEZES):  # a tuple, for YAML may give what has no hash
-            raise UserError(f"norm must be one of {', '.join(SQUEEZES)} but got {norm!r}")
-        self.stages = tuple(i for i, weight in enumerate(weights) if weight > 0)
-        self.weights = tuple(weights[i] for i in self.stages)
-        self.shallowest = self.stages[0]
-        deepest = len(weights) - 1
-        self.fusions = nn.ModuleList(
-            StageFusion(
-                student.features[i],
-                width,
-                teacher.features[i] if i in self.stages else None,
-                SelectiveKernel(width, norm) if i < deepest else None,
-            )
-            for i in range(self.shallowest, deepest + 1)
+        check_choice("norm", norm, SQUEEZES)
+        super().__init__(
+            student,
+            teacher,
+            width=width,
+            stage_weights=stage_weights,
+            mixture=partial(SelectiveKernel, norm=norm),
+            distance=_distance(distance, temperature),
         )
 
-    def project(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Student features, one (N, C_i, H_i, W_i) a stage -> (N, T_i, H_i, W_i) for each stage of `self.stages`."""
-        projected: list[Tensor] = []
-        fused: Tensor | None = None
-        for feature, fusion in zip(reversed(features[self.shallowest :]), reversed(list(self.fusions)), strict=True):
-            out, fused = fusion(feature, fused)
-            if out is not None:
-                projected.insert(0, out)
-        return tuple(projected)
 
-    def forward(self, batch: Batch, student: SegOutput, teacher: SegOutput) -> Tensor:
-        """The path's loss, a scalar."""
-        projected = self.project(student.features)
-        losses = [
-            weight * hierarchical_context(ours, teacher.features[i])
-            for weight, ours, i in zip(self.weights, projected, self.stages, strict=True)
-        ]
-        return torch.stack(losses).sum()
-
-
-class StageFusion(nn.Module):
-    """One stage: reduce to M channels, fuse with the deeper stage, expand to the teacher's width."""
-
-    def __init__(
-        self, student_width: int, width: int, teacher_width: int | None, kernel: SelectiveKernel | None
-    ) -> None:
-        super().__init__()
-        self.reduce = _convolution(student_width, width, 1)
-        self.kernel = kernel
-        self.expand = None if teacher_width is None else _convolution(width, teacher_width, 3)
-
-    def forward(self, feature: Tensor, deeper: Tensor | None) -> tuple[Tensor | None, Tensor]:
-        """feature (N, C_i, H, W), deeper (N, M, H', W') or None -> (N, T_i, H, W) or None, and fused (N, M, H, W)."""
-        fused = self.reduce(feature)
-        if self.kernel is not None:
-            assert deeper is not None
-            fused = self.kernel(fused, F.interpolate(deeper, size=fused.shape[-2:], mode="nearest"))
-        return None if self.expand is None else self.expand(fused), fused
+def _distance(name: Any, temperature: Any) -> Distance:
+    distance = DISTANCES[check_choice("distance", name, DISTANCES)]
+    if temperature is None:
+        return distance
+    if name not in WITH_TEMPERATURE:
+        raise UserError(
+            f"distance {name} has no temperature but got {temperature!r}; "
+            f"remove it or choose {' or '.join(WITH_TEMPERATURE)}"
+        )
+    return partial(distance, temperature=check_positive("temperature", temperature))
 
 
 class SelectiveKernel(nn.Module):
@@ -160,9 +136,3 @@ SQUEEZES: dict[str, type[LayerSqueeze] | type[ReferenceSqueeze]] = {
     "layer": LayerSqueeze,
     "reference": ReferenceSqueeze,
 }
-
-
-def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    nn.init.kaiming_uniform_(convolution.weight, a=1)
-    return nn.Sequential(convolution, GroupedBatchNorm2d(outputs))

@@ -25,6 +25,11 @@ def mean_square(x: Tensor) -> Tensor:
     return _MeanSquare.apply(x)
 
 
+def mean_squared_difference(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean squared difference of student and teacher, of equal shapes: a scalar."""
+    return mean_square(difference(student, teacher))
+
+
 def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
     """Hierarchical context loss of student (N, C, H, W) against teacher (N, C, H, W): a scalar, the mean over samples.
 

@@ -6,33 +6,49 @@ Letters: N samples, L_i tokens of stage i, C_i and T_i widths of student and tea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from trainer.config import UserError
 from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
-from trainer.distill.losses import difference, mean_square
-from trainer.distill.stages import check_strides, check_weights
+from trainer.distill.divergences import channel_square, divergence
+from trainer.distill.losses import mean_squared_difference
+from trainer.distill.stages import check_choice, check_positive, check_strides, check_weights
 from trainer.models.base import Channels, SegOutput
 
+DISTANCES: dict[str, Callable[..., Tensor]] = {
+    "mse": mean_squared_difference,
+    "cwd": lambda student, teacher, temperature=1.0: divergence(student, teacher, 1, temperature),
+    "kl": lambda student, teacher, temperature=1.0: divergence(student, teacher, 2, temperature),
+    "channel_mse": lambda student, teacher, temperature=1.0: channel_square(student.mT, teacher.mT, temperature),
+    "token_mse": channel_square,
+}
+"""Of embeddings (N, L, T): a scalar, the mean over samples. All but the first compare softmax distributions."""
 
-def align(student: Sequence[Tensor], teacher: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Weighted sum over stages of the mean squared difference of embeddings (N, L_i, T_i): a scalar."""
-    losses = [
-        weight * mean_square(difference(ours, theirs))
-        for weight, ours, theirs in zip(weights, student, teacher, strict=True)
-    ]
+
+def align(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    weights: Sequence[float],
+    distance: Callable[[Tensor, Tensor], Tensor] = mean_squared_difference,
+) -> Tensor:
+    """Weighted sum over stages of the distance of embeddings (N, L_i, T_i): a scalar."""
+    losses = [weight * distance(ours, theirs) for weight, ours, theirs in zip(weights, student, teacher, strict=True)]
     return torch.stack(losses).sum()
 
 
 class PatchEmbeddingAlignment(Distiller):
-    """A linear projection of each stage's patch embedding to the teacher's width, and the mean squared difference.
+    """A linear projection of each stage's patch embedding to the teacher's width, and a distance from the teacher's.
 
     Options. `stage_weights`: factor of each stage's loss, shallow to deep; a stage of weight 0 has no projection and is
-    not computed.
+    not computed. `distance`: `mse`, the mean squared difference; `cwd`, the divergence of each channel's softmax over
+    tokens; `kl`, of each token's softmax over channels; `channel_mse` and `token_mse`, the squared distance of the same
+    distributions. `temperature`: of all but `mse`, 1 if not given.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"embeds"})
@@ -43,10 +59,13 @@ class PatchEmbeddingAlignment(Distiller):
         teacher: Channels,
         *,
         stage_weights: Sequence[float] = (0.1, 0.1, 0.5, 1.0),
+        distance: str = "mse",
+        temperature: float | None = None,
     ) -> None:
         super().__init__(student, teacher)
         check_strides(student, teacher)
         weights = check_weights(stage_weights, len(student.embeds))
+        self.distance = _distance(distance, temperature)
         self.stages = tuple(i for i, weight in enumerate(weights) if weight > 0)
         self.weights = tuple(weights[i] for i in self.stages)
         self.projections = nn.ModuleList(nn.Linear(student.embeds[i], teacher.embeds[i]) for i in self.stages)
@@ -57,4 +76,16 @@ class PatchEmbeddingAlignment(Distiller):
 
     def forward(self, batch: Batch, student: SegOutput, teacher: SegOutput) -> Tensor:
         """The path's loss, a scalar."""
-        return align(self.embed(batch, student), [teacher.embeds[i] for i in self.stages], self.weights)
+        theirs = [teacher.embeds[i] for i in self.stages]
+        return align(self.embed(batch, student), theirs, self.weights, self.distance)
+
+
+def _distance(name: Any, temperature: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    distance = DISTANCES[check_choice("distance", name, DISTANCES)]
+    if temperature is None:
+        return distance
+    if name == "mse":
+        raise UserError(
+            f"distance mse has no temperature but got {temperature!r}; remove it or choose another distance"
+        )
+    return partial(distance, temperature=check_positive("temperature", temperature))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trainer.config import UserError
 from trainer.data.batch import Batch
 from trainer.distill.pea import PatchEmbeddingAlignment
-from trainer.distill.stages import check_numbers
+from trainer.distill.stages import check_numbers, check_stages
 from trainer.models.base import Channels, SegOutput
 
 
@@ -24,8 +24,9 @@ class EmbeddingAssistant(PatchEmbeddingAlignment):
     """Patch embedding alignment of a sum: the projected embedding, and one made anew at the teacher's width.
 
     The new one embeds what the student's own stage embeds: the image, then the feature of the stage before.
-    Options. `stage_weights`: as in `pea`. `projection_scales` and `assistant_scales`: where the learned factors of the
-    two summands start, one a stage.
+    Options. `stage_weights`, `distance`, `temperature`: as in `pea`. `assisted`: stages with the new embedding, 1 to 4,
+    the others being as in `pea`. `projection_scales` and `assistant_scales`: where the learned factors of the two
+    summands start, one a stage.
     """
 
     def __init__(
@@ -34,26 +35,38 @@ class EmbeddingAssistant(PatchEmbeddingAlignment):
         teacher: Channels,
         *,
         stage_weights: Sequence[float] = (0.1, 0.1, 0.5, 1.0),
+        distance: str = "mse",
+        temperature: float | None = None,
+        assisted: Sequence[int] = (1, 2, 3, 4),
         projection_scales: Sequence[float] = (0.1, 0.2, 0.3, 0.4),
         assistant_scales: Sequence[float] = (0.5, 0.6, 0.7, 0.8),
     ) -> None:
-        super().__init__(student, teacher, stage_weights=stage_weights)
+        super().__init__(student, teacher, stage_weights=stage_weights, distance=distance, temperature=temperature)
         stages = len(student.embeds)
-        projected = check_numbers("projection_scales", projection_scales, stages)
-        assisted = check_numbers("assistant_scales", assistant_scales, stages)
-        self.projection_scales = nn.Parameter(torch.tensor([projected[i] for i in self.stages]))
-        self.assistant_scales = nn.Parameter(torch.tensor([assisted[i] for i in self.stages]))
+        chosen = check_stages("assisted", assisted, stages)
+        self.assisted = tuple(i for i in self.stages if i in chosen)
+        if not self.assisted:
+            raise UserError(
+                f"assisted must name a stage of weight above 0 but got {list(assisted)}; without any use `pea`"
+            )
+        projections = check_numbers("projection_scales", projection_scales, stages)
+        assistants = check_numbers("assistant_scales", assistant_scales, stages)
+        self.projection_scales = nn.Parameter(torch.tensor([projections[i] for i in self.assisted]))
+        self.assistant_scales = nn.Parameter(torch.tensor([assistants[i] for i in self.assisted]))
         inputs, strides = (3, *student.features), (1, *student.strides)
         self.assistants = nn.ModuleList(
-            PatchEmbedding(inputs[i], teacher.embeds[i], _step(strides[i], strides[i + 1])) for i in self.stages
+            PatchEmbedding(inputs[i], teacher.embeds[i], _step(strides[i], strides[i + 1])) for i in self.assisted
         )
 
     def embed(self, batch: Batch, student: SegOutput) -> tuple[Tensor, ...]:
         """What is compared: (N, L_i, T_i) for each stage of `self.stages`."""
         inputs = (batch.image, *student.features)
         embeds = []
-        for index, i in enumerate(self.stages):
-            projection = cast(nn.Linear, self.projections[index])
+        for module, i in zip(self.projections, self.stages, strict=True):
+            if i not in self.assisted:
+                embeds.append(module(student.embeds[i]))
+                continue
+            index, projection = self.assisted.index(i), cast(nn.Linear, module)
             scale = self.projection_scales[index]
             # a factor on a linear map's parameters costs nothing; on its output it costs two passes over all tokens
             projected = F.linear(student.embeds[i], scale * projection.weight, scale * projection.bias)

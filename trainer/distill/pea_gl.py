@@ -1,4 +1,4 @@
-"""PEA with the Global-Local Mixer: attention and gated convolution mix the last embedding first.
+"""PEA with the Global-Local Mixer: attention and gated convolution mix one embedding first.
 
 Source: TransKD-GL, arXiv 2202.13393.
 Letters: N samples, L tokens in row-major order, C width, h heads.
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from trainer.config import UserError
 from trainer.data.batch import Batch
 from trainer.distill.pea import PatchEmbeddingAlignment
-from trainer.distill.stages import check_count, check_number
+from trainer.distill.stages import check_count, check_number, check_stage
 from trainer.models.base import Channels, SegOutput
 
 
 class GlobalLocalAlignment(PatchEmbeddingAlignment):
-    """Patch embedding alignment whose last stage is mixed over tokens, at the student's width, before its projection.
+    """Patch embedding alignment with one stage mixed over tokens, at the student's width, before its projection.
 
-    Options. `stage_weights`: as in `pea`; the last must be above 0. `heads`: of the attention. `attention_scale` and
-    `convolution_scale`: where the two learned factors start. `residual`: add the embedding to its mixture, which the
-    published runs do not.
+    Options. `stage_weights`, `distance`, `temperature`: as in `pea`. `stage`: the one that is mixed, 1 to 4; its weight
+    must be above 0. `heads`: of the attention. `attention_scale` and `convolution_scale`: where the two learned factors
+    start. `residual`: add the embedding to its mixture, which the published runs do not.
     """
 
     def __init__(
@@ -33,29 +33,32 @@ class GlobalLocalAlignment(PatchEmbeddingAlignment):
         teacher: Channels,
         *,
         stage_weights: Sequence[float] = (0.1, 0.1, 0.5, 1.0),
+        distance: str = "mse",
+        temperature: float | None = None,
+        stage: int = 4,
         heads: int = 8,
         attention_scale: float = 0.5,
         convolution_scale: float = 0.5,
         residual: bool = False,
     ) -> None:
-        super().__init__(student, teacher, stage_weights=stage_weights)
-        last = len(student.embeds) - 1
-        if self.stages[-1] != last:
+        super().__init__(student, teacher, stage_weights=stage_weights, distance=distance, temperature=temperature)
+        self.mixed = check_stage("stage", stage, len(student.embeds))
+        if self.mixed not in self.stages:
             raise UserError(
-                f"stage_weights must end above 0 but got {list(stage_weights)}; without the mixer use `pea`"
+                f"stage_weights must be above 0 at the mixed stage ({stage}) but got {list(stage_weights)}; "
+                "without the mixer use `pea`"
             )
         if not isinstance(residual, bool):
             raise UserError(f"residual must be true or false but got {residual!r}")
         self.residual = residual
-        self.mixer = GlobalLocalMixer(student.embeds[last], heads, attention_scale, convolution_scale)
+        self.mixer = GlobalLocalMixer(student.embeds[self.mixed], heads, attention_scale, convolution_scale)
 
     def embed(self, batch: Batch, student: SegOutput) -> tuple[Tensor, ...]:
         """What is compared: (N, L_i, T_i) for each stage of `self.stages`."""
-        last = student.embeds[-1]
-        mixed = self.mixer(last)
-        if self.residual:
-            mixed = mixed + last
-        return super().embed(batch, student._replace(embeds=(*student.embeds[:-1], mixed)))
+        embeds = list(student.embeds)
+        mixed = self.mixer(embeds[self.mixed])
+        embeds[self.mixed] = mixed + embeds[self.mixed] if self.residual else mixed
+        return super().embed(batch, student._replace(embeds=tuple(embeds)))
 
 
 class GlobalLocalMixer(nn.Module):
@@ -67,7 +70,7 @@ class GlobalLocalMixer(nn.Module):
     def __init__(self, width: int, heads: int, attention_scale: float, convolution_scale: float) -> None:
         super().__init__()
         if width % check_count("heads", heads):
-            raise UserError(f"heads must divide the student's last embedding width ({width}) but got {heads}")
+            raise UserError(f"heads must divide the width of the mixed embedding ({width}) but got {heads}")
         self.heads = heads
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)

@@ -1,9 +1,9 @@
-"""What paths that work stage by stage check before they build: geometry, stage weights, numbers."""
+"""What paths check before they build: geometry, stages and their weights, numbers, names."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trainer.config import UserError
@@ -44,6 +44,38 @@ def check_number(name: str, value: Any) -> float:
     if not _finite(value):
         raise UserError(f"{name} must be a finite number but got {value!r}; write one such as 0.5")
     return float(value)
+
+
+def check_positive(name: str, value: Any) -> float:
+    """A float. Raises UserError naming the option unless `value` is a finite number above 0."""
+    if not _finite(value) or value <= 0:
+        raise UserError(f"{name} must be a finite number above 0 but got {value!r}; write one such as 1.0")
+    return float(value)
+
+
+def check_stage(name: str, value: Any, stages: int) -> int:
+    """The index of a stage, which users count from 1 as papers do. Raises UserError unless 1 <= `value` <= stages."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= stages:
+        raise UserError(f"{name} must be a stage, 1 (shallowest) to {stages}, but got {value!r}")
+    return value - 1
+
+
+def check_stages(name: str, values: Any, stages: int) -> tuple[int, ...]:
+    """Indices of stages, shallow to deep. Raises UserError unless `values` is a list of distinct stages, from 1."""
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise UserError(f"{name} must be a list of stages, 1 (shallowest) to {stages}, but got {values!r}")
+    chosen = sorted(check_stage(f"each of {name}", value, stages) for value in values)
+    if len(set(chosen)) < len(chosen):
+        raise UserError(f"{name} must name each stage at most once but got {list(values)}")
+    return tuple(chosen)
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """`value`. Raises UserError naming the option unless it is one of `choices`."""
+    listed = tuple(choices)  # YAML may give what has no hash
+    if value not in listed:
+        raise UserError(f"{name} must be one of {', '.join(listed)} but got {value!r}")
+    return value
 
 
 def check_count(name: str, value: Any) -> int:

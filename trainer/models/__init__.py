@@ -7,10 +7,15 @@ from functools import partial
 
 from trainer.config import ModelConfig, unknown
 from trainer.models.base import SegModel
+from trainer.models.lvt import GEOMETRIES as LVT_GEOMETRIES
+from trainer.models.lvt import LiteVisionTransformer
+from trainer.models.pvtv2 import VARIANTS, PVTv2
 from trainer.models.segformer import GEOMETRIES, SegFormer
 
 MODELS: dict[str, Callable[..., SegModel]] = {
     **{name: partial(SegFormer, geometry=geometry) for name, geometry in GEOMETRIES.items()},
+    **{name: partial(PVTv2, variant=variant) for name, variant in VARIANTS.items()},
+    **{name: partial(LiteVisionTransformer, geometry=geometry) for name, geometry in LVT_GEOMETRIES.items()},
 }
 
 

@@ -85,8 +85,13 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """x (N, in_channels, H, W) -> tokens (N, L, width) and their (h, w), each rounded up."""
+        tokens, size = self.project(x)
+        return self.norm(tokens), size
+
+    def project(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """The same before the norm."""
         x = self.proj(x.contiguous(memory_format=torch.channels_last))
-        return self.norm(to_tokens(x)), (x.shape[2], x.shape[3])
+        return to_tokens(x), (x.shape[2], x.shape[3])
 
 
 class Attention(nn.Module):

@@ -1,83 +1,104 @@
-"""Loads weights into a network by name, and refuses a file that does not fit with a report of what was missing."""
+"""Public and own checkpoints into our networks: recognised by their entries, and refused when they do not fit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from trainer import checkpoint
-from trainer.config import UserError
+from trainer.config import Normalize, UserError
 from trainer.models.base import SegModel
+from trainer.weights import lvt, pvtv2, segformer
+from trainer.weights.coverage import Coverage, compare
+from trainer.weights.naming import Naming, recognise
+from trainer.weights.read import Content, read
 
-_HEADS = ("linear_", "neck.", "head.", "decode_head.", "auxiliary_head.")
+__all__ = ["Coverage", "Weights", "load_weights", "open_weights"]
+
+NAMINGS: dict[str, tuple[Naming, ...]] = {
+    "SegFormer": segformer.NAMINGS,
+    "PVTv2": pvtv2.NAMINGS,
+    "LVT": lvt.NAMINGS,
+}
+"""Families of networks -> namings of their weights, the network's own first; of those that match, the first counts."""
+
+_HEADS = ("linear_", "neck.", "head.", "decode_head.", "auxiliary_head.", "classifier.")
 """First words of the names of segmentation and classification heads; all other entries are the backbone's."""
 
+_CLASSIFIERS = ("linear_pred.bias", "head.conv_seg.bias")
 
-class Coverage(NamedTuple):
-    """Names of the entries asked for: what the file gave, and what did not fit."""
 
-    loaded: tuple[str, ...]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    mismatched: tuple[str, ...]
+class Weights(NamedTuple):
+    """A file's entries in the names of one network, and whose naming it was."""
+
+    path: Path
+    state: Mapping[str, Tensor]
+    format: str
+    normalize: Normalize | None
+    remark: str
 
     @property
-    def complete(self) -> bool:
-        """Everything asked for was found, and nothing was left over."""
-        return not (self.missing or self.unexpected or self.mismatched)
+    def outputs(self) -> int | None:
+        """Rows of the classifier; None for a backbone."""
+        return next((len(self.state[name]) for name in _CLASSIFIERS if name in self.state), None)
 
-    def __str__(self) -> str:
-        wanted = len(self.loaded) + len(self.missing) + len(self.mismatched)
-        parts = [f"{len(self.loaded)} of {wanted} entries fit"]
-        for kind, names in zip(self._fields[1:], self[1:], strict=True):
-            if names:
-                parts.append(f"{len(names)} {kind} ({_first(names)})")
-        return ", ".join(parts)
+    def cover(self, model: SegModel, what: Literal["all", "backbone"], *, partial: bool = False) -> Coverage:
+        """What of `model`, or of its backbone, the file gives. Raises UserError when that is not all, or is nothing."""
+        source, target = self.state, model.state_dict()
+        if what == "backbone":
+            source, target = _backbone(source), _backbone(target)
+        coverage = compare(source, target, self.format, self.normalize)
+        if coverage.complete or (partial and coverage.loaded):
+            return coverage
+        part, remedy = "network", self.remark or "name the model and classes it was made for"
+        if what == "backbone":
+            part, remedy = "backbone", "name the model it was made for, or load what fits with `partial: true`"
+        raise UserError(f"{self.path} ({self.format}) does not fit the {part}: {coverage}; {remedy}")
+
+    def load(self, model: SegModel, what: Literal["all", "backbone"], *, partial: bool = False) -> Coverage:
+        """Copy into `model` what `cover` finds, leaving the model as it was when that raises."""
+        coverage = self.cover(model, what, partial=partial)
+        model.load_state_dict({name: self.state[name] for name in coverage.loaded}, strict=False)
+        return coverage
 
 
-def load_weights(model: SegModel, path: Path, *, what: Literal["all", "backbone"]) -> Coverage:
+def load_weights(model: SegModel, path: Path, *, what: Literal["all", "backbone"], partial: bool = False) -> Coverage:
     """Copy a checkpoint's entries into `model`, all of them or the backbone's, and say what was copied.
 
-    The file is a state dict or holds one under `model` or `state_dict`. A `module.` prefix is taken off, and of a file
-    with `student.` entries only those are read. Raises UserError, leaving the model as it was, when the file is no
-    checkpoint or when anything asked for is missing, left over or of another shape.
+    `partial` takes what fits of a file that is not whole. Raises UserError, leaving the model as it was, when the file
+    is no checkpoint, is of another family, or when anything asked for is missing, left over or of another shape.
     """
-    source = _read(path)
-    target = model.state_dict()
-    if what == "backbone":
-        source, target = _backbone(source), _backbone(target)
-    common = [name for name in target if name in source]
-    coverage = Coverage(
-        loaded=tuple(name for name in common if source[name].shape == target[name].shape),
-        missing=tuple(name for name in target if name not in source),
-        unexpected=tuple(name for name in source if name not in target),
-        mismatched=tuple(name for name in common if source[name].shape != target[name].shape),
-    )
-    if not coverage.complete:
-        part = "backbone" if what == "backbone" else "network"
-        raise UserError(f"{path} does not fit the {part}: {coverage}; name the model and classes it was made for")
-    model.load_state_dict({name: source[name] for name in target}, strict=what == "all")
-    return coverage
+    return open_weights(path, model).load(model, what, partial=partial)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    content: Any = checkpoint.load(path)
-    for key in ("model", "state_dict"):
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path} holds no weights; expected names and tensors, alone or under `model`")
-    state = {name.removeprefix("module."): tensor for name, tensor in content.items()}
-    student = {name.removeprefix("student."): t for name, t in state.items() if name.startswith("student.")}
-    return student or state
+def open_weights(path: Path, model: SegModel) -> Weights:
+    """The file's entries in the names of `model`, which may be on the meta device."""
+    content = read(path)
+    ours = set(model.state_dict())
+    if content.wrapper == "model" and ours <= content.state.keys():
+        return Weights(path, content.state, "this program", None, "")
+    naming = _recognise(path, content, ours)
+    if naming is None:
+        return Weights(path, content.state, "an unknown naming", None, "")
+    return Weights(path, naming.translate(content.state), naming.title, naming.normalize, naming.remark)
+
+
+def _recognise(path: Path, content: Content, ours: set[str]) -> Naming | None:
+    family = next((family for family, namings in NAMINGS.items() if namings[0].matches(ours)), None)
+    found = recognise(content.state, NAMINGS.get(family or "", ()))
+    if found is not None:
+        return found
+    for other, namings in NAMINGS.items():
+        found = recognise(content.state, namings)
+        if found is not None and family is not None:
+            raise UserError(
+                f"{path} holds weights of a {other} ({found.title}), but the network is a {family}; "
+                "name the model it was made for"
+            )
+    return None
 
 
 def _backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if not name.startswith(_HEADS)}
-
-
-def _first(names: Sequence[str], n: int = 3) -> str:
-    return ", ".join(names[:n]) + (", ..." if len(names) > n else "")

@@ -1,0 +1,56 @@
+"""Costs: what the deployed student of each row costs, and the footnotes that say by which convention."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ablations.plan import Run
+from ablations.study import Study
+from trainer.config import parse
+
+MEASURED: dict[str, Callable[[list[float]], float]] = {"latency_ms": statistics.median, "peak_mib": max}
+"""Name -> what a row shows of its runs' values. They depend on the machine: shown where every row was measured on one
+kind of hardware."""
+
+
+def costs_of(arms: Mapping[str, Sequence[Run]], costs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By row: `params_m`, `gmacs_paper`, `gmacs`; `latency_ms`, the median over its runs, and `peak_mib`, the most, of
+    one kind of `hardware`. `costs` are by `Run.key`."""
+    found: dict[str, dict[str, Any]] = {}
+    for arm, group in arms.items():
+        known = [costs[run.key] for run in group if run.key in costs]
+        if not known:
+            continue
+        row: dict[str, Any] = {name: known[0].get(name) for name in ("params_m", "gmacs_paper", "gmacs")}
+        for name, pick in MEASURED.items():
+            values = [cost[name] for cost in known if name in cost]
+            row[name] = pick(values) if len(values) == len(known) else None
+        row["hardware"] = sorted({str(cost.get("hardware", "")) for cost in known})
+        found[arm] = row
+    hardware = {name for row in found.values() for name in row["hardware"]}
+    for name in MEASURED:
+        if len(hardware) != 1 or any(row[name] is None for row in found.values()):
+            for row in found.values():
+                row[name] = None
+    return found
+
+
+def cost_notes(study: Study, found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A footnote for each convention among the columns, and a line where hardware forbids one."""
+    if not found:
+        return []
+    height, width = parse(study.base).data.size
+    image = f"of one 3x{height}x{width} image"
+    notes = []
+    if any(row["gmacs_paper"] is not None for row in found.values()):
+        notes.append(f"* {image}, in the paper's convention")
+    if any(row["gmacs"] is not None for row in found.values()):
+        notes.append("† of the same, all products that run, attention included")
+    hardware = sorted({name for row in found.values() for name in row["hardware"]})
+    if any(row[name] is not None for row in found.values() for name in MEASURED):
+        notes.append(f"‡ {image} on {hardware[0]}: median latency, and most memory at once")
+    elif len(hardware) > 1:
+        notes.append(f"latency left out: rows were measured on {' and '.join(hardware)}")
+    return notes

@@ -1,0 +1,115 @@
+"""Published: numbers of a publication and the recipe they were reached with, as the schema of a study's YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from trainer.config import Number, Strict, TeacherConfig, TeacherRecipe, TrainConfig, UserError, unknown
+
+ASPECTS = {
+    "initialisation": "student.init",
+    "resolution": "data.size",
+    "epochs": "optim.epochs",
+    "split": "data.name",
+}
+"""What a recipe must say before any result is held against its number; its protocol stands beside it."""
+
+INITS = ("scratch", "pretrained")
+"""What a recipe says of `student.init`: two files of ImageNet weights are one initialisation."""
+
+_SHAPE = TrainConfig(teacher=TeacherConfig(train=TeacherRecipe())).model_dump(mode="json")
+
+
+class Published(Strict):
+    """Numbers by arm (`teacher` too), in points, like `val/miou`: single runs, of the best epoch on val.
+
+    `recipe` is the published config as dotted paths; `recipes` says by arm where that arm's was another. A path of
+    `teacher` or `distill` counts in the arms that have a teacher or that knowledge path. `recipe: NAME` takes both from
+    the packaged study of that name.
+    """
+
+    source: str
+    protocol: Literal["paper", "full"]
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    arms: dict[str, Number] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_stand_beside_the_source(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        own = {key: data[key] for key in ("source", "protocol", "recipe", "recipes") if key in data}
+        arms = {key: value for key, value in data.items() if key not in own}
+        if isinstance(own.get("recipe"), str):
+            there = _packaged(own["recipe"])
+            recipes = {arm: recipe for arm, recipe in there.get("recipes", {}).items() if arm in arms}
+            own |= {"recipe": there["recipe"], "recipes": recipes | own.get("recipes", {})}
+        return {**own, "arms": arms}
+
+    @field_validator("recipe")
+    @classmethod
+    def _recipe_is_a_config(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        _check_recipe(recipe)
+        return recipe
+
+    @field_validator("recipes")
+    @classmethod
+    def _recipes_are_configs(cls, recipes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for recipe in recipes.values():
+            _check_recipe(recipe)
+        return recipes
+
+    @model_validator(mode="after")
+    def _recipes_have_numbers(self) -> Published:
+        for arm in self.recipes:
+            if arm not in self.arms:
+                raise UserError(f"recipes: {unknown('published arm', arm, self.arms)}")
+        return self
+
+    def recipe_of(self, arm: str) -> dict[str, Any]:
+        """The published recipe of an arm, or of the run that trained `teacher`: its own network, and no paths."""
+        own = self.recipes.get(arm, {})
+        if arm != "teacher":
+            return self.recipe | own
+        alone = {path: value for path, value in self.recipe.items() if path.split(".")[0] not in ("teacher", "distill")}
+        network = {"student.name": self.recipe["teacher.name"]} if "teacher.name" in self.recipe else {}
+        return alone | network | own
+
+
+def _packaged(name: str) -> dict[str, Any]:
+    """The `published` of a packaged study, as written."""
+    file = resources.files("ablations.studies") / f"{name}.yaml"
+    try:
+        published = yaml.safe_load(file.read_text()).get("published", {})
+    except OSError:
+        published = {}
+    if not isinstance(published.get("recipe"), dict):
+        raise UserError(f"recipe: no packaged study '{name}' that has a published recipe of its own")
+    return published
+
+
+def _check_recipe(recipe: Mapping[str, Any]) -> None:
+    """Raise UserError for a path no config has: it would differ from every run and never be seen as a typo."""
+    for path, value in recipe.items():
+        inside: Any = _SHAPE
+        for part in path.split("."):
+            if inside == {}:  # `distill` and options are open: what they may hold is known where modules are built
+                break
+            if not isinstance(inside, dict) or part not in inside:
+                raise unknown("recipe key", path, _paths(_SHAPE))
+            inside = inside[part]
+        if path == ASPECTS["initialisation"] and value not in INITS:
+            raise UserError(f"{path} of a recipe is one of {', '.join(INITS)}, but got {value!r}")
+
+
+def _paths(data: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for name, value in data.items():
+        found += _paths(value, f"{prefix}{name}.") if isinstance(value, dict) and value else [f"{prefix}{name}"]
+    return found

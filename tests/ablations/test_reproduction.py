@@ -1,0 +1,241 @@
+"""Published beside measured: what is called reproduced, and what forbids to call it so."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from ablations.outcome import Outcome
+from ablations.plan import expand
+from ablations.render import to_plain
+from ablations.reproduction import reproductions
+from ablations.study import load
+from ablations.table import build_table
+from trainer.config import UserError
+
+ARMS = """
+variants: {alone: {distill: {}}, Base: {}}
+seeds: 4
+"""
+RECIPE = {
+    "student.init": "scratch",
+    "data.name": "scenes",
+    "data.size": "[96, 192]",
+    "optim.epochs": "9",
+    "teacher.name": "segformer_mini",
+}
+WHOLE = ", options: {whole: true}"
+
+
+def published(recipe=RECIPE, more="", protocol="full") -> str:
+    paths = ", ".join(f"{path}: {value}" for path, value in recipe.items())
+    return (
+        f"published:\n  source: a paper\n  protocol: {protocol}\n  recipe: {{{paths}}}\n"
+        f"  recipes: {{teacher: {{optim.epochs: 3}}}}\n  teacher: 70.0\n  alone: 50.0\n  Base: 60.0\n{more}"
+    )
+
+
+def measured(runs, best):
+    """All runs finished; the best epochs of an arm are around `best[role or arm]`, 0.5 apart from seed to seed."""
+    return {
+        run.key: Outcome("finished", {"val/miou": 1.0}, best={"val/miou": best[run.arm] + 0.5 * (run.seed - 1.5)})
+        for run in runs
+    }
+
+
+def verdicts(written, best=None, change=lambda outcomes, runs: None):
+    runs = expand(written)
+    outcomes = measured(runs, best or {"teacher segformer_mini": 70.9, "alone": 50.3, "Base": 60.3})
+    change(outcomes, runs)
+    return {arm: row.verdict for arm, row in reproductions(written, runs, outcomes).items()}
+
+
+@pytest.fixture
+def written(study):
+    def write(rest="", data=WHOLE, **published_as):
+        return study(ARMS + published(**published_as) + rest, data=data)
+
+    return write
+
+
+def test_a_number_within_the_margin_or_the_prediction_interval_is_reproduced(written):
+    # 4 seeds 0.5 apart: std 0.645, t 3.18, so one more run falls within 2.3 of their mean
+    near = {"teacher segformer_mini": 70.9, "alone": 52.2, "Base": 62.2}
+    far = near | {"alone": 52.4, "Base": 62.4}
+    assert verdicts(written("margin: 0.3\n"), near) == {
+        "teacher segformer_mini": "yes",  # one run, 0.15 away: within the margin
+        "alone": "yes",
+        "Base": "yes",
+    }
+    assert verdicts(written("margin: 0.3\n"), far)["Base"] == "no"
+    assert verdicts(written("margin: 3.0\n"), far)["Base"] == "yes"
+
+
+def test_one_run_without_a_margin_decides_nothing_and_neither_do_those_it_teaches(written):
+    assert verdicts(written()) == {
+        "teacher segformer_mini": "undecided",
+        "alone": "yes",
+        "Base": "recipe differs",
+    }
+
+
+def test_nothing_is_said_before_all_seeds_have_ended(written):
+    def forget_one(outcomes, runs):
+        del outcomes[next(run.key for run in runs if (run.arm, run.seed) == ("alone", 2))]
+
+    def forget_the_teacher(outcomes, runs):
+        del outcomes[runs[0].key]
+
+    assert verdicts(written("margin: 0.3\n"), change=forget_one)["alone"] == "not yet"
+    assert verdicts(written("margin: 0.3\n"), change=forget_the_teacher) == {
+        "teacher segformer_mini": "not yet",
+        "alone": "yes",
+        "Base": "not yet",
+    }
+
+
+def test_failed_seeds_are_no_evidence(written):
+    def fail_two(outcomes, runs):
+        for run in runs:
+            if run.arm == "alone" and run.seed < 2:
+                outcomes[run.key] = Outcome("failed", reason="killed")
+
+    assert verdicts(written(), change=fail_two)["alone"] == "undecided"
+
+
+DIFFERENT = {
+    "initialisation": ({"student.init": "pretrained"}, WHOLE, "student.init scratch (pretrained)"),
+    "resolution": ({"data.size": "[512, 1024]"}, WHOLE, "data.size [96, 192] ([512, 1024])"),
+    "epochs": ({"optim.epochs": "1000"}, WHOLE, "optim.epochs 9 (1000)"),
+    "data set": ({"data.name": "cityscapes"}, WHOLE, "data.name scenes (cityscapes)"),
+    "part of the split": ({}, "", "data.options.whole not set (true)"),
+    "held out": ({}, WHOLE + ", select: 0.1", "data.select 0.1 (0)"),
+    "other lists": ({}, ", options: {whole: true, aug: true}", "data.options.aug true (not set)"),
+    "another teacher": ({"teacher.name": "segformer_b2"}, WHOLE, "teacher.name segformer_mini (segformer_b2)"),
+    "an option": ({"distill.csf.options.norm": "reference"}, WHOLE, "distill.csf.options.norm not set (reference)"),
+    "a long list": (
+        {"data.class_weights": "[1.0, 2.0, 3.0, 4.0, 5.0]"},
+        WHOLE,
+        "data.class_weights not set (5 numbers)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENT)
+def test_another_recipe_is_refused_and_named(written, case):
+    change, data, expected = DIFFERENT[case]
+    study = written("margin: 0.3\n", data=data, recipe=RECIPE | change)
+    runs = expand(study)
+    outcomes = measured(runs, {"teacher segformer_mini": 70.9, "alone": 50.0, "Base": 60.0})
+    row = reproductions(study, runs, outcomes)["Base"]
+    assert row.verdict == "recipe differs"
+    assert expected in row.differs
+    assert any(
+        expected in note and note.startswith("recipe differs") for note in build_table(study, runs, outcomes).notes
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "aspect"),
+    [
+        ("student.init", "initialisation"),
+        ("data.size", "resolution"),
+        ("optim.epochs", "epochs"),
+        ("data.name", "split"),
+    ],
+)
+def test_what_the_source_does_not_say_is_no_agreement(written, path, aspect):
+    study = written("margin: 0.3\n", recipe={name: value for name, value in RECIPE.items() if name != path})
+    assert verdicts(study)["alone"] == "recipe unknown"
+    notes = build_table(study, expand(study), {}).notes
+    assert any(note.startswith("recipe unknown") and f"{aspect} ({path})" in note for note in notes)
+
+
+def test_a_teacher_that_is_not_the_published_one_spoils_its_pupils_alone(written):
+    off = {"teacher segformer_mini": 60.0, "alone": 50.0, "Base": 60.0}
+    assert verdicts(written("margin: 0.3\n"), off) == {
+        "teacher segformer_mini": "undecided",
+        "alone": "yes",
+        "Base": "recipe differs",
+    }
+
+
+@pytest.mark.parametrize(
+    ("stated", "verdict"), [("70.05", "yes"), ("69.0", "recipe differs"), (None, "recipe differs")]
+)
+def test_a_teacher_from_a_checkpoint_states_the_published_miou(study, stated, verdict):
+    miou = f", miou: {stated}" if stated else ""
+    arms = (
+        f"variants: {{alone: {{distill: {{}}}}, Base: {{teacher: {{name: segformer_mini, checkpoint: t.pt{miou}}}}}}}"
+    )
+    text = f"{arms}\nseeds: 4\nmargin: 0.3\n{published()}"
+    assert verdicts(study(text, data=WHOLE))["Base"] == verdict
+
+
+def test_another_protocol_leaves_the_numbers_out(written):
+    assert verdicts(written(protocol="paper")) == {}
+
+
+def test_a_part_of_val_is_not_held_against_the_whole(study):
+    text = f"{ARMS}{published()}metric: val/fog/miou\n"
+    part = study(text, data=WHOLE.replace("options", "name: acdc, options"))
+    runs = expand(part)
+    assert reproductions(part, runs, {}) == {}
+    table = build_table(part, runs, {})
+    assert table.title.startswith("written   val mIoU in fog (full protocol)")
+    assert "published numbers left out: they are of all val, and this table's are of val/fog/miou" in table.notes
+
+
+def test_notes_say_once_what_all_rows_share(written):
+    study = written(recipe=RECIPE | {"optim.lr": "6.0e-5", "distill.csf.options.norm": "reference"})
+    table = build_table(study, expand(study), {})
+    assert [note for note in table.notes if note.startswith("recipe differs")] == [
+        "recipe differs, ours (published): optim.lr 0.001 (6e-05)",
+        "recipe differs for Base, ours (published): distill.csf.options.norm not set (reference), "
+        "a teacher that is not reproduced",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"optim.epohcs": "3"}, "unknown recipe key 'optim.epohcs'; did you mean 'optim.epochs'?"),
+        ({"student.init": "weights.pth"}, "student.init of a recipe is one of scratch, pretrained"),
+    ],
+)
+def test_a_recipe_is_the_path_of_a_config(written, recipe, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        written(recipe=RECIPE | recipe)
+
+
+def test_a_recipe_of_an_arm_without_a_number_is_refused(study):
+    text = "published: {source: a, protocol: full, recipe: {}, recipes: {bothe: {optim.lr: 0.1}}, both: 3.0}"
+    with pytest.raises(UserError, match="unknown published arm 'bothe'; did you mean 'both'"):
+        study(f"variants: {{alone: {{distill: {{}}}}, both: {{}}}}\n{text}")
+
+
+def test_a_recipe_is_taken_from_the_packaged_study_that_has_it(study):
+    text = "published: {source: a, protocol: full, recipe: NAME, student alone: 55.86}"
+    arms = "variants: {student alone: {distill: {}}, both: {}}\n"
+    taken = study(arms + text.replace("NAME", "cityscapes_modules")).published
+    theirs = load("cityscapes_modules").published
+    assert taken.recipe == theirs.recipe
+    assert taken.recipes == {"student alone": theirs.recipes["student alone"]}
+    with pytest.raises(UserError, match="no packaged study 'fusion' that has a published recipe of its own"):
+        study(arms + text.replace("NAME", "fusion"))
+
+
+def test_the_published_recipe_itself_is_not_refused():
+    """Of a study that runs what was published, only our own numbers can speak against the published ones."""
+    reproduction = load("cityscapes_reproduction")
+    runs = expand(reproduction)
+    bests = {"student alone": 55.9, "TransKD-Base": 68.5, "TransKD-GL": 60.0, "TransKD-EA": 69.5}
+    outcomes = {
+        run.key: Outcome("finished", {"val/miou": 50.0}, best={"val/miou": bests[run.arm] + 0.2 * (run.seed - 1)})
+        for run in runs
+    }
+    table = build_table(reproduction, runs, outcomes)
+    assert not any(note.startswith("recipe") for note in table.notes)
+    assert [row.values["reproduced"] for row in table.rows] == ["yes", "yes", "no", "yes"]
+    assert "68.58   yes" in to_plain(table)

@@ -1,0 +1,62 @@
+"""Values in configs: what is nearly right is refused in words, and what is right keeps its key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trainer.config import UserError, parse, teacher_run
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"optim": {"epochs": "3"}}, "optim.epochs: a number is expected, not the text '3'; remove the quotes"),
+        ({"optim": {"epochs": True}}, "optim.epochs: a number is expected, not true"),
+        ({"optim": {"lr": True}}, "optim.lr: a number is expected, not true"),
+        ({"optim": {"lr": "1e-5"}}, "optim.lr: YAML reads '1e-5' as text, not as a number; write 1.0e-5"),
+        ({"optim": {"norm_batch": "2"}}, "optim.norm_batch: a number is expected, not the text '2'"),
+        ({"data": {"size": ["64", 128]}}, "data.size.0: a number is expected, not the text '64'"),
+        ({"seed": False}, "seed: a number is expected, not false"),
+        ({"distill": {"csf": None}}, "distill.csf: nothing is written under it; write {} for its defaults, or leave"),
+        ({"distill": None}, "distill: nothing is written under it; write {}"),
+        ({"optim": None}, "optim: nothing is written under it; write {}"),
+        ({"distill": {"csf": 0.5}}, "distill.csf: keys and values are expected, for example {}, but got 0.5"),
+        ({"student": "segformer_b0"}, "student: keys and values are expected, for example {}, but got 'segformer_b0'"),
+        (
+            {"teacher": {"normalize": "unit", "train": {}}},
+            "teacher: normalize is for a checkpoint; a teacher trained here sees data.normalize; leave it out",
+        ),
+    ],
+)
+def test_what_is_nearly_right_is_refused_in_words(data: Any, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(data)
+    assert str(error.value).startswith(f"config: {message}")
+
+
+def test_what_yaml_writes_otherwise_is_taken() -> None:
+    config = parse(
+        {"optim": {"lr": 1, "epochs": 3.0, "norm_batch": None}, "data": {"size": [64, 128]}, "teacher": None}
+    )
+    assert (config.optim.lr, config.optim.epochs, config.data.size) == (1.0, 3, (64, 128))
+    assert parse(config.model_dump(mode="json")) == config
+
+
+def test_fields_that_are_younger_than_ledgers_leave_old_keys_alone() -> None:
+    """Keys of the first release: whoever adds a field to a config lists it, or every finished run is run again."""
+    taught = {"teacher": {"checkpoint": "b2.pth", "miou": 76.49}, "distill": {"csf": {}, "pea": {}}, "seed": 3}
+    assert parse({}).key == "8165d9a9a1c3"
+    assert parse(taught).key == "080261b17ed6"
+    partial = {**taught, "student": {"partial": True}}
+    scaled = {**taught, "teacher": {"checkpoint": "b2.pth", "miou": 76.49, "normalize": "unit"}}
+    assert len({parse(data).key for data in (taught, partial, scaled)}) == 3
+
+
+def test_a_teachers_own_run_starts_from_scratch() -> None:
+    config = parse({"student": {"init": "w.pth", "partial": True}, "teacher": {"train": {"epochs": 2}}})
+    trained = teacher_run(config)
+    assert trained is not None
+    assert trained.student.init == "scratch"
+    assert trained.key == teacher_run(parse({"teacher": {"train": {"epochs": 2}}})).key

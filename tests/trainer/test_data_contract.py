@@ -1,0 +1,222 @@
+"""What every data set must keep, present and future: made, checked, opened, packed, and no mistake passes unnamed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ablations.metric import CONDITIONS
+from trainer.config import IGNORE, DataConfig, UserError
+from trainer.data import DATASETS, SegDataset, open_dataset, pack
+from trainer.data.base import INVALID
+from trainer.data.check import Contents, check_split
+from trainer.data.pairing import Pair, Split
+
+SPLITS: tuple[Split, ...] = ("train", "val")
+RESERVED = {"full", "paper", "iou", "miou", "classes_present"}
+
+
+@pytest.fixture(scope="session")
+def trees(tmp_path_factory: pytest.TempPathFactory, data_command: Callable[..., Any]) -> Callable[[str], Path]:
+    """trees("acdc") -> the folder that `data make acdc` has written; not to be changed."""
+    base = tmp_path_factory.mktemp("trees")
+
+    def tree(name: str) -> Path:
+        root = base / name
+        if not root.exists():
+            code, out, err = data_command("make", name, root)
+            assert (code, err) == (0, ""), err
+            assert f"data check {name} {root} --subset" in out
+        return root
+
+    return tree
+
+
+@pytest.fixture
+def copy(trees: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """copy("acdc") -> a copy of that tree, to be damaged."""
+    return lambda name: Path(shutil.copytree(trees(name), tmp_path / name))
+
+
+def opened(name: str, root: Path) -> SegDataset:
+    return open_dataset(DataConfig(name=name), root, root.parent / "cache")
+
+
+def checked(dataset: SegDataset, split: Split, subset: bool = True) -> Contents:
+    return check_split(dataset, split, subset=subset, progress=lambda done, of: None)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_what_make_writes_is_whole_and_right(name: str, trees: Callable[[str], Path]) -> None:
+    dataset = opened(name, trees(name))
+    for split in SPLITS:
+        contents = checked(dataset, split)
+        assert contents.problems == []
+        assert contents.pairs == 4
+        assert 0 < contents.ignored < contents.counts.sum(), "every tree shows what is not judged"
+        assert contents.counts.shape == (len(dataset.classes),)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_fingerprint_is_the_one_that_enters_a_runs_identity(name: str, trees: Callable[[str], Path]) -> None:
+    root = trees(name)
+    dataset, config = opened(name, root), DataConfig(name=name, size=(32, 64))
+    for split in SPLITS:
+        contents, packed = checked(dataset, split), pack(dataset, config, split, root.parent / "cache")
+        assert contents.fingerprint == packed.fingerprint
+        np.testing.assert_array_equal(contents.counts, packed.class_counts)
+        image, label = packed.sample(0)
+        assert (image.shape, label.shape) == ((32, 64, 3), (32, 64))
+        assert contents.sizes.total() == 4
+        assert set(contents.sizes) == {packed.native_label(i).shape for i in range(4)}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_part_is_no_whole_unless_said(name: str, trees: Callable[[str], Path]) -> None:
+    dataset = opened(name, trees(name))
+    for split in SPLITS:
+        want = dataset.official.pairs(split)
+        told = [line for line in checked(dataset, split, subset=False).problems if f"4 of {want} (official)" in line]
+        assert len(told) == (want != 4)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_mistake_is_named(name: str, copy: Callable[[str], Path]) -> None:
+    """All at once, each in a pair of its own: none hides another."""
+    root = copy(name)
+    dataset = opened(name, root)
+    pairs = {split: dataset.pairs(split) for split in SPLITS}
+    stranger = int(np.flatnonzero(dataset.table(pairs["train"][0].label) == INVALID)[0])
+    expected: dict[Split, list[str]] = {"train": [], "val": []}
+
+    def mistake(split: Split, position: int, make: Callable[[Pair], str]) -> None:
+        expected[split].append(make(pairs[split][position]))
+
+    mistake("train", 0, _no_label)
+    mistake("train", 1, _no_image)
+    mistake("train", 2, lambda pair: _painted(pair, stranger))
+    mistake("train", 3, _other_size)
+    mistake("val", 0, _coloured)
+    mistake("val", 1, lambda pair: _cut(pair.image))
+    mistake("val", 2, lambda pair: _cut(pair.label))
+    for split, texts in expected.items():
+        contents = checked(dataset, split)
+        assert len(contents.problems) == len(texts)
+        for text in texts:
+            assert any(text in problem for problem in contents.problems), (text, contents.problems)
+        assert contents.fingerprint is None
+        with pytest.raises(UserError):  # and no run starts
+            pack(dataset, DataConfig(name=name, size=(32, 64)), split, root.parent / "cache")
+
+
+def _no_label(pair: Pair) -> str:
+    pair.label.unlink()
+    return f"image without its label: {pair.image}; add"
+
+
+def _no_image(pair: Pair) -> str:
+    pair.image.unlink()
+    return f"label without its image: {pair.label}; add"
+
+
+def _painted(pair: Pair, value: int) -> str:
+    with Image.open(pair.label) as file:
+        values = np.array(file)
+    values[3, 5] = value
+    Image.fromarray(values).save(pair.label)
+    return f"label {pair.label} holds {value} at row 3, column 5 (1 such pixels)"
+
+
+def _other_size(pair: Pair) -> str:
+    with Image.open(pair.label) as file:
+        smaller = file.resize((40, 20), Image.Resampling.NEAREST)
+    smaller.save(pair.label)
+    return f"but its label {pair.label} is 40x20"
+
+
+def _coloured(pair: Pair) -> str:
+    with Image.open(pair.label) as file:
+        colours = file.convert("RGB")
+    colours.save(pair.label)
+    return f"label {pair.label} has colour mode RGB"
+
+
+def _cut(path: Path) -> str:
+    path.write_bytes(path.read_bytes()[:-100])
+    return f"cannot read {path} as an image"
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_255_is_ignored_and_never_a_class(name: str, copy: Callable[[str], Path]) -> None:
+    dataset = opened(name, copy(name))
+    before, pair = checked(dataset, "train"), dataset.pairs("train")[0]
+    label = dataset.read_label(pair.label)
+    with Image.open(pair.label) as file:
+        values = np.array(file)
+    values[:] = 255
+    Image.fromarray(values).save(pair.label)
+    assert (dataset.read_label(pair.label) == IGNORE).all()
+    after = checked(dataset, "train")
+    assert after.problems == []
+    gone = np.bincount(label[label != IGNORE], minlength=len(dataset.classes))
+    np.testing.assert_array_equal(before.counts - after.counts, gone)
+    assert after.ignored - before.ignored == gone.sum()
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_names_and_colours_tell_classes_apart(name: str) -> None:
+    dataset = DATASETS[name]
+    assert len(set(dataset.classes)) == len(set(dataset.palette)) == len(dataset.classes)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_conditions_part_the_pictures_and_clash_with_no_other_metric(name: str, trees: Callable[[str], Path]) -> None:
+    dataset = opened(name, trees(name))
+    stems = [pair.stem for pair in dataset.pairs("val")]
+    found = dataset.conditions(stems)
+    assert set(found) == set(dataset.official.conditions) == set(CONDITIONS.get(name, ())), "`val/<condition>/miou`"
+    assert not set(found) & (RESERVED | set(dataset.classes))
+    members = [int(i) for indices in found.values() for i in indices]
+    assert sorted(members) == (list(range(len(stems))) if found else [])
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_pictures_are_a_function_of_the_seed(
+    name: str, trees: Callable[[str], Path], data_command: Callable[..., Any], tmp_path: Path
+) -> None:
+    for folder, seed in (("same", 0), ("other", 1)):
+        assert data_command("make", name, tmp_path / folder, "--seed", seed)[0] == 0
+    first, same, other = (
+        checked(opened(name, root), "val") for root in (trees(name), tmp_path / "same", tmp_path / "other")
+    )
+    assert first.fingerprint == same.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_nothing_is_written_over(name: str, data_command: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "note").write_text("mine")
+    code, _, err = data_command("make", name, tmp_path)
+    assert (code, err) == (2, f"error: {tmp_path} is not an empty folder; choose another\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["note"]
+
+
+# Pairs in train and val, (height, width), classes: as published with each data set.
+PUBLISHED = {
+    "cityscapes": (2975, 500, (1024, 2048), 19),
+    "acdc": (1600, 406, (1080, 1920), 19),
+    "nyuv2": (795, 654, (480, 640), 40),
+    "voc2012": (1464, 1449, None, 21),
+    "camvid": (367, 101, (360, 480), 11),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_official_numbers(name: str, tmp_path: Path) -> None:
+    dataset = DATASETS[name](tmp_path, cache=tmp_path)
+    assert (*dataset.official[:3], len(dataset.classes)) == PUBLISHED[name]

@@ -1,0 +1,156 @@
+"""eval: a run's checkpoint gives the run's own numbers; other data, sizes and weights are what the options say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainer import checkpoint, record
+from trainer.config import DataConfig, ModelConfig
+from trainer.data import dataset_class, open_dataset, pack
+from trainer.data.make import make_tree
+from trainer.data.scenes import write_scenes
+from trainer.evaluate import evaluate
+from trainer.models import SegModel, build_model
+from trainer.rng import initialising
+
+Make = Callable[..., Any]
+
+
+def measured(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name.startswith("val/")}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_is_measured_as_it_measured_itself(precision: str, finished: Make, command: Make, tmp_path: Path) -> None:
+    run = finished({"optim.precision": precision})
+    epochs, result = record.read_epochs(run), record.read_result(run)
+    assert result is not None
+    for name, epoch in ((record.LAST, epochs[-1]), (record.BEST, epochs[int(result["best"]["epoch"]) - 1])):
+        code, said, errors = command("eval", run / name, "--json", tmp_path / "eval.json")
+        assert (code, errors) == (0, "")
+        told = json.loads((tmp_path / "eval.json").read_text())
+        assert told["metrics"] == measured(epoch)
+        assert told["origin"]["run_id"] == result["run_id"]
+        assert told["origin"]["epoch"] == epoch["epoch"]
+        assert f"mIoU      {epoch['val/miou']:.2f} full   {epoch['val/paper/miou']:.2f} paper\n" in said
+        assert f"recorded  {epoch['val/miou']:.2f} by its run" in said
+
+
+def test_the_table_has_each_class_with_its_share_of_pixels(finished: Make, command: Make) -> None:
+    run = finished()
+    last = record.read_epochs(run)[-1]
+    _, said, _ = command("eval", run / record.LAST)
+    lines = said.splitlines()
+    rows = {" ".join(words[:-3]): words[-3:] for words in map(str.split, lines[lines.index("") + 2 :])}
+    assert tuple(rows) == dataset_class("scenes").classes
+    for name, (full, paper, _) in rows.items():
+        for shown, key in ((full, f"val/iou/{name}"), (paper, f"val/paper/iou/{name}")):
+            assert shown == (f"{last[key]:.2f}" if key in last else "-")
+    assert sum(float(share) for *_, share in rows.values()) == pytest.approx(100, abs=0.1)
+
+
+def test_protocol_split_and_batch_are_options(finished: Make, command: Make, tmp_path: Path) -> None:
+    run, file = finished(), tmp_path / "eval.json"
+    last = record.read_epochs(run)[-1]
+    assert command("eval", run / record.LAST, "--protocol", "paper", "--batch", "2", "--json", file)[0] == 0
+    assert json.loads(file.read_text())["metrics"]["val/miou"] == last["val/paper/miou"]
+    assert command("eval", run / record.LAST, "--split", "train", "--json", file)[0] == 0
+    metrics = json.loads(file.read_text())["metrics"]
+    assert set(metrics) >= {"train/miou", "train/paper/miou"}
+    assert not measured(metrics)
+
+
+def test_another_data_set_of_the_same_classes_shows_its_conditions(
+    finished: Make, command: Make, tmp_path: Path
+) -> None:
+    root = tmp_path / "acdc"
+    make_tree(dataset_class("acdc")(root, cache=tmp_path), train=4, val=8, seed=0, size=(64, 128))
+    arguments = ("eval", finished() / record.LAST, "--data", "acdc", "--data-root", root)
+    code, said, errors = command(*arguments, "--json", tmp_path / "eval.json")
+    assert (code, errors) == (0, "")
+    metrics = json.loads((tmp_path / "eval.json").read_text())["metrics"]
+    for condition in ("fog", "night", "rain", "snow"):
+        assert [condition, f"{metrics[f'val/{condition}/miou']:.2f}"] in [line.split() for line in said.splitlines()]
+
+
+@pytest.fixture
+def public(tmp_path: Path) -> tuple[Path, SegModel]:
+    """A network with a void output, in a file as TransKD publishes them, and the same network."""
+    with initialising(0, "public"):
+        model = build_model(ModelConfig(name="segformer_tiny"), 20)
+    checkpoint.save(tmp_path / "public.pth", {f"module.{name}": value for name, value in model.state_dict().items()})
+    return tmp_path / "public.pth", model
+
+
+def test_public_weights_without_a_config(public: tuple[Path, SegModel], command: Make, tmp_path: Path) -> None:
+    """Reference's weights: 20 outputs, and images scaled to 0..1, which their naming tells."""
+    path, model = public
+    root = tmp_path / "city"
+    write_scenes(root, train=1, val=3, seed=0, size=(64, 128))
+    described = ("--model", "segformer_tiny", "--data", "cityscapes", "--size", "64x128")
+    file = tmp_path / "eval.json"
+    data = DataConfig(name="cityscapes", size=(64, 128), normalize="unit")
+    split = pack(open_dataset(data, root, tmp_path), data, "val", tmp_path)
+    for options, normalize in (((), "unit"), (("--normalize", "imagenet"), "imagenet")):
+        code, _, errors = command("eval", path, *described, *options, "--data-root", root, "--json", file)
+        assert (code, errors) == (0, "")
+        expected = evaluate(
+            model,
+            split,
+            dataset_class("cityscapes").classes,
+            data.model_copy(update={"normalize": normalize}),
+            ("full",),
+        )
+        assert json.loads(file.read_text())["metrics"] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "has no config.yaml beside it; give --config FILE, or --model NAME --data NAME --size HxW"),
+        (["--model", "segformer_tiny", "--size", "64x128"], "also needs --data NAME"),
+        (["--model", "segformer_tiny", "--data", "cityscapes"], "also needs --size HxW"),
+        (["--model", "segformer_tiny", "--config", "x.yaml"], "--config and --model exclude each other"),
+        (["--model", "segformer_tyni", "--data", "scenes", "--size", "64x128"], "did you mean 'segformer_tiny'?"),
+        (["--model", "segformer_mini", "--data", "scenes", "--size", "64x128"], "does not fit the network"),
+        (["--model", "segformer_tiny", "--data", "camvid", "--size", "64x128"], "has 20 outputs, but the data has 11"),
+        (["--model", "segformer_tiny", "--data", "cityscapes", "--size", "64x128"], "needs a folder; give --data-root"),
+        (["--model", "segformer_tiny", "--data", "scenes", "--size", "64"], "--size must be HEIGHTxWIDTH"),
+        (["--model", "segformer_tiny", "--data", "scenes", "--size", "66x128"], "a multiple of 4 but got 66"),
+        (["--protocol", "half"], "--protocol must be full or paper but got 'half'"),
+        (["--device", "cuda:9"], "use --device cpu"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str],
+    message: str,
+    public: tuple[Path, SegModel],
+    command: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, said, errors = command("eval", public[0], *arguments)
+    assert (code, said) == (2, "")
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_a_checkpoint_that_is_none(finished: Make, command: Make, tmp_path: Path) -> None:
+    run = finished()
+    for path, message in (
+        (run, f"is a folder; give a checkpoint in it, for example {run / record.BEST}"),
+        (run / "first.pt", f"no such checkpoint: {run / 'first.pt'}"),
+        (run / "result.json", "is not a checkpoint that can be read safely"),
+    ):
+        code, _, errors = command("eval", path)
+        assert code == 2
+        assert message in errors
+    code, _, errors = command("eval", run / record.LAST, "--data", "camvid", "--data-root", tmp_path)
+    assert code == 2
+    assert "its classes are not those of scenes" in errors

@@ -1,0 +1,188 @@
+"""export: one ONNX file that computes what the network computes, or no file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from trainer import checkpoint, record
+from trainer.complexity import parameters
+from trainer.config import ModelConfig, TrainConfig, parse
+from trainer.data import dataset_class
+from trainer.data.painter import paint
+from trainer.deploy import Student
+from trainer.models import MODELS, build_model
+from trainer.onnx_export import write_onnx
+from trainer.parity import Parity, compare, in_torch, open_session
+from trainer.rng import initialising
+from trainer.verbs.export import settle
+
+Make = Callable[..., Any]
+LARGEST_M = 10
+
+
+def logits(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(2, 5, 20, 50)).astype(np.float32)
+
+
+def test_equal_logits_agree_and_the_difference_is_the_largest() -> None:
+    nearly = logits()
+    nearly[1, 2, 3, 4] += 1e-3
+    parity = compare([(logits(), logits()), (logits(), nearly)])
+    assert parity[:3] == (4, 4000, 4000)
+    assert parity.difference == pytest.approx(1e-3, rel=1e-3)
+    assert parity.largest == np.abs(logits()).max()
+    assert parity.accepted
+
+
+@pytest.mark.parametrize(("wrong", "accepted"), [(0, True), (2, True), (3, False), (2000, False)])
+def test_999_pixels_in_a_thousand_must_agree(wrong: int, accepted: bool) -> None:
+    one, other = logits(), logits()
+    for at in range(wrong):
+        image, row, column = np.unravel_index(at, (2, 20, 50))
+        other[image, :, row, column] *= -1
+    parity = compare([(one, other)])
+    assert parity.agreement == 1 - wrong / 2000
+    assert parity.accepted is accepted
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_logit_that_is_not_finite_agrees_with_nothing(value: float) -> None:
+    broken = logits()
+    broken[:, 0] = value
+    for pair in ((logits(), broken), (broken, logits()), (broken, broken)):
+        parity = compare([pair])
+        assert (parity.agreeing, parity.difference, parity.accepted) == (0, np.inf, False)
+
+
+def test_no_pixels_are_no_proof() -> None:
+    assert not compare([]).accepted
+
+
+def test_only_an_accepted_file_gets_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    partial, out = tmp_path / "partial", tmp_path / "student.onnx"
+    out.write_text("the one before")
+    partial.write_text("refused")
+    with pytest.raises(SystemExit) as end:
+        settle(partial, out, Parity(1, 1000, 998, 0.5, 9.0))
+    assert end.value.code == 1
+    assert not partial.exists() and out.read_text() == "the one before"
+    errors = capsys.readouterr().err
+    assert errors.startswith("failed: onnxruntime gives the class that torch gives at 99.800 % of 1000 pixels")
+    assert len(errors.splitlines()) == 1
+    partial.write_text("accepted")
+    settle(partial, out, Parity(1, 1000, 999, 0.5, 9.0))
+    assert out.read_text() == "accepted"
+
+
+def student(name: str, size: tuple[int, int] = (64, 128), outputs: int = 19) -> Student:
+    """A network that no run has trained."""
+    config: TrainConfig = parse({"student": {"name": name}, "data": {"name": "cityscapes", "size": size}})
+    with initialising(0, "export"):
+        model = build_model(config.student, outputs).eval()
+    return Student(model, config, dataset_class("cityscapes"), {"checkpoint": "none", "sha256": "none"})
+
+
+def pictures(size: tuple[int, int] = (64, 128), n: int = 2) -> np.ndarray:
+    return np.stack([paint(0, "val", index, size)[0] for index in range(n)])
+
+
+def damage(path: Path) -> None:
+    """Move one weight matrix a little: the graph still runs."""
+    graph = onnx.load(path)
+    largest = max(graph.graph.initializer, key=lambda tensor: int(np.prod(tensor.dims)))
+    values = onnx.numpy_helper.to_array(largest)
+    noise = np.random.default_rng(0).normal(size=values.shape).astype(values.dtype) * values.std()
+    largest.CopyFrom(onnx.numpy_helper.from_array(values + 2 * noise, largest.name))
+    onnx.save(graph, path)
+
+
+def small() -> list[str]:
+    with torch.device("meta"):
+        return [name for name in MODELS if parameters(build_model(ModelConfig(name=name), 19)) < LARGEST_M * 1e6]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", small())
+def test_every_network_is_exported_and_a_damaged_file_is_told(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "student.onnx"
+    module = write_onnx(path, student(name), opset=20, full_size=False, dynamic=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["student.onnx"], "weights are inside"
+    parity = compare((in_torch(module)(one[None]), open_session(path, 1)(one[None])) for one in pictures())
+    assert parity.agreement > 0.9999
+    assert parity.difference < 1e-4 * max(parity.largest, 1)
+    assert parity.pixels == 2 * 16 * 32
+    damage(path)
+    told = compare((in_torch(module)(one[None]), open_session(path, 1)(one[None])) for one in pictures())
+    assert not told.accepted
+
+
+@pytest.mark.slow
+def test_a_dynamic_file_takes_any_number_of_any_multiple_of_32(tmp_path: Path) -> None:
+    path = tmp_path / "student.onnx"
+    module = write_onnx(path, student("segformer_tiny", outputs=20), opset=18, full_size=True, dynamic=True)
+    assert onnx.load(path).opset_import[0].version == 18
+    for n, size in ((1, (64, 128)), (3, (64, 128)), (2, (96, 64)), (1, (32, 32))):
+        images = np.ascontiguousarray(pictures((96, 128), n)[:, : size[0], : size[1]])
+        run = open_session(path, 1)
+        assert run(images).shape == (n, 20, *size)
+        assert compare([(in_torch(module)(images), run(images))]).agreement > 0.9999
+
+
+@pytest.mark.slow
+def test_the_verb_writes_a_file_that_explains_itself(finished: Make, command: Make, tmp_path: Path) -> None:
+    run, out = finished(), tmp_path / "deep" / "student.onnx"
+    code, said, errors = command("export", run / record.BEST, "--out", out)
+    assert (code, errors) == (0, "")
+    assert [path.name for path in out.parent.iterdir()] == ["student.onnx"]
+    result = record.read_result(run)
+    assert result is not None
+    assert f"run {result['run_id']}, epoch {result['best']['epoch']:.0f}" in said
+    assert "on 5 images: the same class at 100.000 % of 2560 pixels" in said
+    assert "one image takes onnxruntime" in said
+    told = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
+    state = checkpoint.load(run / record.BEST)["model"]
+    model = build_model(ModelConfig(name="segformer_tiny"), 19)
+    model.load_state_dict(state)
+    assert json.loads(told["classes"]) == list(dataset_class("scenes").classes)
+    assert (told["normalize"], told["sizes"], told["outputs"]) == ("imagenet", "64x128 only", "19")
+    assert told["parameters"] == str(parameters(model))
+    assert told["origin.run_id"] == result["run_id"]
+    # the whole of what an application does: open, resize, ask
+    (image,) = pictures((128, 256), 1)
+    resized = np.asarray(Image.fromarray(image).resize((128, 64), Image.Resampling.BILINEAR))
+    (answer,) = onnxruntime.InferenceSession(out).run(None, {"image": resized[None]})
+    assert answer.shape == (1, 19, 16, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "FOLDER"], "is a folder; name a file"),
+        (["--out", "FILE", "--dynamic", "--size", "36x128"], "--dynamic needs sizes that are multiples of 32, but got"),
+        (["--out", "FILE", "--images", "FOLDER"], "no images below"),
+        (["--out", "FILE", "--images", "TEXT"], "as an image"),
+        (["--out", "FILE", "--data", "cityscapes"], "needs a folder; give --data-root FOLDER"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(
+    arguments: list[str], message: str, finished: Make, command: Make, tmp_path: Path
+) -> None:
+    places = {"FOLDER": tmp_path / "folder", "FILE": tmp_path / "student.onnx", "TEXT": tmp_path / "text.png"}
+    places["FOLDER"].mkdir()
+    places["TEXT"].write_text("not a picture")
+    code, said, errors = command("export", finished() / record.BEST, *(places.get(word, word) for word in arguments))
+    assert (code, said) == (2, "")
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "text.png"}

@@ -1,0 +1,208 @@
+"""predict: pictures of what the network says, at the images' own size; a second run does only what is missing."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from trainer import checkpoint, record
+from trainer.config import ModelConfig
+from trainer.data import dataset_class
+from trainer.data.cityscapes import CLASSES
+from trainer.data.packed import resize_image
+from trainer.data.painter import paint
+from trainer.data.stream import normalise
+from trainer.deploy import Wanted, open_student
+from trainer.models import build_model
+from trainer.predict import find_images, plan, predict
+
+Make = Callable[..., Any]
+SIZES = {"aachen/aachen_000000_000019_leftImg8bit.png": (64, 128), "bonn/bonn_000001_000019.jpg": (50, 90)}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Two images of different sizes in two folders, beside a file that is none."""
+    folder = tmp_path / "images"
+    for index, (name, (height, width)) in enumerate(SIZES.items()):
+        picture, _ = paint(0, "val", index, (64, 128))
+        (folder / name).parent.mkdir(parents=True)
+        Image.fromarray(picture).resize((width, height)).save(folder / name)
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+def classes_by_hand(path: Path, image: np.ndarray) -> np.ndarray:
+    """(H, W) of an image (H, W, 3): resized to the run's 64x128, and its logits resized back."""
+    model = build_model(ModelConfig(name="segformer_tiny"), 19)
+    model.load_state_dict(checkpoint.load(path)["model"])
+    small = torch.from_numpy(resize_image(image, (64, 128)).copy()).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        logits = model.eval()(normalise(small, "imagenet")).logits
+    assert logits is not None
+    return F.interpolate(logits, size=image.shape[:2], mode="bilinear").argmax(1)[0].numpy()
+
+
+def test_every_pixel_is_labelled_at_the_images_own_size(finished: Make, command: Make, images: Path) -> None:
+    best, out = finished() / record.BEST, images.parent / "out"
+    code, said, errors = command("predict", best, images, "--out", out, "--ids", "train")
+    assert (code, errors) == (0, "")
+    assert f"2 images labelled: masks, overlays, train_ids in {out}" in said
+    palette = np.array(dataset_class("scenes").palette, np.uint8)
+    for name in SIZES:
+        image = np.asarray(Image.open(images / name))
+        ids, mask, overlay = (
+            np.asarray(Image.open((out / kind / name).with_suffix(".png")))
+            for kind in ("train_ids", "masks", "overlays")
+        )
+        assert ids.shape == image.shape[:2]
+        np.testing.assert_array_equal(ids, classes_by_hand(best, image))
+        np.testing.assert_array_equal(mask, palette[ids])
+        np.testing.assert_allclose(overlay, (image / 2 + mask / 2), atol=0.5)
+
+
+def test_label_ids_are_what_the_cityscapes_server_looks_for(finished: Make, command: Make, images: Path) -> None:
+    """mcordts/cityscapesScripts, evalPixelLevelSemanticLabeling.py: label ids in CITY_SEQUENCE_FRAME*.png, one each."""
+    out = images.parent / "out"
+    for ids in ("train", "label"):
+        arguments = ("predict", finished() / record.BEST, images, "--out", out, "--no-masks", "--no-overlays")
+        assert command(*arguments, "--ids", ids)[0] == 0
+    assert {path.name for path in out.iterdir()} == {"train_ids", "label_ids", "predict.json"}
+    submitted = [path for path in (out / "label_ids").rglob("*") if path.is_file()]
+    for stem in ("aachen_000000_000019", "bonn_000001_000019"):
+        (found,) = (path for path in submitted if fnmatch.fnmatch(path.name, f"{stem}*.png"))
+        picture = Image.open(found)
+        assert picture.mode == "L"
+        trained = np.asarray(Image.open(out / "train_ids" / found.relative_to(out / "label_ids")))
+        np.testing.assert_array_equal(picture, np.array([entry.label_id for entry in CLASSES])[trained])
+
+
+def test_again_does_what_is_missing(finished: Make, command: Make, images: Path) -> None:
+    out = images.parent / "out"
+    arguments = ("predict", finished() / record.BEST, images, "--out", out)
+    assert command(*arguments)[0] == 0
+    written = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    assert len(written) == 4
+    gone = out / "masks" / "bonn" / "bonn_000001_000019.png"
+    gone.unlink()
+    Image.open(images / next(iter(SIZES))).save(images / "new.png")
+    _, said, _ = command(*arguments)
+    assert "2 images labelled, 1 were before" in said
+    assert (out / "overlays" / "new.png").exists() and gone.exists()
+    kept = out / "masks" / "aachen" / "aachen_000000_000019_leftImg8bit.png"
+    assert kept.stat().st_mtime_ns == written[kept]
+    assert "0 images labelled, 3 were before" in command(*arguments)[1]
+
+
+def test_predictions_of_another_student_are_not_mixed_in(finished: Make, command: Make, images: Path) -> None:
+    out = images.parent / "out"
+    assert command("predict", finished() / record.LAST, images, "--out", out)[0] == 0
+    for changed, message in (
+        (("--normalize", "unit"), f"{out} holds predictions made otherwise (other normalize); choose another folder"),
+        (("--out", images), f"{images} holds other files; choose a folder that is new or empty"),
+    ):
+        code, _, errors = command("predict", finished() / record.LAST, images, "--out", out, *changed)
+        assert code == 2
+        assert message in errors
+    _, _, errors = command("predict", finished({"seed": 1}) / record.LAST, images, "--out", out)
+    assert "made otherwise (other sha256)" in errors
+
+
+def test_images_that_cannot_be_read_are_named_and_the_others_labelled(
+    finished: Make, command: Make, images: Path
+) -> None:
+    good = images / next(iter(SIZES))
+    (images / "cut.png").write_bytes(good.read_bytes()[:400])
+    (images / "text.jpg").write_text("not a picture")
+    out = images.parent / "out"
+    code, said, errors = command("predict", finished() / record.BEST, images, "--out", out)
+    assert code == 1
+    assert "2 images labelled" in said
+    assert errors.startswith("failed: 2 of 4 images:\n")
+    assert f"cannot read {images / 'cut.png'} as an image" in errors
+    assert f"cannot read {images / 'text.jpg'} as an image" in errors
+    assert len(list((out / "masks").rglob("*.png"))) == 2
+
+
+def test_predictions_inside_the_images_are_no_images(finished: Make, command: Make, images: Path) -> None:
+    arguments = ("predict", finished() / record.BEST, images, "--out", images / "out")
+    assert "2 images labelled:" in command(*arguments)[1]
+    assert "0 images labelled, 2 were before" in command(*arguments)[1]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_images_are_read_while_others_are_written(batch: int, finished: Make, images: Path) -> None:
+    """The tail of the folder does not exist until the first picture is out: so it cannot have been in memory."""
+    student = open_student(finished() / record.BEST, Wanted(), "cpu")
+    first = images / next(iter(SIZES))
+    found = [first, *(images / f"{i:02}.png" for i in range(4 * batch))]
+    jobs = plan(images, found, images.parent / "out", ("masks",))
+    late = found[-batch:]
+    for path in found[1:-batch]:
+        path.write_bytes(first.read_bytes())
+
+    def outcomes() -> Iterator[str | None]:
+        for job, error in predict(student, jobs, batch):
+            for path in late:
+                path.write_bytes(first.read_bytes())
+            assert all(path.exists() for path in job.files.values())
+            yield error
+
+    assert list(outcomes()) == [None] * len(jobs)
+
+
+def test_void_is_never_predicted(command: Make, images: Path) -> None:
+    """A network with a void output that always wins: every pixel still gets a class."""
+    model = build_model(ModelConfig(name="segformer_tiny"), 20)
+    model.load_state_dict({"linear_pred.bias": torch.tensor([0.0] * 7 + [5.0] + [0.0] * 11 + [99.0])}, strict=False)
+    path = images.parent / "void.pth"
+    checkpoint.save(path, model.state_dict())
+    described = ("--model", "segformer_tiny", "--data", "cityscapes", "--size", "64x128")
+    out = images.parent / "out"
+    assert command("predict", path, images, "--out", out, *described, "--ids", "train")[0] == 0
+    for written in (out / "train_ids").rglob("*.png"):
+        assert np.asarray(Image.open(written)).max() <= 18
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["EMPTY", "--out", "OUT"], "no images below"),
+        (["NOWHERE", "--out", "OUT"], "no such image or folder"),
+        (["IMAGES", "--out", "OUT", "--no-masks", "--no-overlays"], "nothing to write"),
+        (["TWINS", "--out", "OUT"], "would both be written as a.png; rename one of them"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(
+    arguments: list[str], message: str, finished: Make, command: Make, images: Path
+) -> None:
+    base = images.parent
+    places = {"EMPTY": base / "empty", "NOWHERE": base / "nowhere", "OUT": base / "out", "IMAGES": images}
+    places["TWINS"] = base / "twins"
+    places["EMPTY"].mkdir()
+    places["TWINS"].mkdir()
+    for suffix in ("jpg", "png"):
+        Image.new("RGB", (40, 40)).save(places["TWINS"] / f"a.{suffix}")
+    code, said, errors = command("predict", finished() / record.BEST, *(places.get(word, word) for word in arguments))
+    assert (code, said) == (2, "")
+    assert message in errors
+    assert len(errors.splitlines()) == 1
+    assert not places["OUT"].exists()
+
+
+def test_label_ids_belong_to_cityscapes(command: Make, images: Path) -> None:
+    path = images.parent / "camvid.pth"
+    checkpoint.save(path, build_model(ModelConfig(name="segformer_tiny"), 11).state_dict())
+    described = ("--model", "segformer_tiny", "--data", "camvid", "--size", "64x128")
+    code, _, errors = command("predict", path, images, "--out", images.parent / "out", *described, "--ids", "label")
+    assert code == 2
+    assert "only the classes of Cityscapes have label ids; write --ids train" in errors
+    assert find_images(images) == sorted(images / name for name in SIZES)

@@ -1,0 +1,84 @@
+"""Weights that are not whole, not safe or not as the images are scaled: refused or reported, in words."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import safetensors.torch
+import torch
+
+from trainer.config import ModelConfig, UserError
+from trainer.models import SegModel, build_model
+from trainer.rng import initialising
+from trainer.weights import load_weights, open_weights
+
+
+def build(seed: int = 0) -> SegModel:
+    with initialising(seed):
+        return build_model(ModelConfig(name="segformer_tiny"), 19)
+
+
+def test_less_than_the_backbone_needs_to_be_wanted(tmp_path):
+    original = build()
+    state = {name: tensor for name, tensor in original.state_dict().items() if not name.startswith(("block4", "norm4"))}
+    torch.save(state, tmp_path / "w.pth")
+    before, model = build(1).state_dict(), build(1)
+    with pytest.raises(UserError, match=r"missing \(block4.*or load what fits with `partial: true`"):
+        load_weights(model, tmp_path / "w.pth", what="backbone")
+    coverage = load_weights(model, tmp_path / "w.pth", what="backbone", partial=True)
+    assert {name.split(".")[0] for name in coverage.missing} == {"block4", "norm4"}
+    for name, tensor in model.state_dict().items():
+        came = name in state and not name.startswith("linear_")
+        assert torch.equal(tensor, original.state_dict()[name] if came else before[name]), name
+    torch.save({"a.weight": torch.ones(1)}, tmp_path / "none.pth")
+    with pytest.raises(UserError, match="0 of"):
+        load_weights(model, tmp_path / "none.pth", what="backbone", partial=True)
+
+
+class Harmful:
+    """What a stranger's file may hold."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, ("harm",))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_objects_are_refused_and_not_run(zipped, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = {"state_dict": build().state_dict(), "hook": Harmful()}
+    torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=r"holds Python objects \(posix\.mkdir\).* safetensors$") as error:
+        load_weights(build(), tmp_path / "w.pth", what="all")
+    assert "weights_only" not in str(error.value)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_files_of_torch_before_1_6_load_too(tmp_path):
+    """They are no zip archives; many published files are of that age."""
+    original = build()
+    torch.save(original.state_dict(), tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+    assert load_weights(build(1), tmp_path / "w.pth", what="all").complete
+
+
+def test_a_damaged_safetensors_file_is_named(tmp_path):
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(dict(build().state_dict()), path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"model\.safetensors is a damaged safetensors file"):
+        load_weights(build(), path, what="all")
+
+
+def test_the_report_says_which_normalisation_the_weights_want(tmp_path):
+    torch.save(build().state_dict(), tmp_path / "w.pth")
+    model = build()
+    coverage = open_weights(tmp_path / "w.pth", model).cover(model, "all")
+    assert coverage.record("unit") == {
+        "format": "TransKD SegFormer",
+        "loaded": len(model.state_dict()),
+        "missing": 0,
+        "unexpected": 0,
+        "mismatched": 0,
+        "normalize": "unit",
+    }
+    assert coverage.record("imagenet")["note"] == "weights of this kind were trained with normalize: unit"

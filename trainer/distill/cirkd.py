@@ -1,0 +1,67 @@
+"""Cross-image relations: how alike the pixels of two images are, to the student and to the teacher.
+
+Source: Yang et al., Cross-Image Relational Knowledge Distillation for Semantic Segmentation, CVPR 2022: the mini-batch
+pixel-to-pixel term, temperature as in the published code. The terms on memories of pixels and of regions are left out:
+what such a queue holds depends on how the batches before were split over workers.
+Letters: N samples in groups of n, C channels, H and W sizes, L pixels of a map after pooling.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainer.config import UserError
+from trainer.data.batch import Batch
+from trainer.distill.base import Distiller
+from trainer.distill.relations import product, unit
+from trainer.distill.stages import check_count, check_positive, check_stage, check_strides
+from trainer.models.base import Channels, SegOutput
+
+
+class CrossImageRelations(Distiller):
+    """KL(teacher || student) of how each pixel of one image distributes itself over the pixels of another.
+
+    By the softmax of cosine similarities over a temperature. Mean over pixels and over all ordered pairs of images in a
+    BatchNorm group (optim.norm_batch), an image with itself included, where the published code takes the samples on one
+    GPU. Has no parameters: only similarities are compared, so widths may differ.
+    Options. `stage`: whose features are compared, 1 to 4. `temperature`: of the softmax. `pool`: side of the cells that
+    are averaged first; time and memory fall by its fourth power.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+
+    def __init__(
+        self, student: Channels, teacher: Channels, *, stage: int = 4, temperature: float = 0.1, pool: int = 1
+    ) -> None:
+        super().__init__(student, teacher)
+        check_strides(student, teacher)
+        self.stage = check_stage("stage", stage, len(student.features))
+        self.temperature = check_positive("temperature", temperature)
+        self.pool = check_count("pool", pool)
+        self.norm_batch: int | None = None
+
+    def set_norm_batch(self, norm_batch: int) -> None:
+        """Declare the samples in one group."""
+        self.norm_batch = norm_batch
+
+    def log_relations(self, feature: Tensor) -> Tensor:
+        """feature (N, C, H, W) -> log probabilities (N / n, n * L, n, L) of a pixel over the pixels of an image."""
+        size = self.norm_batch or len(feature)
+        if len(feature) % size:
+            raise UserError(f"a batch of {len(feature)} holds no whole number of groups of {size} samples")
+        if self.pool > 1:
+            feature = F.avg_pool2d(feature, self.pool, ceil_mode=True)
+        pixels = unit(feature.flatten(2)).mT  # (N, L, C)
+        length = pixels.shape[1]
+        pixels = pixels.reshape(-1, size * length, pixels.shape[2])
+        similarities = product(pixels, pixels.mT / self.temperature)
+        return similarities.unflatten(2, (size, length)).log_softmax(-1)
+
+    def forward(self, batch: Batch, student: SegOutput, teacher: SegOutput) -> Tensor:
+        """The path's loss, a scalar."""
+        ours, theirs = (self.log_relations(out.features[self.stage]) for out in (student, teacher))
+        distributions = ours.numel() // ours.shape[-1]
+        return F.kl_div(ours, theirs, reduction="sum", log_target=True) / distributions

@@ -1,0 +1,78 @@
+"""DIST: correlations of the class probabilities, within each pixel and within each class.
+
+Source: Huang et al., Knowledge Distillation from A Stronger Teacher, NeurIPS 2022.
+Letters: N samples in G groups of g, K classes that both networks have, H and W sizes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from trainer.config import UserError
+from trainer.data.batch import Batch
+from trainer.distill.base import Distiller
+from trainer.distill.logits import shared_logits
+from trainer.distill.relations import full
+from trainer.distill.stages import check_number, check_positive
+from trainer.models.base import Channels, SegOutput
+
+EPSILON = 1e-8
+"""Added to the product of two norms, as published: what does not vary correlates with nothing."""
+
+
+class CorrelationDistillation(Distiller):
+    """One minus Pearson's correlation of the probabilities of student and teacher, in two directions.
+
+    Between classes: over the classes of a pixel, mean over pixels. Within a class: over all pixels of a group, mean
+    over classes; groups are those of BatchNorm (optim.norm_batch), where the published code takes one GPU's samples.
+    Options. `beta` and `gamma`: factors of the first and the second. `temperature`: divides the logits of both; the
+    loss is multiplied by its square.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+
+    def __init__(
+        self,
+        student: Channels,
+        teacher: Channels,
+        *,
+        beta: float = 1.0,
+        gamma: float = 1.0,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__(student, teacher)
+        self.beta, self.gamma = check_number("beta", beta), check_number("gamma", gamma)
+        if min(self.beta, self.gamma) < 0 or max(self.beta, self.gamma) == 0:
+            raise UserError(
+                f"beta and gamma must be at least 0 and one of them above 0 but got {self.beta} and {self.gamma}; "
+                "to drop the whole path, remove it from `distill`"
+            )
+        self.temperature = check_positive("temperature", temperature)
+        self.group_size: int | None = None
+
+    def set_norm_batch(self, norm_batch: int) -> None:
+        """Declare the samples in one group. Undeclared, the batch is the group."""
+        self.group_size = norm_batch
+
+    def forward(self, batch: Batch, student: SegOutput, teacher: SegOutput) -> Tensor:
+        """The path's loss, a scalar."""
+        ours, theirs = (self._probabilities(logits) for logits in shared_logits(student, teacher))
+        between = 1 - correlation(ours, theirs, 2).mean()
+        within = 1 - correlation(ours, theirs, 1).mean()
+        return self.temperature**2 * (self.beta * between + self.gamma * within)
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        """(N, K, H, W) -> (G, g * H * W, K), a row a pixel, in float32 or more."""
+        pixels = (self.group_size or len(logits)) * logits[0, 0].numel()
+        rows = logits.movedim(1, -1).reshape(-1, pixels, logits.shape[1])
+        return (full(rows) / self.temperature).softmax(2)
+
+
+def correlation(x: Tensor, y: Tensor, dim: int) -> Tensor:
+    """Pearson's correlation of x and y along `dim`, which it removes."""
+    x, y = (v - v.mean(dim, keepdim=True) for v in (x, y))
+    norms = torch.linalg.vector_norm(x, dim=dim) * torch.linalg.vector_norm(y, dim=dim)
+    return (x * y).sum(dim) / (norms + EPSILON)

@@ -1,0 +1,44 @@
+"""Distances of softmax distributions: over the channels of each pixel, or over the positions of each channel.
+
+All are means over distributions, times the temperature squared, which keeps gradients comparable between temperatures
+(Hinton et al., arXiv 1503.02531, section 2).
+Letters: N samples, C channels, H and W height and width, T the temperature.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainer.distill.relations import full
+
+
+def pixel_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(teacher || student) of softmax over the channels of (N, C, H, W): a scalar, the mean over N H W pixels."""
+    return divergence(student, teacher, 1, temperature)
+
+
+def channel_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(teacher || student) of softmax over the positions of (N, C, H, W): a scalar, the mean over N C channels.
+
+    Source: Shu et al., Channel-wise Knowledge Distillation for Dense Prediction, ICCV 2021.
+    """
+    return divergence(student.flatten(2), teacher.flatten(2), 2, temperature)
+
+
+def channel_square(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Squared distance of softmax over the positions of (N, C, H, W): a scalar, the mean over N C channels."""
+    ours, theirs = ((full(x) / temperature).flatten(2).softmax(2) for x in (student, teacher))
+    return (ours - theirs).square().sum(2).mean() * temperature**2
+
+
+def divergence(student: Tensor, teacher: Tensor, dim: int, temperature: float) -> Tensor:
+    """KL(teacher || student) of softmax(x / T) along `dim` of equal shapes: a scalar, the mean over distributions.
+
+    In the log domain: the published `softmax().log()` is infinite where a probability rounds to 0.
+    """
+    if student.stride(1) == 1:  # channels last: softmax takes half the time along the order of memory
+        student, teacher = student.movedim(1, -1), teacher.movedim(1, -1)
+        dim = student.dim() - 1 if dim == 1 else dim - 1
+    ours, theirs = ((full(x) / temperature).log_softmax(dim) for x in (student, teacher))
+    return F.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim).mean() * temperature**2

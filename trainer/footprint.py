@@ -1,0 +1,104 @@
+"""What the deployed student costs on this hardware: latency and peak memory of one image, measured."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from trainer.models.base import SegModel
+
+_LOGITS = frozenset({"logits"})
+_MIB = 2**20
+
+
+@torch.no_grad()
+def measure(
+    model: SegModel, size: tuple[int, int], device: torch.device, *, repeats: int = 10, limit_s: float = 2.0
+) -> dict[str, float]:
+    """Costs of the logits of one float32 image of `size` (H, W) on `device`, the model being left as it is.
+
+    `latency_ms` is the median of up to `repeats` forward passes, fewer when `limit_s` is over, but at least one.
+    `peak_mib` is weights, buffers and the image, and the most that a forward pass holds beyond them: on CUDA by the
+    allocator's count, operators' workspaces included; elsewhere the bytes of tensors alive at once, without those.
+    """
+    model = copy.deepcopy(model).to(device).eval()
+    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def forward() -> None:
+        model(image, needs=_LOGITS)
+
+    held = [*model.parameters(), *model.buffers(), image]
+    forward()  # kernels are chosen and caches filled: not part of either number
+    extra = (_peak_on_cuda if device.type == "cuda" else _peak_of_tensors)(forward, held)
+    times_s: list[float] = []
+    while not times_s or (len(times_s) < repeats and sum(times_s) < limit_s):
+        _wait(device)
+        start = time.perf_counter()
+        forward()
+        _wait(device)
+        times_s.append(time.perf_counter() - start)
+    return {
+        "latency_ms": 1e3 * statistics.median(times_s),
+        "peak_mib": (sum(tensor.nbytes for tensor in held) + extra) / _MIB,
+    }
+
+
+def _peak_on_cuda(forward: Callable[[], None], held: list[Tensor]) -> int:
+    """Bytes that CUDA's allocator lends to `forward` at most; what a run holds besides is not counted."""
+    device = held[-1].device
+    _wait(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    forward()
+    _wait(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _peak_of_tensors(forward: Callable[[], None], held: list[Tensor]) -> int:
+    """Bytes of the tensors that `forward` makes and that live at once, at most; those in `held` are not counted."""
+    with _LiveTensors(held) as live:
+        forward()
+    return live.peak
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Counts the bytes of storages that operators return, from then until they are freed."""
+
+    def __init__(self, held: list[Tensor]) -> None:
+        super().__init__()
+        self.known = {tensor.untyped_storage()._cdata for tensor in held}
+        self.bytes = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        self.peak = max(self.peak, self.bytes)
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        address, size = storage._cdata, storage.nbytes()
+        if address in self.known:  # a view, or a tensor changed in place
+            return
+        self.known.add(address)
+        self.bytes += size
+        weakref.finalize(storage, self._freed, address, size)
+
+    def _freed(self, address: int, size: int) -> None:
+        self.known.discard(address)
+        self.bytes -= size
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

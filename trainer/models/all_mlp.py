@@ -1,0 +1,100 @@
+"""The all-MLP head of SegFormer (Xie et al., arXiv 2105.15203, section 3.2), which LVT carries too.
+
+Its parts live in the root of the network, under the official names: linear_c4..1, linear_fuse, linear_pred.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.models.layers import ChannelDropout, to_map, to_tokens
+from trainer.models.pyramid import STRIDES, Pyramid
+from trainer.norm import GroupedBatchNorm2d
+
+STAGES = tuple(range(1, len(STRIDES) + 1))
+
+
+class Projection(nn.Module):
+    """The linear layer that brings one stage to the width of the head. It is read by the fusion, never called."""
+
+    def __init__(self, width: int, head_width: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, head_width)
+
+
+class FoldedFusion(nn.Module):
+    """Projects the stages and fuses them at stride 4, as a sum of small products instead of one large convolution.
+
+    The published head projects each stage, upsamples all to stride 4, concatenates (deepest first) and convolves 1x1.
+    Up to BatchNorm that is linear, and bilinear upsampling commutes with maps over channels and keeps constants, so
+    each stage is multiplied by (its slice of the convolution x its projection) at its own resolution, then upsampled
+    and summed.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(len(STAGES) * width, width, 1, bias=False)
+        self.bn = GroupedBatchNorm2d(width)
+        self.activate = nn.ReLU()
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, features: Sequence[Tensor], projections: Sequence[nn.Linear]) -> Tensor:
+        """Stage outputs (N, C_i, H / s_i, W / s_i), shallow first -> (N, width, H / 4, W / 4)."""
+        weights, bias = self._fold(projections)
+        fused = _multiply(features[0], weights[0], bias)
+        for feature, weight in zip(features[1:], weights[1:], strict=True):
+            product = _multiply(feature, weight, None)
+            fused = fused + F.interpolate(product, size=fused.shape[2:], mode="bilinear", align_corners=False)
+        return self.activate(self.bn(fused))
+
+    def _fold(self, projections: Sequence[nn.Linear]) -> tuple[list[Tensor], Tensor]:
+        """A weight (width, C_i) for each stage and their common bias (width,), at least in float32."""
+        dtype = torch.promote_types(self.conv.weight.dtype, torch.float32)
+        with _no_autocast(self.conv.weight.device):
+            slices = self.conv.weight.flatten(1).to(dtype).chunk(len(STAGES), dim=1)[::-1]
+            pairs = list(zip(slices, projections, strict=True))
+            weights = [part @ projection.weight.to(dtype) for part, projection in pairs]
+            biases = [part @ projection.bias.to(dtype) for part, projection in pairs]
+        return weights, torch.stack(biases).sum(0)
+
+    def paper_macs(self, inputs: tuple[Sequence[Tensor], Sequence[nn.Linear]], output: Tensor) -> int:
+        """MACs of the published arrangement of what the fold replaces: the projections and the convolution."""
+        features, projections = inputs
+        projected = sum(f[:, 0].numel() * p.weight.numel() for f, p in zip(features, projections, strict=True))
+        return projected + output[:, 0].numel() * self.conv.weight.numel()
+
+
+class AllMLPNetwork(Pyramid):
+    """A pyramid with the all-MLP head. A subclass calls `add_head` once its encoder is made."""
+
+    def add_head(self, widths: Sequence[int], head_width: int, num_classes: int, dropout: float) -> None:
+        """Make the head for stages of these widths C_i."""
+        for stage, width in zip(STAGES[::-1], widths[::-1], strict=True):
+            self.add_module(f"linear_c{stage}", Projection(width, head_width))
+        self.linear_fuse = FoldedFusion(head_width)
+        self.dropout = ChannelDropout("dropout", dropout)
+        self.linear_pred = nn.Conv2d(head_width, num_classes, 1)
+
+    def decode(self, features: list[Tensor], keys: Tensor | None) -> Tensor:
+        """The four stages' outputs, shallow first -> logits (N, K, H / 4, W / 4); keys (N,) int64."""
+        projections = [getattr(self, f"linear_c{stage}").proj for stage in STAGES]
+        return self.linear_pred(self.dropout(self.linear_fuse(features, projections), keys))
+
+
+def _multiply(feature: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear map over the channels of a channels-last map (N, C, h, w)."""
+    bias = None if bias is None else bias.to(feature.dtype)
+    product = F.linear(to_tokens(feature), weight.to(feature.dtype), bias)
+    return to_map(product, (feature.shape[2], feature.shape[3]))
+
+
+def _no_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Products of weights keep their precision: they are tiny, and their rounding would be the same at every pixel."""
+    if not torch.amp.is_autocast_available(device.type):  # the meta device has none
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)

@@ -1,0 +1,89 @@
+"""Semantic FPN (Kirillov et al., arXiv 1901.02446): a feature pyramid and its head, as PVTv2 is used with it.
+
+Letters: N samples, K classes, s_i the stride of stage i, C_i its width. Every convolution is followed by ReLU in the
+head and by nothing in the pyramid; there is no normalisation. Names are those of mmsegmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.models.layers import ChannelDropout
+
+
+class Convolution(nn.Module):
+    """A convolution that keeps the size of its map, initialised as mmcv's ConvModule: by fan-out, biases zero."""
+
+    def __init__(self, in_channels: int, width: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, width, kernel, padding=kernel // 2)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        assert self.conv.bias is not None
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, in_channels, h, w) -> (N, width, h, w)."""
+        return self.conv(x)
+
+
+class FeaturePyramid(nn.Module):
+    """Top-down sums of the stages at one width (Lin et al., arXiv 1612.03144)."""
+
+    def __init__(self, widths: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.lateral_convs = nn.ModuleList([Convolution(before, width, 1) for before in widths])
+        self.fpn_convs = nn.ModuleList([Convolution(width, width, 3) for _ in widths])
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Stage outputs (N, C_i, H / s_i, W / s_i), shallow first -> the same maps with `width` channels."""
+        levels = [lateral(feature) for lateral, feature in zip(self.lateral_convs, features, strict=True)]
+        for i in range(len(levels) - 1, 0, -1):
+            levels[i - 1] = levels[i - 1] + F.interpolate(levels[i], size=levels[i - 1].shape[2:], mode="nearest")
+        return [convolve(level) for convolve, level in zip(self.fpn_convs, levels, strict=True)]
+
+
+class SemanticHead(nn.Module):
+    """Brings every level to stride 4 by convolutions with an upsampling after each, sums them, and classifies.
+
+    An upsampling goes to the size of the next finer level: a doubling, as published, where sides are multiples of 32.
+    All deeper levels end with the one from stride 8 to 4. It is linear, so they are summed before it: the same
+    function with one upsampling of the largest map instead of three.
+    """
+
+    def __init__(self, levels: int, in_channels: int, width: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        # published as a sequence that alternates convolutions and upsamplings: hence the even names
+        self.scale_heads = nn.ModuleList(
+            nn.ModuleDict(
+                {f"{2 * j}": Convolution(width if j else in_channels, width, 3) for j in range(max(level, 1))}
+            )
+            for level in range(levels)
+        )
+        self.activate = nn.ReLU()
+        self.dropout = ChannelDropout("dropout", dropout)
+        self.conv_seg = nn.Conv2d(width, num_classes, 1)
+
+    def forward(self, levels: Sequence[Tensor], keys: Tensor | None) -> Tensor:
+        """Levels (N, in_channels, H / s_i, W / s_i), shallow first -> logits (N, K, H / 4, W / 4); keys (N,) int64."""
+        finest, *deeper = [self._climb(i, levels) for i in range(len(levels))]
+        total = deeper[0]
+        for other in deeper[1:]:
+            total = total + other
+        return self.conv_seg(self.dropout(finest + _upsample(total, finest), keys))
+
+    def _climb(self, i: int, levels: Sequence[Tensor]) -> Tensor:
+        """Level i, brought to the size of level 1, or of level 0 if it is that: (N, width, h, w)."""
+        x = levels[i]
+        for j, convolve in enumerate(self.scale_heads[i].children()):
+            x = self.activate(convolve(_upsample(x, levels[i - j])))
+        return x
+
+
+def _upsample(x: Tensor, finer: Tensor) -> Tensor:
+    """x (N, C, h, w) at the height and width of `finer`."""
+    if x.shape[2:] == finer.shape[2:]:
+        return x
+    return F.interpolate(x, size=finer.shape[2:], mode="bilinear", align_corners=False)

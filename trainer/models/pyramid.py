@@ -1,0 +1,50 @@
+"""Pyramid: the forward pass our networks share: four stages of a patch embedding and its blocks, then a head."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+from torch import Tensor
+
+from trainer.models.base import EVERYTHING, SegModel, SegOutput
+
+STRIDES = (4, 8, 16, 32)
+
+
+class Pyramid(SegModel):
+    """A hierarchical transformer. A subclass says what a stage's embedding, its blocks and the head compute."""
+
+    def embed(self, stage: int, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """x, the image or the map before `stage` (0..3) -> the published patch embedding (N, L, C), the tokens
+        (N, L, C) that its blocks read, and their (h, w)."""
+        raise NotImplementedError
+
+    def transform(self, stage: int, tokens: Tensor, size: tuple[int, int], keys: Tensor | None) -> Tensor:
+        """Tokens (N, L, C) of a map of `size` -> the stage's output, a map (N, C, h, w); keys (N,) int64."""
+        raise NotImplementedError
+
+    def decode(self, features: list[Tensor], keys: Tensor | None) -> Tensor:
+        """The four stages' outputs, shallow first -> logits (N, K, H / 4, W / 4); keys (N,) int64."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor, keys: Tensor | None = None, needs: AbstractSet[str] = EVERYTHING) -> SegOutput:
+        """image (N, 3, H, W), H and W at least 32 and multiples of 4 -> SegOutput; keys (N,) int64.
+
+        Stages have ceil(H / s_i) rows. Parts outside `needs` are not computed where nothing else depends on them.
+        """
+        features: list[Tensor] = []
+        embeds: list[Tensor] = []
+        x = image
+        last = len(STRIDES) - 1
+        for stage in range(len(STRIDES)):
+            published, tokens, size = self.embed(stage, x)
+            embeds.append(published)
+            if stage == last and not needs & {"features", "logits"}:
+                break
+            x = self.transform(stage, tokens, size, keys)
+            features.append(x)
+        return SegOutput(
+            self.decode(features, keys) if "logits" in needs else None,
+            tuple(features) if "features" in needs else (),
+            tuple(embeds) if "embeds" in needs else (),
+        )

@@ -1,0 +1,139 @@
+"""The two networks of a run, student and teacher, with the weights that they start from."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.config import ModelConfig, TrainConfig, UserError
+from trainer.models import SegModel, build_model
+from trainer.place import Place
+from trainer.rng import initialising
+from trainer.weights import Weights, open_weights
+
+
+def build_student(config: TrainConfig, classes: int) -> SegModel:
+    """The student, initialised by the seed alone: every arm of a seed starts from the same bits."""
+    with initialising(config.seed, "student"):
+        student = build_model(config.student, classes)
+    if config.student.init != "scratch":
+        weights = open_weights(Path(config.student.init), student)
+        weights.load(student, "backbone", partial=config.student.partial)
+    return student
+
+
+def build_teacher(config: TrainConfig, place: Place | None, classes: int) -> SegModel | None:
+    """The frozen teacher with its weights, or None when no path needs it. `place` None leaves the weights out."""
+    if config.teacher is None or not config.active:
+        return None
+    network = ModelConfig(name=config.teacher.name)
+    with initialising(0, "teacher"):
+        if place is None:
+            teacher = build_model(network, classes)
+        else:
+            teacher = load_network(network, _teacher_file(config, place), classes)
+    return teacher.eval().requires_grad_(False)
+
+
+def load_network(config: ModelConfig, path: Path, classes: int) -> SegModel:
+    """A network with all the weights of a file, its head as wide as the file's: K classes, or K and a void class.
+
+    The void class comes last and is only ever a negative of the softmax. Raises UserError when the file does not fit.
+    """
+    weights, outputs = _open_whole(config, path, classes)
+    network = build_model(config, outputs)
+    weights.load(network, "all")
+    return network
+
+
+def _open_whole(config: ModelConfig, path: Path, classes: int) -> tuple[Weights, int]:
+    """The weights of a whole network, and the width of its head."""
+    with torch.device("meta"):
+        names = build_model(config, classes)
+    weights = open_weights(path, names)
+    outputs = weights.outputs or classes
+    if outputs not in (classes, classes + 1):
+        raise UserError(
+            f"{path} has {outputs} outputs, but the data has {classes} classes (a void class may be one more); "
+            "take weights that were trained on these classes"
+        )
+    return weights, outputs
+
+
+def check_weights(config: TrainConfig, classes: int) -> None:
+    """Refuse weights that do not fit. Files that are not here may be where the run will be: `run_id` asks for them."""
+    here = weight_files(config)
+    init, checkpoint = _student_file(config), _stated_teacher(config)
+    if init is not None and init in here:
+        with torch.device("meta"):
+            student = build_model(config.student, classes)
+        open_weights(init, student).cover(student, "backbone", partial=config.student.partial)
+    if config.teacher is not None and checkpoint is not None and checkpoint in here:
+        network = ModelConfig(name=config.teacher.name)
+        weights, outputs = _open_whole(network, checkpoint, classes)
+        with torch.device("meta"):
+            teacher = build_model(network, outputs)
+        weights.cover(teacher, "all")
+
+
+def weight_files(config: TrainConfig) -> list[Path]:
+    """The files of weights that a run reads, as far as they are here."""
+    return [path for path in (_student_file(config), _stated_teacher(config)) if path is not None and path.is_file()]
+
+
+def weights_used(
+    config: TrainConfig, place: Place, student: SegModel, teacher: SegModel | None
+) -> dict[str, dict[str, Any]]:
+    """For the record: what the student started from and what teaches it, each with its coverage and sha256."""
+    used = {}
+    path = _student_file(config)
+    if path is not None:
+        coverage = open_weights(path, student).cover(student, "backbone", partial=config.student.partial)
+        used["student"] = {"file": str(path), "sha256": file_digest(path), **coverage.record(config.data.normalize)}
+    if teacher is not None and config.teacher is not None:
+        path = _teacher_file(config, place)
+        coverage = open_weights(path, teacher).cover(teacher, "all")
+        given = config.teacher.normalize or config.data.normalize
+        used["teacher"] = {"file": str(path), "sha256": file_digest(path), **coverage.record(given)}
+    return used
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file's content. Raises UserError when it is missing."""
+    try:
+        state = path.stat()
+        return _content(path.absolute(), state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"cannot read the weights {path}: {error.strerror}") from None
+
+
+@functools.cache
+def _content(path: Path, size: int, changed_ns: int) -> str:
+    """Read once in a process while its size and time stay: a study asks about the same teacher for each of its runs."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _student_file(config: TrainConfig) -> Path | None:
+    return None if config.student.init == "scratch" else Path(config.student.init)
+
+
+def _stated_teacher(config: TrainConfig) -> Path | None:
+    if config.teacher is None or config.teacher.checkpoint is None or not config.active:
+        return None
+    return Path(config.teacher.checkpoint)
+
+
+def _teacher_file(config: TrainConfig, place: Place) -> Path:
+    assert config.teacher is not None
+    path = place.teacher or config.teacher.checkpoint
+    if path is None:
+        raise UserError(
+            f"teacher {config.teacher.name} has a recipe but no weights here; `transkd run` trains it first, "
+            "or give --teacher FILE"
+        )
+    return Path(path)

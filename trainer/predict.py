@@ -1,0 +1,198 @@
+"""Predictions as files: for every image of a folder a colour mask, an overlay and a picture of class ids.
+
+Images are read, labelled and written as a stream: no more than three batches are in memory, however long the folder.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from trainer.config import UserError
+from trainer.data.cityscapes import LABEL_IDS
+from trainer.data.packed import resize_image
+from trainer.deploy import Student
+from trainer.evaluate import forward
+from trainer.panel import colour
+from trainer.record import write_text
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
+MANIFEST = "predict.json"
+OPACITY = 0.5
+"""Share of the mask in an overlay."""
+
+Kind = Literal["masks", "overlays", "train_ids", "label_ids"]
+
+
+class Job(NamedTuple):
+    """One image, and where each picture made of it goes."""
+
+    image: Path
+    files: dict[Kind, Path]
+
+
+class Seen(NamedTuple):
+    """An image as it is (H, W, 3), and at the size of the network's input; or why it cannot be read."""
+
+    job: Job
+    native: np.ndarray | None
+    resized: np.ndarray | None
+    error: str | None
+
+
+def find_images(images: Path, out: Path | None = None) -> list[Path]:
+    """The image itself, or all below a folder, but not what `out` inside it holds. Raises UserError for none."""
+    if images.is_file():
+        return [images]
+    if not images.is_dir():
+        raise UserError(f"no such image or folder: {images}")
+    found = sorted(path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if out is not None and images.resolve() in out.resolve().parents:
+        found = [path for path in found if not path.resolve().is_relative_to(out.resolve())]
+    if not found:
+        raise UserError(f"no images below {images}; expected files ending in {', '.join(sorted(SUFFIXES))}")
+    return found
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8. Raises UserError for a file that is no picture."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"cannot read {path} as an image ({' '.join(str(error).split())})") from None
+
+
+def plan(images: Path, found: list[Path], out: Path, kinds: tuple[Kind, ...]) -> list[Job]:
+    """A job an image: `out/KIND/FOLDER/STEM.png`. Raises UserError for two images that would share a name."""
+    base = images if images.is_dir() else images.parent
+    taken: dict[Path, Path] = {}
+    for path in found:
+        name = path.relative_to(base).with_suffix(".png")
+        if name in taken:
+            raise UserError(f"{taken[name]} and {path} would both be written as {name}; rename one of them")
+        taken[name] = path
+    return [Job(path, {kind: out / kind / name for kind in kinds}) for name, path in taken.items()]
+
+
+def claim(out: Path, student: Student) -> None:
+    """Mark a folder as this student's. Raises UserError when it holds anything else."""
+    told = {
+        "sha256": student.origin["sha256"],
+        "data": student.config.data.name,
+        "size": list(student.config.data.size),
+        "normalize": student.config.data.normalize,
+    }
+    path = out / MANIFEST
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found != told:
+            differs = ", ".join(name for name in told if found.get(name) != told[name])
+            raise UserError(f"{out} holds predictions made otherwise (other {differs}); choose another folder")
+    elif out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} holds other files; choose a folder that is new or empty")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(told, indent=1) + "\n")
+
+
+def to_do(jobs: list[Job]) -> list[Job]:
+    """The jobs with a picture that is missing, or older than its image."""
+
+    def done(job: Job) -> bool:
+        made = job.image.stat().st_mtime_ns
+        return all(path.exists() and path.stat().st_mtime_ns >= made for path in job.files.values())
+
+    return [job for job in jobs if not done(job)]
+
+
+def predict(student: Student, jobs: list[Job], batch: int) -> Iterator[tuple[Job, str | None]]:
+    """Do the jobs; yields each when its pictures are written, with the reason why where its image cannot be read."""
+    size = student.config.data.size
+    chunks = [jobs[start : start + batch] for start in range(0, len(jobs), batch)]
+    with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 1))) as pool:
+
+        def start(chunk: list[Job]) -> list[Future[Seen]]:
+            return [pool.submit(_read, job, size) for job in chunk]
+
+        ahead = start(chunks[0]) if chunks else []
+        behind: list[tuple[Job, Future[None]]] = []
+        for number in range(len(chunks)):
+            seen = [future.result() for future in ahead]
+            ahead = start(chunks[number + 1]) if number + 1 < len(chunks) else []
+            labels = _label(student, [one for one in seen if one.error is None])
+            for job, written in behind:
+                written.result()
+                yield job, None
+            behind = [(one.job, pool.submit(_write, student, one, label)) for one, label in labels]
+            yield from ((one.job, one.error) for one in seen if one.error is not None)
+        for job, written in behind:
+            written.result()
+            yield job, None
+
+
+@torch.no_grad()
+def _label(student: Student, seen: list[Seen]) -> list[tuple[Seen, np.ndarray]]:
+    """Each image with its class indices (H, W) uint8 at its own size: logits upsampled, then the largest of K.
+
+    The resizing is that of training and of protocol `full`. An output beyond the K classes (void) is never chosen:
+    every pixel gets a class.
+    """
+    if not seen:
+        return []
+    images = np.stack([one.resized for one in seen if one.resized is not None])
+    logits = forward(student.model, images, student.config.data, student.device, student.autocast)
+    logits = logits[:, : len(student.dataset.classes)]
+    result = []
+    for one, scores in zip(seen, logits, strict=True):
+        assert one.native is not None
+        full = F.interpolate(scores[None], size=one.native.shape[:2], mode="bilinear", align_corners=False)
+        result.append((one, full.argmax(1)[0].to(torch.uint8).cpu().numpy()))
+    return result
+
+
+def _read(job: Job, size: tuple[int, int]) -> Seen:
+    try:
+        native = read_rgb(job.image)
+    except UserError as error:
+        return Seen(job, None, None, str(error))
+    return Seen(job, native, resize_image(native, size), None)
+
+
+def _write(student: Student, seen: Seen, label: np.ndarray) -> None:
+    for kind, path in seen.job.files.items():
+        assert seen.native is not None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        encoded = io.BytesIO()
+        Image.fromarray(picture(kind, student, seen.native, label)).save(encoded, "PNG", compress_level=1)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_bytes(encoded.getvalue())
+        partial.replace(path)
+
+
+def picture(kind: Kind, student: Student, image: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """What a file of a kind shows: (H, W, 3) RGB, or (H, W) ids, uint8."""
+    if kind == "train_ids":
+        return label
+    if kind == "label_ids":
+        return label_ids(student.dataset.classes)[label]
+    mask = colour(label, student.dataset.palette)
+    if kind == "masks":
+        return mask
+    return np.rint(image * (1 - OPACITY) + mask * OPACITY).astype(np.uint8)
+
+
+def label_ids(classes: tuple[str, ...]) -> np.ndarray:
+    """(K,) uint8: the label id of each train id. Raises UserError for classes that are not those of Cityscapes."""
+    if not set(classes) <= LABEL_IDS.keys():
+        raise UserError("--ids label: only the classes of Cityscapes have label ids; write --ids train")
+    return np.array([LABEL_IDS[name] for name in classes], dtype=np.uint8)

@@ -1,0 +1,165 @@
+"""data check, data make: look at a data set's folder before training does; write a tiny one in its layout."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.text import Text
+
+from trainer.config import DataConfig, UserError
+from trainer.place import default_cache
+
+if TYPE_CHECKING:
+    from trainer.data import SegDataset
+    from trainer.data.check import Contents
+
+SHOWN = 20
+"""Problems that are listed; the others are counted."""
+
+GLUE = "\xa0"
+"""A space at which no line is broken."""
+
+app = typer.Typer(no_args_is_help=True, help="Check a data set's folder, or make a tiny one.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="a data set, as in data.name")]
+Options = Annotated[
+    list[str] | None, typer.Option("--option", help="an option of the data set as in data.options: aug=true")
+]
+
+
+@app.command()
+def check(
+    name: Name,
+    root: Annotated[Path | None, typer.Argument(metavar="ROOT", help="its folder (scenes makes its own)")] = None,
+    subset: Annotated[
+        bool, typer.Option("--subset", help="a part of it, or another size, is meant: do not ask for the official one")
+    ] = False,
+    option: Options = None,
+) -> None:
+    """Read every pair; name each file that is wrong, count the pixels of each class, and print the fingerprint."""
+    from trainer.data import open_dataset
+    from trainer.data.check import check_split
+    from trainer.data.pairing import Split
+
+    dataset = open_dataset(_config(name, option), root.absolute() if root else None, default_cache())
+    console = Console(highlight=False)
+    console.print(Text(f"{name} in {dataset.root}", style="bold"), soft_wrap=True)
+    problems: list[str] = []
+    splits: tuple[Split, ...] = ("train", "val")
+    for split in splits:
+        contents = check_split(dataset, split, subset=subset, progress=Progress(split))
+        _show(dataset, split, contents, console)
+        problems += contents.problems
+    distinct = list(dict.fromkeys(problems))  # a list that overlaps is found from either side
+    for problem in distinct[:SHOWN]:
+        console.print(Text.assemble(("problem: ", "bold red"), problem), soft_wrap=True)
+    if not distinct:
+        console.print(Text("no problems", style="green"))
+        return
+    hidden = len(distinct) - SHOWN
+    count = f"{len(distinct)} problem{'' if len(distinct) == 1 else 's'}"
+    console.print(Text(f"{count}, {hidden} of them not shown" if hidden > 0 else count, style="red"))
+    raise typer.Exit(1)
+
+
+@app.command()
+def make(
+    name: Name,
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="a folder that is empty or not there yet")],
+    train: Annotated[int, typer.Option(min=1, help="training pairs")] = 4,
+    val: Annotated[int, typer.Option(min=1, help="validation pairs")] = 4,
+    size: Annotated[str, typer.Option(metavar="HxW", help="height and width in pixels")] = "64x128",
+    seed: Annotated[int, typer.Option(min=0, help="other pictures")] = 0,
+    option: Options = None,
+) -> None:
+    """Write a tiny, correct data set in the layout of a real one, for tests and demonstrations."""
+    from trainer.data import check_data, dataset_class
+    from trainer.data.make import make_tree, refuse_filled
+    from trainer.data.scenes import Scenes, write_scenes
+
+    config = _config(name, option)
+    check_data(config)
+    height, width = _size(size)
+    folder = root.absolute()
+    refuse_filled(folder)
+    if issubclass(dataset_class(name), Scenes):  # which are painted from their options alone
+        write_scenes(folder, train=train, val=val, seed=seed, size=(height, width))
+    else:
+        dataset = dataset_class(name)(folder, cache=default_cache(), **config.options)
+        make_tree(dataset, train=train, val=val, seed=seed, size=(height, width))
+    again = "".join(f" --option {text}" for text in option or [])
+    print(f"wrote {train} train and {val} val pairs of {height}x{width}")
+    print(f"look at them with: python -m trainer data check {name} {root} --subset{again}")
+
+
+class Progress:
+    """How far a split has been read: rewritten in place on a terminal, a line a minute in a file."""
+
+    def __init__(self, split: str) -> None:
+        self.split = split
+        self.terminal = sys.stderr.isatty()
+        self.said = time.monotonic()
+
+    def __call__(self, done: int, of: int) -> None:
+        """Say it, if it is time to."""
+        now = time.monotonic()
+        if self.terminal and done == of:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+        elif now - self.said > (0.1 if self.terminal else 60):
+            line = f"{self.split}: {done} of {of} read"
+            print(f"\r\x1b[2K{line}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr)
+            sys.stderr.flush()
+            self.said = now
+
+
+def _show(dataset: SegDataset, split: str, contents: Contents, console: Console) -> None:
+    """A few lines about one split."""
+    sizes = [f"{size[1]}x{size[0]}" for size, _ in contents.sizes.most_common()]
+    size = sizes[0] if len(sizes) == 1 else f"{len(sizes)} sizes"
+    identity = contents.fingerprint or "none: no run would start"
+    console.print(
+        Text.assemble(
+            (f"{split:5}  ", "bold"),
+            f"{contents.pairs} pairs  {size} (width x height)  fingerprint ",
+            (identity, "cyan"),
+        ),
+        soft_wrap=True,
+    )
+    if contents.conditions:
+        console.print(f"       {', '.join(f'{name} {count}' for name, count in sorted(contents.conditions.items()))}")
+    labelled = int(contents.counts.sum())
+    if labelled:
+        shares = sorted(zip(contents.counts / labelled, dataset.classes, strict=True), reverse=True)
+        listed = ", ".join(f"{name.replace(' ', GLUE)}{GLUE}{share:.1%}" for share, name in shares if share > 0)
+        never = ", ".join(name for share, name in shares if share == 0)
+        ignored = contents.ignored / (labelled + contents.ignored)
+        text = f"{listed}{f'; never: {never}' if never else ''}; {ignored:.1%} of all pixels ignored"
+        for line in textwrap.wrap(text, min(console.width, 120) - 7):
+            console.print(Text(f"       {line.replace(GLUE, ' ')}", style="dim"))
+
+
+def _config(name: str, options: list[str] | None) -> DataConfig:
+    given: dict[str, Any] = {}
+    for text in options or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"--option needs NAME=VALUE, for example aug=true, but got {text!r}")
+        try:
+            given[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--option {key}: {value!r} is not a YAML value") from None
+    return DataConfig(name=name, options=given)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise UserError(f"--size must be HEIGHTxWIDTH, for example 64x128, but got {text!r}")
+    return int(height), int(width)

@@ -1,0 +1,113 @@
+"""eval: the metrics of a checkpoint on a data set, by protocol, by class and by condition."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from trainer.config import UserError
+from trainer.place import default_cache
+from trainer.record import write_text
+from trainer.verbs import options
+
+if TYPE_CHECKING:
+    from trainer.data import PackedSplit
+    from trainer.deploy import Student
+
+PROTOCOLS = ("full", "paper")
+
+
+def evaluate(
+    checkpoint: options.Checkpoint,
+    data_root: options.DataRoot = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="full: labels at their own size; paper: at a quarter of the input; repeatable (default: the config's)"
+        ),
+    ] = None,
+    split: Annotated[Literal["train", "val"], typer.Option(help="which images")] = "val",
+    json_: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write all numbers there")] = None,
+    config: options.Config = None,
+    model: options.Model = None,
+    data: options.DataName = None,
+    size: options.Size = None,
+    normalize: options.Normalize = None,
+    device: options.Device = "auto",
+    threads: options.Threads = 1,
+    batch: options.Batch = 8,
+) -> None:
+    """Measure a checkpoint: mIoU of each protocol, then every class and every condition of the data set.
+
+    A run's own checkpoint is measured as its run did, and gives the number that the run recorded.
+    """
+    import torch
+
+    from trainer.data import open_dataset, pack
+    from trainer.deploy import open_student
+    from trainer.evaluate import evaluate as measure
+
+    unknown = set(protocol or ()) - set(PROTOCOLS)
+    if unknown:
+        raise UserError(f"--protocol must be {' or '.join(PROTOCOLS)} but got {', '.join(sorted(unknown))!r}")
+    torch.set_num_threads(threads)
+    student = open_student(checkpoint, options.wanted(config, model, data, size, normalize), device)
+    dataset = open_dataset(student.config.data, data_root.absolute() if data_root else None, default_cache())
+    packed = pack(dataset, student.config.data, split, default_cache())
+    protocols = tuple(dict.fromkeys(protocol or student.config.eval.protocols))
+    metrics = measure(
+        student.model,
+        packed,
+        dataset.classes,
+        student.config.data,
+        protocols,
+        conditions=dataset.conditions(packed.stems),
+        prefix=split,
+        batch=batch,
+        autocast=student.autocast,
+    )
+    for line in report(student, packed, split, protocols, metrics):
+        print(line)
+    if json_ is not None:
+        told = {
+            "origin": student.origin,
+            "config": student.config.model_dump(mode="json"),
+            "split": split,
+            "fingerprint": packed.fingerprint,
+            "metrics": metrics,
+        }
+        write_text(json_, json.dumps(told, indent=1) + "\n")
+
+
+def report(
+    student: Student, packed: PackedSplit, split: str, protocols: tuple[str, ...], metrics: dict[str, float]
+) -> list[str]:
+    """The lines a user reads: what was measured on what, mIoU, conditions, and a row a class."""
+    config, names = student.config, student.dataset.classes
+    where = {name: split if name == protocols[0] else f"{split}/{name}" for name in protocols}
+    height, width = config.data.size
+    present = metrics[f"{split}/classes_present"]
+    lines = [
+        f"weights   {student.described}",
+        f"data      {config.data.name} {split}: {len(packed)} images at {height}x{width}, "
+        f"{present:.0f} of {len(names)} classes occur, fingerprint {packed.fingerprint}",
+        "mIoU      " + "   ".join(f"{metrics[f'{at}/miou']:.2f} {name}" for name, at in where.items()),
+    ]
+    if "val/miou" in student.origin:
+        lines.append(f"recorded  {student.origin['val/miou']:.2f} by its run, on val")
+    conditions = [key.split("/")[1] for key in metrics if key.startswith(f"{split}/") and key.endswith("/miou")]
+    conditions = [name for name in conditions if name not in ("miou", *protocols)]
+    wide = max(len(name) for name in ("condition", *names)) + 2
+    if conditions:
+        lines += ["", f"{'condition':<{wide}}{protocols[0]:>8}"]
+        lines += [f"{name:<{wide}}{metrics[f'{split}/{name}/miou']:8.2f}" for name in conditions]
+    lines += ["", f"{'class':<{wide}}" + "".join(f"{name:>8}" for name in protocols) + "  % of pixels"]
+    labelled = max(packed.class_counts.sum(), 1)
+    for name, count in zip(names, packed.class_counts, strict=True):
+        values = [metrics.get(f"{at}/iou/{name}") for at in where.values()]
+        cells = "".join(f"{'-':>8}" if value is None else f"{value:8.2f}" for value in values)
+        lines.append(f"{name:<{wide}}{cells}{100 * count / labelled:13.2f}")
+    return lines

@@ -1,0 +1,112 @@
+"""export: the plain student as one ONNX file, proven on real images before it gets its name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trainer.config import UserError
+from trainer.place import default_cache
+from trainer.verbs import options
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from trainer.deploy import Student
+    from trainer.parity import Parity
+
+IMAGES = 16
+"""Images that the file is compared on, evenly spaced over those there are."""
+
+
+def export(
+    checkpoint: options.Checkpoint,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="the file to write, for example student.onnx")],
+    images: Annotated[
+        Path | None, typer.Option(help="image or folder of images to compare on (default: the data set's val)")
+    ] = None,
+    data_root: options.DataRoot = None,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="leave the number of images, their height and their width open")
+    ] = False,
+    full_size: Annotated[
+        bool, typer.Option("--full-size", help="logits at the input's size, upsampled in the graph, not at a quarter")
+    ] = False,
+    opset: Annotated[int, typer.Option(min=18, max=23, help="version of the ONNX operators")] = 20,
+    config: options.Config = None,
+    model: options.Model = None,
+    data: options.DataName = None,
+    size: options.Size = None,
+    normalize: options.Normalize = None,
+    threads: options.Threads = 1,
+) -> None:
+    """Write the student as ONNX, and compare it with torch on real images; below 99.9 % of pixels it is refused.
+
+    The graph takes uint8 RGB (N, H, W, 3), normalises it and gives logits.
+    What it was made from, its classes and colours are in the metadata;
+    nothing of the distillation is in it.
+    """
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; name a file, for example {out / 'student.onnx'}")
+    import torch
+
+    from trainer.deploy import open_student
+    from trainer.onnx_export import write_onnx
+    from trainer.parity import compare, in_torch, latency_ms, open_session
+
+    torch.set_num_threads(threads)
+    student = open_student(checkpoint, options.wanted(config, model, data, size, normalize), "cpu")
+    pictures = _pictures(student, images, data_root)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        module = write_onnx(partial, student, opset=opset, full_size=full_size, dynamic=dynamic)
+        reference, exported = in_torch(module), open_session(partial, threads)
+        parity = compare((reference(picture), exported(picture)) for picture in pictures)
+        settle(partial, out, parity)
+    finally:
+        partial.unlink(missing_ok=True)
+    height, width = student.config.data.size
+    takes = "images of any multiple of 32" if dynamic else f"one image of {height}x{width}"
+    print(f"{out}: {student.described}; {out.stat().st_size / 1e6:.1f} MB, takes {takes}, uint8 RGB")
+    print(
+        f"onnxruntime beside torch on {parity.images} images: the same class at {100 * parity.agreement:.3f} % of "
+        f"{parity.pixels} pixels, logits apart by at most {parity.difference:.1e} (of {parity.largest:.1f})"
+    )
+    times = [latency_ms(run, pictures[0]) for run in (exported, reference)]
+    print(f"one image takes onnxruntime {times[0]:.1f} ms, torch {times[1]:.1f} ms, on {threads} CPU thread(s)")
+
+
+def settle(partial: Path, out: Path, parity: Parity) -> None:
+    """Give an accepted file its name. One that is refused is removed, and ends the program with exit code 1."""
+    if parity.accepted:
+        partial.replace(out)
+        return
+    partial.unlink()
+    print(
+        f"failed: onnxruntime gives the class that torch gives at {100 * parity.agreement:.3f} % of "
+        f"{parity.pixels} pixels, and 99.9 % are required (logits apart by {parity.difference:.1e}); "
+        f"{out} is not written",
+        file=sys.stderr,
+    )
+    sys.exit(1)
+
+
+def _pictures(student: Student, images: Path | None, data_root: Path | None) -> list[np.ndarray]:
+    """Up to IMAGES real images (1, H, W, 3) at the network's input size."""
+    import numpy as np
+
+    from trainer.data import open_dataset
+    from trainer.data.packed import resize_image
+    from trainer.predict import find_images, read_rgb
+
+    if images is not None:
+        found = find_images(images)
+    else:
+        dataset = open_dataset(student.config.data, data_root.absolute() if data_root else None, default_cache())
+        found = [pair.image for pair in dataset.pairs("val")]
+    chosen = np.unique(np.linspace(0, len(found) - 1, IMAGES).round().astype(int))
+    return [resize_image(read_rgb(found[i]), student.config.data.size)[None].copy() for i in chosen]

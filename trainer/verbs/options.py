@@ -1,0 +1,62 @@
+"""The options that several verbs share, by their types: one name, one meaning, one line of help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from trainer.config import UserError
+
+if TYPE_CHECKING:
+    from trainer.deploy import Wanted
+
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT", help="best.pt or last.pt of a run, or public weights (then also --model, --data, --size)"
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML of the TrainConfig (default: the config.yaml beside the checkpoint)"),
+]
+Model = Annotated[str | None, typer.Option("--model", help="network of weights that no config belongs to")]
+DataName = Annotated[
+    str | None, typer.Option("--data", help="data set whose classes the weights know (default: the config's)")
+]
+Size = Annotated[
+    str | None, typer.Option("--size", metavar="HxW", help="input height and width (default: the config's)")
+]
+Normalize = Annotated[
+    Literal["unit", "imagenet"] | None,
+    typer.Option(
+        "--normalize", help="what the weights expect of an image (default: the config's, or the weights' family's)"
+    ),
+]
+DataRoot = Annotated[Path | None, typer.Option("--data-root", help="folder of the data set (scenes makes its own)")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or auto")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads")]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="images in one forward pass")]
+
+
+def wanted(
+    config: Path | None,
+    model: str | None,
+    data: str | None,
+    size: str | None,
+    normalize: Literal["unit", "imagenet"] | None,
+) -> Wanted:
+    """What the options say of a checkpoint. Raises UserError for a size that is none."""
+    from trainer.deploy import Wanted
+
+    return Wanted(config, model, data, None if size is None else parse_size(size), normalize)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) of `512x1024`."""
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise UserError(f"--size must be HEIGHTxWIDTH, for example 512x1024, but got {text!r}")
+    return int(height), int(width)

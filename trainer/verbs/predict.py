@@ -1,0 +1,99 @@
+"""predict: images to colour masks, overlays and class ids."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from trainer.config import UserError
+from trainer.verbs import options
+
+if TYPE_CHECKING:
+    from trainer.predict import Kind
+
+
+def predict(
+    checkpoint: options.Checkpoint,
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="an image, or a folder of them, searched through")],
+    out: Annotated[Path, typer.Option(help="folder of the pictures; run again to go on")],
+    masks: Annotated[bool, typer.Option(help="OUT/masks: the colours of the data set")] = True,
+    overlays: Annotated[bool, typer.Option(help="OUT/overlays: half image, half mask")] = True,
+    ids: Annotated[
+        Literal["train", "label"] | None,
+        typer.Option(help="OUT/train_ids: class indices from 0; OUT/label_ids: what the Cityscapes server wants"),
+    ] = None,
+    config: options.Config = None,
+    model: options.Model = None,
+    data: options.DataName = None,
+    size: options.Size = None,
+    normalize: options.Normalize = None,
+    device: options.Device = "auto",
+    threads: options.Threads = 1,
+    batch: options.Batch = 4,
+) -> None:
+    """Label every pixel of images, at their own size.
+
+    For the Cityscapes server: --ids label, then zip OUT/label_ids alone.
+    It wants label ids (not train ids) in PNGs of the images' own 2048x1024,
+    one an image, named CITY_SEQUENCE_FRAME*.png: as they are written.
+    """
+    asked: dict[Kind, bool] = {
+        "masks": masks,
+        "overlays": overlays,
+        "train_ids": ids == "train",
+        "label_ids": ids == "label",
+    }
+    kinds = tuple(kind for kind, wanted in asked.items() if wanted)
+    if not kinds:
+        raise UserError("nothing to write; leave out --no-masks or --no-overlays, or give --ids")
+    import torch
+
+    from trainer.deploy import open_student
+    from trainer.predict import claim, find_images, label_ids, plan, to_do
+    from trainer.predict import predict as label
+
+    torch.set_num_threads(threads)
+    found = find_images(images, out)
+    student = open_student(checkpoint, options.wanted(config, model, data, size, normalize), device)
+    if ids == "label":
+        label_ids(student.dataset.classes)
+    jobs = plan(images, found, out, kinds)
+    claim(out, student)
+    missing = to_do(jobs)
+    show = Counter(len(missing))
+    failures = []
+    for _, error in label(student, missing, batch):
+        show()
+        if error is not None:
+            failures.append(error)
+    before = f", {len(jobs) - len(missing)} were before" if len(missing) < len(jobs) else ""
+    print(f"{len(missing) - len(failures)} images labelled{before}: {', '.join(kinds)} in {out}")
+    if failures:
+        print(f"failed: {len(failures)} of {len(jobs)} images:", *failures, sep="\n  ", file=sys.stderr)
+        sys.exit(1)
+
+
+class Counter:
+    """How many are done: in place on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self.started = self.said = time.monotonic()
+
+    def __call__(self) -> None:
+        """One more is done."""
+        self.done += 1
+        now = time.monotonic()
+        terminal = sys.stdout.isatty()
+        if not terminal and now - self.said < 10:
+            return
+        self.said = now
+        left = (self.total - self.done) * (now - self.started) / self.done
+        speed = self.done / max(now - self.started, 1e-9)
+        line = f"{self.done}/{self.total} images  {speed:.1f} img/s  {left:.0f} s left"
+        end = "\n" if not terminal or self.done == self.total else ""
+        print(f"\r\x1b[2K{line}" if terminal else line, end=end, flush=True)

@@ -1,0 +1,64 @@
+"""Coverage: which entries of a network a file gave, and what of either was left over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from trainer.config import Normalize
+
+
+class Coverage(NamedTuple):
+    """Names of the entries asked for, in the network's words: what the file gave, and what did not fit."""
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    format: str
+    """Whose naming the file uses."""
+    normalize: Normalize | None
+    """What its images were scaled to in training; None where the naming does not tell."""
+
+    @property
+    def complete(self) -> bool:
+        """Everything asked for was found, and nothing was left over."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def __str__(self) -> str:
+        wanted = len(self.loaded) + len(self.missing) + len(self.mismatched)
+        parts = [f"{len(self.loaded)} of {wanted} entries fit"]
+        for kind in ("missing", "unexpected", "mismatched"):
+            names = getattr(self, kind)
+            if names:
+                parts.append(f"{len(names)} {kind} ({_first(names)})")
+        return ", ".join(parts)
+
+    def record(self, given: Normalize) -> dict[str, Any]:
+        """Plain data for the record of a run whose images are scaled as `given` for this network."""
+        counts = {kind: len(getattr(self, kind)) for kind in ("loaded", "missing", "unexpected", "mismatched")}
+        record: dict[str, Any] = {"format": self.format, **counts, "normalize": given}
+        if self.normalize not in (None, given):
+            record["note"] = f"weights of this kind were trained with normalize: {self.normalize}"
+        return record
+
+
+def compare(
+    source: Mapping[str, Tensor], target: Mapping[str, Tensor], format: str, normalize: Normalize | None
+) -> Coverage:
+    """How the entries of a file, in the network's names, cover those that the network has."""
+    common = [name for name in target if name in source]
+    return Coverage(
+        loaded=tuple(name for name in common if source[name].shape == target[name].shape),
+        missing=tuple(name for name in target if name not in source),
+        unexpected=tuple(name for name in source if name not in target),
+        mismatched=tuple(name for name in common if source[name].shape != target[name].shape),
+        format=format,
+        normalize=normalize,
+    )
+
+
+def _first(names: Sequence[str], n: int = 3) -> str:
+    return ", ".join(names[:n]) + (", ..." if len(names) > n else "")

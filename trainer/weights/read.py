@@ -1,0 +1,60 @@
+"""Reads files of weights, told by their content: torch's or safetensors, plain or wrapped. Unpickles no object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from trainer import checkpoint
+from trainer.config import UserError
+
+_WRAPPERS = ("model", "state_dict")
+_PARALLEL = "module."
+_STUDENT = "student."
+
+
+class Content(NamedTuple):
+    """The entries of a file, and what they lay under."""
+
+    state: dict[str, Tensor]
+    wrapper: str | None
+
+
+def read(path: Path) -> Content:
+    """The weights in `path`. Raises UserError when it is missing, holds objects or holds no weights.
+
+    They may lie under `model` or `state_dict`. The `module.` of DataParallel is taken off. Of a file with `student.`
+    entries (a run's last.pt, the reference's distillation runs) only those are read: the reference's embedding
+    assistant has patch embeddings of its own under the very names that the student's have without their prefix.
+    """
+    content = _safetensors(path) if _is_safetensors(path) else checkpoint.load(path)
+    wrapper = None
+    for key in _WRAPPERS:
+        if isinstance(content.get(key), Mapping):
+            content, wrapper = content[key], key
+    if not content or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
+        raise UserError(f"{path} holds no weights; expected names and tensors, alone or under `model` or `state_dict`")
+    state = {name.removeprefix(_PARALLEL): tensor for name, tensor in content.items()}
+    student = {name.removeprefix(_STUDENT): tensor for name, tensor in state.items() if name.startswith(_STUDENT)}
+    return Content(student or state, wrapper)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """The format begins with its header's length, 8 bytes little-endian, and that header, a JSON object."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    try:
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is a damaged safetensors file: {error}; download or write it again") from None
