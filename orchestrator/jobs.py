@@ -92,6 +92,12 @@ class Preparer:
             teacher=teacher,
         )
 
+    def check_root(self, config: TrainConfig) -> None:
+        """Refuse a data set's folder that is missing or laid out otherwise, without reading a picture."""
+        from trainer.data import check_root
+
+        check_root(config.data, self.roots.get(config.data.name), self.store.cache)
+
     def check(self, config: TrainConfig) -> dict[str, float]:
         """Refuse what cannot run here; the deployed student's cost. Raises UserError."""
         from trainer.build import check

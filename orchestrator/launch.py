@@ -39,7 +39,7 @@ class Launch:
         self.arms: list[Job] = []
 
     def prepare(self, say: Callable[[str], None]) -> None:
-        """Refuse what cannot run, the cheapest reasons first: footprint, batches, structures, files, labels."""
+        """Refuse what cannot run, the cheapest reasons first: footprint, batches, folders, structures, files, labels."""
         if self.spec.address == "local":
             from orchestrator.session import here
 
@@ -50,6 +50,9 @@ class Launch:
         for arm, config in configs.items():
             with located(f"{self.study.name}: {arm}"):
                 config.optim.shares(self.spec.workers, self.spec.micro_batch)
+        for config in {config.data.model_dump_json(): config for config in configs.values()}.values():
+            with located(self.study.name):
+                self.preparer.check_root(config)
         for arm, config in configs.items():
             with located(f"{self.study.name}: {arm}"):
                 self.preparer.check(config)

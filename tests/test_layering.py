@@ -19,7 +19,7 @@ ALLOWED = {
     # The config, the pure files about a run's place and folder, and what the orchestrator treats as opaque.
     "orchestrator": {"ablations", "cluster", "trainer.config", "trainer.place", "trainer.record"},
     "orchestrator/cli.py": {"trainer.build.check", "trainer.cli.app", "trainer.cli.in_one_line"},
-    "orchestrator/jobs.py": {"trainer.build.check", "trainer.build.run_id"},
+    "orchestrator/jobs.py": {"trainer.build.check", "trainer.build.run_id", "trainer.data.check_root"},
     "orchestrator/trial.py": {"trainer.worker.train_worker"},
 }
 """What a package, and beyond it a file, may import of other packages of ours; a name allows all below it."""

@@ -28,7 +28,8 @@ from trainer.rng import initialising
 from trainer.verbs.export import settle
 
 Make = Callable[..., Any]
-LARGEST_M = 10
+LARGEST_M = 1
+"""Millions of parameters: an export takes seconds, and larger sizes of a family are the same graph, longer."""
 
 
 def logits(seed: int = 0) -> np.ndarray:
