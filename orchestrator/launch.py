@@ -39,7 +39,7 @@ class Launch:
         self.arms: list[Job] = []
 
     def prepare(self, say: Callable[[str], None]) -> None:
-        """Refuse what cannot run, the cheapest reasons first: footprint, batches, folders, structures, files, labels."""
+        """Refuse what cannot run, the cheapest reasons first: footprint, batches, folders, structures, labels."""
         if self.spec.address == "local":
             from orchestrator.session import here
 

@@ -73,10 +73,10 @@ def _hardware(ledger: Ledger) -> dict[str, str]:
 
 
 def hardware(environment: Mapping[str, Any]) -> str:
-    """A run's hardware as a table says it: `cpu (x86_64, 1 thread)`, `cuda:0 (NVIDIA H100)`."""
-    device, name = str(environment.get("device", "")), environment.get("device_name") or environment.get("processor")
-    threads = environment.get("threads")
-    parts = [str(name)] if name else []
-    if device == "cpu" and threads:
+    """A run's hardware as a table says it: `cpu (x86_64, 1 thread)`, `cuda (NVIDIA H100)`. GPUs of one kind are one."""
+    device = str(environment.get("device", "")).partition(":")[0]
+    parts = [environment.get("device_name") or (environment.get("processor") if device == "cpu" else None)]
+    if device == "cpu" and (threads := environment.get("threads")):
         parts.append(f"{threads} thread{'s' if threads != 1 else ''}")
-    return f"{device} ({', '.join(parts)})" if parts else device
+    named = ", ".join(str(part) for part in parts if part)
+    return f"{device} ({named})" if named else device

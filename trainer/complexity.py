@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.config import ModelConfig
@@ -25,16 +25,20 @@ def parameters(module: nn.Module) -> int:
 
 def gmacs(model: SegModel, size: tuple[int, int]) -> float:
     """GMACs that run for the logits of one image of `size` (H, W): all products, attention included; norms are not."""
-    meta = _on_meta(model)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():  # on CPU it does not see fused attention
-        meta(_image(size), needs=_LOGITS)
-    return counter.get_total_flops() / 2 / 1e9
+    return _count(_on_meta(model), size)["gmacs"]
 
 
 def gmacs_paper(model: SegModel, size: tuple[int, int]) -> float:
     """GMACs for the logits of one image of `size` (H, W) as the TransKD paper counts them; see `paper_macs`."""
-    meta = _on_meta(model)
-    return paper_macs(meta, lambda: meta(_image(size), needs=_LOGITS)) / 1e9
+    return _count(_on_meta(model), size)["gmacs_paper"]
+
+
+def _count(meta: SegModel, size: tuple[int, int]) -> dict[str, float]:
+    """Both counts of a model on the meta device, from one forward pass."""
+    image = torch.empty(1, 3, *size, device="meta")
+    with FlopCounterMode(display=False) as counter:  # on CPU it does not see fused attention
+        paper = paper_macs(meta, lambda: meta(image, needs=_LOGITS))
+    return {"gmacs_paper": paper / 1e9, "gmacs": counter.get_total_flops() / 2 / 1e9}
 
 
 def paper_macs(module: nn.Module, forward: Callable[[], object]) -> int:
@@ -80,17 +84,9 @@ def _rule(layer: nn.Module) -> Callable[[tuple[Any, ...], Any], int]:
 def deployed(config: ModelConfig, num_classes: int, size: tuple[int, int]) -> dict[str, float]:
     """`params_m` (millions), `gmacs_paper` and `gmacs` of a network at an input size (H, W), without its weights."""
     with torch.device("meta"):
-        model = build_model(config, num_classes)
-    return {
-        "params_m": parameters(model) / 1e6,
-        "gmacs_paper": gmacs_paper(model, size),
-        "gmacs": gmacs(model, size),
-    }
+        model = build_model(config, num_classes).eval()
+    return {"params_m": parameters(model) / 1e6, **_count(model, size)}
 
 
 def _on_meta(model: SegModel) -> SegModel:
     return copy.deepcopy(model).to("meta").eval()
-
-
-def _image(size: tuple[int, int]) -> Tensor:
-    return torch.empty(1, 3, *size, device="meta")

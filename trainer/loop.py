@@ -94,7 +94,7 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
         "best": best,
         "weights": weights,
         "complexity": cost,
-        "environment": record.environment(str(device), place.threads, parallel.world()),
+        "environment": record.environment(str(device), device_name(device), place.threads, parallel.world()),
         "seconds": sum(epoch["seconds"] for epoch in history),
         "images_per_step": share * parallel.world(),
     }
@@ -173,6 +173,11 @@ def resume(out: Path, identity: str, learner: Learner, leads: bool) -> tuple[lis
     if leads:
         record.write_epochs(out, history)
     return history, state["best"]
+
+
+def device_name(device: torch.device) -> str:
+    """The maker's name of a GPU, "" of a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 def pick_device(name: str) -> torch.device:

@@ -134,18 +134,28 @@ def read_result(out: Path) -> dict[str, Any] | None:
     return result if isinstance(result, dict) and "run_id" in result else None
 
 
-def environment(device: str, threads: int, world: int) -> dict[str, Any]:
-    """What ran: versions and hardware, for the ledger."""
+def environment(device: str, device_name: str, threads: int, world: int) -> dict[str, Any]:
+    """What ran: versions and hardware, for the ledger. `device_name` is the maker's, of a GPU; "" on a CPU."""
     return {
         "numerics": NUMERICS_VERSION,
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
         "machine": platform.machine(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "device": device,
+        "device_name": device_name,
         "threads": threads,
         "workers": world,
     }
+
+
+def _processor() -> str:
+    """The CPU's own name where the system tells it, else its architecture."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def write_failure(out: Path, cause: str, reason: str) -> None:

@@ -49,12 +49,16 @@ def test_fields_that_are_younger_than_ledgers_leave_old_keys_alone() -> None:
     taught = {"teacher": {"checkpoint": "b2.pth", "miou": 76.49}, "distill": {"csf": {}, "pea": {}}, "seed": 3}
     assert parse({}).key == "8165d9a9a1c3"
     assert parse(taught).key == "080261b17ed6"
+    assert parse({"teacher": {"train": {"epochs": 2}}}).key == "5cd1c53ced8b"
     partial = {**taught, "student": {"partial": True}}
     scaled = {**taught, "teacher": {"checkpoint": "b2.pth", "miou": 76.49, "normalize": "unit"}}
     assert len({parse(data).key for data in (taught, partial, scaled)}) == 3
 
 
-def test_a_teachers_own_run_starts_from_scratch() -> None:
+def test_a_teachers_own_run_starts_from_what_its_recipe_says() -> None:
+    started = teacher_run(parse({"student": {"init": "w.pth"}, "teacher": {"train": {"init": "mit_b2.pth"}}}))
+    assert started is not None
+    assert started.student.init == "mit_b2.pth"
     config = parse({"student": {"init": "w.pth", "partial": True}, "teacher": {"train": {"epochs": 2}}})
     trained = teacher_run(config)
     assert trained is not None

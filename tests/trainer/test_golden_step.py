@@ -21,9 +21,11 @@ OUTPUTS = 20  # the published networks have one more than the classes; its weigh
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "embeds"), [("base", "pea"), ("ea", "pea_ea")])
-def test_published_training_steps(recipe: str, embeds: str, golden: Any, fill: Any) -> None:
-    arrays = golden(f"step_transkd_{recipe}_b0")
+@pytest.mark.parametrize(
+    ("steps", "embeds"), [("step_transkd_base_b0", "pea"), ("step_transkd_ea_b0", "pea_ea")], ids=["base", "ea"]
+)
+def test_published_training_steps(steps: str, embeds: str, golden: Any, fill: Any) -> None:
+    arrays = golden(steps)
     class_weights = torch.from_numpy(golden("loss_ce")["class_weights"])
     student = build_model(ModelConfig(name="segformer_b0", drop_path=0.0, dropout=0.0), OUTPUTS)
     frozen = fill.model(build_model(ModelConfig(name="segformer_b2"), OUTPUTS)).eval().requires_grad_(False)

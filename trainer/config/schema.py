@@ -131,8 +131,9 @@ class EvalConfig(Strict):
 
 
 class TeacherRecipe(Strict):
-    """How a study trains its own teacher: what differs from the study's base recipe."""
+    """How a study trains its own teacher: what differs from the study's base recipe. `init` is as for a student."""
 
+    init: str = "scratch"
     epochs: Integer | None = Field(None, ge=1)
     lr: Number | None = Field(None, gt=0)
     global_batch: Integer | None = Field(None, ge=1)
@@ -167,7 +168,7 @@ class Term(Strict):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-_YOUNGER = (("student", "partial", False), ("teacher", "normalize", None))
+_YOUNGER = (("student.partial", False), ("teacher.normalize", None), ("teacher.train.init", "scratch"))
 """Fields added since ledgers exist: at their defaults they stay out of the key, so that finished runs keep theirs."""
 
 
@@ -197,9 +198,13 @@ class TrainConfig(Strict):
     def key(self) -> str:
         """12 hex digits naming what was asked."""
         asked = self.model_dump(mode="json")
-        for section, name, default in _YOUNGER:
-            if asked[section] and asked[section][name] == default:
-                del asked[section][name]
+        for path, default in _YOUNGER:
+            *sections, name = path.split(".")
+            found: Any = asked
+            for section in sections:
+                found = found and found[section]
+            if found and found[name] == default:
+                del found[name]
         return digest(asked)
 
 
@@ -214,7 +219,7 @@ def teacher_run(config: TrainConfig) -> TrainConfig | None:
     return config.model_copy(
         update={
             "student": config.student.model_copy(
-                update={"name": config.teacher.name, "init": "scratch", "partial": False}
+                update={"name": config.teacher.name, "init": recipe.init, "partial": False}
             ),
             "teacher": None,
             "distill": {},
