@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,14 @@ from trainer.models.pyramid import STRIDES, Pyramid
 from trainer.norm import GroupedBatchNorm2d
 
 STAGES = tuple(range(1, len(STRIDES) + 1))
+
+
+class Geometry(NamedTuple):
+    """What tells one size of a family from another."""
+
+    widths: tuple[int, int, int, int]
+    depths: tuple[int, int, int, int]
+    head_width: int
 
 
 class Projection(nn.Module):

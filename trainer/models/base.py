@@ -27,7 +27,7 @@ class SegOutput(NamedTuple):
 
     logits: Tensor | None  # (N, K, H/4, W/4)
     features: tuple[Tensor, ...]  # stage i: (N, C_i, H/s_i, W/s_i), after the stage's norm
-    embeds: tuple[Tensor, ...]  # stage i: (N, H/s_i * W/s_i, C_i), after the patch embedding's norm
+    embeds: tuple[Tensor, ...]  # stage i: (N, H/s_i * W/s_i, C_i), after the patch embedding's norm; LVT's: before
 
 
 class SegModel(nn.Module):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.models.all_mlp import AllMLPNetwork
+from trainer.models.all_mlp import AllMLPNetwork, Geometry
 from trainer.models.base import Channels
 from trainer.models.layers import PatchEmbed, StochasticDepth, init_transformer, to_map, to_tokens
 from trainer.models.lvt_attention import ConvolutionalSelfAttention, RecursiveAtrousAttention
@@ -17,15 +16,6 @@ from trainer.models.pyramid import STRIDES
 HEADS = (2, 2, 5, 8)
 RATIOS = (4, 8, 4, 4)
 REDUCTIONS = (1, 4, 2, 1)  # of stages 2 to 4: the first has convolutional attention
-
-
-class Geometry(NamedTuple):
-    """What tells one size from another; the paper has one, `lvt`."""
-
-    widths: tuple[int, int, int, int]
-    depths: tuple[int, int, int, int]
-    head_width: int
-
 
 GEOMETRIES = {
     "lvt_mini": Geometry((16, 16, 40, 64), (1, 1, 1, 1), 64),

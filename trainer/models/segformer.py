@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from trainer.models.all_mlp import STAGES, AllMLPNetwork
+from trainer.models.all_mlp import STAGES, AllMLPNetwork, Geometry
 from trainer.models.base import Channels
 from trainer.models.layers import Block, PatchEmbed, init_transformer, to_map
 from trainer.models.pyramid import STRIDES
 
 HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
-
-
-class Geometry(NamedTuple):
-    """What tells one size of the family from another."""
-
-    widths: tuple[int, int, int, int]
-    depths: tuple[int, int, int, int]
-    head_width: int
-
 
 _B0, _B1 = (32, 64, 160, 256), (64, 128, 320, 512)
 GEOMETRIES = {
