@@ -40,7 +40,9 @@ class Clock:
         self._seen: dict[str, int] = {}
 
     def epoch(self, job: Job, epoch: int) -> None:
-        """Count an epoch of a run."""
+        """Count an epoch of a run. The first one starts the clock: what comes before it, imports, happens once."""
+        if not self.done:
+            self.start = time.monotonic()
         self.done += max(0, epoch - self._seen.get(job.run_id, epoch - 1))
         self._seen[job.run_id] = epoch
 
@@ -50,9 +52,9 @@ class Clock:
 
     def remaining(self) -> str:
         """`about 4 min left`, once there is something to go by."""
-        if not self.done:
+        if self.done < 2:
             return ""
-        seconds = (self.left - self.done) * (time.monotonic() - self.start) / self.done
+        seconds = (self.left - self.done) * (time.monotonic() - self.start) / (self.done - 1)
         return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {max(0, seconds):.0f} s left"
 
 
