@@ -308,7 +308,7 @@ def test_hierarchical_context_pools_as_if_from_the_full_map(height: int, width: 
         ("pea_gl", {"stage": 0}, "distill.pea_gl: stage must be a stage, 1 \\(shallowest\\) to 4, but got 0"),
         ("pea_gl", {"stage": 2, "stage_weights": [1, 0, 1, 1]}, "must be above 0 at the mixed stage \\(2\\) but got"),
         ("pea", {"distance": "l1"}, "distance must be one of mse, cwd, kl, channel_mse, token_mse but got 'l1'"),
-        ("pea", {"temperature": 4}, "distance mse has no temperature but got 4; remove it or choose another distance"),
+        ("pea", {"temperature": 4}, "distance mse has no temperature but got 4; remove it or choose cwd or kl"),
         ("pea_ea", {"distance": "kl", "temperature": 0}, "temperature must be a finite number above 0 but got 0"),
         ("pea_ea", {"assisted": 4}, "assisted must be a list of stages, 1 \\(shallowest\\) to 4, but got 4"),
         ("pea_ea", {"assisted": []}, "assisted must be a list of stages, 1 \\(shallowest\\) to 4, but got \\[\\]"),

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.config import UserError
-from trainer.distill.divergences import channel_divergence, pixel_divergence
-from trainer.distill.fusion import Distance, FusedFeatures
+from trainer.distill.divergences import channel_divergence, choose_distance, pixel_divergence
+from trainer.distill.fusion import FusedFeatures
 from trainer.distill.losses import hierarchical_context, mean_squared_difference
-from trainer.distill.stages import check_choice, check_positive
+from trainer.distill.stages import check_choice
 from trainer.models.base import Channels
 from trainer.norm import GroupedBatchNorm2d
 
@@ -31,8 +29,6 @@ DISTANCES: dict[str, Callable[..., Tensor]] = {
     "cwd": channel_divergence,
     "kl": pixel_divergence,
 }
-
-WITH_TEMPERATURE = ("cwd", "kl")
 
 
 class CrossSelectiveFusion(FusedFeatures):
@@ -65,20 +61,8 @@ class CrossSelectiveFusion(FusedFeatures):
             width=width,
             stage_weights=stage_weights,
             mixture=partial(SelectiveKernel, norm=norm),
-            distance=_distance(distance, temperature),
+            distance=choose_distance(DISTANCES, distance, temperature),
         )
-
-
-def _distance(name: Any, temperature: Any) -> Distance:
-    distance = DISTANCES[check_choice("distance", name, DISTANCES)]
-    if temperature is None:
-        return distance
-    if name not in WITH_TEMPERATURE:
-        raise UserError(
-            f"distance {name} has no temperature but got {temperature!r}; "
-            f"remove it or choose {' or '.join(WITH_TEMPERATURE)}"
-        )
-    return partial(distance, temperature=check_positive("temperature", temperature))
 
 
 class SelectiveKernel(nn.Module):

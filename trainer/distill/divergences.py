@@ -7,10 +7,17 @@ Letters: N samples, C channels, H and W height and width, T the temperature.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer.config import UserError
 from trainer.distill.relations import full
+from trainer.distill.stages import check_choice, check_positive
 
 
 def pixel_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -42,3 +49,18 @@ def divergence(student: Tensor, teacher: Tensor, dim: int, temperature: float) -
         dim = student.dim() - 1 if dim == 1 else dim - 1
     ours, theirs = ((full(x) / temperature).log_softmax(dim) for x in (student, teacher))
     return F.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim).mean() * temperature**2
+
+
+def choose_distance(
+    distances: Mapping[str, Callable[..., Tensor]], name: Any, temperature: Any
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The distance of this name, at a temperature unless that is None. Raises UserError for one that has none."""
+    distance = distances[check_choice("distance", name, distances)]
+    if temperature is None:
+        return distance
+    able = [other for other, function in distances.items() if "temperature" in inspect.signature(function).parameters]
+    if name not in able:
+        raise UserError(
+            f"distance {name} has no temperature but got {temperature!r}; remove it or choose {' or '.join(able)}"
+        )
+    return partial(distance, temperature=check_positive("temperature", temperature))

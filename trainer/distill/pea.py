@@ -7,18 +7,16 @@ Letters: N samples, L_i tokens of stage i, C_i and T_i widths of student and tea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from trainer.config import UserError
 from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
-from trainer.distill.divergences import channel_square, divergence
+from trainer.distill.divergences import channel_square, choose_distance, divergence
 from trainer.distill.losses import mean_squared_difference
-from trainer.distill.stages import check_choice, check_positive, check_strides, check_weights
+from trainer.distill.stages import check_strides, check_weights
 from trainer.models.base import Channels, SegOutput
 
 DISTANCES: dict[str, Callable[..., Tensor]] = {
@@ -65,7 +63,7 @@ class PatchEmbeddingAlignment(Distiller):
         super().__init__(student, teacher)
         check_strides(student, teacher)
         weights = check_weights(stage_weights, len(student.embeds))
-        self.distance = _distance(distance, temperature)
+        self.distance = choose_distance(DISTANCES, distance, temperature)
         self.stages = tuple(i for i, weight in enumerate(weights) if weight > 0)
         self.weights = tuple(weights[i] for i in self.stages)
         self.projections = nn.ModuleList(nn.Linear(student.embeds[i], teacher.embeds[i]) for i in self.stages)
@@ -78,14 +76,3 @@ class PatchEmbeddingAlignment(Distiller):
         """The path's loss, a scalar."""
         theirs = [teacher.embeds[i] for i in self.stages]
         return align(self.embed(batch, student), theirs, self.weights, self.distance)
-
-
-def _distance(name: Any, temperature: Any) -> Callable[[Tensor, Tensor], Tensor]:
-    distance = DISTANCES[check_choice("distance", name, DISTANCES)]
-    if temperature is None:
-        return distance
-    if name == "mse":
-        raise UserError(
-            f"distance mse has no temperature but got {temperature!r}; remove it or choose another distance"
-        )
-    return partial(distance, temperature=check_positive("temperature", temperature))
