@@ -34,7 +34,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     except Exception as error:  # a stranger's bytes make the unpickler raise nearly anything
         raise UserError(f"{path} is not a checkpoint that can be read safely: {_why(error)}") from None
     if not isinstance(state, dict):
-        raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint")
+        raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint; give one that was saved as a dict")
     return state
 
 

@@ -13,7 +13,7 @@ from trainer.config import ModelConfig, TrainConfig, UserError
 from trainer.models import SegModel, build_model
 from trainer.place import Place
 from trainer.rng import initialising
-from trainer.weights import Weights, open_weights
+from trainer.weights import Weights, load_weights, open_weights
 
 
 def build_student(config: TrainConfig, classes: int) -> SegModel:
@@ -21,8 +21,7 @@ def build_student(config: TrainConfig, classes: int) -> SegModel:
     with initialising(config.seed, "student"):
         student = build_model(config.student, classes)
     if config.student.init != "scratch":
-        weights = open_weights(Path(config.student.init), student)
-        weights.load(student, "backbone", partial=config.student.partial)
+        load_weights(student, Path(config.student.init), what="backbone", partial=config.student.partial)
     return student
 
 

@@ -87,7 +87,9 @@ def open_folder(out: Path, config: TrainConfig, leads: bool) -> None:
     if stored.exists():
         other = parse(read_yaml(stored), str(stored))
         if other.key != config.key:
-            raise UserError(f"{out} holds run {other.key}, this config is run {config.key}; choose another folder")
+            raise UserError(
+                f"{out} holds a run of config {other.key}, and this is config {config.key}; choose another folder"
+            )
     if not leads:
         return
     for partial in out.glob(".*.*.[0-9]*"):

@@ -24,6 +24,7 @@ from trainer.config import UserError, parse, teacher_run
         ({"optim": None}, "optim: nothing is written under it; write {}"),
         ({"distill": {"csf": 0.5}}, "distill.csf: keys and values are expected, for example {}, but got 0.5"),
         ({"student": "segformer_b0"}, "student: keys and values are expected, for example {}, but got 'segformer_b0'"),
+        ({"student": {"partial": True}}, "student: partial is about the file under `init`, which is scratch; name"),
         (
             {"teacher": {"normalize": "unit", "train": {}}},
             "teacher: normalize is for a checkpoint; a teacher trained here sees data.normalize; leave it out",
@@ -50,9 +51,10 @@ def test_fields_that_are_younger_than_ledgers_leave_old_keys_alone() -> None:
     assert parse({}).key == "8165d9a9a1c3"
     assert parse(taught).key == "080261b17ed6"
     assert parse({"teacher": {"train": {"epochs": 2}}}).key == "5cd1c53ced8b"
-    partial = {**taught, "student": {"partial": True}}
+    started = {**taught, "student": {"init": "b0.pth"}}
+    partial = {**taught, "student": {"init": "b0.pth", "partial": True}}
     scaled = {**taught, "teacher": {"checkpoint": "b2.pth", "miou": 76.49, "normalize": "unit"}}
-    assert len({parse(data).key for data in (taught, partial, scaled)}) == 3
+    assert len({parse(data).key for data in (taught, started, partial, scaled)}) == 4
 
 
 def test_a_teachers_own_run_starts_from_what_its_recipe_says() -> None:

@@ -265,3 +265,9 @@ def test_all_paths_train_together(tiny: Callable[..., Any], place: Callable[...,
     fit(config, place(), report=lambda metrics, path: None)
     epoch = json.loads((place().out_dir / "epochs.jsonl").read_text())
     assert all(epoch[f"loss/{name}"] > 0 for name in together)
+
+
+def test_one_cell_relates_to_nothing() -> None:
+    path = CrossImageRelations(STUDENT, TEACHER, stage=4, pool=99)
+    with pytest.raises(UserError, match="pool 99 leaves one cell of the stage's map"):
+        path(batch_of(), output(STUDENT, 1), output(TEACHER, 2))

@@ -115,7 +115,9 @@ def test_what_is_finished_is_not_done_again(tiny: Make, place: Make, monkeypatch
 def test_another_config_in_the_same_folder_is_refused(tiny: Make, place: Make) -> None:
     fit(tiny(), place(), report=nothing)
     before = student_of(place().out_dir)
-    with pytest.raises(UserError, match=r"holds run \w{12}, this config is run \w{12}; choose another folder"):
+    with pytest.raises(
+        UserError, match=r"holds a run of config \w{12}, and this is config \w{12}; choose another folder"
+    ):
         fit(tiny({}, {"seed": 1}), place(), report=nothing)
     assert_equal(before, student_of(place().out_dir))
 

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from trainer.config import ModelConfig, UserError
-from trainer.models import SegModel, build_model
+from trainer.models import MODELS, SegModel, build_model
 from trainer.rng import initialising
 from trainer.weights import load_weights, open_weights
 
@@ -69,9 +69,10 @@ def test_a_damaged_safetensors_file_is_named(tmp_path):
         load_weights(build(), path, what="all")
 
 
-def test_the_report_says_which_normalisation_the_weights_want(tmp_path):
-    torch.save(build().state_dict(), tmp_path / "w.pth")
-    model = build()
+@pytest.mark.parametrize(("prefix", "outputs"), [("", 20), ("module.", 19), ("student.", 19)])
+def test_the_report_says_which_normalisation_the_weights_of_the_reference_want(prefix, outputs, tmp_path):
+    model = MODELS["segformer_tiny"](outputs)
+    torch.save({f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}, tmp_path / "w.pth")
     coverage = open_weights(tmp_path / "w.pth", model).cover(model, "all")
     assert coverage.record("unit") == {
         "format": "TransKD SegFormer",
@@ -82,3 +83,30 @@ def test_the_report_says_which_normalisation_the_weights_want(tmp_path):
         "normalize": "unit",
     }
     assert coverage.record("imagenet")["note"] == "weights of this kind were trained with normalize: unit"
+
+
+@pytest.mark.parametrize("network", ["segformer_tiny", "lvt_mini", "pvtv2_mini"])
+def test_a_plain_file_that_this_program_may_have_written_tells_no_normalisation(network, tmp_path):
+    model = MODELS[network](19)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    weights = open_weights(tmp_path / "w.pth", model)
+    assert weights.normalize is None
+    assert "note" not in weights.cover(model, "all").record("imagenet")
+
+
+def test_numbers_that_are_not_finite_are_named(tmp_path):
+    state = build().state_dict()
+    state["norm2.bias"][3] = torch.nan
+    torch.save(state, tmp_path / "w.pth")
+    model = build(1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(UserError, match=r"w\.pth: norm2\.bias holds numbers that are not finite"):
+        load_weights(model, tmp_path / "w.pth", what="all")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_backbone_is_no_whole_network_and_the_remedy_says_what_it_is_for(tmp_path):
+    state = {name: tensor for name, tensor in build().state_dict().items() if not name.startswith("linear_")}
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"it holds a backbone and no head, so it is for student\.init or"):
+        load_weights(build(), tmp_path / "w.pth", what="all")

@@ -51,6 +51,12 @@ class ModelConfig(Strict):
     drop_path: Number = Field(0.1, ge=0, lt=1)
     dropout: Number = Field(0.1, ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _partial_of_something(self) -> ModelConfig:
+        if self.partial and self.init == "scratch":
+            raise ValueError("partial is about the file under `init`, which is scratch; name the file or drop partial")
+        return self
+
 
 class OptimConfig(Strict):
     """AdamW with polynomial decay. `lr` per step, `epochs` over the train split, batches in samples."""

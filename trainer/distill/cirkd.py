@@ -54,6 +54,8 @@ class CrossImageRelations(Distiller):
             raise UserError(f"a batch of {len(feature)} holds no whole number of groups of {size} samples")
         if self.pool > 1:
             feature = F.avg_pool2d(feature, self.pool, ceil_mode=True)
+        if feature[0, 0].numel() == 1:
+            raise UserError(f"pool {self.pool} leaves one cell of the stage's map, which relates to nothing; lower it")
         pixels = unit(feature.flatten(2)).mT  # (N, L, C)
         length = pixels.shape[1]
         pixels = pixels.reshape(-1, size * length, pixels.shape[2])

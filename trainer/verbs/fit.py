@@ -53,6 +53,9 @@ def fit(
         f"\nrun {result['run_id']}: val mIoU {result['last']['val/miou']:.2f} at the last epoch, "
         f"{best['val/miou']:.2f} at epoch {best['epoch']:.0f}; record in {out}"
     )
+    for network, used in result["weights"].items():
+        if "note" in used:
+            print(f"{network}: normalize is {used['normalize']}, but {used['note']}")
 
 
 class Progress:
@@ -68,13 +71,18 @@ class Progress:
         epoch = metrics["epoch"]
         self.first = self.first or epoch
         left = (self.epochs - epoch) * (time.monotonic() - self.started) / (epoch - self.first + 1)
-        losses = " ".join(f"{k.removeprefix('loss/')} {v:.3f}" for k, v in metrics.items() if k.startswith("loss/"))
+        losses = " ".join(f"{k.removeprefix('loss/')} {_short(v)}" for k, v in metrics.items() if k.startswith("loss/"))
         miou = f"mIoU {metrics['val/miou']:.2f}  " if "val/miou" in metrics else ""
         line = (
-            f"epoch {epoch:.0f}/{self.epochs}  {miou}loss {metrics['loss']:.3f} ({losses})  lr {metrics['lr']:.2e}  "
-            f"{metrics['images_per_s']:.1f} img/s  {left:.0f} s left"
+            f"epoch {epoch:.0f}/{self.epochs}  {miou}loss {_short(metrics['loss'])} ({losses})  "
+            f"lr {metrics['lr']:.2e}  {metrics['images_per_s']:.1f} img/s  {left:.0f} s left"
         )
         print(f"\r\x1b[2K{line}" if sys.stdout.isatty() else line, end="" if sys.stdout.isatty() else "\n", flush=True)
+
+
+def _short(loss: float) -> str:
+    """Three decimals; of what would show as nothing, two digits."""
+    return f"{loss:.3f}" if abs(loss) >= 0.01 else f"{loss:.2g}"
 
 
 def _mapping(data: Any, path: Path) -> dict[str, Any]:

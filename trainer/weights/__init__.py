@@ -29,6 +29,9 @@ _HEADS = ("linear_", "neck.", "head.", "decode_head.", "auxiliary_head.", "class
 
 _CLASSIFIERS = ("linear_pred.bias", "head.conv_seg.bias")
 
+_REFERENCE_OUTPUTS = 20
+"""The reference's networks have Cityscapes' 19 classes and void."""
+
 
 class Weights(NamedTuple):
     """A file's entries in the names of one network, and whose naming it was."""
@@ -53,13 +56,20 @@ class Weights(NamedTuple):
         if coverage.complete or (partial and coverage.loaded):
             return coverage
         part, remedy = "network", self.remark or "name the model and classes it was made for"
+        if coverage.loaded and self.outputs is None:
+            remedy = self.remark or "it holds a backbone and no head, so it is for student.init or teacher.train.init"
         if what == "backbone":
             part, remedy = "backbone", "name the model it was made for, or load what fits with `partial: true`"
+        if not coverage.loaded:
+            remedy = "its names are of no kind that is known here; docs/names.md lists those that are"
         raise UserError(f"{self.path} ({self.format}) does not fit the {part}: {coverage}; {remedy}")
 
     def load(self, model: SegModel, what: Literal["all", "backbone"], *, partial: bool = False) -> Coverage:
         """Copy into `model` what `cover` finds, leaving the model as it was when that raises."""
         coverage = self.cover(model, what, partial=partial)
+        for name in coverage.loaded:
+            if not self.state[name].isfinite().all():
+                raise UserError(f"{self.path}: {name} holds numbers that are not finite; take another checkpoint")
         model.load_state_dict({name: self.state[name] for name in coverage.loaded}, strict=False)
         return coverage
 
@@ -82,7 +92,10 @@ def open_weights(path: Path, model: SegModel) -> Weights:
     naming = _recognise(path, content, ours)
     if naming is None:
         return Weights(path, content.state, "an unknown naming", None, "")
-    return Weights(path, naming.translate(content.state), naming.title, naming.normalize, naming.remark)
+    found = Weights(path, naming.translate(content.state), naming.title, naming.normalize, naming.remark)
+    if naming.shared and not content.marked and found.outputs != _REFERENCE_OUTPUTS:
+        return found._replace(normalize=None)
+    return found
 
 
 def _recognise(path: Path, content: Content, ours: set[str]) -> Naming | None:

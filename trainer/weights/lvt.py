@@ -13,7 +13,7 @@ def _mmsegmentation(state: State) -> State:
 
 
 NAMINGS = (
-    Naming("TransKD LVT", (_FIRST, r"linear_pred\.weight"), {}, "unit"),
+    Naming("TransKD LVT", (_FIRST, r"linear_pred\.weight"), {}, "unit", shared=True),
     Naming("official ImageNet LVT", (_FIRST,), {}, "imagenet", drop=("head.", "norm.", "downstream_norms.")),
     Naming(
         "LVT segmentor in mmsegmentation",

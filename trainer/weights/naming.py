@@ -41,6 +41,8 @@ class Naming(NamedTuple):
     """Applied before the table, for what is more than a name: entries to be joined, split or reshaped."""
     remark: str = ""
     """What a reader should know when such a file does not fit."""
+    shared: bool = False
+    """Whether a plain state dict of this program looks the same, so that only other marks tell whose it is."""
 
     def matches(self, names: Iterable[str]) -> bool:
         """Whether a file with these entries is of this family."""

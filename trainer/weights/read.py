@@ -23,6 +23,8 @@ class Content(NamedTuple):
 
     state: dict[str, Tensor]
     wrapper: str | None
+    marked: bool
+    """Whether names had `module.` or `student.` before them, as in files of the reference's scripts."""
 
 
 def read(path: Path) -> Content:
@@ -40,8 +42,9 @@ def read(path: Path) -> Content:
     if not content or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
         raise UserError(f"{path} holds no weights; expected names and tensors, alone or under `model` or `state_dict`")
     state = {name.removeprefix(_PARALLEL): tensor for name, tensor in content.items()}
+    parallel = any(name.startswith(_PARALLEL) for name in content)
     student = {name.removeprefix(_STUDENT): tensor for name, tensor in state.items() if name.startswith(_STUDENT)}
-    return Content(student or state, wrapper)
+    return Content(student or state, wrapper, parallel or bool(student))
 
 
 def _is_safetensors(path: Path) -> bool:

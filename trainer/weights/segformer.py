@@ -94,6 +94,7 @@ NAMINGS = (
         (r"patch_embed1\.proj\.weight", r"block1\.0\.attn\.q\.weight", r"linear_pred\.weight"),
         {},
         "unit",
+        shared=True,
     ),
     Naming(
         "NVlabs ImageNet MiT",
