@@ -9,13 +9,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from trainer.config import Number, Strict, TeacherConfig, TeacherRecipe, TrainConfig, UserError, unknown
+from trainer.config import Number, Strict, TeacherConfig, TeacherRecipe, TrainConfig, UserError, parse, unknown
 
 ASPECTS = {
     "initialisation": "student.init",
     "resolution": "data.size",
     "epochs": "optim.epochs",
     "split": "data.name",
+    "knowledge paths": "distill",
 }
 """What a recipe must say before any result is held against its number; its protocol stands beside it."""
 
@@ -29,8 +30,9 @@ class Published(Strict):
     """Numbers by arm (`teacher` too), in points, like `val/miou`: single runs, of the best epoch on val.
 
     `recipe` is the published config as dotted paths; `recipes` says by arm where that arm's was another. A path of
-    `teacher` or `distill` counts in the arms that have a teacher or that knowledge path. `recipe: NAME` takes both from
-    the packaged study of that name.
+    `teacher` counts in the arms that have one. `distill` is given whole: a run's paths, weights and options are
+    compared with it as written, so an option stands there where our runs write it. `recipe: NAME` takes both from the
+    packaged study of that name.
     """
 
     source: str
@@ -77,9 +79,9 @@ class Published(Strict):
         own = self.recipes.get(arm, {})
         if arm != "teacher":
             return self.recipe | own
-        alone = {path: value for path, value in self.recipe.items() if path.split(".")[0] not in ("teacher", "distill")}
+        alone = {path: value for path, value in self.recipe.items() if path.split(".")[0] != "teacher"}
         network = {"student.name": self.recipe["teacher.name"]} if "teacher.name" in self.recipe else {}
-        return alone | network | own
+        return alone | {"distill": {}} | network | own
 
 
 def _packaged(name: str) -> dict[str, Any]:
@@ -97,9 +99,13 @@ def _packaged(name: str) -> dict[str, Any]:
 def _check_recipe(recipe: Mapping[str, Any]) -> None:
     """Raise UserError for a path no config has: it would differ from every run and never be seen as a typo."""
     for path, value in recipe.items():
+        if path.startswith("distill."):
+            raise UserError(f"a recipe gives distill whole, such as `distill: {{csf: {{}}}}`, but got the key '{path}'")
+        if path == "distill":
+            parse({"teacher": _SHAPE["teacher"], path: value}, "recipe")
         inside: Any = _SHAPE
         for part in path.split("."):
-            if inside == {}:  # `distill` and options are open: what they may hold is known where modules are built
+            if inside == {}:  # options are open: what they may hold is known where modules are built
                 break
             if not isinstance(inside, dict) or part not in inside:
                 raise unknown("recipe key", path, _paths(_SHAPE))

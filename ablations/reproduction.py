@@ -13,6 +13,7 @@ from ablations.plan import Run
 from ablations.published import ASPECTS, Published
 from ablations.stats import mean_std, prediction_interval
 from ablations.study import Study
+from trainer.config import Term
 
 LEAST_SEEDS = 3
 """Fewer give a prediction interval that holds nearly every number."""
@@ -134,19 +135,40 @@ def _verdict(study: Study, group: Sequence[Run], outcomes: Mapping[str, Outcome]
 def _differences(run: Run, recipe: Mapping[str, Any]) -> list[str]:
     """`path ours (published)` for what a run does otherwise, a held-out or otherwise cut train split included."""
     config = run.config.model_dump(mode="json")
+    config["optim"]["norm_batch"] = run.config.optim.group
     options = {f"data.options.{name}": None for name in config["data"]["options"]}
     whole = {"data.select": 0.0} | options | {"data.options.whole": True}
     pairs = [
-        (path, _at(config, path), theirs) for path, theirs in (whole | dict(recipe)).items() if _applies(path, config)
+        (path, _at(config, path), theirs)
+        for path, theirs in (whole | dict(recipe)).items()
+        if path != "distill" and (config["teacher"] is not None or not path.startswith("teacher."))
     ]
-    return [f"{path} {_short(ours)} ({_short(theirs)})" for path, ours, theirs in pairs if ours != theirs]
+    found = [f"{path} {_short(ours)} ({_short(theirs)})" for path, ours, theirs in pairs if ours != theirs]
+    if "distill" not in recipe:
+        return found
+    return found + _path_differences(
+        run.config.active, {name: Term.model_validate(term) for name, term in recipe["distill"].items()}
+    )
 
 
-def _applies(path: str, config: Mapping[str, Any]) -> bool:
-    root, *rest = path.split(".")
-    if root == "teacher":
-        return config["teacher"] is not None
-    return root != "distill" or rest[0] in config["distill"]
+def _path_differences(ours: Mapping[str, Term], theirs: Mapping[str, Term]) -> list[str]:
+    """What either side has and the other lacks, as written: what an unwritten option is, only the modules know."""
+    found = []
+    for name in {**theirs, **ours}:
+        if name not in ours or name not in theirs:
+            here, there = ("used" if name in side else "not used" for side in (ours, theirs))
+            found.append(f"distill.{name} {here} ({there})")
+            continue
+        own, other = (
+            {"weight": term.weight} | {f"options.{option}": value for option, value in term.options.items()}
+            for term in (ours[name], theirs[name])
+        )
+        found += [
+            f"distill.{name}.{key} {_short(own.get(key))} ({_short(other.get(key))})"
+            for key in other | own
+            if own.get(key) != other.get(key)
+        ]
+    return found
 
 
 def _at(config: Any, path: str) -> Any:

@@ -34,6 +34,8 @@ class Student(NamedTuple):
     config: TrainConfig  # of its run, or made of what the user said
     dataset: type[SegDataset]  # whose classes its first K outputs are
     origin: dict[str, str | float]  # checkpoint, sha256 and, where known, run_id, epoch, val/miou
+    format: str  # whose names the file uses
+    scaled_by: str  # who said how images are normalised
 
     @property
     def device(self) -> torch.device:
@@ -46,6 +48,14 @@ class Student(NamedTuple):
         words = [str(self.origin["checkpoint"]), self.config.student.name]
         words += [f"run {self.origin['run_id']}"] if "run_id" in self.origin else []
         words += [f"epoch {self.origin['epoch']:.0f}"] if "epoch" in self.origin else []
+        return ", ".join(words)
+
+    @property
+    def read_as(self) -> str:
+        """In words: what the file was taken for, which decides what its numbers mean."""
+        words = [self.format, f"normalize {self.config.data.normalize} (from {self.scaled_by})"]
+        outputs = self.model.channels.classes
+        words += [f"{outputs} outputs, the last void"] if outputs > len(self.dataset.classes) else []
         return ", ".join(words)
 
     @property
@@ -64,12 +74,21 @@ def open_student(path: Path, wanted: Wanted, device: str) -> Student:
     config = recipe(path, wanted)
     dataset = dataset_class(config.data.name)
     model = load_network(config.student, path, len(dataset.classes))
+    weights = open_weights(path, model)
+    scaled_by = "the config" if wanted.normalize is None else "--normalize"
     if wanted.model is not None and wanted.normalize is None:  # nobody said, so the weights do
-        own = open_weights(path, model).normalize
-        if own is None:
+        if weights.normalize is None:
             raise UserError(f"{path} does not tell what its images were scaled to; give --normalize unit or imagenet")
-        config = parse(override(config.model_dump(mode="json"), {"data.normalize": own}))
-    return Student(model.to(place).eval(), config, dataset, origin(path))
+        config = parse(override(config.model_dump(mode="json"), {"data.normalize": weights.normalize}))
+        scaled_by = "the weights' family"
+    return Student(model.to(place).eval(), config, dataset, origin(path), weights.format, scaled_by)
+
+
+def trained_by(path: Path, wanted: Wanted) -> TrainConfig | None:
+    """The config of a checkpoint's own run, unchanged: the one beside it, else the user's, else none."""
+    beside = path.with_name("config.yaml")
+    source = beside if beside.exists() else wanted.config
+    return None if source is None else parse(read_yaml(source), str(source))
 
 
 def recipe(path: Path, wanted: Wanted) -> TrainConfig:
@@ -112,7 +131,7 @@ def origin(path: Path) -> dict[str, str | float]:
     result = record.read_result(path.parent)
     try:
         state = checkpoint.load(path)
-    except UserError:  # a format of others, which `load_weights` has read
+    except UserError:  # a format of others, which `open_weights` has read
         return known
     if "history" in state and "run_id" in state:  # last.pt
         known["run_id"] = state["run_id"]

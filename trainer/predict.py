@@ -50,17 +50,21 @@ class Seen(NamedTuple):
     error: str | None
 
 
-def find_images(images: Path, out: Path | None = None) -> list[Path]:
-    """The image itself, or all below a folder, but not what `out` inside it holds. Raises UserError for none."""
+def find_images(images: Path) -> list[Path]:
+    """The image itself, or all below a folder but the predictions of any student. Raises UserError for none."""
     if images.is_file():
         return [images]
     if not images.is_dir():
         raise UserError(f"no such image or folder: {images}")
-    found = sorted(path for path in images.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if out is not None and images.resolve() in out.resolve().parents:
-        found = [path for path in found if not path.resolve().is_relative_to(out.resolve())]
+    predictions = {manifest.parent for manifest in images.rglob(MANIFEST)}
+    found = sorted(
+        path
+        for path in images.rglob("*")
+        if path.suffix.lower() in SUFFIXES and predictions.isdisjoint(path.parents) and path.is_file()
+    )
     if not found:
-        raise UserError(f"no images below {images}; expected files ending in {', '.join(sorted(SUFFIXES))}")
+        but = f" but predictions, which {MANIFEST} marks" if predictions else ""
+        raise UserError(f"no images below {images}{but}; expected files ending in {', '.join(sorted(SUFFIXES))}")
     return found
 
 
@@ -74,8 +78,13 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def plan(images: Path, found: list[Path], out: Path, kinds: tuple[Kind, ...]) -> list[Job]:
-    """A job an image: `out/KIND/FOLDER/STEM.png`. Raises UserError for two images that would share a name."""
+    """A job an image: `out/KIND/FOLDER/STEM.png`.
+
+    Raises UserError for two images that would share a name, or an `out` in which pictures could take an image's place.
+    """
     base = images if images.is_dir() else images.parent
+    if base.resolve().is_relative_to(out.resolve()):
+        raise UserError(f"--out {out} holds the images of {images}; choose a folder that is new or empty")
     taken: dict[Path, Path] = {}
     for path in found:
         name = path.relative_to(base).with_suffix(".png")
@@ -86,7 +95,7 @@ def plan(images: Path, found: list[Path], out: Path, kinds: tuple[Kind, ...]) ->
 
 
 def claim(out: Path, student: Student) -> None:
-    """Mark a folder as this student's. Raises UserError when it holds anything else."""
+    """Mark a folder as this student's. Raises UserError when it holds anything else, or a mark that is damaged."""
     told = {
         "sha256": student.origin["sha256"],
         "data": student.config.data.name,
@@ -95,10 +104,14 @@ def claim(out: Path, student: Student) -> None:
     }
     path = out / MANIFEST
     if path.exists():
-        found = json.loads(path.read_text())
+        try:
+            found = dict(json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            raise UserError(f"{path} is damaged; choose another folder") from None
         if found != told:
-            differs = ", ".join(name for name in told if found.get(name) != told[name])
-            raise UserError(f"{out} holds predictions made otherwise (other {differs}); choose another folder")
+            differs = [name for name in told if found.get(name) != told[name]]
+            words = ["of another checkpoint" if name == "sha256" else f"with another {name}" for name in differs]
+            raise UserError(f"{out} holds predictions {' and '.join(words)}; choose another folder")
     elif out.exists() and any(out.iterdir()):
         raise UserError(f"{out} holds other files; choose a folder that is new or empty")
     out.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from ablations.render import to_plain
 from ablations.reproduction import reproductions
 from ablations.study import load
 from ablations.table import build_table
-from trainer.config import UserError
+from trainer.config import TeacherConfig, TeacherRecipe, TrainConfig, UserError, override, parse
 
 ARMS = """
 variants: {alone: {distill: {}}, Base: {}}
@@ -24,6 +25,7 @@ RECIPE = {
     "data.size": "[96, 192]",
     "optim.epochs": "9",
     "teacher.name": "segformer_mini",
+    "distill": "{csf: {}, pea: {options: {stage_weights: [0.1, 0.1, 0.5, 1.0]}}}",
 }
 WHOLE = ", options: {whole: true}"
 
@@ -32,7 +34,8 @@ def published(recipe=RECIPE, more="", protocol="full") -> str:
     paths = ", ".join(f"{path}: {value}" for path, value in recipe.items())
     return (
         f"published:\n  source: a paper\n  protocol: {protocol}\n  recipe: {{{paths}}}\n"
-        f"  recipes: {{teacher: {{optim.epochs: 3}}}}\n  teacher: 70.0\n  alone: 50.0\n  Base: 60.0\n{more}"
+        f"  recipes: {{teacher: {{optim.epochs: 3}}, alone: {{distill: {{}}}}}}\n"
+        f"  teacher: 70.0\n  alone: 50.0\n  Base: 60.0\n{more}"
     )
 
 
@@ -113,7 +116,6 @@ DIFFERENT = {
     "held out": ({}, WHOLE + ", select: 0.1", "data.select 0.1 (0)"),
     "other lists": ({}, ", options: {whole: true, aug: true}", "data.options.aug true (not set)"),
     "another teacher": ({"teacher.name": "segformer_b2"}, WHOLE, "teacher.name segformer_mini (segformer_b2)"),
-    "an option": ({"distill.csf.options.norm": "reference"}, WHOLE, "distill.csf.options.norm not set (reference)"),
     "a long list": (
         {"data.class_weights": "[1.0, 2.0, 3.0, 4.0, 5.0]"},
         WHOLE,
@@ -137,17 +139,18 @@ def test_another_recipe_is_refused_and_named(written, case):
 
 
 @pytest.mark.parametrize(
-    ("path", "aspect"),
+    ("path", "aspect", "arm"),
     [
-        ("student.init", "initialisation"),
-        ("data.size", "resolution"),
-        ("optim.epochs", "epochs"),
-        ("data.name", "split"),
+        ("student.init", "initialisation", "alone"),
+        ("data.size", "resolution", "alone"),
+        ("optim.epochs", "epochs", "alone"),
+        ("data.name", "split", "alone"),
+        ("distill", "knowledge paths", "Base"),
     ],
 )
-def test_what_the_source_does_not_say_is_no_agreement(written, path, aspect):
+def test_what_the_source_does_not_say_is_no_agreement(written, path, aspect, arm):
     study = written("margin: 0.3\n", recipe={name: value for name, value in RECIPE.items() if name != path})
-    assert verdicts(study)["alone"] == "recipe unknown"
+    assert verdicts(study)[arm] == "recipe unknown"
     notes = build_table(study, expand(study), {}).notes
     assert any(note.startswith("recipe unknown") and f"{aspect} ({path})" in note for note in notes)
 
@@ -188,7 +191,8 @@ def test_a_part_of_val_is_not_held_against_the_whole(study):
 
 
 def test_notes_say_once_what_all_rows_share(written):
-    study = written(recipe=RECIPE | {"optim.lr": "6.0e-5", "distill.csf.options.norm": "reference"})
+    distill = RECIPE["distill"].replace("csf: {}", "csf: {options: {norm: reference}}")
+    study = written(recipe=RECIPE | {"optim.lr": "6.0e-5", "distill": distill})
     table = build_table(study, expand(study), {})
     assert [note for note in table.notes if note.startswith("recipe differs")] == [
         "recipe differs, ours (published): optim.lr 0.001 (6e-05)",
@@ -202,6 +206,11 @@ def test_notes_say_once_what_all_rows_share(written):
     [
         ({"optim.epohcs": "3"}, "unknown recipe key 'optim.epohcs'; did you mean 'optim.epochs'?"),
         ({"student.init": "weights.pth"}, "student.init of a recipe is one of scratch, pretrained"),
+        (
+            {"distill.csf.weight": 1.0},
+            "a recipe gives distill whole, such as `distill: {csf: {}}`, but got the key 'dis",
+        ),
+        ({"distill": "{csf: {wieght: 1.0}}"}, "recipe: distill.csf.wieght: unknown key"),
     ],
 )
 def test_a_recipe_is_the_path_of_a_config(written, recipe, message):
@@ -224,6 +233,52 @@ def test_a_recipe_is_taken_from_the_packaged_study_that_has_it(study):
     assert taken.recipes == {"student alone": theirs.recipes["student alone"]}
     with pytest.raises(UserError, match="no packaged study 'fusion' that has a published recipe of its own"):
         study(arms + text.replace("NAME", "fusion"))
+
+
+STAGES = "distill.pea.options.stage_weights"
+MUTATIONS = {
+    "a path dropped": ({"distill.csf": None}, ["distill.csf not used (used)"]),
+    "other paths": (
+        {"distill": {"kd": {}}},
+        ["distill.csf not used (used)", "distill.pea not used (used)", "distill.kd used (not used)"],
+    ),
+    "a path of weight 0": ({"distill.csf.weight": 0.0}, ["distill.csf not used (used)"]),
+    "a weight": ({"distill.pea.weight": 50.0}, ["distill.pea.weight 50 (1)"]),
+    "options": (
+        {STAGES: [1.0, 1.0, 1.0, 1.0], "distill.csf.options.stage_weights": [0.0, 0.0, 0.0, 1.0]},
+        [
+            "distill.csf.options.stage_weights [0, 0, 0, 1] (not set)",
+            f"{STAGES} [1, 1, 1, 1] ([0.1, 0.1, 0.5, 1])",
+        ],
+    ),
+    "an option dropped": ({"distill.csf.options": {}}, ["distill.csf.options.norm not set (reference)"]),
+    "regularisation and arithmetic": (
+        {"student.dropout": 0.9, "optim.power": 5.0, "optim.precision": "bf16", "optim.norm_batch": 1},
+        ["student.dropout 0.9 (0.1)", "optim.norm_batch 1 (2)", "optim.power 5 (1)", "optim.precision bf16 (fp32)"],
+    ),
+    "the teacher's pictures": ({"teacher.normalize": "imagenet"}, ["teacher.normalize imagenet (not set)"]),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_change_of_the_published_recipe_is_named_whatever_it_changes(mutation):
+    changes, expected = MUTATIONS[mutation]
+    study = load("cityscapes_reproduction")
+    run = next(run for run in expand(study) if run.arm == "TransKD-Base")
+    changed = replace(run, config=parse(override(run.config.model_dump(mode="json"), changes)))
+    (row,) = reproductions(study, [changed], {}).values()
+    assert row.verdict == "recipe differs"
+    assert row.differs == tuple(expected)
+
+
+@pytest.mark.parametrize("name", ["cityscapes_modules", "acdc_modules"])
+def test_a_published_recipe_says_every_field_that_moves_numbers(name):
+    recipe = load(name).published.recipe_of("TransKD-Base")
+    sections = TrainConfig(teacher=TeacherConfig(train=TeacherRecipe())).model_dump()
+    no_numbers = {"teacher.checkpoint", "teacher.miou", "teacher.train", "student.partial", "eval.protocols"}
+    always_compared = {"data.options", "data.select"}
+    fields = {f"{name}.{field}" for name, section in sections.items() if isinstance(section, dict) for field in section}
+    assert (fields - no_numbers - always_compared) | {"distill"} == set(recipe)
 
 
 def test_the_published_recipe_itself_is_not_refused():

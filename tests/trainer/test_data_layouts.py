@@ -44,8 +44,9 @@ def test_a_picture_listed_for_both_splits_is_refused_by_its_stem(made: Made, tmp
     lists = tmp_path / "voc2012" / "ImageSets" / "Segmentation"
     with (lists / "train.txt").open("a") as file:
         file.write("val_000001\n")
+    told = f"listed for both train and val, in {lists}/train.txt and {lists}/val.txt: val_000001; take it out of the"
     for split in ("train", "val"):
-        with pytest.raises(UserError, match="listed for both train and val: val_000001; take it out of the list of"):
+        with pytest.raises(UserError, match=told):
             dataset.pairs(split)
 
 

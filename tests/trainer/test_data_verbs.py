@@ -59,6 +59,24 @@ def test_conditions_have_official_numbers_of_their_own(data_command: Command, tm
         assert f"problem: split {told} (official)" in out
 
 
+def test_a_condition_that_is_missing_is_told_of_a_part_too(data_command: Command, tmp_path: Path) -> None:
+    data_command("make", "acdc", tmp_path / "acdc", "--val", 3)
+    code, out, _ = data_command("check", "acdc", tmp_path / "acdc", "--subset")
+    assert code == 0
+    assert "fog 1, night 1, rain 1, snow 0" in out
+
+
+def test_a_folder_that_holds_nothing_has_no_sizes_and_its_layout_is_told_once(
+    data_command: Command, tmp_path: Path
+) -> None:
+    code, out, _ = data_command("check", "camvid", tmp_path)
+    assert code == 1
+    assert "train  0 pairs  fingerprint none" in out
+    assert f"problem: no folder {tmp_path}/images/train; expected the layout images/" in out
+    assert f"problem: no folder {tmp_path}/images/val\n" in out
+    assert out.count("expected the layout") == 1
+
+
 def test_many_problems_are_counted_and_the_first_shown(
     camvid: Path, data_command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

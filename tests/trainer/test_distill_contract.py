@@ -50,6 +50,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("fitnet", {"stages": [1, 4]}),
     ("at", {"stages": [3], "power": 1.5}),
     ("skd", {"stage": 2, "scale": 0.3}),
+    ("skd", {"stage": 1, "patch": 2}),
     ("ifvd", {"stage": 1}),
     ("cirkd", {"stage": 2, "pool": 2, "temperature": 1.0}),
 ]
@@ -320,6 +321,8 @@ def test_hierarchical_context_pools_as_if_from_the_full_map(height: int, width: 
         ("at", {"power": "2"}, "power must be a finite number above 0 but got '2'"),
         ("skd", {"scale": 1}, "distill.skd: scale must be a share of the map, below 1, but got 1; one patch"),
         ("skd", {"scale": 0}, "scale must be a finite number above 0 but got 0"),
+        ("skd", {"patch": 0}, "distill.skd: patch must be a whole number of at least 1 but got 0"),
+        ("skd", {"scale": 0.5, "patch": 2}, "scale and patch both size a patch but got 0.5 and 2; remove one"),
         ("ifvd", {"stage": 5}, "distill.ifvd: stage must be a stage, 1 \\(shallowest\\) to 4, but got 5"),
         ("cirkd", {"temperature": -1}, "distill.cirkd: temperature must be a finite number above 0 but got -1"),
         ("cirkd", {"pool": 0}, "distill.cirkd: pool must be a whole number of at least 1 but got 0"),

@@ -106,8 +106,18 @@ def test_attention_of_nothing_has_a_gradient() -> None:
     assert student.features[3].grad.isfinite().all()
 
 
-@pytest.mark.parametrize(("scale", "patch"), [(0.5, (2, 3)), (0.7, (2, 4)), (0.01, (1, 1))])
-def test_pairwise_similarity_of_max_pooled_patches(scale: float, patch: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("size", "patch"),
+    [
+        ({}, (2, 3)),
+        ({"scale": 0.5}, (2, 3)),
+        ({"scale": 0.7}, (2, 4)),
+        ({"scale": 0.01}, (1, 1)),
+        ({"patch": 2}, (2, 2)),
+        ({"patch": 5}, (5, 5)),
+    ],
+)
+def test_pairwise_similarity_of_max_pooled_patches(size: dict[str, Any], patch: tuple[int, int]) -> None:
     student, teacher = output(STUDENT, 1), output(TEACHER, 2)  # 4 x 6 pixels at stage 3
     similarities = []
     for feature in (student.features[2], teacher.features[2]):
@@ -120,7 +130,7 @@ def test_pairwise_similarity_of_max_pooled_patches(scale: float, patch: tuple[in
         similarities.append([F.cosine_similarity(a, b) for a in cells for b in cells])
     pairs = zip(*similarities, strict=True)
     expected = torch.stack([(ours - theirs).square() for ours, theirs in pairs]).mean().item()
-    path = PairwiseSimilarity(STUDENT, TEACHER, stage=3, scale=scale)
+    path = PairwiseSimilarity(STUDENT, TEACHER, stage=3, **size)
     assert path(batch_of(), student, teacher).item() == pytest.approx(expected, rel=1e-9)
 
 

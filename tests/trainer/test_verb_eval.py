@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from trainer import checkpoint, record
 from trainer.config import DataConfig, ModelConfig
@@ -20,6 +21,8 @@ from trainer.models import SegModel, build_model
 from trainer.rng import initialising
 
 Make = Callable[..., Any]
+OPTIONS = {"train": 16, "val": 5, "size": [64, 128]}
+"""Of the data of a finished run, as conftest.py makes it."""
 
 
 def measured(metrics: dict[str, float]) -> dict[str, float]:
@@ -39,7 +42,8 @@ def test_a_run_is_measured_as_it_measured_itself(precision: str, finished: Make,
         assert told["origin"]["run_id"] == result["run_id"]
         assert told["origin"]["epoch"] == epoch["epoch"]
         assert f"mIoU      {epoch['val/miou']:.2f} full   {epoch['val/paper/miou']:.2f} paper\n" in said
-        assert f"recorded  {epoch['val/miou']:.2f} by its run" in said
+        assert f"recorded  {epoch['val/miou']:.2f} full by its run\n" in said
+        assert "read as   this program, normalize imagenet (from the config)\n" in said
 
 
 def test_the_table_has_each_class_with_its_share_of_pixels(finished: Make, command: Make) -> None:
@@ -75,8 +79,35 @@ def test_another_data_set_of_the_same_classes_shows_its_conditions(
     code, said, errors = command(*arguments, "--json", tmp_path / "eval.json")
     assert (code, errors) == (0, "")
     metrics = json.loads((tmp_path / "eval.json").read_text())["metrics"]
+    recorded = record.read_epochs(finished())[-1]["val/miou"]
+    assert f"recorded  {recorded:.2f} full by its run, on scenes val at 64x128, normalize imagenet\n" in said
     for condition in ("fog", "night", "rain", "snow"):
         assert [condition, f"{metrics[f'val/{condition}/miou']:.2f}"] in [line.split() for line in said.splitlines()]
+
+
+def test_a_number_of_other_pictures_is_not_shown_as_the_runs(finished: Make, command: Make, tmp_path: Path) -> None:
+    run = finished()
+    there = "on scenes val at 64x128, normalize imagenet"
+    more = yaml.safe_load((run / "config.yaml").read_text())
+    more["data"]["options"]["val"] = 6
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump(more))
+    for options, told in (
+        (("--size", "32x64"), f"full by its run, {there}"),
+        (("--normalize", "unit"), f"full by its run, {there}"),
+        (("--split", "train"), f"full by its run, {there}"),
+        (("--protocol", "paper"), "full by its run"),
+        (("--config", tmp_path / "more.yaml"), f"full by its run, with data.options {OPTIONS}"),
+    ):
+        _, said, _ = command("eval", run / record.LAST, *options)
+        (line,) = (line for line in said.splitlines() if line.startswith("recorded"))
+        assert line.split(maxsplit=2)[2] == told
+    alone = tmp_path / "alone.pt"
+    alone.write_bytes((run / record.BEST).read_bytes())
+    _, said, _ = command("eval", alone, "--config", run / "config.yaml")
+    assert "full by its run\n" in said
+    described = ("--model", "segformer_tiny", "--data", "scenes", "--size", "64x128", "--normalize", "imagenet")
+    _, said, _ = command("eval", alone, *described)
+    assert "by its run, whose config.yaml is not beside it\n" in said
 
 
 @pytest.fixture
@@ -98,8 +129,11 @@ def test_public_weights_without_a_config(public: tuple[Path, SegModel], command:
     data = DataConfig(name="cityscapes", size=(64, 128), normalize="unit")
     split = pack(open_dataset(data, root, tmp_path), data, "val", tmp_path)
     for options, normalize in (((), "unit"), (("--normalize", "imagenet"), "imagenet")):
-        code, _, errors = command("eval", path, *described, *options, "--data-root", root, "--json", file)
+        code, said, errors = command("eval", path, *described, *options, "--data-root", root, "--json", file)
         assert (code, errors) == (0, "")
+        source = "--normalize" if options else "the weights' family"
+        told = f"TransKD SegFormer, normalize {normalize} (from {source}), 20 outputs, the last void"
+        assert f"read as   {told}\n" in said
         expected = evaluate(
             model,
             split,
@@ -108,6 +142,19 @@ def test_public_weights_without_a_config(public: tuple[Path, SegModel], command:
             ("full",),
         )
         assert json.loads(file.read_text())["metrics"] == expected
+
+
+def test_a_plain_file_of_our_own_is_not_taken_for_the_references(finished: Make, command: Make, tmp_path: Path) -> None:
+    """Names alone do not tell: SegFormer's are the same in both."""
+    run = finished()
+    checkpoint.save(tmp_path / "plain.pth", checkpoint.load(run / record.BEST)["model"])
+    described = ("--model", "segformer_tiny", "--data", "scenes", "--size", "64x128")
+    code, said, errors = command("eval", tmp_path / "plain.pth", *described)
+    assert (code, said) == (2, "")
+    assert "does not tell what its images were scaled to; give --normalize unit or imagenet" in errors
+    code, said, _ = command("eval", tmp_path / "plain.pth", *described, "--normalize", "imagenet")
+    assert code == 0
+    assert "normalize imagenet (from --normalize)\n" in said
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,8 @@ def student(name: str, size: tuple[int, int] = (64, 128), outputs: int = 19) -> 
     config: TrainConfig = parse({"student": {"name": name}, "data": {"name": "cityscapes", "size": size}})
     with initialising(0, "export"):
         model = build_model(config.student, outputs).eval()
-    return Student(model, config, dataset_class("cityscapes"), {"checkpoint": "none", "sha256": "none"})
+    origin: dict[str, str | float] = {"checkpoint": "none", "sha256": "none"}
+    return Student(model, config, dataset_class("cityscapes"), origin, "this program", "the config")
 
 
 def pictures(size: tuple[int, int] = (64, 128), n: int = 2) -> np.ndarray:
@@ -148,7 +149,7 @@ def test_the_verb_writes_a_file_that_explains_itself(finished: Make, command: Ma
     assert [path.name for path in out.parent.iterdir()] == ["student.onnx"]
     result = record.read_result(run)
     assert result is not None
-    assert f"run {result['run_id']}, epoch {result['best']['epoch']:.0f}" in said
+    assert f"run {result['run_id']}, epoch {result['best']['epoch']:.0f}; read as this program, normalize" in said
     assert "on 5 images: the same class at 100.000 % of 2560 pixels" in said
     assert "one image takes onnxruntime" in said
     told = {entry.key: entry.value for entry in onnx.load(out).metadata_props}

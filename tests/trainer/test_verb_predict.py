@@ -56,6 +56,7 @@ def test_every_pixel_is_labelled_at_the_images_own_size(finished: Make, command:
     code, said, errors = command("predict", best, images, "--out", out, "--ids", "train")
     assert (code, errors) == (0, "")
     assert f"2 images labelled: masks, overlays, train_ids in {out}" in said
+    assert "; read as this program, normalize imagenet (from the config)\n" in said
     palette = np.array(dataset_class("scenes").palette, np.uint8)
     for name in SIZES:
         image = np.asarray(Image.open(images / name))
@@ -106,14 +107,19 @@ def test_predictions_of_another_student_are_not_mixed_in(finished: Make, command
     out = images.parent / "out"
     assert command("predict", finished() / record.LAST, images, "--out", out)[0] == 0
     for changed, message in (
-        (("--normalize", "unit"), f"{out} holds predictions made otherwise (other normalize); choose another folder"),
-        (("--out", images), f"{images} holds other files; choose a folder that is new or empty"),
+        (("--normalize", "unit"), f"{out} holds predictions with another normalize; choose another folder"),
+        (("--out", images / "bonn"), f"{images / 'bonn'} holds other files; choose a folder that is new or empty"),
     ):
         code, _, errors = command("predict", finished() / record.LAST, images, "--out", out, *changed)
         assert code == 2
         assert message in errors
     _, _, errors = command("predict", finished({"seed": 1}) / record.LAST, images, "--out", out)
-    assert "made otherwise (other sha256)" in errors
+    assert f"{out} holds predictions of another checkpoint; choose another folder" in errors
+    for damage in ('{"sha256": "', "7", "[7]"):
+        (out / "predict.json").write_text(damage)
+        code, _, errors = command("predict", finished() / record.LAST, images, "--out", out)
+        assert code == 2
+        assert errors == f"error: {out / 'predict.json'} is damaged; choose another folder\n"
 
 
 def test_images_that_cannot_be_read_are_named_and_the_others_labelled(
@@ -136,6 +142,22 @@ def test_predictions_inside_the_images_are_no_images(finished: Make, command: Ma
     arguments = ("predict", finished() / record.BEST, images, "--out", images / "out")
     assert "2 images labelled:" in command(*arguments)[1]
     assert "0 images labelled, 2 were before" in command(*arguments)[1]
+    other = ("predict", finished({"seed": 1}) / record.BEST, images, "--out", images / "other")
+    assert "2 images labelled:" in command(*other)[1]
+    for out in (images / "out", images / "out" / "deeper", images.parent / "new"):
+        code, _, errors = command("predict", finished() / record.BEST, images / "out", "--out", out)
+        assert code == 2
+        assert f"no images below {images / 'out'} but predictions, which predict.json marks" in errors
+
+
+def test_pictures_never_take_the_place_of_images(finished: Make, command: Make, images: Path) -> None:
+    one = images / next(iter(SIZES))
+    before = {path: path.read_bytes() for path in images.rglob("*") if path.is_file()}
+    for given, out in ((images, images), (images, images.parent), (one, one.parent), (one, images)):
+        code, _, errors = command("predict", finished() / record.BEST, given, "--out", out)
+        assert code == 2
+        assert f"--out {out} holds the images of {given}; choose a folder that is new or empty" in errors
+    assert {path: path.read_bytes() for path in images.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
@@ -201,7 +223,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(
 def test_label_ids_belong_to_cityscapes(command: Make, images: Path) -> None:
     path = images.parent / "camvid.pth"
     checkpoint.save(path, build_model(ModelConfig(name="segformer_tiny"), 11).state_dict())
-    described = ("--model", "segformer_tiny", "--data", "camvid", "--size", "64x128")
+    described = ("--model", "segformer_tiny", "--data", "camvid", "--size", "64x128", "--normalize", "unit")
     code, _, errors = command("predict", path, images, "--out", images.parent / "out", *described, "--ids", "label")
     assert code == 2
     assert "only the classes of Cityscapes have label ids; write --ids train" in errors

@@ -23,7 +23,7 @@ class Contents(NamedTuple):
     sizes: Counter[tuple[int, int]]  # (H, W) -> images
     counts: np.ndarray  # (K,) int64 pixels of each class
     ignored: int  # pixels
-    conditions: Counter[str]  # condition -> pairs
+    conditions: Counter[str]  # condition -> pairs, 0 of one that is missing
     fingerprint: str | None  # as it enters a run's identity; None where a run would be refused
     problems: list[str]
 
@@ -57,13 +57,14 @@ def check_split(dataset: SegDataset, split: Split, *, subset: bool, progress: Ca
             counts += read.counts
             problems += read.problems
             progress(done + 1, len(pairs))
-    named = [dataset.condition_of(pair.stem) for pair in pairs]
+    conditions = Counter(dict.fromkeys(dataset.official.conditions, 0))  # one that is missing is told as 0
+    conditions.update(name for pair in pairs if (name := dataset.condition_of(pair.stem)) is not None)
     contents = Contents(
         pairs=len(pairs),
         sizes=sizes,
         counts=counts[: len(dataset.classes)],
         ignored=int(counts[IGNORE]),
-        conditions=Counter(name for name in named if name is not None),
+        conditions=conditions,
         fingerprint=None if problems else fingerprint(sources),
         problems=problems,
     )

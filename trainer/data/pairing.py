@@ -10,6 +10,9 @@ from trainer.config import UserError
 
 Split = Literal["train", "val"]
 
+EXPECTED = "; expected the layout "
+"""Between what is wrong with a folder and how it should look."""
+
 _NAMED = 3  # items of a flaw that its one-line summary shows
 
 
@@ -48,7 +51,8 @@ class Found(NamedTuple):
     labels: Mapping[str, Path]
     where: Path  # the folder or list that says what belongs to the split
     lost: tuple[str, ...] = ()  # stems that the list names, with neither half there
-    shared: tuple[str, ...] = ()  # stems that the other split's list names too
+    shared: tuple[str, ...] = ()  # stems that the lists of both splits name
+    lists: Mapping[Split, Path] = {}  # those lists, where the layout has any
 
     def pairs(self) -> list[Pair]:
         """What has both halves, sorted by stem."""
@@ -57,6 +61,7 @@ class Found(NamedTuple):
 
     def flaws(self) -> list[Flaw]:
         """Everything that is wrong before a file is opened."""
+        both = " and ".join(str(path) for path in self.lists.values())
         flaws = [
             _alone("image", "label", self.images, self.labels),
             _alone("label", "image", self.labels, self.images),
@@ -65,7 +70,7 @@ class Found(NamedTuple):
                 list(self.lost),
                 "complete the folders or correct the list",
             ),
-            Flaw("listed for both train and val", list(self.shared), "take it out of the list of train"),
+            Flaw(f"listed for both train and val, in {both}", list(self.shared), "take it out of the list of train"),
         ]
         if not (self.images or self.labels or self.lost):
             flaws.append(Flaw("no images below", [str(self.where)], "check the folder given as data root"))
@@ -75,7 +80,7 @@ class Found(NamedTuple):
 def folder(path: Path, layout: str) -> Path:
     """`path` if it is a folder, else a UserError that shows the layout expected."""
     if not path.is_dir():
-        raise UserError(f"no folder {path}; expected the layout {layout}")
+        raise UserError(f"no folder {path}{EXPECTED}{layout}")
     return path
 
 
@@ -107,6 +112,7 @@ def listed(
         lists[split],
         lost=tuple(stem for stem in mine if stem not in images and stem not in labels),
         shared=tuple(sorted(set(stems["train"]) & set(stems["val"]))),
+        lists=lists,
     )
 
 
@@ -115,7 +121,7 @@ def _read_list(path: Path, layout: str) -> list[str]:
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError):
-        raise UserError(f"cannot read the list {path}; expected the layout {layout}") from None
+        raise UserError(f"cannot read the list {path}{EXPECTED}{layout}") from None
     stems: dict[str, None] = {}
     for line in lines:
         if line.strip():

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from trainer.config import DataConfig, UserError
 from trainer.place import default_cache
+from trainer.verbs.options import parse_size
 
 if TYPE_CHECKING:
     from trainer.data import SegDataset
@@ -57,7 +58,7 @@ def check(
         contents = check_split(dataset, split, subset=subset, progress=Progress(split))
         _show(dataset, split, contents, console)
         problems += contents.problems
-    distinct = list(dict.fromkeys(problems))  # a list that overlaps is found from either side
+    distinct = _once(problems)
     for problem in distinct[:SHOWN]:
         console.print(Text.assemble(("problem: ", "bold red"), problem), soft_wrap=True)
     if not distinct:
@@ -86,7 +87,7 @@ def make(
 
     config = _config(name, option)
     check_data(config)
-    height, width = _size(size)
+    height, width = parse_size(size)
     folder = root.absolute()
     refuse_filled(folder)
     if issubclass(dataset_class(name), Scenes):  # which are painted from their options alone
@@ -122,12 +123,12 @@ class Progress:
 def _show(dataset: SegDataset, split: str, contents: Contents, console: Console) -> None:
     """A few lines about one split."""
     sizes = [f"{size[1]}x{size[0]}" for size, _ in contents.sizes.most_common()]
-    size = sizes[0] if len(sizes) == 1 else f"{len(sizes)} sizes"
+    size = f"  {sizes[0] if len(sizes) == 1 else f'{len(sizes)} sizes'} (width x height)" if sizes else ""
     identity = contents.fingerprint or "none: no run would start"
     console.print(
         Text.assemble(
             (f"{split:5}  ", "bold"),
-            f"{contents.pairs} pairs  {size} (width x height)  fingerprint ",
+            f"{contents.pairs} pairs{size}  fingerprint ",
             (identity, "cyan"),
         ),
         soft_wrap=True,
@@ -158,8 +159,14 @@ def _config(name: str, options: list[str] | None) -> DataConfig:
     return DataConfig(name=name, options=given)
 
 
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise UserError(f"--size must be HEIGHTxWIDTH, for example 64x128, but got {text!r}")
-    return int(height), int(width)
+def _once(problems: list[str]) -> list[str]:
+    """Each problem once (a list that overlaps is found from either side), and each layout only with the first."""
+    from trainer.data.pairing import EXPECTED
+
+    shown: set[str] = set()
+    lines = []
+    for problem in dict.fromkeys(problems):
+        fault, _, layout = problem.partition(EXPECTED)
+        lines.append(fault if layout in shown else problem)
+        shown |= {layout} if layout else set()
+    return lines

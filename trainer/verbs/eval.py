@@ -14,6 +14,7 @@ from trainer.record import write_text
 from trainer.verbs import options
 
 if TYPE_CHECKING:
+    from trainer.config import TrainConfig
     from trainer.data import PackedSplit
     from trainer.deploy import Student
 
@@ -42,19 +43,22 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint: mIoU of each protocol, then every class and every condition of the data set.
 
-    A run's own checkpoint is measured as its run did, and gives the number that the run recorded.
+    A run's own checkpoint is measured as its run did, and gives the number that the run recorded; what was recorded
+    on other data, or by another protocol, is shown with what it was measured on.
     """
     import torch
 
     from trainer.data import open_dataset, pack
-    from trainer.deploy import open_student
+    from trainer.deploy import open_student, trained_by
     from trainer.evaluate import evaluate as measure
 
     unknown = set(protocol or ()) - set(PROTOCOLS)
     if unknown:
         raise UserError(f"--protocol must be {' or '.join(PROTOCOLS)} but got {', '.join(sorted(unknown))!r}")
     torch.set_num_threads(threads)
-    student = open_student(checkpoint, options.wanted(config, model, data, size, normalize), device)
+    wanted = options.wanted(config, model, data, size, normalize)
+    student = open_student(checkpoint, wanted, device)
+    run = trained_by(checkpoint, wanted) if "val/miou" in student.origin else None
     dataset = open_dataset(student.config.data, data_root.absolute() if data_root else None, default_cache())
     packed = pack(dataset, student.config.data, split, default_cache())
     protocols = tuple(dict.fromkeys(protocol or student.config.eval.protocols))
@@ -69,7 +73,7 @@ def evaluate(
         batch=batch,
         autocast=student.autocast,
     )
-    for line in report(student, packed, split, protocols, metrics):
+    for line in report(student, run, packed, split, protocols, metrics):
         print(line)
     if json_ is not None:
         told = {
@@ -83,7 +87,12 @@ def evaluate(
 
 
 def report(
-    student: Student, packed: PackedSplit, split: str, protocols: tuple[str, ...], metrics: dict[str, float]
+    student: Student,
+    run: TrainConfig | None,
+    packed: PackedSplit,
+    split: str,
+    protocols: tuple[str, ...],
+    metrics: dict[str, float],
 ) -> list[str]:
     """The lines a user reads: what was measured on what, mIoU, conditions, and a row a class."""
     config, names = student.config, student.dataset.classes
@@ -92,12 +101,13 @@ def report(
     present = metrics[f"{split}/classes_present"]
     lines = [
         f"weights   {student.described}",
+        f"read as   {student.read_as}",
         f"data      {config.data.name} {split}: {len(packed)} images at {height}x{width}, "
         f"{present:.0f} of {len(names)} classes occur, fingerprint {packed.fingerprint}",
         "mIoU      " + "   ".join(f"{metrics[f'{at}/miou']:.2f} {name}" for name, at in where.items()),
     ]
     if "val/miou" in student.origin:
-        lines.append(f"recorded  {student.origin['val/miou']:.2f} by its run, on val")
+        lines.append(f"recorded  {student.origin['val/miou']:.2f} {recorded_on(run, config, split)}")
     conditions = [key.split("/")[1] for key in metrics if key.startswith(f"{split}/") and key.endswith("/miou")]
     conditions = [name for name in conditions if name not in ("miou", *protocols)]
     wide = max(len(name) for name in ("condition", *names)) + 2
@@ -111,3 +121,15 @@ def report(
         cells = "".join(f"{'-':>8}" if value is None else f"{value:8.2f}" for value in values)
         lines.append(f"{name:<{wide}}{cells}{100 * count / labelled:13.2f}")
     return lines
+
+
+def recorded_on(run: TrainConfig | None, config: TrainConfig, split: str) -> str:
+    """Behind a recorded mIoU: its protocol, and all that it was measured on where `config` and `split` are not that."""
+    if run is None:
+        return "by its run, whose config.yaml is not beside it"
+    words = f"{run.eval.protocols[0]} by its run"
+    then, now = run.data, config.data
+    height, width = then.size
+    if (then.name, then.size, then.normalize, split) != (now.name, now.size, now.normalize, "val"):
+        return f"{words}, on {then.name} val at {height}x{width}, normalize {then.normalize}"
+    return words if then.options == now.options else f"{words}, with data.options {then.options}"

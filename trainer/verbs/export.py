@@ -71,7 +71,8 @@ def export(
         partial.unlink(missing_ok=True)
     height, width = student.config.data.size
     takes = "images of any multiple of 32" if dynamic else f"one image of {height}x{width}"
-    print(f"{out}: {student.described}; {out.stat().st_size / 1e6:.1f} MB, takes {takes}, uint8 RGB")
+    print(f"{student.described}; read as {student.read_as}")
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, takes {takes}, uint8 RGB")
     print(
         f"onnxruntime beside torch on {parity.images} images: the same class at {100 * parity.agreement:.3f} % of "
         f"{parity.pixels} pixels, logits apart by at most {parity.difference:.1e} (of {parity.largest:.1f})"

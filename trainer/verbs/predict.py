@@ -57,12 +57,12 @@ def predict(
     from trainer.predict import predict as label
 
     torch.set_num_threads(threads)
-    found = find_images(images, out)
+    jobs = plan(images, find_images(images), out, kinds)
     student = open_student(checkpoint, options.wanted(config, model, data, size, normalize), device)
     if ids == "label":
         label_ids(student.dataset.classes)
-    jobs = plan(images, found, out, kinds)
     claim(out, student)
+    print(f"{student.described}; read as {student.read_as}")
     missing = to_do(jobs)
     show = Counter(len(missing))
     failures = []
