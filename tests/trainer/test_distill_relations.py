@@ -281,3 +281,9 @@ def test_one_cell_relates_to_nothing() -> None:
     path = CrossImageRelations(STUDENT, TEACHER, stage=4, pool=99)
     with pytest.raises(UserError, match="pool 99 leaves one cell of the stage's map"):
         path(batch_of(), output(STUDENT, 1), output(TEACHER, 2))
+
+
+def test_one_patch_makes_no_pair() -> None:
+    path = PairwiseSimilarity(STUDENT, TEACHER, stage=4, patch=3)
+    with pytest.raises(UserError, match="one patch of 3x3 fills the 2x3 map"):
+        path(batch_of(), output(STUDENT, 1), output(TEACHER, 2))

@@ -1,7 +1,8 @@
 """Channel-wise distillation: where in the image each channel is active, as a distribution over positions.
 
 Source: Shu et al., Channel-wise Knowledge Distillation for Dense Prediction, ICCV 2021. Published weights, with
-temperature 4: 3 on logits (its code), 50 on features (the code of CIRKD, Yang et al., CVPR 2022).
+temperature 4: 3 on logits (its code); 50 on features of CNNs, 5 with 0.3 on logits for SegFormer (the code of CIRKD,
+Yang et al., CVPR 2022).
 Letters: N samples, C_i and T_i widths of student and teacher at stage i, H_i and W_i sizes.
 """
 

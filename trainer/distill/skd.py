@@ -55,6 +55,9 @@ class PairwiseSimilarity(Distiller):
         """feature (N, C, H, W) -> the cosine similarity of each two patches, (N, P, P)."""
         patch = [self.patch or max(1, int(size * self.scale)) for size in feature.shape[-2:]]
         vectors = unit(F.max_pool2d(feature, patch, stride=patch, ceil_mode=True).flatten(2))  # (N, C, P)
+        if vectors.shape[-1] == 1:
+            height, width = feature.shape[-2:]
+            raise UserError(f"one patch of {patch[0]}x{patch[1]} fills the {height}x{width} map; lower stage or patch")
         return product(vectors.mT, vectors)
 
     def forward(self, batch: Batch, student: SegOutput, teacher: SegOutput) -> Tensor:
