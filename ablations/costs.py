@@ -11,8 +11,9 @@ from ablations.study import Study
 from trainer.config import parse
 
 MEASURED: dict[str, Callable[[list[float]], float]] = {"latency_ms": statistics.median, "peak_mib": max}
-"""Name -> what a row shows of its runs' values. They depend on the machine: shown where every row was measured on one
-kind of hardware."""
+"""Name -> what a row shows of its runs' values. They depend on the machine and on what else it did: shown where arms
+deploy different networks, all measured on one kind of hardware. Arms that deploy one network would differ by noise, and
+a study done twice would not give one table."""
 
 
 def costs_of(arms: Mapping[str, Sequence[Run]], costs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -31,13 +32,19 @@ def costs_of(arms: Mapping[str, Sequence[Run]], costs: Mapping[str, Mapping[str,
         found[arm] = row
     hardware = {name for row in found.values() for name in row["hardware"]}
     for name in MEASURED:
-        if len(hardware) != 1 or any(row[name] is None for row in found.values()):
+        if not _networks_differ(arms) or len(hardware) != 1 or any(row[name] is None for row in found.values()):
             for row in found.values():
                 row[name] = None
     return found
 
 
-def cost_notes(study: Study, found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _networks_differ(arms: Mapping[str, Sequence[Run]]) -> bool:
+    """Whether arms deploy different networks, or one at different sizes; a teacher is not deployed."""
+    configs = [group[0].config for group in arms.values() if group[0].role == "arm"]
+    return len({(config.student.name, config.data.size) for config in configs}) > 1
+
+
+def cost_notes(study: Study, arms: Mapping[str, Sequence[Run]], found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A footnote for each convention among the columns, and a line where hardware forbids one."""
     if not found:
         return []
@@ -49,6 +56,8 @@ def cost_notes(study: Study, found: Mapping[str, Mapping[str, Any]]) -> list[str
     if any(row["gmacs"] is not None for row in found.values()):
         notes.append("† of the same, all products that run, attention included")
     hardware = sorted({name for row in found.values() for name in row["hardware"]})
+    if not _networks_differ(arms):
+        return notes
     if any(row[name] is not None for row in found.values() for name in MEASURED):
         notes.append(f"‡ {image} on {hardware[0]}: median latency, and most memory at once")
     elif len(hardware) > 1:

@@ -82,7 +82,7 @@ def build_table(
         about = _about(study, arm, group, scores[arm], outcomes, held) | _parts(study, group, scores[arm], outcomes)
         rows.append(about | cost.get(arm, {}) | first)
         rows += [{"arm": arm, "again": True} | row for row in own[1:]]
-    notes = notes_on(study, runs, outcomes) + reproduction_notes(study, held) + cost_notes(study, cost)
+    notes = notes_on(study, runs, outcomes) + reproduction_notes(study, held) + cost_notes(study, arms, cost)
     headings = _headings(study)
     shown = [name for name in headings if any(_cell(name, row) for row in rows)]
     return Table(

@@ -47,7 +47,7 @@ def assert_same_run(out: Path, undisturbed: Path) -> None:
     first, second = (json.loads((folder / "result.json").read_text()) for folder in (out, undisturbed))
     for result in (first, second):
         result["last"] = without_clock([result["last"]])
-        del result["seconds"]
+        del result["seconds"], result["complexity"]["latency_ms"]
     assert first == second
     best, other = (checkpoint.load(folder / "best.pt")["model"] for folder in (out, undisturbed))
     assert all(torch.equal(best[name], tensor) for name, tensor in other.items())
