@@ -291,7 +291,7 @@ import sys
 from importlib import metadata
 from packaging.requirements import Requirement
 
-wanted, queue = set(), ["torch", "numpy", "pydantic", "pyyaml", "pyarrow", "pillow", "typer"]
+wanted, queue = set(), ["torch", "numpy", "pydantic", "pyyaml", "pyarrow", "pillow", "typer", "safetensors"]
 while queue:
     name = queue.pop().lower().replace("_", "-")
     if name in wanted:
@@ -321,6 +321,8 @@ class Only:
 
 sys.meta_path[:] = [Only(finder) for finder in sys.meta_path]
 sys.argv = ["trainer", *sys.argv[1:]]
+from trainer.cli import main
+
 try:
     main()
 finally:
@@ -329,7 +331,7 @@ finally:
 
 
 @pytest.mark.slow
-def test_training_needs_torch_and_six_small_packages(written: Make, scenes_cache: Path, tmp_path: Path) -> None:
+def test_training_needs_torch_and_seven_small_packages(written: Make, scenes_cache: Path, tmp_path: Path) -> None:
     """Ray, MLflow, Optuna and all else that is installed beside them is made to look absent."""
     done = subprocess.run(
         [sys.executable, "-c", ALONE, "fit", str(written({"csf": {}, "pea_ea": {}})), "--out", str(tmp_path / "run")],
