@@ -15,7 +15,9 @@ import typer
 # A job's working directory is an unpacked archive: the packages beside this folder are meant, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from orchestrator.cli import ClusterOption, RootsOption, StoreOption, WorkersOption, guarded, launch
+from orchestrator.cli import guarded
+from orchestrator.verbs.options import ClusterOption, RootsOption, StoreOption, WorkersOption
+from orchestrator.verbs.run import launch
 
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray for the entrypoint of a submitted job."""

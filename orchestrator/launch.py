@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ablations.plan import expand, search_identity, trial_run
+from ablations.plan import expand
 from ablations.study import Study
 from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on
 from orchestrator.jobs import Job, Preparer
@@ -15,11 +15,6 @@ from orchestrator.mirror import Mirror
 from orchestrator.progress import Lines, Live
 from orchestrator.store import Store
 from trainer.config import located, parse
-from trainer.record import read_epochs
-
-if TYPE_CHECKING:
-    from orchestrator.search import Proposal
-    from orchestrator.stopping import Halving
 
 MakeView = Callable[[int, int], Lines | Live]
 """(runs to do, their epochs) -> a view, used as a context."""
@@ -69,24 +64,34 @@ class Launch:
         distinct = {job.run_id: job for job in reversed(jobs)}
         return [job for job in reversed(distinct.values()) if self.ledger.finished(job.run_id) is None]
 
-    def trials_left(self) -> int:
-        """Trials that a search still has to make; 0 for a study with arms."""
-        if self.study.search is None:
-            return 0
+    @property
+    def searches(self) -> list[Study]:
+        """The searches that come before the arms."""
+        return [self.study] if self.study.search is not None else []
+
+    def due(self) -> list[Job]:
+        """The arms' runs that are to be done now; asked again whenever they have ended."""
+        return self.arms
+
+    def trials_left(self, study: Study) -> int:
+        """Trials that a search still has to make."""
         from orchestrator.search import proposals
 
-        history = proposals(self.study, self.ledger.events())
-        return max(0, self.study.search.trials - sum(trial.state != "running" for _, trial in history))
+        assert study.search is not None
+        history = proposals(study, self.ledger.events())
+        return max(0, study.search.trials - sum(trial.state != "running" for _, trial in history))
+
+    def left(self) -> int:
+        """Runs and trials still to do."""
+        return len(self.missing([*self.teachers.values(), *self.due()])) + sum(map(self.trials_left, self.searches))
 
     def run(self, mirror: Mirror, make_view: MakeView) -> None:
-        """Run what is missing, teachers first. The caller holds the store's lease."""
-        jobs = [*self.teachers.values(), *self.arms]
-        for job in jobs:
+        """Run what is missing: teachers, then searches, then arms. The caller holds the store's lease."""
+        for job in [*self.teachers.values(), *self.arms]:
             if self.ledger.finished(job.run_id):
                 self._reuse(job, mirror)
-        phases = [phase for phase in (list(self.teachers.values()), self.arms) if self.missing(phase)]
-        if phases or self.trials_left():
-            self._run_phases(phases, mirror, make_view)
+        if self.left():
+            self._run(mirror, make_view)
 
     def _reuse(self, job: Job, mirror: Mirror) -> None:
         known = self.ledger.outcomes()[job.run_id]
@@ -94,22 +99,30 @@ class Launch:
             self.ledger.append(job.event("reused"))
         mirror.job(job, "finished")
 
-    def _run_phases(self, phases: Sequence[Sequence[Job]], mirror: Mirror, make_view: MakeView) -> None:
+    def _run(self, mirror: Mirror, make_view: MakeView) -> None:
         from orchestrator.session import session
 
         with session(self.spec, self.store) as machines:
             slots = self.slots(machines)
-            for phase in phases:
-                todo = self.missing(phase)
-                untaught = {job.run.key: job for job in self.missing(list(self.teachers.values()))}
-                for job in [job for job in todo if job.run.needs in untaught]:
-                    todo.remove(job)
-                    self._without_teacher(job, untaught[job.run.needs or ""], mirror)
-                if todo:
-                    with make_view(len(todo), sum(job.epochs for job in todo)) as view:
-                        self._tune(todo, slots, mirror, view)
-            if self.trials_left() and not self.missing(list(self.teachers.values())):
-                self._search(slots, mirror, make_view)
+            self._train(list(self.teachers.values()), slots, mirror, make_view)
+            for search in self.searches:
+                if self.trials_left(search) and not self.missing(list(self.teachers.values())):
+                    self._search(search, slots, mirror, make_view)
+            tried: set[str] = set()
+            while todo := [job for job in self.missing(self.due()) if job.run_id not in tried]:
+                tried |= {job.run_id for job in todo}
+                self._train(todo, slots, mirror, make_view)
+
+    def _train(self, jobs: Sequence[Job], slots: int, mirror: Mirror, make_view: MakeView) -> None:
+        """Train those that have not finished, but for pupils of a teacher that failed."""
+        todo = self.missing(jobs)
+        untaught = {job.run.key: job for job in self.missing(list(self.teachers.values()))}
+        for job in [job for job in todo if job.run.needs in untaught]:
+            todo.remove(job)
+            self._without_teacher(job, untaught[job.run.needs or ""], mirror)
+        if todo:
+            with make_view(len(todo), sum(job.epochs for job in todo)) as view:
+                self._tune(todo, slots, mirror, view)
 
     def slots(self, machines: Sequence[Machine]) -> int:
         """Runs at once. Raises SpecError where not one fits."""
@@ -138,57 +151,16 @@ class Launch:
         watch = Watch({job.run_id: job for job in jobs}, self.ledger, mirror, view)
         self._fit({"job": tune.grid_search(settings)}, slots, watch)
 
-    def _search(self, slots: int, mirror: Mirror, make_view: MakeView) -> None:
-        from orchestrator.search import StudySearcher, proposals
-        from orchestrator.stopping import Halving
-        from orchestrator.watch import Watch, ending
+    def _search(self, study: Study, slots: int, mirror: Mirror, make_view: MakeView) -> None:
+        from orchestrator.searching import Searching
+        from orchestrator.watch import Watch
 
-        search = self.study.search
-        assert search is not None
-        epochs = parse(self.study.base).optim.epochs
-        history = proposals(self.study, self.ledger.events())
-        scheduler = None
-        if search.stop == "asha":
-            scheduler = Halving(search, epochs, [self.store.run_dir(run_id) for run_id, _ in history])
-            self._stop_overdue(history, scheduler)
-            history = proposals(self.study, self.ledger.events())
-        left = self.trials_left()
-        jobs: dict[str, Job] = {}
-        training: set[str] = set()
-
-        def begin(number: int, values: dict[str, Any]) -> dict[str, Any] | None:
-            job = self._proposed(number, values)
-            if job.run_id in training:
-                return None
-            if number >= len(history):
-                self.ledger.append(job.event("trial", search=search_identity(self.study), number=number, values=values))
-            jobs[job.run_id] = job
-            training.add(job.run_id)
-            return job.settings(self.spec, self.store)
-
-        def ended(run_id: str, error: bool) -> tuple[str, dict[str, float]]:
-            training.discard(run_id)
-            end = ending(self.store.run_dir(run_id), "its process died" if error else "")
-            return end.status, end.facts.get("last", {})
-
-        searcher = StudySearcher(self.study, history, begin, ended)
-        with make_view(left, left * epochs) as view:
-            watch = Watch(jobs, self.ledger, mirror, view)
-            self._fit({}, slots, watch, search_alg=searcher, scheduler=scheduler, num_samples=left)
-
-    def _proposed(self, number: int, values: dict[str, Any]) -> Job:
-        """The job of a search's proposal. Raises UserError where it is infeasible."""
-        run = trial_run(self.study, number, values)
-        self.preparer.check(run.config)
-        return self.preparer.job(run, self.teachers)
-
-    def _stop_overdue(self, history: Sequence[Proposal], scheduler: Halving) -> None:
-        """Record as stopped the trials that a kill took at a rung which they would not have passed."""
-        for run_id, trial in history:
-            epochs = read_epochs(self.store.run_dir(run_id)) if trial.state == "running" else []
-            if epochs and not scheduler.passes(run_id, epochs[-1]):
-                job = self._proposed(trial.number, trial.values)
-                self.ledger.append(job.event("stopped", last=epochs[-1]))
+        searching = Searching(study, self.preparer, self.teachers, self.ledger)
+        left = self.trials_left(study)
+        with make_view(left, left * searching.epochs) as view:
+            watch = Watch(searching.jobs, self.ledger, mirror, view)
+            options = {"search_alg": searching.searcher, "scheduler": searching.scheduler, "num_samples": left}
+            self._fit({}, slots, watch, **options)
 
     def _fit(self, space: dict[str, Any], slots: int, watch: Any, **options: Any) -> None:
         from ray import tune

@@ -34,7 +34,7 @@ print(json.dumps({"driver": os.getpid(), "pids": {label: sorted(found) for label
 
 WITHOUT_RAY = """
 import sys
-from orchestrator.cli import launch
+from orchestrator.verbs.run import launch
 code = launch(sys.argv[1])
 assert "ray" not in sys.modules and "torch" in sys.modules, "a finished study starts no Ray"
 sys.exit(code)

@@ -1,0 +1,33 @@
+"""cluster lint: what would hang, or cost money for nothing, found before it does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def lint_cluster(
+    file: Annotated[str, typer.Argument(metavar="SPEC", help="a spec's name or file, or a launcher file")],
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="spec to run on a launcher's machines [aws for ray-up-aws.yaml]")
+    ] = None,
+) -> None:
+    """Say what would hang, or cost money for nothing: of a spec on this machine, or on the machines of a launcher."""
+    from cluster.launcher import is_launcher, lint_launcher, read, spec_beside
+    from cluster.lint import lint
+    from cluster.spec import load as load_spec
+    from orchestrator.session import here
+
+    path = Path(file).expanduser()
+    if is_launcher(path):
+        findings = lint_launcher(read(path), load_spec(cluster or spec_beside(path)))
+    else:
+        findings = lint(load_spec(file), *here())
+    for finding in findings:
+        print(f"{finding.code}: {finding.message}; {finding.remedy}")
+    if findings:
+        sys.exit(1)
+    print("nothing to mend")

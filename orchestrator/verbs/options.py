@@ -1,0 +1,49 @@
+"""Options that verbs share, and what they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trainer.config import UserError
+
+if TYPE_CHECKING:
+    from ablations.study import Study
+    from orchestrator.store import Store
+
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a packaged study's name, or a YAML file")]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", help="folder of ledger, runs and tracking [TRANSKD_STORE, ~/transkd-store]")
+]
+ClusterOption = Annotated[str | None, typer.Option("--cluster", help="cluster spec: a name (local, gpu) or a file")]
+RootsOption = Annotated[
+    list[str] | None, typer.Option("--data-root", help="folder of the study's data set, or NAME=FOLDER; repeatable")
+]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="processes a run, instead of the spec's")]
+
+
+def store_of(option: Path | None, cluster: str | None) -> Store:
+    """The store of `--store`, the environment, or the cluster spec."""
+    from cluster.spec import load as load_spec
+    from orchestrator.store import Store, resolve
+
+    return Store(resolve(option, load_spec(cluster).store))
+
+
+def roots_of(study: Study, given: list[str]) -> dict[str, Path]:
+    """Data set name -> folder from `--data-root FOLDER` (the study's own data set) or `NAME=FOLDER`."""
+    roots = {}
+    for text in given:
+        own = study.base.get("data", {}).get("name", "scenes")
+        name, equals, folder = text.partition("=")
+        if not equals or Path(text).expanduser().is_dir():  # a folder's name may hold a `=`
+            name, folder = own, text
+        if name != own:
+            raise UserError(f"--data-root: the study's data set is {own}, not {name}; write FOLDER or {own}=FOLDER")
+        path = Path(folder).expanduser().absolute()
+        if not path.is_dir():
+            raise UserError(f"--data-root: no such folder: {path}")
+        roots[name] = path
+    return roots

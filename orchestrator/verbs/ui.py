@@ -1,0 +1,23 @@
+"""ui: MLflow's page on the store."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from orchestrator.verbs.options import ClusterOption, StoreOption, store_of
+
+
+def ui(
+    store: StoreOption = None,
+    cluster: ClusterOption = None,
+    port: Annotated[int, typer.Option(help="port of the page")] = 5000,
+) -> None:
+    """Open MLflow's page on the store. Ctrl-C ends it."""
+    where = store_of(store, cluster)
+    where.root.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", where.mlflow_uri, "--port", str(port)]
+    os.execv(sys.executable, command)
