@@ -111,6 +111,24 @@ def short(path: str) -> str:
     return path.removeprefix("distill.").removeprefix("optim.").replace(".options.", ".")
 
 
+class Cell(NamedTuple):
+    """A point of a grid: its arm's name, its overrides without those that do not apply there, its knowledge paths."""
+
+    name: str
+    kept: Overrides
+    weights: dict[str, float]
+
+
+def cell(base: Mapping[str, Any], point: Mapping[str, tuple[str, Any]]) -> Cell:
+    """The cell of a point: path -> (label, value). Points at which only idle factors differ have one name."""
+    values = {path: value for path, (_, value) in point.items()}
+    weights = terms(base, values)
+    kept = {path: value for path, value in values.items() if applies(path, weights)}
+    return Cell(
+        ", ".join(f"{short(path)}={label}" for path, (label, _) in point.items() if path in kept), kept, weights
+    )
+
+
 def grid(
     base: Mapping[str, Any],
     factors: Mapping[str, Mapping[str, Any]],
@@ -122,20 +140,16 @@ def grid(
     left_out: set[str] = set()
     seen: set[str] = set()
     for point in itertools.product(*(values.items() for values in factors.values())):
-        values = {path: value for path, (_, value) in zip(factors, point, strict=True)}
-        weights = terms(base, values)
-        kept = {path: value for path, value in values.items() if applies(path, weights)}
-        names = (f"{short(p)}={name}" for p, (name, _) in zip(factors, point, strict=True) if p in kept)
-        arm = ", ".join(names)
-        seen |= kept.keys()
-        if contradiction(weights, requires, excludes):
-            left_out.add(arm)
+        here = cell(base, dict(zip(factors, point, strict=True)))
+        seen |= here.kept.keys()
+        if contradiction(here.weights, requires, excludes):
+            left_out.add(here.name)
         else:
-            arms[arm] = kept
+            arms[here.name] = here.kept
     if idle := [path for path in factors if path not in seen]:
-        raise UserError(f"factors: {idle[0]} applies at no point; its path is never switched on")
+        raise UserError(f"{idle[0]} applies at no point; its path is never switched on")
     if not arms:
-        raise UserError("factors: every point contradicts `requires` or `excludes`; nothing is left to run")
+        raise UserError("every point contradicts `requires` or `excludes`; nothing is left to run")
     return Arms(arms, len(left_out))
 
 

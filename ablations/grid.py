@@ -16,7 +16,7 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from orchestrator.cli import guarded
-from orchestrator.verbs.options import ClusterOption, RootsOption, StoreOption, WorkersOption
+from orchestrator.verbs.options import ClusterOption, HoursOption, RootsOption, StoreOption, WorkersOption
 from orchestrator.verbs.run import launch
 
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -29,9 +29,11 @@ def main(
     store: StoreOption = None,
     data_root: RootsOption = None,
     workers: WorkersOption = None,
+    max_gpu_hours: HoursOption = None,
 ) -> None:
     """Run what the studies lack, and print their tables."""
-    failed = [launch(study, cluster, store, data_root, workers, join=IN_A_JOB in os.environ) for study in studies]
+    join = IN_A_JOB in os.environ
+    failed = [launch(study, cluster, store, data_root, workers, max_gpu_hours, join=join) for study in studies]
     if any(failed):
         sys.exit(1)
 

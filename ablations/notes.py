@@ -6,15 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablations.contrasts import Contrast
+from ablations.design import reach
 from ablations.outcome import MISSING, Outcome, teachers
 from ablations.plan import Run
-from ablations.stats import FAMILY_WISE, describe_design
+from ablations.power import MOST_SEEDS, POWER, seeds_to_exclude, seeds_to_see, upper_deviation
+from ablations.stats import FAMILY_WISE
 from ablations.study import Study
 
 
 def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> list[str]:
     """A line for each thing that would change how the rows are read, the most urgent first."""
-    notes = [*unfinished(study, runs, outcomes), describe_design(len(study.seeds), len(study.pairs))]
+    notes = [*unfinished(study, runs, outcomes), *([reach(study)] if study.pairs else [])]
     if any(outcomes.get(run.key, MISSING).status in ("missing", "running") for run in runs):
         notes.append("not yet: no verdict before all seeds of both arms have ended, for each look would be a test")
     if study.margin is not None:
@@ -27,6 +30,46 @@ def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome])
     if study.compared.left_out:
         notes.append(f"grid points left out, for they contradict requires or excludes: {study.compared.left_out}")
     return notes + _unequal(study, runs)
+
+
+def seed_notes(study: Study, contrasts: Sequence[Contrast], look: int, spared: int) -> list[str]:
+    """How far a study with looks has come, with the runs it was `spared`; and the seeds that undecided contrasts lack.
+
+    What is lacked is told from the measured deviation of the differences to its upper confidence limit, for the margin
+    or, without one, for a difference as large as the measured one.
+    """
+    notes = []
+    if study.looks:
+        state = "now" if any(one.pending for one in contrasts) else "ended"
+        notes.append(
+            f"{state} at {look} seeds, {spared} runs not made; an undecided contrast goes on to the next look, and "
+            "verdicts allow for all looks; differences do not, and lean outwards after an early end"
+        )
+    lacking = [text for one in contrasts if one.verdict == "undecided" and (text := _lacking(study, one))]
+    if lacking:
+        notes.append(
+            f"more seeds for {POWER * 100:g} % power: {'; '.join(lacking)}; seeds added now are one more look, so plan "
+            "a new study for them"
+        )
+    return notes
+
+
+def _lacking(study: Study, contrast: Contrast) -> str:
+    found, m = contrast.found, len(study.pairs)
+    size = study.margin or abs(found.difference)
+    if found.n < 2 or not found.deviation or not size:
+        return ""
+    deviations = (found.deviation, upper_deviation(found.deviation, found.n))
+    see, exclude = (
+        _more([needed(size, deviation, m) for deviation in deviations], found.n)
+        for needed in (seeds_to_see, seeds_to_exclude)
+    )
+    return f"{contrast.arm} vs {contrast.reference}: {see} to see a difference of {size:.2g}, {exclude} to exclude one"
+
+
+def _more(totals: Sequence[int | None], n: int) -> str:
+    few, many = (str(max(total - n, 0)) if total is not None else f"over {MOST_SEEDS}" for total in totals)
+    return few if few == many else f"{few} to {many}"
 
 
 def unfinished(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> list[str]:

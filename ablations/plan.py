@@ -11,7 +11,8 @@ from typing import Any, Literal
 from ablations.arms import applies, contradiction, terms
 from ablations.space import Dimension, Search
 from ablations.study import Study
-from trainer.config import TrainConfig, UserError, digest, override, parse, teacher_run, unknown
+from ablations.tuning import searches
+from trainer.config import TrainConfig, UserError, digest, located, override, parse, teacher_run, unknown
 
 
 @dataclass(frozen=True)
@@ -26,38 +27,69 @@ class Run:
     """Dotted path -> value where it departs from the base, as the study wrote it."""
     needs: str | None
     """Key of the run whose weights teach this one; None without a teacher, or with one from a checkpoint."""
+    awaits: str = ""
+    """Identity of the search whose winner this run is to be, until it is known; `config` is the variant as written."""
 
     @cached_property
     def key(self) -> str:
         """12 hex digits naming what was asked."""
-        return self.config.key
+        return digest([self.awaits, self.seed]) if self.awaits else self.config.key
 
 
-def expand(study: Study) -> list[Run]:
+def expand(study: Study, winners: Mapping[str, Mapping[str, Any]] | None = None) -> list[Run]:
     """All runs of a study that are known before it starts: for a search its teacher, for its trials are proposed.
 
-    Seeds are the outer loop, so a study that is cut short has whole pairs. Raises UserError on an arm whose config
-    is not valid, and on two arms that would compute the same.
+    `winners` are the values that each tuned arm's search has settled on, as proposed; the runs of a tuned arm that is
+    not among them await its search. Seeds are the outer loop, so a study that is cut short has whole pairs. Raises
+    UserError on an arm whose config is not valid, and on two arms that would compute the same.
     """
     base = parse(study.base, f"{study.name}: base")
     if study.search is not None:
         check_space(study)
         return [run for run in [_teacher(base, base)] if run]
-    configs = {
-        name: _canonical(_build(study, changes, f"{study.name}: {name}"))
-        for name, changes in study.compared.overrides.items()
+    tuned = searches(study)
+    for arm, search in tuned.items():
+        with located(f"tune_each of {arm}"):
+            check_space(search)
+    values = {arm: _resolved(tuned[arm], won) for arm, won in (winners or {}).items()}
+    configs = _configs(study, values)
+    _refuse_twins(_configs(study, {arm: _first_point(search) for arm, search in tuned.items()}) if tuned else configs)
+    awaits = {arm: search_identity(search) for arm, search in tuned.items() if arm not in values}
+    changed = {
+        arm: changes | values.get(arm, dict.fromkeys(space(tuned[arm]), "tuned") if arm in tuned else {})
+        for arm, changes in study.compared.overrides.items()
     }
-    _refuse_twins(configs)
     teachers = {name: _teacher(base, config) for name, config in configs.items()}
     # The key names the run, so two arms with one teacher train it once.
     first = {run.key: run for run in teachers.values() if run}
     needs = {name: run.key if run else None for name, run in teachers.items()}
     arms = [
-        Run("arm", name, seed, config.model_copy(update={"seed": seed}), study.compared.overrides[name], needs[name])
+        Run(
+            "arm",
+            name,
+            seed,
+            config.model_copy(update={"seed": seed}),
+            changed[name],
+            needs[name],
+            awaits.get(name, ""),
+        )
         for seed in study.seeds
         for name, config in configs.items()
     ]
     return [*first.values(), *arms]
+
+
+def _configs(study: Study, values: Mapping[str, Mapping[str, Any]]) -> dict[str, TrainConfig]:
+    """Every arm's config, whatever its seed, with `values` (by arm) laid over it."""
+    return {
+        arm: _canonical(_build(study, {**changes, **values.get(arm, {})}, f"{study.name}: {arm}"))
+        for arm, changes in study.compared.overrides.items()
+    }
+
+
+def _first_point(study: Study) -> dict[str, Any]:
+    """One value for every dimension: variants that differ only in what is tuned would be tuned to the same."""
+    return _resolved(study, {path: _ends(dimension)[0] for path, dimension in space(study).items()})
 
 
 def _build(study: Study, changes: Mapping[str, Any], where: str) -> TrainConfig:
@@ -116,8 +148,12 @@ def trial_config(study: Study, values: Mapping[str, Any]) -> TrainConfig:
 def trial_run(study: Study, number: int, values: Mapping[str, Any]) -> Run:
     """A proposal as a run of the study, called `trial <number>`."""
     config = trial_config(study, values)
-    teacher = _teacher(parse(study.base), config)
-    return Run("trial", f"trial {number}", config.seed, config, dict(values), teacher.key if teacher else None)
+    teacher = _teacher(parse(study.recipe), config)
+    return Run("trial", study.trial_name(number), config.seed, config, dict(values), teacher.key if teacher else None)
+
+
+JUDGED = ("deterministic", "batch", "stop", "eta", "min_epochs", "brackets", "startup")
+"""Fields of a deterministic search on which its proposals depend, beside those of any search."""
 
 
 def search_identity(study: Study) -> str:
@@ -125,7 +161,10 @@ def search_identity(study: Study) -> str:
     search = _search(study)
     space_of = {path: dimension.model_dump(mode="json") for path, dimension in search.space.items()}
     rules = [study.requires, study.excludes, study.seeds, search.metric, search.sampler, search.seed]
-    return digest([study.base, space_of, *rules])
+    told = {name: getattr(search, name) for name in ("against", "learn_from") if getattr(search, name)}
+    # There the curves decide what was told, by these rules, and that again with every trial.
+    judged = {name: getattr(search, name) for name in JUDGED} if search.deterministic else {}
+    return digest([study.base, space_of, *rules, *([told, judged] if told or judged else [])])
 
 
 def start_points(study: Study) -> list[dict[str, Any]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ablations.arms import label, short
+from ablations.pareto import front
 from ablations.plan import space
+from ablations.space import Search
 from ablations.study import Study
 from ablations.table import Column, Row, Table, number
 
@@ -25,16 +27,29 @@ class Trial:
     epochs: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     reason: str = ""
+    costs: dict[str, float] = field(default_factory=dict)
+    """Of the deployed student, known before it trained."""
+    infeasible: int = 0
+    """Proposals that were infeasible, and took no number, between the one before and this."""
 
 
-def search_table(study: Study, trials: Sequence[Trial], top: int = 10) -> Table:
-    """The `top` trials. Finished ones first, by the search's metric: a stopped one was scored at an earlier epoch."""
+def search_table(
+    study: Study, trials: Sequence[Trial], top: int = 10, taught: Mapping[str, int] | None = None
+) -> Table:
+    """The `top` trials. Finished ones first, by the search's metric: a stopped one was scored at an earlier epoch.
+    Where a cost stands against the metric, the finished trials that none beats in both are marked, and come first.
+
+    `taught` counts, by study, the earlier trials that the search was told before its first.
+    """
     search = study.search
     assert search is not None, "a study with arms has a table, not a ranking"
 
-    def rank(trial: Trial) -> tuple[int, float, int]:
+    on_front = _front(search, trials)
+
+    def rank(trial: Trial) -> tuple[int, bool, float, int]:
         score = trial.metrics.get(search.metric, math.nan)
-        return _ORDER[trial.state], -score if math.isfinite(score) else math.inf, trial.number
+        beaten = trial.number not in on_front
+        return _ORDER[trial.state], beaten, -score if math.isfinite(score) else math.inf, trial.number
 
     best = sorted(trials, key=rank)[:top]
     paths = list(space(study))
@@ -43,27 +58,39 @@ def search_table(study: Study, trials: Sequence[Trial], top: int = 10) -> Table:
         *(Column(short(path), right=True) for path in paths),
         Column(search.metric, right=True),
         Column(study.metric, right=True),
+        *([Column(search.against, right=True), Column("front")] if search.against else []),
         Column("epochs", right=True),
         Column("state"),
     )
     return Table(
-        title=f"{study.name}   {len(trials)} of {search.trials} trials, {search.sampler}, by {search.metric}",
+        title=f"{study.name}   {len(trials)} of {search.trials} trials, {search.sampler}, by {search.metric}"
+        + (f" against {search.against}" if search.against else ""),
         columns=columns,
-        rows=tuple(_row(trial, paths, search.metric, study.metric) for trial in best),
-        notes=tuple(_notes(study, trials)),
+        rows=tuple(_row(study, search, trial, paths, trial.number in on_front) for trial in best),
+        notes=tuple(_notes(study, trials, taught or {})),
     )
 
 
-def _row(trial: Trial, paths: Sequence[str], selected_by: str, reported: str) -> Row:
-    scores = [trial.metrics.get(selected_by), trial.metrics.get(reported)]
+def _front(search: Search, trials: Sequence[Trial]) -> set[int]:
+    """Numbers of the finished trials on the front of metric and cost; empty where there is one objective."""
+    done = [trial for trial in trials if trial.state == "finished"] if search.against else []
+    points = [(t.metrics.get(search.metric, math.nan), t.costs.get(search.against or "", math.nan)) for t in done]
+    return {done[i].number for i in front(points)}
+
+
+def _row(study: Study, search: Search, trial: Trial, paths: Sequence[str], best: bool) -> Row:
+    scores = [trial.metrics.get(search.metric), trial.metrics.get(study.metric)]
     proposed = ["" if path not in trial.values else label(_brief(trial.values[path])) for path in paths]
+    cost = trial.costs.get(search.against) if search.against else None
+    against = [number(cost), "front" if best else ""] if search.against else []
     return Row(
-        (str(trial.number), *proposed, *map(number, scores), str(trial.epochs), trial.state),
+        (str(trial.number), *proposed, *map(number, scores), *against, str(trial.epochs), trial.state),
         {
             "trial": trial.number,
             **trial.values,
-            selected_by: scores[0],
-            reported: scores[1],
+            search.metric: scores[0],
+            study.metric: scores[1],
+            **({search.against: cost, "front": best} if search.against else {}),
             "epochs": trial.epochs,
             "state": trial.state,
         },
@@ -74,10 +101,13 @@ def _brief(value: Any) -> Any:
     return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
-def _notes(study: Study, trials: Sequence[Trial]) -> list[str]:
+def _notes(study: Study, trials: Sequence[Trial], taught: Mapping[str, int]) -> list[str]:
     counts = {state: sum(trial.state == state for trial in trials) for state in _ORDER}
     notes = [", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no trial yet"]
     notes += [f"failed: trial {t.number}: {t.reason or 'no reason given'}" for t in trials if t.state == "failed"]
+    if study.search is not None and study.search.learn_from:
+        told = ", ".join(f"{count} of {name}" for name, count in taught.items()) or "nothing was there"
+        notes.append(f"told before the first proposal, of earlier trials: {told}")
     notes.append(
         f"{study.metric} is reported and was not selected by; one seed a trial: "
         "confirm the winner with a study of several seeds"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ablations.table import Table
+from ablations.tabular import Table
 
 
 def to_plain(table: Table) -> str:
-    """Aligned columns without lines, the notes below; ends with a newline."""
+    """Aligned columns without lines, the notes below, then the tables under this one; ends with a newline."""
     grid = [tuple(column.heading for column in table.columns), *(row.cells for row in table.rows)]
     widths = [max(map(len, cells)) for cells in zip(*grid, strict=True)]
     lines = [
@@ -16,11 +16,12 @@ def to_plain(table: Table) -> str:
         ).rstrip()
         for cells in grid
     ]
-    return "\n".join([table.title, *lines, *(f" {note}" for note in table.notes)]) + "\n"
+    text = "\n".join([table.title, *lines, *(f" {note}" for note in table.notes)]) + "\n"
+    return "\n".join([text, *map(to_plain, table.more)])
 
 
 def to_markdown(table: Table) -> str:
-    """A heading, a pipe table, the notes as a list; ends with a newline."""
+    """A heading, a pipe table, the notes as a list, then the tables under this one; ends with a newline."""
     lines = [
         f"### {_escaped(table.title)}",
         "",
@@ -30,7 +31,7 @@ def to_markdown(table: Table) -> str:
         "",
         *(f"- {_escaped(note)}" for note in table.notes),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(["\n".join(lines) + "\n", *map(to_markdown, table.more)])
 
 
 def _piped(cells: list[str] | tuple[str, ...]) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ablations.arms import label, labelled
 from trainer.config import Number, Strict, UserError, unknown
 
 RANGES = ("log", "uniform", "int")
+
+ANY_STUDY = "any study"
+"""In `learn_from`, every study in the store; no study can be called so."""
 
 
 class Dimension(Strict):
@@ -76,22 +80,100 @@ class Search(Strict):
     """How a search proposes, selects and stops. `trials` is a total: raising it continues the same search."""
 
     space: dict[str, Dimension] = Field(min_length=1)
-    trials: int = Field(ge=1)
-    sampler: Literal["tpe", "random"] = "tpe"
-    stop: Literal["asha", "none"] = "none"
+    trials: int = Field(0, ge=1, description="a grid may leave it out: all of its points")
+    sampler: Literal["tpe", "cmaes", "nsga2", "grid", "random"] = "tpe"
+    stop: Literal["asha", "median", "none"] = "none"
     metric: Literal["select/miou"] = "select/miou"
     """Of samples cut from train: val is reported and never selected by. Higher is better."""
-    startup: int = Field(10, ge=1, description="random trials before tpe models what it was told")
+    against: Literal["params_m", "gmacs", "gmacs_paper"] | None = None
+    """A cost of the deployed student that is to be low: the search is then for the front of both."""
+    startup: int = Field(10, ge=1, description="random trials before tpe and cmaes model; nsga2: a generation")
     eta: int = Field(3, ge=2, description="asha: one trial in eta goes on past a rung")
-    min_epochs: int = Field(1, ge=1, description="asha: epochs to the first rung")
+    min_epochs: int = Field(1, ge=1, description="epochs before a trial may be stopped; asha: to the first rung")
+    brackets: int = Field(1, ge=1, description="asha: bracket s has its first rung at min_epochs * eta**s")
+    deterministic: bool = Field(False, description="repeat exactly, however many trials run at once")
+    batch: int = Field(4, ge=1, description="deterministic: trials proposed, and judged at a rung, together")
     seed: int = Field(0, ge=0)
     start: tuple[dict[str, Any], ...] = ()
+    learn_from: tuple[str, ...] = ()
+    """Studies in the store whose trials are told before the first proposal, or `any study`."""
 
-    def rungs(self, epochs: int) -> tuple[int, ...]:
-        """Epochs at which a trial of `epochs` may be stopped: min_epochs * eta**k below `epochs` (Li et al. 2020)."""
+    @field_validator("learn_from", mode="before")
+    @classmethod
+    def _one_or_more(cls, names: Any) -> Any:
+        return (names,) if isinstance(names, str) else names
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Search:
+        if not self.trials and self.sampler != "grid":
+            raise ValueError("trials is missing; give the total, such as trials: 40")
+        self._check_sampler()
+        if self.against and self.stop != "none":
+            raise ValueError(f"stop: {self.stop} judges by one metric, and `against` makes two; set stop: none")
+        if self.against and self.sampler == "cmaes":
+            raise ValueError("sampler: cmaes has one objective, and `against` makes two; use nsga2, tpe or random")
+        for name, needs, why in (
+            ("brackets", self.stop == "asha", "of asha's rungs; set stop: asha"),
+            ("batch", self.deterministic, "of a deterministic search; set deterministic: true"),
+        ):
+            if name in self.model_fields_set and not needs:
+                raise ValueError(f"{name} is a word {why}, or remove it")
+        return self
+
+    def _check_sampler(self) -> None:
+        choices = [path for path, dimension in self.space.items() if dimension.kind == "choice"]
+        ranges = [path for path, dimension in self.space.items() if dimension.kind in ("log", "uniform")]
+        if self.sampler == "cmaes" and choices:
+            raise ValueError(
+                f"sampler: cmaes needs numeric dimensions that always apply, but {choices[0]} is a choice; use tpe"
+            )
+        if self.sampler == "grid" and ranges:
+            raise ValueError(f"sampler: grid needs choices or ints, but {ranges[0]} is a range; write choice: [...]")
+        if self.sampler == "grid" and self.start:
+            raise ValueError("start: a grid has an order of its own; remove start, or use tpe")
+        if self.stop != "none" and "optim.epochs" in self.space:
+            raise ValueError(f"stop: {self.stop} compares trials of one length; fix optim.epochs, or set stop: none")
+        if self.sampler == "nsga2" and self.startup < 2:
+            raise ValueError("startup: a generation of nsga2 needs two parents; set 2 or more, such as 10")
+        if self.learn_from and self.sampler in ("grid", "random"):
+            raise ValueError(f"learn_from: {self.sampler} learns nothing from results; remove it, or use tpe")
+
+    def rungs(self, epochs: int, bracket: int = 0) -> tuple[int, ...]:
+        """Epochs at which a trial of `epochs` may be stopped: min_epochs * eta**(bracket + k) below `epochs` (Li et
+        al., MLSys 2020, Algorithm 1, whose s is the bracket). A rung is a point of the full-length curve: every trial
+        follows the schedule of all its epochs."""
         rungs = []
-        rung = self.min_epochs
+        rung = self.min_epochs * self.eta**bracket
         while self.stop == "asha" and rung < epochs:
             rungs.append(rung)
             rung *= self.eta
         return tuple(rungs)
+
+    def bracket(self, number: int) -> int:
+        """The bracket of a trial: at any moment each has its share as nearly as can be (see `shares`)."""
+        shares, counts, chosen = self.shares, [0] * self.brackets, 0
+        for trial in range(number + 1):
+            owed = [share * (trial + 1) - count for share, count in zip(shares, counts, strict=True)]
+            chosen = owed.index(max(owed))
+            counts[chosen] += 1
+        return chosen
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Each bracket's share of the trials, as Hyperband starts them: ceil(B / (s + 1) * eta**s) of B brackets, where
+        s counts from the last (Li et al., JMLR 2018, Algorithm 1)."""
+        most = self.brackets
+        starts = [math.ceil(most / (s + 1) * self.eta**s) for s in reversed(range(most))]
+        return tuple(start / sum(starts) for start in starts)
+
+    def describe_stops(self, epochs: int) -> list[str]:
+        """Where trials of `epochs` may be stopped, with the share of a full trial's cost; a line a bracket."""
+        if self.stop == "median":
+            spent = f"{self.min_epochs} ({self.min_epochs / epochs:.0%}) of {epochs}"
+            return [f"stops from epoch {spent} on: what is below the median of the finished trials' running means"]
+        lines = []
+        for bracket, share in enumerate(self.shares if self.stop == "asha" else ()):
+            listed = ", ".join(f"{rung} ({rung / epochs:.0%})" for rung in self.rungs(epochs, bracket))
+            where = f"stops at epochs {listed} of {epochs}; one in {self.eta} goes on" if listed else "never stops"
+            lines.append(where if self.brackets == 1 else f"bracket {bracket}, {share:.0%} of the trials: {where}")
+        return lines

@@ -18,6 +18,9 @@ from scipy import stats
 FAMILY_WISE = 0.05
 """Chance that a table claims at least one difference where there is none."""
 
+LEAST_TO_RESAMPLE = 6
+"""Pairs below which there is no bootstrap interval."""
+
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 
 
@@ -25,13 +28,36 @@ Verdict = Literal["better", "worse", "equivalent", "undecided"]
 class Comparison:
     """What the common seeds say about an arm against another. Differences in points of the metric."""
 
-    n: int
+    differences: tuple[float, ...]
+    """One a pair, in the order of the seeds."""
     difference: float
+    deviation: float
+    """Standard deviation of the paired differences; NaN below two."""
     low: float
     high: float
+    """Student's t interval."""
     p: float
     """Of the two-sided sign-flip test, adjusted by Holm over the study's contrasts."""
     verdict: Verdict
+
+    @property
+    def n(self) -> int:
+        """Pairs."""
+        return len(self.differences)
+
+    def values(self) -> dict[str, float]:
+        """The numbers as a row of a table has them."""
+        low, high = bootstrap_interval(np.array(self.differences))
+        return {
+            "pairs": self.n,
+            "difference": self.difference,
+            "deviation": self.deviation,
+            "low": self.low,
+            "high": self.high,
+            "bootstrap_low": low,
+            "bootstrap_high": high,
+            "p": self.p,
+        }
 
 
 def paired(arm: Mapping[int, float], reference: Mapping[int, float]) -> np.ndarray:
@@ -53,6 +79,20 @@ def interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float
     return mean - half, mean + half
 
 
+def bootstrap_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Bias-corrected and accelerated bootstrap interval of the mean difference (Efron 1987), the same on every call.
+
+    (NaN, NaN) below six pairs, of which too few distinct resamples can be drawn.
+    """
+    d = np.asarray(differences, dtype=float)
+    if d.size < LEAST_TO_RESAMPLE:
+        return math.nan, math.nan
+    if np.ptp(d) == 0:
+        return float(d[0]), float(d[0])
+    found = stats.bootstrap((d,), np.mean, confidence_level=level, method="BCa", rng=np.random.default_rng(0))
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
 def prediction_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
     """Student's t interval in which one more run like these n falls; (NaN, NaN) below two values."""
     mean, std = mean_std(values)
@@ -72,15 +112,19 @@ def sign_flip_p(differences: np.ndarray) -> float:
         return 1.0
     # Sums that are equal on paper differ in their last bits; without the slack, ties would be lost at random.
     extreme = abs(d.sum()) - 1e-9 * np.abs(d).sum()
-    left, right = np.sort(_signed_sums(d[: d.size // 2])), _signed_sums(d[d.size // 2 :])
-    inside = np.searchsorted(left, extreme - right, "left") - np.searchsorted(left, -extreme - right, "right")
-    return 1.0 - float(np.maximum(inside, 0).sum()) / 2.0**d.size
+    if extreme <= 0:
+        return 1.0
+    left, right = _signed_sums(d[: d.size // 2]), _signed_sums(d[d.size // 2 :])
+    below = np.searchsorted(left, extreme - right, "left")
+    # Each assignment has its opposite: what is as extreme below zero is as much again.
+    return min(1.0, 2.0 * float((left.size - below).sum()) / 2.0**d.size)
 
 
 def _signed_sums(d: np.ndarray) -> np.ndarray:
+    """All 2**n of them, sorted: both halves of each step are, so that merging them is all there is to do."""
     sums = np.zeros(1)
-    for value in d:
-        sums = np.concatenate((sums + value, sums - value))
+    for value in np.abs(d):
+        sums = np.sort(np.concatenate((sums - value, sums + value)), kind="stable")
     return sums
 
 
@@ -118,13 +162,31 @@ def compare(
     that is read after every seed is made many times, and its 5 % are no longer 5 %.
     """
     pairs = [paired(scores.get(arm, {}), scores.get(reference, {})) for arm, reference in contrasts]
-    ended = [pair not in pending for pair in contrasts]
-    differ = holm([sign_flip_p(d) if done else 1.0 for d, done in zip(pairs, ended, strict=True)])
-    same = holm([equivalence_p(d, margin) if margin and done else 1.0 for d, done in zip(pairs, ended, strict=True)])
+    return judge(pairs, [pair not in pending for pair in contrasts], margin, alpha)
+
+
+def judge(
+    samples: Sequence[np.ndarray],
+    ended: Sequence[bool],
+    margin: float | None = None,
+    alpha: float = FAMILY_WISE,
+) -> list[Comparison]:
+    """The verdict on each sample of paired differences, (n,) each; all are one family, of which some may not have
+    `ended`."""
+    both = list(zip(samples, ended, strict=True))
+    differ = holm([sign_flip_p(d) if done else 1.0 for d, done in both])
+    same = holm([equivalence_p(d, margin) if margin and done else 1.0 for d, done in both])
     return [
-        Comparison(d.size, mean_std(d)[0], *interval(d), p_differ, verdict(d, p_differ, p_same, alpha))
-        for d, p_differ, p_same in zip(pairs, differ, same, strict=True)
+        comparison(d, p_differ, verdict(d, p_differ, p_same, alpha))
+        for d, p_differ, p_same in zip(samples, differ, same, strict=True)
     ]
+
+
+def comparison(differences: np.ndarray, p: float, word: Verdict) -> Comparison:
+    """Paired differences (n,) with their intervals, and what was decided."""
+    low, high = interval(differences)
+    mean, deviation = mean_std(differences)
+    return Comparison(tuple(differences.tolist()), mean, deviation, low, high, p, word)
 
 
 def verdict(differences: np.ndarray, p_differ: float, p_same: float, alpha: float = FAMILY_WISE) -> Verdict:

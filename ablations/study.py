@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ablations.arms import Arms, Overrides, contradiction, grid, labelled, leave_one_out, mentioned, terms
+from ablations.limits import Limits
 from ablations.metric import check_metric
+from ablations.points import grid_points
 from ablations.published import Published
+from ablations.seeds import count_or_list, with_looks
 from ablations.space import Search
-from trainer.config import Number, Strict, TrainConfig, UserError, explain, parse, unknown
-
-MAX_SEEDS = 40
-"""The exact sign-flip test enumerates 2**(n/2) sums (see stats.py); more seeds than this are another experiment."""
+from ablations.tune_each import TuneEach
+from trainer.config import Number, Strict, TrainConfig, UserError, explain, located, parse, unknown
 
 FIXED_IN_A_SEARCH = ("teacher", "data.name", "data.size", "data.options", "data.select")
 """Trials of different teachers or data cannot be ranked in one list: such questions are factors."""
@@ -28,7 +29,8 @@ class Study(Strict):
     """One question: a base config, what varies in it, the seeds, and what is compared with what.
 
     What varies is one of `variants` (named overrides), `factors` (their full grid) and `search`; `leave_one_out`
-    adds to the variants, or stands alone, the base without each entry of a mapping.
+    adds to the variants, or stands alone, the base without each entry of a mapping. `tune_each` searches the weights of
+    every variant before its seeds run; `limits` bounds what the deployed student may cost.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -37,28 +39,22 @@ class Study(Strict):
     factors: dict[str, Annotated[dict[str, Any], BeforeValidator(labelled)]] | None = Field(None, min_length=1)
     search: Search | None = None
     leave_one_out: str | None = None
+    tune_each: TuneEach | None = None
+    limits: Limits = Limits()
     requires: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     excludes: tuple[tuple[str, ...], ...] = ()
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(count_or_list)] = (0,)
+    looks: tuple[int, ...] = Field((), description="as `seeds: {looks: [6, 8, 12], until: decided}` gives them")
     reference: str = Field("", description="default: the first arm")
     contrasts: tuple[tuple[str, str], ...] = Field((), description="[arm, its reference]; default: all to `reference`")
     margin: Number | None = Field(None, gt=0, description="points of the metric that would not matter")
     metric: str = Field("val/miou", pattern="^val/", description="of the last epoch; higher is better")
     published: Published | None = None
 
-    @field_validator("seeds", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _count_or_list(cls, seeds: Any) -> Any:
-        if isinstance(seeds, int) and not isinstance(seeds, bool):
-            if not 1 <= seeds <= MAX_SEEDS:
-                raise ValueError(f"a count of seeds must be 1 to {MAX_SEEDS} but got {seeds}")
-            return tuple(range(seeds))
-        if isinstance(seeds, list):
-            if not 1 <= len(seeds) <= MAX_SEEDS:
-                raise ValueError(f"1 to {MAX_SEEDS} seeds are needed but got {len(seeds)}")
-            if len(set(map(str, seeds))) < len(seeds):
-                raise ValueError(f"each seed may stand once but got {seeds}")
-        return seeds
+    def _take_looks_apart(cls, data: Any) -> Any:
+        return with_looks(data)
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Study:
@@ -69,6 +65,13 @@ class Study(Strict):
         self._check_paths()
         if self.search is None:
             self._check_names()
+        elif self.search.sampler == "grid":
+            points = grid_points(self.base, self.search, self.requires, self.excludes)
+            whole = self.search.model_copy(update={"trials": self.search.trials or len(points)})
+            # how many points there are, only the study knows: `search` is complete from here on
+            object.__setattr__(self, "search", whole)
+        if self.tune_each is not None:
+            self.tune_each.check(self.base, self.compared.overrides, self.seeds)
         return self
 
     @cached_property
@@ -77,7 +80,8 @@ class Study(Strict):
         if self.search is not None:
             return Arms({}, 0)
         if self.factors is not None:
-            return grid(self.base, self.factors, self.requires, self.excludes)
+            with located("factors"):
+                return grid(self.base, self.factors, self.requires, self.excludes)
         arms = dict(self.variants or {"base": {}})
         whole = next((name for name, changes in arms.items() if not changes), "base")
         added = leave_one_out(self.base, self.leave_one_out, whole) if self.leave_one_out else {}
@@ -89,6 +93,15 @@ class Study(Strict):
         return Arms(arms | added, 0)
 
     @property
+    def recipe(self) -> dict[str, Any]:
+        """The base by which teachers are trained."""
+        return self.base
+
+    def trial_name(self, number: int) -> str:
+        """What a trial of this search is called."""
+        return f"trial {number}"
+
+    @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """The contrasts: (arm, the arm it is compared with)."""
         if self.contrasts or self.search is not None:
@@ -98,7 +111,14 @@ class Study(Strict):
         return tuple((name, reference) for name in names if name != reference)
 
     def _check_rungs(self, base: TrainConfig) -> None:
-        for rung in self.search.rungs(base.optim.epochs) if self.search else ():
+        searched = self.search or self.tune_each
+        most = len(searched.rungs(base.optim.epochs)) + 1 if searched else 1
+        if searched and searched.brackets > most:
+            raise UserError(
+                f"search.brackets is {searched.brackets} but {base.optim.epochs} epochs have rungs for {most}, of which "
+                "the last never stops; lower brackets"
+            )
+        for rung in searched.rungs(base.optim.epochs) if searched else ():
             if rung % base.eval.every:
                 raise UserError(
                     f"search: nothing is known at rung {rung}, for eval.every is {base.eval.every}; set it to 1, or "
@@ -112,17 +132,21 @@ class Study(Strict):
             raise UserError(f"a study has one of variants, factors, search (or leave_one_out alone), but got {got}")
         if self.leave_one_out and given not in ([], ["variants"]):
             raise UserError(f"leave_one_out adds to variants, not to {given[0]}")
+        if self.tune_each is not None and given not in ([], ["variants"]):
+            raise UserError(f"tune_each tunes variants, not {given[0]}; write the arms as variants")
         if self.search is not None:
             for key in ("reference", "contrasts", "margin", "published"):
                 if key in self.model_fields_set:
                     raise UserError(f"{key} belongs to arms, and a search has none; remove it")
             if len(self.seeds) > 1:
                 raise UserError(f"seeds: a search runs each trial once, but got {len(self.seeds)} seeds; give one")
-            if not parse(self.base).data.select:
-                raise UserError(f"search selects by {self.search.metric}: set base.data.select above 0, such as 0.1")
+        for kind, searched in (("search", self.search), ("tune_each", self.tune_each)):
+            if searched is not None and not parse(self.base).data.select:
+                raise UserError(f"{kind} selects by {searched.metric}: set base.data.select above 0, such as 0.1")
 
     def _check_paths(self) -> None:
-        space = self.search.space if self.search else {}
+        kind, searched = ("search", self.search) if self.search else ("tune_each", self.tune_each)
+        space = searched.space if searched else {}
         changes = [
             *(self.variants or {}).values(),
             *({path: value} for path, values in (self.factors or {}).items() for value in values.values()),
@@ -133,7 +157,7 @@ class Study(Strict):
         for path in space:
             if any(f"{path}.".startswith(f"{fixed}.") for fixed in FIXED_IN_A_SEARCH):
                 raise UserError(
-                    f"search.space: trials share one {path.split('.')[0]}, so {path} is fixed; make it a factor"
+                    f"{kind}.space: trials share one {path.split('.')[0]}, so {path} is fixed; make it a factor"
                 )
         named = [
             *self.requires,
@@ -160,6 +184,11 @@ class Study(Strict):
         for pair in self.contrasts:
             if pair[0] == pair[1]:
                 raise UserError(f"contrasts: '{pair[0]}' is compared with itself")
+        if self.looks and (not self.pairs or self.looks[-1] != len(self.seeds)):
+            raise UserError(
+                "looks are written as `seeds: {looks: [6, 8, 12]}`, and need a contrast to decide, but got "
+                f"{len(self.pairs)} contrasts, looks {list(self.looks)} and {len(self.seeds)} seeds"
+            )
         if len(set(self.contrasts)) < len(self.contrasts):
             raise UserError("contrasts: each may stand once, for a test that is made twice costs power twice")
 
@@ -209,17 +238,22 @@ def packaged() -> tuple[str, ...]:
 
 def load(name: str | Path) -> Study:
     """The study of a packaged name or a YAML file. Raises UserError when there is none, or when it has a mistake."""
+    return read(*source(name))
+
+
+def source(name: str | Path) -> tuple[str, str]:
+    """The text of a study's YAML, and what to call the file. Raises UserError when there is none."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         try:
-            return read(path.read_text(), str(path))
+            return path.read_text(), str(path)
         except FileNotFoundError:
             raise UserError(f"no such file: {path}") from None
         except (IsADirectoryError, UnicodeDecodeError):
             raise UserError(f"{path} is not a YAML file") from None
     for file in _packaged_files():
         if file.name == f"{name}.yaml":
-            return read(file.read_text(), file.name)
+            return file.read_text(), file.name
     raise unknown("study", str(name), packaged())
 
 

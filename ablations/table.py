@@ -4,48 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from ablations.contrasts import Contrast, judged
 from ablations.costs import cost_notes, costs_of
+from ablations.effects_table import effects_table
 from ablations.metric import conditions, described
-from ablations.notes import notes_on
-from ablations.outcome import MISSING, Outcome, protocol, scores_of, teachers
+from ablations.notes import notes_on, seed_notes
+from ablations.outcome import Outcome, protocol, scores_of, teachers
+from ablations.pareto import pareto_notes
 from ablations.plan import Run
 from ablations.reproduction import Reproduction, reproduction_notes, reproductions
-from ablations.stats import FAMILY_WISE, compare, mean_std
+from ablations.stats import FAMILY_WISE, mean_std
 from ablations.study import Study
+from ablations.tabular import Column, Row, Table, difference, number
+from ablations.winners import Tuned, budgets, tuning_notes
 from trainer.config import parse
-
-
-@dataclass(frozen=True)
-class Column:
-    """A heading, and whether its cells are numbers, which align right."""
-
-    heading: str
-    right: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """One cell a column, as shown; and the raw numbers behind them, by name, for files."""
-
-    cells: tuple[str, ...]
-    values: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A title, columns, rows, and notes without which the rows must not be read."""
-
-    title: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...]
-
 
 _HEADINGS = {
     "arm": Column("arm"),
+    "trials": Column("trials", right=True),
     "n": Column("n", right=True),
     "score": Column("mIoU", right=True),
     "reference": Column("vs"),
@@ -60,7 +38,7 @@ _HEADINGS = {
     "latency_ms": Column("ms‡", right=True),
     "peak_mib": Column("MiB‡", right=True),
 }
-_DIGITS = {"best": 1, "latency_ms": 1, "peak_mib": 0}
+_DIGITS = {"trials": 0, "best": 1, "latency_ms": 1, "peak_mib": 0}
 """After the point, where a column has not two."""
 
 
@@ -69,20 +47,30 @@ def build_table(
     runs: Sequence[Run],
     outcomes: Mapping[str, Outcome],
     costs: Mapping[str, Mapping[str, Any]] | None = None,
+    tuned: Mapping[str, Tuned] | None = None,
 ) -> Table:
-    """The table of a study with arms. `outcomes` and `costs` (see `costs_of`) are by `Run.key`."""
+    """The table of a study with arms. `outcomes` and `costs` (see `costs_of`) are by `Run.key`, `tuned` by arm."""
+    planned = len(runs)
+    runs, found, look = judged(study, runs, outcomes)
     arms = _grouped(runs)
     scores = {arm: scores_of(study, group, outcomes) for arm, group in arms.items()}
-    contrasts = _contrasts(study, runs, scores, outcomes)
+    contrasts = _contrasts(found)
     cost, held = costs_of(arms, costs or {}), reproductions(study, runs, outcomes)
+    trials = {arm: {"trials": count} for arm, count in budgets(study).items()}
     rows = []
     for arm, group in arms.items():
         own = contrasts.get(arm, [])
         first = own[0] if own else {"reference": "-" if contrasts else ""}
         about = _about(study, arm, group, scores[arm], outcomes, held) | _parts(study, group, scores[arm], outcomes)
-        rows.append(about | cost.get(arm, {}) | first)
+        rows.append(about | trials.get(arm, {}) | cost.get(arm, {}) | first)
         rows += [{"arm": arm, "again": True} | row for row in own[1:]]
-    notes = notes_on(study, runs, outcomes) + reproduction_notes(study, held) + cost_notes(study, arms, cost)
+    notes = [
+        *notes_on(study, runs, outcomes),
+        *seed_notes(study, found, look, planned - len(runs)),
+        *tuning_notes(study, tuned or {}),
+        *reproduction_notes(study, held),
+    ]
+    notes += [*cost_notes(study, arms, cost), *pareto_notes(rows)]
     headings = _headings(study)
     shown = [name for name in headings if any(_cell(name, row) for row in rows)]
     return Table(
@@ -90,14 +78,8 @@ def build_table(
         columns=tuple(headings[name] for name in shown),
         rows=tuple(Row(tuple(_cell(name, row) for name in shown), row) for row in rows),
         notes=tuple(notes),
+        more=effects_table(study, runs, outcomes),
     )
-
-
-def number(value: float | None, digits: int = 1, signed: bool = False) -> str:
-    """A number as shown: no minus before zero, and `-` where there is none."""
-    if value is None or math.isnan(value):
-        return "-"
-    return f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"
 
 
 def _grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -153,25 +135,12 @@ def _parts(
     }
 
 
-def _contrasts(
-    study: Study, runs: Sequence[Run], scores: Mapping[str, Mapping[int, float]], outcomes: Mapping[str, Outcome]
-) -> dict[str, list[dict[str, Any]]]:
+def _contrasts(found: Sequence[Contrast]) -> dict[str, list[dict[str, Any]]]:
     """The contrasts of each arm that has any."""
-    waiting = {run.arm for run in runs if outcomes.get(run.key, MISSING).status in ("missing", "running")}
-    pending = {pair for pair in study.pairs if waiting & set(pair)}
-    compared = compare(scores, study.pairs, study.margin, pending)
     rows: dict[str, list[dict[str, Any]]] = {}
-    for pair, found in zip(study.pairs, compared, strict=True):
-        row = {
-            "reference": pair[1],
-            "pairs": found.n,
-            "difference": found.difference,
-            "low": found.low,
-            "high": found.high,
-            "p": found.p,
-            "verdict": "not yet" if pair in pending else found.verdict,
-        }
-        rows.setdefault(pair[0], []).append(row)
+    for one in found:
+        row = {"reference": one.reference, **one.found.values(), "verdict": one.verdict}
+        rows.setdefault(one.arm, []).append(row)
     return rows
 
 
@@ -186,10 +155,7 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
         spread = f" ± {number(row['std'])}" if row.get("n", 0) > 1 else ""
         return number(row["mean"]) + spread if "mean" in row else ""
     if name == "difference":
-        if not row.get("pairs"):
-            return ""
-        limits = f" [{number(row['low'])}, {number(row['high'])}]" if row["pairs"] > 1 else ""
-        return number(row["difference"], signed=True) + limits
+        return difference(row["difference"], row["low"], row["high"], row["pairs"]) if "pairs" in row else ""
     if name in ("reference", "verdict", "reproduced"):
         return row.get(name, "")
     value = row.get(name)
@@ -199,6 +165,8 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
 
 def _title(study: Study, runs: Sequence[Run], scores: Mapping[str, Mapping[int, float]]) -> str:
     seeds = f"{len(study.seeds)} seed{'s' if len(study.seeds) != 1 else ''}"
+    if study.looks:
+        seeds = f"{study.looks[0]} to {seeds} as needed"
     parts = [f"{described(study.metric)} ({protocol(study)} protocol)", "last epoch", seeds]
     taught = teachers(runs)
     if len(taught) == 1:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 _TICKS = 10_000
 """Ray counts resources in ten-thousandths; counting alike keeps 3 x 0.1 CPUs inside 0.3."""
+
+_RENAMED = {"max_failures": "a lost machine and a bug have budgets of their own now; write retries: {lost: N}"}
+
+_BRANCHES = ("literal['auto']", "int", "constrained-int")
+"""What pydantic adds to the place of a value that may be `auto` or a number."""
 
 _LAUNCHER_KEYS = {"apiVersion": "kubectl apply -f", "cluster_name": "ray up"}
 
@@ -25,6 +30,21 @@ class Machine(NamedTuple):
 
     cpus: float
     gpus: float = 0
+
+
+class Retries(BaseModel):
+    """Further attempts at a run, by the cause of the last one's end. A cause spends its own budget and no other's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lost: int = Field(3, ge=0)
+    """Its worker or machine went. What a cloud announces before it takes a machine back costs nothing."""
+    memory: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    """It did not fit: again with half the micro-batch; `auto`: down to one BatchNorm group."""
+    bug: int = Field(0, ge=0)
+    """Code raised an error: it would most likely raise it again."""
+    nan: int = Field(0, ge=0)
+    """A loss was not finite."""
 
 
 class ClusterSpec(BaseModel):
@@ -53,8 +73,10 @@ class ClusterSpec(BaseModel):
     """Folder of ledger, checkpoints and tracking, seen by every machine under this path."""
     data_roots: dict[str, str] = Field(default_factory=dict)
     """Data set name to its folder, seen by every machine under this path."""
-    max_failures: int = Field(2, ge=0)
-    """Times a run is started again after a machine is lost."""
+    price_per_gpu_hour: float | None = Field(None, gt=0)
+    """What one GPU costs an hour, its machine included, in a currency of your own: `transkd plan` multiplies."""
+    retries: Retries = Field(default_factory=lambda: Retries())
+    """Times that one start of a study tries a failed run again, by what it failed of."""
     start_timeout_s: float = Field(600, gt=0)
     """Longest wait for a run's workers; above the boot time of a machine where an autoscaler is at work."""
 
@@ -85,6 +107,15 @@ class ClusterSpec(BaseModel):
             raise ValueError(
                 f"gpus_per_worker must be 0 or whole where workers is {self.workers} but got "
                 f"{self.gpus_per_worker:g}: NCCL refuses two workers of a run on one GPU; set gpus_per_worker: 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_price_has_something_to_price(self) -> ClusterSpec:
+        if self.price_per_gpu_hour is not None and not self.gpus_per_worker:
+            raise ValueError(
+                f"price_per_gpu_hour is {self.price_per_gpu_hour:g} but gpus_per_worker is 0; give the runs GPUs, or "
+                "remove the price"
             )
         return self
 
@@ -236,12 +267,18 @@ def _locate(source: str | Path) -> Path:
 def _lines(error: ValidationError) -> list[str]:
     lines: dict[str, str] = {}
     for item in error.errors():
-        field = str(item["loc"][0]) if item["loc"] else "the whole file"
+        path = [str(part) for part in item["loc"] if part not in _BRANCHES]
+        field = ".".join(path) or "the whole file"
         message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = f"unknown key; {_hint(field, ClusterSpec.model_fields)}"
-        elif field == "concurrency" and item["type"] != "value_error":
+        if field in _RENAMED:
+            message = _RENAMED[field]
+        elif item["type"] == "extra_forbidden":
+            fields = (Retries if path[0] == "retries" else ClusterSpec).model_fields
+            message = f"unknown key; {_hint(path[-1], fields)}"
+        elif field in ("concurrency", "retries.memory") and item["type"] != "value_error":
             message = f"must be `auto` or a whole number but got {item['input']!r}"
+        elif field == "retries":
+            message = f"must be causes and numbers, for example {{lost: 3}}, but got {item['input']!r}"
         elif item["type"] != "value_error":
             message = f"{message[0].lower()}{message[1:]} but got {item['input']!r}"
         lines.setdefault(field, f"{field}: {message}")

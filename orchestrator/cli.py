@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import typer
 
+from orchestrator.verbs.bundle import bundle
+from orchestrator.verbs.import_ import import_
 from orchestrator.verbs.lint import lint_cluster
 from orchestrator.verbs.plan import plan
 from orchestrator.verbs.report import report
@@ -25,8 +28,9 @@ def _verbs() -> None:
     """TransKD as a system: any ablation is one YAML file, one command, and one table that can be believed."""
 
 
-for verb in (plan, run, status, report, sync, ui):
+for verb in (plan, run, status, report, bundle, sync, ui):
     app.command()(verb)
+app.command("import")(import_)
 cluster_app.command("lint")(lint_cluster)
 app.add_typer(cluster_app, name="cluster")
 app.registered_commands += trainer_app.registered_commands
@@ -34,10 +38,15 @@ app.registered_groups += trainer_app.registered_groups
 
 
 def guarded(action: Callable[[], object]) -> None:
-    """Do it; a user's mistake is one line and exit code 2, a failed run one line and exit code 1."""
+    """Do it; each end that is not the hoped for is one line: a failed run code 1, a user's mistake 2, a full disk 3."""
     from cluster.spec import SpecError
+    from orchestrator.failures import StoreFull
 
-    in_one_line(action, SpecError)
+    try:
+        in_one_line(action, SpecError)
+    except StoreFull as error:
+        print(f"paused: {error}", file=sys.stderr)
+        sys.exit(3)
 
 
 def main() -> None:

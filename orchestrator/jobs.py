@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 from ablations.plan import Run
 from cluster.spec import ClusterSpec
-from orchestrator.record import RunInfo
 from orchestrator.store import Store
-from trainer.config import TrainConfig, UserError
+from trainer.config import TrainConfig, UserError, digest
 from trainer.place import Place
 from trainer.record import LAST
+
+LAUNCH = uuid.uuid4().hex[:12]
+"""Names this start of the driver: the budgets of failed runs are counted for one."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,6 @@ class Job:
         who = {"study": self.study, "arm": self.run.arm, "seed": self.run.seed, "role": self.run.role}
         return {"event": kind, "run_id": self.run_id, "key": self.run.config.key, **who, **more}
 
-    def info(self, reason: str, attempts: int) -> RunInfo:
-        """What tracking wants to know of it."""
-        return RunInfo(
-            study=self.study,
-            arm=self.run.arm,
-            seed=self.run.seed,
-            role=self.run.role,
-            key=self.run.config.key,
-            run_id=self.run_id,
-            config=self.run.config.model_dump(mode="json"),
-            attempts=attempts,
-            reason=reason,
-        )
-
     def settings(self, spec: ClusterSpec, store: Store) -> dict[str, Any]:
         """The plain data a trial is started with."""
         resources = {"CPU": spec.cpus_per_worker} | ({"GPU": spec.gpus_per_worker} if spec.gpus_per_worker else {})
@@ -63,10 +52,22 @@ class Job:
             "place": vars(self.place),
             "workers": spec.workers,
             "resources": resources,
-            "max_failures": spec.max_failures,
+            "retries": spec.retries.model_dump(),
+            "launch": LAUNCH,
+            "refused": None,
+            "fits": str(store.cache / "micro_batch" / f"{self._footprint(spec)}.json"),
             "ray_dir": str(store.ray_dir),
             "store": {"root": str(store.root), "identity": store.identity},
         }
+
+    def _footprint(self, spec: ClusterSpec) -> str:
+        """Names the runs that need the same memory and are given the same: seeds, rates and weights may differ."""
+        config = self.run.config
+        shape = config.model_dump(mode="json", include={"student", "teacher", "data"})
+        optim = config.optim.model_dump(include={"global_batch", "norm_batch", "precision"})
+        paths = {name: term.options for name, term in config.active.items()}
+        given = spec.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker", "micro_batch"})
+        return digest([shape, optim, paths, given])
 
 
 class Preparer:

@@ -6,30 +6,50 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations.plan import expand
+from ablations.plan import Run
+from ablations.sequential import due
 from ablations.study import Study
+from ablations.tuning import searches
 from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on
+from orchestrator.bounds import Bounds
+from orchestrator.facts import reconcile
 from orchestrator.jobs import Job, Preparer
-from orchestrator.ledger import Ledger
+from orchestrator.ledger import Ledger, LedgerRun
+from orchestrator.live import Live
 from orchestrator.mirror import Mirror
-from orchestrator.progress import Lines, Live
+from orchestrator.progress import Lines
+from orchestrator.results import outcome
 from orchestrator.store import Store
+from orchestrator.tuned import awaited, planned, tuning
 from trainer.config import located, parse
 
-MakeView = Callable[[int, int], Lines | Live]
-"""(runs to do, their epochs) -> a view, used as a context."""
+MakeView = Callable[[], Lines | Live]
+"""A view of one phase, used as a context."""
+
+MOST_HALVINGS = 10
+"""Tune has one number for all causes of a death, which must only be finite and not the smaller: a micro-batch of 1,024
+samples is halved no more often."""
 
 
 class Launch:
     """One `transkd run` of a study: everything is checked in `prepare`, nothing is started before `run`."""
 
-    def __init__(self, study: Study, spec: ClusterSpec, store: Store, roots: Mapping[str, Path]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        spec: ClusterSpec,
+        store: Store,
+        roots: Mapping[str, Path],
+        *,
+        retry_failed: bool = False,
+    ) -> None:
         self.study = study
+        self.retry_failed = retry_failed
         self.spec = spec
         self.store = store
         self.ledger = Ledger(store.ledger)
         self.preparer = Preparer(study.name, spec, store, roots)
-        self.runs = expand(study)
+        self.runs = planned(study, self.ledger)
         self.teachers: dict[str, Job] = {}
         self.arms: list[Job] = []
 
@@ -48,56 +68,107 @@ class Launch:
         for config in {config.data.model_dump_json(): config for config in configs.values()}.values():
             with located(self.study.name):
                 self.preparer.check_root(config)
+        costs = {}
         for arm, config in configs.items():
             with located(f"{self.study.name}: {arm}"):
-                self.preparer.check(config)
+                costs[arm] = self.preparer.check(config)
+        with located(self.study.name):
+            arms = {run.arm: run.config for run in self.runs if run.role == "arm"}
+            if self.study.search is not None and not any(
+                path.startswith("student") for path in self.study.search.space
+            ):
+                arms["base"] = configs["base"]
+            Bounds(self.study.limits, self.spec, self.store, self.ledger).refuse(arms, costs)
         say("structures checked; reading the data")
         for run in self.runs:
-            job = self.preparer.job(run, self.teachers)
             if run.role == "teacher":
-                self.teachers[run.key] = job
-            else:
-                self.arms.append(job)
+                self.teachers[run.key] = self.preparer.job(run, self.teachers)
+        self._take_up(self.runs)
+
+    def _take_up(self, runs: Sequence[Run]) -> None:
+        """Make the jobs of the arms' runs, but for those that await a search."""
+        self.runs = list(runs)
+        self.arms = [self.preparer.job(run, self.teachers) for run in runs if run.role == "arm" and not run.awaits]
 
     def missing(self, jobs: Sequence[Job]) -> list[Job]:
         """The jobs that have not finished, in this study or another."""
         distinct = {job.run_id: job for job in reversed(jobs)}
         return [job for job in reversed(distinct.values()) if self.ledger.finished(job.run_id) is None]
 
+    def todo(self, jobs: Sequence[Job]) -> list[Job]:
+        """The missing jobs, but for those that can only fail again."""
+        runs = self.ledger.outcomes()
+        return [job for job in self.missing(jobs) if not self.given_up(job, runs)]
+
+    def given_up(self, job: Job, runs: Mapping[str, LedgerRun]) -> bool:
+        """Whether a run failed of what its id stands for: a loss left the finite numbers, its own or its teacher's.
+
+        Other causes may have been mended: code, files, machines. With `retry_failed` this one is tried again too.
+        """
+        run = runs.get(job.run_id)
+        if self.retry_failed or run is None or run.status != "failed":
+            return False
+        teacher = self.teachers.get(job.run.needs or "")
+        return run.cause == "nan" or (run.cause == "teacher" and teacher is not None and self.given_up(teacher, runs))
+
     @property
     def searches(self) -> list[Study]:
         """The searches that come before the arms."""
-        return [self.study] if self.study.search is not None else []
+        return list(searches(self.study).values())
+
+    def unfinished(self) -> dict[str, str]:
+        """Label -> reason, of the runs that have not finished, trials aside: their tables say how they ended."""
+        runs = self.ledger.outcomes()
+        jobs = self.missing([*self.teachers.values(), *self.due()])
+        found = {job.label: runs[job.run_id].why if job.run_id in runs else "not started" for job in jobs}
+        reasons = awaited(self._stand(), tuning(self.study, self.ledger))
+        return found | {f"{run.arm} seed {run.seed}": reasons[run.key].reason for run in self._stand() if run.awaits}
 
     def due(self) -> list[Job]:
         """The arms' runs that are to be done now; asked again whenever they have ended."""
-        return self.arms
+        now = {run.key for run in self._stand()}
+        return [job for job in self.arms if job.run.key in now]
+
+    def _stand(self) -> list[Run]:
+        """The runs that are to stand by now: all, but for seeds of later looks."""
+        if not self.study.looks:
+            return self.runs
+        runs = self.ledger.outcomes()
+        outcomes = {job.run.key: outcome(runs[job.run_id]) for job in self.arms if job.run_id in runs}
+        outcomes |= awaited(self.runs, tuning(self.study, self.ledger))
+        return due(self.study, self.runs, outcomes)
 
     def trials_left(self, study: Study) -> int:
         """Trials that a search still has to make."""
-        from orchestrator.search import proposals
+        from orchestrator.proposals import proposals
 
         assert study.search is not None
-        history = proposals(study, self.ledger.events())
+        history = proposals(study, self.ledger)
         return max(0, study.search.trials - sum(trial.state != "running" for _, trial in history))
 
     def left(self) -> int:
         """Runs and trials still to do."""
-        return len(self.missing([*self.teachers.values(), *self.due()])) + sum(map(self.trials_left, self.searches))
+        trials = {arm: self.trials_left(search) for arm, search in searches(self.study).items()}
+        to_come = sum(bool(run.awaits and trials[run.arm]) for run in self.runs)
+        return len(self.todo([*self.teachers.values(), *self.due()])) + to_come + sum(trials.values())
 
     def run(self, mirror: Mirror, make_view: MakeView) -> None:
         """Run what is missing: teachers, then searches, then arms. The caller holds the store's lease."""
-        for job in [*self.teachers.values(), *self.arms]:
-            if self.ledger.finished(job.run_id):
-                self._reuse(job, mirror)
+        reconcile(self.ledger, self.store)
+        self._reuse([*self.teachers.values(), *self.arms], mirror)
         if self.left():
             self._run(mirror, make_view)
 
-    def _reuse(self, job: Job, mirror: Mirror) -> None:
-        known = self.ledger.outcomes()[job.run_id]
-        if all(member.study != self.study.name or member.arm != job.run.arm for member in known.members):
-            self.ledger.append(job.event("reused"))
-        mirror.job(job, "finished")
+    def _reuse(self, jobs: Sequence[Job], mirror: Mirror) -> None:
+        """Take the jobs that have finished, or can only fail, in this study or another, into this one."""
+        runs = self.ledger.outcomes()
+        for job in jobs:
+            known = runs.get(job.run_id)
+            if known is None or not (known.status == "finished" or self.given_up(job, runs)):
+                continue
+            if all(member.study != self.study.name or member.arm != job.run.arm for member in known.members):
+                self.ledger.append(job.event("reused"))
+            mirror.job(job)
 
     def _run(self, mirror: Mirror, make_view: MakeView) -> None:
         from orchestrator.session import session
@@ -105,23 +176,32 @@ class Launch:
         with session(self.spec, self.store) as machines:
             slots = self.slots(machines)
             self._train(list(self.teachers.values()), slots, mirror, make_view)
-            for search in self.searches:
-                if self.trials_left(search) and not self.missing(list(self.teachers.values())):
+            for arm, search in searches(self.study).items():
+                if self.trials_left(search) and not self._untaught(arm):
                     self._search(search, slots, mirror, make_view)
+            before = {job.run_id for job in self.arms}
+            self._take_up(planned(self.study, self.ledger))
+            self._reuse([job for job in self.arms if job.run_id not in before], mirror)
             tried: set[str] = set()
-            while todo := [job for job in self.missing(self.due()) if job.run_id not in tried]:
+            while todo := [job for job in self.todo(self.due()) if job.run_id not in tried]:
                 tried |= {job.run_id for job in todo}
                 self._train(todo, slots, mirror, make_view)
 
+    def _untaught(self, arm: str) -> bool:
+        """Whether the teacher of an arm's trials has not finished; any teacher, where trials are of no arm."""
+        missing = {job.run.key for job in self.missing(list(self.teachers.values()))}
+        needs = {run.needs for run in self.runs if run.role == "arm" and run.arm == arm}
+        return bool(missing & needs if arm else missing)
+
     def _train(self, jobs: Sequence[Job], slots: int, mirror: Mirror, make_view: MakeView) -> None:
         """Train those that have not finished, but for pupils of a teacher that failed."""
-        todo = self.missing(jobs)
+        todo = self.todo(jobs)
         untaught = {job.run.key: job for job in self.missing(list(self.teachers.values()))}
         for job in [job for job in todo if job.run.needs in untaught]:
             todo.remove(job)
             self._without_teacher(job, untaught[job.run.needs or ""], mirror)
         if todo:
-            with make_view(len(todo), sum(job.epochs for job in todo)) as view:
+            with make_view() as view:
                 self._tune(todo, slots, mirror, view)
 
     def slots(self, machines: Sequence[Machine]) -> int:
@@ -134,7 +214,7 @@ class Launch:
         why = self.ledger.outcomes()[teacher.run_id].reason
         reason = f"{teacher.label} did not finish" + (f": {why}" if why else "")
         self.ledger.append(job.event("failed", reason=reason, cause="teacher"))
-        mirror.job(job, "failed", reason)
+        mirror.job(job)
 
     def _tune(
         self,
@@ -156,10 +236,10 @@ class Launch:
         from orchestrator.watch import Watch
 
         searching = Searching(study, self.preparer, self.teachers, self.ledger)
-        left = self.trials_left(study)
-        with make_view(left, left * searching.epochs) as view:
-            watch = Watch(searching.jobs, self.ledger, mirror, view)
-            options = {"search_alg": searching.searcher, "scheduler": searching.scheduler, "num_samples": left}
+        with make_view() as view:
+            watch = searching.watch = Watch(searching.jobs, self.ledger, mirror, view, searching.waits)
+            # the searcher says when it has made all trials: one may be started more than once, another never
+            options = {"search_alg": searching.searcher, "scheduler": searching.scheduler, "num_samples": -1}
             self._fit({}, slots, watch, **options)
 
     def _fit(self, space: dict[str, Any], slots: int, watch: Any, **options: Any) -> None:
@@ -186,8 +266,8 @@ class Launch:
                 storage_path=str(self.store.ray_dir),
                 verbose=0,
                 callbacks=[watch, Silence()],
-                # only a process that died is started again; errors of ours end the run and are recorded
-                failure_config=tune.FailureConfig(max_failures=self.spec.max_failures),
+                # Tune sees only processes that died; of what, and whether the budget of that is spent, Watch knows
+                failure_config=tune.FailureConfig(max_failures=self.spec.retries.lost + MOST_HALVINGS),
             ),
         ).fit()
 

@@ -1,24 +1,33 @@
-"""The ledger: an append-only record of what happened to every run; the truth that survives any crash.
+"""The ledger: what happened to every run, folded from the store's journal; the truth that survives any crash.
 
-One JSON object a line, one writer (the holder of the store's lease), fsynced. A line that was cut off by a kill is
-never removed: the next append closes it and writes a `torn` event behind it, which says it may be skipped.
+Its events, in the order of a run's life: `study` (a driver begins), `trial` (a search proposes), `reused`, `started`,
+`epoch`, `note`, and one of `finished`, `failed`, `stopped` and `interrupted`.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Iterator, Mapping
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trainer.config import UserError
+from orchestrator.failures import pausing
+from orchestrator.journal import Reader, Writer
 
-STATUS = {"started": "running", "finished": "finished", "failed": "failed", "stopped": "stopped"}
-"""What an event makes of its run; other events (`reused`, `study`, `trial`) leave the status alone."""
+STATUS = {
+    "started": "running",
+    "retried": "running",
+    "interrupted": "interrupted",
+    "finished": "finished",
+    "failed": "failed",
+    "stopped": "stopped",
+}
+"""What an event makes of its run; other events leave the status alone."""
+
+RETRY = ("launch", "cause", "reason", "micro_batch")
 
 
 @dataclass(frozen=True)
@@ -44,27 +53,109 @@ class LedgerRun:
     complexity: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     reason: str = ""
+    cause: str = ""
+    """Why it failed, in one word; empty unless it did."""
     changed: str = ""
     """Time of the last change of status, ISO 8601."""
     members: list[Membership] = field(default_factory=list)
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    """The metrics of each epoch, in order, each once."""
+    reported: dict[float, str] = field(default_factory=dict)
+    """When each epoch was, by its number, ISO 8601."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """All that was asked of it, as plain data; empty before its first start."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    """What computed it: packages and git of the driver, then what the run itself found (device, threads, ...)."""
+    data: dict[str, str] = field(default_factory=dict)
+    """Fingerprints of the splits it read."""
+    weights: dict[str, Any] = field(default_factory=dict)
+    """What student and teacher started from: file, sha256, coverage."""
+    artifacts: dict[str, Any] = field(default_factory=dict)
+    """Where its files lie: `folder`, below the store, and the names in it."""
+    imported: str = ""
+    """The folder it was taken in from; empty where a driver of this store trained it."""
+    retries: list[dict[str, Any]] = field(default_factory=list)
+    """Of each attempt that another followed within one start of a driver: cause, reason, and a new micro-batch."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """Attempts that failed, by cause."""
+    notes: list[str] = field(default_factory=list)
 
-    def fold(self, event: Mapping[str, Any]) -> None:
-        """Take one more event about this run into account."""
+    @property
+    def why(self) -> str:
+        """`nan: loss/pea is not finite at step 7`, `lost (4 times): ...`; of a pupil what its teacher failed of."""
+        if not self.cause or self.cause == "teacher":
+            return self.reason
+        times = self.failures[self.cause]
+        return f"{self.cause}{f' ({times} times)' if times > 1 else ''}: {self.reason}"
+
+    def fold(self, event: Mapping[str, Any], driver: Mapping[str, Any]) -> None:
+        """Take one more event about this run into account; `driver` is the environment of the one that wrote it."""
+        kind = event["event"]
+        if kind == "epoch":
+            metrics = _numbers(event["metrics"])
+            self.reported[metrics["epoch"]] = event["time"]  # first: other threads look it up of epochs that are there
+            self._epoch(metrics)
+            return
         self.key = event.get("key", self.key)
         if "study" in event:
             place = Membership(**{k: event[k] for k in ("study", "arm", "seed", "role") if k in event})
             if place not in self.members:
                 self.members.append(place)
-        if (status := STATUS.get(event["event"])) is None:
+        if kind == "note":
+            self.notes.append(event["text"])
+        if (status := STATUS.get(kind)) is None:
             return
+        if kind == "retried":
+            self.retries.append({name: event[name] for name in RETRY if name in event})
+        if kind in ("retried", "failed") and (cause := event.get("cause")):
+            self.failures[cause] = self.failures.get(cause, 0) + 1
         self.status = status
         self.changed = event["time"]
         self.attempts += status == "running"
         self.reason = event.get("reason", "")
+        self.cause = event.get("cause", "")
         self.last = _numbers(event.get("last", self.last))
         self.best = _numbers(event.get("best", self.best))
         self.complexity = event.get("complexity", self.complexity)
         self.seconds = event.get("seconds", self.seconds)
+        if status == "running":
+            self.environment = dict(driver)
+        self.environment = {**self.environment, **event.get("environment", {})}
+        self.config = event.get("config", self.config)
+        self.data = event.get("data", self.data)
+        self.weights = event.get("weights", self.weights)
+        self.artifacts = event.get("artifacts", self.artifacts)
+        self.imported = event.get("imported", self.imported)
+
+    def _epoch(self, metrics: dict[str, float]) -> None:
+        place = bisect_left(self.epochs, metrics["epoch"], key=lambda epoch: epoch["epoch"])
+        again = place < len(self.epochs) and self.epochs[place]["epoch"] == metrics["epoch"]
+        self.epochs[place : place + again] = [metrics]
+
+
+class _Fold:
+    """A journal as far as it has been read: its runs, and its events but for the epochs, which the runs hold."""
+
+    def __init__(self, path: Path) -> None:
+        self.reader = Reader(path)
+        self.runs: dict[str, LedgerRun] = {}
+        self.events: list[dict[str, Any]] = []
+        self.driver: dict[str, Any] = {}
+
+    def catch_up(self) -> None:
+        """Fold what was written since the last time."""
+        for event in self.reader.read():
+            if event["event"] != "epoch":
+                self.events.append(event)
+            if event["event"] == "study":
+                self.driver = event.get("environment", {})
+            if run_id := event.get("run_id"):
+                self.runs.setdefault(run_id, LedgerRun(run_id)).fold(event, self.driver)
+
+
+_FOLDS: dict[Path, _Fold] = {}
+"""By path: whoever asks in a process, a journal is parsed once, and then only what it has grown by."""
+_LOCK = threading.Lock()
 
 
 class Ledger:
@@ -72,118 +163,54 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._writing = False
-        self._folded: tuple[int, dict[str, LedgerRun]] = (-1, {})
+        self._writer = Writer(path)
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """Write one event, on disk when this returns. `time` is added where absent; NaN and infinity become null."""
-        if "event" not in event:
-            raise ValueError(f"a ledger event needs the key 'event' but got {sorted(event)}")
-        line = _line({"event": event["event"], "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **event})
-        new = not self.path.exists()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            if not self._writing:
-                line = _repair(handle) + line
-            _write(handle, line)
-            self._writing = True
-        except BaseException:
-            # What a failed write (a full disk) left behind is closed by the next append.
-            self._writing = False
-            raise
-        finally:
-            os.close(handle)
-        if new:
-            _sync_folder(self.path.parent)
+        """Write one event, on disk when this returns. `time` is added where absent; NaN and infinity become null.
+
+        Raises StoreFull where the disk is.
+        """
+        with pausing(self.path.parent):
+            self._writer.append(event)
+
+    def append_epochs(self, run_id: str, epochs: Iterable[Mapping[str, Any]]) -> None:
+        """Write those of a run's epochs that the ledger lacks."""
+        run = self.outcomes().get(run_id)
+        there = {epoch["epoch"] for epoch in run.epochs} if run else set()
+        for epoch in epochs:
+            if epoch["epoch"] not in there:
+                self.append({"event": "epoch", "run_id": run_id, "metrics": epoch})
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """All events in order. Raises UserError with file and line where the ledger was damaged."""
-        damaged: int | None = None
-        try:
-            file = self.path.open("rb")
-        except FileNotFoundError:
-            return
-        with file:
-            for number, line in enumerate(file, start=1):
-                if line.isspace():
-                    continue
-                event = _parse(line)
-                if event is None:
-                    damaged = damaged or number
-                elif event["event"] == "torn":
-                    damaged = None
-                elif damaged:
-                    raise UserError(f"{self.path}:{damaged} must be a JSON event but is damaged; correct or delete it")
-                else:
-                    yield event
+        """All events in order but for the epochs, which stand in `outcomes`. Raises UserError with file and line where
+        the ledger was damaged."""
+        with _LOCK:
+            return iter(list(self._fold().events))
 
     def outcomes(self) -> dict[str, LedgerRun]:
-        """Every run by its id, in the order in which they first appear."""
-        size = self.path.stat().st_size if self.path.exists() else 0
-        # The file only grows, so its size names its content.
-        if self._folded[0] != size:
-            runs: dict[str, LedgerRun] = {}
-            for event in self.events():
-                if run_id := event.get("run_id"):
-                    runs.setdefault(run_id, LedgerRun(run_id)).fold(event)
-            self._folded = (size, runs)
-        return dict(self._folded[1])
+        """Every run by its id, in the order in which they first appear. They follow the ledger as it grows."""
+        with _LOCK:
+            return dict(self._fold().runs)
 
     def finished(self, run_id: str) -> LedgerRun | None:
         """The run, if it has finished: then it need not be run again, in this study or another."""
         run = self.outcomes().get(run_id)
         return run if run and run.status == "finished" else None
 
-
-def _line(event: Mapping[str, Any]) -> bytes:
-    return json.dumps(_finite(event), ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def _finite(value: Any) -> Any:
-    """NaN and infinity are no JSON: other readers of the file would stumble."""
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    def _fold(self) -> _Fold:
+        fold = _FOLDS.get(self.path)
+        if fold is None or not fold.reader.continues():
+            fold = _FOLDS[self.path] = _Fold(self.path)
+        try:
+            fold.catch_up()
+        except BaseException:
+            # Half folded, or damaged: the next reader begins anew.
+            del _FOLDS[self.path]
+            raise
+        return fold
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    if None not in metrics.values():
+        return dict(metrics)
     return {name: math.nan if value is None else value for name, value in metrics.items()}
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and "event" in event else None
-
-
-def _repair(handle: int) -> bytes:
-    """What must stand before the next event, given how the file ends: nothing, a newline, or a `torn` event."""
-    size = os.fstat(handle).st_size
-    tail = b""
-    while len(tail) < size and b"\n" not in tail.rstrip():
-        start = max(0, size - 2 * len(tail) - 4096)
-        tail = os.pread(handle, size - start, start)
-    closed = b"" if not tail or tail.endswith(b"\n") else b"\n"
-    last = tail.rstrip().rpartition(b"\n")[2]
-    if not last or _parse(last) is not None:
-        return closed
-    return closed + _line({"event": "torn", "time": datetime.now(UTC).isoformat(timespec="milliseconds")})
-
-
-def _write(handle: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(handle, data) :]
-    os.fsync(handle)
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

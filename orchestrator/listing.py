@@ -10,39 +10,59 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ablations.arms import label, short
+from ablations.design import design_lines
 from ablations.plan import Run, space
-from ablations.stats import describe_design
+from ablations.sequential import if_needed
 from ablations.study import Study
+from ablations.winners import budgets
 from orchestrator.ledger import LedgerRun
 from orchestrator.report import UNDERLINE
+from trainer.config import parse
+
+LONG = 200
+"""Runs that are listed whole; of more, the first and the last."""
+ENDS = 20
 
 
-def show_plan(study: Study, runs: Sequence[Run], known: Mapping[str, LedgerRun], console: Console) -> None:
-    """Print every run: variant, seed, what it changes, and whether a finished run is reused."""
-    reused = sum(_state(run, known) == "reused" for run in runs)
-    epochs = sum(run.config.optim.epochs for run in runs if _state(run, known) != "reused")
-    trials = f" and {study.search.trials} trials" if study.search is not None else ""
-    count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}{trials}"
+def show_plan(
+    study: Study, runs: Sequence[Run], known: Mapping[str, LedgerRun], console: Console, *, whole: bool = False
+) -> None:
+    """Print the runs: variant, seed, what it changes, and whether a finished run is reused. `whole`: every one."""
+    states = [_state(study, run, known) for run in runs]
+    pairs = list(zip(runs, states, strict=True))
+    reused = states.count("reused")
+    epochs = sum(run.config.optim.epochs for run, state in pairs if state != "reused")
+    trials = study.search.trials if study.search is not None else sum(budgets(study).values())
+    count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}{f' and {trials} trials' if trials else ''}"
     console.print(Text(study.name, style="bold"), f"  {count}, {reused} reused, {epochs} epochs to train")
+    cut = not whole and len(runs) > LONG
+    shown = [*pairs[:ENDS], *pairs[-ENDS:]] if cut else pairs
     grid = Grid(box=UNDERLINE, show_edge=False, pad_edge=False, header_style="dim")
     for heading, right in (("variant", False), ("seed", True), ("changes", False), ("run", False), ("", False)):
         grid.add_column(heading, justify="right" if right else "left", overflow="fold")
-    for run in runs:
-        state = _state(run, known)
-        style = "dim" if state == "reused" else ""
+    for number, (run, state) in enumerate(shown):
+        if cut and number == ENDS:
+            grid.add_row("...")
         cells = (run.arm, str(run.seed), changes(run.changed), run.key, state)
-        grid.add_row(*map(Text, cells), style=style)
+        grid.add_row(*map(Text, cells), style="dim" if state == "reused" else "")
     console.print(grid)
+    if cut:
+        console.print(Text(f"... {len(runs) - 2 * ENDS:,} more; --all lists them", style="dim"))
     if study.search is not None:
         show_space(study, console)
-    elif study.pairs:
-        console.print(Text(describe_design(len(study.seeds), len(study.pairs)), style="dim"))
+    for line in design_lines(study):
+        console.print(Text(line, style="dim"))
+    if study.tune_each is not None:
+        show_tuning(study, console)
+    if study.limits.given:
+        bounds = ", ".join(f"{name} at most {bound:g}" for name, bound in study.limits.given.items())
+        console.print(Text(f"limits of the deployed student: {bounds}", style="dim"))
     if study.compared.left_out:
         console.print(Text(f"{study.compared.left_out} combinations left out by requires and excludes", style="dim"))
 
 
 def show_space(study: Study, console: Console) -> None:
-    """Print a search's dimensions and rungs."""
+    """Print a search's dimensions and where it may stop a trial."""
     assert study.search is not None
     search = study.search
     console.print(f"search: {search.trials} trials, {search.sampler}, by {search.metric}")
@@ -50,11 +70,18 @@ def show_space(study: Study, console: Console) -> None:
         choices = ", ".join(dimension.choices)
         text = choices if dimension.kind == "choice" else f"{dimension.low:g} .. {dimension.high:g}"
         console.print(Text(f"  {path:32} {dimension.kind:8} {text}"))
-    epochs = int(study.base.get("optim", {}).get("epochs", 100))
-    rungs = search.rungs(epochs)
-    if rungs:
-        share = ", ".join(f"{rung} ({rung / epochs:.0%})" for rung in rungs)
-        console.print(f"  stops at epochs {share} of {epochs}; one in {search.eta} goes on", highlight=False)
+    for line in search.describe_stops(parse(study.base).optim.epochs):
+        console.print(f"  {line}", highlight=False)
+
+
+def show_tuning(study: Study, console: Console) -> None:
+    """Print the budget of each variant's search, by which its weights are found before its seeds run."""
+    assert study.tune_each is not None
+    each = study.tune_each
+    listed = ", ".join(f"{arm} {trials}" for arm, trials in budgets(study).items())
+    console.print(Text(f"tuned first: {each.sampler}, by {each.metric}, seed {each.train_seed}; trials: {listed}"))
+    for line in each.describe_stops(parse(study.base).optim.epochs):
+        console.print(f"  {line}", highlight=False)
 
 
 def show_costs(costs: Mapping[str, Mapping[str, float]], size: tuple[int, int], console: Console) -> None:
@@ -82,5 +109,8 @@ def changes(changed: Mapping[str, Any]) -> str:
     return ", ".join(texts) or "-"
 
 
-def _state(run: Run, known: Mapping[str, LedgerRun]) -> str:
-    return "reused" if run.key in known and known[run.key].status == "finished" else "new"
+def _state(study: Study, run: Run, known: Mapping[str, LedgerRun]) -> str:
+    """`reused`, `new`, or, of a seed that only a later look asks for, `if needed`."""
+    if run.key in known and known[run.key].status == "finished":
+        return "reused"
+    return "if needed" if if_needed(study, run) else "new"

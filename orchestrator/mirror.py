@@ -1,20 +1,23 @@
-"""The mirror: a study's runs sent to MLflow in the background, from the folders that hold them."""
+"""The mirror: a study's runs sent to MLflow in the background, from the ledger and the folders of their files."""
 
 from __future__ import annotations
 
-import yaml
+import logging
+from collections.abc import Iterable
+from pathlib import Path
 
-from ablations.render import to_markdown
 from ablations.study import Study
-from ablations.table import Table
 from orchestrator.jobs import Job
-from orchestrator.ledger import Ledger, LedgerRun
-from orchestrator.record import RunInfo
-from orchestrator.report import to_csv
+from orchestrator.ledger import Ledger
+from orchestrator.record import Record
 from orchestrator.results import of_study
 from orchestrator.sender import Sender
 from orchestrator.store import Store
-from orchestrator.tracking import Tracker
+from orchestrator.tracker import Tracker
+from orchestrator.tracking import Server
+from orchestrator.tracking_uri import shown
+
+LOG = logging.getLogger(__name__)
 
 FLUSH_S = 120.0
 """Longest wait, at the end of a study, for tracking to catch up; `transkd sync` sends the rest."""
@@ -25,50 +28,45 @@ class Mirror:
 
     def __init__(self, study: str, store: Store) -> None:
         self.study = study
+        self.store = store
         self.ledger = Ledger(store.ledger)
-        self.tracker = Tracker(store.mlflow_uri, store.artifacts, store.identity)
-        self.sender = Sender()
+        self.tracker = Tracker(Server(store.mlflow_uri, store.artifacts), store.identity)
+        self.sender = Sender(self.tracker.answers, shown(store.mlflow_uri))
         self.sender.send("reconcile", self.tracker.reconcile)
-        self.sender.send("study", lambda: self.tracker.study(study))
+        self.sender.send("study", lambda: self.tracker.open(study))
 
-    def job(self, job: Job, status: str, reason: str = "") -> None:
-        """Bring one run up to date: running, finished, failed or stopped."""
-        attempts = self.ledger.outcomes()[job.run_id].attempts
-        info = job.info(reason, attempts)
-        self.sender.send(job.run_id, lambda: self.tracker.mirror(info, job.place.out_dir, status))
+    def job(self, job: Job) -> None:
+        """Bring a job's run up to date with the ledger."""
+        self.send(job.run_id, job.run.arm, job.run.seed, job.run.role)
 
-    def close(self, table: Table) -> None:
-        """Put the table on the study's parent, end it, and wait for what is on its way."""
-        self.sender.send("table", lambda: self.tracker.table(self.study, to_markdown(table), to_csv(table)))
+    def send(self, run_id: str, arm: str, seed: int | None, role: str) -> None:
+        """Bring a run up to date with what the ledger says of it when its turn comes."""
+
+        def mirror() -> None:
+            run, folder = self.ledger.outcomes()[run_id], self.store.run_dir(run_id)
+            self.tracker.mirror(Record(self.study, arm, seed, role, run, folder))
+
+        self.sender.send(run_id, mirror)
+
+    def close(self, files: Iterable[Path], timeout_s: float | None = FLUSH_S) -> set[str]:
+        """Put the study's report on its parent, end it, and wait for what is on its way; the names of what is not."""
+        self.sender.send("report", lambda: self.tracker.files(self.study, files))
         self.sender.send("close", lambda: self.tracker.close(self.study))
         # Nothing trains any more: what still stands as RUNNING was interrupted.
         self.sender.send("interrupted", self.tracker.reconcile)
-        self.sender.flush(FLUSH_S)
+        left = self.sender.close(timeout_s)
+        if left:
+            LOG.warning("tracking lacks a part of this study; `transkd sync %s` sends it", self.study)
+        return left
 
 
-def sync(study: Study, store: Store, table: Table) -> tuple[int, int]:
-    """Send what tracking lacks of a study: (runs up to date, runs that are not). Twice adds nothing."""
-    tracker = Tracker(store.mlflow_uri, store.artifacts, store.identity)
-    tracker.reconcile()
-    tracker.study(study.name)
+def sync(study: Study, store: Store, files: Iterable[Path]) -> tuple[int, set[str]]:
+    """Send what tracking lacks of a study: how many runs are up to date now, and the names of what is not. Twice adds
+    nothing."""
+    mirror = Mirror(study.name, store)
     ended = [run for run in of_study(study, Ledger(store.ledger)).values() if run.status != "running"]
-    sent = [tracker.mirror(_info(study, run, store), store.run_dir(run.run_id), run.status) for run in ended]
-    tracker.table(study.name, to_markdown(table), to_csv(table))
-    tracker.close(study.name)
-    return sum(sent), len(sent) - sum(sent)
-
-
-def _info(study: Study, run: LedgerRun, store: Store) -> RunInfo:
-    place = next(member for member in run.members if member.study == study.name)
-    file = store.run_dir(run.run_id) / "config.yaml"
-    return RunInfo(
-        study=study.name,
-        arm=place.arm,
-        seed=place.seed,
-        role=place.role,
-        key=run.key,
-        run_id=run.run_id,
-        config=yaml.safe_load(file.read_text()) if file.exists() else {},
-        attempts=run.attempts,
-        reason=run.reason,
-    )
+    for run in ended:
+        place = next(member for member in run.members if member.study == study.name)
+        mirror.send(run.run_id, place.arm, place.seed, place.role)
+    left = mirror.close(files, timeout_s=None)
+    return sum(run.run_id not in left for run in ended), left

@@ -1,24 +1,29 @@
-"""Progress: a calm live view on a terminal, one line a change anywhere else."""
+"""Progress: what the driver tells whoever watches, and the plain view of it: one line a change, or a minute."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from ablations.study import Study
 from orchestrator.jobs import Job
+from orchestrator.ledger import Ledger
+from orchestrator.standing import Part, best_in_words, epochs_of, in_words, left_s, metrics_of, part_of, standing
+from orchestrator.store import Store
 
 QUIET_S = 60.0
-"""Without a terminal, a run that goes on is mentioned so often."""
+"""Where nothing changes, a study that goes on is mentioned so often."""
+NAMED = 4
+"""Runs that such a line names."""
 
 
 class View(Protocol):
-    """What the driver tells whoever watches."""
+    """What the driver tells whoever watches; the ledger has been told before."""
 
     def started(self, job: Job) -> None:
         """A run begins, or begins again."""
@@ -26,47 +31,58 @@ class View(Protocol):
     def epoch(self, job: Job, metrics: Mapping[str, float]) -> None:
         """A run has done an epoch."""
 
+    def waits(self, job: Job) -> None:
+        """A run trains no more for now: whether it goes on is decided with others'."""
+
     def ended(self, job: Job, status: str, note: str) -> None:
         """A run is finished, failed or stopped."""
 
 
-class Clock:
-    """How long the rest takes, from the epochs this process has seen."""
+class Board:
+    """All runs of a study, as they stood when a phase of it began, and as the driver's own have changed since."""
 
-    def __init__(self, epochs_left: int) -> None:
-        self.left = epochs_left
-        self.done = 0
-        self.start = time.monotonic()
-        self._seen: dict[str, int] = {}
+    def __init__(self, study: Study, store: Store) -> None:
+        parts = standing(study, store).parts
+        # nothing trains yet, whatever the ledger says of runs that a search holds back
+        self.parts = {p.label: replace(p, state="waiting") if p.state == "running" else p for p in parts}
+        self.metrics = metrics_of(study)
+        self.ledger = Ledger(store.ledger)
+        self.abreast = 1
 
-    def epoch(self, job: Job, epoch: int) -> None:
-        """Count an epoch of a run. The first one starts the clock: what comes before it, imports, happens once."""
-        if not self.done:
-            self.start = time.monotonic()
-        self.done += max(0, epoch - self._seen.get(job.run_id, epoch - 1))
-        self._seen[job.run_id] = epoch
+    def change(self, job: Job, state: str) -> Part:
+        """A job's run as the ledger has it now."""
+        run = self.ledger.outcomes()[job.run_id]
+        part = part_of(job.label, job.run.role, job.epochs, self.metrics[job.run.role], state, run)
+        self.parts[job.label] = part
+        self.abreast = max(self.abreast, len(self.running))
+        return part
 
-    def forget(self, job: Job) -> None:
-        """A run ended: the epochs it did not need are not waited for."""
-        self.left -= max(0, job.epochs - self._seen.get(job.run_id, 0))
+    @property
+    def running(self) -> list[Part]:
+        return [part for part in self.parts.values() if part.state == "running"]
 
-    def remaining(self) -> str:
-        """`about 4 min left`, once there is something to go by."""
-        if self.done < 2:
-            return ""
-        seconds = (self.left - self.done) * (time.monotonic() - self.start) / (self.done - 1)
-        return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {max(0, seconds):.0f} s left"
+    def count(self, *states: str) -> int:
+        """Runs in these states."""
+        return sum(part.state in states for part in self.parts.values())
+
+    @property
+    def ended(self) -> int:
+        return self.count("finished", "stopped", "failed")
+
+    @property
+    def left(self) -> str:
+        """`about 4 min left`."""
+        return in_words(left_s(self.parts.values(), self.abreast))
 
 
 class Lines:
     """One line a change, for files and job logs."""
 
-    def __init__(self, console: Console, total: int, epochs_left: int) -> None:
+    def __init__(self, console: Console, board: Board) -> None:
         self.console = console
-        self.total = total
-        self.count = 0
-        self.clock = Clock(epochs_left)
-        self._told: dict[str, float] = {}
+        self.board = board
+        self._spoke = time.monotonic()
+        self._attempts: dict[str, str] = {}
 
     def __enter__(self) -> Lines:
         return self
@@ -78,86 +94,37 @@ class Lines:
 
     def started(self, job: Job) -> None:
         """Say that a run begins."""
-        self._told[job.run_id] = time.monotonic()
-        self._say(f"        {job.label}: started")
+        note = self.board.change(job, "running").note
+        self._attempts[job.label] = note
+        self._say(f"        {job.label}: started{' ' if note else ''}{note}")
 
     def epoch(self, job: Job, metrics: Mapping[str, float]) -> None:
-        """Say where a long run stands, once a minute."""
-        self.clock.epoch(job, int(metrics["epoch"]))
-        if time.monotonic() - self._told.get(job.run_id, 0.0) > QUIET_S:
-            self._told[job.run_id] = time.monotonic()
-            self._say(f"        {job.label}: {_where(job, metrics)}  {self.clock.remaining()}")
+        """Say that a run had to begin again, and once a minute where the study stands."""
+        note = self.board.change(job, "running").note
+        if note != self._attempts.get(job.label, ""):
+            self._attempts[job.label] = note
+            self._say(f"        {job.label}: {note}")
+        elif time.monotonic() - self._spoke > QUIET_S:
+            self._say(f"        {self._standing()}")
+
+    def waits(self, job: Job) -> None:
+        """Say nothing: it has not ended."""
+        self.board.change(job, "waiting")
 
     def ended(self, job: Job, status: str, note: str) -> None:
         """Say how a run ended, and what is left."""
-        self.count += 1
-        self.clock.forget(job)
-        self._say(f"{self.count:3}/{self.total:<3} {job.label}: {status}  {note}  {self.clock.remaining()}")
+        part = self.board.change(job, status)
+        parts = (f"{job.label}: {status}", part.note or note, self.board.left)
+        self._say(f"{self.board.ended:3}/{len(self.board.parts):<3} {'  '.join(filter(None, parts))}")
+
+    def _standing(self) -> str:
+        done, total = epochs_of(self.board.parts.values())
+        running = self.board.running
+        named = ", ".join(f"{part.label} {part.epoch}/{part.epochs}" for part in running[:NAMED])
+        more = f" and {len(running) - NAMED} more" if len(running) > NAMED else ""
+        parts = (f"{done}/{total} epochs", named + more, best_in_words(self.board.parts.values()), self.board.left)
+        return "  ".join(filter(None, parts))
 
     def _say(self, text: str) -> None:
-        self.console.print(
-            f"{time.strftime('%H:%M:%S')} {text.rstrip()}", highlight=False, markup=False, soft_wrap=True
-        )
-
-
-class Live:
-    """A bar for the study and one for every run that trains now."""
-
-    def __init__(self, console: Console, total: int, epochs_left: int) -> None:
-        self.console = console
-        self.clock = Clock(epochs_left)
-        self.bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24, complete_style="cyan", finished_style="cyan"),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}", style="dim", markup=False),
-            console=console,
-            transient=True,
-            refresh_per_second=4,
-        )
-        self.all = self.bars.add_task("runs", total=total, note="")
-        self.tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Live:
-        self.bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bars.stop()
-
-    def started(self, job: Job) -> None:
-        """Show a bar for the run."""
-        if job.run_id not in self.tasks:
-            self.tasks[job.run_id] = self.bars.add_task(f"  {job.label}", total=job.epochs, note="starting")
-
-    def epoch(self, job: Job, metrics: Mapping[str, float]) -> None:
-        """Move the run's bar."""
-        self.clock.epoch(job, int(metrics["epoch"]))
-        self.started(job)
-        self.bars.update(self.tasks[job.run_id], completed=metrics["epoch"], note=_where(job, metrics, bar=True))
-        self.bars.update(self.all, note=self.clock.remaining())
-
-    def ended(self, job: Job, status: str, note: str) -> None:
-        """Replace the run's bar by a line above."""
-        self.clock.forget(job)
-        if job.run_id in self.tasks:
-            self.bars.remove_task(self.tasks.pop(job.run_id))
-        style = {"finished": "green", "failed": "red"}.get(status, "yellow")
-        mark = {"finished": "✓", "failed": "✗"}.get(status, "■")
-        self.bars.console.print(f"[{style}]{mark}[/] {escape(job.label)}  [dim]{escape(note)}[/]", highlight=False)
-        self.bars.advance(self.all)
-
-
-def view(console: Console, total: int, epochs_left: int) -> Lines | Live:
-    """The view that fits the console."""
-    return (Live if console.is_terminal else Lines)(console, total, epochs_left)
-
-
-def _where(job: Job, metrics: Mapping[str, float], bar: bool = False) -> str:
-    miou = f"mIoU {metrics['val/miou']:.1f}" if "val/miou" in metrics else ""
-    loss = f"loss {metrics['loss']:.3f}" if "loss" in metrics else ""
-    epoch = "" if bar else f"epoch {metrics['epoch']:.0f}/{job.epochs}"
-    return "  ".join(part for part in (epoch, miou, loss) if part)
+        self._spoke = time.monotonic()
+        self.console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, markup=False, soft_wrap=True)

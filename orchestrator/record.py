@@ -1,15 +1,19 @@
-"""What a run's folder holds, as parameters, points and files for a tracker: read from disk, and nothing sent."""
+"""A run as a tracker is told of it: parameters, tags, points and files. Nothing is sent from here."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from orchestrator.ledger import LedgerRun
+from orchestrator.tracking import Point
 from trainer.config import digest
 
 FILES = ("config.yaml", "epochs.jsonl", "result.json", "best.pt", "panel.png")
@@ -17,84 +21,95 @@ CLASS = "val/iou/"
 
 
 @dataclass(frozen=True)
-class RunInfo:
-    """A run and its place in a study. `config` may be nested: parameters get dotted names (`optim.lr`)."""
+class Record:
+    """One run in one study, as the ledger tells it, and the folder that holds its files."""
 
     study: str
     arm: str
     seed: int | None
     role: str
-    key: str
-    run_id: str
-    config: Mapping[str, Any]
-    attempts: int = 1
-    reason: str = ""
+    run: LedgerRun
+    folder: Path
 
     @property
-    def name(self) -> str:
-        return self.arm if self.seed is None else f"{self.arm} seed {self.seed}"
+    def run_id(self) -> str:
+        return self.run.run_id
 
-    def tags(self, status: str) -> dict[str, str]:
+    @property
+    def status(self) -> str:
+        return self.run.status
+
+    @property
+    def params(self) -> dict[str, str]:
+        """Its config under dotted names (`optim.lr`); none of a run that was never started."""
+        return flatten(self.run.config)
+
+    @property
+    def tags(self) -> dict[str, str]:
         """What a tracker files the run under."""
+        seed = "" if self.seed is None else str(self.seed)
         return {
-            "mlflow.runName": self.name,
+            "mlflow.runName": f"{self.arm} seed {seed}" if seed else self.arm,
             "transkd.run_id": self.run_id,
-            "transkd.key": self.key,
+            "transkd.key": self.run.key,
             "transkd.arm": self.arm,
-            "transkd.seed": "" if self.seed is None else str(self.seed),
+            "transkd.seed": seed,
             "transkd.role": self.role,
-            "transkd.status": status,
-            "transkd.attempts": str(self.attempts),
-            "transkd.reason": self.reason,
+            "transkd.status": self.status,
+            "transkd.attempts": str(self.run.attempts),
+            "transkd.cause": self.run.cause,
+            "transkd.reason": self.run.reason,
+            "transkd.not_finite": self.not_finite,
         }
 
+    def points(self, held: Container[int]) -> dict[int, list[Point]]:
+        """The finite numbers of each epoch but those in `held`: infinity would become 1.8e308 on the server."""
+        found = {}
+        for epoch in self.run.epochs:
+            if (step := int(epoch["epoch"])) not in held:
+                when = milliseconds(self.run.reported[epoch["epoch"]])
+                found[step] = [Point(name, float(v), step, when) for name, v in epoch.items() if _is_finite(v)]
+        return found
 
-class Record:
-    """One reading of a run's folder; a run that has not written yet is empty."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
-        # A last line that is still being written has no newline yet: it is left for the next reading.
-        self.epochs: list[dict[str, Any]] = [
-            json.loads(line) for line in _text(run_dir / "epochs.jsonl").split("\n")[:-1] if line
-        ]
-        self.result: dict[str, Any] = json.loads(_text(run_dir / "result.json") or "{}")
-
-    def points(self, epoch: Mapping[str, Any]) -> dict[str, float]:
-        """The finite numbers of one epoch: infinity would become 1.8e308 on the server."""
-        return {name: float(value) for name, value in epoch.items() if _is_finite(value)}
-
-    @cached_property
+    @property
     def not_finite(self) -> str:
-        """`loss/pea at epoch 3: nan; ...`: what `points` leaves out."""
-        return "; ".join(
-            f"{name} at epoch {epoch['epoch']}: {value}"
-            for epoch in self.epochs
+        """`loss/pea at epoch 3; ...`: what `points` leaves out."""
+        left_out = [
+            f"{name} at epoch {epoch['epoch']:.0f}"
+            for epoch in self.run.epochs
             for name, value in epoch.items()
             if isinstance(value, float) and not math.isfinite(value)
-        )
+        ]
+        return "; ".join(left_out)
 
-    @cached_property
+    @property
     def summary(self) -> dict[str, float]:
         """Numbers of the whole run: `best/val/miou`, `complexity/params_m`, ..."""
-        parts = {part: self.result.get(part) or {} for part in ("best", "complexity")}
+        parts = {"best": self.run.best, "complexity": self.run.complexity}
         return {f"{part}/{n}": float(v) for part, values in parts.items() for n, v in values.items() if _is_finite(v)}
 
-    @cached_property
+    @property
+    def ended_ms(self) -> int:
+        """When it ended, in milliseconds since 1970; when it started, of a run that goes on."""
+        return milliseconds(self.run.changed)
+
+    @property
     def per_class(self) -> dict[str, float]:
         """Class name to IoU, of the last epoch that was validated."""
-        for epoch in reversed(self.epochs):
+        for epoch in reversed(self.run.epochs):
             if found := {n.removeprefix(CLASS): v for n, v in epoch.items() if n.startswith(CLASS)}:
                 return found
         return {}
 
-    @property
+    @cached_property
     def files(self) -> list[Path]:
-        return [path for name in FILES if (path := self.run_dir / name).exists()]
+        return [path for name in FILES if (path := self.folder / name).exists()]
 
-    def content(self, *also: Any) -> str:
+    @property
+    def content(self) -> str:
         """A digest that is equal when nothing has changed since."""
-        return digest([self.epochs, self.result, [(path.name, path.stat().st_size) for path in self.files], *also])
+        sizes = [(path.name, path.stat().st_size) for path in self.files]
+        return digest([self.tags, self.run.epochs, self.summary, sizes])
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -108,9 +123,19 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
+def named_digests(paths: Iterable[Path]) -> dict[Path, str]:
+    """What each file holds, in 12 hex digits."""
+    found = {}
+    for path in paths:
+        with path.open("rb") as file:
+            found[path] = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return found
+
+
+def milliseconds(time: str) -> int:
+    """ISO 8601 in milliseconds since 1970."""
+    return int(datetime.fromisoformat(time).timestamp() * 1000)
+
+
 def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else ""

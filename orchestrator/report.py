@@ -1,11 +1,8 @@
-"""Report: a table on the screen, calm at any width, and as files."""
+"""Report: a table on the screen, calm at any width."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.box import Box
 from rich.console import Console
@@ -14,8 +11,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ablations.metric import CONDITIONS
-from ablations.render import to_markdown, to_plain
-from ablations.table import Row, Table
+from ablations.render import to_plain
+from ablations.tabular import Row, Table
 
 UNDERLINE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 """A line under the headings and nothing else."""
@@ -46,7 +43,7 @@ ALARMS = ("not finished", "failed", "unequal", "recipe differs", "recipe unknown
 
 
 def show(table: Table, console: Console | None = None) -> None:
-    """Print the table: in colour on a terminal; into a pipe or file as plain text that is never folded."""
+    """Print the table and those under it: in colour on a terminal; into a pipe or file as plain text, never folded."""
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.file.write(to_plain(table))
@@ -60,25 +57,9 @@ def show(table: Table, console: Console | None = None) -> None:
     for note in table.notes:
         style = "yellow" if note.startswith(ALARMS) else "dim"
         console.print(Padding(Text(note, style=style), (0, 0, 0, 1)), highlight=False)
-
-
-def to_csv(table: Table) -> str:
-    """The raw numbers behind the rows, one row each; a column wherever any row has a value."""
-    names = list(dict.fromkeys(name for row in table.rows for name in row.values))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row.values for row in table.rows)
-    return out.getvalue()
-
-
-def write(table: Table, folder: Path) -> list[Path]:
-    """Write table.md, table.csv and table.txt into a folder; their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = {"table.md": to_markdown(table), "table.csv": to_csv(table), "table.txt": to_plain(table)}
-    for name, text in texts.items():
-        (folder / name).write_text(text)
-    return [folder / name for name in texts]
+    for below in table.more:
+        console.print()
+        show(below, console)
 
 
 def _blocks(table: Table, width: int) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,12 @@ from ablations.plan import expand
 from ablations.ranking import search_table
 from ablations.study import Study
 from ablations.table import Table, build_table
+from ablations.winners import winners
 from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.store import Store
+from orchestrator.tuned import awaited, tuning
 
-STATUS = {"finished": "finished", "failed": "failed", "running": "running", "stopped": "running"}
+STATUS = {"finished": "finished", "failed": "failed"} | dict.fromkeys(("running", "interrupted", "stopped"), "running")
 
 
 def of_study(study: Study, ledger: Ledger) -> dict[str, LedgerRun]:
@@ -39,10 +42,12 @@ def table(study: Study, store: Store) -> Table:
     """The study's table as the ledger stands now; a search's best trials where the study is a search."""
     ledger = Ledger(store.ledger)
     if study.search is not None:
-        from orchestrator.search import importances, proposals
+        from orchestrator.importance import importances
+        from orchestrator.proposals import proposals, told
 
-        history = proposals(study, ledger.events())
-        ranking = search_table(study, [trial for _, trial in history])
+        history = proposals(study, ledger)
+        taught = Counter(whose for whose, _ in told(study, ledger) or [])
+        ranking = search_table(study, [trial for _, trial in history], taught=taught)
         shares = importances(study, history)
         if not shares:
             return ranking
@@ -50,26 +55,18 @@ def table(study: Study, store: Store) -> Table:
         note = f"importance (PED-ANOVA, of what all finished trials have in common): {listed}"
         return Table(ranking.title, ranking.columns, ranking.rows, (*ranking.notes, note))
     runs = of_study(study, ledger)
-    outcomes = {key: outcome(run) for key, run in runs.items()}
-    where = _hardware(ledger)
+    tuned = tuning(study, ledger)
+    plan = expand(study, winners(tuned))
+    outcomes = {key: outcome(run) for key, run in runs.items()} | awaited(plan, tuned)
     costs = {
-        key: {**run.complexity, "hardware": where.get(run.run_id, "")} for key, run in runs.items() if run.complexity
+        key: {**run.complexity, "hardware": hardware(run.environment)} for key, run in runs.items() if run.complexity
     }
-    return build_table(study, expand(study), outcomes, costs)
+    return build_table(study, plan, outcomes, costs, tuned)
 
 
 def outcome(run: LedgerRun) -> Outcome:
     """A ledger's run in the table's words."""
-    return Outcome(STATUS.get(run.status, "missing"), run.last, run.reason, run.best)  # type: ignore[arg-type]
-
-
-def _hardware(ledger: Ledger) -> dict[str, str]:
-    """What each finished run was measured on, by run id."""
-    found = {}
-    for event in ledger.events():
-        if environment := event.get("environment"):
-            found[event["run_id"]] = hardware(environment)
-    return found
+    return Outcome(STATUS.get(run.status, "missing"), run.last, run.why, run.best)  # type: ignore[arg-type]
 
 
 def hardware(environment: Mapping[str, Any]) -> str:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 from ablations.plan import search_identity, trial_run
+from ablations.ranking import Trial
+from ablations.stopping import Seen, goes_on
 from ablations.study import Study
+from orchestrator.bounds import Bounds
 from orchestrator.jobs import Job, Preparer
 from orchestrator.ledger import Ledger
-from orchestrator.search import Proposal, StudySearcher, proposals
-from orchestrator.stopping import Halving
+from orchestrator.lessons import lessons
+from orchestrator.lockstep import LockstepSearcher
+from orchestrator.proposals import Proposal, curve, proposals, to_train, told
+from orchestrator.search import Begun, StudySearcher
+from orchestrator.stopping import Stopping
 from orchestrator.store import Store
-from orchestrator.watch import ending
-from trainer.config import parse
-from trainer.record import read_epochs
+from orchestrator.watch import Watch, ending
+from trainer.config import UserError, parse
+
+COSTS = ("params_m", "gmacs", "gmacs_paper")
+"""Costs of a proposal's student that are known before it trains."""
 
 
 class Searching:
-    """A search of a study as Tune needs it: `searcher` proposes, `scheduler` stops, `jobs` fills as it goes."""
+    """A search of a study as Tune needs it: `searcher` proposes, `scheduler` stops, `jobs` fills as it goes.
+
+    `watch` hears of trials that end while their process does not run; it is set before the search starts.
+    """
 
     def __init__(self, study: Study, preparer: Preparer, teachers: Mapping[str, Job], ledger: Ledger) -> None:
         assert study.search is not None
@@ -28,50 +40,141 @@ class Searching:
         self.teachers = teachers
         self.ledger = ledger
         self.store: Store = preparer.store
+        self.identity = search_identity(study)
         self.epochs = parse(study.base).optim.epochs
+        self.bounds = Bounds(study.limits, preparer.spec, preparer.store, ledger)
         self.jobs: dict[str, Job] = {}
-        self.training: set[str] = set()
+        self.watch: Watch | None = None
+        self.known = {proposal.trial.number: proposal for proposal in self.history()}
+        self._stop_overdue()
         history = self.history()
-        self.scheduler: Halving | None = None
-        if self.search.stop == "asha":
-            earlier = [self.store.run_dir(run_id) for run_id, _ in history]
-            self.scheduler = Halving(self.search, self.epochs, earlier)
-            self._stop_overdue(history, self.scheduler)
-            history = self.history()
-        self.known = len(history)
-        self.searcher = StudySearcher(study, history, self._begin, self._ended)
+        self.known = {proposal.trial.number: proposal for proposal in history}
+        self.scheduler = Stopping(self.goes_on) if self.search.stop != "none" else None
+        given = (study, history, self._told(history), self._begin, self._ended)
+        self.searcher = (
+            LockstepSearcher(*given, judged=self._judged) if self.search.deterministic else StudySearcher(*given)
+        )
 
     def history(self) -> list[Proposal]:
         """The proposals so far, as the ledger has them."""
-        return proposals(self.study, self.ledger.events())
+        return proposals(self.study, self.ledger)
 
-    def _begin(self, number: int, values: dict[str, Any]) -> dict[str, Any] | None:
-        """The settings of a proposal's trial, recorded; None while the same run trains. Raises UserError where it is
-        infeasible."""
-        job = self._proposed(number, values)
-        if job.run_id in self.training:
-            return None
-        if number >= self.known:
-            identity = search_identity(self.study)
-            self.ledger.append(job.event("trial", search=identity, number=number, values=values))
-        self.jobs[job.run_id] = job
-        self.training.add(job.run_id)
-        return job.settings(self.preparer.spec, self.store)
+    def waits(self, run_id: str) -> bool:
+        """Whether a trial whose process has ended is not over: a deterministic search judges it with its batch."""
+        return self.search.deterministic and ending(self.store.run_dir(run_id), "").status == "stopped"
 
-    def _ended(self, run_id: str, error: bool) -> tuple[str, dict[str, float]]:
-        self.training.discard(run_id)
+    def goes_on(self, run_id: str, result: Mapping[str, Any]) -> bool:
+        """Whether a trial trains on after an epoch, by what the ledger says of the others."""
+        epoch, value = int(result.get("epoch", 0)), result.get(self.search.metric)
+        if value is None or epoch >= self.epochs:
+            return True
+        number = next(number for number, (other, _) in self.known.items() if other == run_id)
+        bracket = self.search.bracket(number)
+        if self.search.deterministic and self.search.stop == "asha":
+            return epoch not in self.search.rungs(self.epochs, bracket)
+        runs = self.ledger.outcomes()
+        # Deterministic: of its own batch, nobody has ended before the others have.
+        until = number - number % self.search.batch if self.search.deterministic else len(self.known)
+        others = [
+            Seen(curve(runs.get(other), self.search.metric), "finished" if trial.state == "finished" else "")
+            for other, trial in self.history()[:until]
+            if other != run_id and self.search.bracket(trial.number) == bracket
+        ]
+        own = {**curve(runs.get(run_id), self.search.metric), epoch: value}
+        return goes_on(self.search, bracket, own, epoch, others)
+
+    def _begin(self, trial: Trial) -> Begun:
+        """A proposal's run, recorded where it is new. Raises UserError where it is infeasible."""
+        run = trial_run(self.study, trial.number, trial.values)
+        if trial.number in self.known:
+            return self._begun(self.preparer.job(run, self.teachers))
+        facts = {
+            "search": self.identity,
+            "number": trial.number,
+            "values": trial.values,
+            "infeasible": trial.infeasible,
+        }
+        try:
+            costs = self.preparer.check(run.config)
+            self.bounds.refuse({run.arm: run.config}, {run.arm: costs})
+            job = self.preparer.job(run, self.teachers)
+        except UserError as error:
+            if self.search.sampler != "grid":
+                raise
+            # A grid does not ask again: the point is a hole, and it is said why.
+            refused = {"event": "failed", "reason": str(error)}
+            self.ledger.append({"event": "trial", "study": self.study.name, **facts, "end": refused})
+            self.known[trial.number] = Proposal("", replace(trial, state="failed", reason=str(error)))
+            return Begun("", {}, self.known[trial.number].trial)
+        whole = replace(trial, costs={name: costs[name] for name in COSTS})
+        end = self._known_end(whole, job.run_id)
+        said = {} if end is None else {"end": {"event": end.state, "last": end.metrics, "reason": end.reason}}
+        self.ledger.append(job.event("trial", **facts, costs=whole.costs, **said))
+        self.known[trial.number] = Proposal(job.run_id, end or whole)
+        return self._begun(job, end)
+
+    def _begun(self, job: Job, end: Trial | None = None) -> Begun:
+        self.jobs.setdefault(job.run_id, job)
+        return Begun(job.run_id, job.settings(self.preparer.spec, self.store), end)
+
+    def _known_end(self, trial: Trial, run_id: str) -> Trial | None:
+        """The end of a proposal whose run has ended before: in any study if it finished, else in this search. In a
+        deterministic one, where a trial is stopped is for its batch to say."""
+        if (done := self.ledger.finished(run_id)) is not None:
+            return replace(trial, state="finished", epochs=int(done.last["epoch"]), metrics=dict(done.last))
+        ends = ("failed",) if self.search.deterministic else ("failed", "stopped")
+        for other, earlier in self.known.values():
+            if other == run_id and earlier.state in ends:
+                return replace(
+                    trial, state=earlier.state, epochs=earlier.epochs, metrics=earlier.metrics, reason=earlier.reason
+                )
+        return None
+
+    def _ended(self, number: int, error: bool) -> Trial:
+        run_id, trial = self.known[number]
         end = ending(self.store.run_dir(run_id), "its process died" if error else "")
-        return end.status, end.facts.get("last", {})
+        last = end.facts.get("last", {})
+        over = replace(
+            trial,
+            state=end.status,  # type: ignore[arg-type]
+            epochs=int(last.get("epoch", 0)),
+            metrics=last,
+            reason=end.facts.get("reason", ""),
+        )
+        self.known[number] = Proposal(run_id, over)
+        return over
 
-    def _proposed(self, number: int, values: dict[str, Any]) -> Job:
-        run = trial_run(self.study, number, values)
-        self.preparer.check(run.config)
-        return self.preparer.job(run, self.teachers)
-
-    def _stop_overdue(self, history: Sequence[Proposal], scheduler: Halving) -> None:
-        """Record as stopped the trials that a kill took at a rung which they would not have passed."""
+    def _judged(self) -> tuple[list[Proposal], dict[int, int]]:
+        """A batch has come to rest: what is to become of it. Who has lost at a rung is over."""
+        history, training = to_train(self.study, self.ledger)
         for run_id, trial in history:
-            epochs = read_epochs(self.store.run_dir(run_id)) if trial.state == "running" else []
-            if epochs and not scheduler.passes(run_id, epochs[-1]):
-                job = self._proposed(trial.number, trial.values)
-                self.ledger.append(job.event("stopped", last=epochs[-1]))
+            self.known[trial.number] = Proposal(run_id, trial)
+            if trial.state == "stopped" and self.ledger.outcomes()[run_id].status == "running":
+                assert self.watch is not None
+                self.watch.over(self.jobs[run_id])
+        return history, training
+
+    def _stop_overdue(self) -> None:
+        """Record as stopped the trials that a kill took at an epoch after which they would not have gone on."""
+        runs = self.ledger.outcomes()
+        for run_id, trial in self.history():
+            run = runs.get(run_id)
+            if run is None or not run.epochs or run.status in ("finished", "stopped"):
+                continue
+            overdue = trial.state == "stopped"
+            if trial.state == "running" and not self.search.deterministic:
+                overdue = not self.goes_on(run_id, run.epochs[-1])
+            if overdue:
+                job = self.preparer.job(trial_run(self.study, trial.number, trial.values), self.teachers)
+                self.ledger.append(job.event("stopped", last=run.epochs[-1]))
+
+    def _told(self, history: list[Proposal]) -> list[Trial]:
+        """What other searches taught this one before its first proposal: once, however they go on."""
+        if not self.search.learn_from:
+            return []
+        known = told(self.study, self.ledger)
+        if known is None and not history:
+            known = lessons(self.study, self.ledger, self.preparer, self.teachers)
+            event = {"event": "told", "study": self.study.name, "search": self.identity}
+            self.ledger.append({**event, "trials": [{"study": whose, **asdict(trial)} for whose, trial in known]})
+        return [trial for _, trial in known or []]

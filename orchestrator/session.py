@@ -37,6 +37,13 @@ def here(*, with_gpus: bool = True) -> Machine:
     return Machine(cpus, torch.cuda.device_count())
 
 
+def gpu_name() -> str:
+    """The maker's name of this machine's first GPU; "" where there is none."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+
+
 _INTERRUPTED = threading.Event()
 
 
@@ -46,7 +53,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def go_on() -> None:
-    """Raise KeyboardInterrupt where Ctrl-C was pressed: code of Ray's may have swallowed the first one."""
+    """Raise KeyboardInterrupt where the driver was told to end: code of Ray's may have swallowed the first one."""
     if _INTERRUPTED.is_set():
         raise KeyboardInterrupt
 
@@ -75,6 +82,8 @@ def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
         )
     else:
         ray.init(address=spec.address, **options)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)  # a job's time is up: Ray, whose handler this was, would just exit
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         if len(nodes) > 1:

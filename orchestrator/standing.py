@@ -1,19 +1,27 @@
-"""Standing: where a study stands, beside a driver or without one. Reads, and never writes."""
+"""Standing: where a study stands, beside a driver or without one. Reads the ledger, and never writes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from statistics import fmean
 
-from ablations.plan import expand
+from ablations.sequential import due
 from ablations.study import Study
-from orchestrator.ledger import Ledger
-from orchestrator.results import known
+from ablations.tuning import searches
+from orchestrator.ledger import Ledger, LedgerRun
+from orchestrator.proposals import proposals
+from orchestrator.results import known, outcome
 from orchestrator.store import Store
+from orchestrator.tuned import awaited, planned, tuning
 from trainer.config import parse
-from trainer.record import read_epochs
 
-ORDER = ("finished", "running", "interrupted", "stopped", "failed", "missing")
+ORDER = ("finished", "running", "waiting", "interrupted", "stopped", "failed", "missing")
+AHEAD = ("running", "waiting", "interrupted", "missing")
+"""States of runs that have epochs to train."""
+AGAIN = {"lost": "a lost worker", "memory": "too little memory", "bug": "an error"}
+"""Causes of a failure, in the words of the attempt that follows it."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +29,21 @@ class Part:
     """One run of a study: its state, and the epochs done of those it has."""
 
     label: str
+    role: str
     state: str
     epoch: int
     epochs: int
-    miou: float | None = None
+    score: float | None = None
+    """The metric that the study goes by, as the run last measured it."""
+    epoch_s: float = 0.0
+    """Mean seconds of an epoch; 0 before there was one."""
+    note: str = ""
+    """Why it failed, or is tried again."""
+
+    @property
+    def left(self) -> int:
+        """Epochs it has still to train."""
+        return self.epochs - self.epoch if self.state in AHEAD else 0
 
 
 @dataclass(frozen=True)
@@ -42,31 +61,127 @@ class Standing:
 
 
 def standing(study: Study, store: Store) -> Standing:
-    """Where the study stands, from the ledger and the runs' folders."""
-    ledger, driver = Ledger(store.ledger), store.driver()
-    parts = []
-    for label, epochs, run_id, status in _runs(study, ledger):
-        # The ledger knows that a run began; whether anybody still trains it, the lease does.
-        state = "interrupted" if status == "running" and driver is None else status
-        done = read_epochs(store.run_dir(run_id)) if run_id else []
-        miou = next((epoch["val/miou"] for epoch in reversed(done) if "val/miou" in epoch), None)
-        parts.append(Part(label, state, len(done), epochs, miou))
-    return Standing(parts, driver)
+    """Where the study stands."""
+    return Standing(list(_parts(study, Ledger(store.ledger), store.driver() is not None)), store.driver())
 
 
-def _runs(study: Study, ledger: Ledger) -> Iterator[tuple[str, int, str, str]]:
-    """Label, epochs, run id (empty before the first start) and the ledger's status of each run."""
+def part_of(label: str, role: str, epochs: int, metric: str, state: str, run: LedgerRun | None) -> Part:
+    """A run as the ledger has it now."""
+    if run is None:
+        return Part(label, role, state, 0, epochs)
+    score = next((epoch[metric] for epoch in reversed(run.epochs) if metric in epoch), None)
+    epoch_s = fmean(epoch.get("seconds", 0.0) for epoch in run.epochs) if run.epochs else 0.0
+    note = run.why if state == "failed" else again(run) if state == "running" else ""
+    return Part(label, role, state, len(run.epochs), epochs, score, epoch_s, note)
+
+
+def again(run: LedgerRun) -> str:
+    """`again after a lost worker, attempt 2`, of a run that one failed attempt at least came before; else empty."""
+    if not run.retries:
+        return ""
+    last = run.retries[-1]
+    size = f", micro-batch {last['micro_batch']}" if last.get("micro_batch") else ""
+    return f"again after {AGAIN.get(last['cause'], last['cause'])}, attempt {run.attempts}{size}"
+
+
+def best(parts: Collection[Part]) -> Part | None:
+    """The run with the highest score so far; a trial where no arm has been measured, and never a teacher."""
+    scored = {part.label: part.score for part in parts if part.score is not None and not math.isnan(part.score)}
+    for role in ("arm", "trial"):
+        of_role = [part for part in parts if part.role == role and part.label in scored]
+        if of_role:
+            return max(of_role, key=lambda part: scored[part.label])
+    return None
+
+
+def left_s(parts: Collection[Part], abreast: int) -> float | None:
+    """Seconds until all parts have ended, `abreast` at once: at least the work shared out evenly, and at least the
+    longest run. An epoch of a run that has not begun takes as long as those of its role do; a trial that has not begun
+    does as many as those that have ended. None before any epoch."""
+    pace = {role: _pace(parts, role) for role in {part.role for part in parts}}
+    known = [seconds for seconds in pace.values() if seconds]
+    if not known:
+        return None
+    tried = [part.epoch for part in parts if part.role == "trial" and part.state in ("finished", "stopped")]
+    to_come = fmean(tried) if tried else math.inf
+    work = [
+        min(part.left, to_come if part.role == "trial" and not part.epoch else part.left)
+        * (part.epoch_s or pace[part.role] or fmean(known))
+        for part in parts
+    ]
+    return max(sum(work) / max(1, abreast), max(work))
+
+
+def in_words(seconds: float | None) -> str:
+    """`about 4 min left`; empty where nobody knows, or nothing is."""
+    if not seconds:
+        return ""
+    if seconds >= 2 * 3600:
+        return f"about {seconds / 3600:.1f} h left"
+    return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+
+
+def epochs_of(parts: Collection[Part]) -> tuple[int, int]:
+    """Epochs done, and epochs in all; those that a stopped or failed run will never do are not among them."""
+    done = sum(part.epoch for part in parts)
+    return done, done + sum(part.left for part in parts)
+
+
+def best_in_words(parts: Collection[Part]) -> str:
+    """`best 61.20 (trial 7)`; empty before anything was measured."""
+    part = best(parts)
+    return f"best {part.score:.2f} ({part.label})" if part is not None else ""
+
+
+def _pace(parts: Collection[Part], role: str) -> float:
+    seconds = [part.epoch_s for part in parts if part.role == role and part.epoch_s]
+    return fmean(seconds) if seconds else 0.0
+
+
+def _parts(study: Study, ledger: Ledger, driven: bool) -> Iterator[Part]:
     found = known(study, ledger)
-    for run in expand(study):
+    plan = planned(study, ledger)
+    metrics = metrics_of(study)
+    outcomes = {key: outcome(run) for key, run in found.items()} | awaited(plan, tuning(study, ledger))
+    for run in due(study, plan, outcomes):
         entry = found.get(run.key)
-        label = f"{run.arm} seed {run.seed}"
-        yield label, run.config.optim.epochs, entry.run_id if entry else "", entry.status if entry else "missing"
-    if study.search is not None:
-        from orchestrator.search import proposals
+        state = _now(entry.status if entry else "missing", driven)
+        label, epochs = f"{run.arm} seed {run.seed}", run.config.optim.epochs
+        yield part_of(label, run.role, epochs, metrics[run.role], state, entry)
+    runs = ledger.outcomes()
+    for search in searches(study).values():
+        yield from _trials(search, ledger, runs, driven)
 
-        epochs = parse(study.base).optim.epochs
-        history = proposals(study, ledger.events())
-        for run_id, trial in history:
-            yield f"trial {trial.number}", epochs, run_id, trial.state
-        for number in range(len(history), study.search.trials):
-            yield f"trial {number}", epochs, "", "missing"
+
+def metrics_of(study: Study) -> dict[str, str]:
+    """The metric that runs of each role go by: trials are chosen by their search's, the others by the study's own."""
+    found = {"arm": study.metric, "teacher": study.metric}
+    for search in searches(study).values():
+        assert search.search is not None
+        found["trial"] = search.search.metric
+    return found
+
+
+def _trials(study: Study, ledger: Ledger, runs: dict[str, LedgerRun], driven: bool) -> Iterator[Part]:
+    assert study.search is not None
+    epochs, metric = parse(study.base).optim.epochs, study.search.metric
+    history = proposals(study, ledger)
+    for run_id, trial in history:
+        state = _now(trial.state, driven)
+        yield part_of(study.trial_name(trial.number), "trial", epochs, metric, state, runs.get(run_id))
+    for number in range(len(history), study.search.trials):
+        yield Part(study.trial_name(number), "trial", "missing", 0, epochs)
+
+
+def _now(status: str, driven: bool) -> str:
+    """The ledger knows that a run began; whether anybody still trains it, the lease does."""
+    return "interrupted" if status == "running" and not driven else status
+
+
+def stopped_in_words(parts: Collection[Part]) -> str:
+    """`5 stopped, at epoch 1 (3), 3 (2)`; empty where nothing was."""
+    epochs = [part.epoch for part in parts if part.state == "stopped"]
+    if not epochs:
+        return ""
+    counted = ", ".join(f"{epoch} ({epochs.count(epoch)})" for epoch in sorted(set(epochs)))
+    return f"{len(epochs)} stopped, at epoch {counted}"

@@ -6,15 +6,18 @@ import fcntl
 import json
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from trainer.config import UserError
 
 ENVIRONMENT = "TRANSKD_STORE"
+ASKING_S = 0.5
+"""For so long a lock that is held may be only somebody who asks who holds it."""
 
 
 def resolve(option: str | Path | None = None, spec: str | Path | None = None) -> Path:
@@ -96,16 +99,16 @@ class Store:
         return path.read_text().strip()
 
     def driver(self) -> str | None:
-        """Who holds the lease, as far as its file tells without taking it; None when nobody does."""
+        """Who holds the lease; None when nobody does. The lock is asked, for a pid may be another process's by now."""
         path = self.root / "lease"
         try:
-            by = json.loads(path.read_text())
-            if by["host"] == socket.gethostname():
-                with suppress(PermissionError):  # it lives, as somebody else's
-                    os.kill(by["pid"], 0)
-        except (FileNotFoundError, ValueError, KeyError, ProcessLookupError):
-            return None
-        return _holder(path)
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _holder(path)
+        except FileNotFoundError:
+            pass
+        return None
 
     @contextmanager
     def lease(self) -> Iterator[None]:
@@ -117,7 +120,7 @@ class Store:
         path = self.root / "lease"
         with path.open("a+") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(file.fileno())
             except BlockingIOError:
                 raise UserError(f"store {self.root} is in use by {_holder(path)}; wait for it or end it") from None
             except OSError as error:
@@ -132,6 +135,18 @@ class Store:
                 # Emptied before it is let go: a later reader must not be told of a driver that has left.
                 file.truncate(0)
                 file.flush()
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock, or raise BlockingIOError."""
+    end = time.monotonic() + ASKING_S
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(ASKING_S / 20)
 
 
 def _holder(lease: Path) -> str:

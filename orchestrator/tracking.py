@@ -1,312 +1,155 @@
-"""Tracking: an MLflow mirror of the store, the one file that imports mlflow. It may be down or late and costs nothing.
-
-A study is an experiment `transkd/<study>` holding one parent run; each run of the study is a child of it, found by
-its tags before it is made. Everything here can be said again: a point, a parameter or a file is sent once.
-"""
+"""Tracking: MLflow as we speak to it, in bulk and in silence. The one file that imports mlflow."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from orchestrator.record import Record, RunInfo, flatten
-
-LOG = logging.getLogger(__name__)
-
-STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
-"""The ledger's words in MLflow's. A run that early stopping ended has the tag `transkd.status: stopped`."""
-MARKER = "epoch"
-"""A metric of every epoch: where its history has a step, that epoch's batch has arrived whole."""
-BATCH = 1000
 PARAM_BATCH = 100
 PARAM_LENGTH = 6000
 TAG_LENGTH = 5000
-PAUSE_S = 60.0
-"""After a failed call the server is left alone for so long, so that an outage does not cost a timeout a call."""
-
-OURS = "name LIKE 'transkd/%'"
-"""Picks our experiments on a server that others use too."""
+METRIC_BATCH = 1000
+"""The server's limits: parameters a request, characters a parameter, characters a tag, points a request."""
+EXPERIMENT_BATCH = 100
+"""Experiments that one search names."""
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Tells MLflow's page that an experiment holds training runs, and no traces of agents."""
 
 QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # MLflow's own would hold the driver for minutes when the server is gone.
+    # MLflow's own would hold a call for minutes when the server is gone; trying again is the sender's.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 
 
-@dataclass
-class _Mirrored:
-    """What the server is known to hold of one run."""
+class Point(NamedTuple):
+    """One value of a metric: of which step, and when (milliseconds since 1970)."""
 
-    mlflow_id: str
-    status: str
-    tags: dict[str, str]
-    params: set[str]
-    epochs: set[int] | None = None
-    """None until asked."""
+    name: str
+    value: float
+    step: int
+    time_ms: int
 
 
-@dataclass
-class _Study:
-    experiment: str
-    parent: str
-    runs: dict[str, _Mirrored] = field(default_factory=dict)
-    """By our run id."""
+class Server:
+    """One MLflow server, or a bare database beside the folder `artifacts`, reached at the first question.
 
-
-class Tracker:
-    """Mirrors runs to one MLflow server or database. No method raises: a failure is logged once and returns False.
-
-    `artifacts` is where files go beside a bare database (a server decides for itself); `owner` names the store, so
-    that stores sharing a server leave each other's runs alone.
+    Who may ask is MLflow's own affair: MLFLOW_TRACKING_USERNAME, _PASSWORD, _TOKEN and their like are left to it.
+    Every method raises what MLflow raises.
     """
 
-    def __init__(self, uri: str, artifacts: Path, owner: str, pause_s: float = PAUSE_S) -> None:
+    def __init__(self, uri: str, artifacts: Path) -> None:
         self.uri = uri
         self._artifacts = artifacts
-        self._owner = owner
-        self._pause_s = pause_s
-        self._paused_until = 0.0
-        self._warned: set[str] = set()
-        self._client: Any = None
-        self._studies: dict[str, _Study] = {}
+        self._made: Any = None
 
-    def prepare(self) -> bool:
-        """Reach the server once, in the driver: a fresh database is migrated here (2 s) and never by workers."""
-        return self._attempt(lambda: None)
+    @property
+    def _client(self) -> Any:
+        self._made = self._made or _connect(self.uri)
+        return self._made
 
-    def study(self, name: str, plan: str = "", tags: Mapping[str, str] | None = None) -> bool:
-        """Open the study's parent run, or find it again; `plan` becomes its artifact plan.txt."""
+    def ask(self) -> None:
+        """Raise unless the server is there and lets us in."""
+        self._client.search_experiments(max_results=1)
 
-        def open_parent() -> None:
-            study = self._study(name)
-            self._client.update_run(study.parent, status="RUNNING")
-            for tag, value in (tags or {}).items():
-                self._client.set_tag(study.parent, tag, value)
-            if plan:
-                self._client.log_text(study.parent, plan, "plan.txt")
-
-        return self._attempt(open_parent)
-
-    def mirror(self, run: RunInfo, run_dir: Path, status: str) -> bool:
-        """Bring MLflow up to date with a run's folder; `status` is running, finished, failed or stopped.
-
-        Called after every epoch, at the end, and again by `sync`: what the server holds already is not sent again.
-        """
-        return self._attempt(lambda: self._mirror(run, run_dir, status))
-
-    def table(self, study: str, markdown: str, csv: str) -> bool:
-        """Put the study's table on its parent run, as table.md and table.csv."""
-
-        def log() -> None:
-            parent = self._study(study).parent
-            self._client.log_text(parent, markdown, "table.md")
-            self._client.log_text(parent, csv, "table.csv")
-
-        return self._attempt(log)
-
-    def close(self, study: str, status: str = "finished") -> bool:
-        """Give the study's parent run its terminal status."""
-        return self._attempt(lambda: self._client.set_terminated(self._study(study).parent, STATUS[status]))
-
-    def reconcile(self, running: Collection[str] = ()) -> bool:
-        """Mark as killed what a dead driver of this store left RUNNING, but for the run ids in `running`.
-
-        Call it under the store's lease, before studies are opened. A resumed run opens its MLflow run again.
-        """
-
-        def kill() -> None:
-            for run in self._search("attributes.status = 'RUNNING'"):
-                if run.data.tags.get("transkd.run_id") not in running:
-                    self._client.set_tag(run.info.run_id, "transkd.status", "interrupted")
-                    self._client.set_terminated(run.info.run_id, "KILLED")
-            self._studies.clear()
-
-        return self._attempt(kill)
-
-    def _attempt(self, action: Callable[[], Any]) -> bool:
-        """Do it, or log why not: the one place where what MLflow throws ends."""
-        if time.monotonic() < self._paused_until:
-            return False
-        try:
-            self._client = self._client or _connect(self.uri)
-            action()
-        except Exception as error:
-            # What has arrived is unknown now: the server is asked again next time.
-            self._studies.clear()
-            self._warn(error, answers=self._answers())
-            return False
-        return True
-
-    def _answers(self) -> bool:
-        """Whether the server is there: if so, what failed was about one run and the others go on."""
-        try:
-            self._client = self._client or _connect(self.uri)
-            self._client.search_experiments(max_results=1)
-        except Exception:
-            self._paused_until = time.monotonic() + self._pause_s
-            return False
-        return True
-
-    def _warn(self, error: Exception, answers: bool) -> None:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        # The words for an outage hold addresses and differ each time.
-        said = reason if answers else "no answer"
-        if said not in self._warned:
-            self._warned.add(said)
-            LOG.warning("tracking at %s failed; runs go on, `transkd sync` sends it later: %s", self.uri, reason)
-
-    def _search(self, condition: str) -> Iterator[Any]:
-        """This store's runs that meet a condition, in all studies."""
-        experiments = [e.experiment_id for e in _pages(self._client.search_experiments, filter_string=OURS)]
-        where = f"tags.`transkd.store` = '{self._owner}' and {condition}"
-        # The server takes a bounded list of experiments in one question.
-        for start in range(0, len(experiments), 100):
-            yield from _pages(self._client.search_runs, experiments[start : start + 100], filter_string=where)
-
-    def _study(self, name: str) -> _Study:
-        """The study's experiment and parent run, made where absent, with what is known of its children."""
-        if name in self._studies:
-            return self._studies[name]
-        title = f"transkd/{name}"
+    def experiment(self, title: str, folder: str) -> str:
+        """The id of an experiment, made where absent. Its files go below `artifacts`, unless a server decides."""
         found = self._client.get_experiment_by_name(title)
-        if found is None:
-            location = None if self.uri.startswith(("http:", "https:")) else str(self._artifacts / name)
-            experiment = self._client.create_experiment(title, artifact_location=location)
-        else:
-            experiment = found.experiment_id
-        parent = ""
-        runs = {}
-        where = f"tags.`transkd.store` = '{self._owner}'"
-        for run in _pages(self._client.search_runs, [experiment], filter_string=where):
-            tags = run.data.tags
-            if tags.get("transkd.role") == "study":
-                parent = run.info.run_id
-            else:
-                runs[tags["transkd.run_id"]] = _Mirrored(run.info.run_id, run.info.status, tags, set(run.data.params))
-        if not parent:
-            tags = {"mlflow.runName": name, "transkd.role": "study", "transkd.store": self._owner}
-            parent = self._client.create_run(experiment, tags=tags).info.run_id
-        self._studies[name] = _Study(experiment, parent, runs)
-        return self._studies[name]
+        if found is not None:
+            return str(found.experiment_id)
+        served = self.uri.startswith(("http:", "https:", "databricks"))
+        location = None if served else str(self._artifacts / folder)
+        return str(self._client.create_experiment(title, artifact_location=location, tags=KIND))
 
-    def _mirror(self, run: RunInfo, run_dir: Path, status: str) -> None:
-        record = Record(run_dir)
-        content = record.content(status, run.attempts, run.reason)
-        study = self._study(run.study)
-        if run.run_id in study.runs and study.runs[run.run_id].tags.get("transkd.mirrored") == content:
-            return
-        there = self._open(study, run, status, record.not_finite)
-        self._send_params(there, flatten(run.config))
-        self._send_epochs(there, record)
-        if STATUS[status] != "RUNNING":
-            self._send_summary(there, record)
-            self._send_files(there, record)
-            self._client.set_terminated(there.mlflow_id, STATUS[status])
-            there.status = STATUS[status]
-            # Last, for it says that all of the above has arrived.
-            self._tag(there, {"transkd.mirrored": content})
+    def experiments(self, where: str) -> list[str]:
+        """The ids of the experiments that meet a condition."""
+        return [found.experiment_id for found in _pages(self._client.search_experiments, filter_string=where)]
 
-    def _open(self, study: _Study, run: RunInfo, status: str, not_finite: str) -> _Mirrored:
-        """The MLflow run of this run, made where absent, reopened where it had ended, with its tags."""
-        tags = {
-            "mlflow.parentRunId": study.parent,
-            "transkd.store": self._owner,
-            "transkd.not_finite": not_finite,
-            **run.tags(status),
-        }
-        if run.run_id not in study.runs:
-            short = {name: value[:TAG_LENGTH] for name, value in tags.items()}
-            made = self._client.create_run(study.experiment, tags=short)
-            study.runs[run.run_id] = _Mirrored(made.info.run_id, "RUNNING", short, set(), set())
-        there = study.runs[run.run_id]
-        self._tag(there, tags)
-        if STATUS[status] == "RUNNING" and there.status != "RUNNING":
-            self._client.update_run(there.mlflow_id, status="RUNNING")
-            there.status = "RUNNING"
-        return there
+    def runs(self, experiments: Iterable[str], where: str) -> Iterator[Any]:
+        """The runs of these experiments that meet a condition."""
+        named = list(experiments)
+        for start in range(0, len(named), EXPERIMENT_BATCH):
+            yield from _pages(self._client.search_runs, named[start : start + EXPERIMENT_BATCH], filter_string=where)
 
-    def _send_params(self, there: _Mirrored, params: Mapping[str, str]) -> None:
+    def create(self, experiment: str, tags: Mapping[str, str]) -> str:
+        """A new run, running; its id."""
+        return str(self._client.create_run(experiment, tags=cut(tags)).info.run_id)
+
+    def steps(self, run: str, metric: str) -> set[int]:
+        """The steps at which the run has a value of the metric."""
+        return {point.step for point in self._client.get_metric_history(run, metric)}
+
+    def metrics(self, run: str) -> set[str]:
+        """The names of the run's metrics."""
+        return set(self._client.get_run(run).data.metrics)
+
+    def log_params(self, run: str, params: Mapping[str, str]) -> None:
+        """Add parameters, which stay as they are for ever."""
         from mlflow.entities import Param
 
-        missing = [Param(name, text[:PARAM_LENGTH]) for name, text in params.items() if name not in there.params]
-        for start in range(0, len(missing), PARAM_BATCH):
-            self._client.log_batch(there.mlflow_id, params=missing[start : start + PARAM_BATCH])
-        there.params.update(params)
+        made = [Param(name, text[:PARAM_LENGTH]) for name, text in params.items()]
+        for start in range(0, len(made), PARAM_BATCH):
+            self._client.log_batch(run, params=made[start : start + PARAM_BATCH])
 
-    def _send_epochs(self, there: _Mirrored, record: Record) -> None:
-        """Send the epochs that have not arrived. One request is one transaction, and holds whole epochs."""
-        if there.epochs is None:
-            there.epochs = {m.step for m in self._client.get_metric_history(there.mlflow_id, MARKER)}
-        batch: list[Any] = []
-        for epoch in record.epochs:
-            step = int(epoch[MARKER])
-            if step in there.epochs:
-                continue
-            points = _metrics(record.points(epoch), step)
-            if len(batch) + len(points) > BATCH:
-                self._client.log_batch(there.mlflow_id, metrics=batch)
-                batch = []
-            batch += points
-            # Were sending to fail, all that is known of the server is forgotten, this too.
-            there.epochs.add(step)
-        if batch:
-            self._client.log_batch(there.mlflow_id, metrics=batch)
+    def log_points(self, run: str, groups: Iterable[list[Point]]) -> None:
+        """Add values of metrics. One request is one transaction, and holds whole groups."""
+        from mlflow.entities import Metric
 
-    def _send_summary(self, there: _Mirrored, record: Record) -> None:
-        held = self._client.get_run(there.mlflow_id).data.metrics
-        missing = {name: value for name, value in record.summary.items() if name not in held}
-        if missing:
-            self._client.log_batch(there.mlflow_id, metrics=_metrics(missing, 0))
+        request: list[Any] = []
+        for group in groups:
+            if request and len(request) + len(group) > METRIC_BATCH:
+                self._client.log_batch(run, metrics=request)
+                request = []
+            request += [Metric(point.name, point.value, point.time_ms, point.step) for point in group]
+        if request:
+            self._client.log_batch(run, metrics=request)
 
-    def _send_files(self, there: _Mirrored, record: Record) -> None:
-        """Files of the run that are absent on the server or of another size."""
-        held = {file.path: file.file_size for file in self._client.list_artifacts(there.mlflow_id)}
-        for path in record.files:
-            if held.get(path.name) != path.stat().st_size:
-                self._client.log_artifact(there.mlflow_id, str(path))
-        if record.per_class:
-            self._client.log_text(there.mlflow_id, json.dumps(record.per_class, indent=1), "per_class_iou.json")
-
-    def _tag(self, there: _Mirrored, tags: Mapping[str, str]) -> None:
+    def tag(self, run: str, tags: Mapping[str, str]) -> None:
+        """Set tags, cut to what fits."""
         from mlflow.entities import RunTag
 
-        changed = {name: value for name, text in tags.items() if there.tags.get(name) != (value := text[:TAG_LENGTH])}
-        if changed:
-            self._client.log_batch(there.mlflow_id, tags=[RunTag(name, value) for name, value in changed.items()])
-            there.tags.update(changed)
+        self._client.log_batch(run, tags=[RunTag(name, text) for name, text in cut(tags).items()])
+
+    def log_file(self, run: str, path: Path) -> None:
+        """Add a file under its own name, in the place of an older one."""
+        self._client.log_artifact(run, str(path))
+
+    def log_text(self, run: str, name: str, text: str) -> None:
+        """Add a text as a file."""
+        self._client.log_text(run, text, name)
+
+    def reopen(self, run: str) -> None:
+        """Have a run stand as RUNNING again."""
+        self._client.update_run(run, status="RUNNING")
+
+    def end(self, run: str, status: str) -> None:
+        """Give a run its end: FINISHED, FAILED or KILLED."""
+        self._client.set_terminated(run, status)
 
 
-def _metrics(points: Mapping[str, float], step: int) -> list[Any]:
-    from mlflow.entities import Metric
-
-    now_ms = int(time.time() * 1000)
-    return [Metric(name, value, now_ms, step) for name, value in points.items()]
+def cut(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags as long as a server takes them."""
+    return {name: text[:TAG_LENGTH] for name, text in tags.items()}
 
 
 def _connect(uri: str) -> Any:
-    """A client whose first question is answered: the tables exist, the server is there. MLflow is kept quiet."""
+    """A client. A fresh database is migrated with the first question (2 s): in the driver, and never by workers."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     from mlflow import MlflowClient
 
-    # urllib3 counts its retries aloud; the outage itself is told once, by the tracker.
+    # urllib3 counts its retries aloud; an outage is told once, by the sender.
     for logger in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(logger).setLevel(logging.ERROR)
-    client = MlflowClient(tracking_uri=uri)
-    client.search_experiments(max_results=1)
-    return client
+    return MlflowClient(tracking_uri=uri)
 
 
 def _pages(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:

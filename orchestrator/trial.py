@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
-import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from ray import train, tune
 
+from orchestrator.attempts import Attempts
+from orchestrator.failures import of_ray
 from orchestrator.shared import must_see
+from trainer import record
+from trainer.failure import Failure
 from trainer.worker import train_worker
 
 DRIVER_MEMORY = 128 * 1024**2
@@ -18,13 +20,50 @@ DRIVER_MEMORY = 128 * 1024**2
 
 
 def trial(config: dict[str, Any]) -> None:
-    """Tune's trainable. `config["job"]`: settings for `train_worker`, and the cluster's terms."""
+    """Tune's trainable. `config["job"]`: settings for `train_worker`, and the cluster's terms.
+
+    A failed attempt is tried again here, as its cause allows, and the last one stands in the run's folder. Tune sees
+    only what ends this process, and a full disk.
+    """
     job = config["job"]
     must_see(**job["store"])
+    attempts = Attempts(job)
+    failure = Failure(**job["refused"]) if job["refused"] else None
+    while failure is None:
+        place = {**job["place"], "micro_batch": attempts.micro_batch}
+        failure = attempt({**job, "place": place})
+        if failure is None:
+            return
+        if attempts.again(failure):
+            failure = None
+    out = Path(job["place"]["out_dir"])
+    record.clear_failure(out)
+    record.write_failure(out, *attempts.told(failure))
+
+
+def attempt(job: dict[str, Any]) -> Failure | None:
+    """Train once; why it failed, if it did."""
+    out = Path(job["place"]["out_dir"])
+    seen = None
     if job["workers"] == 1:
-        train_worker(job)
-        _give_back()
-        return
+        # oneDNN remembers, by thread, a scratch space that it could not have, and then refuses smaller ones as well
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(train_worker, job).result()
+    else:
+        try:
+            _group(job)
+        except train.TrainingFailedError as error:
+            seen = of_ray(error)
+            if seen.cause == "disk":
+                raise
+    heard = record.read_failure(out)
+    # What a worker wrote down before the group ended says more, unless it says only that it lost another.
+    if heard is not None and heard["cause"] != "lost":
+        return Failure(**heard)
+    return seen
+
+
+def _group(job: dict[str, Any]) -> None:
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -41,19 +80,11 @@ def trial(config: dict[str, Any]) -> None:
             # One name and path a run: a trial that starts again finds its own group's state.
             name=job["run_id"],
             storage_path=job["ray_dir"],
-            failure_config=train.FailureConfig(max_failures=job["max_failures"], controller_failure_limit=1),
+            # Train's one number would be spent by bugs as by lost machines; `trial` counts them apart
+            failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=1),
             callbacks=[TuneReportCallback()],
         ),
     ).fit()
-
-
-def _give_back() -> None:
-    """Return a finished run's memory to the system. The process goes on to other runs, each in threads of its own, and
-    glibc keeps what each thread freed: 100 MB a run, measured with SegFormer-B0."""
-    gc.collect()
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def bundle(workers: int, resources: dict[str, float]) -> tune.PlacementGroupFactory:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.result import AUTO_RESULT_KEYS
 
+from orchestrator.attempts import Attempts
+from orchestrator.facts import finished, gather, gather_retries
+from orchestrator.failures import full, of_trial
 from orchestrator.jobs import Job
 from orchestrator.ledger import Ledger
 from orchestrator.mirror import Mirror
 from orchestrator.progress import View
 from orchestrator.session import go_on
-from trainer.record import read_epochs, read_failure, read_result
+from trainer.failure import Failure
+from trainer.record import read_epochs, read_failure
 
 
 class Ending(NamedTuple):
@@ -25,16 +30,15 @@ class Ending(NamedTuple):
     note: str
 
 
-def ending(out: Path, error: str) -> Ending:
-    """How the run in folder `out` ended. The folder knows best; `error` is what Ray saw, if anything."""
-    result, failure = read_result(out), read_failure(out)
-    if result is not None:
-        facts = {name: result[name] for name in ("last", "best", "complexity", "environment", "seconds")}
-        return Ending("finished", facts, f"mIoU {result['last']['val/miou']:.2f}  {result['seconds']:.0f} s")
+def ending(out: Path, error: str, cause: str = "lost") -> Ending:
+    """How the run in folder `out` ended. The folder knows best; `error` and its cause are what Ray saw, if anything."""
+    facts, failure = finished(out, out.name), read_failure(out)
+    if facts is not None:
+        return Ending("finished", facts, f"mIoU {facts['last']['val/miou']:.2f}  {facts['seconds']:.0f} s")
     if failure is not None:
         return Ending("failed", dict(failure), failure["reason"])
     if error:
-        return Ending("failed", {"cause": "process", "reason": error}, error)
+        return Ending("failed", {"cause": cause, "reason": error}, error)
     last = (read_epochs(out) or [{"epoch": 0.0}])[-1]
     return Ending("stopped", {"last": last}, f"at epoch {last['epoch']:.0f}")
 
@@ -52,11 +56,22 @@ class Silence(TrialProgressCallback):
 class Watch(tune.Callback):
     """Tune tells it of trials; it tells ledger, tracking and view of runs."""
 
-    def __init__(self, jobs: Mapping[str, Job], ledger: Ledger, mirror: Mirror, view: View) -> None:
+    def __init__(
+        self,
+        jobs: Mapping[str, Job],
+        ledger: Ledger,
+        mirror: Mirror,
+        view: View,
+        waits: Callable[[str], bool] = lambda run_id: False,
+    ) -> None:
         self.jobs = jobs
         self.ledger = ledger
         self.mirror = mirror
         self.view = view
+        self.waits = waits
+        """Whether a run whose process has ended may yet go on: a search decides that later, and says `over` if not."""
+        self.recovered: set[str] = set()
+        """Runs whose process died and is to be started again: `retried` says so of them, not another `started`."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles this for a restore of its own; ours reads the ledger."""
@@ -66,7 +81,9 @@ class Watch(tune.Callback):
         """A trial's process is about to train."""
         go_on()
         job = self._job(trial)
-        self.ledger.append(job.event("started"))
+        if job.run_id not in self.recovered:
+            self.ledger.append(job.event("started", config=job.run.config.model_dump(mode="json")))
+        self.recovered.discard(job.run_id)
         self.view.started(job)
 
     def on_trial_result(
@@ -75,23 +92,53 @@ class Watch(tune.Callback):
         """An epoch is done."""
         go_on()
         job = self._job(trial)
-        self.view.epoch(job, {name: value for name, value in result.items() if isinstance(value, int | float)})
-        self.mirror.job(job, "running")
+        numbers = {name: value for name, value in result.items() if type(value) in (int, float)}
+        ours = {name: value for name, value in numbers.items() if name not in AUTO_RESULT_KEYS}
+        gather_retries(self.ledger, job.run_id, job.place.out_dir)
+        self.ledger.append_epochs(job.run_id, [ours])
+        self.view.epoch(job, numbers)
+        self.mirror.job(job)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended by itself, or was stopped."""
-        self._end(self._job(trial), "")
+        job = self._job(trial)
+        if self.waits(job.run_id):
+            self.view.waits(job)
+        else:
+            self._end(job, "")
+
+    def over(self, job: Job) -> None:
+        """A run that has waited is over: it does not go on from where it is."""
+        self._end(job, "")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process raised or died, and no retry is left."""
-        lines = str(trial.get_error() or "its process died").strip().splitlines()
-        self._end(self._job(trial), lines[-1] if lines else "its process died")
+        failure = of_trial(trial)
+        self._end(self._job(trial), failure.reason, failure.cause)
+        self._pause(failure)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial's process died, and Tune starts another. Whether that may train, the cause's budget says."""
+        job, failure = self._job(trial), of_trial(trial)
+        self._pause(failure)
+        attempts = Attempts(trial.config["job"])
+        if attempts.again(failure):
+            gather_retries(self.ledger, job.run_id, job.place.out_dir)
+        else:
+            trial.config["job"]["refused"] = attempts.told(failure)._asdict()
+        self.recovered.add(job.run_id)
+
+    def _pause(self, failure: Failure) -> None:
+        if failure.cause == "disk":
+            raise full(self.ledger.path.parent, failure)
 
     def _job(self, trial: Any) -> Job:
         return self.jobs[trial.config["job"]["run_id"]]
 
-    def _end(self, job: Job, error: str) -> None:
-        end = ending(job.place.out_dir, error)
+    def _end(self, job: Job, error: str, cause: str = "lost") -> None:
+        gather(self.ledger, job.run_id, job.place.out_dir)
+        end = ending(job.place.out_dir, error, cause)
         self.ledger.append(job.event(end.status, **end.facts))
-        self.mirror.job(job, end.status, end.facts.get("reason", ""))
-        self.view.ended(job, end.status, end.note)
+        self.mirror.job(job)
+        notes = self.ledger.outcomes()[job.run_id].notes
+        self.view.ended(job, end.status, "; ".join([end.note, *notes]))

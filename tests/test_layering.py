@@ -17,7 +17,7 @@ ALLOWED = {
     "ablations": {"trainer.config"},
     "ablations/grid.py": {"orchestrator.cli", "orchestrator.verbs"},
     # The config, the pure files about a run's place and folder, and what the orchestrator treats as opaque.
-    "orchestrator": {"ablations", "cluster", "trainer.config", "trainer.place", "trainer.record"},
+    "orchestrator": {"ablations", "cluster", "trainer.config", "trainer.failure", "trainer.place", "trainer.record"},
     "orchestrator/cli.py": {"trainer.cli.app", "trainer.cli.in_one_line"},
     "orchestrator/verbs/plan.py": {"trainer.build.check"},
     "orchestrator/jobs.py": {"trainer.build.check", "trainer.build.run_id", "trainer.data.check_root"},
@@ -28,7 +28,7 @@ ALLOWED = {
 HOMES = {
     "ray": ("trainer/worker.py", "orchestrator/"),
     "mlflow": ("orchestrator/tracking.py",),
-    "optuna": ("orchestrator/search.py",),
+    "optuna": tuple(f"orchestrator/{name}.py" for name in ("dashboard", "frozen", "importance", "optimiser", "samplers")),
     "torch": ("trainer/", "orchestrator/session.py"),
 }
 """Where a library may be imported."""

@@ -9,6 +9,7 @@ import pytest
 from ablations.metric import CONDITIONS
 from ablations.plan import expand, space
 from ablations.study import load, packaged
+from ablations.tuning import searches
 from trainer import complexity
 from trainer.build import check
 from trainer.config import parse
@@ -51,8 +52,8 @@ def test_a_header_asks_a_question_and_says_what_plan_would_say_of_its_cost(name)
     assert f"Run: transkd run {name}" in header
     (cost,) = re.findall(r"^# Cost: (.*)", header, re.M)
     runs = expand(study)
-    trials = f" and {study.search.trials} trials" if study.search else ""
-    count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}{trials}"
+    trials = sum(search.search.trials for search in searches(study).values())
+    count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}{f' and {trials} trials' if trials else ''}"
     assert cost.startswith(f"{count}, {sum(run.config.optim.epochs for run in runs)} epochs")
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, digest, teacher_run
+from trainer.config import TrainConfig, UserError, digest, teacher_run
 from trainer.data import PackedSplit, SegDataset, check_data, dataset_class, open_dataset, pack
 from trainer.data.batch import Batch
 from trainer.data.stream import Stream, holdout
@@ -21,6 +21,7 @@ from trainer.models import SegModel
 from trainer.networks import build_student, build_teacher, check_weights, file_digest, weight_files
 from trainer.norm import set_norm_batch
 from trainer.place import Place
+from trainer.record import identity
 from trainer.task import Distilled
 
 __all__ = ["Data", "build_distilled", "build_teacher", "check", "file_digest", "open_data", "run_id"]
@@ -150,6 +151,5 @@ def run_id(config: TrainConfig, place: Place, cached: dict[str, str] | None = No
             weights["teacher"] = run_id(trained, place, known)
         elif config.teacher is not None and config.teacher.checkpoint is not None:
             weights["teacher"] = file_digest(Path(config.teacher.checkpoint))
-        fingerprint = [data.train.fingerprint, data.val.fingerprint]
-        known[config.key] = digest([config.key, NUMERICS_VERSION, fingerprint, weights])
+        known[config.key] = identity(config.key, [data.train.fingerprint, data.val.fingerprint], weights)
     return known[config.key]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint, parallel, record
+from trainer import checkpoint, generations, parallel, record
 from trainer.build import Data, build_distilled, build_teacher, check, open_data, run_id
 from trainer.config import TrainConfig, UserError
 from trainer.data.batch import Batch
@@ -22,6 +22,7 @@ from trainer.networks import weights_used
 from trainer.panel import save_panel
 from trainer.place import Place
 from trainer.schedule import learning_rate
+from trainer.system import System
 from trainer.task import count_pixels, pixel_weight
 from trainer.teacher import Teacher, verify
 
@@ -39,6 +40,8 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
     identity = run_id(config, place)
     result = record.read_result(place.out_dir)
     if result is not None and result["run_id"] == identity:
+        if leads:
+            generations.settle(place.out_dir)
         report(result["last"], place.out_dir / record.LAST)
         return result
     data = open_data(config, place)
@@ -58,6 +61,7 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
     record.open_folder(place.out_dir, config, leads)  # all that a user may have got wrong has been looked at
     learner = Learner(distilled, config.optim, config.distill, place.compile)
     history, best = resume(place.out_dir, identity, learner, leads)
+    system = System(device)
 
     for epoch in range(len(history), config.optim.epochs):
         started = time.monotonic()
@@ -67,12 +71,14 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
             lr = learning_rate(config.optim, step, stream.steps_per_epoch)
             train_step(learner, teacher, host, config, micro, classes)
             learner.update(lr, step)
+            system.sample()
         losses = learner.drain()
         seconds = time.monotonic() - started
         metrics = {"epoch": float(epoch + 1), "step": float(step + 1), **losses, "lr": lr}
         metrics["images_per_s"] = stream.steps_per_epoch * config.optim.global_batch / seconds
         if (epoch + 1) % config.eval.every == 0 or epoch + 1 == config.optim.epochs:
             metrics |= validate(distilled.student, data, config, learner.autocast)
+        metrics |= system.epoch()
         metrics["seconds"] = time.monotonic() - started
         history.append(metrics)
         improved = "val/miou" in metrics and metrics["val/miou"] > best.get("val/miou", -1.0)
@@ -92,15 +98,18 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
         "status": "finished",
         "last": history[-1],
         "best": best,
+        "data": {"train": data.train.fingerprint, "val": data.val.fingerprint},
         "weights": weights,
         "complexity": cost,
         "environment": record.environment(str(device), device_name(device), place.threads, parallel.world()),
         "seconds": sum(epoch["seconds"] for epoch in history),
         "images_per_step": share * parallel.world(),
+        "micro_batch": micro,
     }
     if leads:
         save_panel(place.out_dir / "panel.png", distilled.student, data, config)
         record.write_result(place.out_dir, result)
+        generations.settle(place.out_dir)
     parallel.barrier()
     return result
 
@@ -152,19 +161,20 @@ def keep(
         "history": history,
         "best": best,
     }
-    checkpoint.save(out / record.LAST, state)
+    generations.save(out, state)
 
 
 def resume(out: Path, identity: str, learner: Learner, leads: bool) -> tuple[list[dict[str, float]], dict[str, float]]:
     """Load the checkpoint in `out`, if any; the epochs done so far and the best of them."""
-    path = out / record.LAST
-    if not path.exists():
+    state = generations.restore(out, learner.device, leads)
+    if state is None:
+        if leads:
+            record.write_epochs(out, [])
         return [], {}
-    state = checkpoint.load(path, learner.device)
     if state.get("run_id") != identity:
         raise UserError(
-            f"{path} was computed from other data, weights or numerics (run {state.get('run_id')}, now {identity}); "
-            "choose another folder"
+            f"{out / record.LAST} was computed from other data, weights or numerics "
+            f"(run {state.get('run_id')}, now {identity}); choose another folder"
         )
     learner.distilled.load_state_dict(state["model"])
     learner.optimiser.load_state_dict(state["optimiser"])

@@ -10,17 +10,26 @@ import fcntl
 import json
 import os
 import platform
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, parse, read_yaml
+from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, digest, parse, read_yaml
 
-LAST, BEST = "last.pt", "best.pt"
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 LOCK = ".lock"
+CLOCK = ("seconds", "images_per_s", "system/")
+"""How the names of metrics begin that equal runs do not share: they tell of the machine and its time."""
+
+
+def identity(key: str, fingerprints: Sequence[str], weights: Mapping[str, str]) -> str:
+    """12 hex digits naming what is computed: a config's key, the data's content (train, val), and by `student` and
+    `teacher`, where they have any, the sha256 of the weights' file or the id of the run that trains them."""
+    return digest([key, NUMERICS_VERSION, list(fingerprints), dict(weights)])
 
 
 def write_text(path: Path, text: str) -> None:
@@ -34,13 +43,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def alone(out: Path) -> Iterator[None]:
+def alone(out: Path, wait_s: float = 0.0) -> Iterator[None]:
     """Hold a run's folder against other processes: two that train in it would overwrite each other's checkpoints.
 
-    Raises UserError when another holds it. The lock is advisory and a process that dies lets it go; afterwards neither
-    the lock nor a folder that nothing was written to is left.
+    Raises UserError when another holds it, and does not let it go in `wait_s` seconds. The lock is advisory and a
+    process that dies lets it go; afterwards neither the lock nor a folder that nothing was written to is left.
     """
     path = out / LOCK
+    end = time.monotonic() + wait_s
     while True:
         out.mkdir(parents=True, exist_ok=True)
         try:
@@ -51,6 +61,9 @@ def alone(out: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if time.monotonic() < end:
+                    time.sleep(0.1)
+                    continue
                 file.seek(0)
                 raise UserError(
                     f"{out} is being trained in by process {file.read().strip() or 'unknown'}; "
@@ -142,6 +155,8 @@ def environment(device: str, device_name: str, threads: int, world: int) -> dict
         "numerics": NUMERICS_VERSION,
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
+        "timm": metadata.version("timm"),
+        "numpy": metadata.version("numpy"),
         "machine": platform.machine(),
         "processor": _processor(),
         "device": device,
@@ -158,6 +173,18 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def append_note(out: Path, text: str) -> None:
+    """Add to notes.txt what a reader of the run should know of its making, in one line."""
+    with (out / "notes.txt").open("a") as file:
+        file.write(text + "\n")
+
+
+def read_notes(out: Path) -> list[str]:
+    """The lines of notes.txt; one half written by a killed process is left out."""
+    path = out / "notes.txt"
+    return path.read_text().split("\n")[:-1] if path.exists() else []
 
 
 def write_failure(out: Path, cause: str, reason: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +14,22 @@ import ray.tune
 import torch
 
 from trainer import parallel, record
-from trainer.config import NumericalError, UserError, parse
+from trainer.config import parse
+from trainer.failure import failure_of
 from trainer.loop import fit
+from trainer.memory import give_back
 from trainer.place import Place
+
+LET_GO_S = 60.0
+"""Longest wait for the process that trained the run before: Ray ends it seconds after its driver was killed."""
 
 
 def train_worker(settings: dict[str, Any]) -> None:
     """Train one run. `settings`: config (plain data), place (Place's fields), workers (of the run).
 
-    Errors that would only happen again (a wrong config, a loss that is not finite) reach every worker alike: they are
-    recorded in the run's folder and end the run, so that nothing retries them. Everything else is raised.
+    What ends an attempt is written into the run's folder, and not raised: whoever started it decides what follows. Two
+    things are raised. A full disk, where nothing can be written. And in one of several workers what does not reach all
+    of them alike, as a wrong config and a loss that is not finite do: the others wait for this one, and Ray ends them.
     """
     place = Place(**settings["place"])
     nested = settings["workers"] > 1
@@ -39,9 +47,17 @@ def train_worker(settings: dict[str, Any]) -> None:
             ray.tune.report(metrics)
 
     try:
-        fit(parse(settings["config"]), place, report=report)
-    except (UserError, NumericalError) as error:
-        record.write_failure(place.out_dir, type(error).__name__, str(error))
+        # of a run's workers one holds its folder, against what a killed driver's Ray has not ended yet
+        with record.alone(place.out_dir, LET_GO_S) if parallel.rank() == 0 else contextlib.nullcontext():
+            fit(parse(settings["config"]), place, report=report)
     except Exception as error:
-        record.write_failure(place.out_dir, type(error).__name__, " ".join(f"{type(error).__name__}: {error}".split()))
-        raise
+        failure = failure_of(error)
+        if failure.cause == "disk":
+            raise
+        record.write_failure(place.out_dir, *failure)
+        if failure.cause == "bug":
+            record.write_text(place.out_dir / "traceback.txt", traceback.format_exc())
+        if nested and failure.cause not in ("user", "nan"):
+            raise
+    finally:  # the error is gone by now, and with it the frames that held the run's tensors
+        give_back()

@@ -21,7 +21,15 @@ ClusterOption = Annotated[str | None, typer.Option("--cluster", help="cluster sp
 RootsOption = Annotated[
     list[str] | None, typer.Option("--data-root", help="folder of the study's data set, or NAME=FOLDER; repeatable")
 ]
+RetryOption = Annotated[
+    bool, typer.Option("--retry-failed", help="run again, too, what failed of a loss that was not finite")
+]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="processes a run, instead of the spec's")]
+
+HoursOption = Annotated[
+    float | None,
+    typer.Option("--max-gpu-hours", min=0, help="refuse a study that may take more, or whose cost nobody can tell"),
+]
 
 
 def store_of(option: Path | None, cluster: str | None) -> Store:

@@ -2,30 +2,69 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from typing import Annotated
 
-from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, store_of
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from orchestrator.verbs.options import (
+    ClusterOption,
+    HoursOption,
+    RootsOption,
+    StoreOption,
+    StudyName,
+    WorkersOption,
+    roots_of,
+    store_of,
+)
 from trainer.config import located
 
 
-def plan(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
-    """List every run of a study, what it changes, and what it costs. Starts nothing."""
-    from ablations.plan import expand
+def plan(
+    study: StudyName,
+    store: StoreOption = None,
+    cluster: ClusterOption = None,
+    data_root: RootsOption = None,
+    workers: WorkersOption = None,
+    max_gpu_hours: HoursOption = None,
+    probe: Annotated[
+        bool | None, typer.Option(help="try a few steps, however long they take, or never [for 10 s at most]")
+    ] = None,
+    all_runs: Annotated[bool, typer.Option("--all", help="list every run of a long plan")] = False,
+) -> None:
+    """List every run of a study, what it changes, and what it costs: time, disk and money. Starts nothing."""
     from ablations.study import load
+    from cluster.spec import load as load_spec
+    from cluster.spec import with_workers
     from orchestrator.ledger import Ledger
     from orchestrator.listing import show_costs, show_plan
     from orchestrator.results import known
+    from orchestrator.tuned import planned
 
     console = Console(highlight=False)
-    loaded, where = load(study), store_of(store, cluster)
-    runs = expand(loaded)
-    show_plan(loaded, runs, known(loaded, Ledger(where.ledger)), console)
+    loaded, where, spec = load(study), store_of(store, cluster), load_spec(cluster)
+    spec = spec if workers is None else with_workers(spec, workers)
+    roots, ledger = roots_of(loaded, data_root or []), Ledger(where.ledger)
+    runs = planned(loaded, ledger)
+    show_plan(loaded, runs, known(loaded, ledger), console, whole=all_runs)
+    from orchestrator.bill import bill
+    from orchestrator.bounds import Bounds
+    from orchestrator.estimate import estimate, refuse
     from trainer.build import check
 
-    firsts = {run.arm: run.config for run in reversed(runs)}
+    firsts = {run.arm: run for run in reversed(runs)}
     costs = {}
     for arm in dict.fromkeys(run.arm for run in runs):
         with located(f"{loaded.name}: {arm}"):
-            costs[arm] = check(firsts[arm], where.cache)
+            costs[arm] = check(firsts[arm].config, where.cache)
     if costs:
         show_costs(costs, runs[0].config.data.size, console)
+    arms = {arm: run.config for arm, run in firsts.items() if run.role == "arm"}
+    with located(loaded.name):
+        Bounds(loaded.limits, spec, where, ledger).refuse(arms, costs)
+    spending = estimate(loaded, runs, ledger, spec, where, roots, tries=probe)
+    for line in bill(spending, spec):
+        console.print(Text(line), soft_wrap=True)
+    if max_gpu_hours is not None:
+        refuse(spending, loaded.name, spec, max_gpu_hours)

@@ -1,18 +1,48 @@
-"""report: a study's table as the ledger stands now."""
+"""report: a study's table as the ledger stands now, on the screen and as files."""
 
 from __future__ import annotations
 
-from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, store_of
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.verbs.options import ClusterOption, StoreOption, store_of
+
+if TYPE_CHECKING:
+    from ablations.study import Study
+    from orchestrator.store import Store
+
+StudyOrBundle = Annotated[
+    str, typer.Argument(metavar="STUDY", help="a packaged study's name, a YAML file, or what `transkd bundle` wrote")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="folder for the files [STORE/studies/STUDY, ./STUDY-report of a bundle]")
+]
 
 
-def report(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
-    """Print a study's table as the ledger stands now."""
+def report(
+    study: StudyOrBundle, store: StoreOption = None, cluster: ClusterOption = None, out: OutOption = None
+) -> None:
+    """Print a study's table as the ledger stands now, and write it: text, Markdown, LaTeX, CSV, Parquet and a page."""
     from ablations.study import load
-    from orchestrator.report import show, write
-    from orchestrator.results import table
+    from orchestrator.bundle import is_bundle, unpacked
 
-    loaded, where = load(study), store_of(store, cluster)
-    result = table(loaded, where)
-    if where.ledger.exists():
-        write(result, where.root / "studies" / loaded.name)
-    show(result)
+    if is_bundle(study):
+        with unpacked(Path(study)) as (bundled, where):
+            _report(bundled, where, out or Path(f"{bundled.name}-report"))
+    else:
+        loaded, where = load(study), store_of(store, cluster)
+        _report(loaded, where, out or where.root / "studies" / loaded.name)
+
+
+def _report(study: Study, store: Store, folder: Path) -> None:
+    from orchestrator.documents import write
+    from orchestrator.page.data import gather
+    from orchestrator.report import show
+
+    found = gather(study, store)
+    show(found.table)
+    if store.ledger.exists():
+        files = write(found, folder)
+        typer.echo(f"page: {files[-1]}", err=True)

@@ -10,6 +10,8 @@ from rich.text import Text
 
 from orchestrator.verbs.options import (
     ClusterOption,
+    HoursOption,
+    RetryOption,
     RootsOption,
     StoreOption,
     StudyName,
@@ -25,9 +27,11 @@ def run(
     store: StoreOption = None,
     data_root: RootsOption = None,
     workers: WorkersOption = None,
+    max_gpu_hours: HoursOption = None,
+    retry_failed: RetryOption = False,
 ) -> None:
     """Run what a study lacks, and print its table. Run again: nothing is done twice."""
-    if launch(study, cluster, store, data_root or [], workers):
+    if launch(study, cluster, store, data_root or [], workers, max_gpu_hours, retry_failed=retry_failed):
         sys.exit(1)
 
 
@@ -37,49 +41,66 @@ def launch(
     store: Path | None = None,
     data_roots: list[str] | None = None,
     workers: int | None = None,
+    max_gpu_hours: float | None = None,
     *,
+    retry_failed: bool = False,
     join: bool = False,
 ) -> int:
     """What `transkd run` and `ablations/grid.py` do, and how many runs did not finish, trials of a search aside.
 
-    `join` takes the Ray that is here instead of the spec's own.
+    What failed of a loss that was not finite is left alone unless `retry_failed`. `join` takes the Ray that is here
+    instead of the spec's own.
     """
-    from ablations.study import load
+    from ablations.study import read, source
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
+    from orchestrator.dashboard import mirror as searches_to_optuna
+    from orchestrator.documents import write
+    from orchestrator.failures import pausing
+    from orchestrator.live import view
     from orchestrator.mirror import Mirror
-    from orchestrator.progress import view
-    from orchestrator.report import show, write
-    from orchestrator.results import table
+    from orchestrator.page.data import gather
+    from orchestrator.progress import Board
+    from orchestrator.provenance import begin
+    from orchestrator.report import show
+    from orchestrator.tracking_uri import check_uri
 
     console = Console(highlight=False)
-    loaded = load(study)
+    text, file = source(study)
+    loaded = read(text, file)
     spec = load_spec(cluster)
     if workers is not None:
         spec = with_workers(spec, workers)
     if join and spec.address == "local":
         spec = spec.model_copy(update={"address": "auto"})
     where = store_of(store, cluster)
+    check_uri(where.mlflow_uri, where.root)
     from orchestrator.launch import Launch
 
-    job = Launch(loaded, spec, where, roots_of(loaded, data_roots or []))
+    job = Launch(loaded, spec, where, roots_of(loaded, data_roots or []), retry_failed=retry_failed)
+    if max_gpu_hours is not None and spec.gpus_per_worker:
+        from orchestrator.estimate import estimate, refuse
+
+        spending = estimate(loaded, job.runs, job.ledger, spec, where, job.preparer.roots)
+        refuse(spending, loaded.name, spec, max_gpu_hours)
     job.prepare(lambda text: console.print(Text(f"{loaded.name}: {text}", style="dim")))
-    jobs = [*job.teachers.values(), *job.arms]
-    total = len(jobs) + sum(search.search.trials for search in job.searches if search.search)
+    total = len(job.runs) + sum(search.search.trials for search in job.searches if search.search)
     said = f"{loaded.name}: {total} runs, {job.left()} to do; store {where.root}"
     console.print(Text(said, style="dim"), soft_wrap=True)
-    with where.lease():
+    with pausing(where.root), where.lease():
+        begin(loaded.name, text, job.ledger, where)
         mirror = Mirror(loaded.name, where)
         try:
-            job.run(mirror, lambda count, epochs: view(console, count, epochs))
+            job.run(mirror, lambda: view(console, Board(loaded, where)))
         finally:
-            result = table(loaded, where)
-            write(result, where.root / "studies" / loaded.name)
-            mirror.close(result)
+            report = gather(loaded, where)
+            mirror.close(write(report, where.root / "studies" / loaded.name))
+            if lacking := searches_to_optuna(loaded, where):
+                print(lacking, file=sys.stderr)
     console.print()
-    show(result, console)
-    failed = job.missing(jobs)
+    show(report.table, console)
+    failed = job.unfinished()
     if failed:
-        why = job.ledger.outcomes()[failed[0].run_id].reason
-        print(f"failed: {len(failed)} of {total} runs, the first {failed[0].label}: {why}", file=sys.stderr)
+        label, why = next(iter(failed.items()))
+        print(f"failed: {len(failed)} of {total} runs, the first {label}: {why}", file=sys.stderr)
     return len(failed)

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, store_of
 
+NAMED = 4
+"""Runs that failed alike and are called by name."""
+
 
 def status(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
     """Say where a study stands. Works beside the driver that runs it."""
     from ablations.study import load
-    from orchestrator.standing import standing
+    from orchestrator.standing import best_in_words, epochs_of, in_words, left_s, standing, stopped_in_words
 
     loaded, where = load(study), store_of(store, cluster)
     now = standing(loaded, where)
-    counts = ", ".join(f"{count} {state}" for state, count in now.counts.items())
-    print(f"{loaded.name}: {len(now.parts)} runs: {counts}; driver: {now.driver or 'none'}")
-    for part in now.parts:
+    parts, counts = now.parts, now.counts
+    states = ", ".join(f"{count} {state}" for state, count in counts.items())
+    print(f"{loaded.name}: {len(parts)} runs: {states}; driver: {now.driver or 'none'}")
+    done, total = epochs_of(parts)
+    if not done:
+        return
+    left = in_words(left_s(parts, counts.get("running", 0))) if now.driver else ""
+    said = (f"{done}/{total} epochs", best_in_words(parts), stopped_in_words(parts), left)
+    print(f"  {'  '.join(filter(None, said))}")
+    for part in parts:
         if part.state in ("running", "interrupted"):
-            miou = "" if part.miou is None else f"  mIoU {part.miou:.2f}"
-            print(f"  {part.label}: {part.state} at epoch {part.epoch}/{part.epochs}{miou}")
+            score = "" if part.score is None else f"  mIoU {part.score:.2f}"
+            print(f"  {part.label}: {part.state} at epoch {part.epoch}/{part.epochs}{score}  {part.note}".rstrip())
+    failed: dict[str, list[str]] = {}
+    for part in parts:
+        if part.state == "failed":
+            failed.setdefault(part.note, []).append(part.label)
+    for note, labels in failed.items():
+        more = f" and {len(labels) - NAMED} more" if len(labels) > NAMED else ""
+        print(f"  {', '.join(labels[:NAMED])}{more}: failed: {note}")

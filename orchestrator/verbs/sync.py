@@ -10,12 +10,19 @@ from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, st
 def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
     """Send to MLflow what it lacks of a study; twice adds nothing."""
     from ablations.study import load
+    from orchestrator.dashboard import mirror as searches_to_optuna
+    from orchestrator.documents import write
     from orchestrator.mirror import sync as send
-    from orchestrator.results import table
+    from orchestrator.page.data import gather
+    from orchestrator.tracking_uri import check_uri, shown
 
     loaded, where = load(study), store_of(store, cluster)
+    check_uri(where.mlflow_uri, where.root)
     with where.lease():
-        sent, failed = send(loaded, where, table(loaded, where))
-    print(f"{sent} runs are up to date at {where.mlflow_uri}" + (f", {failed} are not" if failed else ""))
-    if failed:
+        sent, left = send(loaded, where, write(gather(loaded, where), where.root / "studies" / loaded.name))
+        lacking = searches_to_optuna(loaded, where)
+    if lacking:
+        print(lacking, file=sys.stderr)
+    print(f"{sent} runs are up to date at {shown(where.mlflow_uri)}" + (", others are not" if left else ""))
+    if left:
         sys.exit(1)

@@ -17,7 +17,13 @@ def ui(
     port: Annotated[int, typer.Option(help="port of the page")] = 5000,
 ) -> None:
     """Open MLflow's page on the store. Ctrl-C ends it."""
+    from orchestrator.tracking_uri import check_uri, shown
+    from trainer.config import UserError
+
     where = store_of(store, cluster)
+    uri = check_uri(where.mlflow_uri, where.root)
+    if uri.startswith(("http", "databricks")):
+        raise UserError(f"the page of this tracking is its server's own; open {shown(uri)} in a browser")
     where.root.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", where.mlflow_uri, "--port", str(port)]
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
     os.execv(sys.executable, command)

@@ -6,13 +6,12 @@ import re
 
 import pytest
 
-from ablations.plan import expand, proposes, space, start_points, trial_config, trial_run
+from ablations.plan import expand, proposes, search_identity, space, start_points, trial_config, trial_run
 from trainer.config import UserError
 
 SPACE = """
 search:
   trials: 5
-  stop: asha
   space:
     distill.csf.weight: {log: [1.0e-2, 10.0]}
     distill.csf.options.norm: {choice: [layer, reference]}
@@ -107,7 +106,7 @@ def test_known_points_are_given_as_values_or_labels(searched):
 
 
 def test_rungs_are_below_the_whole_length(searched):
-    search = searched().search
+    search = searched().search.model_copy(update={"stop": "asha"})
     assert search.rungs(9) == (1, 3)
     assert search.rungs(10) == (1, 3, 9)
     assert search.model_copy(update={"stop": "none"}).rungs(9) == ()
@@ -147,6 +146,55 @@ REFUSED = {
         _space("optim.lr: {log: [0.1, 1.0]}", "excludes: [[distill.csf, distill.pea]]"),
         "every point contradicts",
     ),
+    "no total": (_space("optim.lr: {log: [0.1, 1.0]}").replace("  trials: 1\n", ""), "trials is missing"),
+    "cmaes of a choice": (
+        _space("distill.csf: {choice: [null, {}]}", "  sampler: cmaes"),
+        "search: sampler: cmaes needs numeric dimensions that always apply, but distill.csf is a choice; use tpe",
+    ),
+    "grid of a range": (
+        _space("optim.lr: {log: [0.1, 1.0]}", "  sampler: grid"),
+        "sampler: grid needs choices or ints, but optim.lr is a range; write choice: [...]",
+    ),
+    "grid with known points": (
+        _space("optim.lr: {choice: [0.1]}", "  sampler: grid\n  start: [{optim.lr: 0.1}]"),
+        "start: a grid has an order of its own",
+    ),
+    "more trials than points": (
+        _space("optim.lr: {choice: [0.1, 0.2]}", "  sampler: grid").replace("trials: 1", "trials: 3"),
+        "search.trials is 3 but the grid has 2 points; lower it, or remove it",
+    ),
+    "two objectives stopped": (
+        _space("optim.lr: {log: [0.1, 1.0]}", "  against: gmacs\n  stop: median"),
+        "stop: median judges by one metric, and `against` makes two; set stop: none",
+    ),
+    "two objectives by cmaes": (
+        _space("optim.lr: {log: [0.1, 1.0]}", "  against: gmacs\n  sampler: cmaes"),
+        "cmaes has one objective",
+    ),
+    "one parent": (
+        _space("optim.lr: {log: [0.1, 1.0]}", "  sampler: nsga2\n  startup: 1"),
+        "a generation of nsga2 needs two parents",
+    ),
+    "lengths compared": (
+        _space("optim.epochs: {int: [2, 5]}", "  stop: asha"),
+        "stop: asha compares trials of one length; fix optim.epochs, or set stop: none",
+    ),
+    "brackets of nothing": (
+        _space("optim.lr: {log: [0.1, 1.0]}", "  brackets: 2"),
+        "brackets is a word of asha's rungs; set stop: asha, or remove it",
+    ),
+    "a batch of nothing": (
+        _space("optim.lr: {log: [0.1, 1.0]}", "  batch: 2"),
+        "batch is a word of a deterministic search; set deterministic: true, or remove it",
+    ),
+    "brackets without rungs": (
+        _space("optim.lr: {log: [0.1, 1.0]}", "  stop: asha\n  brackets: 9"),
+        "of which the last never stops; lower brackets",
+    ),
+    "random learns": (
+        _space("optim.lr: {log: [0.1, 1.0]}", "  sampler: random\n  learn_from: other"),
+        "learn_from: random learns nothing from results; remove it, or use tpe",
+    ),
     "val": (_space("optim.lr: {log: [0.1, 1.0]}", "  metric: val/miou"), "metric"),
     "seeds": (_space("optim.lr: {log: [0.1, 1.0]}", "seeds: 3"), "a search runs each trial once"),
     "margin": (_space("optim.lr: {log: [0.1, 1.0]}", "margin: 0.3"), "margin belongs to arms"),
@@ -163,3 +211,24 @@ def test_a_mistake_in_a_space_is_refused_before_the_first_trial(searched, case):
 def test_a_search_needs_a_split_to_select_by(study):
     with pytest.raises(UserError, match=r"set base\.data\.select above 0"):
         study(SPACE)
+
+
+def test_a_grid_is_as_long_as_it_has_points(searched):
+    search = searched(
+        _space("optim.epochs: {int: [2, 4]}, distill.csf: {choice: [null, {}]}", "  sampler: grid")
+    ).search
+    assert search.trials == 1, "a total below the points is kept"
+    rest = _space("optim.epochs: {int: [2, 4]}, distill.csf: {choice: [null, {}]}", "  sampler: grid")
+    assert searched(rest.replace("  trials: 1\n", "")).search.trials == 6
+
+
+def test_what_changes_proposals_is_another_search_and_more_trials_are_not(searched):
+    def identity(more, trials=1):
+        return search_identity(searched(_space("optim.lr: {log: [0.1, 1.0]}", more).replace("s: 1", f"s: {trials}")))
+
+    words = ["", "seed: 1", "sampler: random", "against: gmacs", "learn_from: other", "deterministic: true"]
+    words += ["deterministic: true, batch: 2", "deterministic: true, stop: median"]
+    found = {word: identity("".join(f"  {part}\n" for part in word.split(", ") if part)) for word in words}
+    assert len(set(found.values())) == len(words)
+    assert identity("", trials=7) == found[""]
+    assert identity("  deterministic: true\n", trials=7) == found["deterministic: true"]

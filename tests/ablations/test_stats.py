@@ -10,6 +10,8 @@ import pytest
 from scipy import stats as reference
 
 from ablations.stats import (
+    LEAST_TO_RESAMPLE,
+    bootstrap_interval,
     can_decide,
     compare,
     describe_design,
@@ -84,6 +86,24 @@ def test_mean_std_and_interval_are_the_textbooks():
     assert interval(d) == (pytest.approx(0.445739, abs=1e-6), pytest.approx(4.554261, abs=1e-6))
     assert all(map(math.isnan, interval(np.array([1.0]))))
     assert all(map(math.isnan, mean_std([])))
+
+
+def test_the_bootstrap_interval_is_the_same_on_every_call_and_knows_the_scale():
+    d = np.random.default_rng(4).exponential(1.0, 9)
+    low, high = bootstrap_interval(d)
+    assert low < d.mean() < high
+    assert bootstrap_interval(d) == (low, high)
+    assert bootstrap_interval(4.0 * d) == (4 * low, 4 * high)
+    assert bootstrap_interval(np.full(6, 0.1)) == (0.1, 0.1)
+    assert all(map(math.isnan, bootstrap_interval(d[: LEAST_TO_RESAMPLE - 1])))
+
+
+def test_a_bootstrap_interval_of_many_pairs_is_as_wide_as_students_and_leans_with_the_tail():
+    normal = np.random.default_rng(5).normal(1.0, 2.0, 60)
+    assert bootstrap_interval(normal) == pytest.approx(interval(normal), abs=0.1)
+    skewed = np.random.default_rng(6).exponential(1.0, 12)
+    low, high = bootstrap_interval(skewed)
+    assert high - skewed.mean() > skewed.mean() - low
 
 
 def test_holm_by_hand():

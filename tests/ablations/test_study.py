@@ -20,6 +20,17 @@ REFUSED = {
     "no seeds": (f"{VARIANTS}seeds: []", "seeds: 1 to 40 seeds are needed but got 0"),
     "too many seeds": (f"{VARIANTS}seeds: 41", "a count of seeds must be 1 to 40 but got 41"),
     "negative seed": (f"{VARIANTS}seeds: [-1]", "greater than or equal to 0"),
+    "one look": (f"{VARIANTS}seeds: {{looks: [6]}}", "seeds: looks: one look is a fixed design; write seeds: 6"),
+    "looks that shrink": (f"{VARIANTS}seeds: {{looks: [8, 6]}}", "seeds: looks: looks must grow, such as [6, 8, 12]"),
+    "a look of one": (f"{VARIANTS}seeds: {{looks: [1, 6]}}", "looks are counts of seeds from 2 to 40, but got [1, 6]"),
+    "looks without end": (f"{VARIANTS}seeds: {{looks: [6, 41]}}", "counts of seeds from 2 to 40, but got [6, 41]"),
+    "looks until nothing": (f"{VARIANTS}seeds: {{looks: [6, 8], until: end}}", "until"),
+    "looks at no contrast": ("variants: {a: {}}\nseeds: {looks: [6, 8]}", "need a contrast to decide"),
+    "looks beside seeds": (f"{VARIANTS}seeds: 3\nlooks: [2, 4]", "looks [2, 4] and 3 seeds"),
+    "looks of a search": (
+        "search: {trials: 1, space: {optim.lr: {log: [1.0e-4, 1.0e-2]}}}\nseeds: {looks: [6, 8]}",
+        "a search runs each trial once",
+    ),
     "unknown reference": (f"{VARIANTS}reference: bth", "reference: unknown arm 'bth'; did you mean 'both'?"),
     "unknown contrast": (
         f"{VARIANTS}contrasts: [[both, alon]]",
@@ -103,6 +114,13 @@ def test_a_name_is_safe_in_a_path(study):
 def test_seeds_as_a_count_are_that_many_from_zero(study):
     assert study(f"{VARIANTS}seeds: 3").seeds == (0, 1, 2)
     assert study(f"{VARIANTS}seeds: [4, 2]").seeds == (4, 2)
+
+
+def test_looks_are_all_their_seeds_and_where_to_read_them(study):
+    written = study(f"{VARIANTS}seeds: {{looks: [6, 8, 12], until: decided}}")
+    assert (written.seeds, written.looks) == (tuple(range(12)), (6, 8, 12))
+    assert type(written).model_validate(written.model_dump()) == written
+    assert study(f"{VARIANTS}seeds: 3").looks == ()
 
 
 def test_contrasts_default_to_each_arm_against_the_reference(study):

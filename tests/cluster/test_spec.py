@@ -82,6 +82,10 @@ def test_home_is_written_out(tmp_path):
         ("gpus_per_worker: 1.5", "gpus_per_worker above 1 must be a whole number but got 1.5"),
         ("gpus_per_worker: 0.001", "gpus_per_worker must be 0 or at least 0.01 but got 0.001"),
         ("{workers: 2, gpus_per_worker: 0.5}", "NCCL refuses two workers of a run on one GPU; set gpus_per_worker: 1"),
+        (
+            "price_per_gpu_hour: 2.5",
+            "price_per_gpu_hour is 2.5 but gpus_per_worker is 0; give the runs GPUs, or remove",
+        ),
         ("- workers", "expected `key: value` lines"),
         ("workers: [", "is not valid YAML"),
         ("cluster_name: mine", "is for `ray up`, not a cluster spec"),

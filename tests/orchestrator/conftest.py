@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
+from trainer.record import CLOCK
+
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ("TRANSKD_STORE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")
 """What a developer may have set, and a test must not see."""
@@ -51,14 +53,16 @@ class Done:
 
 @dataclass
 class Driver:
-    """A store, and `transkd` on it."""
+    """A store, and `transkd` on it; `tracking` is the address of an MLflow server instead of the store's database."""
 
     store: Path
+    tracking: str = ""
 
     @property
     def env(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
-        return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRANSKD_STORE": str(self.store)}
+        ours = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRANSKD_STORE": str(self.store)}
+        return {**kept, **ours} | ({"MLFLOW_TRACKING_URI": self.tracking} if self.tracking else {})
 
     def start(self, *words: object) -> subprocess.Popen[str]:
         """`transkd WORDS`, running."""
@@ -96,8 +100,7 @@ class Driver:
         """The epochs in a run's folder, every number but the times."""
         path = self.store / "runs" / run_id / "epochs.jsonl"
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
-        times = ("seconds", "images_per_s")
-        return [{name: v for name, v in json.loads(line).items() if name not in times} for line in lines]
+        return [{name: v for name, v in json.loads(line).items() if not name.startswith(CLOCK)} for line in lines]
 
     def numbers(self) -> dict[tuple[str, int, str], list[dict[str, float]]]:
         """(arm, seed, run id) -> the epochs, of the runs that have finished."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.failures import StoreFull
 from orchestrator.ledger import Ledger, Membership
 from trainer.config import UserError
 
@@ -171,7 +172,7 @@ def test_a_full_disk_is_an_error_and_the_next_append_repairs(path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StoreFull, match="No space"):
         ledger.append(started("lost"))
     ledger.append(started("b"))
     assert list(Ledger(path).outcomes()) == ["a", "b"]
@@ -189,6 +190,90 @@ def test_a_killed_writer_loses_nothing_it_was_told_is_written(path):
         assert written - acknowledged in (0, 1)
     Ledger(path).append(started("last"))
     assert Ledger(path).outcomes()["last"].status == "running"
+
+
+def test_epochs_are_in_order_and_each_once(path):
+    ledger = Ledger(path)
+    ledger.append(started("r"))
+    for number, value in ((1, 0.5), (3, 0.3), (2, 0.4), (2, 0.4), (1, 0.5)):
+        ledger.append({"event": "epoch", "run_id": "r", "metrics": {"epoch": float(number), "loss": value}})
+    ledger.append({"event": "epoch", "run_id": "r", "metrics": {"epoch": 4.0, "loss": math.nan}})
+    run = Ledger(path).outcomes()["r"]
+    assert [epoch["epoch"] for epoch in run.epochs] == [1, 2, 3, 4]
+    assert [epoch["loss"] for epoch in run.epochs[:3]] == [0.5, 0.4, 0.3] and math.isnan(run.epochs[3]["loss"])
+    assert run.status == "running"
+
+    before = path.read_bytes()
+    ledger.append_epochs("r", run.epochs)
+    assert path.read_bytes() == before
+    ledger.append_epochs("r", [*run.epochs, {"epoch": 5.0}])
+    ledger.append_epochs("new", [{"epoch": 1.0}])
+    assert len(ledger.outcomes()["r"].epochs) == 5 and len(ledger.outcomes()["new"].epochs) == 1
+    assert [event["event"] for event in ledger.events()] == ["started"], "epochs stand in the runs"
+
+
+def test_a_run_knows_what_computed_it_and_why_it_failed(path):
+    ledger = Ledger(path)
+    for commit in ("first", "second"):
+        ledger.append({"event": "study", "study": "s", "text": "", "environment": {"git": {"commit": commit}}})
+        ledger.append(started(commit))
+    ledger.append({"event": "note", "run_id": "first", "text": "began again"})
+    ledger.append({"event": "failed", "run_id": "first", "cause": "nan", "reason": "loss/ce is not finite at step 3"})
+    ledger.append({"event": "finished", "run_id": "second", "environment": {"device": "cpu"}})
+    runs = ledger.outcomes()
+    assert list(runs) == ["first", "second"]
+    assert runs["second"].environment == {"git": {"commit": "second"}, "device": "cpu"}
+    assert runs["first"].environment == {"git": {"commit": "first"}}
+    assert (runs["first"].cause, runs["first"].notes, runs["second"].cause) == ("nan", ["began again"], "")
+    ledger.append(started("first"))
+    assert (runs["first"].status, runs["first"].cause) == ("failed", "nan"), "not read yet"
+    again = ledger.outcomes()["first"]
+    assert (again.cause, again.reason, again.environment) == ("", "", {"git": {"commit": "second"}})
+
+
+def test_what_another_process_writes_is_read_once_and_only_once(path):
+    ledger = Ledger(path)
+    for number in range(3):
+        ledger.append(started("r"))
+        assert Ledger(path).outcomes()["r"].attempts == number + 1
+    with path.open("a") as file:  # another process, in the middle of a line
+        file.write('{"event": "started", "time": "t", ')
+        file.flush()
+        assert ledger.outcomes()["r"].attempts == 3
+        file.write('"run_id": "r"}\n')
+    assert ledger.outcomes()["r"].attempts == 4
+
+
+def test_a_ledger_that_was_replaced_or_mended_is_read_anew(path):
+    ledger = Ledger(path)
+    for name in "abc":
+        ledger.append(started(name))
+    assert list(ledger.outcomes()) == ["a", "b", "c"]
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2]))
+    assert list(ledger.outcomes()) == ["a", "b"]
+    path.write_text("".join(line.replace('"run_id": "a"', '"run_id": "another"') for line in lines))
+    assert list(ledger.outcomes()) == ["another", "b", "c"]
+    path.unlink()
+    assert ledger.outcomes() == {}
+
+
+def test_a_thousand_runs_of_fifty_epochs_are_read_in_seconds_and_then_for_nothing(path):
+    path.parent.mkdir()
+    metrics = {f"val/iou/class {i}": 50.123456 + i for i in range(18)}
+    with path.open("w") as file:
+        for run in range(1000):
+            for epoch in range(1, 51):
+                own = {"epoch": float(epoch), "loss": 1 / epoch, **metrics}
+                file.write(json.dumps({"event": "epoch", "time": "t", "run_id": f"r{run}", "metrics": own}) + "\n")
+    begin = time.process_time()
+    runs = Ledger(path).outcomes()
+    assert time.process_time() - begin < 4
+    assert len(runs) == 1000 and all(len(run.epochs) == 50 for run in runs.values())
+    begin = time.process_time()
+    for _ in range(1000):
+        Ledger(path).outcomes()
+    assert time.process_time() - begin < 1
 
 
 def test_ten_thousand_events_are_read_in_a_second(path):

@@ -1,14 +1,5 @@
 """A study in MLflow: a parent, a child a run, all of it once; and all of it again when the database is lost."""
 
-import contextlib
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -64,28 +55,3 @@ def test_a_lost_database_is_rebuilt_whole_and_twice_adds_nothing(finished):
         assert (done.code, done.err) == (0, "")
         assert done.out == f"7 runs are up to date at sqlite:///{finished.driver.store}/mlflow.db\n"
         assert content(finished.driver) == before
-
-
-def test_the_page_is_served(finished):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "orchestrator", "ui", "--port", str(port)]
-    with (finished.driver.store.parent / "ui.log").open("w+") as log:
-        page = subprocess.Popen(
-            command, env=finished.driver.env, stdout=log, stderr=log, cwd=finished.driver.store, start_new_session=True
-        )
-        try:
-            end = time.monotonic() + 240
-            while True:
-                with contextlib.suppress(OSError):
-                    assert b"<title>MLflow" in urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
-                    break
-                assert page.poll() is None and time.monotonic() < end, (log.seek(0), log.read())
-                time.sleep(0.5)
-            names = MlflowClient(tracking_uri=f"http://127.0.0.1:{port}").search_experiments()
-            assert "transkd/tiny" in {experiment.name for experiment in names}
-        finally:
-            # It starts children: they are of its group.
-            os.killpg(page.pid, signal.SIGKILL)
-            page.wait()

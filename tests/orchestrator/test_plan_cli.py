@@ -3,6 +3,11 @@
 import re
 
 import pytest
+from rich.console import Console
+
+from ablations.plan import expand
+from ablations.study import load
+from orchestrator.listing import ENDS, show_plan
 
 WATCHED = """
 import sys
@@ -60,6 +65,35 @@ def test_a_search_is_listed_by_its_space_and_rungs(driver):
     assert "search: 16 trials, tpe, by select/miou" in listing
     assert re.search(r"distill.csf.weight +log +0.01 .. 10", listing)
     assert "stops at epochs 1 (11%), 3 (33%) of 9; one in 3 goes on" in listing
+
+
+def test_what_it_costs_comes_last_and_is_tried_once(driver, study):
+    file = study()
+    first = driver("plan", file).out.splitlines()[-2:]
+    assert re.fullmatch(r"estimate: \d.*?, \d+ runs? at once; [\d.]+ CPU-hours; [\d.]+ GB on disk", first[0])
+    assert first[1] == " by a few steps of 4 structures, each alone on this machine"
+    tried = driver.store / "cache" / "probes"
+    assert len(list(tried.iterdir())) == 4, "teacher, student alone, with paths, broken: its rate decides no pace"
+    assert driver("plan", file).out.splitlines()[-2:] == first
+
+
+def test_a_long_plan_is_cut_in_the_middle(study, capsys):
+    file = study(variants=None, factors={"optim.lr": [1.0e-3 * k for k in range(1, 8)]}, seeds=30)
+    listed = load(file)
+    show_plan(listed, expand(listed), {}, Console(width=120, highlight=False))
+    cut = capsys.readouterr().out.splitlines()
+    assert cut[0] == "tiny   211 runs, 0 reused, 632 epochs to train"
+    assert sum(line.endswith("new") for line in cut) == 2 * ENDS
+    assert "... 171 more; --all lists them" in cut
+    show_plan(listed, expand(listed), {}, Console(width=120, highlight=False), whole=True)
+    assert sum(line.endswith("new") for line in capsys.readouterr().out.splitlines()) == 211
+
+
+def test_seeds_of_later_looks_are_listed_as_such(study, capsys):
+    listed = load(study(seeds={"looks": [4, 8], "until": "decided"}))
+    show_plan(listed, expand(listed), {}, Console(width=120, highlight=False))
+    states = [line.split()[-1] for line in capsys.readouterr().out.splitlines()[3:28]]
+    assert states == ["new"] * 13 + ["needed"] * 12
 
 
 @pytest.mark.slow

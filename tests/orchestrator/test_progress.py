@@ -1,49 +1,189 @@
-"""How long the rest takes, by a clock that the test sets."""
+"""What whoever watches a study sees: lines in a file, a calm block on a terminal."""
 
+import io
+import re
 from types import SimpleNamespace
 
 import pytest
+import yaml
+from rich.console import Console
 
+from ablations.plan import expand
+from ablations.study import load
 from orchestrator import progress
-from orchestrator.progress import Clock
+from orchestrator.ledger import Ledger
+from orchestrator.live import Live, view
+from orchestrator.progress import Board, Lines
+from orchestrator.standing import epochs_of
+from orchestrator.store import Store
+
+ARMS = ("alone", "A method whose name is rather long for a terminal of eighty columns")
+STUDY = {
+    "name": "watched",
+    "base": {
+        "data": {"name": "scenes", "size": [64, 128], "options": {"train": 16, "val": 8, "size": [64, 128]}},
+        "student": {"name": "segformer_tiny"},
+        "optim": {"epochs": 10, "global_batch": 8},
+        "distill": {},
+    },
+    "variants": {ARMS[0]: {}, ARMS[1]: {"optim.lr": 1.0e-3}},
+    "seeds": 2,
+}
+
+
+class Driven:
+    """A study whose runs a test moves: the ledger is told first, then the view, as Watch does."""
+
+    def __init__(self, folder):
+        (folder / "watched.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+        self.study, self.store = load(str(folder / "watched.yaml")), Store(folder / "store")
+        self.keys = {(run.arm, run.seed): run.key for run in expand(self.study)}
+        self.ledger = Ledger(self.store.ledger)
+        self.views = []
+
+    def board(self):
+        return Board(self.study, self.store)
+
+    def job(self, arm, seed):
+        run = SimpleNamespace(arm=arm, seed=seed, role="arm")
+        return SimpleNamespace(run_id=f"{arm}{seed}", run=run, label=f"{arm} seed {seed}", epochs=10)
+
+    def start(self, arm, seed):
+        job = self.job(arm, seed)
+        place = {"study": "watched", "arm": arm, "seed": seed, "role": "arm", "key": self.keys[arm, seed]}
+        self.ledger.append({"event": "started", "run_id": job.run_id, **place})
+        for each in self.views:
+            each.started(job)
+
+    def retry(self, arm, seed, **why):
+        self.ledger.append({"event": "retried", "run_id": f"{arm}{seed}", **why})
+
+    def train(self, arm, seed, *epochs, miou=40.0):
+        job = self.job(arm, seed)
+        for epoch in epochs:
+            metrics = {"epoch": epoch, "val/miou": miou + epoch, "loss": 1 / epoch, "seconds": 30.0}
+            self.ledger.append({"event": "epoch", "run_id": job.run_id, "metrics": metrics})
+            for each in self.views:
+                each.epoch(job, metrics)
+
+    def end(self, arm, seed, status, note="", **facts):
+        job = self.job(arm, seed)
+        self.ledger.append({"event": status, "run_id": job.run_id, "key": self.keys[arm, seed], **facts})
+        for each in self.views:
+            each.ended(job, status, note)
 
 
 @pytest.fixture
-def now(monkeypatch):
-    time = SimpleNamespace(s=1000.0)
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: time.s))
-    return time
+def driven(tmp_path):
+    return Driven(tmp_path)
 
 
-def job(name, epochs=10):
-    return SimpleNamespace(run_id=name, epochs=epochs)
+@pytest.fixture
+def lines(driven):
+    """lines(): what was said so far, without the time."""
+    out = io.StringIO()
+    driven.views.append(view(Console(file=out), driven.board()))
+    assert isinstance(driven.views[0], Lines)
+    return lambda: [line[9:] for line in out.getvalue().splitlines()]
 
 
-def test_what_comes_before_the_first_epoch_is_not_multiplied(now):
-    clock = Clock(20)
-    assert clock.remaining() == ""
-    now.s += 500  # imports and Ray
-    clock.epoch(job("a"), 1)
-    assert clock.remaining() == ""
-    now.s += 2
-    clock.epoch(job("a"), 2)
-    assert clock.remaining() == "about 36 s left"
-    clock.epoch(job("a"), 2)  # told twice, counted once
-    assert clock.remaining() == "about 36 s left"
+def test_a_file_gets_a_line_a_change_and_no_codes(driven, lines):
+    for seed in (0, 1):
+        for arm in ARMS:
+            driven.start(arm, seed)
+            driven.train(arm, seed, *range(1, 11))
+            driven.end(arm, seed, "finished", "mIoU 50.00  300 s")
+    assert len(lines()) == 8
+    assert lines()[:3] == [
+        "        alone seed 0: started",
+        "  1/4   alone seed 0: finished  mIoU 50.00  300 s  about 15 min left",
+        f"        {ARMS[1]} seed 0: started",
+    ]
+    assert lines()[-1] == f"  4/4   {ARMS[1]} seed 1: finished  mIoU 50.00  300 s"
+    assert not re.search(r"[\x1b\r]", "\n".join(lines()))
 
 
-def test_runs_side_by_side_share_the_clock_and_a_resumed_one_counts_what_it_does_now(now):
-    clock = Clock(19)
-    clock.epoch(job("a"), 1)
-    now.s += 60
-    clock.epoch(job("b"), 2)  # its first epoch was another process's
-    assert clock.remaining() == "about 17 min left"
+def test_a_failure_names_its_cause_and_another_attempt_what_came_before(driven, lines):
+    driven.start("alone", 0)
+    driven.train("alone", 0, 1)
+    driven.retry("alone", 0, cause="lost", reason="its worker died")
+    driven.start("alone", 0)
+    driven.retry("alone", 0, cause="memory", reason="full", micro_batch=4)
+    driven.train("alone", 0, 2, 3)
+    driven.end("alone", 0, "failed", cause="nan", reason="loss/ce is not finite at step 7")
+    assert [line.strip() for line in lines()[1:]] == [
+        "alone seed 0: started again after a lost worker, attempt 3",
+        "alone seed 0: again after too little memory, attempt 4, micro-batch 4",
+        "1/4   alone seed 0: failed  nan: loss/ce is not finite at step 7  about 15 min left",
+    ]
 
 
-def test_epochs_that_a_stopped_run_no_longer_needs_are_not_waited_for(now):
-    clock = Clock(20)
-    clock.epoch(job("a"), 1)
-    now.s += 1
-    clock.epoch(job("a"), 2)
-    clock.forget(job("a"))
-    assert clock.remaining() == "about 10 s left"
+def test_a_study_that_goes_on_is_mentioned_once_a_minute(driven, lines, monkeypatch):
+    now = SimpleNamespace(s=1000.0)
+    clock = SimpleNamespace(monotonic=lambda: now.s, strftime=lambda pattern: "12:00:00")
+    driven.start("alone", 0)
+    driven.start(ARMS[1], 0)
+    monkeypatch.setattr(progress, "time", clock)
+    driven.views[0]._spoke = now.s
+    for epoch in (1, 2, 3):
+        now.s += 25
+        driven.train("alone", 0, epoch)
+        driven.train(ARMS[1], 0, epoch)
+    assert lines()[2:] == [
+        f"        5/40 epochs  alone seed 0 3/10, {ARMS[1]} seed 0 2/10  best 43.00 (alone seed 0)  about 9 min left"
+    ]
+
+
+def test_a_phase_begins_with_what_stands_already_and_nothing_trains_yet(driven):
+    driven.start("alone", 0)
+    driven.train("alone", 0, 1)
+    driven.start("alone", 1)
+    driven.train("alone", 1, *range(1, 11))
+    driven.end("alone", 1, "finished", last={})
+    with driven.store.lease():
+        board = driven.board()
+    assert board.running == []
+    assert (board.ended, board.count("waiting"), board.count("missing")) == (1, 1, 2)
+    assert epochs_of(board.parts.values()) == (11, 40)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_terminal_shows_the_whole_and_each_run_that_trains(driven, width):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=width, height=30)
+    live = view(console, driven.board())
+    assert isinstance(live, Live)
+    driven.views.append(live)
+    with live:
+        driven.start("alone", 0)
+        driven.train("alone", 0, *range(1, 11))
+        driven.end("alone", 0, "finished", "mIoU 50.00  300 s")
+        driven.start("alone", 1)
+        driven.end("alone", 1, "failed", cause="nan", reason="loss/ce is not finite at step 7")
+        for seed in (0, 1):
+            driven.start(ARMS[1], seed)
+            driven.train(ARMS[1], seed, 1, 2)
+        driven.retry(ARMS[1], 1, cause="lost", reason="died")
+        driven.train(ARMS[1], 1, 3)
+        screen = Console(file=io.StringIO(), width=width)
+        screen.print(live.render())
+    shown = [line.rstrip() for line in screen.file.getvalue().splitlines()]
+    assert all(len(line) <= width for line in shown)
+    assert re.fullmatch(r"  A method.*\S seed 0  [━╸╺ ]+ +2/10  mIoU 42\.0  loss 0\.500", shown[1])
+    assert re.fullmatch(r"  A method.*\S seed 1  [━╸╺ ]+ +3/10  mIoU 43\.0  loss 0\.333", shown[2])
+    assert shown[3].endswith("seed 1: again after a lost worker, attempt 2") or width == 80
+    assert shown[-2].endswith("2/4 runs  15/30 epochs  about 4 min left")
+    assert shown[-1] == "best 50.00 (alone seed 0)  1 failed"
+    written = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
+    assert "✓ alone seed 0 mIoU 50.00  300 s" in written
+    assert "✗ alone seed 1 nan: loss/ce is not finite at step 7" in written
+
+
+def test_a_run_that_waits_for_a_verdict_has_no_line_and_is_not_over(driven):
+    live = Live(Console(file=io.StringIO(), force_terminal=True, width=80), driven.board())
+    driven.views.append(live)
+    driven.start("alone", 0)
+    driven.train("alone", 0, 1, 2)
+    live.waits(driven.job("alone", 0))
+    assert live.board.running == [] and live.board.ended == 0
+    assert live.board.count("waiting") == 1

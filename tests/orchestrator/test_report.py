@@ -1,13 +1,14 @@
-"""A table on the screen loses nothing at any width; in a pipe it is plain; in files it is raw."""
+"""A table on the screen loses nothing at any width; in a pipe it is plain."""
 
-import csv
+import dataclasses
 import io
 
 import pytest
 from rich.console import Console
 
-from ablations.table import Column, Row, Table
-from orchestrator.report import show, to_csv, write
+from ablations.render import to_markdown
+from ablations.tabular import Column, Row, Table
+from orchestrator.report import show
 from orchestrator.results import hardware
 
 NOTE = "not finished: TransKD-EA seed 5: loss/pea_ea is nan at step 1200 [see its folder]"
@@ -109,21 +110,16 @@ def test_a_pipe_gets_plain_lines_whatever_its_width(table):
     assert lines[-2].split() == " ".join(CELLS[-1]).split()
 
 
-def test_csv_has_the_raw_numbers(table):
-    rows = list(csv.DictReader(io.StringIO(to_csv(table))))
-    assert [float(row["mean"]) for row in rows] == [1 / (3 + i) for i in range(len(CELLS))]
-    assert [row["role"] for row in rows] == ["teacher", "", "", "", ""]
-
-
 def test_hardware_is_said_as_a_table_has_room_for():
     assert hardware({"device": "cpu", "processor": "x86_64", "threads": 1}) == "cpu (x86_64, 1 thread)"
     assert hardware({"device": "cuda:1", "device_name": "a GPU", "processor": "x86_64"}) == "cuda (a GPU)"
     assert hardware({"device": "cuda", "processor": "x86_64"}) == "cuda"
 
 
-def test_files(table, tmp_path):
-    paths = write(table, tmp_path / "demo")
-    assert [path.name for path in paths] == ["table.md", "table.csv", "table.txt"]
-    assert "| TransKD-GL |" in paths[0].read_text()
-    assert paths[1].read_text() == to_csv(table)
-    assert paths[2].read_text() == printed(table, 80, terminal=False)
+def test_tables_under_the_first_are_printed_below_it(table):
+    columns = (Column("effect"), Column("n", right=True))
+    under = Table("effects   of the factors", columns, (Row(("csf × pea", "8"), {}),), ("a note of theirs",))
+    both = dataclasses.replace(table, more=(under,))
+    for text in (printed(both, 120), printed(both, 120, terminal=False), to_markdown(both)):
+        places = [text.index(part) for part in (CELLS[-1][0], "effects", "csf × pea", "a note of theirs")]
+        assert places == sorted(places)

@@ -1,9 +1,13 @@
 """The store is one absolute folder, and one driver at a time holds its lease."""
 
+import fcntl
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -107,6 +111,26 @@ def test_the_lease_of_a_killed_driver_is_free(tmp_path):
         holder.wait()
         with Store(tmp_path).lease():
             pass
+
+
+def test_a_driver_is_who_holds_the_lock_whatever_process_has_its_pid_now(tmp_path):
+    store = Store(tmp_path)
+    assert store.driver() is None
+    with store.lease():
+        assert f"pid {os.getpid()} on " in store.driver()
+    assert store.driver() is None
+    left = {"pid": os.getpid(), "host": socket.gethostname(), "since": "2026-01-01T00:00:00+00:00"}
+    (tmp_path / "lease").write_text(json.dumps(left))  # killed, and its pid is this living process's by now
+    assert store.driver() is None
+
+
+def test_who_asks_for_the_driver_does_not_keep_one_from_starting(tmp_path):
+    with (tmp_path / "lease").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        asker = threading.Timer(0.2, fcntl.flock, (file.fileno(), fcntl.LOCK_UN))
+        asker.start()
+        with Store(tmp_path).lease():
+            asker.join()
 
 
 def test_of_eight_processes_one_gets_the_lease(tmp_path):

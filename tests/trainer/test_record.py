@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,3 +58,34 @@ def test_result_and_failure_are_there_or_not(tmp_path: Path) -> None:
     (out / "result.json").write_text('{"run_id": "r"')
     assert record.read_result(out) is None  # cut off: the checkpoint makes it again
     assert {path.name for path in out.iterdir()} == {"result.json"}
+
+
+def test_who_waits_for_a_folder_gets_it_when_it_is_let_go(tmp_path: Path) -> None:
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with record.alone(tmp_path / "run"):
+            held.set()
+            let_go.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    try:
+        with pytest.raises(UserError, match="being trained in"), record.alone(tmp_path / "run", wait_s=0.2):
+            pytest.fail("two hold one folder")
+        threading.Timer(0.3, let_go.set).start()
+        with record.alone(tmp_path / "run", wait_s=30):
+            assert let_go.is_set()
+    finally:
+        let_go.set()
+        holder.join()
+
+
+def test_notes_are_read_back_but_for_one_half_written(tmp_path: Path) -> None:
+    assert record.read_notes(tmp_path) == []
+    record.append_note(tmp_path, "first")
+    record.append_note(tmp_path, "second")
+    with (tmp_path / "notes.txt").open("a") as file:
+        file.write("thi")
+    assert record.read_notes(tmp_path) == ["first", "second"]

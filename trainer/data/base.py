@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -44,6 +44,11 @@ class SegDataset:
         """
         self.root = root
         self.whole = flag("whole", whole)
+
+    @classmethod
+    def announced(cls, **options: Any) -> Official:
+        """The splits that options ask for, said before any file of them is there."""
+        return cls(None, cache=Path(), **options).official
 
     def find(self, split: Split) -> Found:
         """The files of a split by stem. Raises UserError for a missing folder or list."""

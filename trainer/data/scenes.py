@@ -58,6 +58,12 @@ class Scenes(Cityscapes):
         height, width = options["size"]
         self.official = Official(options["train"], options["val"], (height, width))
 
+    @classmethod
+    def announced(cls, **options: Any) -> Official:
+        """As many pictures as would be made; none is."""
+        chosen = _checked(**DEFAULTS | options)
+        return Official(chosen["train"], chosen["val"], tuple(chosen["size"]))
+
 
 def write_scenes(root: Path, *, train: int, val: int, seed: int, size: tuple[int, int]) -> None:
     """Write `train` and `val` pictures of (H, W) `size` with Cityscapes label ids below `root`, in Cityscapes' layout.

@@ -1,0 +1,44 @@
+"""Design: what a study's seeds and contrasts can decide, in lines to be read before they cost anything."""
+
+from __future__ import annotations
+
+from ablations.effects import effects_of
+from ablations.looks import first_look
+from ablations.power import POWER, detectable, excludable
+from ablations.stats import FAMILY_WISE, describe_design
+from ablations.study import Study
+
+
+def design_lines(study: Study) -> list[str]:
+    """What the study can decide; nothing for a study that compares nothing."""
+    n, m = len(study.seeds), len(study.pairs)
+    if not m:
+        return []
+    lines = [reach(study)]
+    with_power = f"{POWER * 100:g} % power to"
+    if (sees := detectable(n, m)) is not None:
+        atop = f" with all {n} seeds, or a little more" if study.looks else ""
+        lines.append(f"{with_power} see a difference of {sees:.1f} standard deviations of the paired differences{atop}")
+    if study.margin is not None and (excludes := excludable(n, m)) is not None:
+        lines.append(
+            f"{with_power} exclude ±{study.margin:g} points between equal arms whose paired differences vary by "
+            f"{study.margin / excludes:.2g} points or less"
+        )
+    if effects := len(effects_of(study).effects):
+        lines.append(f"effects of the factors, a family of their own: {describe_design(n, effects)}")
+    return lines
+
+
+def reach(study: Study) -> str:
+    """Whether the study can decide a difference at all, and with looks from which on."""
+    if not study.looks:
+        return describe_design(len(study.seeds), len(study.pairs))
+    m = len(study.pairs)
+    counts = f"looks at {', '.join(map(str, study.looks))} seeds, {m} contrast{'' if m == 1 else 's'}"
+    first = first_look(study.looks, m)
+    if first is None:
+        return f"this design cannot decide a difference: {counts}; use more seeds or fewer contrasts"
+    said = f"{counts}: a difference can be decided from {first} seeds on at {FAMILY_WISE * 100:g} %"
+    if first == study.looks[0]:
+        return said
+    return said + (f", before only equivalence within ±{study.margin:g}" if study.margin else ", a look before is idle")

@@ -1,0 +1,131 @@
+"""Effects: what each factor of a grid does, and what two do together, from the paired cells of every seed.
+
+A main effect is the mean difference between a level and the first level of its factor, over all points at which both
+were run: points differ in the other factors alone, and every point counts both levels once, so no other factor can
+pass for this one. An interaction is by how much the effect of one factor is larger beside a level of another than
+beside that one's first level (Montgomery, Design and Analysis of Experiments, chapter 5; there halved). Each is one
+contrast of the cells of a seed, so seeds are pairs here as everywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ablations.arms import cell, short
+from ablations.study import Study
+
+MOST = 60
+"""Effects beyond which interactions are left out: a family of so many decides nothing, and nobody reads it."""
+
+Point = tuple[int, ...]
+"""The number of the level of each factor."""
+Levels = tuple[tuple[int, int], ...]
+"""Factors, each at a level, by their numbers."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One effect: its name, and the weight of each arm in it."""
+
+    name: str
+    against: str
+    """The level it is held against; empty for an interaction."""
+    weights: dict[str, float]
+    points: int
+    """Combinations of the other factors that it is a mean over, of `of`."""
+    of: int
+
+    def by_seed(self, scores: Mapping[str, Mapping[int, float]]) -> np.ndarray:
+        """The effect (n,) of each seed that has a score in every arm it needs, from scores by arm and seed."""
+        seeds = set.intersection(*(set(scores.get(arm, {})) for arm in self.weights))
+        return np.array(
+            [sum(weight * scores[arm][seed] for arm, weight in self.weights.items()) for seed in sorted(seeds)]
+        )
+
+
+class Effects(NamedTuple):
+    """The effects of a grid in their order, and a line for each that it does not hold."""
+
+    effects: list[Effect]
+    missing: list[str]
+
+
+class _Grid(NamedTuple):
+    paths: list[str]
+    labels: list[list[str]]
+    arms: dict[Point, str]
+
+    def level(self, factor: int, level: int) -> str:
+        return f"{short(self.paths[factor])}={self.labels[factor][level]}"
+
+
+def effects_of(study: Study) -> Effects:
+    """The main effects and two-way interactions of a study with two factors or more; nothing for others."""
+    factors = study.factors or {}
+    if sum(len(values) > 1 for values in factors.values()) < 2:
+        return Effects([], [])
+    grid = _Grid(list(factors), [list(values) for values in factors.values()], _arms(study))
+    alone = [((f, level),) for f, labels in enumerate(grid.labels) for level in range(1, len(labels))]
+    together = [(one, other) for (one,), (other,) in itertools.combinations(alone, 2) if one[0] != other[0]]
+    missing = []
+    if len(alone) + len(together) > MOST:
+        missing.append(f"{len(together)} interactions are left out, for with them the effects would be over {MOST}")
+        together = []
+    effects = []
+    for levels in [*alone, *together]:
+        found = _effect(grid, levels)
+        if isinstance(found, Effect):
+            effects.append(found)
+        else:
+            missing.append(found)
+    return Effects(effects, missing)
+
+
+def _arms(study: Study) -> dict[Point, str]:
+    """The arm at each point of the grid; points that were left out are not in it, and merged ones have one arm."""
+    factors = study.factors or {}
+    found = {}
+    for point in itertools.product(*(range(len(values)) for values in factors.values())):
+        levels = zip(factors.items(), point, strict=True)
+        name = cell(study.base, {path: list(values.items())[level] for (path, values), level in levels}).name
+        if name in study.compared.overrides:
+            found[point] = name
+    return found
+
+
+def _effect(grid: _Grid, levels: Levels) -> Effect | str:
+    """The effect of one level, or the interaction of two; or why there is none."""
+    name = " × ".join(grid.level(*each) for each in levels)
+    own = {factor for factor, _ in levels}
+    others = [range(1 if factor in own else len(labels)) for factor, labels in enumerate(grid.labels)]
+    corners = [chosen for size in range(len(levels) + 1) for chosen in itertools.combinations(levels, size)]
+    cells: dict[tuple[str, ...], None] = {}
+    points, left_out = 0, False
+    contexts = list(itertools.product(*others))
+    for context in contexts:
+        arms = tuple(grid.arms.get(_moved(context, chosen), "") for chosen in corners)
+        left_out |= "" in arms
+        # Where a factor does not apply its levels are one run, and there is nothing to compare.
+        if "" not in arms and len(set(arms)) == len(arms):
+            cells[arms] = None
+            points += 1
+    if not cells:
+        why = "requires or excludes leave out a part of it" if left_out else "one applies beside one level only"
+        return f"not estimable: {name}, for at every point {why}"
+    weights: dict[str, float] = {}
+    for arms in cells:
+        for arm, chosen in zip(arms, corners, strict=True):
+            weights[arm] = weights.get(arm, 0.0) + (-1) ** (len(levels) - len(chosen)) / len(cells)
+    against = grid.level(levels[0][0], 0) if len(levels) == 1 else ""
+    return Effect(name, against, weights, points, len(contexts))
+
+
+def _moved(point: Point, levels: Levels) -> Point:
+    """A point with some factors at other levels."""
+    chosen = dict(levels)
+    return tuple(chosen.get(factor, level) for factor, level in enumerate(point))

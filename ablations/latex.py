@@ -1,0 +1,109 @@
+"""LaTeX: a table for a paper, set with booktabs, as a file to be put in with \\input."""
+
+from __future__ import annotations
+
+import re
+
+from ablations.marks import SCORE, mark_note, marks
+from ablations.tabular import Row, Table
+
+PREAMBLE = "% \\usepackage{booktabs,graphicx}"
+"""What a document needs to take the table in; a wide one is scaled down to the line, which needs graphicx."""
+MARKS = {"best": "\\textbf", "second": "\\underline"}
+
+SPECIAL = {
+    "\\": "\\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "<": "\\textless{}",
+    ">": "\\textgreater{}",
+    "|": "\\textbar{}",
+    "±": "$\\pm$",
+    "×": "$\\times$",
+    "−": "$-$",
+    "≤": "$\\leq$",
+    "≥": "$\\geq$",
+    "→": "$\\rightarrow$",
+    "…": "\\ldots{}",
+    "*": "\\textsuperscript{*}",
+    "†": "\\textsuperscript{\\dag}",
+    "‡": "\\textsuperscript{\\ddag}",
+}
+"""Characters that TeX reads as commands, or that its usual fonts lack."""
+SIGNED = re.compile(r"(?<![\w.])([-+])(?=\d)")
+"""A sign before a number: a hyphen there is a minus."""
+
+
+def to_latex(table: Table) -> str:
+    """A `table` environment, and one more for each table below; ends with a newline.
+
+    Bold and underlined are what `marks` allows. Other than ASCII and what our tables are made of, characters stand as
+    they are: pdflatex sets accents, and XeLaTeX or LuaLaTeX the rest.
+    """
+    return "\n".join([PREAMBLE, *map(_environment, (table, *table.more))])
+
+
+def escape(text: str) -> str:
+    """Text as TeX sets it."""
+    return "".join(SPECIAL.get(character, character) for character in text)
+
+
+def _environment(table: Table) -> str:
+    name, _, about = table.title.partition("   ")
+    label = re.sub(r"[^A-Za-z0-9]+", "-", name)
+    caption = f"{escape(name)}: {escape(about)}" if about else escape(name)
+    columns = "".join("r" if column.right else "l" for column in table.columns)
+    headings = " & ".join(escape(column.heading) for column in table.columns)
+    notes = [*table.notes, *filter(None, [mark_note(table, "bold", "underlined")])]
+    return "\n".join(
+        [
+            "\\begin{table}[t]",
+            "\\centering",
+            f"\\caption{{{caption}}}",
+            f"\\label{{tab:{label}}}",
+            # Natural width where the line holds it, else as wide as the line.
+            "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
+            f"\\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
+            "\\toprule",
+            f"{headings} \\\\",
+            "\\midrule",
+            *_rows(table),
+            "\\bottomrule",
+            "\\end{tabular}}",
+            *(
+                ["\\par\\smallskip\\footnotesize\\raggedright", *(f"{escape(note)}.\\\\" for note in notes)]
+                if notes
+                else []
+            ),
+            "\\end{table}",
+            "",
+        ]
+    )
+
+
+def _rows(table: Table) -> list[str]:
+    """A line a row; teachers are set apart from arms by a rule."""
+    marked, lines = marks(table), []
+    for i, row in enumerate(table.rows):
+        if i and _is_teacher(table.rows[i - 1]) and not _is_teacher(row):
+            lines.append("\\midrule")
+        cells = [
+            _number(escape(cell)) if column.right else escape(cell)
+            for cell, column in zip(row.cells, table.columns, strict=True)
+        ]
+        if i in marked:
+            cells = [
+                f"{MARKS[marked[i]]}{{{cell}}}" if column.heading == SCORE else cell
+                for cell, column in zip(cells, table.columns, strict=True)
+            ]
+        lines.append(" & ".join(cells) + " \\\\")
+    return lines
+
+
+def _is_teacher(row: Row) -> bool:
+    return row.values.get("role") == "teacher"
+
+
+def _number(cell: str) -> str:
+    return SIGNED.sub(lambda found: f"${found[1]}$", cell)

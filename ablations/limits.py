@@ -1,0 +1,35 @@
+"""Limits: what the deployed student of a study may cost, refused before a run is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from trainer.config import Number, Strict, UserError
+
+
+class Limits(Strict):
+    """Upper bounds of the deployed student for one image of `data.size`; see the footnotes of a table for the units."""
+
+    params_m: Number | None = Field(None, gt=0, description="parameters, millions")
+    gmacs: Number | None = Field(None, gt=0, description="all products that run, attention included")
+    gmacs_paper: Number | None = Field(None, gt=0, description="in the paper's convention")
+    latency_ms: Number | None = Field(None, gt=0, description="median, measured on the hardware that trains")
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The bounds that are set, by the name of their cost."""
+        return self.model_dump(exclude_none=True)
+
+    def exceeded(self, cost: Mapping[str, float]) -> str:
+        """What a cost breaks, such as `params_m 3.72 is above 3`; empty where it keeps all bounds."""
+        return " and ".join(
+            f"{name} {cost[name]:.4g} is above {bound:g}" for name, bound in self.given.items() if cost[name] > bound
+        )
+
+    def refuse(self, costs: Mapping[str, Mapping[str, float]]) -> None:
+        """Raise UserError naming every arm that is beyond a bound. `costs` are by arm."""
+        broken = [f"{arm}: {why}" for arm, cost in costs.items() if (why := self.exceeded(cost))]
+        if broken:
+            raise UserError(f"limits: {'; '.join(broken)}; take a smaller student or data.size, or raise the limit")

@@ -1,0 +1,41 @@
+"""Points: the proposals of a grid search, each that applies once, in the order in which they are made."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ablations.arms import grid
+from ablations.space import Dimension, Search
+from trainer.config import UserError, located
+
+
+def grid_points(
+    base: Mapping[str, Any], search: Search, requires: Mapping[str, Sequence[str]], excludes: Sequence[Sequence[str]]
+) -> list[dict[str, Any]]:
+    """All points of a grid search, as proposals: numbers, and labels of choices. A dimension that does not apply at a
+    point is left out of it, so points merge; contradictions are left out.
+
+    They are shuffled by the search's seed: a grid that is cut short has seen all of the space. Raises UserError where
+    nothing is left, or where `trials` is more than there are.
+    """
+    factors = {path: _values(dimension) for path, dimension in search.space.items()}
+    with located("search.space"):
+        arms = grid(base, factors, requires, excludes)
+    points = [
+        {path: search.space[path].proposal(value) for path, value in changes.items()}
+        for changes in arms.overrides.values()
+    ]
+    if search.trials > len(points):
+        raise UserError(
+            f"search.trials is {search.trials} but the grid has {len(points)} points; lower it, or remove it"
+        )
+    random.Random(search.seed).shuffle(points)
+    return points
+
+
+def _values(dimension: Dimension) -> dict[str, Any]:
+    if dimension.kind == "choice":
+        return dimension.choices
+    return {str(value): value for value in range(int(dimension.low), int(dimension.high) + 1)}

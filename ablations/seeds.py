@@ -1,0 +1,57 @@
+"""Seeds: how a study's YAML gives them, as a count, as a list, or as looks at which it is read."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from trainer.config import Strict, explain
+
+MAX_SEEDS = 40
+"""The exact sign-flip test enumerates 2**(n/2) sums (see stats.py); more seeds than this are another experiment."""
+
+
+class Looks(Strict):
+    """Counts of seeds at which undecided contrasts are read, and get the seeds of the next count."""
+
+    looks: tuple[int, ...] = Field(min_length=1)
+    until: Literal["decided"] = "decided"
+
+    @field_validator("looks")
+    @classmethod
+    def _grow(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
+        got = list(looks)
+        if len(got) == 1:
+            raise ValueError(f"one look is a fixed design; write seeds: {got[0]}")
+        if any(later <= earlier for earlier, later in itertools.pairwise(got)):
+            raise ValueError(f"looks must grow, such as [6, 8, 12], but got {got}")
+        if got[0] < 2 or got[-1] > MAX_SEEDS:
+            raise ValueError(f"looks are counts of seeds from 2 to {MAX_SEEDS}, but got {got}")
+        return looks
+
+
+def with_looks(data: Any) -> Any:
+    """A study's data with `seeds: {looks: [6, 8, 12]}` taken apart: all seeds, and the looks beside them."""
+    if not isinstance(data, dict) or not isinstance(data.get("seeds"), dict):
+        return data
+    try:
+        given = Looks.model_validate(data["seeds"])
+    except ValidationError as error:
+        raise explain(error, "seeds") from None
+    return {**data, "seeds": list(range(given.looks[-1])), "looks": given.looks}
+
+
+def count_or_list(seeds: Any) -> Any:
+    """`seeds: 3` as the seeds 0, 1, 2. Raises ValueError on too many, and on one that stands twice."""
+    if isinstance(seeds, int) and not isinstance(seeds, bool):
+        if not 1 <= seeds <= MAX_SEEDS:
+            raise ValueError(f"a count of seeds must be 1 to {MAX_SEEDS} but got {seeds}")
+        return tuple(range(seeds))
+    if isinstance(seeds, list):
+        if not 1 <= len(seeds) <= MAX_SEEDS:
+            raise ValueError(f"1 to {MAX_SEEDS} seeds are needed but got {len(seeds)}")
+        if len(set(map(str, seeds))) < len(seeds):
+            raise ValueError(f"each seed may stand once but got {seeds}")
+    return seeds

@@ -1,0 +1,79 @@
+"""TuneEach: the search that every variant of a study is given over its own weights, as the schema of its YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from ablations.arms import Overrides, applies, terms
+from ablations.space import Dimension, Search
+from trainer.config import UserError, override, unknown
+
+
+class TuneEach(Search):
+    """One search a variant, all alike: of `space`, a variant searches the dimensions that mean something beside its
+    knowledge paths. Trials train with `train_seed`; the winner is trained again with the study's `seeds`.
+    """
+
+    train_seed: int = Field(100, ge=0, description="none of the study's seeds: a winner is lucky on its own")
+    trials_of: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="variants with another number of trials, which the table flags"
+    )
+
+    @model_validator(mode="after")
+    def _variants_keep_their_paths(self) -> TuneEach:
+        if self.against is not None:
+            raise UserError("against: a variant is trained again as its one winner, and two objectives have a front")
+        if self.learn_from:
+            raise UserError("learn_from: what was learnt elsewhere adds to one variant's budget, not to all; remove it")
+        for path, dimension in self.space.items():
+            root, *rest = path.split(".")
+            if root == "distill" and len(rest) < 2:
+                raise UserError(f"space: the variants say which knowledge paths stand; make {path} a variant")
+            if root == "distill" and rest[1:] == ["weight"] and _may_be_zero(dimension):
+                raise UserError(f"space: {path} must be above 0 everywhere: without its path a variant is another one")
+        for index, point in enumerate(self.start):
+            for path in point:
+                if path not in self.space:
+                    raise UserError(f"start.{index}: {unknown('dimension', path, self.space)}")
+        return self
+
+    def search_of(self, variant: str, base: Mapping[str, Any]) -> Search | None:
+        """The search of a variant whose whole config is `base`; None where no dimension applies to it."""
+        weights = terms(base, {})
+        space = {path: dimension for path, dimension in self.space.items() if applies(path, weights)}
+        if not space:
+            return None
+        points = [{path: value for path, value in point.items() if path in space} for point in self.start]
+        start = [point for i, point in enumerate(points) if point and point not in points[:i]]
+        own = {"space": space, "trials": self.trials_of.get(variant, self.trials), "start": tuple(start)}
+        shared = {name: getattr(self, name) for name in Search.model_fields}
+        return Search.model_construct(self.model_fields_set & shared.keys(), **(shared | own))
+
+    def check(self, base: Mapping[str, Any], arms: Mapping[str, Overrides], seeds: Sequence[int]) -> None:
+        """Refuse what does not fit the study's arms (name -> overrides of `base`) and seeds. Raises UserError."""
+        if self.train_seed in seeds:
+            raise UserError(
+                f"tune_each.train_seed must be none of `seeds`, for a winner is lucky on its own, but got "
+                f"{self.train_seed}; change either"
+            )
+        for arm, changes in arms.items():
+            for path in self.space:
+                if path in changes:
+                    raise UserError(f"{arm}: sets {path}, which tune_each searches; drop it from one of the two")
+        searched = {arm: self.search_of(arm, override(base, changes, absent_ok=True)) for arm, changes in arms.items()}
+        for path in self.space:
+            if not any(search and path in search.space for search in searched.values()):
+                raise UserError(f"tune_each.space: {path} applies to no variant; drop it, or add its knowledge path")
+        for arm in self.trials_of:
+            if arm not in arms:
+                raise UserError(f"tune_each.trials_of: {unknown('arm', arm, arms)}")
+            if searched[arm] is None:
+                raise UserError(f"tune_each.trials_of: no dimension of the space applies to '{arm}'; drop it")
+
+
+def _may_be_zero(dimension: Dimension) -> bool:
+    values = dimension.choices.values() if dimension.kind == "choice" else (dimension.low,)
+    return any(not value for value in values)

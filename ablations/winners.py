@@ -1,0 +1,97 @@
+"""Winners: what the search of each tuned variant has settled on, and what a table must say about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ablations.arms import label, short
+from ablations.space import Search
+from ablations.study import Study
+from ablations.tuning import searches
+
+if TYPE_CHECKING:
+    from ablations.ranking import Trial
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A variant's search as far as it has come. It has a winner once all its trials have ended."""
+
+    search: Search
+    trials: tuple[Trial, ...]
+
+    @property
+    def left(self) -> int:
+        """Trials that have not ended."""
+        return max(0, self.search.trials - sum(trial.state != "running" for trial in self.trials))
+
+    @property
+    def winner(self) -> Trial | None:
+        """The best finished trial by the search's metric, the earlier of equal ones. A stopped trial cannot win: it was
+        scored at an earlier epoch."""
+        scores = {trial.number: trial.metrics.get(self.search.metric, math.nan) for trial in self.trials}
+        ended = [t for t in self.trials if t.state == "finished" and math.isfinite(scores[t.number])]
+        return min(ended, key=lambda t: (-scores[t.number], t.number)) if ended and not self.left else None
+
+    @property
+    def reason(self) -> str:
+        """Why there is no winner."""
+        if self.left:
+            return f"its search has ended {self.search.trials - self.left} of {self.search.trials} trials"
+        return "no trial of its search finished"
+
+
+def winners(tuned: Mapping[str, Tuned]) -> dict[str, dict[str, Any]]:
+    """By arm, the values of its winner as they were proposed; an arm without one is left out."""
+    return {arm: dict(found.winner.values) for arm, found in tuned.items() if found.winner}
+
+
+def budgets(study: Study) -> dict[str, int]:
+    """By arm, the trials of its search; 0 where no dimension applies to it. Empty where nothing is tuned."""
+    if study.tune_each is None:
+        return {}
+    found = searches(study)
+    return {arm: found[arm].search.trials if arm in found else 0 for arm in study.compared.overrides}  # type: ignore[union-attr]
+
+
+def tuning_notes(study: Study, tuned: Mapping[str, Tuned]) -> list[str]:
+    """How the arms were tuned, by unequal budgets if so, and what each search settled on."""
+    if study.tune_each is None:
+        return []
+    each = study.tune_each
+    notes = _unequal(study, tuned)
+    notes.append(
+        f"tuned by {each.sampler} on seed {each.train_seed}, which is none of the table's, by {each.metric} of samples "
+        f"held out of train; {study.metric} was not selected by. Winners were trained again on the rest of train"
+    )
+    for arm, found in tuned.items():
+        if won := found.winner:
+            values = ", ".join(f"{short(path)}={label(_brief(value))}" for path, value in won.values.items())
+            score = f"{each.metric} {won.metrics[each.metric]:.1f}"
+            notes.append(f"tuned: {arm}: {values} (trial {won.number} of {found.search.trials}, {score})")
+    return notes
+
+
+def _unequal(study: Study, tuned: Mapping[str, Tuned]) -> list[str]:
+    by_budget: dict[int, list[str]] = {}
+    for arm, trials in budgets(study).items():
+        by_budget.setdefault(trials, []).append(arm)
+    notes = []
+    if len(by_budget) > 1:
+        listed = "; ".join(f"{trials} in {', '.join(arms)}" for trials, arms in sorted(by_budget.items()))
+        notes.append(f"unequal: trials of the arms' searches are {listed}: tuning alone could make the difference")
+    for arm, found in tuned.items():
+        failed = [trial for trial in found.trials if trial.state == "failed"]
+        if failed:
+            why = failed[0].reason or "no reason given"
+            notes.append(
+                f"unequal: {len(failed)} of the {found.search.trials} trials of {arm} failed, the first: {why}"
+            )
+    return notes
+
+
+def _brief(value: Any) -> Any:
+    return float(f"{value:.3g}") if isinstance(value, float) else value

@@ -1,0 +1,259 @@
+"""Chaos: drivers, workers and the whole of Ray killed at random moments, until a study has ended all the same.
+
+Its store is then compared with that of a study that nothing disturbed: tables, epochs, proposals, weights and MLflow.
+Run: python benchmarks/chaos.py [--kills 50] [--seed 0] [--rounds arms,search,group]. It works in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from leftovers import differences, left
+
+from trainer.config import UserError
+
+ROOT = Path(__file__).parents[1]
+END_S = 600.0
+"""Longest wait for a study to end, or to get on."""
+GIVE_UP_S = "5"
+"""So long a driver hopes for the return of a Ray that died; Ray's own choice is 60."""
+TARGETS = ("driver", "worker", "ray")
+DAMAGE = 0.3
+"""Share of kills after which a checkpoint of a run that was cut short is cut short too."""
+
+BASE: dict[str, Any] = {
+    "data": {"name": "scenes", "size": [64, 128], "options": {"train": 32, "val": 8, "size": [64, 128]}},
+    "student": {"name": "segformer_tiny"},
+    "teacher": {"name": "segformer_mini", "train": {"epochs": 3}},
+    "optim": {"lr": 1.0e-3, "epochs": 6, "global_batch": 8, "norm_batch": 4},
+    "distill": {"csf": {}, "pea": {}},
+}
+ARMS = {"variants": {"student alone": {"distill": {}}, "TransKD-Base": {}}, "seeds": [0, 1]}
+SEARCH = {
+    "trials": 5,
+    "stop": "asha",
+    "startup": 2,
+    "space": {"distill.csf.weight": {"log": [1.0e-2, 10.0]}, "distill.pea.weight": {"log": [1.0e-2, 10.0]}},
+}
+ONE_BY_ONE = {"cpus_per_worker": 0.5, "concurrency": 1}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A study, and the cluster spec it is run with."""
+
+    study: dict[str, Any]
+    spec: dict[str, Any]
+
+
+CASES = {
+    "arms": Case({"base": BASE, **ARMS}, {}),
+    "search": Case({"base": {**BASE, "data": {**BASE["data"], "select": 0.25}}, "search": SEARCH}, ONE_BY_ONE),
+    # every run a Ray Train group of two
+    "group": Case({"base": BASE, **ARMS, "seeds": [0]}, {**ONE_BY_ONE, "workers": 2}),
+}
+MANY = {"retries": {"lost": 1000}}
+"""Chaos is not to be given up on."""
+
+
+class Chaos:
+    """`transkd run` on one store, killed and started again until it ends by itself."""
+
+    def __init__(self, store: Path, command: list[str], seed: int) -> None:
+        self.store = store
+        self.command = command
+        self.random = random.Random(seed)
+        self.said: list[str] = []
+        self.kills: Counter[str] = Counter()
+        self.damaged = 0
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """A driver, what it says kept in a file beside the store."""
+        self.store.parent.mkdir(parents=True, exist_ok=True)
+        unset = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")
+        kept = {name: value for name, value in os.environ.items() if name not in unset}
+        ours = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRANSKD_STORE": str(self.store)}
+        env = {**kept, **ours, "RAY_gcs_rpc_server_reconnect_timeout_s": GIVE_UP_S}
+        with self.log.open("ab") as out:
+            return subprocess.Popen(self.command, env=env, cwd=self.store.parent, stdout=out, stderr=out)
+
+    @property
+    def log(self) -> Path:
+        return self.store.parent / f"{self.store.name}.log"
+
+    def undisturbed(self) -> int:
+        """Run to the end; the driver's exit code."""
+        return self._end(self.start())
+
+    def disturbed(self, targets: list[str], expected: int = 0) -> int:
+        """Kill one after the other at random moments, starting again what died; the last driver's exit code, where the
+        undisturbed one's is `expected`."""
+        driver = self.start()
+        try:
+            for target in targets:
+                struck = ""
+                while not struck and self._wait(driver):
+                    struck = self._strike(driver, target)
+                if not struck:
+                    self.said.append(f"{target}: the study had ended")
+                    break
+                self.kills[target] += 1
+                self.said.append(f"{target} at epoch {self._epochs()}: {struck}")
+                if target != "worker":
+                    died = time.monotonic()
+                    self._end(driver)
+                    self.said[-1] += f" (driver gone after {time.monotonic() - died:.0f} s)"
+                    self._damage()
+                    driver = self.start()
+            code = self._end(driver)
+            # a driver that saw its Ray die ended with an error: the next one ends the study
+            return code if code == expected else self._end(self.start())
+        finally:
+            if driver.poll() is None:
+                driver.kill()
+                driver.wait()
+
+    def processes(self) -> dict[int, str]:
+        """Living processes of this store's drivers, with their command lines: they inherit the environment."""
+        mark = f"TRANSKD_STORE={self.store}\0".encode()
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (folder / "environ").read_bytes() + b"\0":
+                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+        return found
+
+    def clear(self) -> dict[int, str]:
+        """End what is left half a minute after the last driver, and say what it was."""
+        left = self._alone()
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return left
+
+    def _alone(self) -> dict[int, str]:
+        """Wait for what a dead driver leaves behind to end, half a minute at most; what is left then."""
+        end = time.monotonic() + 30
+        while (left := self.processes()) and time.monotonic() < end:
+            time.sleep(0.2)
+        return left
+
+    def _wait(self, driver: subprocess.Popen[bytes]) -> bool:
+        """Let it work for a while: seconds of its start, or some epochs. False where it has ended by then."""
+        early = self.random.random() < 0.2
+        pause = self.random.uniform(0.5, 10.0) if early else self.random.uniform(0.0, 1.0)
+        goal = self._epochs() + (0 if early else self.random.randint(1, 4))
+        end = time.monotonic() + END_S
+        while self._epochs() < goal and driver.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            driver.wait(timeout=pause)
+        return driver.poll() is None
+
+    def _strike(self, driver: subprocess.Popen[bytes], target: str) -> str:
+        """SIGKILL the target; what it was, "" where there was none at that moment."""
+        others = {pid: line for pid, line in self.processes().items() if pid != driver.pid}
+        if target == "driver":
+            victims = {driver.pid: "driver"}
+        elif target == "worker":
+            training = {pid: line for pid, line in others.items() if "ray::" in line and "Agent" not in line}
+            busy = {pid: line for pid, line in training.items() if "IDLE" not in line}
+            victims = dict([self.random.choice(sorted(busy.items()))]) if busy else {}
+        else:
+            victims = others
+        for pid in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return ", ".join(sorted({line.split()[0].rpartition("/")[2] for line in victims.values()}))
+
+    def _end(self, driver: subprocess.Popen[bytes]) -> int:
+        try:
+            return driver.wait(timeout=END_S)
+        except subprocess.TimeoutExpired:
+            driver.kill()
+            raise UserError(f"the driver did not end in {END_S:.0f} s; see {self.log}") from None
+
+    def _damage(self) -> None:
+        """Now and then, cut short the last checkpoint of a run, as a machine that loses its power may."""
+        if self.random.random() >= DAMAGE:
+            return
+        self._alone()
+        runs = sorted(self.store.glob("runs/*/last.pt"))
+        open_ = [path for path in runs if not (path.parent / "result.json").exists()]
+        if open_:
+            path = self.random.choice(open_)
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+            self.damaged += 1
+            self.said.append(f"{path.relative_to(self.store)} cut short")
+
+    def _epochs(self) -> int:
+        return sum(path.read_bytes().count(b"\n") for path in self.store.glob("runs/*/epochs.jsonl"))
+
+
+def write(case: Case, name: str, folder: Path) -> list[str]:
+    """The case's files, and the command that runs it."""
+    study, spec = folder / f"{name}.yaml", folder / f"{name}_spec.yaml"
+    study.write_text(yaml.safe_dump({"name": name, **case.study}, sort_keys=False))
+    spec.write_text(yaml.safe_dump({**MANY, **case.spec}))
+    return [sys.executable, "-m", "orchestrator", "run", str(study), "--cluster", str(spec)]
+
+
+def main() -> None:
+    """Rounds of three kills, until there were as many as asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", default=",".join(CASES), help="studies to take in turn")
+    options = parser.parse_args()
+    names = options.rounds.split(",")
+    kills: Counter[str] = Counter()
+    faults, damaged, number = 0, 0, 0
+    with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
+        folder = Path(scratch)
+        calm = {}
+        for name in names:
+            chaos = Chaos(folder / f"{name}_calm" / "store", write(CASES[name], name, folder), 0)
+            started = time.monotonic()
+            assert chaos.undisturbed() == 0, chaos.log.read_text()
+            calm[name] = left(chaos.store)
+            print(f"{name}: undisturbed in {time.monotonic() - started:.0f} s", flush=True)
+            chaos.clear()
+        while sum(kills.values()) < options.kills:
+            name, seed = names[number % len(names)], options.seed * 10_000 + number
+            number += 1
+            targets = random.Random(seed).choices(TARGETS, k=min(3, options.kills - sum(kills.values())))
+            chaos = Chaos(folder / f"{name}_{seed}" / "store", write(CASES[name], name, folder), seed)
+            started = time.monotonic()
+            code = chaos.disturbed(targets)
+            kills += chaos.kills
+            damaged += chaos.damaged
+            wrong = [f"exit code {code}: {chaos.log.read_text()[-2000:]}"] if code else []
+            try:
+                wrong += differences(left(chaos.store), calm[name])
+            except UserError as error:
+                wrong.append(str(error))
+            wrong += [f"still there: {line}" for line in chaos.clear().values()]
+            faults += bool(wrong)
+            print(f"{name}, seed {seed}: {time.monotonic() - started:.0f} s, {'; '.join(chaos.said)}", flush=True)
+            for line in wrong:
+                print(f"  WRONG: {line}", flush=True)
+    parts = ", ".join(f"{count} of {target}" for target, count in sorted(kills.items()))
+    print(f"{sum(kills.values())} kills ({parts}), {damaged} checkpoints cut short, {number} studies, {faults} wrong")
+    sys.exit(1 if faults else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Bill: an estimate in words, as `transkd plan` prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cluster.spec import ClusterSpec
+from orchestrator.estimate import Estimate
+from orchestrator.phases import Range
+
+
+def bill(estimate: Estimate, spec: ClusterSpec) -> list[str]:
+    """Time, disk and money in the first line; in the others where the figures come from, or why one is missing."""
+    if not estimate.count:
+        return ["estimate: nothing is left to run"]
+    parts = []
+    if estimate.hours:
+        at_once = "" if estimate.slots == 1 else f", {estimate.slots} runs at once"
+        parts.append(f"{_ranged(estimate.hours, _duration)}{at_once}")
+    if estimate.device_hours:
+        device = "GPU" if spec.gpus_per_worker else "CPU"
+        parts.append(f"{_ranged(estimate.device_hours, _number)} {device}-hours")
+        if spec.price_per_gpu_hour:
+            price = estimate.device_hours.times(spec.price_per_gpu_hour)
+            parts.append(f"{_ranged(price, _number)} at {spec.price_per_gpu_hour:g} a GPU-hour")
+    if estimate.gigabytes:
+        parts.append(f"{_ranged(estimate.gigabytes, _number)} GB on disk")
+    lines = [f"estimate: {'; '.join(parts)}"] if parts else []
+    if estimate.why:
+        lines.append(f"no estimate of {'hours' if estimate.device_hours else 'time'}: {estimate.why}")
+    if estimate.origins and estimate.device_hours:
+        lines.append(f" by {', and '.join(estimate.origins)}")
+    return lines
+
+
+def _ranged(value: Range, words: Callable[[float], str]) -> str:
+    """`2.1 h`, `2.1 h (1.3 h to 4 h)`, or `1.3 h to 4 h` where the most is as likely as anything."""
+    least, likely, most = map(words, value)
+    if least == most:
+        return likely
+    return f"{least} to {most}" if likely == most else f"{likely} ({least} to {most})"
+
+
+def _duration(hours: float) -> str:
+    if hours < 2.5 / 60:
+        return f"{hours * 3600:.0f} s"
+    if hours < 2.5:
+        return f"{hours * 60:.0f} min"
+    return f"{_number(hours)} h" if hours < 48 else f"{_number(hours / 24)} days"
+
+
+def _number(value: float) -> str:
+    """Two digits, and all of those before the point."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

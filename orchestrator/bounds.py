@@ -1,0 +1,84 @@
+"""Bounds: a study's limits held against what its deployed students cost, latency included where it can be known."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from ablations.limits import Limits
+from cluster.spec import ClusterSpec
+from orchestrator.ledger import Ledger
+from orchestrator.store import Store
+from trainer.config import TrainConfig, UserError, digest, read_yaml
+
+
+class Bounds:
+    """Refuses arms and proposals beyond a study's limits."""
+
+    def __init__(self, limits: Limits, spec: ClusterSpec, store: Store, ledger: Ledger) -> None:
+        self.limits = limits
+        self.spec = spec
+        self.store = store
+        self.ledger = ledger
+        self.device = "cuda" if spec.gpus_per_worker else "cpu"
+
+    def refuse(self, deployed: Mapping[str, TrainConfig], costs: Mapping[str, Mapping[str, float]]) -> None:
+        """Raise UserError naming every arm of `deployed` that is beyond a limit; `costs` are of their structures."""
+        found = {arm: dict(cost) for arm, cost in costs.items() if arm in deployed}
+        if self.limits.latency_ms is not None:
+            for arm, config in deployed.items():
+                found[arm]["latency_ms"] = self.latency_ms(config)
+        self.limits.refuse(found)
+
+    def latency_ms(self, config: TrainConfig) -> float:
+        """Of the deployed student: measured once where runs train on this machine; else what a finished run on such a
+        device measured last. Raises UserError where there is none."""
+        network = _network(config)
+        # What was told once stays: a search must not find a proposal feasible one day and not the next.
+        place = [self.device, self.spec.torch_threads, socket.gethostname() if self.spec.address == "local" else ""]
+        file = self.store.cache / "latency" / f"{digest([*network, *place])}.json"
+        if file.exists():
+            return json.loads(file.read_text())["latency_ms"]
+        found = self._measured(config) if self.spec.address == "local" else self._recorded(network)
+        if found is None:
+            raise UserError(
+                f"limits.latency_ms: nobody has measured {config.student.name} at {network[2]} on the cluster's "
+                f"{self.device}; finish one run of it there without this limit, or bound gmacs instead"
+            )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{file.name}.{os.getpid()}")
+        partial.write_text(json.dumps({"latency_ms": found, "network": network, "place": place}))
+        partial.replace(file)
+        return found
+
+    def _measured(self, config: TrainConfig) -> float:
+        asked = {
+            "config": config.model_dump(mode="json"),
+            "device": self.device,
+            "threads": self.spec.torch_threads,
+        }
+        command = [sys.executable, "-m", "trainer.latency"]
+        done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+            raise UserError(f"limits.latency_ms: {config.student.name} could not be measured here: {last}")
+        return json.loads(done.stdout)["latency_ms"]
+
+    def _recorded(self, network: list[str]) -> float | None:
+        for run in reversed(self.ledger.outcomes().values()):
+            file = self.store.run_dir(run.run_id) / "config.yaml"
+            on = str(run.environment.get("device", "")).partition(":")[0]
+            measured = "latency_ms" in run.complexity and on == self.device and file.exists()
+            if measured and _network(TrainConfig.model_validate(read_yaml(file))) == network:
+                return run.complexity["latency_ms"]
+        return None
+
+
+def _network(config: TrainConfig) -> list[str]:
+    """What decides the deployed student's latency: the network, the data set (its classes) and the input's size."""
+    height, width = config.data.size
+    return [config.student.name, config.data.name, f"3x{height}x{width}"]

@@ -1,0 +1,134 @@
+"""Bundle: a study in one archive, with plan, lock, ledger and report; unpacked it is a store that reports the same."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import platform
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ablations.study import Study, read
+from orchestrator.documents import write
+from orchestrator.journal import Reader
+from orchestrator.ledger import Ledger
+from orchestrator.page.data import gather
+from orchestrator.store import Store
+from orchestrator.tuned import planned
+from trainer.config import UserError
+
+SUFFIX = ".tar.gz"
+README = """# {name}
+
+A study of transkd in one archive. `transkd report FILE{suffix}` prints its table and writes its report again from the
+ledger, the same bytes as in `report/`, on a machine without GPU, data or this study's store.
+
+- `study.yaml`: the question, as it was asked.
+- `plan.jsonl`: its runs, a line each: arm, seed, what the arm changes, and the whole config with its key.
+- `lock.txt`: every package that was installed where this archive was made, by its version.
+- `ledger.jsonl`: what happened to every run, an event a line: attempts, epochs, results, versions, hardware.
+- `diffs/`: how the code differed from the commits that the ledger names.
+- `runs/`: the panels that the report shows.
+- `report/`: the table as text, Markdown, LaTeX, CSV and Parquet, and the page.
+"""
+
+
+def pack(study: Study, text: str, store: Store, file: Path) -> int:
+    """Write the bundle of a study, whose YAML is `text`; its size in bytes. What is in it decides every byte of it.
+
+    Raises UserError where the store has nothing of the study.
+    """
+    events = list(_events(study.name, store.ledger))
+    if not events:
+        raise UserError(f"{store.root} holds nothing of {study.name}; run the study first, or give its --store")
+    members = {
+        "README.md": README.format(name=study.name, suffix=SUFFIX).encode(),
+        "study.yaml": text.encode(),
+        "plan.jsonl": _lines(_plan(study, store)),
+        "lock.txt": lock().encode(),
+        "ledger.jsonl": _lines(events),
+    }
+    for event in events:
+        if name := event.get("environment", {}).get("git", {}).get("diff"):
+            diff = store.root / "diffs" / f"{name}.diff"
+            members |= {f"diffs/{diff.name}": diff.read_bytes()} if diff.exists() else {}
+    report = gather(study, store)
+    members |= {str(path.relative_to(store.root)): path.read_bytes() for path in report.panels.values()}
+    with tempfile.TemporaryDirectory() as folder:
+        members |= {f"report/{path.name}": path.read_bytes() for path in write(report, Path(folder))}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # No clock and no file name in the header: archives of one content are equal.
+    with (
+        file.open("wb") as raw,
+        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
+        for name, content in sorted(members.items()):
+            info = tarfile.TarInfo(f"{study.name}/{name}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return file.stat().st_size
+
+
+@contextlib.contextmanager
+def unpacked(file: Path) -> Iterator[tuple[Study, Store]]:
+    """The study of a bundle, and its folder as a store, for as long as the context lasts. Raises UserError where the
+    file is none, or would write beside that folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with tarfile.open(file, "r:gz") as archive:
+                archive.extractall(folder, filter="data")
+        except FileNotFoundError:
+            raise UserError(f"no such file: {file}") from None
+        except (OSError, EOFError, tarfile.TarError) as error:
+            raise UserError(f"{file} is not a bundle: {error}; `transkd bundle STUDY` writes one") from None
+        roots = [path.parent for path in Path(folder).glob("*/study.yaml") if (path.parent / "ledger.jsonl").exists()]
+        if len(roots) != 1:
+            raise UserError(f"{file} is not a bundle: it needs study.yaml and ledger.jsonl in one folder")
+        yield read((roots[0] / "study.yaml").read_text(), f"study.yaml of {file}"), Store(roots[0])
+
+
+def is_bundle(name: str) -> bool:
+    """Whether a verb's STUDY is the file of a bundle."""
+    return name.endswith(SUFFIX)
+
+
+def lock() -> str:
+    """The Python that runs, and every package installed beside it: `pip install -r` reads it."""
+    found = {(d.metadata["Name"] or "").lower().replace("_", "-"): d.version for d in metadata.distributions()}
+    listed = "".join(f"{name}=={version}\n" for name, version in sorted(found.items()) if name)
+    return f"# Python {platform.python_version()}\n{listed}"
+
+
+def _events(name: str, ledger: Path) -> Iterator[dict[str, Any]]:
+    """The events about a study, and those of other studies about runs that it shares, with the driver that wrote
+    each: a `study` event says what the runs after it ran with."""
+    runs = {e["run_id"] for e in Reader(ledger).read() if e.get("study") == name and "run_id" in e}
+    driver: dict[str, Any] | None = None
+    for event in Reader(ledger).read():
+        own = event.get("study") == name
+        if event["event"] == "study" and not own:
+            driver = event
+        elif own or event.get("run_id") in runs:
+            if event["event"] == "study":
+                driver = None
+            if driver is not None:
+                yield driver
+                driver = None
+            yield event
+
+
+def _plan(study: Study, store: Store) -> Iterator[dict[str, Any]]:
+    for run in planned(study, Ledger(store.ledger)):
+        who = {"role": run.role, "arm": run.arm, "seed": run.seed, "key": run.key, "teacher": run.needs}
+        yield {**who, "changes": run.changed, "config": run.config.model_dump(mode="json")}
+
+
+def _lines(values: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode()

@@ -1,0 +1,104 @@
+"""Dashboard: a study's searches in `STORE/optuna.db`, for optuna-dashboard.
+
+Written from the ledger and never read back: like MLflow it is a mirror, and what becomes of it costs no run.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial
+
+from ablations.plan import search_identity
+from ablations.stopping import Curve
+from ablations.study import Study
+from ablations.tuning import searches
+from orchestrator.frozen import directions, frozen
+from orchestrator.ledger import Ledger
+from orchestrator.proposals import curve, proposals
+from orchestrator.store import Store
+
+
+def database(store: Store) -> str:
+    """The storage's URL, as `optuna-dashboard` takes it."""
+    return f"sqlite:///{store.root / 'optuna.db'}"
+
+
+def mirror(study: Study, store: Store) -> str:
+    """Bring a study's searches up to date in the store's Optuna database. Nothing raises; what went wrong is said."""
+    wanted = {arm: search for arm, search in searches(study).items() if search.search is not None}
+    if not wanted:
+        return ""
+    try:
+        storage = _open(store)
+        try:
+            for arm, search in wanted.items():
+                _mirror(search, arm, Ledger(store.ledger), storage)
+        finally:
+            storage.engine.dispose()
+    except Exception as error:
+        return f"{Path(store.root, 'optuna.db')} is not up to date: {' '.join(str(error).split())[:200]}"
+    return ""
+
+
+def _open(store: Store) -> RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    store.root.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return RDBStorage(database(store), engine_kwargs={"connect_args": {"timeout": 10}})
+
+
+def _mirror(study: Study, arm: str, ledger: Ledger, storage: RDBStorage) -> None:
+    """One search: Optuna's trial n is proposal n. What ended stays, so mostly the rest is appended; where an earlier
+    trial has changed, for it was waiting or was run again, the study is written anew."""
+    assert study.search is not None
+    name = " ".join(part for part in (study.name, arm, search_identity(study)) if part)
+    trials = _trials(study, ledger)
+    there = {summary.study_name for summary in optuna.get_all_study_summaries(storage, include_best_trial=False)}
+    if name in there and not _continues(optuna.load_study(study_name=name, storage=storage), trials):
+        optuna.delete_study(study_name=name, storage=storage)
+    kept = optuna.create_study(
+        study_name=name, storage=storage, directions=directions(study.search), load_if_exists=True
+    )
+    names = [study.search.metric, *([study.search.against] if study.search.against else [])]
+    if kept.metric_names is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            kept.set_metric_names(names)
+    kept.add_trials(trials[len(kept.get_trials(deepcopy=False)) :])
+
+
+def _trials(study: Study, ledger: Ledger) -> list[FrozenTrial]:
+    assert study.search is not None
+    runs = ledger.outcomes()
+    return [
+        frozen(
+            study.search,
+            trial,
+            _until(curve(runs.get(run_id), study.search.metric), trial.epochs),
+            facts={"run": run_id, "state": trial.state, "reason": trial.reason, **trial.costs},
+        )
+        for run_id, trial in proposals(study, ledger)
+    ]
+
+
+def _until(shown: Curve, epoch: int) -> Curve:
+    """Of a run that others trained further, what this search has seen."""
+    return {at: value for at, value in shown.items() if at <= epoch}
+
+
+def _continues(kept: OptunaStudy, trials: list[FrozenTrial]) -> bool:
+    """Whether what is kept is how `trials` begins."""
+
+    def facts(trial: FrozenTrial) -> tuple[object, ...]:
+        return trial.state, trial.values, trial.params, trial.intermediate_values, trial.user_attrs
+
+    old = kept.get_trials(deepcopy=False)
+    return len(old) <= len(trials) and all(
+        facts(ours) == facts(theirs) for ours, theirs in zip(trials, old, strict=False)
+    )

@@ -1,0 +1,56 @@
+"""Facts: what a run's folder says and the ledger lacks, brought into the ledger; after a kill, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.attempts import read_retries
+from orchestrator.ledger import Ledger
+from orchestrator.store import Store
+from trainer.record import read_epochs, read_notes, read_result
+
+KEPT = ("last", "best", "complexity", "environment", "seconds", "data", "weights")
+"""What the ledger keeps of a result."""
+
+
+def finished(out: Path, run_id: str) -> dict[str, Any] | None:
+    """What the ledger keeps of the run in folder `out`; None unless it has finished, and is this very run."""
+    result = read_result(out)
+    if result is None or result["run_id"] != run_id:
+        return None
+    return {**{name: result[name] for name in KEPT if name in result}, "artifacts": artifacts(out)}
+
+
+def artifacts(out: Path) -> dict[str, Any]:
+    """Where a run's files lie: its folder below the store, and their names."""
+    names = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    return {"folder": f"{out.parent.name}/{out.name}", "files": names}
+
+
+def gather(ledger: Ledger, run_id: str, out: Path) -> None:
+    """Append the epochs, the retries and the notes of a run that its folder has and the ledger lacks."""
+    ledger.append_epochs(run_id, read_epochs(out))
+    gather_retries(ledger, run_id, out)
+    run = ledger.outcomes().get(run_id)
+    for text in read_notes(out)[len(run.notes) if run else 0 :]:
+        ledger.append({"event": "note", "run_id": run_id, "text": text})
+
+
+def gather_retries(ledger: Ledger, run_id: str, out: Path) -> None:
+    """Append what the folder says, and the ledger not yet, of attempts that another followed."""
+    run = ledger.outcomes().get(run_id)
+    for line in read_retries(out)[len(run.retries) if run else 0 :]:
+        ledger.append({"event": "retried", "run_id": run_id, **line})
+
+
+def reconcile(ledger: Ledger, store: Store) -> None:
+    """Under the lease, nothing runs: say of what a dead driver left as running how it really ended."""
+    for run in list(ledger.outcomes().values()):
+        if run.status != "running":
+            continue
+        out = store.run_dir(run.run_id)
+        gather(ledger, run.run_id, out)
+        facts = finished(out, run.run_id)
+        ended = {"event": "interrupted"} if facts is None else {"event": "finished", **facts}
+        ledger.append({**ended, "run_id": run.run_id, "key": run.key})

@@ -1,0 +1,82 @@
+"""Frozen: a search's trials in Optuna's words, for its samplers, its importances and its dashboard."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from ablations.ranking import Trial
+from ablations.space import Dimension, Search
+
+STATES = {
+    "finished": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+    "running": TrialState.WAITING,
+}
+"""Nobody trains for Optuna: a trial that has not ended waits to be run."""
+
+
+def directions(search: Search) -> list[str]:
+    """Of the metric, and of the cost that stands against it."""
+    return ["maximize", "minimize"] if search.against else ["maximize"]
+
+
+def in_memory(search: Search) -> optuna.Study:
+    """An empty study that nobody else sees, and that says nothing."""
+    optuna.logging.set_verbosity(logging.WARNING)
+    return optuna.create_study(directions=directions(search))
+
+
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """A dimension; a choice is one of its labels."""
+    if dimension.kind == "choice":
+        return CategoricalDistribution(list(dimension.choices))
+    if dimension.kind == "int":
+        return IntDistribution(int(dimension.low), int(dimension.high))
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.kind == "log")
+
+
+def scores(search: Search, trial: Trial) -> list[float] | None:
+    """The objectives of a finished trial; None where one is not a number, for Optuna knows no such result."""
+    found = [trial.metrics.get(search.metric, math.nan)]
+    if search.against:
+        found.append(trial.costs.get(search.against, math.nan))
+    return found if trial.state == "finished" and all(map(math.isfinite, found)) else None
+
+
+def frozen(
+    search: Search,
+    trial: Trial,
+    curve: Mapping[int, float] | None = None,
+    *,
+    facts: Mapping[str, Any] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> FrozenTrial:
+    """A trial; `curve` is the metric by epoch (one metric only), `facts` are for people, `attributes` for samplers.
+
+    A stopped trial stands with its last value. What has no finite score has failed.
+    """
+    values = scores(search, trial)
+    state = STATES[trial.state]
+    reached = {epoch: value for epoch, value in (curve or {}).items() if math.isfinite(value)}
+    if trial.state == "stopped":
+        last = trial.metrics.get(search.metric, math.nan)
+        reached |= {trial.epochs: last} if math.isfinite(last) else {}
+    if (state == TrialState.COMPLETE and values is None) or (state == TrialState.PRUNED and not reached):
+        state = TrialState.FAIL
+    return optuna.trial.create_trial(
+        state=state,
+        values=values,
+        params=dict(trial.values),
+        distributions={path: distribution(search.space[path]) for path in trial.values},
+        intermediate_values={} if search.against else reached,
+        user_attrs=dict(facts or {}),
+        system_attrs=dict(attributes or {}),
+    )

@@ -1,0 +1,155 @@
+"""Importing: runs that `python -m trainer fit` finished anywhere, verified and taken into a store, once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.facts import finished, gather
+from orchestrator.ledger import Ledger
+from orchestrator.store import Store
+from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, parse, read_yaml, teacher_run
+from trainer.record import BEST, LAST, identity, read_epochs, read_result
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of one run's folder: `taken`, `there` or `left`, and why."""
+
+    folder: Path
+    state: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finished run in a folder, its files consistent with each other."""
+
+    folder: Path
+    config: TrainConfig
+    result: dict[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        return self.result["run_id"]
+
+
+def take_in(folder: Path, store: Store, ledger: Ledger) -> Iterator[Found]:
+    """Take in the run in `folder`, or all below it. The caller holds the store's lease.
+
+    Runs that have not finished, or that are not what they say, are left. Raises UserError where there is none at all.
+    """
+    candidates = []
+    for place in runs_below(folder):
+        try:
+            candidates.append(read(place))
+        except UserError as error:
+            yield Found(place, "left", str(error))
+    # Teachers first: a pupil is only known by the very file that taught it.
+    for candidate in sorted(candidates, key=lambda one: teacher_run(one.config) is not None):
+        about = f"run {candidate.run_id}, mIoU {candidate.result['last']['val/miou']:.2f}"
+        try:
+            if ledger.finished(candidate.run_id) is not None:
+                yield Found(candidate.folder, "there", about)
+                continue
+            verify(candidate, store, ledger)
+        except UserError as error:
+            yield Found(candidate.folder, "left", str(error))
+            continue
+        copy(candidate.folder, store.run_dir(candidate.run_id))
+        record(candidate, store, ledger)
+        yield Found(candidate.folder, "taken", about)
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """Folders of runs: this one, or those below it. Raises UserError where there is none."""
+    if not folder.is_dir():
+        raise UserError(f"no such folder: {folder}")
+    found = [path.parent for path in sorted(folder.rglob("config.yaml"))]
+    if not found:
+        raise UserError(f"{folder} holds no run: there is no config.yaml in it or below; give the --out of a `fit`")
+    return found
+
+
+def read(folder: Path) -> Candidate:
+    """The finished run in a folder. Raises UserError saying what is missing, or does not fit the rest."""
+    config = parse(read_yaml(folder / "config.yaml"), "config.yaml")
+    epochs, result = read_epochs(folder), read_result(folder)
+    if result is None:
+        raise UserError(f"not finished: {len(epochs)} of {config.optim.epochs} epochs")
+    if result["key"] != config.key:
+        raise UserError(f"config.yaml is config {config.key}, but result.json is of {result['key']}")
+    if [epoch["epoch"] for epoch in epochs] != list(range(1, config.optim.epochs + 1)) or epochs[-1] != result["last"]:
+        raise UserError("epochs.jsonl is not the record of the run in result.json")
+    if lacking := [name for name in (LAST, BEST) if not (folder / name).is_file()]:
+        raise UserError(f"{' and '.join(lacking)} is missing")
+    return Candidate(folder.absolute(), config, result)
+
+
+def verify(candidate: Candidate, store: Store, ledger: Ledger) -> None:
+    """Raise UserError unless the run's id is that of its config, numerics, data and weights."""
+    numerics = candidate.result["environment"]["numerics"]
+    if numerics != NUMERICS_VERSION:
+        raise UserError(f"computed with numerics {numerics}, and this is {NUMERICS_VERSION}; train it again")
+    data = candidate.result.get("data")
+    if data is None:
+        raise UserError("its result does not say what data it read; it was written by an earlier version")
+    found = identity(candidate.config.key, [data["train"], data["val"]], _weights(candidate, store, ledger))
+    if found != candidate.run_id:
+        raise UserError(f"result.json says run {candidate.run_id}, but its parts make it run {found}")
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a run's folder so that a kill leaves none or all of it; what an unfinished attempt left there gives way."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.copytree(source, partial, ignore=shutil.ignore_patterns(".*"))
+    if target.exists():
+        shutil.rmtree(target)
+    partial.replace(target)
+
+
+def record(candidate: Candidate, store: Store, ledger: Ledger) -> None:
+    """Write an imported run into the ledger: its epochs, and its end."""
+    run_id, out = candidate.run_id, store.run_dir(candidate.run_id)
+    gather(ledger, run_id, out)
+    facts = finished(out, run_id) or {}
+    asked = {"key": candidate.config.key, "config": candidate.config.model_dump(mode="json")}
+    ledger.append({"event": "finished", "run_id": run_id, **asked, **facts, "imported": str(candidate.folder)})
+
+
+def _weights(candidate: Candidate, store: Store, ledger: Ledger) -> dict[str, str]:
+    """What stands in a run's identity for the weights it started from."""
+    config, used = candidate.config, candidate.result["weights"]
+    weights = {}
+    if config.student.init != "scratch":
+        weights["student"] = used["student"]["sha256"]
+    trained = teacher_run(config)
+    if trained is not None:
+        weights["teacher"] = _teacher(trained.key, used.get("teacher", {}).get("sha256"), store, ledger)
+    elif config.teacher is not None:
+        if "teacher" not in used:
+            raise UserError("its config names a teacher that nothing uses; such a run is known without one")
+        weights["teacher"] = used["teacher"]["sha256"]
+    return weights
+
+
+def _teacher(key: str, sha256: str | None, store: Store, ledger: Ledger) -> str:
+    """The id of the run whose weights taught; `fit --teacher` takes any file, and only its own makes the run."""
+    known = [run.run_id for run in ledger.outcomes().values() if run.key == key and run.status == "finished"]
+    for run_id in known:
+        if sha256 is None or _sha256(store.run_dir(run_id) / LAST) == sha256:
+            return run_id
+    if not known:
+        raise UserError(f"its teacher, config {key}, is not in the store; import that run too")
+    raise UserError(f"it was taught by another file than {LAST} of its teacher in the store, run {known[-1]}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

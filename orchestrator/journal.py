@@ -1,0 +1,177 @@
+"""Journal: an append-only file of events, one JSON object a line, fsynced; one writer, any number of readers.
+
+A line that was cut off by a kill is never removed: the next append closes it and writes a `torn` event behind it, which
+says that it may be skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trainer.config import UserError
+
+CHUNK = 1 << 20
+"""Bytes that are parsed at once: one call of the parser for a thousand lines is faster than a thousand calls, and the
+names of metrics become one string for all of them."""
+MARK = 64
+"""Bytes before the place where a reader stands, by which it knows that the file is still the one it has read."""
+
+
+class Writer:
+    """Appends to a journal."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writing = False
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Write one event, on disk when this returns. `time` is added where absent; NaN and infinity become null."""
+        if "event" not in event:
+            raise ValueError(f"a ledger event needs the key 'event' but got {sorted(event)}")
+        line = _line({"event": event["event"], "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **event})
+        new = not self.path.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            if not self._writing:
+                line = _repair(handle) + line
+            _write(handle, line)
+            self._writing = True
+        except BaseException:
+            # What a failed write (a full disk) left behind is closed by the next append.
+            self._writing = False
+            raise
+        finally:
+            os.close(handle)
+        if new:
+            _sync_folder(self.path.parent)
+
+
+class Reader:
+    """Reads a journal as it grows: `read` gives what is new since the last time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = -1
+        self._position = 0
+        self._mark = b""
+        self._number = 0
+        self._damaged = 0
+
+    def continues(self) -> bool:
+        """Whether what was read is still what the file begins with; not so where it was replaced or edited."""
+        if self._position == 0:
+            return True
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._position - len(self._mark))
+                return os.fstat(file.fileno()).st_ino == self._file and file.read(len(self._mark)) == self._mark
+        except FileNotFoundError:
+            return False
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """The events since the last time, in order; `torn` ones are kept out of it. Raises UserError with file and line
+        where the journal was damaged."""
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            self._file = os.fstat(file.fileno()).st_ino
+            file.seek(self._position)
+            while lines := file.readlines(CHUNK):
+                events = None if self._damaged else _parse_all(lines)
+                if events is None:
+                    yield from self._one_by_one(lines)
+                else:
+                    for line in lines:
+                        self._advance(line)
+                    yield from events
+
+    def _one_by_one(self, lines: list[bytes]) -> Iterator[dict[str, Any]]:
+        for line in lines:
+            event = _parse(line)
+            if event is None and not line.isspace():
+                if not line.endswith(b"\n"):  # cut off, or being written: the next time will tell
+                    return
+                self._damaged = self._damaged or self._number + 1
+            elif event is not None and event["event"] == "torn":
+                self._damaged = 0
+            elif event is not None and self._damaged:
+                where = f"{self.path}:{self._damaged}"
+                raise UserError(f"{where} must be a JSON event but is damaged; correct or delete it")
+            self._advance(line)
+            if event is not None and event["event"] != "torn":
+                yield event
+
+    def _advance(self, line: bytes) -> None:
+        self._position += len(line)
+        self._number += 1
+        self._mark = (self._mark + line)[-MARK:]
+
+
+def _line(event: Mapping[str, Any]) -> bytes:
+    return json.dumps(_finite(event), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity are no JSON: other readers of the file would stumble."""
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
+def _parse_all(lines: list[bytes]) -> list[dict[str, Any]] | None:
+    """All events of these lines, or None where any of them needs a closer look."""
+    try:
+        events = json.loads(b"[" + b",".join(lines) + b"]")
+    except ValueError:
+        return None
+    sound = len(events) == len(lines) and all(
+        isinstance(event, dict) and event.get("event", "torn") != "torn" for event in events
+    )
+    return events if sound else None
+
+
+def _repair(handle: int) -> bytes:
+    """What must stand before the next event, given how the file ends: nothing, a newline, or a `torn` event."""
+    size = os.fstat(handle).st_size
+    tail = b""
+    while len(tail) < size and b"\n" not in tail.rstrip():
+        start = max(0, size - 2 * len(tail) - 4096)
+        tail = os.pread(handle, size - start, start)
+    closed = b"" if not tail or tail.endswith(b"\n") else b"\n"
+    last = tail.rstrip().rpartition(b"\n")[2]
+    if not last or _parse(last) is not None:
+        return closed
+    return closed + _line({"event": "torn", "time": datetime.now(UTC).isoformat(timespec="milliseconds")})
+
+
+def _write(handle: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(handle, data) :]
+    os.fsync(handle)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,84 @@
+"""Lockstep: the searcher of a deterministic search, which repeats itself however many trials run at once.
+
+Proposals are made in batches and told in the order of their numbers. At a rung of ASHA a trial does not wait with its
+process: it is ended like a killed one, and started again from its checkpoint if it is to go on, once all of the batch
+have got there. So nothing here depends on which trial was quicker, and a paused trial holds neither CPU nor GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from ablations.ranking import Trial
+from orchestrator.proposals import Proposal
+from orchestrator.search import Begun, StudySearcher
+
+
+class LockstepSearcher(StudySearcher):
+    """Proposes batches. `judged()` is what the ledger says now: all proposals, and by number the epochs done of those
+    that are to train on."""
+
+    def __init__(self, *given: Any, judged: Callable[[], tuple[list[Proposal], dict[int, int]]]) -> None:
+        self.judged = judged
+        self.batch: list[int] = []
+        self.due: list[Begun] = []
+        self.sent: dict[str, int] = {}
+        super().__init__(*given)
+
+    def _recall(self, trials: Sequence[Trial]) -> None:
+        """Ask a whole batch before any of it is told, as it was when it was new."""
+        for first in range(0, len(trials), self.search.batch):
+            batch = trials[first : first + self.search.batch]
+            for trial in batch:
+                self.optimiser.repeat(trial)
+            self.batch = [trial.number for trial in batch]
+            if len(batch) == self.search.batch and all(trial.state != "running" for trial in batch):
+                self._tell(batch)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial of the batch; None while the rest of it trains; FINISHED where there is none."""
+        while not self.due:
+            if self.training:
+                return None
+            if not self._advance():
+                return Searcher.FINISHED
+        run = self.due.pop(0)
+        self._start(trial_id, run)
+        return {"job": run.settings}
+
+    def _advance(self) -> bool:
+        """Nobody trains: judge the batch, and find who is to train next, in this batch or a new one."""
+        history, training = self.judged()
+        if training:
+            return self._queue([history[number] for number in training], training)
+        if len(self.batch) == self.search.batch:
+            self._tell([history[number].trial for number in self.batch])
+        before = self.count
+        while self.count < self.search.trials and len(self.batch) < self.search.batch:
+            trial, _ = self._propose()
+            self.batch.append(trial.number)
+        return self.count > before
+
+    def _queue(self, proposals: Sequence[Proposal], done: Mapping[int, int]) -> bool:
+        """Line up what trains on, each run once. False where one has come no further since it was last sent: its
+        process was lost for good, and the batch waits for another driver."""
+        for run_id, trial in proposals:
+            if self.sent.get(run_id) == done[trial.number]:
+                return False
+        for run_id, trial in proposals:
+            if all(run.run_id != run_id for run in self.due):
+                self.due.append(self.begin(trial))
+                self.sent[run_id] = done[trial.number]
+        return True
+
+    def _tell(self, batch: Sequence[Trial]) -> None:
+        for trial in batch:
+            self.optimiser.tell(trial)
+        self.batch = []
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing is told before the batch is over; the ledger knows how the trial ended."""
+        self.training.pop(self.run_of.pop(trial_id))

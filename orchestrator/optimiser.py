@@ -1,0 +1,97 @@
+"""Optimiser: Optuna's ask and tell over a search, in memory, rebuilt from what the ledger says."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from ablations.plan import proposes, space, start_points
+from ablations.points import grid_points
+from ablations.ranking import Trial
+from ablations.study import Study
+from orchestrator.frozen import distribution, frozen, in_memory, scores
+from orchestrator.samplers import GENERATION, sampler
+
+
+class Optimiser:
+    """Asks Optuna for the values of proposals, and tells it what became of them, by the number of the proposal."""
+
+    def __init__(self, study: Study, told: Sequence[Trial] = ()) -> None:
+        assert study.search is not None
+        self.study = study
+        self.search = study.search
+        self.space = space(study)
+        self.start = start_points(study)
+        self.points = (
+            grid_points(study.base, self.search, study.requires, study.excludes)
+            if self.search.sampler == "grid"
+            else None
+        )
+        self.optimised = in_memory(self.search)
+        self.told = [frozen(self.search, trial, attributes={GENERATION: 0}) for trial in told]
+        self.optimised.add_trials(self.told)
+        self.asked: dict[int, optuna.Trial] = {}
+
+    def ask(self, number: int, attempt: int = 0) -> dict[str, Any]:
+        """The values of a proposal that has not been made before."""
+        fixed: Mapping[str, Any] = {}
+        if self.points is not None:
+            fixed = self.points[number]
+        elif attempt == 0 and number < len(self.start):
+            fixed = self.start[number]
+        return self._ask(number, attempt, fixed)
+
+    def repeat(self, trial: Trial) -> None:
+        """Ask for a proposal that was made before, and for the infeasible ones that came before it in its place."""
+        for attempt in range(trial.infeasible):
+            self.ask(trial.number, attempt)
+            self.refuse(trial.number)
+        self._ask(trial.number, trial.infeasible, trial.values)
+
+    def refuse(self, number: int) -> None:
+        """The proposal is infeasible, and will be asked for again."""
+        self.optimised.tell(self.asked.pop(number), state=TrialState.FAIL)
+
+    def tell(self, trial: Trial) -> None:
+        """How a trial ended: finished is COMPLETE, stopped is PRUNED at its epoch, anything else is FAIL."""
+        asked = self.asked.pop(trial.number)
+        end = frozen(self.search, trial)
+        for epoch, value in end.intermediate_values.items():
+            asked.report(value, epoch)
+        self.optimised.tell(asked, scores(self.search, trial), state=end.state)
+
+    def rebuild(self, trials: Iterable[Trial]) -> None:
+        """Ask and tell again what has ended, in the order of its numbers."""
+        for trial in trials:
+            if trial.state != "running":
+                self.repeat(trial)
+                self.tell(trial)
+
+    def _ask(self, number: int, attempt: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        """`fixed` are given; what they leave open is the sampler's."""
+        self.optimised.sampler = sampler(self.search, number, attempt, self.told)
+        if fixed:
+            self.optimised.enqueue_trial(dict(fixed))
+        asked = self.asked[number] = self.optimised.ask()
+        values: dict[str, Any] = {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Looked at even where all is given: on this CMA-ES and NSGA-II note which generation a trial is of.
+            _ = asked.relative_params
+            for path, dimension in self.space.items():
+                if proposes(self.study, path, values):
+                    values[path] = _suggest(asked, path, distribution(dimension))
+        return values
+
+
+def _suggest(trial: optuna.Trial, path: str, given: optuna.distributions.BaseDistribution) -> Any:
+    if isinstance(given, optuna.distributions.CategoricalDistribution):
+        return trial.suggest_categorical(path, given.choices)
+    if isinstance(given, optuna.distributions.IntDistribution):
+        return trial.suggest_int(path, given.low, given.high)
+    assert isinstance(given, optuna.distributions.FloatDistribution)
+    return trial.suggest_float(path, given.low, given.high, log=given.log)

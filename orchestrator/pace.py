@@ -1,0 +1,115 @@
+"""Pace: what a run takes, by what decides it, its structure and the hardware, as earlier runs of the ledger tell."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cluster.spec import ClusterSpec
+from orchestrator.ledger import Ledger, LedgerRun
+from orchestrator.results import hardware
+from orchestrator.store import Store
+from trainer.config import TrainConfig, digest, parse
+from trainer.record import environment
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a run of one structure takes. `epoch_s`: seconds of an epoch, its share of validations and its checkpoint
+    among them; `once_s`: the rest of a run; both None where only its bytes on disk are known."""
+
+    epoch_s: float | None
+    once_s: float
+    checkpoints: float
+    packed: float = 0.0
+    """Bytes of its data set where that is still to be packed; 0 where an earlier run has."""
+
+    def seconds(self, epochs: float) -> float:
+        """Of a run that ends after so many epochs."""
+        assert self.epoch_s is not None
+        return self.once_s + epochs * self.epoch_s
+
+
+def structure(config: TrainConfig) -> str:
+    """12 hex digits of what decides how long an epoch takes: seeds, weights, rates and the number of epochs do not."""
+    data = config.data.model_dump(mode="json", include={"name", "size", "options", "train_labels", "augment", "select"})
+    optim = [config.optim.global_batch, config.optim.group, config.optim.precision]
+    paths = {name: term.options for name, term in config.active.items()}
+    teacher = config.teacher.name if config.teacher and config.active else None
+    return digest([config.student.name, teacher, data, optim, config.eval.model_dump(mode="json"), paths])
+
+
+def this_hardware(spec: ClusterSpec) -> str:
+    """The hardware that a spec's runs would have on this machine, as a table names it; "" where it is not here."""
+    device, name = "cpu", ""
+    if spec.gpus_per_worker:
+        from orchestrator.session import gpu_name
+
+        device, name = "cuda", gpu_name()
+        if not name:
+            return ""
+    return hardware(environment(device, name, spec.torch_threads, spec.workers))
+
+
+def earlier(
+    ledger: Ledger, store: Store, spec: ClusterSpec, planned: Mapping[str, TrainConfig]
+) -> tuple[dict[str, Pace], int, str]:
+    """By structure, the pace of runs that have finished under such a spec; how many they are, and on what hardware.
+
+    Runs of this machine's hardware count where the spec starts a Ray of its own; else those of the hardware that ran
+    last. `planned` are configs by key: ledgers of old hold none.
+    """
+    found: dict[str, list[LedgerRun]] = {}
+    finished = [run for run in ledger.outcomes().values() if run.status == "finished" and _like(run, spec)]
+    if spec.address == "local":
+        where = this_hardware(spec)
+    else:
+        where = hardware(max(finished, key=lambda run: run.changed).environment) if finished else ""
+    count = 0
+    for run in finished:
+        config = parse(run.config) if run.config else planned.get(run.key)
+        if config is not None and hardware(run.environment) == where:
+            found.setdefault(structure(config), []).append(run)
+            count += 1
+    walls = _walls(ledger.events())
+    return {name: _pace(runs, walls, store) for name, runs in found.items()}, count, where
+
+
+def _like(run: LedgerRun, spec: ClusterSpec) -> bool:
+    """Whether a run had a device and workers as the spec gives them, and its epochs are known."""
+    device = str(run.environment.get("device", "")).partition(":")[0]
+    same = device == ("cuda" if spec.gpus_per_worker else "cpu") and run.environment.get("workers") == spec.workers
+    return same and any("seconds" in epoch for epoch in run.epochs)
+
+
+def _walls(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds from start to end of each run that was started once and finished."""
+    starts: dict[str, list[str]] = {}
+    ends: dict[str, str] = {}
+    for event in events:
+        if event["event"] == "started":
+            starts.setdefault(event["run_id"], []).append(event["time"])
+        elif event["event"] == "finished":
+            ends[event["run_id"]] = event["time"]
+    return {
+        run_id: (datetime.fromisoformat(ends[run_id]) - datetime.fromisoformat(times[0])).total_seconds()
+        for run_id, times in starts.items()
+        if len(times) == 1 and run_id in ends
+    }
+
+
+def _pace(runs: list[LedgerRun], walls: Mapping[str, float], store: Store) -> Pace:
+    """The median run of one structure."""
+    epoch_s = [statistics.fmean(epoch["seconds"] for epoch in run.epochs if "seconds" in epoch) for run in runs]
+    around = [
+        max(0.0, walls[run.run_id] - sum(epoch.get("seconds", 0.0) for epoch in run.epochs))
+        for run in runs
+        if run.run_id in walls
+    ]
+    sizes = [size for run in runs if (size := sum(f.stat().st_size for f in store.run_dir(run.run_id).glob("*.pt")))]
+    return Pace(
+        statistics.median(epoch_s), statistics.median(around) if around else 0.0, statistics.median(sizes or [0.0])
+    )

@@ -1,0 +1,170 @@
+"""Checklist: the questions that reviewers ask of an experiment, answered from what the ledger and the study say.
+
+The questions are those on experiments of the reproducibility checklist of Pineau et al. (JMLR 22, 2021, Fig. 8), in our
+words, with those that an ablation adds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from markupsafe import Markup
+
+from ablations.arms import short
+from ablations.metric import described
+from ablations.outcome import protocol
+from ablations.stats import FAMILY_WISE
+from orchestrator.page.data import MOST_ARMS, Report
+from orchestrator.page.parts import Section
+from orchestrator.page.provenance import facts
+from orchestrator.results import hardware
+from trainer.config import parse
+
+UNKNOWN = "not recorded"
+
+
+def answers(report: Report) -> dict[str, str]:
+    """Question -> answer, in the order in which they are asked."""
+    found = {
+        "What is measured": f"{described(report.study.metric)}, {protocol(report.study)} protocol, at the last epoch; "
+        "higher is better",
+        "Data": _data(report),
+    }
+    if report.study.search is None:
+        found |= {
+            "What is compared": _contrasts(report),
+            "Seeds": _seeds(report),
+            "Error bars": "±: sample standard deviation over seeds (n - 1); in brackets: 95 % Student t interval of "
+            "the mean paired difference; bands of curves: lowest to highest seed",
+            "Test": f"exact two-sided sign-flip test of paired differences, Holm over {len(report.study.pairs)} "
+            f"contrasts, {FAMILY_WISE * 100:g} % family-wise{_looks(report)}",
+        }
+    return found | {
+        "Training": _training(report),
+        "Choice of hyperparameters": _tuning(report),
+        "Runs that did not finish": _unfinished(report),
+        "Compute": _compute(report),
+        "Code": _code(report),
+        "Deviations from the published recipe": _deviations(report),
+    }
+
+
+def section(report: Report) -> Section:
+    """The checklist, filled."""
+    lines = Markup("\n").join(Markup("<dt>{}</dt><dd>{}</dd>").format(*pair) for pair in answers(report).items())
+    return Section("checklist", "Reproducibility checklist", (Markup("<dl>\n{}\n</dl>").format(lines),))
+
+
+def _data(report: Report) -> str:
+    data = parse(report.study.base).data
+    height, width = data.size
+    prints = {f"{split} {name}" for run in report.runs for split, name in run.data.items()}
+    cut = f"; {data.select:g} of train held out for selection" if data.select else ""
+    listed = f"; fingerprints: {', '.join(sorted(prints))}" if prints else ""
+    return f"{data.name}, input {height}x{width}, {data.train_labels} training labels{cut}{listed}"
+
+
+def _contrasts(report: Report) -> str:
+    """By reference; of a large grid the table lists the arms."""
+    by_reference: dict[str, list[str]] = {}
+    for arm, reference in report.study.pairs:
+        by_reference.setdefault(reference, []).append(arm)
+    return (
+        "; ".join(
+            f"{', '.join(arms) if len(arms) <= MOST_ARMS else f'{len(arms)} arms'} against {reference}"
+            for reference, arms in by_reference.items()
+        )
+        or "nothing"
+    )
+
+
+def _seeds(report: Report) -> str:
+    counts = Counter(len(scores) for arm, scores in report.scores.items() if _is_arm(report, arm))
+    seeds = sorted({m.plan.seed for m in report.members if m.plan.role == "arm"})
+    done = ", ".join(f"{n} in {arms} arm{'s' * (arms > 1)}" for n, arms in sorted(counts.items(), reverse=True))
+    return f"{', '.join(map(str, seeds))}, the same for every arm; finished: {done}"
+
+
+def _looks(report: Report) -> str:
+    looks = report.study.looks
+    return f", spent over looks at {', '.join(map(str, looks))} seeds" if looks else ""
+
+
+def _is_arm(report: Report, arm: str) -> bool:
+    return report.groups[arm][0].plan.role == "arm"
+
+
+def _training(report: Report) -> str:
+    """Where arms differ, each value once; a search starts from its base."""
+    optims = [member.plan.config.optim for member in report.members if member.plan.role == "arm"]
+    optims = optims or [parse(report.study.base).optim]
+
+    def each(values: Iterable[int | float]) -> str:
+        return " or ".join(f"{value:g}" for value in dict.fromkeys(values))
+
+    rates = each(optim.lr for optim in optims)
+    batches = each(optim.global_batch for optim in optims)
+    return f"{each(optim.epochs for optim in optims)} epochs, global batch {batches}, learning rate {rates}"
+
+
+def _tuning(report: Report) -> str:
+    """Each search with its budget; an arm that was not tuned beside others that were is named."""
+    if not report.searched:
+        return "none were searched in this study: every arm has the values of its file"
+    said = []
+    for searched in report.searched:
+        search = searched.search
+        of = f"{searched.arm}: " if searched.arm else ""
+        space = ", ".join(short(path) for path in search.space)
+        said.append(
+            f"{of}{len(searched.history)} of {search.trials} trials, {search.sampler}, by {search.metric}, over {space}"
+        )
+    without = [arm for arm in report.groups if _is_arm(report, arm) and arm not in {s.arm for s in report.searched}]
+    if report.study.tune_each is not None and without:
+        said.append(f"{', '.join(without)}: not tuned")
+    return "; ".join(said)
+
+
+def _unfinished(report: Report) -> str:
+    """Failed runs by cause, and what has not ended."""
+    states = [member.run for member in report.members] + [run for s in report.searched for run in s.runs]
+    failed = Counter(run.cause or run.reason for run in states if run.status == "failed")
+    parts = [f"{count} failed ({cause})" for cause, count in sorted(failed.items())]
+    parts += [
+        f"{count} {state}"
+        for state, count in sorted(Counter(run.status for run in states).items())
+        if state not in ("finished", "failed")
+    ]
+    return ", ".join(parts) or "none"
+
+
+def _compute(report: Report) -> str:
+    """Hours by hardware, of attempts that ended; what killed attempts cost is known to nobody."""
+    hours: dict[str, float] = {}
+    for run in report.runs:
+        if run.seconds:
+            name = hardware(run.environment) or "unknown hardware"
+            hours[name] = hours.get(name, 0.0) + run.seconds / 3600
+    return "; ".join(f"{spent:.2f} h on {name}" for name, spent in sorted(hours.items())) or UNKNOWN
+
+
+def _code(report: Report) -> str:
+    known = facts(report.runs)
+    parts = [
+        f"{name} {', '.join(sorted(known[name]))}"
+        for name in ("git commit", "numerics version", "torch")
+        if name in known
+    ]
+    if "true" in known.get("uncommitted changes", {}):
+        parts.append("with uncommitted changes")
+    return "; ".join(parts) or UNKNOWN
+
+
+def _deviations(report: Report) -> str:
+    published = report.study.published
+    if published is None:
+        return "the study states no published numbers"
+    rows = {arm: (*found.differs, *found.unknown) for arm, found in report.published.items()}
+    said = [f"{arm}: {', '.join(own)}" for arm, own in rows.items() if own]
+    return "; ".join(said) or "none that the configs tell"

@@ -1,0 +1,95 @@
+"""Classes: the IoU of each class by arm, and how it differs from the arm's reference, as two heat maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+
+from ablations.stats import mean_std
+from orchestrator.page.data import Report
+from orchestrator.page.parts import Section
+
+CLASS = "val/iou/"
+SEQUENTIAL = ((247, 251, 255), (107, 174, 214), (8, 48, 107))
+"""From 0 to 100 %: light to dark, so that it prints. ColorBrewer's Blues."""
+DIVERGING = ((213, 94, 0), (255, 255, 255), (0, 114, 178))
+"""From a loss to a gain: Okabe and Ito's vermillion and blue."""
+
+Map = dict[str, dict[str, float]]
+"""Class -> arm -> points."""
+
+
+def class_means(report: Report) -> Map:
+    """The mean over finished seeds, at the last epoch."""
+    found: Map = {}
+    for arm in report.arms:
+        ended = [member.run.last for member in report.groups[arm] if member.run.status == "finished"]
+        for name in dict.fromkeys(name for last in ended for name in last if name.startswith(CLASS)):
+            known = [last[name] for last in ended if math.isfinite(last.get(name, math.nan))]
+            found.setdefault(name.removeprefix(CLASS), {})[arm] = mean_std(known)[0]
+    return found
+
+
+def class_differences(means: Map, pairs: Sequence[tuple[str, str]]) -> Map:
+    """Each arm minus the first arm that it is compared with; arms that are compared with none are left out."""
+    reference: dict[str, str] = {}
+    for arm, other in pairs:
+        reference.setdefault(arm, other)
+    return {
+        name: {arm: row[arm] - row[reference[arm]] for arm in row if reference.get(arm) in row}
+        for name, row in means.items()
+    }
+
+
+def section(report: Report) -> Section | None:
+    """Both maps."""
+    means = class_means(report)
+    if not means:
+        return None
+    blocks = [_map(means, f"IoU (%) at the last epoch, mean over seeds.{report.of_all}", 0.0, 100.0, SEQUENTIAL, "")]
+    differences = class_differences(means, report.study.pairs)
+    if most := max((abs(v) for row in differences.values() for v in row.values() if math.isfinite(v)), default=0.0):
+        said = "Difference to the arm it is first compared with, in points. Classes are described and not tested."
+        blocks.append(_map(differences, said, -most, most, DIVERGING, "+"))
+    return Section("classes", "Classes", (Markup('<div class="maps">{}</div>').format(Markup("").join(blocks)),))
+
+
+def _map(values: Map, caption: str, low: float, high: float, colours: Sequence[tuple[int, ...]], sign: str) -> Markup:
+    arms = list(dict.fromkeys(arm for row in values.values() for arm in row))
+    head = Markup("").join(Markup('<th scope="col"><span>{}</span></th>').format(arm) for arm in arms)
+    body = Markup("\n").join(
+        Markup('<tr><th scope="row">{}</th>{}</tr>').format(
+            name, Markup("").join(_cell(row, arm, low, high, colours, sign) for arm in arms)
+        )
+        for name, row in values.items()
+    )
+    return Markup(
+        '<figure><figcaption>{}</figcaption><div class="scroll"><table class="heat">\n'
+        "<thead><tr><td></td>{}</tr></thead>\n<tbody>\n{}\n</tbody></table></div></figure>"
+    ).format(caption, head, body)
+
+
+def _cell(
+    row: Mapping[str, float], arm: str, low: float, high: float, colours: Sequence[tuple[int, ...]], sign: str
+) -> Markup:
+    value = row.get(arm, math.nan)
+    if not math.isfinite(value):
+        return Markup("<td>–</td>")
+    red, green, blue = _between(colours, (value - low) / (high - low))
+    # Relative luminance decides the ink (WCAG 2, without its gamma: near enough for two inks).
+    ink = "#111" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 128 else "#fff"
+    near = round(value, 1)
+    shown = f"{near:{sign}.1f}" if near else "0.0"
+    return Markup('<td style="background:#{:02x}{:02x}{:02x};color:{}">{}</td>').format(red, green, blue, ink, shown)
+
+
+def _between(colours: Sequence[tuple[int, ...]], share: float) -> tuple[int, int, int]:
+    """The colour at a share of the way along equally spaced ones."""
+    place = min(max(share, 0.0), 1.0) * (len(colours) - 1)
+    first = min(int(place), len(colours) - 2)
+    red, green, blue = (
+        round(a + (b - a) * (place - first)) for a, b in zip(colours[first], colours[first + 1], strict=True)
+    )
+    return red, green, blue

@@ -1,0 +1,63 @@
+"""Document: the sections of a report as one HTML file that opens from disk, without a network."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from orchestrator.page import (
+    checklist,
+    classes,
+    curves,
+    forest,
+    panels,
+    pareto,
+    provenance,
+    search,
+    tables,
+)
+from orchestrator.page.data import Report
+
+SECTIONS = (tables, forest, curves, classes, pareto, search, panels, provenance, checklist)
+"""In the order of the page; each gives a Section, or None where the study has nothing to say there."""
+
+
+def page(report: Report) -> str:
+    """The page. A function of the report alone: the same ledger gives the same bytes."""
+    from plotly.offline import get_plotlyjs
+
+    sections = [made for part in SECTIONS if (made := part.section(report)) is not None]
+    environment = Environment(
+        loader=PackageLoader("orchestrator.page", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    drawn = any('class="plot"' in block for made in sections for block in made.blocks)
+    _, _, about = report.table.title.partition("   ")
+    return environment.get_template("page.html").render(
+        name=report.study.name,
+        about=about,
+        unfinished=unfinished(report),
+        sections=sections,
+        css=_own("page.css"),
+        js=_own("page.js") if drawn else "",
+        plotly=Markup(get_plotlyjs()) if drawn else "",
+    )
+
+
+def unfinished(report: Report) -> str:
+    """What is missing, while there is anything; empty for a study that is complete."""
+    runs = [member.run.status for member in report.members]
+    planned = len(runs)
+    for searched in report.searched:
+        runs += [run.status for run in searched.runs]
+        planned += searched.search.trials
+    ended = sum(status in ("finished", "failed", "stopped") for status in runs)
+    if ended == planned:
+        return ""
+    running = f", {count} begun" if (count := runs.count("running")) else ""
+    return f"{ended} of {planned} runs have ended{running}: this page will change."
+
+
+def _own(name: str) -> Markup:
+    return Markup((resources.files("orchestrator.page") / name).read_text())

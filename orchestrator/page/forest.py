@@ -1,0 +1,136 @@
+"""Forest: each contrast's paired differences, their mean, its interval and verdict, and the margin around zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from ablations.stats import paired
+from orchestrator.page.data import Report
+from orchestrator.page.parts import VERDICTS, Section, figure, label, plot, rounded
+
+ROW = 46
+"""Pixels that a contrast takes: its name above, its points below."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A contrast as drawn, in points of the metric; `seeds` are the differences of single seeds."""
+
+    arm: str
+    reference: str
+    mean: float
+    low: float
+    high: float
+    verdict: str
+    seeds: tuple[float, ...]
+
+
+def differences(report: Report) -> list[Difference]:
+    """The contrasts that have at least one pair of seeds, in the order of the table."""
+    return [
+        Difference(
+            values["arm"],
+            values["reference"],
+            values["difference"],
+            values["low"],
+            values["high"],
+            values["verdict"],
+            # Those it was judged by: an arm may have had more seeds since, for the sake of another contrast.
+            tuple(paired(report.scores[values["arm"]], report.scores[values["reference"]])[: values["pairs"]]),
+        )
+        for values in (row.values for row in report.table.rows)
+        if values.get("pairs")
+    ]
+
+
+def forest_figure(rows: list[Difference], margin: float | None) -> go.Figure:
+    """A line a contrast, the first on top: small rings are seeds, the large symbol their mean in its interval."""
+    seeds = go.Scatter(
+        x=rounded([x for row in rows for x in row.seeds]),
+        y=[i for i, row in enumerate(rows) for _ in row.seeds],
+        mode="markers",
+        name="one seed",
+        marker={"symbol": "circle-open", "size": 6, "color": "#999999"},
+        hovertemplate="one seed: %{x:+.2f}<extra></extra>",
+    )
+    traces = [seeds]
+    for verdict, (colour, symbol) in VERDICTS.items():
+        if own := [(i, row) for i, row in enumerate(rows) if row.verdict == verdict]:
+            traces.append(
+                go.Scatter(
+                    x=rounded([row.mean for _, row in own]),
+                    y=[i for i, _ in own],
+                    mode="markers",
+                    name=verdict,
+                    marker={"symbol": symbol, "size": 11, "color": colour},
+                    error_x={
+                        "type": "data",
+                        "symmetric": False,
+                        "array": rounded([row.high - row.mean for _, row in own]),
+                        "arrayminus": rounded([row.mean - row.low for _, row in own]),
+                        "color": colour,
+                        "thickness": 2,
+                        "width": 5,
+                    },
+                    text=[f"{label(row.arm)} against {label(row.reference)}" for _, row in own],
+                    hovertemplate="%{text}<br>%{x:+.2f}, " + verdict + "<extra></extra>",
+                )
+            )
+    names = [
+        {
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+            "y": i,
+            "yanchor": "bottom",
+            "yshift": 8,
+            "showarrow": False,
+            "text": f"<b>{label(row.arm)}</b> against {label(row.reference)}",
+        }
+        for i, row in enumerate(rows)
+    ]
+    zero = {
+        "type": "line",
+        "x0": 0,
+        "x1": 0,
+        "y0": 0,
+        "y1": 1,
+        "yref": "paper",
+        "line": {"width": 1, "color": "#808080"},
+    }
+    band = {
+        "type": "rect",
+        "x0": -(margin or 0),
+        "x1": margin,
+        "y0": 0,
+        "y1": 1,
+        "yref": "paper",
+        "fillcolor": "rgba(128,128,128,0.15)",
+        "line": {"width": 0},
+        "layer": "below",
+    }
+    return figure(
+        traces,
+        90 + ROW * len(rows),
+        margin={"l": 8, "r": 8, "t": 12, "b": 44},
+        annotations=names,
+        shapes=[zero, band] if margin else [zero],
+        xaxis={"title": {"text": "difference in points"}, "zeroline": False},
+        yaxis={"range": [len(rows) - 0.4, -0.9], "visible": False, "fixedrange": True},
+    )
+
+
+def section(report: Report) -> Section | None:
+    """The declared contrasts."""
+    rows = differences(report)
+    if not rows:
+        return None
+    margin = report.study.margin
+    shaded = f" The shaded band is the margin of ±{margin:g} points that would not matter." if margin else ""
+    caption = (
+        "Paired differences by contrast: single seeds, their mean, and its 95 % t interval, which informs and does not "
+        f"decide.{shaded}"
+    )
+    return Section("differences", "Differences", (plot("forest", forest_figure(rows, margin), caption),))

@@ -1,0 +1,73 @@
+"""Panels: the same validation images through every arm, side by side with the truth."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from markupsafe import Markup
+from PIL import Image
+
+from orchestrator.page.data import Member, Report
+from orchestrator.page.parts import Section
+
+WIDTH = 320
+"""Pixels of a tile at most: sharp on a phone, and a page of a dozen arms stays small."""
+PARTS = ("image", "truth", "prediction")
+"""What a run's panel holds from left to right, a validation image a row, with white gaps between."""
+
+
+def section(report: Report) -> Section | None:
+    """A block for each validation image: it, its truth, and what each arm made of it with one of its seeds."""
+    tiles: dict[str, list[dict[str, Image.Image]]] = {}
+    seeds = {}
+    for arm in (arm for arm in report.arms if arm in report.panels):
+        member = next(m for m in report.groups[arm] if m.run.run_id == report.panels[arm].parent.name)
+        tiles[arm], seeds[arm] = _tiles(report, arm, member), member.plan.seed
+    if not tiles:
+        return None
+    first = next(iter(tiles.values()))
+    rows = []
+    for number in range(len(first)):
+        shown = [("image", _inline(first[number]["image"], "JPEG")), ("truth", _inline(first[number]["truth"], "PNG"))]
+        shown += [(arm, _inline(own[number]["prediction"], "PNG")) for arm, own in tiles.items() if number < len(own)]
+        rows.append(
+            Markup('<div class="panels">{}</div>').format(
+                Markup("").join(
+                    Markup('<figure><img src="{}" alt="{}"><figcaption>{}</figcaption></figure>').format(
+                        source, f"validation image {number + 1}: {name}", name
+                    )
+                    for name, source in shown
+                )
+            )
+        )
+    used = sorted(set(seeds.values()))
+    said = (
+        f"Fixed validation images, at the end of training; seed {', '.join(map(str, used))} of each arm.{report.of_all}"
+    )
+    return Section("panels", "Predictions", (*rows, Markup('<p class="notes">{}</p>').format(said)))
+
+
+def _tiles(report: Report, arm: str, member: Member) -> list[dict[str, Image.Image]]:
+    """The panel cut into its parts. Tiles have the arm's input size, so what is left over are the gaps."""
+    height, width = member.plan.config.data.size
+    with Image.open(report.panels[arm]) as panel:
+        gap = (panel.width - len(PARTS) * width) // (len(PARTS) - 1)
+        return [
+            {
+                part: panel.crop((x := i * (width + gap), y, x + width, y + height)).convert("RGB")
+                for i, part in enumerate(PARTS)
+            }
+            for y in range(0, panel.height, height + gap)
+        ]
+
+
+def _inline(tile: Image.Image, kind: str) -> str:
+    """A data URI. A photograph is smoothed, and labels are not: a blend of two classes is a third."""
+    size = (min(WIDTH, tile.width), round(tile.height * min(WIDTH, tile.width) / tile.width))
+    out = io.BytesIO()
+    if kind == "JPEG":
+        tile.resize(size, Image.Resampling.LANCZOS).save(out, kind, quality=85)
+    else:
+        tile.resize(size, Image.Resampling.NEAREST).quantize(256).save(out, kind, optimize=True)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"

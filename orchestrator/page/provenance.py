@@ -1,0 +1,109 @@
+"""Provenance: with what the runs were computed, every value that any of them had, and the runs themselves."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from markupsafe import Markup
+
+from orchestrator.ledger import LedgerRun
+from orchestrator.page.data import Report
+from orchestrator.page.parts import Section
+
+NAMES = {
+    "numerics": "numerics version",
+    "git.commit": "git commit",
+    "git.dirty": "uncommitted changes",
+    "git.diff": "digest of the changes",
+    "git.untracked": "files git does not know",
+    "device_name": "GPU",
+    "threads": "threads a worker",
+    "workers": "workers a run",
+}
+"""The ledger's words in a reader's; the others stand as they are."""
+
+
+def facts(runs: Iterable[LedgerRun]) -> dict[str, Counter[str]]:
+    """Name -> value -> how many of the runs had it, of runs that recorded any."""
+    found: dict[str, Counter[str]] = {}
+    for run in runs:
+        for name, value in _flat(_recorded(run)).items():
+            if value not in ("", None, [], {}):
+                text = value if isinstance(value, str) else json.dumps(value)
+                found.setdefault(NAMES.get(name, name), Counter())[text] += 1
+    return found
+
+
+def section(report: Report) -> Section | None:
+    """What the runs record, and a list of them. A value that not all runs share says how many had it."""
+    if not report.runs:
+        return None
+    total = len(report.runs)
+    lines = Markup("\n").join(
+        Markup("<dt>{}</dt><dd>{}</dd>").format(
+            name, Markup("<br>").join(_value(text, count, total) for text, count in sorted(values.items()))
+        )
+        for name, values in facts(report.runs).items()
+    )
+    return Section("provenance", "Provenance", (Markup("<dl>\n{}\n</dl>").format(lines), _runs(report)))
+
+
+def _recorded(run: LedgerRun) -> dict[str, Any]:
+    """What names the computation; of weights the file's name and digest, for where they lay is nobody's result."""
+    environment = dict(run.environment)
+    environment |= environment.pop("packages", {})
+    weights = {
+        f"{role} weights": f"{PurePath(used['file']).name}, sha256 {used['sha256'][:12]}"
+        for role, used in run.weights.items()
+        if "sha256" in used
+    }
+    data = {f"data: {split}": fingerprint for split, fingerprint in run.data.items()}
+    return {**environment, **data, **weights}
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in data.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+def _value(text: str, count: int, total: int) -> Markup:
+    some = Markup(' <span class="dim">in {} of {} runs</span>').format(count, total) if count < total else Markup("")
+    return Markup("{}{}").format(text, some)
+
+
+def _runs(report: Report) -> Markup:
+    """The runs, folded away: for who wants to look one up."""
+    listed = [(m.plan.arm, m.plan.seed, m.run) for m in report.members if m.run.run_id]
+    for search in report.searched:
+        named = [(search.study.trial_name(trial.number), search.study.seeds[0]) for trial in search.trials]
+        listed += [(*own, run) for own, run in zip(named, search.runs, strict=True)]
+    rows = Markup("\n").join(
+        Markup(
+            '<tr><th scope="row">{}</th><td class="number">{}</td><td><code>{}</code></td><td>{}</td>'
+            '<td class="number">{}</td><td class="number">{}</td><td class="number">{:.2f}</td><td>{}</td></tr>'
+        ).format(arm, seed, run.run_id, run.status, len(run.epochs), run.attempts, run.seconds / 3600, _remarks(run))
+        for arm, seed, run in listed
+    )
+    head = Markup("").join(
+        Markup('<th scope="col"{}>{}</th>').format(Markup(' class="number"') if number else "", name)
+        for name, number in (
+            *(("arm", False), ("seed", True), ("run", False), ("state", False)),
+            *(("epochs", True), ("attempts", True), ("hours", True), ("remarks", False)),
+        )
+    )
+    return Markup(
+        '<details><summary>All {} runs</summary><div class="scroll"><table>\n<thead><tr>{}</tr></thead>\n'
+        "<tbody>\n{}\n</tbody></table></div></details>"
+    ).format(len(listed), head, rows)
+
+
+def _remarks(run: LedgerRun) -> str:
+    """Why it failed, whence it was taken in, and what happened while it was made."""
+    failed = f"{run.cause}: {run.reason}" if run.cause and run.reason else run.reason
+    return "; ".join(filter(None, [failed, f"taken in from {run.imported}" if run.imported else "", *run.notes]))

@@ -1,0 +1,58 @@
+"""Tables: the study's table as HTML, its verdicts coloured as on a terminal, its best set bold where they allow."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from ablations.marks import SCORE, mark_note, marks
+from ablations.tabular import Row, Table
+from orchestrator.page.data import Report
+from orchestrator.page.parts import Section
+from orchestrator.report import ALARMS, COLOURS
+
+TAGS = {"best": Markup("<strong>{}</strong>"), "second": Markup("<u>{}</u>")}
+
+
+def section(report: Report) -> Section:
+    """The table, whose title is the page's, and under their own titles those that stand under it."""
+    more = (table_html(table, table.title.replace("   ", ": ", 1)) for table in report.table.more)
+    return Section("table", "Results", (table_html(report.table), *more))
+
+
+def table_html(table: Table, caption: str = "") -> Markup:
+    """A table in a box that scrolls by itself, and its notes."""
+    marked = marks(table)
+    head = Markup("").join(
+        Markup('<th scope="col"{}>{}</th>').format(_align(column.right), column.heading) for column in table.columns
+    )
+    body = Markup("\n").join(_row(table, row, marked.get(i)) for i, row in enumerate(table.rows))
+    notes = [*table.notes, *filter(None, [mark_note(table, "bold", "underlined")])]
+    listed = Markup("").join(
+        Markup("<li{}>{}</li>").format(Markup(' class="warn"') if note.startswith(ALARMS) else "", note)
+        for note in notes
+    )
+    return Markup(
+        '<div class="scroll"><table>\n{}<thead><tr>{}</tr></thead>\n'
+        "<tbody>\n{}\n</tbody></table></div>"
+        '<ul class="notes">{}</ul>'
+    ).format(Markup("<caption>{}</caption>\n").format(caption) if caption else "", head, body, listed)
+
+
+def _row(table: Table, row: Row, mark: str | None) -> Markup:
+    cells = []
+    for i, (text, column) in enumerate(zip(row.cells, table.columns, strict=True)):
+        shown: str | Markup = text
+        if column.heading == SCORE and mark:
+            shown = TAGS[mark].format(text)
+        elif i and text in COLOURS:
+            shown = Markup('<span class="{}">{}</span>').format(COLOURS[text], text)
+        elif column.heading == "n" and "/" in text:
+            shown = Markup('<span class="yellow">{}</span>').format(text)
+        tag = Markup('<th scope="row"{}>{}</th>') if i == 0 else Markup("<td{}>{}</td>")
+        cells.append(tag.format(_align(column.right), shown))
+    kind = Markup(' class="teacher"') if row.values.get("role") == "teacher" else ""
+    return Markup("<tr{}>{}</tr>").format(kind, Markup("").join(cells))
+
+
+def _align(right: bool) -> Markup:
+    return Markup(' class="number"') if right else Markup("")

@@ -1,0 +1,66 @@
+"""Provenance: what a driver runs with, for the ledger: the study's text, packages, the code's commit and changes."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from orchestrator.ledger import Ledger
+from orchestrator.store import Store
+from trainer.config import NUMERICS_VERSION, digest
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "ray", "optuna", "mlflow")
+CODE = ("ablations", "cluster", "orchestrator", "trainer", "pyproject.toml")
+"""What of a checkout can change a result or a table."""
+GIT_S = 30.0
+"""Longest wait for git: a checkout on a network's disk may be slow, and is not worth a run."""
+
+
+def begin(study: str, text: str, ledger: Ledger, store: Store) -> None:
+    """Record that a driver begins on a study, `text` its YAML, unless the last one that did was the same in all."""
+    event = {"event": "study", "study": study, "text": text, "digest": digest(text), "environment": here(store)}
+    before: dict[str, Any] = next((event for event in reversed(list(ledger.events())) if event["event"] == "study"), {})
+    if {name: value for name, value in before.items() if name != "time"} != event:
+        ledger.append(event)
+
+
+def here(store: Store) -> dict[str, Any]:
+    """Versions of what is installed, and of the code where it is a checkout."""
+    found: dict[str, Any] = {"numerics": NUMERICS_VERSION, "python": platform.python_version(), "packages": {}}
+    for name in PACKAGES:
+        try:
+            found["packages"][name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    code = git(Path(__file__).parents[1], store.root / "diffs")
+    return found | ({"git": code} if code else {})
+
+
+def git(checkout: Path, diffs: Path) -> dict[str, Any]:
+    """Commit of a checkout, the digest of what differs from it (its text is `diffs`/DIGEST.diff), and source files that
+    git does not know. Empty where it is none, or where there is no git."""
+    if not (checkout / ".git").exists():
+        return {}
+    try:
+        commit = _git(checkout, "rev-parse", "HEAD").strip()
+        changes = _git(checkout, "diff", "HEAD", "--", *CODE)
+        unknown = _git(checkout, "ls-files", "--others", "--exclude-standard", "--", *CODE).splitlines()
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return {}
+    code: dict[str, Any] = {"commit": commit, "dirty": bool(changes or unknown)}
+    if changes:
+        code["diff"] = hashlib.sha256(changes.encode()).hexdigest()[:12]
+        file = diffs / f"{code['diff']}.diff"
+        if not file.exists():
+            diffs.mkdir(parents=True, exist_ok=True)
+            file.write_text(changes)
+    return code | ({"untracked": unknown} if unknown else {})
+
+
+def _git(checkout: Path, *words: str) -> str:
+    command = ["git", "-C", str(checkout), *words]
+    return subprocess.run(command, capture_output=True, check=True, timeout=GIT_S).stdout.decode()

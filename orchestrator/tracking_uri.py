@@ -1,0 +1,44 @@
+"""The address of tracking: refused at once where MLflow could never use it, and shown without its password."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from trainer.config import UserError, unknown
+
+SERVERS = ("http", "https", "databricks")
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+"""What MLflow 3 keeps runs in; a database may name its driver, as in `mysql+pymysql`."""
+
+
+def check_uri(uri: str, store: Path) -> str:
+    """The address as it was given. Raises UserError where no tracking could ever be there; whether it answers is
+    another question, and no reason not to train."""
+    scheme, colon, rest = uri.partition(":")
+    plugins = {plugin.name for plugin in entry_points(group="mlflow.tracking_store")}
+    if uri == "databricks" or scheme in plugins:
+        return uri
+    if scheme == "file" or not colon or Path(uri).is_absolute():
+        raise UserError(
+            f"MLFLOW_TRACKING_URI must be a server or a database but got the folder {uri}, in which MLflow 3 keeps no "
+            f"runs; write sqlite:///{store}/mlflow.db, or unset it"
+        )
+    engine = scheme.partition("+")[0]
+    if engine not in (*SERVERS, *DATABASES):
+        raise unknown("MLFLOW_TRACKING_URI scheme", engine, [*SERVERS, *DATABASES, *plugins])
+    if not rest.startswith("//") or (engine in ("http", "https") and not urlsplit(uri).hostname):
+        raise UserError(f"MLFLOW_TRACKING_URI must be {engine}://ADDRESS but got {shown(uri)}")
+    if engine == "sqlite" and not rest.startswith("////"):
+        name = rest.lstrip("/")
+        raise UserError(f"MLFLOW_TRACKING_URI must name an absolute path, not {name}; write {scheme}:///{store}/{name}")
+    return uri
+
+
+def shown(uri: str) -> str:
+    """The address for people and logs."""
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{parts.netloc.rpartition('@')[2]}"))

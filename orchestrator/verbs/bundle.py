@@ -1,0 +1,30 @@
+"""bundle: a study in one file, from which `transkd report` makes the same report anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, store_of
+from trainer.config import UserError
+
+
+def bundle(
+    study: StudyName,
+    store: StoreOption = None,
+    cluster: ClusterOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="the archive [./STUDY.tar.gz]")] = None,
+) -> None:
+    """Put a study's plan, lock, ledger and report into one archive; `transkd report` reads it without this store."""
+    from ablations.study import read, source
+    from orchestrator.bundle import SUFFIX, pack
+
+    text, file = source(study)
+    loaded, where = read(text, file), store_of(store, cluster)
+    path = out or Path(f"{loaded.name}{SUFFIX}")
+    if not path.name.endswith(SUFFIX):
+        raise UserError(f"--out: the archive's name must end in {SUFFIX} but got {path.name}")
+    size = pack(loaded, text, where, path)
+    print(f"{path}: {size / 1e6:.1f} MB; `transkd report {path}` reads it anywhere")

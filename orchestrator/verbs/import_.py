@@ -1,0 +1,30 @@
+"""import: take runs that the trainer finished elsewhere into the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.verbs.options import ClusterOption, StoreOption, store_of
+
+SAID = {"taken": "taken in", "there": "already there", "left": "left"}
+
+
+def import_(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="--out of a `fit`, or a folder of many")],
+    store: StoreOption = None,
+    cluster: ClusterOption = None,
+) -> None:
+    """Take in runs that `fit` finished elsewhere: studies that plan them then reuse them. Twice adds nothing."""
+    from orchestrator.importing import take_in
+    from orchestrator.ledger import Ledger
+
+    where = store_of(store, cluster)
+    counts = dict.fromkeys(SAID, 0)
+    with where.lease():
+        for found in take_in(folder, where, Ledger(where.ledger)):
+            counts[found.state] += 1
+            print(f"{SAID[found.state]}: {found.folder}: {found.about}")
+    print(", ".join(f"{count} {SAID[state]}" for state, count in counts.items()))

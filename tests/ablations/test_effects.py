@@ -1,0 +1,175 @@
+"""Main effects and interactions from the paired cells of a grid, whole or with holes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from ablations.effects import MOST, effects_of
+from ablations.effects_table import effects_table
+from ablations.outcome import Outcome
+from ablations.plan import expand
+from ablations.render import to_plain
+from ablations.stats import judge
+from ablations.table import build_table
+
+TWO = "factors: {distill.csf: [null, {}], distill.pea: [null, {}]}\nseeds: 8\n"
+LEVELS = "factors: {distill.csf: [null, {}], optim.lr: [1.0e-3, 2.0e-3, 3.0e-3]}\n"
+CONDITIONAL = "factors: {distill.csf: [null, {}], distill.csf.weight: [0.1, 1.0], distill.pea: [null, {}]}\n"
+HOLES = """
+factors: {distill.csf: [null, {}], distill.pea: [null, {}], distill.pea_gl: [null, {}]}
+excludes: [[distill.pea, distill.pea_gl]]
+requires: {distill.pea_gl: [distill.csf]}
+"""
+
+
+def _cell(run):
+    """50, 3 more with csf, 1 more with pea, 2 less where both are, and a noise of the seed that all cells share."""
+    csf, pea = "csf" in run.config.distill, "pea" in run.config.distill
+    return 50.0 + 3.0 * csf + 1.0 * pea - 2.0 * (csf and pea) + 0.25 * (run.seed % 3)
+
+
+def _outcomes(runs, score=_cell):
+    return {run.key: Outcome("finished", {"val/miou": score(run)}) for run in runs}
+
+
+def _scores(runs, score=_cell):
+    found = {}
+    for run in runs:
+        if run.role == "arm":
+            found.setdefault(run.arm, {})[run.seed] = score(run)
+    return found
+
+
+def test_effects_are_the_textbooks(study):
+    written = study(TWO)
+    scores = _scores(expand(written))
+    found = {effect.name: effect.by_seed(scores) for effect in effects_of(written).effects}
+    assert list(found) == ["csf=on", "pea=on", "csf=on × pea=on"]
+    # csf: 3 alone and 3 - 2 beside pea, so 2 on average; pea: 1 and -1, so 0.
+    assert found["csf=on"] == pytest.approx(np.full(8, 2.0))
+    assert found["pea=on"] == pytest.approx(np.zeros(8))
+    assert found["csf=on × pea=on"] == pytest.approx(np.full(8, -2.0))
+
+
+def test_each_level_is_held_against_the_first(study):
+    effects, missing = effects_of(study(LEVELS))
+    assert [(effect.name, effect.against) for effect in effects] == [
+        ("csf=on", "csf=off"),
+        ("lr=0.002", "lr=0.001"),
+        ("lr=0.003", "lr=0.001"),
+        ("csf=on × lr=0.002", ""),
+        ("csf=on × lr=0.003", ""),
+    ]
+    assert missing == []
+    assert effects[2].weights == {
+        "csf=off, lr=0.001": -0.5,
+        "csf=off, lr=0.003": 0.5,
+        "csf=on, lr=0.001": -0.5,
+        "csf=on, lr=0.003": 0.5,
+    }
+
+
+@pytest.mark.parametrize("factors", [TWO, LEVELS, CONDITIONAL, HOLES])
+def test_weights_sum_to_nothing_and_an_effect_counts_both_levels_alike(study, factors):
+    for effect in effects_of(study(factors)).effects:
+        weights = np.array(list(effect.weights.values()))
+        assert weights.sum() == pytest.approx(0.0)
+        assert weights[weights > 0].sum() == pytest.approx(1.0 if effect.against else 2.0)
+
+
+def test_a_factor_that_applies_beside_another_only_has_its_effect_there(study):
+    effects, missing = effects_of(study(CONDITIONAL))
+    names = {effect.name: effect for effect in effects}
+    assert (names["csf.weight=1"].points, names["csf.weight=1"].of) == (2, 4)
+    assert all("csf=on" in arm for arm in names["csf.weight=1"].weights)
+    # merged points are one comparison: pea beside no csf, beside csf of 0.1, and beside csf of 1
+    assert sorted(set(map(abs, names["pea=on"].weights.values()))) == pytest.approx([1 / 3])
+    assert missing == ["not estimable: csf=on × csf.weight=1, for at every point one applies beside one level only"]
+
+
+def test_an_effect_is_measured_where_both_levels_were_allowed(study):
+    written = study(HOLES)
+    effects, missing = effects_of(written)
+    names = {effect.name: effect for effect in effects}
+    assert names["pea_gl=on"].weights == {"csf=on, pea=off, pea_gl=off": -1.0, "csf=on, pea=off, pea_gl=on": 1.0}
+    assert {name: (effect.points, effect.of) for name, effect in names.items()} == {
+        "csf=on": (2, 4),
+        "pea=on": (2, 4),
+        "pea_gl=on": (1, 4),
+        "csf=on × pea=on": (1, 2),
+    }
+    assert [line.split(",")[0] for line in missing] == [
+        "not estimable: csf=on × pea_gl=on",
+        "not estimable: pea=on × pea_gl=on",
+    ]
+
+
+def test_one_factor_has_its_table_of_arms_and_no_effects(study):
+    for one in (
+        "factors: {optim.lr: [0.1, 0.2]}",
+        "variants: {a: {}}",
+        "factors: {optim.lr: [0.1], distill.csf: [null, {}]}",
+    ):
+        assert effects_of(study(one)) == ([], [])
+
+
+def test_a_family_nobody_could_read_keeps_its_main_effects(study):
+    rates = ", ".join(f"{i}.0e-5" for i in range(1, MOST))
+    effects, missing = effects_of(study(f"factors: {{optim.lr: [{rates}], distill.csf: [null, {{}}]}}"))
+    assert len(effects) == MOST - 1
+    assert missing == [f"{MOST - 2} interactions are left out, for with them the effects would be over {MOST}"]
+
+
+def test_the_table_of_effects_stands_under_the_table_of_arms(study):
+    written = study(TWO)
+    runs = expand(written)
+    (table,) = build_table(written, runs, _outcomes(runs)).more
+    assert to_plain(table) == (
+        "effects   of the factors of written on val mIoU\n"
+        "effect            vs        points   n   difference [95 %]   verdict\n"
+        "csf=on            csf=off      all   8     +2.0 [2.0, 2.0]   better\n"
+        "pea=on            pea=off      all   8     +0.0 [0.0, 0.0]   undecided\n"
+        "csf=on × pea=on                all   8   -2.0 [-2.0, -2.0]   worse\n"
+        " effect: mean difference over the points of the grid that have both levels; × is what two levels do together "
+        "beyond the sum of what each does alone\n"
+        " a family of their own at 5 %: 8 seeds, 3 contrasts: the smallest adjusted p is 0.023, so a difference can be "
+        "decided at 5 %\n"
+    )
+    assert table.rows[2].values["difference"] == pytest.approx(-2.0)
+
+
+def test_a_seed_without_one_of_its_cells_takes_no_part(study):
+    written = study(TWO)
+    runs = expand(written)
+    outcomes = _outcomes(runs)
+    lost = next(run for run in runs if (run.arm, run.seed) == ("csf=on, pea=off", 2))
+    outcomes[lost.key] = Outcome("failed", reason="a bug")
+    (table,) = effects_table(written, runs, outcomes)
+    assert [row.values["pairs"] for row in table.rows] == [7, 7, 7]
+    del outcomes[lost.key]
+    (table,) = effects_table(written, runs, outcomes)
+    assert {row.values["verdict"] for row in table.rows} == {"not yet"}
+
+
+def test_effects_of_seeds_that_were_added_for_other_tests_have_no_verdict(study):
+    written = study(TWO.replace("seeds: 8", "seeds: {looks: [6, 8]}"))
+    runs = expand(written)
+    (table,) = build_table(written, runs, _outcomes(runs)).more
+    assert {row.values["verdict"] for row in table.rows} == {""}
+    assert any(note.startswith("no verdicts: seeds were added until") for note in table.notes)
+
+
+def test_false_effects_stay_below_five_percent_a_table(study):
+    """Cells that are all alike, seeds of heavy tails: families with any effect called better or worse."""
+    effects, _ = effects_of(study(TWO))
+    cells = sorted({arm for effect in effects for arm in effect.weights})
+    rng = np.random.default_rng(1996)
+    tables, false = 1000, 0
+    for _ in range(tables):
+        scores = {arm: dict(enumerate(rng.standard_t(3, 8))) for arm in cells}
+        found = judge([effect.by_seed(scores) for effect in effects], [True] * 3)
+        false += any(one.verdict in ("better", "worse") for one in found)
+    assert 0 < false / tables <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / tables)

@@ -1,0 +1,160 @@
+"""Tables for papers: what is set bold, what TeX must not read, and that it compiles."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from ablations.latex import escape, to_latex
+from ablations.marks import mark_note, marks
+from ablations.tabular import Column, Row, Table
+
+COLUMNS = (
+    Column("arm"),
+    Column("mIoU", right=True),
+    Column("vs"),
+    Column("difference [95 %]", right=True),
+    Column("verdict"),
+)
+
+
+def table(*rows, notes=(), more=()):
+    """Rows are (arm, mean, reference, verdict); an arm that stands again is the next contrast of the one above."""
+    made, seen = [], set()
+    for arm, mean, reference, verdict in rows:
+        values = {"arm": arm, "reference": reference, "verdict": verdict}
+        if arm in seen:
+            cells = ("", "", reference, "+1.0 [-0.3, 2.0]", verdict)
+            values["again"] = True
+        else:
+            cells = (arm, f"{mean:.1f} ± 0.5", reference, "-0.2 [-0.5, -0.1]" if verdict else "", verdict)
+            values |= {"role": "teacher" if arm == "teacher" else "arm", "mean": mean}
+        seen.add(arm)
+        made.append(Row(cells, values))
+    return Table("my_study   val mIoU, 5 %", COLUMNS, tuple(made), tuple(notes), tuple(more))
+
+
+CHAIN = (
+    ("teacher", 80, "-", ""),
+    ("alone", 50, "-", ""),
+    ("Base", 60, "alone", "better"),
+    ("GL", 65, "Base", "better"),
+)
+
+
+def test_a_chain_of_verdicts_orders_the_arms():
+    assert marks(table(*CHAIN)) == {3: "best", 2: "second"}
+
+
+def test_a_verdict_that_is_worse_orders_as_well():
+    rows = (("A", 65, "-", ""), ("B", 60, "A", "worse"), ("C", 50, "B", "worse"))
+    assert marks(table(*rows)) == {0: "best", 1: "second"}
+
+
+@pytest.mark.parametrize("verdict", ["undecided", "equivalent", "not yet", ""])
+def test_the_highest_mean_alone_earns_no_mark(verdict):
+    assert marks(table(*CHAIN[:3], ("GL", 65, "Base", verdict))) == {}
+
+
+def test_two_arms_above_a_common_reference_are_not_ordered():
+    assert marks(table(("alone", 50, "-", ""), ("A", 60, "alone", "better"), ("B", 70, "alone", "better"))) == {}
+
+
+def test_the_best_is_marked_though_the_second_is_open():
+    rows = (
+        ("alone", 50, "-", ""),
+        ("A", 60, "alone", "undecided"),
+        ("B", 70, "alone", "better"),
+        ("B", 70, "A", "better"),
+    )
+    assert marks(table(*rows)) == {2: "best"}
+
+
+def test_of_two_arms_none_is_second():
+    assert marks(table(("alone", 50, "-", ""), ("A", 60, "alone", "better"))) == {1: "best"}
+
+
+def test_verdicts_that_go_in_a_circle_mark_nothing():
+    assert marks(table(("A", 1, "C", "better"), ("B", 2, "A", "better"), ("C", 3, "B", "better"))) == {}
+
+
+def test_the_note_says_what_the_marks_mean():
+    assert "underlined" in mark_note(table(*CHAIN), "bold", "underlined")
+    assert "there is none" in mark_note(table(*CHAIN[:3], ("GL", 65, "Base", "undecided")), "bold", "underlined")
+    assert mark_note(table(("alone", 50, "-", "")), "bold", "underlined") == ""
+
+
+def test_golden():
+    effects = Table(
+        "effects   of two factors", (Column("effect"), Column("n", right=True)), (Row(("a × b", "8"), {}),), ()
+    )
+    assert to_latex(table(*CHAIN, notes=["100 % of what is < 3_000"], more=[effects])) == (
+        r"""% \usepackage{booktabs,graphicx}
+\begin{table}[t]
+\centering
+\caption{my\_study: val mIoU, 5 \%}
+\label{tab:my-study}
+\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%
+\begin{tabular}{@{}lrlrl@{}}
+\toprule
+arm & mIoU & vs & difference [95 \%] & verdict \\
+\midrule
+teacher & 80.0 $\pm$ 0.5 & - &  &  \\
+\midrule
+alone & 50.0 $\pm$ 0.5 & - &  &  \\
+Base & \underline{60.0 $\pm$ 0.5} & alone & $-$0.2 [$-$0.5, $-$0.1] & better \\
+GL & \textbf{65.0 $\pm$ 0.5} & Base & $-$0.2 [$-$0.5, $-$0.1] & better \\
+\bottomrule
+\end{tabular}}
+\par\smallskip\footnotesize\raggedright
+100 \% of what is \textless{} 3\_000.\\
+bold: by the verdicts better than every other arm, directly or in a chain; underlined: better than all but that one.\\
+\end{table}
+
+\begin{table}[t]
+\centering
+\caption{effects: of two factors}
+\label{tab:effects}
+\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%
+\begin{tabular}{@{}lr@{}}
+\toprule
+effect & n \\
+\midrule
+a $\times$ b & 8 \\
+\bottomrule
+\end{tabular}}
+\end{table}
+"""
+    )
+
+
+def test_what_tex_reads_as_commands_is_text():
+    assert escape(r"50% & \x_{1}^2 ~ #$") == (
+        r"50\% \& \textbackslash{}x\_\{1\}\textasciicircum{}2 \textasciitilde{} \#\$"
+    )
+
+
+@pytest.mark.latex
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_it_compiles(tmp_path):
+    odd = r"Ünlü \ {x} #1 50% a_b ^ ~ & $ < > | ± × − ≤ ≥ → … * † ‡"
+    rows = (
+        ("alone", 50, "-", ""),
+        (odd, 60, "alone", "better"),
+        *((f"{odd} {i}", 6, "alone", "undecided") for i in range(4)),
+    )
+    (tmp_path / "table.tex").write_text(to_latex(table(*rows, notes=[odd], more=[table(*CHAIN)])))
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\\input{table}\\end{document}"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Missing character" not in done.stdout
+    assert "Overfull" not in done.stdout, "wider than the line"

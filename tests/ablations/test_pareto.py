@@ -1,0 +1,79 @@
+"""A front holds the points that no other beats, and a table names it where arms cost differently."""
+
+import itertools
+import math
+import random
+
+import pytest
+
+from ablations.pareto import arm_points, front, pareto_notes
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ([], []),
+        ([(1.0, 1.0)], [0]),
+        ([(60.0, 5.0), (55.0, 3.0), (54.0, 4.0), (60.0, 6.0)], [0, 1]),
+        ([(60.0, 5.0), (60.0, 5.0), (59.0, 5.0)], [0, 1]),
+        ([(math.nan, 1.0), (50.0, 2.0), (40.0, math.nan)], [1]),
+        ([(60.0, 5.0, 9.0), (60.0, 6.0, 8.0), (60.0, 6.0, 9.0)], [0, 1]),
+    ],
+)
+def test_points(points, expected):
+    assert front(points) == expected
+
+
+def test_every_point_off_the_front_is_beaten_by_one_on_it():
+    rng = random.Random(0)
+    points = [(rng.randint(0, 9), rng.randint(0, 9), rng.randint(0, 9)) for _ in range(200)]
+
+    def beats(a, b):
+        return a != b and a[0] >= b[0] and a[1] <= b[1] and a[2] <= b[2]
+
+    best = {points[i] for i in front(points)}
+    assert not any(beats(a, b) for a, b in itertools.permutations(best, 2))
+    assert all(point in best or any(beats(other, point) for other in best) for point in points)
+
+
+def row(arm, mean, gmacs, params_m, latency_ms=None, role="arm"):
+    return {
+        "arm": arm,
+        "role": role,
+        "mean": mean,
+        "gmacs": gmacs,
+        "params_m": params_m,
+        "latency_ms": latency_ms,
+    }
+
+
+ROWS = [
+    row("teacher", 70.0, 60.0, 27.0, role="teacher"),
+    row("small", 50.0, 1.0, 3.0, 9.0),
+    row("wide", 49.0, 2.0, 2.0, 8.0),
+    row("large", 60.0, 5.0, 9.0, 30.0),
+    {"arm": "small", "again": True},
+]
+
+
+def test_each_cost_has_its_front_and_a_teacher_is_on_none():
+    points = {point.arm: point for point in arm_points(ROWS)}
+    assert set(points) == {"small", "wide", "large"}
+    assert points["wide"].on == {"params_m", "latency_ms"}
+    assert points["large"].on == points["small"].on == {"gmacs", "params_m", "latency_ms"}
+    assert points["small"].costs == {"gmacs": 1.0, "params_m": 3.0, "latency_ms": 9.0}
+    assert pareto_notes(ROWS) == [
+        "Pareto front of accuracy against GMACs: small, large",
+        "Pareto front of accuracy against M parameters: wide, small, large",
+        "Pareto front of accuracy against ms: wide, small, large",
+    ]
+
+
+def test_a_cost_that_is_not_known_of_every_arm_has_no_front():
+    rows = [*ROWS, row("new", 55.0, 1.5, 2.5)]
+    assert all("latency_ms" not in point.costs and "latency_ms" not in point.on for point in arm_points(rows))
+
+
+def test_one_network_has_no_front_and_without_scores_there_is_none():
+    assert pareto_notes([row("a", 50.0, 1.0, 3.0), row("b", 51.0, 1.0, 3.0)]) == []
+    assert pareto_notes([row("a", math.nan, 1.0, 3.0), row("b", math.nan, 2.0, 4.0)]) == []

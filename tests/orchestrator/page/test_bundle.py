@@ -1,0 +1,153 @@
+"""A bundle reports what its store reports, byte by byte, wherever it lies, and holds this study and no other."""
+
+import gzip
+import io
+import json
+import os
+import shutil
+import tarfile
+
+import pytest
+
+from orchestrator.bundle import lock, pack, unpacked
+from orchestrator.documents import FILES
+from orchestrator.ledger import Ledger
+from orchestrator.verbs.bundle import bundle
+from orchestrator.verbs.report import report
+from trainer.config import UserError
+
+KINDS = ("arms", "search", "tuned")
+
+
+def members(file):
+    with tarfile.open(file) as archive:
+        return {info.name: (archive.extractfile(info) or io.BytesIO()).read() for info in archive.getmembers()}
+
+
+def lines(content):
+    return [json.loads(line) for line in content.splitlines()]
+
+
+@pytest.fixture
+def packed(synthetic, tmp_path):
+    """packed(kind) -> the synthetic study and the file of its bundle."""
+
+    def make(kind="arms"):
+        made = synthetic(kind)
+        file = tmp_path / "archive" / f"{made.study.name}.tar.gz"
+        pack(made.study, made.file.read_text(), made.store, file)
+        return made, file
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bundle_reports_the_bytes_that_its_store_reports(packed, tmp_path, capsys, monkeypatch, kind):
+    made, file = packed(kind)
+    report(str(made.file), made.store.root, None, tmp_path / "from store")
+    said = capsys.readouterr().out
+    elsewhere = tmp_path / "another machine"
+    elsewhere.mkdir()
+    moved = shutil.move(file, elsewhere / "renamed.tar.gz")
+    shutil.rmtree(made.store.root)
+    made.file.unlink()
+    monkeypatch.chdir(elsewhere)
+    report(str(moved), None, None, None)
+    assert capsys.readouterr().out == said
+    written = elsewhere / f"{made.study.name}-report"
+    assert sorted(path.name for path in written.iterdir()) == sorted(FILES)
+    for name in FILES:
+        assert (written / name).read_bytes() == (tmp_path / "from store" / name).read_bytes(), name
+        assert (written / name).read_bytes() == members(moved)[f"{made.study.name}/report/{name}"], name
+
+
+def test_the_same_study_makes_the_same_archive(packed, tmp_path):
+    made, file = packed()
+    os.utime(made.store.ledger, (0, 0))
+    again = tmp_path / "again.tar.gz"
+    assert pack(made.study, made.file.read_text(), made.store, again) == file.stat().st_size
+    assert again.read_bytes() == file.read_bytes()
+
+
+def test_it_holds_study_plan_lock_ledger_and_report_for_people_to_read(packed):
+    made, file = packed()
+    found = members(file)
+    assert found["arms/study.yaml"].decode() == made.file.read_text()
+    plan = lines(found["arms/plan.jsonl"])
+    assert [(run["role"], run["arm"], run["seed"]) for run in plan][:2] == [
+        ("teacher", "teacher segformer_mini", 0),
+        ("arm", "student alone", 0),
+    ]
+    assert plan[1]["changes"] == {"distill": {}}
+    assert plan[1]["config"]["optim"]["lr"] == 1.0e-3
+    assert plan[2]["teacher"] == plan[0]["key"]
+    assert "torch==" in found["arms/lock.txt"].decode()
+    assert found["arms/ledger.jsonl"] == made.store.ledger.read_bytes()
+    assert "arms/README.md" in found
+
+
+def test_the_lock_names_every_package_once():
+    named = [line.partition("==")[0] for line in lock().splitlines()[1:]]
+    assert {"torch", "numpy", "ray", "optuna"} <= set(named)
+    assert named == sorted(set(named))
+
+
+def test_of_other_studies_only_what_is_shared_comes_along(packed, tmp_path):
+    made, _ = packed()
+    shared = next(run for run in Ledger(made.store.ledger).outcomes().values() if run.status == "finished")
+    text = made.store.ledger.read_text()
+    before = [
+        {"event": "study", "time": "t", "study": "unrelated", "environment": {"torch": "0.1"}},
+        {"event": "started", "time": "t", "study": "unrelated", "run_id": "u", "key": "k", "arm": "a", "seed": 0},
+        {"event": "study", "time": "t", "study": "earlier", "environment": {"torch": "0.2"}},
+        {"event": "started", "time": "t", "study": "earlier", "run_id": shared.run_id, "key": shared.key, "seed": 0},
+        {"event": "study", "time": "t", "study": "arms", "environment": {"git": {"diff": "abc"}}},
+    ]
+    made.store.ledger.write_text("".join(json.dumps(event) + "\n" for event in before) + text)
+    (made.store.root / "diffs").mkdir()
+    (made.store.root / "diffs" / "abc.diff").write_text("- a\n+ b\n")
+    file = tmp_path / "some.tar.gz"
+    pack(made.study, made.file.read_text(), made.store, file)
+    found = members(file)
+    assert lines(found["arms/ledger.jsonl"])[: len(before) - 1] == [*before[2:], json.loads(text.splitlines()[0])]
+    assert found["arms/diffs/abc.diff"] == b"- a\n+ b\n"
+    with unpacked(file) as (_, store):
+        assert Ledger(store.ledger).outcomes().keys() == Ledger(made.store.ledger).outcomes().keys() - {"u"}
+
+
+def test_the_verb_writes_here_unless_told_otherwise(synthetic, tmp_path, monkeypatch, capsys):
+    made = synthetic()
+    monkeypatch.chdir(tmp_path)
+    bundle(str(made.file), made.store.root, None, None)
+    assert capsys.readouterr().out.startswith("arms.tar.gz: ")
+    with pytest.raises(UserError, match=r"must end in \.tar\.gz but got arms\.zip"):
+        bundle(str(made.file), made.store.root, None, tmp_path / "arms.zip")
+    with pytest.raises(UserError, match="holds nothing of arms; run the study first"):
+        bundle(str(made.file), tmp_path / "empty", None, None)
+
+
+def test_what_is_no_bundle_is_refused_in_one_line(tmp_path):
+    with pytest.raises(UserError, match="no such file"), unpacked(tmp_path / "none.tar.gz"):
+        pass
+    text = tmp_path / "text.tar.gz"
+    text.write_text("not an archive")
+    with pytest.raises(UserError, match="is not a bundle"), unpacked(text):
+        pass
+    empty = tmp_path / "empty.tar.gz"
+    with tarfile.open(empty, "w:gz"):
+        pass
+    with pytest.raises(UserError, match=r"needs study\.yaml and ledger\.jsonl"), unpacked(empty):
+        pass
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt", "arms/link"])
+def test_an_archive_that_reaches_outside_is_refused(tmp_path, name):
+    file = tmp_path / "evil.tar.gz"
+    with gzip.open(file, "wb") as raw, tarfile.open(fileobj=raw, mode="w") as archive:
+        info = tarfile.TarInfo(name)
+        if name.endswith("link"):
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc"
+        archive.addfile(info, io.BytesIO(b""))
+    with pytest.raises(UserError, match="is not a bundle"), unpacked(file):
+        pass
+    assert not (tmp_path / "outside.txt").exists()

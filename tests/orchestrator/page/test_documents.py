@@ -1,0 +1,105 @@
+"""A report as files: what each holds, in which types, and the same bytes whoever writes them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+
+from ablations.latex import to_latex
+from ablations.render import to_markdown, to_plain
+from ablations.tabular import Column, Row, Table
+from orchestrator.documents import FILES, table_columns, to_csv, write
+from orchestrator.page.data import gather
+from orchestrator.store import Store
+from orchestrator.verbs.report import report
+
+
+def test_all_files_are_written_and_hold_the_table(synthetic, tmp_path):
+    found = synthetic().report
+    paths = write(found, tmp_path / "out")
+    assert tuple(path.name for path in paths) == FILES == tuple(path.name for path in paths if path.is_file())
+    files = {path.name: path for path in paths}
+    assert files["table.txt"].read_text() == to_plain(found.table)
+    assert files["table.md"].read_text() == to_markdown(found.table)
+    assert files["table.tex"].read_text() == to_latex(found.table)
+    assert files["table.csv"].read_text() == to_csv(found.table)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES), "nothing half written is left"
+
+
+def test_the_verb_prints_the_table_and_writes_into_the_store_or_elsewhere(synthetic, tmp_path, capsys):
+    made = synthetic()
+    report(str(made.file), made.store.root)
+    shown = capsys.readouterr()
+    assert shown.out == to_plain(made.report.table)
+    folder = made.store.root / "studies" / "arms"
+    assert shown.err == f"page: {folder / 'report.html'}\n"
+    report(str(made.file), made.store.root, out=tmp_path / "out")
+    assert (tmp_path / "out" / "report.html").read_bytes() == (folder / "report.html").read_bytes()
+
+
+def test_the_verb_writes_nothing_before_there_is_a_store(synthetic, tmp_path, capsys):
+    report(str(synthetic().file), tmp_path / "none")
+    assert "not finished" in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("kind", ["arms", "search", "tuned"])
+def test_the_same_ledger_gives_the_same_bytes_elsewhere(synthetic, tmp_path, kind):
+    made = synthetic(kind)
+    first = write(made.report, tmp_path / "first")
+    shutil.copytree(made.store.root, tmp_path / "moved")
+    second = write(gather(made.study, Store(tmp_path / "moved")), tmp_path / "second")
+    for a, b in zip(first, second, strict=True):
+        assert a.read_bytes() == b.read_bytes(), a.name
+
+
+def test_csv_has_the_raw_numbers(synthetic):
+    table = synthetic().report.table
+    rows = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert [float(row["mean"]) for row in rows] == [row.values["mean"] for row in table.rows]
+    assert [row["role"] for row in rows] == ["teacher", "arm", "arm", "arm"]
+
+
+def test_parquet_has_typed_columns(synthetic, tmp_path):
+    made = synthetic().report
+    write(made, tmp_path)
+    columns = pq.read_table(tmp_path / "table.parquet")
+    types = {field.name: str(field.type) for field in columns.schema}
+    assert (types["arm"], types["n"], types["mean"], types["verdict"]) == ("string", "int64", "double", "string")
+    assert columns.column("mean").to_pylist() == [row.values["mean"] for row in made.table.rows]
+
+
+def test_a_column_of_several_types_becomes_text():
+    rows = tuple(Row((), {"value": value, "whole": whole}) for value, whole in ((0.5, 1), ("auto", 2.5), (None, None)))
+    columns = table_columns(Table("", (Column("x"),), rows, ()))
+    assert columns.column("value").to_pylist() == ["0.5", "auto", None]
+    assert columns.column("whole").to_pylist() == [1.0, 2.5, None]
+
+
+def test_runs_have_a_row_for_each_epoch(synthetic, tmp_path):
+    made = synthetic(ends={("student alone", 5): "running", ("Base <both>", 5): None})
+    write(made.report, tmp_path)
+    rows = pq.read_table(tmp_path / "runs.parquet").to_pylist()
+    count = {(row["arm"], row["seed"]): 0 for row in rows}
+    for row in rows:
+        count[row["arm"], row["seed"]] += 1
+        assert row["study"] == "arms"
+        assert math.isnan(row["val/iou/rider"])
+    assert count[("teacher segformer_mini", 0)] == 2
+    assert count[("student alone", 4)] == 9
+    assert count[("student alone", 5)] == 2
+    assert ("Base <both>", 5) not in count
+    last = next(row for row in rows if row["arm"] == "Base <both>" and row["seed"] == 0 and row["epoch"] == 9)
+    assert last["val/miou"] == made.report.scores["Base <both>"][0]
+    assert last["status"] == "finished"
+
+
+def test_runs_of_a_search_are_its_trials(synthetic, tmp_path):
+    write(synthetic("tuned").report, tmp_path)
+    arms = set(pq.read_table(tmp_path / "runs.parquet").column("arm").to_pylist())
+    assert {"student alone", "both", "student alone trial 0", "both trial 7"} <= arms

@@ -1,0 +1,144 @@
+"""The page as a file: its sections, what it says of a study that goes on, and that markup stays text."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from orchestrator.page.checklist import answers
+from orchestrator.page.document import page
+from orchestrator.page.provenance import facts
+from orchestrator.page.tables import table_html
+
+GOLDEN = """<div class="scroll"><table>
+<thead><tr><th scope="col">arm</th><th scope="col" class="number">n</th><th scope="col" class="number">mIoU</th>\
+<th scope="col">vs</th><th scope="col" class="number">difference [95 %]</th><th scope="col">verdict</th></tr></thead>
+<tbody>
+<tr class="teacher"><th scope="row">teacher</th><td class="number">1</td><td class="number">60.0</td><td>-</td>\
+<td class="number"></td><td></td></tr>
+<tr><th scope="row">alone</th><td class="number">8</td><td class="number">50.0 ± 0.3</td><td>-</td>\
+<td class="number"></td><td></td></tr>
+<tr><th scope="row">Base &lt;both&gt;</th><td class="number"><span class="yellow">7/8</span></td>\
+<td class="number"><strong>55.0 ± 0.3</strong></td><td>alone</td><td class="number">+5.0 [4.6, 5.4]</td>\
+<td><span class="green">better</span></td></tr>
+</tbody></table></div><ul class="notes"><li class="warn">not finished: Base &lt;both&gt; seed 5: it &amp; so on</li>\
+<li>bold: by the verdicts better than every other arm, directly or in a chain</li></ul>"""
+
+
+def ids(html):
+    return re.findall(r'<section id="(\w+)">', html)
+
+
+@pytest.fixture(scope="module")
+def golden_table():
+    from ablations.tabular import Column, Row, Table
+
+    left = ("arm", "vs", "verdict")
+    columns = ("arm", "n", "mIoU", "vs", "difference [95 %]", "verdict")
+    rows = (
+        Row(("teacher", "1", "60.0", "-", "", ""), {"arm": "teacher", "role": "teacher"}),
+        Row(("alone", "8", "50.0 ± 0.3", "-", "", ""), {"arm": "alone", "role": "arm"}),
+        Row(
+            ("Base <both>", "7/8", "55.0 ± 0.3", "alone", "+5.0 [4.6, 5.4]", "better"),
+            {"arm": "Base <both>", "role": "arm", "reference": "alone", "verdict": "better"},
+        ),
+    )
+    heads = tuple(Column(heading, right=heading not in left) for heading in columns)
+    return Table("study   about it", heads, rows, ("not finished: Base <both> seed 5: it & so on",))
+
+
+def test_the_table_as_html(golden_table):
+    assert table_html(golden_table) == GOLDEN
+
+
+def test_a_study_of_arms_has_its_sections_and_no_others(synthetic):
+    html = page(synthetic().report)
+    assert ids(html) == ["table", "differences", "curves", "classes", "panels", "provenance", "checklist"]
+    assert "this page will change" not in html
+
+
+def test_a_search_has_its_sections_and_no_others(synthetic):
+    assert ids(page(synthetic("search").report)) == ["table", "search", "provenance", "checklist"]
+
+
+def test_costs_that_differ_have_a_section(synthetic):
+    assert "cost" in ids(page(synthetic("costs").report))
+
+
+def test_a_study_that_goes_on_says_so(synthetic):
+    report = synthetic(ends={("student alone", 5): "running", ("Base <both>", 5): None}).report
+    assert "17 of 19 runs have ended, 1 begun: this page will change." in page(report)
+
+
+def test_a_study_before_its_first_run_has_a_page(synthetic):
+    everything = {(run.plan.arm, run.plan.seed): None for run in synthetic("costs", "first").report.members}
+    html = page(synthetic("costs", ends=everything).report)
+    assert ids(html) == ["table", "checklist"]
+    assert "Plotly.react" not in html, "nothing is drawn, so nothing that draws is sent"
+
+
+def test_names_are_text_wherever_they_stand(synthetic):
+    html = page(synthetic().report)
+    body = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+    assert "Base <both>" not in body
+    assert "Base &lt;both&gt;" in body
+    figures = re.findall(r'<script type="application/json">(.*?)</script>', html)
+    assert len(figures) == 3
+    for figure in figures:
+        assert "<" not in figure, "a tag could open in it"
+    # Plotly reads tags in what it is to write.
+    assert "Base &lt;both&gt;" in {trace.get("name") for trace in json.loads(figures[1])["data"]}
+
+
+def test_nothing_is_loaded_from_elsewhere(synthetic):
+    html = page(synthetic().report)
+    body = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+    assert re.findall(r'(?:src|href)="(?!data:|#)', body) == []
+    assert "default-src 'none'" in html
+
+
+def test_pictures_are_cut_from_the_panels(synthetic):
+    html = page(synthetic().report)
+    names = re.findall(r'alt="validation image (\d): ([^"]*)"', html)
+    arms = ["student alone", "Base &lt;both&gt;", "without PEA &amp; CSF"]
+    assert names == [(number, name) for number in "12" for name in ("image", "truth", *arms)]
+
+
+def test_provenance_counts_the_values_that_differ(synthetic):
+    report = synthetic().report
+    report.runs[0].environment["torch"] = "2.11.0"
+    found = facts(report.runs)
+    assert found["torch"] == {"2.11.0": 1, "2.12.1": 18}
+    assert found["git commit"] == {"0123abcd": 19}
+    assert found["data: train"] == {"aaaa": 19}
+    assert found["teacher weights"] == {"best.pt, sha256 c0ffeec0ffee": 19}, "and not where the file lay"
+
+
+def test_the_list_of_runs_says_what_is_odd_about_each(synthetic):
+    report = synthetic(ends={("student alone", 5): "failed"}).report
+    report.groups["student alone"][0].run.notes.append("resumed from the previous checkpoint")
+    body = page(report)
+    assert "<td>nan: loss/pea is nan at step 3</td></tr>" in body
+    assert "<td>resumed from the previous checkpoint</td></tr>" in body
+
+
+def test_the_checklist_is_answered_from_facts(synthetic):
+    found = answers(synthetic(ends={("student alone", 5): "failed"}).report)
+    assert found["What is compared"] == "Base <both> against student alone; without PEA & CSF against Base <both>"
+    assert found["Seeds"] == "0, 1, 2, 3, 4, 5, the same for every arm; finished: 6 in 2 arms, 5 in 1 arm"
+    assert found["Compute"] == "18.00 h on cpu (a CPU, 2 threads)"
+    assert found["Runs that did not finish"] == "1 failed (nan)"
+    assert found["Code"] == "git commit 0123abcd; numerics version 1; torch 2.12.1; with uncommitted changes"
+    assert found["Training"] == "9 epochs, global batch 8, learning rate 0.001"
+    assert "Holm over 2 contrasts" in found["Test"]
+    assert found["Choice of hyperparameters"].startswith("none")
+
+
+def test_the_checklist_states_the_budget_of_each_search(synthetic):
+    found = answers(synthetic("tuned").report)["Choice of hyperparameters"]
+    assert found == (
+        "student alone: 8 of 8 trials, tpe, by select/miou, over lr; "
+        "both: 8 of 8 trials, tpe, by select/miou, over csf.weight, lr"
+    )

@@ -1,0 +1,69 @@
+"""Each cause of a failure spends its own budget: a bug, a lost process and a NaN in one study, and their attempts counted."""
+
+import json
+
+import pytest
+
+from orchestrator.ledger import Ledger
+
+pytestmark = pytest.mark.slow
+
+HARMING = """
+import json, os, signal, sys
+from pathlib import Path
+from ablations.study import load
+from cluster.spec import ClusterSpec, Retries
+from orchestrator.launch import Launch
+from orchestrator.mirror import Mirror
+from orchestrator.progress import Board, Lines
+from orchestrator.store import Store
+from rich.console import Console
+
+deaths = {"survives": [1], "dies": [1, 2]}  # arm -> epochs after which its process is killed
+class Harming(Lines):
+    def epoch(self, job, metrics):
+        super().epoch(job, metrics)
+        if metrics["epoch"] in deaths.get(job.run.arm, ()):
+            deaths[job.run.arm].remove(metrics["epoch"])
+            os.kill(metrics["pid"], signal.SIGKILL)
+
+store = Store(Path(sys.argv[2]))
+study = load(sys.argv[1])
+spec = ClusterSpec(cpus_per_worker=0.5, concurrency=1, retries=Retries(lost=1, bug=1, nan=0))
+job = Launch(study, spec, store, {})
+job.prepare(lambda text: None)
+for arm in job.arms:
+    if arm.run.arm == "buggy":  # what no code of ours expects
+        (arm.place.out_dir / "best.pt").mkdir(parents=True)
+with store.lease():
+    job.run(Mirror(study.name, store), lambda: Harming(Console(file=sys.stderr), Board(study, store)))
+print(json.dumps(job.unfinished()))
+"""
+
+
+def test_each_cause_spends_its_own_budget(driver, study):
+    arms = {
+        "survives": {},
+        "dies": {"optim.lr": 2.0e-3},
+        "buggy": {"optim.lr": 3.0e-3},
+        "broken": {"optim.lr": 1.0e9},
+    }
+    base = {
+        "data": {"name": "scenes", "size": [32, 64], "options": {"train": 8, "val": 2, "size": [32, 64]}},
+        "student": {"name": "segformer_tiny"},
+        "optim": {"lr": 1.0e-3, "epochs": 3, "global_batch": 4},
+    }
+    file = study("harmed", base=base, variants=arms, seeds=[0])
+    done = driver.script(HARMING, file, driver.store)
+    assert done.code == 0, done.err
+
+    runs = {run.members[0].arm: run for run in Ledger(driver.store / "ledger.jsonl").outcomes().values()}
+    assert {arm: (run.status, run.attempts, run.failures) for arm, run in runs.items()} == {
+        "survives": ("finished", 2, {"lost": 1}),
+        "dies": ("failed", 2, {"lost": 2}),
+        "buggy": ("failed", 2, {"bug": 2}),
+        "broken": ("failed", 1, {"nan": 1}),
+    }
+    assert [len(runs[arm].epochs) for arm in ("survives", "dies")] == [3, 2]
+    reasons = json.loads(done.out.splitlines()[-1])
+    print(reasons)

@@ -1,0 +1,296 @@
+"""What a study will take: its phases in order, the ledger's paces, the clock of so many runs at once, the refusal."""
+
+import json
+import random
+
+import pytest
+import yaml
+
+from ablations.plan import expand
+from ablations.space import Search
+from ablations.stopping import Seen, goes_on
+from ablations.study import Study
+from cluster.spec import ClusterSpec
+from orchestrator import estimate as module
+from orchestrator.bill import bill
+from orchestrator.estimate import START_S, estimate, refuse
+from orchestrator.ledger import Ledger
+from orchestrator.pace import earlier, structure, this_hardware
+from orchestrator.phases import Range, phases, trial_epochs
+from orchestrator.store import Store
+from trainer.config import UserError
+from trainer.record import environment
+
+BASE = {
+    "data": {"name": "scenes", "size": [64, 128], "select": 0.1},
+    "student": {"name": "segformer_tiny"},
+    "teacher": {"name": "segformer_mini", "train": {"epochs": 4}},
+    "optim": {"lr": 1.0e-3, "epochs": 10, "global_batch": 8, "norm_batch": 4},
+    "distill": {"csf": {}},
+}
+ARMS = {"student alone": {"distill": {}}, "csf": {}}
+GPU = ClusterSpec(address="auto", gpus_per_worker=1, cpus_per_worker=2, concurrency=2, price_per_gpu_hour=3.0)
+CPU = ClusterSpec(address="auto", concurrency=2)
+SECONDS = {"segformer_mini": 5.0, "student alone": 1.0, "csf": 2.0}
+"""Of an epoch, in the ledgers below."""
+AROUND = 7.0
+"""Seconds of a run that are no epoch's."""
+
+
+def make(**changes):
+    return Study.model_validate({"name": "s", "base": BASE, "variants": ARMS, "seeds": 2, **changes})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def record(store, study, spec, *, names=("student alone", "csf"), name="", processor="", config=True):
+    """Finish seed 0 of the arms named, and the teacher, as on the spec's device; the run ids."""
+    ledger, found = Ledger(store.ledger), []
+    device = "cuda:0" if spec.gpus_per_worker else "cpu"
+    on = environment(device, name, spec.torch_threads, spec.workers)
+    on |= {"processor": processor} if processor else {}
+    for run in expand(study):
+        if run.seed or run.arm not in (*names, "teacher segformer_mini"):
+            continue
+        who = {"run_id": f"r{len(ledger.outcomes())}", "key": run.key, "study": study.name, "arm": run.arm, "seed": 0}
+        asked = {"config": run.config.model_dump(mode="json")} if config else {}
+        ledger.append({"event": "started", "time": "2026-01-01T00:00:00.000+00:00", **who, **asked})
+        epochs, pace = run.config.optim.epochs, SECONDS.get(run.arm, SECONDS["segformer_mini"])
+        for epoch in range(1, epochs + 1):
+            metrics = {"epoch": epoch, "val/miou": 1.0, "seconds": pace}
+            ledger.append({"event": "epoch", "run_id": who["run_id"], "metrics": metrics})
+        end = f"2026-01-01T00:{(epochs * pace + AROUND) // 60:02.0f}:{(epochs * pace + AROUND) % 60:02.0f}.000+00:00"
+        ledger.append({"event": "finished", "time": end, **who, "last": metrics, "environment": on})
+        folder = store.run_dir(who["run_id"])
+        folder.mkdir(parents=True)
+        (folder / "last.pt").write_bytes(bytes(1_000_000))
+        (folder / "best.pt").write_bytes(bytes(500_000))
+        found.append(who["run_id"])
+    return found
+
+
+def of(study, store, spec, **options):
+    ledger = Ledger(store.ledger)
+    return estimate(study, expand(study), ledger, spec, store, {}, **{"tries": False, **options})
+
+
+def test_what_is_left_comes_in_the_order_in_which_it_waits(store):
+    study = make()
+    teacher, arms = phases(study, expand(study), Ledger(store.ledger))
+    assert [work.epochs.most for work in teacher.work] == [4]
+    assert [work.epochs for work in arms.work] == [Range(10, 10, 10)] * 4
+    record(store, study, CPU)
+    (arms,) = phases(study, expand(study), Ledger(store.ledger))
+    assert [work.config.seed for work in arms.work] == [1, 1]
+
+
+def test_later_looks_may_never_come(store):
+    study = make(seeds={"looks": [4, 6, 9], "until": "decided"})
+    _, *looks = phases(study, expand(study), Ledger(store.ledger))
+    assert [len(look.work) for look in looks] == [8, 4, 6]
+    assert [{work.epochs.least for work in look.work} for look in looks] == [{10}, {0}, {0}]
+    assert {work.epochs.most for look in looks for work in look.work} == {10}
+
+
+def test_every_tuned_variant_searches_before_its_seeds(store):
+    base = {**BASE, "optim": {**BASE["optim"], "epochs": 9}}
+    tune = {"trials": 5, "stop": "asha", "space": {"distill.csf.weight": {"log": [0.1, 10.0]}}}
+    study = make(base=base, tune_each=tune)
+    _, search, arms = phases(study, expand(study), Ledger(store.ledger))
+    assert len(search.work) == 5
+    assert len(arms.work) == 4
+    assert all("csf" in work.config.active and work.epochs.most == 9 for work in search.work)
+
+
+def test_a_batch_bounds_what_a_deterministic_search_runs_at_once(store):
+    search = {"trials": 6, "deterministic": True, "batch": 3, "space": {"optim.lr": {"log": [1.0e-4, 1.0e-2]}}}
+    _, trials = phases(
+        make(variants=None, search=search, seeds=1),
+        [*expand(make(variants=None, search=search, seeds=1))],
+        Ledger(store.ledger),
+    )
+    assert (trials.beside, len(trials.work)) == (3, 6)
+
+
+def test_the_epochs_of_a_trial_lie_between_the_first_rung_and_all():
+    space = {"optim.lr": {"log": [1.0e-4, 1.0e-2]}}
+    assert trial_epochs(Search(trials=20, space=space), 27, 20) == (27, 27, 27)
+    asha = trial_epochs(Search(trials=20, space=space, stop="asha"), 27, 20)
+    assert asha.least == 1 + 26 / 20, "one goes on to the end"
+    assert asha.most == 27
+    assert asha.least < asha.likely < 27
+    median = trial_epochs(Search(trials=20, space=space, stop="median", min_epochs=3), 27, 20)
+    assert median.least == pytest.approx((5 * 27 + 15 * 3) / 20)
+
+
+@pytest.mark.parametrize("words", [{"stop": "asha"}, {"stop": "asha", "brackets": 2}, {"stop": "median"}], ids=str)
+def test_trials_are_likely_to_train_what_the_rules_let_them(words):
+    search = Search(trials=30, space={"optim.lr": {"log": [1.0e-4, 1.0e-2]}}, **words)
+    rng, spent = random.Random(1), 0
+    for _ in range(40):
+        scores = [rng.random() for _ in range(30)]
+        seen = {bracket: [] for bracket in range(search.brackets)}
+        for number, score in enumerate(scores):
+            others, curve, end = seen[search.bracket(number)], {}, "finished"
+            for epoch in range(1, 28):
+                curve[epoch] = score
+                if epoch < 27 and not goes_on(search, search.bracket(number), curve, epoch, others):
+                    end = ""
+                    break
+            others.append(Seen(curve, end))
+            spent += len(curve)
+    assert trial_epochs(search, 27, 30).likely == pytest.approx(spent / (40 * 30), rel=0.2)
+
+
+def test_what_decides_the_pace_and_what_does_not():
+    config = expand(make())[-1].config
+    optim = config.optim
+    for same in (
+        {"seed": 7},
+        {"optim": optim.model_copy(update={"lr": 0.5, "epochs": 3})},
+        {"distill": {"csf": config.distill["csf"].model_copy(update={"weight": 3.0})}},
+    ):
+        assert structure(config.model_copy(update=same)) == structure(config)
+    for other in (
+        {"optim": optim.model_copy(update={"global_batch": 16})},
+        {"distill": {}},
+        {"data": config.data.model_copy(update={"size": (96, 128)})},
+        {"eval": config.eval.model_copy(update={"every": 2})},
+        {"student": config.student.model_copy(update={"name": "segformer_b0"})},
+    ):
+        assert structure(config.model_copy(update=other)) != structure(config)
+
+
+def test_hours_are_those_that_earlier_runs_took(store):
+    study = make(seeds=4)
+    record(store, study, GPU, name="A GPU")
+    found = of(study, store, GPU)
+    # left: three seeds of 10 s and three of 20 s of epochs, and what is around them; one GPU each, two at once
+    assert found.device_hours == pytest.approx([(3 * 17 + 3 * 27) / 3600] * 3)
+    # in their order and wherever a place is free: 17+17+17 ends at 51 beside 27, 27, 27: 17, 27 | 34, 54 | 51, 81
+    assert found.hours == pytest.approx([(START_S + 27 + 17 + 27) / 3600] * 3, abs=12 / 3600)
+    assert found.gigabytes == pytest.approx([6 * 1.5e-3] * 3)
+    assert found.origins == ("3 earlier runs on cuda (A GPU)",)
+    line = bill(found, GPU)[0]
+    assert "2 runs at once; 0.037 GPU-hours; 0.11 at 3 a GPU-hour; 0.009 GB on disk" in line
+
+
+def test_the_clock_lets_the_next_run_begin_where_one_has_ended(store):
+    study = make(seeds=4)
+    record(store, study, CPU)
+    alone, two, many = (
+        of(study, store, CPU.model_copy(update={"concurrency": n})).hours.most * 3600 for n in (1, 2, 99)
+    )
+    assert alone == pytest.approx(START_S + 3 * 17 + 3 * 27)
+    assert two == pytest.approx(START_S + 17 + 27 + 27, abs=1e-6) or two == pytest.approx(START_S + 78, abs=1e-6)
+    assert many == pytest.approx(START_S + 27)
+
+
+def test_another_study_of_the_same_structure_tells_too_and_old_ledgers_by_the_plan(store):
+    record(store, make(), CPU)
+    faster = {**BASE, "optim": {**BASE["optim"], "lr": 5.0e-3, "epochs": 20}}
+    other = of(make(name="t", base=faster, seeds=1), store, CPU)
+    # its teacher is another run, for it learns by another rate, of the same pace
+    assert other.device_hours.most * 3600 == pytest.approx(4 * 5 + 7 + 20 * 1 + 7 + 20 * 2 + 7)
+    record(old := Store(store.root.parent / "old"), make(), CPU, config=False)
+    assert of(make(), old, CPU).device_hours is not None
+    assert of(make(name="t", base=faster), old, CPU).device_hours is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "recorded", "counts"),
+    [
+        (ClusterSpec(), {}, True),
+        (ClusterSpec(), {"processor": "another CPU"}, False),
+        (CPU, {"processor": "another CPU"}, True),
+        (ClusterSpec(threads=2), {}, False),
+        (ClusterSpec(workers=2, cpus_per_worker=0.5), {}, False),
+        (GPU, {}, False),
+    ],
+    ids=["here", "another CPU", "elsewhere", "threads", "workers", "GPU"],
+)
+def test_only_like_hardware_counts(store, spec, recorded, counts):
+    record(store, make(), ClusterSpec(), **recorded)
+    paces, count, where = earlier(Ledger(store.ledger), store, spec, {})
+    assert (count == 3) is counts
+    assert len(paces) == count
+    assert not counts or where
+
+
+def test_without_a_pace_there_is_no_time_and_it_is_said_why(store):
+    found = of(make(), store, CPU)
+    assert found.hours is found.device_hours is found.gigabytes is None
+    assert bill(found, CPU) == [
+        "no estimate of time: no earlier run of 3 of 3 structures; without --no-probe a few steps of each are tried"
+    ]
+
+
+def test_the_limit_is_held_against_the_most(store):
+    study = make(seeds={"looks": [2, 4], "until": "decided"})
+    record(store, study, GPU, name="A GPU")
+    found = of(study, store, GPU)
+    assert found.device_hours.least < found.device_hours.most
+    refuse(found, "s", GPU, found.device_hours.most)
+    with pytest.raises(UserError, match=r"^--max-gpu-hours 0.03: s may take 0.0367 GPU-hours, .*; raise the limit"):
+        refuse(found, "s", GPU, 0.03)
+    refuse(of(make(name="t"), store, CPU), "t", CPU, 0.0)  # runs without GPUs take no hour of one
+
+
+@pytest.mark.usefixtures("_no_gpu")
+def test_a_limit_that_nobody_can_judge_refuses(store):
+    found = of(make(), store, GPU, tries=None)
+    assert found.gigabytes is not None, "what it keeps is known all the same"
+    with pytest.raises(UserError, match=r"cannot be estimated: no earlier run on such a GPU, and no GPU here to try"):
+        refuse(found, "s", GPU, 100)
+
+
+@pytest.fixture
+def _no_gpu():
+    if this_hardware(GPU):
+        pytest.skip("a GPU is here")
+
+
+def test_what_time_did_not_suffice_for_is_taken_as_the_slowest(store, monkeypatch):
+    study = make(variants={f"lr {i}": {"data.size": [64, 64 + 32 * i]} for i in range(5)}, seeds=1)
+    names = list(dict.fromkeys(structure(run.config) for run in expand(study)))
+    known = {name: module.Pace(float(i), 0.0, 1.0, 0.0) for i, name in enumerate(names[:4])}
+    unknown = {name: module.Pace(None, 0.0, 1.0, 0.0) for name in names[4:]}
+    filled, guessed = module._filled({**known, **unknown})
+    assert guessed == len(names) - 4
+    assert {filled[name].epoch_s for name in names[4:]} == {3.0}
+    assert module._filled({**unknown, names[0]: known[names[0]]})[1] == 0, "one structure stands for no other"
+
+
+def test_a_study_that_is_done_takes_nothing(store):
+    study = make(seeds=1)
+    record(store, study, CPU)
+    found = of(study, store, CPU)
+    assert bill(found, CPU) == ["estimate: nothing is left to run"]
+    refuse(found, "s", GPU, 0.0)
+
+
+def test_ranges_in_words(store):
+    study = make(seeds={"looks": [2, 4], "until": "decided"})
+    record(store, study, CPU)
+    found = of(study, store, CPU)
+    assert bill(found, CPU)[0].startswith("estimate: 42 s to 96 s, 2 runs at once; 0.012 to 0.037 CPU-hours")
+
+
+@pytest.mark.slow
+def test_plan_and_run_refuse_before_anything_starts(driver, tmp_path):
+    study = make()
+    store = Store(driver.store)
+    record(store, study, GPU, name="A GPU")
+    file, spec = tmp_path / "s.yaml", tmp_path / "gpus.yaml"
+    file.write_text(yaml.safe_dump({"name": "s", "base": BASE, "variants": ARMS, "seeds": 2}))
+    spec.write_text(yaml.safe_dump({"address": "auto", "gpus_per_worker": 1, "concurrency": 1}))
+    for verb in ("plan", "run"):
+        done = driver(verb, file, "--cluster", spec, "--max-gpu-hours", 0.01)
+        assert done.code == 2
+        assert "--max-gpu-hours 0.01: s may take 0.0122 GPU-hours" in done.err
+        assert done.err.count("\n") == 1
+    assert driver("plan", file, "--cluster", spec, "--max-gpu-hours", 1).code == 0
+    assert [json.loads(line)["event"] for line in store.ledger.read_text().splitlines()].count("started") == 3

@@ -1,0 +1,204 @@
+"""`transkd import`: what the trainer finished anywhere is taken in once, and what is not what it says is left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from ablations.plan import expand
+from ablations.study import read
+from cluster.spec import ClusterSpec
+from orchestrator.importing import take_in
+from orchestrator.launch import Launch
+from orchestrator.ledger import Ledger
+from orchestrator.store import Store
+from orchestrator.verbs.import_ import import_
+from trainer.config import UserError
+from trainer.loop import fit
+from trainer.place import Place
+from trainer.record import read_epochs, write_epochs
+
+STUDY = """
+name: shared
+base:
+  data: {name: scenes, size: [64, 128], options: {train: 8, val: 4, size: [64, 128]}}
+  student: {name: segformer_tiny}
+  teacher: {name: segformer_mini, train: {epochs: 1}}
+  optim: {lr: 1.0e-3, epochs: 2, global_batch: 4, norm_batch: 4}
+  distill: {pea: {}}
+variants:
+  student alone: {distill: {}}
+  taught: {}
+"""
+
+
+def nothing(*_):
+    """A report that nobody reads."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with the study's three runs, as `fit` leaves them: a teacher, a student alone, and a pupil."""
+    folder = tmp_path_factory.mktemp("trained")
+    for run in expand(read(STUDY, "shared")):
+        teacher = folder / "teacher segformer_mini" / "last.pt" if run.needs else None
+        place = Place(out_dir=folder / run.arm, cache_dir=folder / ".cache", device="cpu", teacher=teacher)
+        fit(run.config, place, report=nothing)
+    return folder
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    """A copy, to spoil."""
+    shutil.copytree(trained, tmp_path / "runs", ignore=shutil.ignore_patterns(".cache"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def imported(folder, store):
+    """Folder's name -> (state, what was said), in the order in which they were looked at."""
+    return {one.folder.name: (one.state, one.about) for one in take_in(folder, store, Ledger(store.ledger))}
+
+
+def test_a_tree_is_taken_in_once_and_the_study_has_nothing_left_to_do(folder, store, trained):
+    found = imported(folder, store)
+    assert {name: state for name, (state, _) in found.items()} == dict.fromkeys(found, "taken") and len(found) == 3
+    runs = {run.imported.rpartition("/")[2]: run for run in Ledger(store.ledger).outcomes().values()}
+    for name, run in runs.items():
+        assert (run.status, run.attempts) == ("finished", 0)
+        assert run.epochs == read_epochs(folder / name) and run.last == run.epochs[-1]
+        assert run.environment["device"] == "cpu" and run.data.keys() == {"train", "val"}
+        assert {"best.pt", "last.pt", "config.yaml"} <= set(run.artifacts["files"])
+        for file in ("best.pt", "last.pt", "config.yaml", "epochs.jsonl", "result.json"):
+            assert (store.run_dir(run.run_id) / file).read_bytes() == (folder / name / file).read_bytes()
+    assert runs["taught"].weights["teacher"]["sha256"]
+
+    before = store.ledger.read_bytes()
+    assert {state for state, _ in imported(folder, store).values()} == {"there"}
+    assert store.ledger.read_bytes() == before
+
+    launch = Launch(read(STUDY, "shared"), ClusterSpec(cpus_per_worker=0.5), store, {})
+    launch.prepare(nothing)
+    assert launch.left() == 0, "the study reuses what was imported"
+    shutil.rmtree(folder)
+    assert all((store.root / run.artifacts["folder"] / "best.pt").exists() for run in runs.values())
+
+
+def test_one_folder_is_taken_in_alone_and_a_pupil_only_after_its_teacher(folder, store):
+    assert imported(folder / "student alone", store)["student alone"][0] == "taken"
+    state, why = imported(folder / "taught", store)["taught"]
+    assert state == "left" and "is not in the store; import that run too" in why
+    assert imported(folder / "teacher segformer_mini", store)["teacher segformer_mini"][0] == "taken"
+    assert imported(folder / "taught", store)["taught"][0] == "taken"
+
+
+def unfinished(run):
+    (run / "result.json").unlink()
+
+
+def other_config(run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["optim"]["lr"] = 2.0e-3
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def no_config(run):
+    (run / "config.yaml").write_text("optim: {lrr: 1}\n")
+
+
+def an_epoch_less(run):
+    write_epochs(run, read_epochs(run)[:1])
+
+
+def better_than_it_was(run):
+    epochs = read_epochs(run)
+    write_epochs(run, [*epochs[:-1], {**epochs[-1], "val/miou": 99.0}])
+
+
+def no_weights(run):
+    (run / "last.pt").unlink()
+
+
+def changed(**changes):
+    def spoil(run):
+        result = json.loads((run / "result.json").read_text())
+        (run / "result.json").write_text(json.dumps({**result, **changes}))
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (unfinished, "not finished: 2 of 2 epochs"),
+        (other_config, "but result.json is of"),
+        (no_config, "config.yaml: optim.lrr: unknown key"),
+        (an_epoch_less, "epochs.jsonl is not the record"),
+        (better_than_it_was, "epochs.jsonl is not the record"),
+        (no_weights, "last.pt is missing"),
+        (changed(run_id="0" * 12), "result.json says run 000000000000, but its parts make it run"),
+        (changed(data={"train": "0" * 12, "val": "0" * 12}), "but its parts make it run"),
+        (changed(environment={"numerics": 0}), "computed with numerics 0, and this is 1; train it again"),
+        (changed(data=None), "does not say what data it read"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_is_not_what_it_says_is_left(folder, store, spoil, why):
+    spoil(folder / "student alone")
+    state, said = imported(folder, store)["student alone"]
+    assert state == "left" and why in said
+    assert len(Ledger(store.ledger).outcomes()) == 2, "the others are taken in all the same"
+    assert len(list(store.runs_dir.iterdir())) == 2
+
+
+def test_a_pupil_of_another_file_is_not_the_run_its_config_names(folder, store, trained):
+    """`fit --teacher` takes any weights: here, those of the teacher's best epoch under the name of its last."""
+    pupil, config = folder / "taught", expand(read(STUDY, "shared"))[-1].config
+    shutil.rmtree(pupil)
+    other = folder / "teacher segformer_mini" / "best.pt"
+    fit(config, Place(out_dir=pupil, cache_dir=trained / ".cache", device="cpu", teacher=other), report=nothing)
+    state, said = imported(folder, store)["taught"]
+    assert state == "left" and "taught by another file than last.pt" in said
+
+
+def test_an_attempt_of_the_stores_own_gives_way_and_a_kill_between_is_mended(folder, store, monkeypatch):
+    ledger = Ledger(store.ledger)
+    run_id = json.loads((folder / "student alone" / "result.json").read_text())["run_id"]
+    ledger.append({"event": "started", "run_id": run_id, "key": "k", "study": "s"})
+    store.run_dir(run_id).mkdir(parents=True)
+    (store.run_dir(run_id) / "epochs.jsonl").write_text("")
+
+    def die(*_):
+        raise InterruptedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("orchestrator.importing.record", die)
+        with pytest.raises(InterruptedError):
+            imported(folder / "student alone", store)
+    assert ledger.finished(run_id) is None
+    assert imported(folder / "student alone", store)["student alone"][0] == "taken"
+    assert len(ledger.finished(run_id).epochs) == 2
+
+
+def test_the_verb_names_every_folder_and_counts(folder, tmp_path, capsys):
+    unfinished(folder / "taught")
+    for said in ("2 taken in, 0 already there, 1 left", "0 taken in, 2 already there, 1 left"):
+        import_(folder, tmp_path / "store")
+        *lines, last = capsys.readouterr().out.splitlines()
+        assert last == said
+        assert f"left: {folder / 'taught'}: not finished: 2 of 2 epochs" in lines
+        assert sum(line.startswith(("taken in: ", "already there: ")) for line in lines) == 2
+
+
+def test_folders_without_a_run_are_refused(tmp_path, store):
+    with pytest.raises(UserError, match="no such folder"):
+        imported(tmp_path / "nowhere", store)
+    with pytest.raises(UserError, match=r"holds no run: there is no config\.yaml"):
+        imported(tmp_path, store)

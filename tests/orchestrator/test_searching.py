@@ -1,0 +1,247 @@
+"""A search on a real store: what was trained before is not trained again, and other studies' trials teach it."""
+
+import json
+from wsgiref.util import setup_testing_defaults
+
+import pytest
+
+from ablations.plan import expand
+from ablations.ranking import search_table
+from ablations.study import read
+from cluster.spec import ClusterSpec
+from orchestrator.dashboard import database, mirror
+from orchestrator.jobs import Preparer
+from orchestrator.ledger import Ledger
+from orchestrator.proposals import proposals, told
+from orchestrator.searching import Searching
+from orchestrator.store import Store
+from trainer.record import append_epoch, read_epochs, write_result
+
+STUDY = """
+name: NAME
+base:
+  data: {name: scenes, size: [64, 128], select: 0.25, options: {train: 16, val: 8, size: [64, 128]}}
+  student: {name: segformer_tiny}
+  teacher: {name: segformer_mini, train: {epochs: 1}}
+  optim: {lr: 3.0e-3, epochs: 3, global_batch: 4}
+  distill: {csf: {}, pea: {}}
+search:
+  SEARCH
+"""
+RANGES = "space: {distill.csf.weight: {log: [0.1, 1.0]}, distill.pea.weight: {log: [0.1, 1.0]}}"
+CHOICES = "space: {distill.csf.weight: {choice: [0.5, 1.0]}, distill.pea.weight: {choice: [0.5, 1.0]}}"
+
+
+class Bench:
+    """Searches on one store, whose trials' folders are written as the trainer writes them, without its work."""
+
+    def __init__(self, root):
+        self.store = Store(root)
+        self.ledger = Ledger(self.store.ledger)
+        self.preparer = Preparer("bench", ClusterSpec(), self.store, {})
+
+    def study(self, search, name="sought"):
+        return read(
+            STUDY.replace("NAME", name).replace("SEARCH", search.replace(", space", ",\n  space")), "study.yaml"
+        )
+
+    def search(self, study):
+        teachers = {}
+        for run in expand(study):
+            teachers[run.key] = self.preparer.job(run, teachers)
+        preparer = Preparer(study.name, self.preparer.spec, self.store, {})
+        return Searching(study, preparer, teachers, self.ledger)
+
+    def run(self, study, trials=100, until=99):
+        """Run trials one after the other; a trial is killed after `until` epochs. The run ids that trained."""
+        searching, trained = self.search(study), []
+        while len(trained) < trials and isinstance(config := searching.searcher.suggest(f"t{len(trained)}"), dict):
+            job = searching.jobs[config["job"]["run_id"]]
+            trained.append(job.run_id)
+            self.ledger.append(job.event("started"))
+            if not self.train(searching, job, until):
+                break
+            searching.searcher.on_trial_complete(f"t{len(trained) - 1}")
+        return trained
+
+    def train(self, searching, job, until):
+        out = self.store.run_dir(job.run_id)
+        out.mkdir(parents=True, exist_ok=True)
+        weights = [job.run.config.distill[name].weight for name in ("csf", "pea")]
+        for epoch in range(len(read_epochs(out)) + 1, 4):
+            metrics = {"epoch": float(epoch), "select/miou": epoch - sum(weights), "val/miou": epoch - weights[0]}
+            append_epoch(out, metrics)
+            goes_on = searching.scheduler is None or searching.goes_on(job.run_id, metrics)
+            if epoch == until:
+                return False
+            self.ledger.append_epochs(job.run_id, [metrics])
+            if not goes_on:
+                self.ledger.append(job.event("stopped", last=metrics))
+                return True
+        result = {"run_id": job.run_id, "last": metrics, "best": metrics, "complexity": {}, "environment": {}}
+        write_result(out, {**result, "seconds": 1.0})
+        self.ledger.append(job.event("finished", last=metrics))
+        return True
+
+    def trials(self, study):
+        return [(t.number, t.values, t.state, t.epochs) for _, t in proposals(study, self.ledger)]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Packed data and checked structures, made once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def bench(tmp_path, cache):
+    (tmp_path / "cache").symlink_to(cache)
+    return Bench(tmp_path)
+
+
+def test_no_config_is_trained_twice_and_a_stopped_one_is_not_taken_further(bench):
+    study = bench.study(f"{{trials: 12, sampler: random, seed: 2, stop: asha, eta: 2, {CHOICES}}}")
+    trained = bench.run(study)
+    assert len(trained) == len(set(trained)) == 4
+    found = bench.trials(study)
+    assert len(found) == 12
+    by_run = {}
+    for run_id, trial in proposals(study, bench.ledger):
+        by_run.setdefault(run_id, set()).add((trial.state, trial.epochs))
+    assert all(len(ends) == 1 for ends in by_run.values())
+    assert {state for ends in by_run.values() for state, _ in ends} == {"finished", "stopped"}
+    assert all(run.attempts == 1 for run in bench.ledger.outcomes().values())
+    # Another study in the store finds what has finished; the stopped are its own to train.
+    other = bench.study(f"{{trials: 4, sampler: grid, {CHOICES}}}", "other")
+    again = bench.run(other)
+    assert {run.status for run in bench.ledger.outcomes().values()} == {"finished"}
+    assert set(again) == {run_id for run_id, ends in by_run.items() if ("finished", 3) not in ends}
+    assert [state for *_, state, _ in bench.trials(other)] == ["finished"] * 4
+    # That the other study has finished them does not change what this one was told.
+    assert bench.trials(study) == found
+
+
+def test_a_trial_killed_at_a_rung_that_it_lost_is_stopped_before_it_trains_on(bench):
+    study = bench.study(f"{{trials: 6, stop: asha, startup: 2, {RANGES}}}")
+    whole = Bench(bench.store.root / "whole")
+    whole.run(study)
+    expected = whole.trials(study)
+    assert {state for *_, state, _ in expected} == {"finished", "stopped"}
+    loser = next(number for number, _, state, _ in expected if state == "stopped")
+    bench.run(study, trials=loser)
+    bench.run(study, trials=1, until=1)
+    run_id, trial = proposals(study, bench.ledger)[loser]
+    assert trial.state == "running"
+    bench.ledger.append_epochs(run_id, read_epochs(bench.store.run_dir(run_id)))
+    bench.run(study)
+    assert bench.trials(study) == expected
+    assert len(read_epochs(bench.store.run_dir(run_id))) == 1
+
+
+def test_a_point_of_a_grid_that_cannot_be_is_a_failed_trial_that_says_why(bench):
+    space = (
+        "space: {distill.csf.weight: {choice: [0.5, 1.0]}, student.name: {choice: [segformer_tiny, segformer_mini]}}"
+    )
+    plain = bench.study(f"{{sampler: grid, {space}}}")
+    # between the parameters of the two students
+    study = plain.model_copy(update={"limits": type(plain.limits)(params_m=0.2)})
+    trained = bench.run(study)
+    found = [trial for _, trial in proposals(study, bench.ledger)]
+    assert len(trained) == 2 and len(found) == 4
+    failed = [trial for trial in found if trial.state == "failed"]
+    assert {trial.values["student.name"] for trial in failed} == {"segformer_mini"}
+    assert all("is above 0.2" in trial.reason for trial in failed)
+    assert bench.run(study) == []
+
+
+def test_earlier_trials_are_told_once_however_the_other_study_goes_on(bench):
+    bench.run(bench.study(f"{{trials: 3, {RANGES}}}", "first"))
+    bench.run(bench.study("{trials: 2, space: {distill.csf.weight: {log: [0.1, 1.0]}}}", "narrow"))
+    words = f"{{trials: 4, startup: 2, learn_from: any study, {RANGES}}}"
+    study = bench.study(words)
+    bench.run(study, trials=2)
+    lessons = told(study, bench.ledger)
+    assert [whose for whose, _ in lessons] == ["first"] * 3, "a trial without pea's weight is none of this space"
+    assert [t.metrics["select/miou"] for _, t in lessons] == [
+        trial.metrics["select/miou"]
+        for _, trial in proposals(bench.study(f"{{trials: 3, {RANGES}}}", "first"), bench.ledger)
+    ]
+    bench.run(bench.study(f"{{trials: 5, {RANGES}}}", "first"))
+    bench.run(study)
+    assert told(study, bench.ledger) == lessons
+    # Nobody was there to learn from, and the sampler proposes otherwise.
+    alone = Bench(bench.store.root / "alone")
+    alone.run(bench.study(words))
+    assert [values for _, values, *_ in alone.trials(study)] != [values for _, values, *_ in bench.trials(study)]
+    changed = (
+        STUDY.replace("3.0e-3", "4.0e-3")
+        .replace("NAME", "changed")
+        .replace("SEARCH", words.replace(", space", ",\n  space"))
+    )
+    bench.run(read(changed, "changed.yaml"), trials=1)
+    assert told(read(changed, "changed.yaml"), bench.ledger) == [], "another learning rate is another question"
+    table = search_table(study, [trial for _, trial in proposals(study, bench.ledger)], taught={"first": 3})
+    assert "told before the first proposal, of earlier trials: 3 of first" in table.notes
+
+
+def test_two_objectives_leave_a_front(bench):
+    space = (
+        "space: {distill.csf.weight: {choice: [0.5, 1.0]}, student.name: {choice: [segformer_tiny, segformer_mini]}}"
+    )
+    study = bench.study(f"{{trials: 8, sampler: nsga2, against: params_m, startup: 2, {space}}}")
+    bench.run(study)
+    trials = [trial for _, trial in proposals(study, bench.ledger)]
+    assert all(trial.costs["params_m"] > 0 for trial in trials)
+    table = search_table(study, trials)
+    on_front = [row.values for row in table.rows if row.values["front"]]
+    assert {row["student.name"] for row in on_front} == {"segformer_tiny"}
+    assert {row["distill.csf.weight"] for row in on_front} == {"0.5"}
+    assert table.rows[0].values["front"] and "against params_m" in table.title
+
+
+def test_optuna_dashboard_shows_the_searches_of_the_store(bench):
+    from optuna.storages import RDBStorage
+    from optuna_dashboard._app import create_app
+
+    study = bench.study(f"{{trials: 6, stop: asha, startup: 2, {RANGES}}}")
+    bench.run(study, trials=3)
+
+    def shown():
+        assert mirror(study, bench.store) == ""
+        app = create_app(RDBStorage(database(bench.store)))
+
+        def get(path):
+            asked = {"PATH_INFO": path}
+            setup_testing_defaults(asked)
+            return json.loads(b"".join(app(asked, lambda *answer: None)))
+
+        (summary,) = get("/api/studies")["study_summaries"]
+        return summary, get(f"/api/studies/{summary['study_id']}")["trials"]
+
+    summary, trials = shown()
+    assert summary["study_name"].startswith("sought ")
+    assert shown() == (summary, trials), "twice adds nothing"
+    bench.run(study)
+    summary, trials = shown()
+    expected = {"finished": "Complete", "stopped": "Pruned"}
+    history = [trial for _, trial in proposals(study, bench.ledger)]
+    assert [trial["state"] for trial in trials] == [expected[trial.state] for trial in history]
+    for ours, theirs in zip(history, trials, strict=True):
+        assert {p["name"]: p["param_internal_value"] for p in theirs["params"]} == ours.values
+        assert [point["step"] for point in theirs["intermediate_values"]] == list(range(1, ours.epochs + 1))
+    # A trial that waited for another driver is written anew with what became of it.
+    run_id, _ = proposals(study, bench.ledger)[0]
+    lines = [
+        line for line in bench.store.ledger.read_text().splitlines() if not (run_id in line and '"finished"' in line)
+    ]
+    bench.store.ledger.write_text("\n".join(lines) + "\n")
+    assert [trial["state"] for trial in shown()[1]][0] == "Waiting"
+
+
+def test_a_database_that_cannot_be_written_costs_nothing_and_is_said_once(bench):
+    study = bench.study(f"{{trials: 2, {RANGES}}}")
+    bench.run(study)
+    (bench.store.root / "optuna.db").write_text("not a database, but long enough to be looked at as one " * 100)
+    said = mirror(study, bench.store)
+    assert "optuna.db is not up to date" in said and "\n" not in said
+    assert mirror(study, bench.store) == said

@@ -1,0 +1,233 @@
+"""MLflow as a server: its page shows a study, a door in front of it asks for a password, and falls shut in mid-study."""
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from ablations.study import load
+from orchestrator.mirror import sync
+from orchestrator.store import Store
+from orchestrator.tracker import Tracker
+from orchestrator.tracking import Server
+
+pytestmark = pytest.mark.slow
+
+CHROMIUM = Path("/usr/bin/chromium")
+QUIET = (
+    "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync"
+).split()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def served(_finished, tmp_path_factory) -> Iterator[int]:
+    """The port of `transkd ui` on a copy of the finished study's store."""
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copytree(_finished.driver.store, folder / "store")
+    env = {**_finished.driver.env, "TRANSKD_STORE": str(folder / "store")}
+    port = free_port()
+    command = [sys.executable, "-m", "orchestrator", "ui", "--port", str(port)]
+    with (folder / "ui.log").open("w+") as log:
+        page = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder, start_new_session=True)
+        try:
+            end = time.monotonic() + 240
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                assert page.poll() is None and time.monotonic() < end, (log.seek(0), log.read())
+                time.sleep(0.2)
+            yield port
+        finally:
+            # It starts children: they are of its group.
+            os.killpg(page.pid, signal.SIGKILL)
+            page.wait()
+
+
+class Door(ThreadingHTTPServer):
+    """Stands before a server, and lets in who has the password, while it is open."""
+
+    daemon_threads = True
+
+    def __init__(self, behind: int, password: str = "", port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Visitor)
+        self.behind = behind
+        self.wanted = f"Basic {base64.b64encode(f'me:{password}'.encode()).decode()}" if password else ""
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def close(self) -> None:
+        """Refuse connections from now on."""
+        self.shutdown()
+        self.server_close()
+
+
+class _Visitor(BaseHTTPRequestHandler):
+    def _pass(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.server.wanted and self.headers.get("Authorization") != self.server.wanted:
+            self._answer(401, b"who are you?")
+            return
+        inner = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=60)
+        kept = {name: text for name, text in self.headers.items() if name.lower() not in ("host", "authorization")}
+        inner.request(self.command, self.path, body, kept)
+        answer = inner.getresponse()
+        self._answer(answer.status, answer.read(), answer.headers.get_content_type())
+
+    def _answer(self, status: int, body: bytes, kind: str = "text/plain") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass  # noqa: N815
+
+    def log_message(self, *words: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def door(served) -> Iterator[Door]:
+    """A door that is open to everybody."""
+    door = Door(served)
+    yield door
+    door.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM.exists():
+        pytest.skip(f"no {CHROMIUM}")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.mark.browser
+def test_the_page_shows_the_study_as_a_tree_and_compares_two_runs(served, browser):
+    client = MlflowClient(tracking_uri=f"http://127.0.0.1:{served}")
+    experiment = client.get_experiment_by_name("transkd/tiny").experiment_id
+    runs = {run.info.run_name: run for run in client.search_runs([experiment])}
+    page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    page.set_default_timeout(120_000)
+    root = f"http://127.0.0.1:{served}/#"
+    page.goto(f"{root}/experiments/{experiment}/runs?workflowType=machine_learning&compareRunsMode=TABLE")
+    name = page.locator(".ag-cell[col-id='attributes.`Run Name`']")
+    study = name.filter(has=page.get_by_role("link", name="tiny", exact=True))
+    study.wait_for()
+    assert name.count() == 1, "the study's runs are below it"
+    study.get_by_role("button").click()
+    for child in ("teacher segformer_mini seed 0", "student alone seed 1", "TransKD-Base seed 0", "broken seed 1"):
+        page.get_by_role("link", name=child, exact=True).wait_for()
+    assert name.count() == 8
+
+    two = ("student alone seed 0", "TransKD-Base seed 0")
+    ids = json.dumps([runs[name].info.run_id for name in two])
+    page.goto("about:blank")
+    page.goto(f'{root}/compare-runs?runs={ids}&experiments=["{experiment}"]')
+    for name in two:
+        page.get_by_role("cell", name=name, exact=True).first.wait_for()
+    miou = page.get_by_role("row").filter(has=page.get_by_text("val/miou", exact=True)).first
+    miou.wait_for(state="attached")
+    shown = miou.inner_text().split()
+    for name in two:
+        assert any(runs[name].data.metrics["val/miou"] == pytest.approx(number, abs=1e-2) for number in numbers(shown))
+
+
+def numbers(words: list[str]) -> list[float]:
+    found = []
+    for word in words:
+        with contextlib.suppress(ValueError):
+            found.append(float(word))
+    return found
+
+
+def test_a_password_is_mlflows_own_affair(served, tmp_path, monkeypatch):
+    locked = Door(served, password="sesame")
+    try:
+        tracker = Tracker(Server(locked.uri, tmp_path), "mine")
+        assert "401" in tracker.answers()
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "sesame")
+        assert tracker.answers() == ""
+        (tmp_path / "table.md").write_text("| arm |")
+        tracker.open("locked")
+        tracker.files("locked", [tmp_path / "table.md"])
+        tracker.close("locked")
+    finally:
+        locked.close()
+    client = MlflowClient(tracking_uri=f"http://127.0.0.1:{served}")
+    (run,) = client.search_runs([client.get_experiment_by_name("transkd/locked").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["table.md"]
+
+
+def points(client: MlflowClient, study: str) -> dict[str, list[int]]:
+    """Run name -> the steps of its loss, of an experiment that may not be there yet."""
+    experiment = client.get_experiment_by_name(f"transkd/{study}")
+    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    return {run.info.run_name: [p.step for p in client.get_metric_history(run.info.run_id, "loss")] for run in runs}
+
+
+def test_an_outage_in_mid_study_costs_nothing_and_is_caught_up(served, door, driver, study, tmp_path, monkeypatch):
+    base = {
+        "data": {"name": "scenes", "size": [64, 128], "options": {"train": 16, "val": 8, "size": [64, 128]}},
+        "student": {"name": "segformer_tiny"},
+        "optim": {"lr": 1.0e-3, "epochs": 12, "global_batch": 8},
+        "distill": {},
+    }
+    file = study("outage", base=base, variants={"alone": {}}, seeds=[0])
+    client = MlflowClient(tracking_uri=f"http://127.0.0.1:{served}")
+    driver.tracking = door.uri
+    process = driver.start("run", file)
+    while process.poll() is None and not points(client, "outage").get("alone seed 0"):
+        time.sleep(0.05)
+    door.close()
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert "no tracking at" in err and "`transkd sync outage` sends it" in err
+    assert [epoch["epoch"] for epoch in driver.epochs(driver.events("finished")[0]["run_id"])] == list(range(1, 13))
+
+    loaded, store = load(str(file)), Store(driver.store)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", door.uri)
+    report = sorted((driver.store / "studies" / "outage").glob("table.*"))
+    sent, left = sync(loaded, store, report)
+    assert (sent, len(left)) == (0, 6), "still shut: the run, and what is said of the study"
+    port = int(door.uri.rpartition(":")[2])
+    again = Door(served, port=port)
+    try:
+        for _ in range(2):
+            assert sync(loaded, store, report) == (1, set())
+            assert points(client, "outage") == {"outage": [], "alone seed 0": list(range(1, 13))}
+    finally:
+        again.close()
+    statuses = {
+        run.info.status for run in client.search_runs([client.get_experiment_by_name("transkd/outage").experiment_id])
+    }
+    assert statuses == {"FINISHED"}

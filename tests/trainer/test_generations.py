@@ -1,0 +1,132 @@
+"""A damaged checkpoint costs an epoch and not the run, and is told; the numbers stay those of the undisturbed run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainer import checkpoint, generations, record
+from trainer.config import UserError
+from trainer.loop import fit
+
+Make = Callable[..., Any]
+CPU = torch.device("cpu")
+EPOCHS = 4
+
+
+def state(epoch: int) -> dict[str, Any]:
+    return {"model": torch.full((500,), float(epoch)), "history": [{"epoch": float(n + 1)} for n in range(epoch)]}
+
+
+def cut(path: Path) -> None:
+    """As a full disk, or a machine that lost its power, may leave it."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flip(path: Path) -> None:
+    """One bit of one weight: torch.load reads it without a word."""
+    content = bytearray(path.read_bytes())
+    content[content.index(checkpoint.load(path)["model"].numpy().tobytes()) + 400] ^= 1
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)
+
+
+DAMAGES = (cut, empty, flip)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_one_before_is_used_and_it_is_said(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    for epoch in (1, 2, 3):
+        generations.save(tmp_path, state(epoch))
+    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "previous.pt"}
+    damage(tmp_path / "last.pt")
+    for leads in (False, True):  # another worker must find what the first one finds, before or after it
+        restored = generations.restore(tmp_path, CPU, leads)
+        assert restored is not None and len(restored["history"]) == 2
+    said = ["checkpoint last.pt could not be read; went on after epoch 2, from the one before it"]
+    assert record.read_notes(tmp_path) == said
+    generations.save(tmp_path, state(3))
+    restored = generations.restore(tmp_path, CPU, leads=True)
+    assert restored is not None and len(restored["history"]) == 3
+    assert record.read_notes(tmp_path) == said
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_where_both_are_damaged_the_run_begins_again(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        generations.save(tmp_path, state(epoch))
+    damage(tmp_path / "last.pt")
+    damage(tmp_path / "previous.pt")
+    assert generations.restore(tmp_path, CPU, leads=True) is None
+    assert record.read_notes(tmp_path) == ["checkpoint last.pt and previous.pt could not be read; began again"]
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt"}
+
+
+def test_a_kill_between_the_two_names_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for epoch in (1, 2):
+        generations.save(tmp_path, state(epoch))
+    replace, calls = Path.replace, 0
+
+    def dying(path: Path, target: Path) -> Path:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise InterruptedError
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", dying)
+    with pytest.raises(InterruptedError):
+        generations.save(tmp_path, state(3))
+    restored = generations.restore(tmp_path, CPU, leads=True)
+    assert restored is not None and len(restored["history"]) == 2
+    assert record.read_notes(tmp_path) == []
+
+
+def test_what_is_whole_and_cannot_be_read_is_not_thrown_away(tmp_path: Path) -> None:
+    torch.save({"model": object}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match="Python objects"):
+        generations.restore(tmp_path, CPU, leads=True)
+    assert (tmp_path / "last.pt").exists()
+
+
+def test_checksums_are_not_missed_where_torch_wrote_none(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"model": torch.ones(3)}, tmp_path / "public.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(checkpoint.load(tmp_path / "public.pt")["model"], torch.ones(3))
+
+
+@pytest.mark.parametrize("damaged", [["last.pt"], ["last.pt", "previous.pt"]])
+def test_a_run_goes_on_to_the_undisturbed_numbers(tiny: Make, place: Make, damaged: list[str]) -> None:
+    config = tiny({}, {"optim.epochs": EPOCHS})
+    undisturbed, disturbed = (place(name) for name in ("undisturbed", "disturbed"))
+    fit(config, undisturbed, report=lambda *_: None)
+
+    def stop(metrics: dict[str, float], path: Path | None) -> None:
+        if metrics["epoch"] == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fit(config, disturbed, report=stop)
+    for name in damaged:
+        cut(disturbed.out_dir / name)
+    fit(config, disturbed, report=lambda *_: None)
+
+    both = [checkpoint.load(folder.out_dir / "last.pt")["model"] for folder in (undisturbed, disturbed)]
+    assert all(torch.equal(both[1][name], tensor) for name, tensor in both[0].items())
+    assert [epoch["epoch"] for epoch in record.read_epochs(disturbed.out_dir)] == [1, 2, 3, 4]
+    assert [epoch["loss"] for epoch in record.read_epochs(disturbed.out_dir)] == [
+        epoch["loss"] for epoch in record.read_epochs(undisturbed.out_dir)
+    ]
+    assert len(record.read_notes(disturbed.out_dir)) == 1
+    assert not (disturbed.out_dir / "previous.pt").exists(), "a finished run keeps one"

@@ -1,0 +1,113 @@
+"""The probe: made-up data goes through the real steps, sizes are those of real files, and what it cannot do it says."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from trainer.data import DATASETS
+from trainer.data.base import Official
+from trainer.data.stream import Stream
+from trainer.loop import fit
+from trainer.probe import MadeUp, keeps, splits, takes
+from trainer.record import read_epochs
+
+PATHS = {"csf": {}, "pea": {}}
+FOUND = Official(16, 5, (64, 128))
+
+
+def ask(requests, root=None, limit_s=None, device="cpu"):
+    """The program's answers by id, its exit code and what it said of errors."""
+    place = {"out_dir": "/nowhere", "cache_dir": str(root), "device": device, "threads": 1}
+    lines = [{"limit_s": limit_s, "workers": 1, "place": place}]
+    lines += [{"id": n, "config": c.model_dump(mode="json"), "root": None} for n, c in requests.items()]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    command = [sys.executable, "-m", "trainer.probe"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=300)
+    answers = {}
+    for line in map(json.loads, done.stdout.splitlines()):
+        answers.setdefault(line.pop("id"), {}).update(line)
+    return answers, done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"scenes"}))
+def test_the_splits_of_a_data_set_are_known_before_it_is_there(name, tiny, tmp_path):
+    found = splits(tiny({}, {"data.name": name, "data.options": {}}), None)
+    assert found == DATASETS[name](tmp_path, cache=tmp_path).official
+
+
+def test_no_scenes_are_painted_to_count_them(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert splits(tiny(), None)[:3] == (16, 5, (64, 128))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_counted_rather_than_believed(tiny, tmp_path):
+    from trainer.data.scenes import write_scenes
+
+    write_scenes(tmp_path, train=3, val=2, seed=0, size=(64, 128))
+    config = tiny({}, {"data.name": "cityscapes", "data.options": {}})
+    assert splits(config, tmp_path)[:2] == (3, 2)
+
+
+def test_made_up_pictures_go_through_the_stream(tiny):
+    split = MadeUp(16, (64, 128), (96, 192), 19)
+    host = next(Stream(split, tiny(), None, 0, 1).epoch(0))
+    assert host.image.shape == (4, 3, 64, 128)
+    assert split.native_label(7).shape == (96, 192)
+    assert len(np.unique(split.labels([0]))) > 5
+
+
+def test_what_a_run_keeps_is_what_its_files_weigh(tiny, place, teacher_weights):
+    config, where = tiny(PATHS, {"optim.epochs": 3}), place()
+    fit(config, where, report=lambda metrics, checkpoint: None)
+    written = sum(path.stat().st_size for path in where.out_dir.glob("*.pt"))
+    packed = sum(path.stat().st_size for path in (where.cache_dir / "packed").glob("scenes-*.arrow"))
+    found = keeps(config, FOUND)
+    assert found["checkpoints"] == pytest.approx(written, rel=0.15)
+    assert 0 < found["packed"] <= packed
+
+
+def test_an_epoch_takes_about_what_a_run_took(tiny, place):
+    config, where = tiny(PATHS, {"optim.epochs": 4}), place()
+    fit(config, where, report=lambda metrics, checkpoint: None)
+    took = sorted(epoch["seconds"] for epoch in read_epochs(where.out_dir))[:2]
+    found = takes(config, where, 1, FOUND)
+    assert found["once_s"] > 0
+    # The machine may be busy in one of the two; an estimate that is wrong in kind is wrong by more than this.
+    assert min(took) / 4 < found["epoch_s"] < 4 * max(took)
+
+
+def test_validation_that_is_rarer_costs_less(tiny, place):
+    often, rarely = tiny({}, {"optim.epochs": 8}), tiny({}, {"optim.epochs": 8, "eval.every": 8})
+    many = Official(4, 4000, (64, 128))
+    assert takes(often, place(), 1, many)["epoch_s"] > 3 * takes(rarely, place(), 1, many)["epoch_s"]
+
+
+def test_the_program_tells_sizes_first_and_times_as_far_as_the_alarm_lets_it(tiny, tmp_path):
+    requests = {"small": tiny(), "large": tiny(PATHS, {"data.size": [1024, 2048], "data.options": {}})}
+    answers, code, _ = ask(requests, tmp_path, limit_s=5.0)
+    assert set(answers) == {"small", "large"}
+    assert answers["small"]["epoch_s"] > 0
+    assert "epoch_s" not in answers["large"]
+    assert answers["large"]["packed"] > answers["small"]["packed"] > 0
+    assert code < 0, "ended by its alarm"
+
+
+def test_what_cannot_be_built_is_said_in_one_line(tiny, tmp_path):
+    answers, code, error = ask({"odd": tiny({"pea": {"options": {"stage_weights": [1, 2]}}})}, tmp_path)
+    assert (answers, code) == ({}, 1)
+    assert error.count("\n") == 1
+    assert "stage_weights" in error
+
+
+def test_without_a_gpu_only_sizes_are_told(tiny, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    answers, code, _ = ask({"run": tiny()}, tmp_path, device="cuda")
+    assert code == 0
+    assert set(answers["run"]) == {"checkpoints", "packed"}

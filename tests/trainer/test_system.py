@@ -1,0 +1,79 @@
+"""The machine's use while a run trains, under the names that MLflow's own monitor gives it."""
+
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer import system
+from trainer.system import System
+
+MACHINE = {
+    "system/cpu_utilization_percentage",
+    "system/system_memory_usage_megabytes",
+    "system/system_memory_usage_percentage",
+    "system/process_memory_usage_megabytes",
+}
+
+
+def test_an_epoch_is_told_by_numbers_that_can_be_true():
+    watched = System(torch.device("cpu"))
+    found = watched.epoch()
+    assert found.keys() == MACHINE
+    assert 0 <= found["system/cpu_utilization_percentage"] <= 100
+    assert 0 < found["system/process_memory_usage_megabytes"] < found["system/system_memory_usage_megabytes"] * 10
+    assert all(math.isfinite(value) for value in found.values())
+
+
+def test_use_is_a_mean_memory_a_peak_and_an_epoch_begins_anew(monkeypatch):
+    monkeypatch.setattr(system, "EVERY_S", 0.0)
+    watched = System(torch.device("cpu"))
+    end = time.process_time() + 0.3
+    while time.process_time() < end:
+        watched.sample()
+    busy = watched.epoch()
+    assert busy["system/cpu_utilization_percentage"] > 0
+    held = torch.ones(2**24)  # 67 MB
+    watched.sample()
+    del held
+    watched.sample()
+    peak = watched.epoch()["system/process_memory_usage_megabytes"]
+    assert peak > busy["system/process_memory_usage_megabytes"] + 50
+    assert watched.epoch()["system/process_memory_usage_megabytes"] < peak - 50
+
+
+def test_it_looks_no_more_than_once_a_second():
+    watched = System(torch.device("cpu"))
+    begin = time.monotonic()
+    for _ in range(10_000):
+        watched.sample()
+    assert time.monotonic() - begin < 0.5, "a step is not to wait for it"
+
+
+def test_mlflow_gives_them_the_same_names():
+    monitor = pytest.importorskip("mlflow.system_metrics.metrics.cpu_monitor").CPUMonitor()
+    monitor.collect_metrics()
+    assert {f"system/{name}" for name in monitor.aggregate_metrics()} <= MACHINE
+
+
+def test_without_psutil_a_run_trains_and_tells_nothing():
+    program = (
+        "import sys; sys.modules['psutil'] = None\n"
+        "import torch; from trainer.system import System\n"
+        "watched = System(torch.device('cpu')); watched.sample(); print(watched.epoch())"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "{}\n"
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+def test_a_gpu_is_told_of_too():
+    found = System(torch.device("cuda")).epoch()
+    assert found["system/gpu_0_memory_usage_megabytes"] > 0
+    assert 0 <= found["system/gpu_0_utilization_percentage"] <= 100

@@ -1,0 +1,31 @@
+"""Latency: what the student that a config deploys takes for one image here, before a run is spent on it.
+
+A program of its own, so that a GPU is let go with it: `python -m trainer.latency` reads settings as JSON and answers in
+JSON, `{"latency_ms": ...}`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+
+from trainer.config import TrainConfig, parse
+from trainer.data import dataset_class
+from trainer.footprint import measure
+from trainer.loop import pick_device
+from trainer.models import build_model
+
+
+def latency_ms(config: TrainConfig, device: str, threads: int) -> float:
+    """Milliseconds as a run measures them at its end; weights do not matter, and are random. Raises UserError."""
+    torch.set_num_threads(threads)
+    student = build_model(config.student, len(dataset_class(config.data.name).classes))
+    return measure(student, config.data.size, pick_device(device))["latency_ms"]
+
+
+if __name__ == "__main__":
+    asked = json.load(sys.stdin)
+    found = latency_ms(parse(asked["config"]), asked["device"], asked["threads"])
+    print(json.dumps({"latency_ms": found}))
