@@ -35,7 +35,8 @@ class Course:
 def follow(study: Study, ended: Mapping[str, Collection[int]], scores: Mapping[str, Mapping[int, float]]) -> Course:
     """The looks of a study as far as its runs have `ended` (arm -> seeds, failed ones too).
 
-    All contrasts that are undecided at a look go on together to the next. One whose pairs have all failed does not.
+    All contrasts that are undecided at a look go on together to the next, and a verdict stands. A contrast whose pairs
+    have all failed does not go on.
     """
     m = len(study.pairs)
     blocks = {pair: _blocks(study, scores, pair) for pair in study.pairs}

@@ -152,7 +152,7 @@ class Search(Strict):
     def bracket(self, number: int) -> int:
         """The bracket of a trial: at any moment each has its share as nearly as can be (see `shares`)."""
         shares, counts, chosen = self.shares, [0] * self.brackets, 0
-        for trial in range(number + 1):
+        for trial in range(number + 1 if self.brackets > 1 else 0):
             owed = [share * (trial + 1) - count for share, count in zip(shares, counts, strict=True)]
             chosen = owed.index(max(owed))
             counts[chosen] += 1

@@ -115,7 +115,7 @@ class Study(Strict):
         most = len(searched.rungs(base.optim.epochs)) + 1 if searched else 1
         if searched and searched.brackets > most:
             raise UserError(
-                f"search.brackets is {searched.brackets} but {base.optim.epochs} epochs have rungs for {most}, of which "
+                f"search.brackets is {searched.brackets} but {base.optim.epochs} epochs have rungs for {most}, where "
                 "the last never stops; lower brackets"
             )
         for rung in searched.rungs(base.optim.epochs) if searched else ():

@@ -171,7 +171,10 @@ class Chaos:
         elif target == "worker":
             training = {pid: line for pid, line in others.items() if "ray::" in line and "Agent" not in line}
             busy = {pid: line for pid, line in training.items() if "IDLE" not in line}
-            victims = dict([self.random.choice(sorted(busy.items()))]) if busy else {}
+            trains = {pid: line for pid, line in busy.items() if "RayTrainWorker" in line}
+            # of a group, half the time a worker, else any of the actors that hold it together
+            chosen = trains if trains and self.random.random() < 0.5 else busy
+            victims = dict([self.random.choice(sorted(chosen.items()))]) if busy else {}
         else:
             victims = others
         for pid in victims:

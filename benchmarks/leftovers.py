@@ -14,9 +14,7 @@ from typing import Any
 import torch
 
 from trainer.config import UserError
-
-CLOCK = ("seconds", "images_per_s")
-"""Metrics that are about the machine and its load, with all of `system/`."""
+from trainer.record import CLOCK
 
 
 @dataclass
@@ -89,7 +87,7 @@ def _nothing_runs(database: Path, table: str, column: str) -> None:
 
 
 def _timeless(metrics: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in metrics.items() if k not in CLOCK and not k.startswith("system/")}
+    return {k: v for k, v in metrics.items() if not k.startswith(CLOCK)}
 
 
 def differences(ours: Left, theirs: Left) -> Iterator[str]:

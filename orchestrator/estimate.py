@@ -11,7 +11,7 @@ from ablations.plan import Run
 from ablations.study import Study
 from cluster.spec import ClusterSpec, SpecError, concurrency
 from orchestrator.ledger import Ledger
-from orchestrator.pace import Pace, earlier, structure, this_hardware
+from orchestrator.pace import Pace, earlier, this_hardware
 from orchestrator.phases import Phase, Range, phases
 from orchestrator.probe import probe
 from orchestrator.store import Store
@@ -121,9 +121,8 @@ def _distinct(todo: Sequence[Phase]) -> dict[str, TrainConfig]:
     configs: dict[str, TrainConfig] = {}
     epochs: dict[str, float] = {}
     for work in (work for phase in todo for work in phase.work):
-        name = structure(work.config)
-        configs.setdefault(name, work.config)
-        epochs[name] = epochs.get(name, 0.0) + work.epochs.likely
+        configs.setdefault(work.structure, work.config)
+        epochs[work.structure] = epochs.get(work.structure, 0.0) + work.epochs.likely
     return {name: configs[name] for name in sorted(configs, key=lambda name: -epochs[name])}
 
 
@@ -172,7 +171,7 @@ def _slots(spec: ClusterSpec) -> tuple[int | None, str]:
 
 
 def _seconds(phase: Phase, found: Mapping[str, Pace]) -> list[Range]:
-    paces = [(found[structure(work.config)], work.epochs) for work in phase.work]
+    paces = [(found[work.structure], work.epochs) for work in phase.work]
     return [Range(*(pace.seconds(epochs) if epochs else 0.0 for epochs in all_epochs)) for pace, all_epochs in paces]
 
 
@@ -194,7 +193,7 @@ def _gigabytes(todo: Sequence[Phase], found: Mapping[str, Pace]) -> Range:
     """Of checkpoints, which every run and trial keeps, and of data sets that are still to be packed."""
     kept, packed = [], {}
     for work in (work for phase in todo for work in phase.work):
-        pace = found[structure(work.config)]
+        pace = found[work.structure]
         kept.append(Range(*(pace.checkpoints if epochs else 0.0 for epochs in work.epochs)))
         packed[work.config.data.model_dump_json(include={"name", "size", "options"})] = pace.packed
     once = sum(packed.values())

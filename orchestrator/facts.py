@@ -10,7 +10,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.store import Store
 from trainer.record import read_epochs, read_notes, read_result
 
-KEPT = ("last", "best", "complexity", "environment", "seconds", "data", "weights")
+KEPT = ("last", "best", "complexity", "environment", "seconds", "micro_batch", "data", "weights")
 """What the ledger keeps of a result."""
 
 

@@ -68,7 +68,7 @@ def _inside(error: BaseException) -> list[BaseException]:
     """What a task, a group of workers or its controller failed with; the error itself where it wraps nothing."""
     if workers := getattr(error, "worker_failures", None):
         return [link for inner in workers.values() for link in _inside(inner)]
-    for name in ("controller_failure", "cause"):
+    for name in ("controller_failure", "health_check_failure", "_base_exc", "cause"):
         inner = getattr(error, name, None)
         if isinstance(inner, BaseException) and inner is not error:
             return _inside(inner)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ablations.plan import Run
 from ablations.sequential import due
@@ -25,10 +24,6 @@ from trainer.config import located, parse
 
 MakeView = Callable[[], Lines | Live]
 """A view of one phase, used as a context."""
-
-MOST_HALVINGS = 10
-"""Tune has one number for all causes of a death, which must only be finite and not the smaller: a micro-batch of 1,024
-samples is halved no more often."""
 
 
 class Launch:
@@ -225,13 +220,15 @@ class Launch:
     ) -> None:
         from ray import tune
 
+        from orchestrator.fitting import fit
         from orchestrator.watch import Watch
 
         settings = [job.settings(self.spec, self.store) for job in jobs]
         watch = Watch({job.run_id: job for job in jobs}, self.ledger, mirror, view)
-        self._fit({"job": tune.grid_search(settings)}, slots, watch)
+        fit(self.study.name, self.spec, self.store, {"job": tune.grid_search(settings)}, slots, watch)
 
     def _search(self, study: Study, slots: int, mirror: Mirror, make_view: MakeView) -> None:
+        from orchestrator.fitting import fit
         from orchestrator.searching import Searching
         from orchestrator.watch import Watch
 
@@ -240,38 +237,4 @@ class Launch:
             watch = searching.watch = Watch(searching.jobs, self.ledger, mirror, view, searching.waits)
             # the searcher says when it has made all trials: one may be started more than once, another never
             options = {"search_alg": searching.searcher, "scheduler": searching.scheduler, "num_samples": -1}
-            self._fit({}, slots, watch, **options)
-
-    def _fit(self, space: dict[str, Any], slots: int, watch: Any, **options: Any) -> None:
-        from ray import tune
-
-        from orchestrator.trial import bundle, trial
-        from orchestrator.watch import Silence
-
-        resources: dict[str, float] = {"CPU": self.spec.cpus_per_worker}
-        if self.spec.gpus_per_worker:
-            resources["GPU"] = self.spec.gpus_per_worker
-        tune.Tuner(
-            tune.with_resources(trial, bundle(self.spec.workers, resources)),
-            param_space=space,
-            tune_config=tune.TuneConfig(
-                max_concurrent_trials=slots,
-                reuse_actors=self.spec.workers == 1,
-                trial_dirname_creator=_folder,
-                trial_name_creator=_folder,
-                **options,
-            ),
-            run_config=tune.RunConfig(
-                name=self.study.name,
-                storage_path=str(self.store.ray_dir),
-                verbose=0,
-                callbacks=[watch, Silence()],
-                # Tune sees only processes that died; of what, and whether the budget of that is spent, Watch knows
-                failure_config=tune.FailureConfig(max_failures=self.spec.retries.lost + MOST_HALVINGS),
-            ),
-        ).fit()
-
-
-def _folder(trial: Any) -> str:
-    """A trial's folder is called as its run: parameters in a name make paths of 300 characters."""
-    return str(trial.config["job"]["run_id"])
+            fit(self.study.name, self.spec, self.store, {}, slots, watch, **options)

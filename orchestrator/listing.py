@@ -111,6 +111,6 @@ def changes(changed: Mapping[str, Any]) -> str:
 
 def _state(study: Study, run: Run, known: Mapping[str, LedgerRun]) -> str:
     """`reused`, `new`, or, of a seed that only a later look asks for, `if needed`."""
-    if run.key in known and known[run.key].status == "finished":
+    if known and run.key in known and known[run.key].status == "finished":  # a key is the hash of a whole config
         return "reused"
     return "if needed" if if_needed(study, run) else "new"

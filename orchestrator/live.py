@@ -88,7 +88,7 @@ class Live:
         for part in running[:SHOWN]:
             shown.add_row(*self._run(part))
         more = [Text(f"  and {len(running) - SHOWN} more", style="dim")] if len(running) > SHOWN else []
-        return Group(Text(), shown, *more, *_notes(running), whole, *([told] if told else []))
+        return Group(Text(), *([shown] if running else []), *more, *_notes(running), whole, *([told] if told else []))
 
     def _run(self, part: Part) -> list[RenderableType]:
         score = f"{part.score:.1f}" if part.score is not None else ""

@@ -64,7 +64,8 @@ def sync(study: Study, store: Store, files: Iterable[Path]) -> tuple[int, set[st
     """Send what tracking lacks of a study: how many runs are up to date now, and the names of what is not. Twice adds
     nothing."""
     mirror = Mirror(study.name, store)
-    ended = [run for run in of_study(study, Ledger(store.ledger)).values() if run.status != "running"]
+    runs = of_study(study, Ledger(store.ledger)).values()
+    ended = [run for run in runs if run.status not in ("running", "missing")]
     for run in ended:
         place = next(member for member in run.members if member.study == study.name)
         mirror.send(run.run_id, place.arm, place.seed, place.role)

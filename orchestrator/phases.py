@@ -14,6 +14,7 @@ from ablations.stopping import FEWEST, passes_rung
 from ablations.study import Study
 from ablations.tuning import searches
 from orchestrator.ledger import Ledger, LedgerRun
+from orchestrator.pace import structure
 from orchestrator.proposals import proposals
 from orchestrator.results import known
 from trainer.config import TrainConfig, UserError, parse
@@ -39,9 +40,10 @@ class Range(NamedTuple):
 
 
 class Work(NamedTuple):
-    """A run or a trial to come, and the epochs that it will train."""
+    """A run or a trial to come, the structure that decides its pace, and the epochs that it will train."""
 
     config: TrainConfig
+    structure: str
     epochs: Range
 
 
@@ -55,14 +57,17 @@ class Phase(NamedTuple):
 def phases(study: Study, runs: Sequence[Run], ledger: Ledger) -> list[Phase]:
     """What is left of a study: teachers, its searches, and its arms, look by look."""
     there = known(study, ledger)
-    new = [run for run in runs if not _finished(there.get(run.key))]
-    result = [Phase([_whole(run) for run in new if run.role == "teacher"])]
+    new = [run for run in runs if not (there and _finished(there.get(run.key)))]
+    result = [Phase([_whole(run, structure(run.config)) for run in new if run.role == "teacher"])]
     result += [_search(search, ledger) for search in searches(study).values()]
+    # Runs of one arm differ in their seeds: of 10,000 runs a few hundred are looked at.
+    of_arm = {run.arm: run.config for run in new if run.role == "arm"}
+    named = {arm: structure(config) for arm, config in of_arm.items()}
     begin = 0
     for end in study.looks or (len(study.seeds),):
-        due = [_whole(run) for run in new if run.role == "arm" and run.seed in study.seeds[begin:end]]
+        due = [_whole(run, named[run.arm]) for run in new if run.role == "arm" and run.seed in study.seeds[begin:end]]
         if begin:  # a look comes only where those before it have not decided
-            due = [Work(work.config, work.epochs._replace(least=0.0)) for work in due]
+            due = [work._replace(epochs=work.epochs._replace(least=0.0)) for work in due]
         result.append(Phase(due))
         begin = end
     return [phase for phase in result if phase.work]
@@ -107,10 +112,8 @@ def _search(study: Study, ledger: Ledger) -> Phase:
     assert search is not None
     left = max(0, search.trials - sum(trial.state != "running" for _, trial in proposals(study, ledger)))
     epochs = trial_epochs(search, parse(study.base).optim.epochs, search.trials)
-    drawn = _draws(study)
-    return Phase(
-        [Work(drawn[i % len(drawn)], epochs) for i in range(left)], search.batch if search.deterministic else None
-    )
+    drawn = [Work(config, structure(config), epochs) for config in _draws(study)]
+    return Phase([drawn[i % len(drawn)] for i in range(left)], search.batch if search.deterministic else None)
 
 
 def _draws(study: Study) -> list[TrainConfig]:
@@ -130,9 +133,9 @@ def _draws(study: Study) -> list[TrainConfig]:
     return found
 
 
-def _whole(run: Run) -> Work:
+def _whole(run: Run, name: str) -> Work:
     epochs = run.config.optim.epochs
-    return Work(run.config, Range(epochs, epochs, epochs))
+    return Work(run.config, name, Range(epochs, epochs, epochs))
 
 
 def _finished(run: LedgerRun | None) -> bool:

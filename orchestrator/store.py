@@ -53,7 +53,8 @@ class Store:
         return self.root / "runs"
 
     def run_dir(self, run_id: str) -> Path:
-        """Folder of one run: config.yaml, epochs.jsonl, result.json, last.pt, best.pt, panel.png."""
+        """Folder of one run: config.yaml, epochs.jsonl, result.json, last.pt, best.pt, panel.png; while it trains also
+        previous.pt, and notes.txt where a checkpoint could not be read."""
         return self.runs_dir / run_id
 
     @property

@@ -7,10 +7,9 @@ its tags before it is made.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from orchestrator.record import Record, named_digests
 from orchestrator.sender import in_one_line
@@ -75,7 +74,9 @@ class Tracker:
 
     def open(self, study: str) -> None:
         """Have the study's parent run stand as running."""
-        self.server.reopen(self._study(study).parent.id)
+        parent = self._study(study).parent
+        self.server.reopen(parent.id)
+        self._tag(parent, {"transkd.status": "running"})
 
     def mirror(self, record: Record) -> None:
         """Bring one run up to date."""
@@ -108,22 +109,20 @@ class Tracker:
 
     def close(self, study: str) -> None:
         """End the study's parent run."""
-        self.server.end(self._study(study).parent.id, "FINISHED")
+        parent = self._study(study).parent
+        self._tag(parent, {"transkd.status": "finished"})
+        self.server.end(parent.id, "FINISHED")
 
-    def reconcile(self, running: Collection[str] = ()) -> None:
-        """Mark as killed what a dead driver of this store left RUNNING, but for the run ids in `running`.
+    def reconcile(self) -> None:
+        """Mark as killed what a dead driver of this store left RUNNING, in all studies.
 
-        Call it under the store's lease. A resumed run opens its MLflow run again.
+        Call it under the store's lease, while nothing trains. A resumed run opens its MLflow run again.
         """
-        for run in self._search("attributes.status = 'RUNNING'"):
-            if run.data.tags.get("transkd.run_id") not in running:
-                self.server.tag(run.info.run_id, {"transkd.status": "interrupted"})
-                self.server.end(run.info.run_id, "KILLED")
+        left = f"{self._mine} and attributes.status = 'RUNNING'"
+        for run in self.server.runs(self.server.experiments(OURS), left):
+            self.server.tag(run.info.run_id, {"transkd.status": "interrupted"})
+            self.server.end(run.info.run_id, "KILLED")
         self._studies.clear()
-
-    def _search(self, condition: str) -> Iterator[Any]:
-        """This store's runs that meet a condition, in all studies."""
-        yield from self.server.runs(self.server.experiments(OURS), f"{self._mine} and {condition}")
 
     def _study(self, name: str) -> _Study:
         """The study's experiment and parent run, made where absent, with what is known of its children."""

@@ -44,6 +44,7 @@ def trial(config: dict[str, Any]) -> None:
 def attempt(job: dict[str, Any]) -> Failure | None:
     """Train once; why it failed, if it did."""
     out = Path(job["place"]["out_dir"])
+    record.clear_failure(out)
     seen = None
     if job["workers"] == 1:
         # oneDNN remembers, by thread, a scratch space that it could not have, and then refuses smaller ones as well

@@ -26,7 +26,11 @@ _NAMES = {
     "NodeDiedError": "lost",
     "LocalRayletDiedError": "lost",
     "PreemptionError": "lost",
-    "ControllerError": "lost",
+    "WorkerHealthCheckFailedError": "lost",
+    "WorkerHealthCheckTimeoutError": "lost",
+    "WorkerGroupStartupFailedError": "lost",
+    "WorkerGroupStartupTimeoutError": "lost",
+    "CollectiveTimeoutError": "lost",
     # torch.distributed's, in a worker that survived another
     "DistBackendError": "lost",
     "DistNetworkError": "lost",

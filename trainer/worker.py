@@ -27,9 +27,9 @@ LET_GO_S = 60.0
 def train_worker(settings: dict[str, Any]) -> None:
     """Train one run. `settings`: config (plain data), place (Place's fields), workers (of the run).
 
-    What ends an attempt is written into the run's folder, and not raised: whoever started it decides what follows. Two
-    things are raised. A full disk, where nothing can be written. And in one of several workers what does not reach all
-    of them alike, as a wrong config and a loss that is not finite do: the others wait for this one, and Ray ends them.
+    What ends an attempt is written into the run's folder, and not raised: whoever started it decides what follows. But
+    a full disk is raised, where nothing can be written; and all is in one of several workers, so that Ray ends those
+    that wait for it.
     """
     place = Place(**settings["place"])
     nested = settings["workers"] > 1
@@ -37,8 +37,6 @@ def train_worker(settings: dict[str, Any]) -> None:
         device = ray.train.torch.get_device()
         torch.cuda.set_device(device)
         place = replace(place, device=str(device))
-    if parallel.rank() == 0:
-        record.clear_failure(place.out_dir)
 
     def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
         if nested:
@@ -57,7 +55,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         record.write_failure(place.out_dir, *failure)
         if failure.cause == "bug":
             record.write_text(place.out_dir / "traceback.txt", traceback.format_exc())
-        if nested and failure.cause not in ("user", "nan"):
+        if nested:
             raise
     finally:  # the error is gone by now, and with it the frames that held the run's tensors
         give_back()

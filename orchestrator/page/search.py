@@ -123,7 +123,8 @@ def _blocks(searched: Searched, index: int) -> list[Markup]:
         beside.append(plot(f"against-{index}", against_figure(trials, search.metric, search.against), said))
     shares = {name: own for name in EVALUATORS if (own := importances(searched.study, searched.history, name))}
     if shares:
-        said = f"Which dimensions{of} mattered among finished trials, by two evaluators; where they differ, doubt both."
+        said = f"What mattered{of} among finished trials, by two evaluators. Where they differ, doubt both; "
+        said += "fANOVA judges those alone that every trial has."
         beside.append(plot(f"importance-{index}", importance_figure(shares), said))
     blocks = [side_by_side(beside)]
     if (drawn := parallel_figure(searched.study, trials)) is not None:

@@ -102,5 +102,7 @@ def launch(
     failed = job.unfinished()
     if failed:
         label, why = next(iter(failed.items()))
-        print(f"failed: {len(failed)} of {total} runs, the first {label}: {why}", file=sys.stderr)
+        final = any(reason.startswith("nan") for reason in failed.values())
+        remedy = "; what is not finite is tried again with --retry-failed alone" if final else ""
+        print(f"failed: {len(failed)} of {total} runs, the first {label}: {why}{remedy}", file=sys.stderr)
     return len(failed)

@@ -19,11 +19,10 @@ def status(study: StudyName, store: StoreOption = None, cluster: ClusterOption =
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     print(f"{loaded.name}: {len(parts)} runs: {states}; driver: {now.driver or 'none'}")
     done, total = epochs_of(parts)
-    if not done:
-        return
-    left = in_words(left_s(parts, counts.get("running", 0))) if now.driver else ""
-    said = (f"{done}/{total} epochs", best_in_words(parts), stopped_in_words(parts), left)
-    print(f"  {'  '.join(filter(None, said))}")
+    if done:
+        left = in_words(left_s(parts, counts.get("running", 0))) if now.driver else ""
+        said = (f"{done}/{total} epochs", best_in_words(parts), stopped_in_words(parts), left)
+        print(f"  {'  '.join(filter(None, said))}")
     for part in parts:
         if part.state in ("running", "interrupted"):
             score = "" if part.score is None else f"  mIoU {part.score:.2f}"

@@ -189,7 +189,7 @@ REFUSED = {
     ),
     "brackets without rungs": (
         _space("optim.lr: {log: [0.1, 1.0]}", "  stop: asha\n  brackets: 9"),
-        "of which the last never stops; lower brackets",
+        "the last never stops; lower brackets",
     ),
     "random learns": (
         _space("optim.lr: {log: [0.1, 1.0]}", "  sampler: random\n  learn_from: other"),

@@ -7,6 +7,7 @@ import pytest
 from cluster.spec import (
     ClusterSpec,
     Machine,
+    Retries,
     SpecError,
     concurrency,
     concurrency_on,
@@ -188,3 +189,26 @@ def test_a_worker_never_spans_two_machines():
 def test_no_machine_is_refused():
     with pytest.raises(SpecError, match="but there are 0"):
         concurrency_on(ClusterSpec(), [])
+
+
+def test_each_cause_of_a_failure_has_a_budget():
+    assert ClusterSpec().retries == Retries(lost=3, memory="auto", bug=0, nan=0)
+    assert load("aws").retries == Retries(lost=8)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("max_failures: 2", "max_failures: a lost machine and a bug have budgets of their own now; write retries: "),
+        ("retries: {lots: 2}", "retries.lots: unknown key; did you mean 'lost'?"),
+        ("retries: {memory: some}", "retries.memory: must be `auto` or a whole number but got 'some'"),
+        ("retries: {memory: -1}", "retries.memory: must be `auto` or a whole number but got -1"),
+        ("retries: {bug: -1}", "retries.bug: input should be greater than or equal to 0 but got -1"),
+        ("retries: 3", "retries: must be causes and numbers, for example {lost: 3}, but got 3"),
+    ],
+)
+def test_a_wrong_budget_is_refused_with_its_remedy(tmp_path, line, said):
+    (tmp_path / "mine.yaml").write_text(line + "\n")
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path / "mine.yaml")
+    assert str(caught.value).startswith(f"{tmp_path / 'mine.yaml'}: {said}")

@@ -99,6 +99,16 @@ def test_a_mistake_in_a_study(transkd, tmp_path, study, error):
     assert not written(tmp_path)
 
 
+@pytest.mark.parametrize("words", [("run", "good.yaml"), ("sync", "good.yaml"), ("ui",)])
+def test_an_address_where_no_tracking_can_be(transkd, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///tmp/mlruns")
+    code, _, err = transkd(*words)
+    assert code == 2
+    assert err.startswith("error: MLFLOW_TRACKING_URI must be a server or a database") and err.count("\n") == 1, err
+    assert not written(tmp_path)
+
+
 def test_more_workers_than_the_machine_has_write_nothing_at_all(transkd, tmp_path):
     code, _, err = transkd("run", tmp_path / "good.yaml", "--workers", 4096)
     assert (code, err.count("\n")) == (2, 1)

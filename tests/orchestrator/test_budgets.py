@@ -1,6 +1,7 @@
-"""Each cause of a failure spends its own budget: a bug, a lost process and a NaN in one study, and their attempts counted."""
+"""Each cause of a failure spends its own budget: a bug, a lost process and a NaN in one study, attempts counted."""
 
 import json
+import re
 
 import pytest
 
@@ -66,4 +67,38 @@ def test_each_cause_spends_its_own_budget(driver, study):
     }
     assert [len(runs[arm].epochs) for arm in ("survives", "dies")] == [3, 2]
     reasons = json.loads(done.out.splitlines()[-1])
-    print(reasons)
+    assert reasons["dies seed 0"] == "lost (2 times): a process of the run or its machine went (SYSTEM_ERROR)"
+    assert reasons["buggy seed 0"].startswith("bug (2 times): IsADirectoryError: ")
+    assert "(trainer/checkpoint.py:" in reasons["buggy seed 0"]
+    assert reasons["broken seed 0"].startswith("nan: loss/ce is not finite at step ")
+    assert (driver.store / "runs" / runs["buggy"].run_id / "traceback.txt").read_text().startswith("Traceback ")
+
+
+TO_DO = """
+import sys
+from pathlib import Path
+from ablations.study import load
+from cluster.spec import ClusterSpec
+from orchestrator.launch import Launch
+from orchestrator.store import Store
+from orchestrator.verbs.run import launch
+
+for retry_failed in (False, True):
+    job = Launch(load(sys.argv[1]), ClusterSpec(), Store(Path(sys.argv[2])), {}, retry_failed=retry_failed)
+    job.prepare(lambda text: None)
+    print(job.left(), len(job.unfinished()))
+sys.exit(launch(sys.argv[1]))
+"""
+
+
+def test_a_loss_that_was_not_finite_is_computed_again_only_where_asked(finished):
+    """The run id names all that it depends on: it would fail alike, and one of seven runs would be paid for again."""
+    before = finished.driver.events("started")
+    done = finished.driver.script(TO_DO, finished.file, finished.driver.store)
+    assert done.code == 2
+    assert done.out.splitlines()[:2] == ["0 2", "2 2"]
+    assert "tiny: 7 runs, 0 to do" in done.out
+    assert re.fullmatch(
+        r"failed: 2 of 7 runs, .*; what is not finite is tried again with --retry-failed alone\n", done.err
+    )
+    assert finished.driver.events("started") == before

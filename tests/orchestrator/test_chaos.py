@@ -36,6 +36,7 @@ def leftovers(monkeypatch):
     return importlib.import_module("leftovers")
 
 
+@pytest.mark.timeout(1200)
 def test_a_study_killed_three_times_ends_as_if_it_never_was(finished, tmp_path, chaos, leftovers):
     seed = int(os.environ.get(SEED) or random.randrange(10**6))
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(chaos.MANY))

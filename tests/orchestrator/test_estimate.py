@@ -87,6 +87,13 @@ def test_what_is_left_comes_in_the_order_in_which_it_waits(store):
     assert [work.config.seed for work in arms.work] == [1, 1]
 
 
+def test_teachers_of_one_name_have_a_pace_each(store):
+    study = make(variants={"small": {}, "large": {"data.size": [128, 256]}})
+    teachers, _ = phases(study, expand(study), Ledger(store.ledger))
+    assert {work.structure for work in teachers.work} == {structure(work.config) for work in teachers.work}
+    assert len({work.structure for work in teachers.work}) == 2
+
+
 def test_later_looks_may_never_come(store):
     study = make(seeds={"looks": [4, 6, 9], "until": "decided"})
     _, *looks = phases(study, expand(study), Ledger(store.ledger))

@@ -16,6 +16,7 @@ from orchestrator.live import Live, view
 from orchestrator.progress import Board, Lines
 from orchestrator.standing import epochs_of
 from orchestrator.store import Store
+from orchestrator.verbs.status import status
 
 ARMS = ("alone", "A method whose name is rather long for a terminal of eighty columns")
 STUDY = {
@@ -187,3 +188,28 @@ def test_a_run_that_waits_for_a_verdict_has_no_line_and_is_not_over(driven):
     live.waits(driven.job("alone", 0))
     assert live.board.running == [] and live.board.ended == 0
     assert live.board.count("waiting") == 1
+
+
+def test_status_says_from_another_shell_what_trains_what_is_best_and_why_runs_failed(driven, tmp_path, capsys):
+    def said():
+        status(str(tmp_path / "watched.yaml"), store=driven.store.root)
+        return capsys.readouterr().out.splitlines()
+
+    with driven.store.lease():
+        driven.start("alone", 0)
+        assert re.fullmatch(r"watched: 4 runs: 1 running, 3 missing; driver: pid \d+ on .*", said()[0])
+        assert said()[1:] == ["  alone seed 0: running at epoch 0/10"]
+        driven.train("alone", 0, 1, 2)
+        driven.retry("alone", 0, cause="lost", reason="died")
+        for arm, seed in (("alone", 1), (ARMS[1], 0)):
+            driven.start(arm, seed)
+            driven.end(arm, seed, "failed", cause="nan", reason="loss/ce is not finite at step 7")
+        assert said()[1:] == [
+            "  2/20 epochs  best 42.00 (alone seed 0)  about 9 min left",
+            "  alone seed 0: running at epoch 2/10  mIoU 42.00  again after a lost worker, attempt 2",
+            f"  {ARMS[1]} seed 0, alone seed 1: failed: nan: loss/ce is not finite at step 7",
+        ]
+    assert said()[:2] == [
+        "watched: 4 runs: 1 interrupted, 2 failed, 1 missing; driver: none",
+        "  2/20 epochs  best 42.00 (alone seed 0)",
+    ]

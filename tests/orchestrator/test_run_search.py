@@ -2,8 +2,14 @@
 
 import re
 
+import optuna
 import pytest
 import yaml
+
+from ablations.study import load
+from orchestrator.ledger import Ledger
+from orchestrator.optimiser import Optimiser
+from orchestrator.proposals import proposals
 
 pytestmark = pytest.mark.slow
 
@@ -78,3 +84,40 @@ def test_four_trials_then_nothing_then_two_more_equal_six_with_a_kill(driver, wr
     killed.end()
     assert sequence(killed) == found
     assert killed.table("sought") == table
+
+
+def test_a_deterministic_search_is_a_function_of_its_curves_whatever_kills_it(driver, write, tmp_path):
+    file, *_ = write(5)
+    file.write_text(file.read_text().replace("stop: asha", "stop: asha\n  deterministic: true\n  batch: 3"))
+    specs = {}
+    for concurrency in (1, 2):
+        specs[concurrency] = tmp_path / f"{concurrency}.yaml"
+        specs[concurrency].write_text(yaml.safe_dump({"cpus_per_worker": 0.5, "concurrency": concurrency}))
+
+    def in_its_second_batch():
+        trials = driver.events("trial")
+        return len(trials) == 5 and driver.epochs(trials[3]["run_id"])
+
+    driver.kill_when(driver.start("run", file, "--cluster", specs[2]), in_its_second_batch)
+    done = driver("run", file, "--cluster", specs[1])
+    assert done.code == 0, done.err
+    driver.end()
+
+    study, ledger = load(file), Ledger(driver.store / "ledger.jsonl")
+    history = [trial for _, trial in proposals(study, ledger)]
+    assert [trial.number for trial in history] == list(range(5))
+    # Proposals follow from what was told, batch by batch, and stops from the curves: neither from who was first.
+    optimiser = Optimiser(study)
+    for batch in (history[:3], history[3:]):
+        assert [optimiser.ask(trial.number) for trial in batch] == [trial.values for trial in batch]
+        for trial in batch:
+            optimiser.tell(trial)
+    for run_id, trial in proposals(study, ledger):
+        assert [epoch["epoch"] for epoch in driver.epochs(run_id)] == list(range(1, trial.epochs + 1))
+        assert trial.epochs == 4 if trial.state == "finished" else trial.epochs in (1, 3)
+    assert {trial.state for trial in history} == {"finished", "stopped"}
+    # A rung is a point of the full-length schedule, for those who end there too.
+    rates = {(epoch["epoch"], epoch["lr"]) for run_id, _ in proposals(study, ledger) for epoch in driver.epochs(run_id)}
+    assert len(rates) == 4
+    shown = optuna.load_study(study_name=None, storage=f"sqlite:///{driver.store / 'optuna.db'}")
+    assert [trial.params for trial in shown.trials] == [trial.values for trial in history]

@@ -14,7 +14,7 @@ from ablations.study import load
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.mirror import Mirror
-from orchestrator.progress import Lines
+from orchestrator.progress import Board, Lines
 from orchestrator.store import Store
 from rich.console import Console
 
@@ -28,7 +28,7 @@ study = load(sys.argv[1])
 job = Launch(study, ClusterSpec(cpus_per_worker=0.5, concurrency=1), store, {})
 job.prepare(lambda text: None)
 with store.lease():
-    job.run(Mirror(study.name, store), lambda count, epochs: View(Console(file=sys.stderr), count, epochs))
+    job.run(Mirror(study.name, store), lambda: View(Console(file=sys.stderr), Board(study, store)))
 print(json.dumps({"driver": os.getpid(), "pids": {label: sorted(found) for label, found in pids.items()}}))
 """
 
@@ -64,26 +64,35 @@ def test_every_variant_and_seed_is_run_once(finished):
 def test_a_failed_run_is_a_row_with_its_reason_and_the_study_goes_on(finished):
     assert finished.done.code == 1
     failed = finished.driver.events("failed")
-    assert [(event["arm"], event["cause"]) for event in failed] == [("broken", "NumericalError")] * 2
+    assert [(event["arm"], event["cause"]) for event in failed] == [("broken", "nan")] * 2
     assert len(finished.driver.events("finished")) == 5
     table = finished.driver.table()
     assert re.search(r"^broken +0/2 ", table, re.MULTILINE)
-    assert "not finished: broken seeds 0, 1: loss/ce is not finite at step" in table
-    assert re.fullmatch(r"failed: 2 of 7 runs, the first broken seed 0: loss/ce is not finite .*\n", finished.done.err)
+    assert "not finished: broken seeds 0, 1: nan: loss/ce is not finite at step" in table
+    assert re.fullmatch(
+        r"failed: 2 of 7 runs, the first broken seed 0: nan: loss/ce is not finite .*\n", finished.done.err
+    )
 
 
 def test_the_table_is_what_is_printed_last_and_nothing_else_speaks(finished):
     *progress, table = finished.done.out.partition("\n\n")
     assert table == finished.driver.table()
     said = [line for line in progress[0].splitlines() if not line.startswith("tiny: ")]
-    assert all(re.fullmatch(r"\d\d:\d\d:\d\d .*(started|finished  .*|failed  .*)", line) for line in said), said
+    assert all(
+        re.fullmatch(r"\d\d:\d\d:\d\d .*(started|finished  .*|failed  .*| epochs  .*)", line) for line in said
+    ), said
 
 
 def test_report_and_status_say_it_again_without_writing(finished):
     before = (finished.driver.store / "ledger.jsonl").read_bytes()
     assert finished.driver("report", finished.file).out == finished.driver.table()
     said = finished.driver("status", finished.file).out
-    assert said == "tiny: 7 runs: 5 finished, 2 failed; driver: none\n"
+    assert re.fullmatch(
+        r"tiny: 7 runs: 5 finished, 2 failed; driver: none\n"
+        r"  14/14 epochs  best \d+\.\d\d \((student alone|TransKD-Base) seed [01]\)\n"
+        r"  broken seed 0, broken seed 1: failed: nan: loss/ce is not finite at step \d\n",
+        said,
+    ), said
     assert (finished.driver.store / "ledger.jsonl").read_bytes() == before
 
 

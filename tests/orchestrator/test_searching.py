@@ -100,7 +100,7 @@ def bench(tmp_path, cache):
 
 
 def test_no_config_is_trained_twice_and_a_stopped_one_is_not_taken_further(bench):
-    study = bench.study(f"{{trials: 12, sampler: random, seed: 2, stop: asha, eta: 2, {CHOICES}}}")
+    study = bench.study(f"{{trials: 12, sampler: random, seed: 3, stop: asha, eta: 2, {CHOICES}}}")
     trained = bench.run(study)
     assert len(trained) == len(set(trained)) == 4
     found = bench.trials(study)
@@ -235,7 +235,7 @@ def test_optuna_dashboard_shows_the_searches_of_the_store(bench):
         line for line in bench.store.ledger.read_text().splitlines() if not (run_id in line and '"finished"' in line)
     ]
     bench.store.ledger.write_text("\n".join(lines) + "\n")
-    assert [trial["state"] for trial in shown()[1]][0] == "Waiting"
+    assert shown()[1][0]["state"] == "Waiting"
 
 
 def test_a_database_that_cannot_be_written_costs_nothing_and_is_said_once(bench):

@@ -31,8 +31,11 @@ def part(label="a seed 0", state="running", epoch=0, epochs=10, role="arm", **mo
         ([part(state=s, epoch=1, epoch_s=1.0) for s in ("failed", "stopped")] + [part("b", "finished", 10)], 1, 0.0),
         # a trial to come is taken to go as far as those before it
         (
-            [part("0", "finished", 10, role="trial", epoch_s=1.0), part("1", "stopped", 2, role="trial", epoch_s=1.0)]
-            + [part("2", "missing", role="trial")],
+            [
+                part("0", "finished", 10, role="trial", epoch_s=1.0),
+                part("1", "stopped", 2, role="trial", epoch_s=1.0),
+                part("2", "missing", role="trial"),
+            ],
             1,
             6.0,
         ),

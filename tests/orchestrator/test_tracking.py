@@ -249,15 +249,6 @@ def test_runs_of_another_store_are_left_alone(make, client, record):
     assert sorted(run.info.status for run in children(client)) == ["FINISHED", "RUNNING"]
 
 
-def test_reconcile_spares_what_runs_now(make, client, record):
-    tracker = make()
-    for seed in range(2):
-        tracker.mirror(record(1, seed=seed))
-    make().reconcile(running={"run1"})
-    assert [run.info.status for run in children(client)] == ["KILLED", "RUNNING"]
-    assert parent(client).info.status == "KILLED"
-
-
 def test_a_run_deleted_by_hand_comes_back(make, client, record):
     tracker = make()
     tracker.mirror(record(2))
@@ -281,7 +272,9 @@ def test_a_killed_driver_leaves_nothing_running(make, uri, client, record, tmp_p
     tracker = make()
     tracker.open("demo")
     tracker.mirror(record(3, "finished", config={"optim.lr": 0.1}))
+    tracker.close("demo")
     assert steps(client, children(client)[0]) == [1, 2, 3]
+    assert (parent(client).info.status, parent(client).data.tags["transkd.status"]) == ("FINISHED", "finished")
 
 
 @pytest.mark.slow

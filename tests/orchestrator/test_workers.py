@@ -36,8 +36,11 @@ def test_two_workers_equal_two_halves_and_a_killed_worker_is_replaced(driver, st
         "taught": 3,
     }
     assert driver.table("split") == alone.table("split")
-    # The group was replaced below Tune: to the ledger it was one attempt.
-    assert {run.attempts for run in Ledger(driver.store / "ledger.jsonl").outcomes().values()} == {1}
+    runs = Ledger(driver.store / "ledger.jsonl").outcomes().values()
+    assert {run.members[0].arm: (run.attempts, run.failures) for run in runs} == {
+        "teacher segformer_mini": (1, {}),
+        "taught": (2, {"lost": 1}),
+    }
 
 
 def kill_a_worker(driver, process):

@@ -1,0 +1,143 @@
+"""Budgets by cause, the micro-batch that is halved, and a run that really has too little memory and goes on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ablations.plan import Run
+from cluster.spec import ClusterSpec, Retries
+from orchestrator import jobs
+from orchestrator.attempts import Attempts, halved, read_retries
+from orchestrator.jobs import Job
+from orchestrator.store import Store
+from trainer.config import OptimConfig, parse
+from trainer.failure import Failure
+from trainer.place import Place
+from trainer.record import read_failure
+
+ROOT = Path(__file__).parents[2]
+LOST, BUG, MEMORY = Failure("lost", "went"), Failure("bug", "broke"), Failure("memory", "no memory left")
+
+
+def attempts(root, seed=0, retries=None, workers=1, **optim):
+    """The attempts at a run of a study, as its trial and its driver make them."""
+    spec = ClusterSpec(retries=retries or Retries(), workers=workers)
+    config = parse({"seed": seed, "optim": {"global_batch": 8, "norm_batch": 2, **optim}})
+    store = Store(root)
+    job = Job(
+        "study", Run("arm", "a", seed, config, {}, None), f"run{seed}", Place(out_dir=store.run_dir(f"run{seed}"))
+    )
+    return Attempts(job.settings(spec, store))
+
+
+@pytest.mark.parametrize(
+    ("batch", "group", "workers", "sizes"),
+    [(16, 2, 1, [16, 8, 4, 2]), (12, 4, 1, [12, 4]), (24, 4, 1, [24, 12, 4]), (16, 4, 2, [8, 4]), (8, None, 1, [8])],
+)
+def test_micro_batches_hold_whole_groups_down_to_one(batch, group, workers, sizes):
+    optim = OptimConfig(global_batch=batch, norm_batch=group)
+    found = [sizes[0]]
+    while (less := halved(optim, workers, found[-1])) is not None:
+        found.append(less)
+        optim.shares(workers, less)  # raises where it is not allowed
+    assert found == sizes
+
+
+def test_a_cause_spends_its_own_budget_and_no_other(tmp_path):
+    tried = attempts(tmp_path, retries=Retries(lost=2, bug=1))
+    assert [tried.again(LOST), tried.again(BUG), tried.again(LOST)] == [True, True, True]
+    # by whoever counts: the driver, and a process that has just been started
+    again = attempts(tmp_path, retries=Retries(lost=2, bug=1))
+    assert [again.again(LOST), again.again(BUG)] == [False, False]
+    assert [line["cause"] for line in read_retries(again.out)] == ["lost", "bug", "lost"]
+
+
+@pytest.mark.parametrize("cause", ["user", "nan", "bug", "disk", "teacher"])
+def test_what_would_fail_alike_is_not_tried_again_by_default(tmp_path, cause):
+    assert not attempts(tmp_path).again(Failure(cause, "why"))
+    assert read_retries(tmp_path / "runs" / "run0") == []
+
+
+def test_another_start_of_the_driver_has_the_whole_budget(tmp_path, monkeypatch):
+    tried = attempts(tmp_path, retries=Retries(lost=1))
+    assert [tried.again(LOST), tried.again(LOST)] == [True, False]
+    assert tried.again(MEMORY) and tried.micro_batch == 4
+    monkeypatch.setattr(jobs, "LAUNCH", "another")
+    tried = attempts(tmp_path, retries=Retries(lost=1))
+    assert tried.again(LOST)
+    assert tried.micro_batch is None
+
+
+def test_too_little_memory_halves_the_micro_batch_of_all_runs_alike(tmp_path):
+    first = attempts(tmp_path, seed=0)
+    assert first.again(MEMORY) and first.micro_batch == 4
+    other = attempts(tmp_path, seed=1, lr=1.0)
+    assert other.micro_batch == 4, "what differs in seed and rate alone needs as much"
+    assert other.again(MEMORY) and other.micro_batch == 2
+    assert [line["micro_batch"] for path in (first.out, other.out) for line in read_retries(path)] == [4, 2]
+    assert attempts(tmp_path, seed=2, norm_batch=4).micro_batch is None
+    assert attempts(tmp_path, seed=2, workers=2).micro_batch is None
+    assert not first.again(MEMORY), "no BatchNorm group can be split"
+    told = first.told(MEMORY).reason
+    assert told.startswith("no memory left with micro_batch 2, which a BatchNorm group of 2 (optim.norm_batch) ")
+    assert told.endswith("give a run more memory or more workers, or choose a smaller data.size")
+
+
+def test_halving_can_be_forbidden(tmp_path):
+    tried = attempts(tmp_path, retries=Retries(memory=0))
+    assert not tried.again(MEMORY)
+    assert "with micro_batch 8, and retries.memory is 0; " in tried.told(MEMORY).reason
+
+
+HUNGRY = """
+import resource, sys
+from pathlib import Path
+from ablations.plan import Run
+from cluster.spec import ClusterSpec
+from orchestrator.jobs import Preparer
+from orchestrator.store import Store
+from orchestrator.trial import trial
+from trainer.config import parse
+
+size = [160, 320]
+config = parse({
+    "data": {"name": "scenes", "size": size, "options": {"train": 16, "val": 2, "size": size}},
+    "student": {"name": "segformer_tiny"},
+    "optim": {"lr": 1.0e-3, "epochs": 1, "global_batch": 16, "norm_batch": 2},
+})
+
+def train(root, micro_batch):
+    store, spec = Store(Path(root)), ClusterSpec(micro_batch=micro_batch)
+    store.identity
+    job = Preparer("study", spec, store, {}).job(Run("arm", "a", 0, config, {}, None), {})
+    trial({"job": job.settings(spec, store)})
+    print(job.place.out_dir)
+
+train(sys.argv[1], 2)  # what a first run loads is there from now on
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[3]) * 2**20, resource.RLIM_INFINITY))
+train(sys.argv[2], None)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is kept by Linux")
+def test_a_run_with_too_little_memory_goes_on_with_less_of_it_and_computes_the_same(tmp_path):
+    # one arena: what a thread reserves and does not use counts, too
+    env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "PATH": "/usr/bin:/bin"}
+    room = 260  # MiB: a pass of 16 samples needs 350, one of 2 samples 180
+    command = [sys.executable, "-W", "ignore", "-c", HUNGRY, tmp_path / "ample", tmp_path / "scarce", str(room)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=120)
+    ample, scarce = map(Path, done.stdout.splitlines())
+    lines = read_retries(scarce)
+    sizes = [line["micro_batch"] for line in lines]
+    assert sizes and sizes == [8, 4, 2][: len(sizes)]
+    assert {line["cause"] for line in lines} == {"memory"}
+    assert read_failure(scarce) is None
+    given, found = (json.loads((out / "result.json").read_text()) for out in (ample, scarce))
+    assert (given["micro_batch"], found["micro_batch"]) == (2, sizes[-1])
+    for name in ("loss", "loss/ce"):
+        assert found["last"][name] == pytest.approx(given["last"][name], rel=1e-5)

@@ -1,0 +1,56 @@
+"""What Ray raises, unwrapped to what happened."""
+
+import errno
+
+import pytest
+import ray.exceptions
+from ray.train import ControllerError, WorkerGroupError
+from ray.train.v2._internal.exceptions import (
+    UserExceptionWithTraceback,
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+)
+
+from orchestrator.failures import of_ray
+from trainer.config import UserError
+from trainer.failure import Failure
+
+DIED = ray.exceptions.ActorDiedError()
+FULL = OSError(errno.ENOSPC, "No space left on device", "/store/last.pt")
+WENT = "a process of the run or its machine went (ActorDiedError)"
+
+
+def task(cause):
+    """As a trial's error reaches the driver."""
+    return ray.exceptions.RayTaskError("train", "Traceback ...", cause).as_instanceof_cause()
+
+
+def group(*workers):
+    """As a group of workers fails."""
+    return WorkerGroupError("failed", dict(enumerate(workers)))
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (DIED, Failure("lost", WENT)),
+        (ray.exceptions.OutOfMemoryError("the node is running low on memory"), "memory"),
+        (task(UserError("store /s must be one folder")), Failure("user", "store /s must be one folder")),
+        (task(FULL), Failure("disk", "OSError: [Errno 28] No space left on device: '/store/last.pt'")),
+        (task(task(ZeroDivisionError("by zero"))), "bug"),
+        (group(WorkerHealthCheckFailedError("failed", DIED)), Failure("lost", WENT)),
+        (group(UserExceptionWithTraceback(FULL, "Traceback ...")), "disk"),
+        (ControllerError(WorkerGroupStartupTimeoutError(2)), "lost"),
+    ],
+)
+def test_what_ray_raises_is_unwrapped(error, failure):
+    found = of_ray(error)
+    assert found == failure if isinstance(failure, Failure) else found.cause == failure
+
+
+def test_a_death_says_more_than_what_the_other_workers_saw_of_it():
+    collateral = UserExceptionWithTraceback(ValueError("the others lost it"), "Traceback ...")
+    died = WorkerHealthCheckFailedError("failed", DIED)
+    assert of_ray(group(collateral, died)).cause == "lost"
+    evicted = WorkerHealthCheckFailedError("failed", ray.exceptions.OutOfMemoryError("low on memory"))
+    assert of_ray(group(died, evicted)).cause == "memory"

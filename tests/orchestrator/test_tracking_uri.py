@@ -1,0 +1,64 @@
+"""The address of tracking is refused where it could never work, taken where it could, and told without a password."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.tracking_uri import check_uri, shown
+from trainer.config import UserError
+
+STORE = Path("/data/store")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://127.0.0.1:5000",
+        "https://user:secret@tracking.example.org/mlflow",
+        "sqlite:////data/store/mlflow.db",
+        "postgresql://host/db",
+        "mysql+pymysql://user:secret@host:3306/db",
+        "databricks",
+        "databricks://profile",
+    ],
+)
+def test_what_mlflow_can_use_is_taken_as_it_is(uri):
+    assert check_uri(uri, STORE) == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "error"),
+    [
+        ("htp://127.0.0.1:5000", "unknown MLFLOW_TRACKING_URI scheme 'htp'; did you mean 'http'?"),
+        ("postgres://host/db", "unknown MLFLOW_TRACKING_URI scheme 'postgres'; did you mean 'postgresql'?"),
+        ("http:/127.0.0.1:5000", "MLFLOW_TRACKING_URI must be http://ADDRESS but got http:/127.0.0.1:5000"),
+        ("http://", "MLFLOW_TRACKING_URI must be http://ADDRESS but got http://"),
+        ("sqlite:///mlflow.db", "must name an absolute path, not mlflow.db; write sqlite:////data/store/mlflow.db"),
+        (
+            "file:///tmp/mlruns",
+            "the folder file:///tmp/mlruns, in which MLflow 3 keeps no runs; write sqlite:////data/",
+        ),
+        (
+            "/tmp/mlruns",
+            "the folder /tmp/mlruns, in which MLflow 3 keeps no runs; write sqlite:////data/store/mlflow.db",
+        ),
+        ("mlruns", "the folder mlruns, in which MLflow 3 keeps no runs"),
+    ],
+)
+def test_what_it_never_could_is_refused_with_the_remedy(uri, error):
+    with pytest.raises(UserError) as refused:
+        check_uri(uri, STORE)
+    assert error in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("https://me:secret@host:5000/x", "https://me:***@host:5000/x"),
+        ("postgresql://me:a@b@host/db", "postgresql://me:***@host/db"),
+        ("http://host:5000", "http://host:5000"),
+        ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
+    ],
+)
+def test_a_password_is_not_told(uri, told):
+    assert shown(uri) == told

@@ -1,0 +1,94 @@
+"""The cause of an error, told from real ones: an allocation that fails, a disk that is full, a loss, a bug."""
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trainer import checkpoint
+from trainer.config import NumericalError, UserError
+from trainer.failure import CAUSES, Failure, cause_of, failure_of
+
+
+def raised(action):
+    """What an action raises."""
+    try:
+        action()
+    except Exception as error:
+        return error
+    pytest.fail("nothing was raised")
+
+
+def full_disk():
+    with Path("/dev/full").open("w") as file:
+        file.write("a line")
+
+
+@pytest.mark.parametrize(
+    ("action", "cause", "reason"),
+    [
+        (lambda: torch.empty(1 << 50), "memory", "no memory left for 4503599627370496 bytes"),
+        (lambda: np.empty(1 << 50), "memory", "no memory left (MemoryError: Unable to allocate 8.00 PiB"),
+        (full_disk, "disk", "OSError: [Errno 28] No space left on device"),
+        (lambda: Path("/none/here").mkdir(), "bug", "FileNotFoundError: [Errno 2] No such file"),
+        (lambda: 1 / 0, "bug", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_the_machine_raises_has_its_cause(action, cause, reason):
+    failure = failure_of(raised(action))
+    assert failure.cause == cause and cause in CAUSES
+    assert failure.reason.startswith(reason)
+
+
+def test_our_own_errors_are_told_as_they_are():
+    assert failure_of(UserError("lr must be positive; raise it")) == Failure("user", "lr must be positive; raise it")
+    assert failure_of(NumericalError("loss/pea is not finite at step 7")).cause == "nan"
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..."), "memory"),
+        (RuntimeError("[/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3311"), "lost"),
+        (torch.distributed.DistBackendError("NCCL error"), "lost"),
+    ],
+)
+def test_what_cannot_be_raised_here_is_known_by_its_class_or_its_words(error, cause):
+    assert cause_of(error) == cause
+
+
+def hidden(disk_is_told):
+    """A full disk behind another error, as torch.save raises it, or put aside on purpose."""
+    try:
+        full_disk()
+    except OSError as error:
+        raise RuntimeError("unexpected pos 704 vs 598") from (error if disk_is_told else None)
+
+
+def test_a_cause_is_found_behind_the_error_that_hides_it():
+    failure = failure_of(raised(lambda: hidden(True)))
+    assert failure == Failure("disk", "OSError: [Errno 28] No space left on device")
+    assert cause_of(raised(lambda: hidden(False))) == "bug"
+
+
+def test_a_bug_is_told_with_the_line_of_ours_that_it_came_through(tmp_path):
+    (tmp_path / "last.pt").mkdir()
+    failure = failure_of(raised(lambda: checkpoint.save(tmp_path / "last.pt", {})))
+    assert failure.cause == "bug"
+    assert "(trainer/checkpoint.py:" in failure.reason
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_says_what_was_needed(tmp_path):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, {"epoch": 1})
+    (tmp_path / f".last.pt.{os.getpid()}").symlink_to("/dev/full")  # where the next one is written first
+    state = {"model": {"weight": torch.zeros(1 << 18)}, "history": [torch.zeros(1 << 18)]}
+    error = raised(lambda: checkpoint.save(path, state))
+    assert cause_of(error) == "disk"
+    assert str(error) == f"[Errno 28] No space left on device for a checkpoint of 2.0 MiB: '{path}'"
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+    assert checkpoint.load(path) == {"epoch": 1}
