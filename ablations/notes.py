@@ -14,6 +14,9 @@ from ablations.power import MOST_SEEDS, POWER, seeds_to_exclude, seeds_to_see, u
 from ablations.stats import FAMILY_WISE
 from ablations.study import Study
 
+MOST_LACKING = 5
+"""Undecided contrasts, the first of the table, whose lacking seeds are told: a grid of a hundred would fill screens."""
+
 
 def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> list[str]:
     """A line for each thing that would change how the rows are read, the most urgent first."""
@@ -45,8 +48,11 @@ def seed_notes(study: Study, contrasts: Sequence[Contrast], look: int, spared: i
             f"{state} at {look} seeds, {spared} runs not made; an undecided contrast goes on to the next look, and "
             "verdicts allow for all looks; differences do not, and lean outwards after an early end"
         )
-    lacking = [text for one in contrasts if one.verdict == "undecided" and (text := _lacking(study, one))]
+    undecided = [one for one in contrasts if one.verdict == "undecided"]
+    lacking = [text for one in undecided[:MOST_LACKING] if (text := _lacking(study, one))]
     if lacking:
+        if len(undecided) > MOST_LACKING:
+            lacking.append(f"and {len(undecided) - MOST_LACKING} contrasts more")
         notes.append(
             f"more seeds for {POWER * 100:g} % power: {'; '.join(lacking)}; seeds added now are one more look, so plan "
             "a new study for them"

@@ -20,6 +20,8 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     # Ctrl-C ends the driver; Tune would take it for the end of its phase, and the next one would start.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # A stopped trial's thread has to end before its process can take another; Tune's 2 s are short on a busy machine.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
