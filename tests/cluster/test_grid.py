@@ -92,7 +92,7 @@ def test_a_job_runs_a_study_in_an_unpacked_folder_and_its_exit_code_comes_back(h
     assert done.returncode == 1, done.stdout + done.stderr
     # `one` of `bad` is the same run as `one` of `good`: it is reused.
     assert finished(store) == [("good", "one"), ("good", "other")]
-    assert "failed: 1 of 2 runs, the first other seed 0: loss/ce is not finite" in done.stdout
+    assert "failed: 1 of 2 runs, the first other seed 0: nan: loss/ce is not finite" in done.stdout
     done = submit("good.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "good: 2 runs, 0 to do" in done.stdout
