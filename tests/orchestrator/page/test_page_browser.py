@@ -57,8 +57,9 @@ def test_it_fits_and_draws_at_any_width(browser, synthetic, tmp_path, kind):
 def test_figures_follow_a_page_that_turns_dark(browser, synthetic, tmp_path):
     file = tmp_path / "report.html"
     file.write_text(page(synthetic().report))
-    tab = browser.new_page(color_scheme="light")
+    tab = browser.new_page(color_scheme="light", bypass_csp=True)  # the page forbids the eval that waiting needs
     tab.goto(file.as_uri())
+    tab.locator(".plot .xtick text").first.wait_for(state="attached")
     ink = "getComputedStyle(document.querySelector('.plot .xtick text')).fill"
     light = tab.evaluate(ink)
     tab.emulate_media(color_scheme="dark")
