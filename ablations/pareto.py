@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-COSTS = {"gmacs": "GMACs", "params_m": "M parameters", "latency_ms": "ms"}
+COSTS = {"gmacs": "GMACs", "params_m": "million parameters", "latency_ms": "ms"}
 """Costs of the deployed student that a front is drawn against, by their name in a row, and in words."""
 
 

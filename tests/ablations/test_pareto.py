@@ -64,7 +64,7 @@ def test_each_cost_has_its_front_and_a_teacher_is_on_none():
     assert points["small"].costs == {"gmacs": 1.0, "params_m": 3.0, "latency_ms": 9.0}
     assert pareto_notes(ROWS) == [
         "Pareto front of accuracy against GMACs: small, large",
-        "Pareto front of accuracy against M parameters: wide, small, large",
+        "Pareto front of accuracy against million parameters: wide, small, large",
         "Pareto front of accuracy against ms: wide, small, large",
     ]
 

@@ -194,9 +194,9 @@ def test_a_path_of_weight_zero_is_off_for_requires_and_excludes(study):
 def test_ten_thousand_runs_are_planned_while_one_waits(study):
     rates = ", ".join(f"{i}.0e-5" for i in range(1, 51))
     written = study(f"factors: {{optim.lr: [{rates}], optim.epochs: {list(range(1, 51))}}}\nseeds: 4")
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(expand(written)) == 10_001
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("name", packaged())

@@ -30,6 +30,10 @@ def _finished(runs) -> dict[str, Outcome]:
     }
 
 
+def _scattered(runs) -> dict[str, Outcome]:
+    return {run.key: Outcome("finished", {"val/miou": 50.0 + math.sin(number**2)}) for number, run in enumerate(runs)}
+
+
 def _column(table, heading: str) -> list[str]:
     index = [column.heading for column in table.columns].index(heading)
     return [row.cells[index] for row in table.rows]
@@ -52,6 +56,16 @@ def test_the_table_of_a_finished_study(study):
         " more seeds for 80 % power: Other vs Base: 6 to 15 to see a difference of 0.1, 7 to 16 to exclude one; "
         "seeds added now are one more look, so plan a new study for them\n"
     )
+
+
+def test_lacking_seeds_are_told_of_the_first_five_undecided_contrasts(study):
+    arms = ", ".join(f"{arm}: {{optim.lr: {number}.0e-4}}" for number, arm in enumerate("ABCDEFG", 2))
+    written = study(f"variants: {{alone: {{distill: {{}}}}, {arms}}}\nseeds: 3")
+    runs = expand(written)
+    lines = [line for line in build_table(written, runs, _scattered(runs)).notes if line.startswith("more seeds")]
+    assert len(lines) == 1
+    assert [f"{arm} vs alone: " in lines[0] for arm in "ABCDEFG"] == [True] * 5 + [False] * 2
+    assert "; and 2 contrasts more; seeds added now" in lines[0]
 
 
 def test_raw_numbers_are_kept_beside_the_words(study):
