@@ -8,7 +8,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ablations.arms import Arms, Overrides, contradiction, grid, labelled, leave_one_out, mentioned, terms
@@ -19,7 +18,7 @@ from ablations.published import Published
 from ablations.seeds import count_or_list, with_looks
 from ablations.space import Search
 from ablations.tune_each import TuneEach
-from trainer.config import Number, Strict, TrainConfig, UserError, explain, located, parse, unknown
+from trainer.config import Number, Strict, TrainConfig, UserError, explain, located, parse, parse_yaml, unknown
 
 FIXED_IN_A_SEARCH = ("teacher", "data.name", "data.size", "data.options", "data.select")
 """Trials of different teachers or data cannot be ranked in one list: such questions are factors."""
@@ -193,35 +192,15 @@ class Study(Strict):
             raise UserError("contrasts: each may stand once, for a test that is made twice costs power twice")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key may stand once: PyYAML keeps the last silently, and an arm would be gone."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            line = key_node.start_mark.line + 1
-            if not isinstance(key, str | int | float | bool | None):
-                raise UserError(f"line {line}: a key must be a word, but got {key!r}")
-            if key in keys:
-                raise UserError(f"line {line}: key '{key}' stands twice; keep one")
-            keys.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def read(text: str, where: str) -> Study:
     """A study from the text of its YAML. Raises UserError naming `where`, the key, the rule and the value."""
+    data = parse_yaml(text, where)
     try:
-        data = yaml.load(text, _Loader)
         if not isinstance(data, dict):
             raise UserError(f"expected a mapping with name, base and variants, but got {type(data).__name__}")
         if "base" not in data and data and data.keys() <= TrainConfig.model_fields.keys():
             raise UserError("this is the config of one run, not a study; train it with `python -m trainer fit`")
         return Study.model_validate(data)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         first = error.errors()[0]
         if first["loc"]:

@@ -93,10 +93,11 @@ class Lines:
         return None
 
     def started(self, job: Job) -> None:
-        """Say that a run begins."""
-        note = self.board.change(job, "running").note
-        self._attempts[job.label] = note
-        self._say(f"        {job.label}: started{' ' if note else ''}{note}")
+        """Say that a run begins, or goes on."""
+        part = self.board.change(job, "running")
+        self._attempts[job.label] = part.note
+        begins = f"goes on after epoch {part.epoch}" if part.epoch else "started"
+        self._say(f"        {job.label}: {', '.join(filter(None, (begins, part.note)))}")
 
     def epoch(self, job: Job, metrics: Mapping[str, float]) -> None:
         """Say that a run had to begin again, and once a minute where the study stands."""

@@ -67,7 +67,8 @@ def test_a_driver_killed_and_started_again_ends_with_the_undisturbed_table(drive
     assert statuses == {"FINISHED", "FAILED"}
 
 
-def test_ctrl_c_ends_the_study_in_one_line_and_leaves_nothing_running(driver, finished):
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "a job's time is up"])
+def test_being_told_to_end_is_one_line_and_leaves_nothing_running(driver, finished, sign):
     process = driver.start("run", finished.file)
     end = time.monotonic() + 300
     said = ""
@@ -78,7 +79,7 @@ def test_ctrl_c_ends_the_study_in_one_line_and_leaves_nothing_running(driver, fi
     assert re.search(rf"running.*; driver: pid {process.pid} on ", said)
     assert re.search(r"^  [\w -]+ seed \d: running at epoch [0-3]/[23]", said, re.MULTILINE)
     before = len(driver.events("finished"))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err == "stopped; run the same command again to go on\n"

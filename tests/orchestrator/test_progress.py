@@ -113,7 +113,7 @@ def test_a_failure_names_its_cause_and_another_attempt_what_came_before(driven, 
     driven.train("alone", 0, 2, 3)
     driven.end("alone", 0, "failed", cause="nan", reason="loss/ce is not finite at step 7")
     assert [line.strip() for line in lines()[1:]] == [
-        "alone seed 0: started again after a lost worker, attempt 3",
+        "alone seed 0: goes on after epoch 1, again after a lost worker, attempt 3",
         "alone seed 0: again after too little memory, attempt 4, micro-batch 4",
         "1/4   alone seed 0: failed  nan: loss/ce is not finite at step 7  about 15 min left",
     ]

@@ -196,6 +196,7 @@ def test_weights_that_do_not_fit_are_reported_before_anything_is_written(
         (None, "no such file"),
         ("- a\n- b\n", "expected a mapping of sections"),
         ("optim: {lr: [}", "is not valid YAML"),
+        ("seed: 1\nseed: 2", "line 2: key 'seed' stands twice; keep one"),
         ("", "expected a mapping of sections"),
     ],
 )

@@ -17,6 +17,7 @@ from trainer.config.schema import (
     parse,
     teacher_run,
 )
+from trainer.config.yaml_text import parse_yaml
 
 NUMERICS_VERSION = 1
 """Raised by hand when a change moves the numbers of an unchanged config (see tests/trainer/test_golden_curve.py)."""
@@ -45,6 +46,7 @@ __all__ = [
     "located",
     "override",
     "parse",
+    "parse_yaml",
     "read_yaml",
     "removable",
     "teacher_run",

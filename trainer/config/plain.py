@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trainer.config.errors import UserError, unknown
+from trainer.config.yaml_text import parse_yaml
 
 
 def digest(value: Any) -> str:
@@ -61,10 +60,11 @@ def removable(path: str) -> bool:
 def read_yaml(path: Path) -> Any:
     """The plain data of a YAML file. Raises UserError when it is missing or is not YAML."""
     try:
-        return yaml.safe_load(path.read_text())
+        text = path.read_text()
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    return parse_yaml(text, str(path))
