@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from cluster.spec import ClusterSpec, Machine
 from orchestrator.shared import check_shared
 from orchestrator.store import Store
+from trainer.config import UserError
 
 ENVIRONMENT = {
     # The ledger is the record: Tune's own loggers write 300-character folders and cost memory.
@@ -27,6 +29,9 @@ ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+ANSWER_S = 5.0
+"""So long a Ray that is to be joined may take to answer."""
 
 
 def here(*, with_gpus: bool = True) -> Machine:
@@ -60,6 +65,33 @@ def go_on() -> None:
         raise KeyboardInterrupt
 
 
+def check_address(address: str) -> None:
+    """Raises UserError where HOST:PORT does not answer: Ray itself would try for minutes, and then end the process."""
+    host, colon, port = address.rpartition(":")
+    if address in ("local", "auto"):
+        return
+    if not (colon and port.isdigit()) or "/" in host:
+        raise UserError(f"address must be local, auto or HOST:PORT but got {address}")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"address: no Ray answers at {address} ({error}); start one there with `ray start --head --port {port}`, "
+            "or use address: local"
+        ) from None
+
+
+def _start(**options: Any) -> None:
+    """`ray.init`, whose failures are of any class, the bare Exception among them."""
+    import ray
+
+    try:
+        ray.init(**options)
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"Ray did not start or could not be joined: {said}; run the same command again") from error
+
+
 @contextlib.contextmanager
 def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
     """Start or join Ray for one study; yields the machines it has now, all of which see the store."""
@@ -75,7 +107,7 @@ def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
     if spec.address == "local":
         machine = here()
         # a stopped group's placement is cleaned up through the dashboard: only runs of more workers need it
-        ray.init(
+        _start(
             address="local",
             num_cpus=int(machine.cpus),
             num_gpus=int(machine.gpus),
@@ -83,7 +115,7 @@ def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
             **options,
         )
     else:
-        ray.init(address=spec.address, **options)
+        _start(address=spec.address, **options)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # a job's time is up: Ray, whose handler this was, would just exit
     try:

@@ -63,6 +63,7 @@ def launch(
     from orchestrator.progress import Board
     from orchestrator.provenance import begin
     from orchestrator.report import show
+    from orchestrator.session import check_address
     from orchestrator.tracking_uri import check_uri
 
     console = Console(highlight=False)
@@ -73,6 +74,7 @@ def launch(
         spec = with_workers(spec, workers)
     if join and spec.address == "local":
         spec = spec.model_copy(update={"address": "auto"})
+    check_address(spec.address)
     where = store_of(store, cluster)
     check_uri(where.mlflow_uri, where.root)
     from orchestrator.launch import Launch

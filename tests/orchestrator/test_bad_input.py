@@ -115,6 +115,23 @@ def test_more_workers_than_the_machine_has_write_nothing_at_all(transkd, tmp_pat
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize(
+    ("address", "error"),
+    [
+        ("127.0.0.1:1", "no Ray answers at 127.0.0.1:1 ([Errno 111] Connection refused); start one there"),
+        ("ray://head:10001", "address must be local, auto or HOST:PORT but got ray://head:10001"),
+        ("head", "address must be local, auto or HOST:PORT but got head"),
+    ],
+)
+def test_an_address_where_no_ray_is(transkd, tmp_path, address, error):
+    (tmp_path / "spec.yaml").write_text(f"address: {address}\n")
+    code, _, said = transkd("run", tmp_path / "good.yaml", "--cluster", tmp_path / "spec.yaml")
+    assert code == 2
+    assert error in said
+    assert len(said.splitlines()) == 1
+    assert written(tmp_path) == set()
+
+
 def test_a_second_driver_is_told_who_holds_the_store(transkd, tmp_path):
     with Store(tmp_path / "store").lease():
         code, _, err = transkd("run", tmp_path / "good.yaml")
