@@ -157,11 +157,12 @@ JUDGED = ("deterministic", "batch", "stop", "eta", "min_epochs", "brackets", "st
 
 
 def search_identity(study: Study) -> str:
-    """12 hex digits naming what is searched: a changed base, space or metric is another search, more trials are not."""
+    """12 hex digits naming what is searched: another base, space, limit or metric is another search, more trials are not."""
     search = _search(study)
     space_of = {path: dimension.model_dump(mode="json") for path, dimension in search.space.items()}
     rules = [study.requires, study.excludes, study.seeds, search.metric, search.sampler, search.seed]
     told = {name: getattr(search, name) for name in ("against", "learn_from") if getattr(search, name)}
+    told |= {"limits": study.limits.given} if study.limits.given else {}
     # There the curves decide what was told, by these rules, and that again with every trial.
     judged = {name: getattr(search, name) for name in JUDGED} if search.deterministic else {}
     return digest([study.base, space_of, *rules, *([told, judged] if told or judged else [])])

@@ -231,4 +231,5 @@ def test_what_changes_proposals_is_another_search_and_more_trials_are_not(search
     found = {word: identity("".join(f"  {part}\n" for part in word.split(", ") if part)) for word in words}
     assert len(set(found.values())) == len(words)
     assert identity("", trials=7) == found[""]
+    assert identity("limits: {params_m: 3}\n") not in found.values(), "a limit refuses what was proposed without it"
     assert identity("  deterministic: true\n", trials=7) == found["deterministic: true"]
