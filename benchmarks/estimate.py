@@ -55,11 +55,7 @@ def main() -> None:
         store = Store(Path(folder) / "store")
         probed = foretold(study, store, probe=True)
         started = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "orchestrator", "run", name, "--store", str(store.root)],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        subprocess.run([sys.executable, "-m", "orchestrator", "run", name, "--store", str(store.root)], check=True)
         hours = (time.perf_counter() - started) / 3600
         kept = sum(path.stat().st_size for path in store.runs_dir.rglob("*.pt")) / 1e9
         packed = sum(path.stat().st_size for path in (store.cache / "packed").glob("*.arrow")) / 1e9
