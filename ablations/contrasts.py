@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ablations.family import tests_of
 from ablations.outcome import MISSING, Outcome, scores_of
 from ablations.plan import Run
 from ablations.sequential import course, due_at
@@ -48,6 +49,6 @@ def judged(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -
     waiting = {run.arm for run in runs if outcomes.get(run.key, MISSING).status in ("missing", "running")}
     pending = {pair for pair in study.pairs if waiting & set(pair)}
     scores = {arm: scores_of(study, group, outcomes) for arm, group in groups.items()}
-    compared = compare(scores, study.pairs, study.margin, pending)
+    compared = compare(scores, study.pairs, study.margin, pending, tests=tests_of(study))
     found = [Contrast(*pair, one, pair in pending) for pair, one in zip(study.pairs, compared, strict=True)]
     return Judged(list(runs), found, len(study.seeds))

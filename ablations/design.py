@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from ablations.effects import effects_of
+from ablations.family import effects_tested, tests_of
 from ablations.looks import first_look
 from ablations.power import POWER, detectable, excludable
-from ablations.stats import FAMILY_WISE, describe_design
+from ablations.stats import FAMILY_WISE, counted, describe_design
 from ablations.study import Study
 
 
 def design_lines(study: Study) -> list[str]:
     """What the study can decide; nothing for a study that compares nothing."""
-    n, m = len(study.seeds), len(study.pairs)
-    if not m:
+    n, m = len(study.seeds), tests_of(study)
+    if not study.pairs:
         return []
     lines = [reach(study)]
     with_power = f"{POWER * 100:g} % power to"
@@ -24,17 +24,15 @@ def design_lines(study: Study) -> list[str]:
             f"{with_power} exclude ±{study.margin:g} points between equal arms whose paired differences vary by "
             f"{study.margin / excludes:.2g} points or less"
         )
-    if effects := len(effects_of(study).effects):
-        lines.append(f"effects of the factors, a family of their own: {describe_design(n, effects)}")
     return lines
 
 
 def reach(study: Study) -> str:
     """Whether the study can decide a difference at all, and with looks from which on."""
     if not study.looks:
-        return describe_design(len(study.seeds), len(study.pairs))
+        return describe_design(len(study.seeds), len(study.pairs), effects_tested(study))
     m = len(study.pairs)
-    counts = f"looks at {', '.join(map(str, study.looks))} seeds, {m} contrast{'' if m == 1 else 's'}"
+    counts = f"looks at {', '.join(map(str, study.looks))} seeds, {counted(m, 'contrast')}"
     first = first_look(study.looks, m)
     if first is None:
         return f"this design cannot decide a difference: {counts}; use more seeds or fewer contrasts"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ablations.effects import Effect, effects_of
+from ablations.family import tests_of
 from ablations.metric import described
 from ablations.outcome import MISSING, Outcome, scores_of
 from ablations.plan import Run
-from ablations.stats import FAMILY_WISE, Comparison, describe_design, judge
+from ablations.stats import Comparison, judge
 from ablations.study import Study
 from ablations.tabular import Column, Row, Table, difference
 
@@ -36,7 +37,7 @@ def effects_table(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outc
     scores = {arm: scores_of(study, group, outcomes) for arm, group in groups.items()}
     waiting = {run.arm for run in runs if outcomes.get(run.key, MISSING).status in ("missing", "running")}
     ended = [not study.looks and not waiting & effect.weights.keys() for effect in effects]
-    compared = judge([effect.by_seed(scores) for effect in effects], ended, study.margin)
+    compared = judge([effect.by_seed(scores) for effect in effects], ended, study.margin, tests=tests_of(study))
     words = [
         one.verdict if done else "" if study.looks else "not yet" for one, done in zip(compared, ended, strict=True)
     ]
@@ -48,9 +49,7 @@ def effects_table(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outc
     if study.looks:
         notes.append("no verdicts: seeds were added until the contrasts above were decided, not these")
     elif effects:
-        notes.append(
-            f"a family of their own at {FAMILY_WISE * 100:g} %: {describe_design(len(study.seeds), len(effects))}"
-        )
+        notes.append("verdicts share their 5 % with the contrasts above")
     title = f"effects   of the factors of {study.name} on {described(study.metric)}"
     return (Table(title, _COLUMNS, tuple(rows), (*notes, *missing)),)
 

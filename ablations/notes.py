@@ -8,6 +8,7 @@ from typing import Any
 
 from ablations.contrasts import Contrast
 from ablations.design import reach
+from ablations.family import tests_of
 from ablations.outcome import MISSING, Outcome, teachers
 from ablations.plan import Run
 from ablations.power import MOST_SEEDS, POWER, seeds_to_exclude, seeds_to_see, upper_deviation
@@ -25,8 +26,8 @@ def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome])
         notes.append("not yet: no verdict before all seeds of both arms have ended, for each look would be a test")
     if study.margin is not None:
         notes.append(
-            f"equivalent: within ±{study.margin:g} points by two one-sided t tests, "
-            f"a family of their own at {FAMILY_WISE * 100:g} %"
+            f"equivalent: within ±{study.margin:g} points by two one-sided t tests; with the tests of differences a "
+            f"single family at {FAMILY_WISE * 100:g} %"
         )
     if len(teachers(runs)) == 1:
         notes.append("conditional on one teacher: another may order the arms differently")
@@ -61,7 +62,7 @@ def seed_notes(study: Study, contrasts: Sequence[Contrast], look: int, spared: i
 
 
 def _lacking(study: Study, contrast: Contrast) -> str:
-    found, m = contrast.found, len(study.pairs)
+    found, m = contrast.found, tests_of(study)
     size = study.margin or abs(found.difference)
     if found.n < 2 or not found.deviation or not size:
         return ""

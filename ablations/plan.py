@@ -157,7 +157,7 @@ JUDGED = ("deterministic", "batch", "stop", "eta", "min_epochs", "brackets", "st
 
 
 def search_identity(study: Study) -> str:
-    """12 hex digits naming what is searched: another base, space, limit or metric is another search, more trials are not."""
+    """12 hex digits naming what is searched: another base, space, limit or metric makes another, more trials do not."""
     search = _search(study)
     space_of = {path: dimension.model_dump(mode="json") for path, dimension in search.space.items()}
     rules = [study.requires, study.excludes, study.seeds, search.metric, search.sampler, search.seed]

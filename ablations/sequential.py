@@ -14,7 +14,7 @@ import numpy as np
 from ablations.looks import differ_p, same_p
 from ablations.outcome import MISSING, Outcome, scores_of
 from ablations.plan import Run
-from ablations.stats import Comparison, Verdict, comparison, holm, paired, verdict
+from ablations.stats import Comparison, Verdict, adjust, comparison, paired, verdict
 from ablations.study import Study
 
 
@@ -53,8 +53,10 @@ def follow(study: Study, ended: Mapping[str, Collection[int]], scores: Mapping[s
             pending = frozenset(undecided)
             break
         judged |= dict.fromkeys(undecided, k)
-        p = holm([differ[pair][judged[pair]] for pair in study.pairs])
-        p_same = holm([same[pair][judged[pair]] for pair in study.pairs]) if same else [1.0] * m
+        p, p_same = adjust(
+            [differ[pair][judged[pair]] for pair in study.pairs],
+            [same[pair][judged[pair]] for pair in study.pairs] if same else [],
+        )
         for pair, one, other in zip(study.pairs, p, p_same, strict=True):
             if pair in undecided:
                 words[pair] = verdict(_joined(blocks[pair], k), one, other)

@@ -128,13 +128,20 @@ def _signed_sums(d: np.ndarray) -> np.ndarray:
     return sums
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Adjusted p of a family, in its order: reject where at most alpha (Holm 1979)."""
-    adjusted = [1.0] * len(p)
-    worst = 0.0
-    for rank, index in enumerate(sorted(range(len(p)), key=lambda index: p[index])):
-        worst = max(worst, min(1.0, (len(p) - rank) * p[index]))
-        adjusted[index] = worst
+def holm(*claims: Sequence[float]) -> list[list[float]]:
+    """Adjusted p, (claims, m), of claims on each of m contrasts: reject where at most alpha.
+
+    A contrast's claims exclude each other's opposite, so that at most one of them can be wrong: arms that do not differ
+    are equivalent, and arms a margin apart differ. A p is multiplied by the contrasts of which a claim is yet to be
+    made, for no more can be wrong at once (Shaffer 1986, procedure S1). With one claim each that is Holm's (1979).
+    """
+    adjusted = [[1.0] * len(p) for p in claims]
+    yet = [len(claims)] * len(claims[0])
+    standing, worst = len(yet), 0.0
+    for p, claim, contrast in sorted((p, k, i) for k, of in enumerate(claims) for i, p in enumerate(of)):
+        adjusted[claim][contrast] = worst = max(worst, min(1.0, standing * p))
+        yet[contrast] -= 1
+        standing -= not yet[contrast]
     return adjusted
 
 
@@ -155,14 +162,16 @@ def compare(
     margin: float | None = None,
     pending: Collection[tuple[str, str]] = (),
     alpha: float = FAMILY_WISE,
+    tests: int = 0,
 ) -> list[Comparison]:
     """The verdict on each contrast (arm, reference), from scores by arm and seed; higher is better.
 
-    The family is all contrasts, with data or not. `pending` ones have seeds still to come and stay undecided: a test
-    that is read after every seed is made many times, and its 5 % are no longer 5 %.
+    The family is all contrasts, with data or not, and whatever else is among the study's `tests`. `pending` ones have
+    seeds still to come and stay undecided: a test that is read after every seed is made many times, and its 5 % are no
+    longer 5 %.
     """
     pairs = [paired(scores.get(arm, {}), scores.get(reference, {})) for arm, reference in contrasts]
-    return judge(pairs, [pair not in pending for pair in contrasts], margin, alpha)
+    return judge(pairs, [pair not in pending for pair in contrasts], margin, alpha, tests)
 
 
 def judge(
@@ -170,16 +179,25 @@ def judge(
     ended: Sequence[bool],
     margin: float | None = None,
     alpha: float = FAMILY_WISE,
+    tests: int = 0,
 ) -> list[Comparison]:
     """The verdict on each sample of paired differences, (n,) each; all are one family, of which some may not have
-    `ended`."""
+    `ended`. Where it is a part of `tests`, it spends its share of alpha."""
     both = list(zip(samples, ended, strict=True))
-    differ = holm([sign_flip_p(d) if done else 1.0 for d, done in both])
-    same = holm([equivalence_p(d, margin) if margin and done else 1.0 for d, done in both])
+    differ = [sign_flip_p(d) if done else 1.0 for d, done in both]
+    same = [equivalence_p(d, margin) if done else 1.0 for d, done in both] if margin else []
+    share = max(1.0, tests / max(1, len(samples)))
+    adjusted = [[min(1.0, share * p) for p in claim] for claim in adjust(differ, same)]
     return [
         comparison(d, p_differ, verdict(d, p_differ, p_same, alpha))
-        for d, p_differ, p_same in zip(samples, differ, same, strict=True)
+        for d, p_differ, p_same in zip(samples, *adjusted, strict=True)
     ]
+
+
+def adjust(differ: Sequence[float], same: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Adjusted p that m arms differ, and that they are equivalent: 1 without a margin, where `same` is empty."""
+    adjusted = holm(differ, same) if same else [*holm(differ), [1.0] * len(differ)]
+    return adjusted[0], adjusted[1]
 
 
 def comparison(differences: np.ndarray, p: float, word: Verdict) -> Comparison:
@@ -218,9 +236,16 @@ def seeds_needed(m: int, alpha: float = FAMILY_WISE) -> int:
     return next(n for n in range(1, 64) if can_decide(n, m, alpha))
 
 
-def describe_design(n: int, m: int, alpha: float = FAMILY_WISE) -> str:
+def counted(count: int, what: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def describe_design(n: int, contrasts: int, effects: int = 0, alpha: float = FAMILY_WISE) -> str:
     """What a design can reach, in one line, to be read before it costs anything."""
-    counts = f"{n} seed{'s' if n != 1 else ''}, {m} contrast{'s' if m != 1 else ''}"
+    m = contrasts + effects
+    counts = ", ".join(counted(count, what) for count, what in ((n, "seed"), (contrasts, "contrast")))
+    counts += f" and {counted(effects, 'effect')}" if effects else ""
     smallest = f"the smallest adjusted p is {smallest_adjusted_p(n, m):.2g}"
     if can_decide(n, m, alpha):
         return f"{counts}: {smallest}, so a difference can be decided at {alpha * 100:g} %"

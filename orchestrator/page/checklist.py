@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from markupsafe import Markup
 
 from ablations.arms import short
+from ablations.family import effects_tested
 from ablations.metric import described
 from ablations.outcome import protocol
-from ablations.stats import FAMILY_WISE
+from ablations.stats import FAMILY_WISE, counted
 from orchestrator.page.data import MOST_ARMS, Report
 from orchestrator.page.parts import Section
 from orchestrator.page.provenance import facts
@@ -37,8 +38,8 @@ def answers(report: Report) -> dict[str, str]:
             "Seeds": _seeds(report),
             "Error bars": "±: sample standard deviation over seeds (n - 1); in brackets: 95 % Student t interval of "
             "the mean paired difference; bands of curves: lowest to highest seed",
-            "Test": f"exact two-sided sign-flip test of paired differences, Holm over {len(report.study.pairs)} "
-            f"contrasts, {FAMILY_WISE * 100:g} % family-wise{_looks(report)}",
+            "Test": f"exact two-sided sign-flip test of paired differences{_margin(report)}, Holm over "
+            f"{_tests(report)}, {FAMILY_WISE * 100:g} % family-wise{_looks(report)}",
         }
     return found | {
         "Training": _training(report),
@@ -83,7 +84,17 @@ def _seeds(report: Report) -> str:
     counts = Counter(len(scores) for arm, scores in report.scores.items() if _is_arm(report, arm))
     seeds = sorted({m.plan.seed for m in report.members if m.plan.role == "arm"})
     done = ", ".join(f"{n} in {arms} arm{'s' * (arms > 1)}" for n, arms in sorted(counts.items(), reverse=True))
-    return f"{', '.join(map(str, seeds))}, the same for every arm; finished: {done}"
+    return f"{', '.join(map(str, seeds))}, an arm and its reference by the same ones; finished: {done}"
+
+
+def _margin(report: Report) -> str:
+    margin = report.study.margin
+    return "" if margin is None else f" and two one-sided t tests within ±{margin:g} points"
+
+
+def _tests(report: Report) -> str:
+    contrasts, effects = counted(len(report.study.pairs), "contrast"), effects_tested(report.study)
+    return f"{contrasts} and {counted(effects, 'effect')}" if effects else contrasts
 
 
 def _looks(report: Report) -> str:

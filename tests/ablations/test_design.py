@@ -62,7 +62,9 @@ def test_a_design_says_what_it_can_decide(study, case):
 
 def test_a_grid_says_it_of_its_effects_too(study):
     lines = design_lines(study("factors: {distill.csf: [null, {}], distill.pea: [null, {}]}\nseeds: 8"))
-    assert lines[-1].startswith("effects of the factors, a family of their own: 8 seeds, 3 contrasts: the smallest")
+    assert lines[0] == (
+        "8 seeds, 3 contrasts and 3 effects: the smallest adjusted p is 0.047, so a difference can be decided at 5 %"
+    )
 
 
 def test_a_study_that_compares_nothing_has_nothing_to_decide(study):

@@ -107,15 +107,22 @@ def test_a_bootstrap_interval_of_many_pairs_is_as_wide_as_students_and_leans_wit
 
 
 def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
+    assert holm([0.01, 0.04, 0.03, 0.005])[0] == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [[1.0, 1.0]]
+    assert holm([]) == [[]]
+
+
+def test_claims_of_which_one_a_contrast_can_be_wrong_share_a_family():
+    # 0.01 three contrasts open, 0.012 all three, for the first may yet be called equivalent, 0.013 two, 0.02 two
+    differ, same = holm([0.01, 0.5, 0.012], [0.013, 0.02, 0.9])
+    assert differ == pytest.approx([0.03, 1.0, 0.036])
+    assert same == pytest.approx([0.039, 0.04, 1.0])
 
 
 def test_holm_never_lowers_a_p_nor_changes_their_order():
     for seed in range(50):
         p = np.random.default_rng(seed).uniform(0, 1, 7)
-        adjusted = np.array(holm(list(p)))
+        adjusted = np.array(holm(list(p))[0])
         assert (adjusted >= p).all()
         assert (np.diff(adjusted[np.argsort(p)]) >= 0).all()
         assert (adjusted <= np.minimum(1, 7 * p) + 1e-15).all()
@@ -211,6 +218,23 @@ def test_false_equivalence_stays_below_five_percent_a_table():
         false += any(found.verdict == "equivalent" for found in compare(scores, [("a", "z"), ("b", "z")], margin=0.3))
     assert false / tables <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / tables)
     assert false > 0
+
+
+def test_false_verdicts_of_either_kind_stay_below_five_percent_a_table():
+    """One arm like its reference and one exactly at the margin: a table can be wrong about both, in different words."""
+    generator = np.random.default_rng(11)
+    tables, wrong = 1500, {"a": 0, "b": 0, "either": 0}
+    for _ in range(tables):
+        scores = {
+            arm: dict(enumerate(generator.normal(*law, 8))) for arm, law in (("a", (0.0, 0.6)), ("b", (0.3, 0.1)))
+        }
+        scores["z"] = dict.fromkeys(range(8), 0.0)
+        alike, apart = (found.verdict for found in compare(scores, [("a", "z"), ("b", "z")], margin=0.3))
+        mistakes = {"a": alike in ("better", "worse"), "b": apart == "equivalent"}
+        for name, made in (mistakes | {"either": any(mistakes.values())}).items():
+            wrong[name] += made
+    assert wrong["either"] / tables <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / tables)
+    assert min(wrong.values()) > 0
 
 
 def test_a_real_difference_is_found():

@@ -127,12 +127,13 @@ def test_the_list_of_runs_says_what_is_odd_about_each(synthetic):
 def test_the_checklist_is_answered_from_facts(synthetic):
     found = answers(synthetic(ends={("student alone", 5): "failed"}).report)
     assert found["What is compared"] == "Base <both> against student alone; without PEA & CSF against Base <both>"
-    assert found["Seeds"] == "0, 1, 2, 3, 4, 5, the same for every arm; finished: 6 in 2 arms, 5 in 1 arm"
+    assert found["Seeds"] == "0, 1, 2, 3, 4, 5, an arm and its reference by the same ones; finished: 6 in 2 arms, 5 in 1 arm"
     assert found["Compute"] == "18.00 h on cpu (a CPU, 2 threads)"
     assert found["Runs that did not finish"] == "1 failed (nan)"
     assert found["Code"] == "git commit 0123abcd; numerics version 1; torch 2.12.1; with uncommitted changes"
     assert found["Training"] == "9 epochs, global batch 8, learning rate 0.001"
-    assert "Holm over 2 contrasts" in found["Test"]
+    assert "paired differences and two one-sided t tests within ±0.3 points, " in found["Test"]
+    assert "Holm over 2 contrasts, 5 % family-wise" in found["Test"]
     assert found["Choice of hyperparameters"].startswith("none")
 
 
