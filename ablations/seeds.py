@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError
 
 from trainer.config import Strict, explain
 
@@ -13,23 +13,23 @@ MAX_SEEDS = 40
 """The exact sign-flip test enumerates 2**(n/2) sums (see stats.py); more seeds than this are another experiment."""
 
 
+def growing(looks: tuple[int, ...]) -> tuple[int, ...]:
+    """Looks as given, or none. Raises ValueError where they are no counts of seeds that grow."""
+    got = list(looks)
+    if len(got) == 1:
+        raise ValueError(f"one look is a fixed design; write seeds: {got[0]}")
+    if any(later <= earlier for earlier, later in itertools.pairwise(got)):
+        raise ValueError(f"looks must grow, such as [6, 8, 12], but got {got}")
+    if got and (got[0] < 2 or got[-1] > MAX_SEEDS):
+        raise ValueError(f"looks are counts of seeds from 2 to {MAX_SEEDS}, but got {got}")
+    return looks
+
+
 class Looks(Strict):
     """Counts of seeds at which undecided contrasts are read, and get the seeds of the next count."""
 
-    looks: tuple[int, ...] = Field(min_length=1)
+    looks: Annotated[tuple[int, ...], AfterValidator(growing)] = Field(min_length=1)
     until: Literal["decided"] = "decided"
-
-    @field_validator("looks")
-    @classmethod
-    def _grow(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
-        got = list(looks)
-        if len(got) == 1:
-            raise ValueError(f"one look is a fixed design; write seeds: {got[0]}")
-        if any(later <= earlier for earlier, later in itertools.pairwise(got)):
-            raise ValueError(f"looks must grow, such as [6, 8, 12], but got {got}")
-        if got[0] < 2 or got[-1] > MAX_SEEDS:
-            raise ValueError(f"looks are counts of seeds from 2 to {MAX_SEEDS}, but got {got}")
-        return looks
 
 
 def with_looks(data: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -151,12 +152,7 @@ class Search(Strict):
 
     def bracket(self, number: int) -> int:
         """The bracket of a trial: at any moment each has its share as nearly as can be (see `shares`)."""
-        shares, counts, chosen = self.shares, [0] * self.brackets, 0
-        for trial in range(number + 1 if self.brackets > 1 else 0):
-            owed = [share * (trial + 1) - count for share, count in zip(shares, counts, strict=True)]
-            chosen = owed.index(max(owed))
-            counts[chosen] += 1
-        return chosen
+        return _brackets(self.shares, max(number + 1, self.trials))[number] if self.brackets > 1 else 0
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -177,3 +173,14 @@ class Search(Strict):
             where = f"stops at epochs {listed} of {epochs}; one in {self.eta} goes on" if listed else "never stops"
             lines.append(where if self.brackets == 1 else f"bracket {bracket}, {share:.0%} of the trials: {where}")
         return lines
+
+
+@cache
+def _brackets(shares: tuple[float, ...], trials: int) -> tuple[int, ...]:
+    """The bracket of each trial, every next one where most is owed. Kept, for each epoch asks it of every trial."""
+    counts, chosen = [0] * len(shares), []
+    for trial in range(trials):
+        owed = [share * (trial + 1) - count for share, count in zip(shares, counts, strict=True)]
+        chosen.append(owed.index(max(owed)))
+        counts[chosen[-1]] += 1
+    return tuple(chosen)

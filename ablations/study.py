@@ -8,14 +8,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from ablations.arms import Arms, Overrides, contradiction, grid, labelled, leave_one_out, mentioned, terms
 from ablations.limits import Limits
 from ablations.metric import check_metric
 from ablations.points import grid_points
 from ablations.published import Published
-from ablations.seeds import count_or_list, with_looks
+from ablations.seeds import count_or_list, growing, with_looks
 from ablations.space import Search
 from ablations.tune_each import TuneEach
 from trainer.config import Number, Strict, TrainConfig, UserError, explain, located, parse, parse_yaml, unknown
@@ -43,7 +43,9 @@ class Study(Strict):
     requires: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     excludes: tuple[tuple[str, ...], ...] = ()
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(count_or_list)] = (0,)
-    looks: tuple[int, ...] = Field((), description="as `seeds: {looks: [6, 8, 12], until: decided}` gives them")
+    looks: Annotated[tuple[int, ...], AfterValidator(growing)] = Field(
+        (), description="as `seeds: {looks: [6, 8, 12], until: decided}` gives them"
+    )
     reference: str = Field("", description="default: the first arm")
     contrasts: tuple[tuple[str, str], ...] = Field((), description="[arm, its reference]; default: all to `reference`")
     margin: Number | None = Field(None, gt=0, description="points of the metric that would not matter")

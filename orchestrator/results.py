@@ -52,7 +52,7 @@ def table(study: Study, store: Store) -> Table:
         if not shares:
             return ranking
         listed = ", ".join(f"{path} {share:.2f}" for path, share in sorted(shares.items(), key=lambda kv: -kv[1]))
-        note = f"importance (PED-ANOVA, of what all finished trials have in common): {listed}"
+        note = f"importance (PED-ANOVA of the finished trials): {listed}"
         return Table(ranking.title, ranking.columns, ranking.rows, (*ranking.notes, note))
     runs = of_study(study, ledger)
     tuned = tuning(study, ledger)

@@ -26,7 +26,8 @@ REFUSED = {
     "looks without end": (f"{VARIANTS}seeds: {{looks: [6, 41]}}", "counts of seeds from 2 to 40, but got [6, 41]"),
     "looks until nothing": (f"{VARIANTS}seeds: {{looks: [6, 8], until: end}}", "until"),
     "looks at no contrast": ("variants: {a: {}}\nseeds: {looks: [6, 8]}", "need a contrast to decide"),
-    "looks beside seeds": (f"{VARIANTS}seeds: 3\nlooks: [2, 4]", "looks [2, 4] and 3 seeds"),
+    "looks beside seeds": (f"{VARIANTS}seeds: 8\nlooks: [7, 3, 8]", "looks must grow"),
+    "looks beside other seeds": (f"{VARIANTS}seeds: 3\nlooks: [2, 4]", "looks [2, 4] and 3 seeds"),
     "looks of a search": (
         "search: {trials: 1, space: {optim.lr: {log: [1.0e-4, 1.0e-2]}}}\nseeds: {looks: [6, 8]}",
         "a search runs each trial once",
