@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from cluster.mistakes import hint, lines
+from cluster.retries import Retries
+
 _TICKS = 10_000
 """Ray counts resources in ten-thousandths; counting alike keeps 3 x 0.1 CPUs inside 0.3."""
-
-_RENAMED = {"max_failures": "a lost machine and a bug have budgets of their own now; write retries: {lost: N}"}
-
-_BRANCHES = ("literal['auto']", "int", "constrained-int")
-"""What pydantic adds to the place of a value that may be `auto` or a number."""
 
 _LAUNCHER_KEYS = {"apiVersion": "kubectl apply -f", "cluster_name": "ray up"}
 
@@ -30,21 +27,6 @@ class Machine(NamedTuple):
 
     cpus: float
     gpus: float = 0
-
-
-class Retries(BaseModel):
-    """Further attempts at a run, by the cause of the last one's end. A cause spends its own budget and no other's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    lost: int = Field(3, ge=0)
-    """Its worker or machine went. What a cloud announces before it takes a machine back costs nothing."""
-    memory: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
-    """It did not fit: again with half the micro-batch; `auto`: down to one BatchNorm group."""
-    bug: int = Field(0, ge=0)
-    """Code raised an error: it would most likely raise it again."""
-    nan: int = Field(0, ge=0)
-    """A loss was not finite."""
 
 
 class ClusterSpec(BaseModel):
@@ -75,7 +57,7 @@ class ClusterSpec(BaseModel):
     """Data set name to its folder, seen by every machine under this path."""
     price_per_gpu_hour: float | None = Field(None, gt=0)
     """What one GPU costs an hour, its machine included, in a currency of your own: `transkd plan` multiplies."""
-    retries: Retries = Field(default_factory=lambda: Retries())
+    retries: Retries = Retries()
     """Times that one start of a study tries a failed run again, by what it failed of."""
     start_timeout_s: float = Field(600, gt=0)
     """Longest wait for a run's workers; above the boot time of a machine where an autoscaler is at work."""
@@ -242,7 +224,7 @@ def load(source: str | Path | None = None) -> ClusterSpec:
     try:
         return ClusterSpec.model_validate(data)
     except ValidationError as error:
-        raise SpecError(f"{path}: {'; '.join(_lines(error))}") from None
+        raise SpecError(f"{path}: {'; '.join(lines(error, ClusterSpec.model_fields))}") from None
 
 
 def with_workers(spec: ClusterSpec, workers: int) -> ClusterSpec:
@@ -250,7 +232,8 @@ def with_workers(spec: ClusterSpec, workers: int) -> ClusterSpec:
     try:
         return ClusterSpec.model_validate({**spec.model_dump(), "workers": workers})
     except ValidationError as error:
-        raise SpecError(f"--workers {workers}: {'; '.join(_lines(error))}".replace("the whole file: ", "")) from None
+        wrong = "; ".join(lines(error, ClusterSpec.model_fields)).replace("the whole file: ", "")
+        raise SpecError(f"--workers {workers}: {wrong}") from None
 
 
 def _locate(source: str | Path) -> Path:
@@ -260,32 +243,5 @@ def _locate(source: str | Path) -> Path:
     if path.suffix or len(path.parts) > 1:
         raise SpecError(f"no such cluster spec: {path}; those that come with the project: {', '.join(names())}")
     if str(path) not in names():
-        raise SpecError(f"unknown cluster spec '{path}'; {_hint(str(path), names())}")
+        raise SpecError(f"unknown cluster spec '{path}'; {hint(str(path), names())}")
     return Path(__file__).parent / f"{path}.yaml"
-
-
-def _lines(error: ValidationError) -> list[str]:
-    lines: dict[str, str] = {}
-    for item in error.errors():
-        path = [str(part) for part in item["loc"] if part not in _BRANCHES]
-        field = ".".join(path) or "the whole file"
-        message = item["msg"].removeprefix("Value error, ")
-        if field in _RENAMED:
-            message = _RENAMED[field]
-        elif item["type"] == "extra_forbidden":
-            fields = (Retries if path[0] == "retries" else ClusterSpec).model_fields
-            message = f"unknown key; {_hint(path[-1], fields)}"
-        elif field in ("concurrency", "retries.memory") and item["type"] != "value_error":
-            message = f"must be `auto` or a whole number but got {item['input']!r}"
-        elif field == "retries":
-            message = f"must be causes and numbers, for example {{lost: 3}}, but got {item['input']!r}"
-        elif item["type"] != "value_error":
-            message = f"{message[0].lower()}{message[1:]} but got {item['input']!r}"
-        lines.setdefault(field, f"{field}: {message}")
-    return list(lines.values())
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    choices = list(known)
-    close = difflib.get_close_matches(name, choices, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(choices)}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,15 @@ class Attempts:
         self.job = job
         self.out = Path(job["place"]["out_dir"])
         self.optim = parse(job["config"]).optim
+        given: int | None = job["place"]["micro_batch"]
+        tried = [retry["micro_batch"] for retry in self._earlier() if "micro_batch" in retry]
+        self.used = tried[-1] if tried else given
+        """Micro-batch of the attempt that failed; where its process died, the last that this run is known to have."""
+
+    def begin(self) -> int | None:
+        """An attempt begins: its micro-batch."""
+        self.used = self.micro_batch
+        return self.used
 
     @property
     def micro_batch(self) -> int | None:
@@ -53,33 +61,36 @@ class Attempts:
     def again(self, failure: Failure) -> bool:
         """Whether one more attempt follows. Then it is written down, and with less memory where that was the cause."""
         line = {"launch": self.job["launch"], **failure._asdict()}
-        budget = self.job["retries"].get(failure.cause, 0)
-        earlier = [retry for retry in read_retries(self.out) if retry["launch"] == self.job["launch"]]
-        if sum(retry["cause"] == failure.cause for retry in earlier) >= (math.inf if budget == "auto" else budget):
+        budget = {"preempted": "auto", **self.job["retries"]}.get(failure.cause, 0)
+        spent = sum(retry["cause"] == failure.cause for retry in self._earlier())
+        if spent >= (math.inf if budget == "auto" else budget):
             return False
         if failure.cause == "memory":
-            line["micro_batch"] = halved(self.optim, self.job["workers"], self.micro_batch)
-            if line["micro_batch"] is None:
+            less = halved(self.optim, self.job["workers"], self.used)
+            if less is None:
                 return False
+            # runs side by side fail together: what another has found in the meantime is not halved again
+            line["micro_batch"] = min(less, self.micro_batch or less)
             self._remember(line["micro_batch"])
         self.out.mkdir(parents=True, exist_ok=True)
-        with (self.out / FILE).open("a") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        write_text(self.out / FILE, "".join(json.dumps(each) + "\n" for each in [*read_retries(self.out), line]))
         return True
 
     def told(self, failure: Failure) -> Failure:
         """A last failure with all that a reader needs: what was tried, and what would help."""
         if failure.cause != "memory":
             return failure
-        _, now = self.optim.shares(self.job["workers"], self.micro_batch)
-        if halved(self.optim, self.job["workers"], self.micro_batch) is None:
+        _, now = self.optim.shares(self.job["workers"], self.used)
+        if halved(self.optim, self.job["workers"], self.used) is None:
             why = f"which a BatchNorm group of {self.optim.group} (optim.norm_batch) does not let be halved"
         else:
             why = f"and retries.memory is {self.job['retries']['memory']}"
         remedy = "give a run more memory or more workers, or choose a smaller data.size"
         return Failure(failure.cause, f"{failure.reason} with micro_batch {now}, {why}; {remedy}")
+
+    def _earlier(self) -> list[dict[str, Any]]:
+        """The retries of this launch."""
+        return [retry for retry in read_retries(self.out) if retry["launch"] == self.job["launch"]]
 
     def _remember(self, micro_batch: int) -> None:
         """For the other runs of this structure, which then need not fail to find out."""

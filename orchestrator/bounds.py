@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from cluster.spec import ClusterSpec
 from orchestrator.ledger import Ledger
 from orchestrator.store import Store
 from trainer.config import TrainConfig, UserError, digest, read_yaml
+from trainer.record import write_text
 
 
 class Bounds:
@@ -50,9 +50,7 @@ class Bounds:
                 f"{self.device}; finish one run of it there without this limit, or bound gmacs instead"
             )
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{os.getpid()}")
-        partial.write_text(json.dumps({"latency_ms": found, "network": network, "place": place}))
-        partial.replace(file)
+        write_text(file, json.dumps({"latency_ms": found, "network": network, "place": place}))
         return found
 
     def _measured(self, config: TrainConfig) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,13 +36,15 @@ def pausing(root: Path) -> Iterator[None]:
 
 
 def full(root: Path, failure: Failure) -> StoreFull:
-    """The pause, in words: what was to be written, and what is left there."""
-    mount = root.resolve()
+    """The pause, in words: what was to be written, and what is left there: in the store, unless another is named."""
+    named = re.search(r"\[Errno \d+\] [^:]+: '(/[^']+)'", failure.reason)
+    elsewhere = Path(named[1]) if named and not Path(named[1]).is_relative_to(root) else None
+    mount = (elsewhere or root).resolve()
     while not os.path.ismount(mount):
         mount = mount.parent
     free = shutil.disk_usage(mount).free / 2**20
     return StoreFull(
-        f"{failure.reason}; the store {root} is on {mount}, which has {free:.1f} MiB left; "
+        f"{failure.reason}; {elsewhere or f'the store {root}'} is on {mount}, which has {free:.1f} MiB left; "
         "make room and run the same command again to go on"
     )
 
@@ -59,7 +62,7 @@ def of_trial(trial: Any) -> Failure:
 
 def of_ray(error: BaseException) -> Failure:
     """Why a trial ended, from what Ray raised: a full disk and a death say more than what other workers then saw."""
-    order = ("disk", "memory", "lost")
+    order = ("disk", "memory", "preempted", "lost")
     seen = [failure_of(inner) for inner in _inside(error)]
     return min(seen, key=lambda failure: order.index(failure.cause) if failure.cause in order else len(order))
 

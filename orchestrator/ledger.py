@@ -92,7 +92,7 @@ class LedgerRun:
         """Take one more event about this run into account; `driver` is the environment of the one that wrote it."""
         kind = event["event"]
         if kind == "epoch":
-            metrics = _numbers(event["metrics"])
+            metrics = numbers(event["metrics"])
             self.reported[metrics["epoch"]] = event["time"]  # first: other threads look it up of epochs that are there
             self._epoch(metrics)
             return
@@ -114,8 +114,8 @@ class LedgerRun:
         self.attempts += status == "running"
         self.reason = event.get("reason", "")
         self.cause = event.get("cause", "")
-        self.last = _numbers(event.get("last", self.last))
-        self.best = _numbers(event.get("best", self.best))
+        self.last = numbers(event.get("last", self.last))
+        self.best = numbers(event.get("best", self.best))
         self.complexity = event.get("complexity", self.complexity)
         self.seconds = event.get("seconds", self.seconds)
         if status == "running":
@@ -210,7 +210,8 @@ class Ledger:
         return fold
 
 
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as an event has them, with null for what is not finite, as numbers again."""
     if None not in metrics.values():
         return dict(metrics)
     return {name: math.nan if value is None else value for name, value in metrics.items()}

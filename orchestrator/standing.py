@@ -20,7 +20,7 @@ from trainer.config import parse
 ORDER = ("finished", "running", "waiting", "interrupted", "stopped", "failed", "missing")
 AHEAD = ("running", "waiting", "interrupted", "missing")
 """States of runs that have epochs to train."""
-AGAIN = {"lost": "a lost worker", "memory": "too little memory", "bug": "an error"}
+AGAIN = {"lost": "a lost worker", "preempted": "a machine taken back", "memory": "too little memory", "bug": "an error"}
 """Causes of a failure, in the words of the attempt that follows it."""
 
 

@@ -30,7 +30,7 @@ def trial(config: dict[str, Any]) -> None:
     attempts = Attempts(job)
     failure = Failure(**job["refused"]) if job["refused"] else None
     while failure is None:
-        place = {**job["place"], "micro_batch": attempts.micro_batch}
+        place = {**job["place"], "micro_batch": attempts.begin()}
         failure = attempt({**job, "place": place})
         if failure is None:
             return

@@ -126,6 +126,7 @@ class Watch(tune.Callback):
             gather_retries(self.ledger, job.run_id, job.place.out_dir)
         else:
             trial.config["job"]["refused"] = attempts.told(failure)._asdict()
+            trial.max_failures = 0  # once more, to say so in the folder; what fails before it can is not tried again
         self.recovered.add(job.run_id)
 
     def _pause(self, failure: Failure) -> None:

@@ -19,6 +19,7 @@ ALLOWED = {
     # The config, the pure files about a run's place and folder, and what the orchestrator treats as opaque.
     "orchestrator": {"ablations", "cluster", "trainer.config", "trainer.failure", "trainer.place", "trainer.record"},
     "orchestrator/cli.py": {"trainer.cli.app", "trainer.cli.in_one_line"},
+    "orchestrator/importing.py": {"trainer.checkpoint.load"},
     "orchestrator/verbs/plan.py": {"trainer.build.check"},
     "orchestrator/jobs.py": {"trainer.build.check", "trainer.build.run_id", "trainer.data.check_root"},
     "orchestrator/trial.py": {"trainer.worker.train_worker"},

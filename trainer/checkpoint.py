@@ -8,12 +8,16 @@ import re
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
 from trainer.config import UserError
 from trainer.failure import cause_of
+
+
+class MissingError(UserError):
+    """There is no such file."""
 
 
 class DamagedError(UserError):
@@ -52,21 +56,28 @@ def _bytes(state: Any) -> int:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state in `path`. Raises UserError when the file is missing or holds objects, and DamagedError, which is one,
-    when its bytes are not those of a checkpoint."""
+    """The state in `path`. Raises MissingError, DamagedError when its bytes are not those of a checkpoint, and
+    UserError, which both are, when it holds objects; where no memory is left for it, what torch raised."""
+    whole = False
     try:
-        if changed := _changed(path):
-            raise DamagedError(f"{path} is damaged: {changed} does not match its checksum; take another copy of it")
+        if zipfile.is_zipfile(path):
+            if changed := _changed(path):
+                raise DamagedError(f"{path} is damaged: {changed} does not match its checksum; take another copy of it")
+            whole = True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch remarks on files that are refused in the next line anyway
             state = torch.load(path, map_location=device, weights_only=True)
     except DamagedError:
         raise
     except FileNotFoundError:
-        raise UserError(f"no such checkpoint: {path}") from None
-    except Exception as error:  # a stranger's bytes make the unpickler raise nearly anything
-        # What is whole and fails for another reason (no memory) must not be taken for damaged, and thrown away.
-        kind = UserError if isinstance(error, OSError) or zipfile.is_zipfile(path) else DamagedError
+        raise MissingError(f"no such checkpoint: {path}") from None
+    except Exception as error:  # bytes that are not ours make zipfile and the unpickler raise nearly anything
+        if cause_of(error) == "memory":
+            raise
+        # What is whole and fails for another reason must not be taken for damaged, and thrown away. torch's reader of
+        # zip files is stricter than Python's.
+        whole = whole and "PytorchStreamReader" not in str(error)
+        kind = UserError if whole or _out_of_reach(error) else DamagedError
         raise kind(f"{path} is not a checkpoint that can be read safely: {_why(error)}") from None
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint; give one that was saved as a dict")
@@ -75,13 +86,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 def _changed(path: Path) -> str:
     """The first part of a torch.save file whose bytes have changed since; "" where none has. torch does not look."""
-    if not zipfile.is_zipfile(path):
-        return ""
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile:
-        return "its index"
-    with archive:
+    with zipfile.ZipFile(path) as archive:
         for part in archive.infolist():
             try:
                 with archive.open(part) as file:
@@ -93,11 +98,14 @@ def _changed(path: Path) -> str:
     return ""
 
 
+def _out_of_reach(error: Exception) -> TypeGuard[OSError]:
+    """Whether the system kept the file from us. EINVAL is what torch raises for one that was cut short."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+
+
 def _why(error: Exception) -> str:
     """In our words: torch's own message advises to load the file unsafely."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return "the device has no memory left for it"
-    if isinstance(error, OSError):
+    if _out_of_reach(error):
         return error.strerror or type(error).__name__
     objects = re.search(r"GLOBAL ([\w.]+)", str(error))
     if objects:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from trainer.config import NumericalError, UserError
 
-CAUSES = ("user", "nan", "memory", "disk", "lost", "bug", "teacher")
-"""A wrong config or file; a loss that is not finite; no memory left; no disk left; a process or a machine that went;
-anything else that code raised; and, of a pupil, a teacher that failed."""
+CAUSES = ("user", "nan", "memory", "disk", "lost", "preempted", "bug", "teacher")
+"""A wrong config or file; a loss that is not finite; no memory left; no disk left; a process or a machine that went; a
+machine that a cloud announced to take back; anything else that code raised; and, of a pupil, a teacher that failed."""
 
 _NAMES = {
     # torch's, of a GPU; Ray's, of a process that its memory monitor ended
@@ -67,7 +67,7 @@ def failure_of(error: BaseException) -> Failure:
     cause = cause_of(error)
     if cause in ("user", "nan"):
         return Failure(cause, str(error))
-    if cause == "lost":
+    if cause in ("lost", "preempted"):
         return Failure(cause, _death(error))
     if cause in ("memory", "disk"):
         error = next(link for link in chain(error) if _own_cause(link) == cause)
@@ -102,6 +102,8 @@ def _own_cause(error: BaseException) -> str | None:
         return "nan"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk"
+    if getattr(error, "preempted", False):  # Ray's word, of a process that died with its machine
+        return "preempted"
     for kind in type(error).__mro__:
         if kind.__name__ in _NAMES:
             return _NAMES[kind.__name__]

@@ -29,11 +29,11 @@ def restore(out: Path, device: torch.device, leads: bool) -> dict[str, Any] | No
     damaged = []
     state = None
     for name in (LAST, PREVIOUS):
-        if not (out / name).exists():
-            continue
         try:
             state = checkpoint.load(out / name, device)
             break
+        except checkpoint.MissingError:  # it never was, or the worker that leads has just removed it
+            continue
         except checkpoint.DamagedError:
             damaged.append(name)
     if damaged and leads:

@@ -45,7 +45,14 @@ class System:
         return found
 
     def _read(self) -> dict[str, float]:
-        return {name: read() for name, read in self._readers.items()}
+        """A reader that fails (no nvidia-ml-py, an error of NVML's own) is left out from then on: no run ends by it."""
+        found = {}
+        for name, read in list(self._readers.items()):
+            try:
+                found[name] = read()
+            except Exception:
+                del self._readers[name]
+        return found
 
 
 def _of_machine() -> Readers:
@@ -71,9 +78,7 @@ def _of_gpu(device: torch.device) -> Readers:
         free, total = torch.cuda.mem_get_info(device)
         return (total - free) / MB
 
-    found: Readers = {"gpu_0_memory_usage_megabytes": used}
-    try:
-        torch.cuda.utilization(device)
-    except Exception:  # no nvidia-ml-py, or an error of NVML's own
-        return found
-    return found | {"gpu_0_utilization_percentage": lambda: float(torch.cuda.utilization(device))}
+    return {
+        "gpu_0_memory_usage_megabytes": used,
+        "gpu_0_utilization_percentage": lambda: float(torch.cuda.utilization(device)),
+    }

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from cluster.retries import Retries
 from cluster.spec import (
     ClusterSpec,
     Machine,
-    Retries,
     SpecError,
     concurrency,
     concurrency_on,

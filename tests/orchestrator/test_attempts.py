@@ -6,14 +6,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
+from ray.tune.experiment import Trial
 
 from ablations.plan import Run
-from cluster.spec import ClusterSpec, Retries
+from cluster.retries import Retries
+from cluster.spec import ClusterSpec
 from orchestrator import jobs
-from orchestrator.attempts import Attempts, halved, read_retries
+from orchestrator.attempts import FILE, Attempts, halved, read_retries
+from orchestrator.failures import of_ray
 from orchestrator.jobs import Job
+from orchestrator.ledger import Ledger
 from orchestrator.store import Store
-from trainer.config import OptimConfig, parse
+from orchestrator.watch import Watch
+from trainer.config import OptimConfig, UserError, parse
 from trainer.failure import Failure
 from trainer.place import Place
 from trainer.record import read_failure
@@ -22,15 +28,17 @@ ROOT = Path(__file__).parents[2]
 LOST, BUG, MEMORY = Failure("lost", "went"), Failure("bug", "broke"), Failure("memory", "no memory left")
 
 
+def made(root, seed=0, **optim):
+    """A run of a study."""
+    config = parse({"seed": seed, "optim": {"global_batch": 8, "norm_batch": 2, **optim}})
+    place = Place(out_dir=Store(root).run_dir(f"run{seed}"))
+    return Job("study", Run("arm", "a", seed, config, {}, None), f"run{seed}", place)
+
+
 def attempts(root, seed=0, retries=None, workers=1, **optim):
     """The attempts at a run of a study, as its trial and its driver make them."""
     spec = ClusterSpec(retries=retries or Retries(), workers=workers)
-    config = parse({"seed": seed, "optim": {"global_batch": 8, "norm_batch": 2, **optim}})
-    store = Store(root)
-    job = Job(
-        "study", Run("arm", "a", seed, config, {}, None), f"run{seed}", Place(out_dir=store.run_dir(f"run{seed}"))
-    )
-    return Attempts(job.settings(spec, store))
+    return Attempts(made(root, seed, **optim).settings(spec, Store(root)))
 
 
 @pytest.mark.parametrize(
@@ -71,25 +79,80 @@ def test_another_start_of_the_driver_has_the_whole_budget(tmp_path, monkeypatch)
     assert tried.micro_batch is None
 
 
+def test_a_machine_whose_loss_was_announced_costs_nothing(tmp_path):
+    tried = attempts(tmp_path, retries=Retries(lost=1))
+    assert all(tried.again(Failure("preempted", "went")) for _ in range(20))
+    assert [tried.again(LOST), tried.again(LOST)] == [True, False]
+
+
+def test_a_line_cut_short_is_no_attempt_and_spoils_none_that_follows(tmp_path):
+    tried = attempts(tmp_path)
+    assert tried.again(LOST)
+    file = tried.out / FILE
+    file.write_text(file.read_text() + file.read_text()[:40])  # as a power cut leaves it
+    assert tried.again(BUG._replace(cause="lost"))
+    assert [line["reason"] for line in read_retries(tried.out)] == ["went", "broke"]
+
+
 def test_too_little_memory_halves_the_micro_batch_of_all_runs_alike(tmp_path):
     first = attempts(tmp_path, seed=0)
-    assert first.again(MEMORY) and first.micro_batch == 4
+    assert first.again(MEMORY) and first.begin() == 4
     other = attempts(tmp_path, seed=1, lr=1.0)
-    assert other.micro_batch == 4, "what differs in seed and rate alone needs as much"
-    assert other.again(MEMORY) and other.micro_batch == 2
+    assert other.begin() == 4, "what differs in seed and rate alone needs as much"
+    assert other.again(MEMORY) and other.begin() == 2
     assert [line["micro_batch"] for path in (first.out, other.out) for line in read_retries(path)] == [4, 2]
     assert attempts(tmp_path, seed=2, norm_batch=4).micro_batch is None
     assert attempts(tmp_path, seed=2, workers=2).micro_batch is None
-    assert not first.again(MEMORY), "no BatchNorm group can be split"
-    told = first.told(MEMORY).reason
+    assert not other.again(MEMORY), "no BatchNorm group can be split"
+    told = other.told(MEMORY).reason
     assert told.startswith("no memory left with micro_batch 2, which a BatchNorm group of 2 (optim.norm_batch) ")
     assert told.endswith("give a run more memory or more workers, or choose a smaller data.size")
+
+
+@pytest.mark.parametrize("counted_by", ["trial", "driver"])
+def test_runs_that_fail_side_by_side_halve_once(tmp_path, counted_by):
+    """Where the process died as well, the driver counts, and knows what the run has tried from its folder."""
+    runs = [attempts(tmp_path, seed=seed) for seed in range(4)]
+    for size in (None, 4, 2):
+        assert [run.begin() for run in runs] == [size] * 4
+        if counted_by == "driver":
+            runs = [attempts(tmp_path, seed=seed) for seed in range(4)]
+        assert [run.again(MEMORY) for run in runs] == [size != 2] * 4
+    assert all("with micro_batch 2, which a BatchNorm group" in run.told(MEMORY).reason for run in runs)
 
 
 def test_halving_can_be_forbidden(tmp_path):
     tried = attempts(tmp_path, retries=Retries(memory=0))
     assert not tried.again(MEMORY)
     assert "with micro_batch 8, and retries.memory is 0; " in tried.told(MEMORY).reason
+
+
+class Recorded(Trial):
+    """Tune's own, that counts and decides; its files lie where a test says, for Ray does not run."""
+
+    local_path = None
+
+
+@pytest.mark.parametrize(
+    ("error", "starts"),
+    [
+        # raised before the trial reads that it is refused, which it reads where it sees the store
+        (RayTaskError("trial", "Traceback ...", UserError("store /s must be one folder")).as_instanceof_cause(), 2),
+        (ActorDiedError(), 5),
+    ],
+)
+def test_a_trial_without_a_budget_is_started_once_more_to_say_so_and_no_more(tmp_path, error, starts):
+    job = made(tmp_path)
+    trial = Recorded("trial", config={"job": attempts(tmp_path).job}, max_failures=13, stub=True)
+    trial.local_path = str(tmp_path)
+    watch = Watch({job.run_id: job}, Ledger(tmp_path / "ledger.jsonl"), None, None)
+    for number in range(1, 20):
+        trial.handle_error(error)
+        if not trial.should_recover():
+            break
+        watch.on_trial_recover(number, [trial], trial)
+    assert number == starts
+    assert trial.config["job"]["refused"]["cause"] == of_ray(error).cause
 
 
 HUNGRY = """

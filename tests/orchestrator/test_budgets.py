@@ -13,7 +13,8 @@ HARMING = """
 import json, os, signal, sys
 from pathlib import Path
 from ablations.study import load
-from cluster.spec import ClusterSpec, Retries
+from cluster.retries import Retries
+from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.mirror import Mirror
 from orchestrator.progress import Board, Lines

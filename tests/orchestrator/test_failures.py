@@ -4,6 +4,7 @@ import errno
 
 import pytest
 import ray.exceptions
+from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import (
     UserExceptionWithTraceback,
@@ -18,6 +19,8 @@ from trainer.failure import Failure
 DIED = ray.exceptions.ActorDiedError()
 FULL = OSError(errno.ENOSPC, "No space left on device", "/store/last.pt")
 WENT = "a process of the run or its machine went (ActorDiedError)"
+DRAINED = NodeDeathInfo(reason=NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED)
+TAKEN = ray.exceptions.ActorDiedError(cause=ActorDiedErrorContext(actor_id=bytes(16), node_death_info=DRAINED))
 
 
 def task(cause):
@@ -34,6 +37,8 @@ def group(*workers):
     ("error", "failure"),
     [
         (DIED, Failure("lost", WENT)),
+        (TAKEN, Failure("preempted", WENT)),
+        (task(TAKEN), "preempted"),
         (ray.exceptions.OutOfMemoryError("the node is running low on memory"), "memory"),
         (task(UserError("store /s must be one folder")), Failure("user", "store /s must be one folder")),
         (task(FULL), Failure("disk", "OSError: [Errno 28] No space left on device: '/store/last.pt'")),
@@ -54,3 +59,4 @@ def test_a_death_says_more_than_what_the_other_workers_saw_of_it():
     assert of_ray(group(collateral, died)).cause == "lost"
     evicted = WorkerHealthCheckFailedError("failed", ray.exceptions.OutOfMemoryError("low on memory"))
     assert of_ray(group(died, evicted)).cause == "memory"
+    assert of_ray(group(died, TAKEN)).cause == "preempted"

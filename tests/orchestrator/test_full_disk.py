@@ -1,5 +1,6 @@
 """A full disk pauses a study in one line, and with room again it goes on; MLflow's own full disk costs nothing."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.failures import StoreFull
+from orchestrator.failures import StoreFull, pausing
 from orchestrator.ledger import Ledger
 
 MOUNTS = ["unshare", "--map-root-user", "--mount"]
@@ -24,6 +25,21 @@ def test_a_ledger_on_a_full_disk_pauses_in_words(tmp_path):
         StoreFull, match=rf"No space left on device; the store {tmp_path} is on /.* MiB left; make room"
     ):
         Ledger(tmp_path / "ledger.jsonl").append({"event": "started", "run_id": "one"})
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [("/proc/full", "/proc/full is on /proc"), ("{store}/runs/one/last.pt", "the store {store} is on /")],
+)
+def test_the_file_system_of_the_file_that_did_not_fit_is_named(path, place, tmp_path):
+    path, place = (text.format(store=tmp_path) for text in (path, place))
+    with (
+        pytest.raises(
+            StoreFull, match=rf"No space left on device: '{path}'; {place}.*, which has .* MiB left; make room"
+        ),
+        pausing(tmp_path),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device", path)
 
 
 def small_disks(folder, study):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from trainer import checkpoint, generations, record
 from trainer.config import UserError
+from trainer.failure import cause_of
 from trainer.loop import fit
 
 Make = Callable[..., Any]
@@ -19,16 +21,13 @@ EPOCHS = 4
 
 
 def state(epoch: int) -> dict[str, Any]:
-    return {"model": torch.full((500,), float(epoch)), "history": [{"epoch": float(n + 1)} for n in range(epoch)]}
+    return {"model": torch.full((50_000,), float(epoch)), "history": [{"epoch": float(n + 1)} for n in range(epoch)]}
 
 
-def cut(path: Path) -> None:
+def cut(path: Path, size: int = 100_000) -> None:
     """As a full disk, or a machine that lost its power, may leave it."""
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
+    assert size < path.stat().st_size
+    path.write_bytes(path.read_bytes()[:size])
 
 
 def flip(path: Path) -> None:
@@ -39,7 +38,20 @@ def flip(path: Path) -> None:
     torch.load(path, weights_only=True)
 
 
-DAMAGES = (cut, empty, flip)
+def flip_index(path: Path, part: bytes, offset: int) -> None:
+    """One bit of what follows the parts of a zip file: zipfile and torch's own reader refuse it in many ways."""
+    content = bytearray(path.read_bytes())
+    content[content.rindex(part) + offset] ^= 2
+    path.write_bytes(content)
+
+
+DAMAGES = [
+    *(pytest.param(partial(cut, size=size), id=f"cut-{size}") for size in (0, 100, 4096, 60_000, 100_000)),
+    flip,
+    pytest.param(partial(flip_index, part=b"PK\x01\x02", offset=10), id="method"),  # NotImplementedError
+    pytest.param(partial(flip_index, part=b"PK\x06\x07", offset=16), id="disks"),  # zipfile.is_zipfile raises
+    pytest.param(partial(flip_index, part=b"PK\x06\x06", offset=24), id="entries"),  # for torch alone
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -95,6 +107,43 @@ def test_what_is_whole_and_cannot_be_read_is_not_thrown_away(tmp_path: Path) -> 
     with pytest.raises(UserError, match="Python objects"):
         generations.restore(tmp_path, CPU, leads=True)
     assert (tmp_path / "last.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 bytes"),
+    ],
+)
+def test_no_memory_for_a_checkpoint_is_told_as_that(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*_: object, **__: object) -> None:
+        raise error
+
+    generations.save(tmp_path, state(1))
+    monkeypatch.setattr(torch, "load", lacking)
+    with pytest.raises(type(error)) as raised:
+        generations.restore(tmp_path, CPU, leads=True)
+    assert cause_of(raised.value) == "memory"
+    assert (tmp_path / "last.pt").exists()
+
+
+def test_a_worker_that_comes_as_the_first_one_removes_the_damaged_finds_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for epoch in (1, 2):
+        generations.save(tmp_path, state(epoch))
+    load = checkpoint.load
+
+    def load_late(path: Path, device: torch.device) -> dict[str, Any]:
+        (tmp_path / "last.pt").unlink(missing_ok=True)
+        return load(path, device)
+
+    monkeypatch.setattr(checkpoint, "load", load_late)
+    restored = generations.restore(tmp_path, CPU, leads=False)
+    assert restored is not None and len(restored["history"]) == 1
 
 
 def test_checksums_are_not_missed_where_torch_wrote_none(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from PIL import Image
 
 from orchestrator.cli import app as transkd
 from trainer import checkpoint
+from trainer.cli import in_one_line
 from trainer.config import TrainConfig, parse, read_yaml
 from trainer.data.scenes import write_scenes
 
@@ -214,6 +217,37 @@ def test_a_run_that_diverges_is_one_line_and_exit_code_1(written: Make, command:
     assert code == 1
     assert errors.startswith("failed: loss/") and "is not finite at step" in errors
     assert len(errors.splitlines()) == 1
+
+
+def full_disk(path: str | None) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", path)
+
+
+@pytest.mark.parametrize(
+    ("action", "code", "said"),
+    [
+        (
+            partial(full_disk, "/run/last.pt"),
+            3,
+            "stopped: OSError: [Errno 28] No space left on device: '/run/last.pt'; ",
+        ),
+        (
+            partial(full_disk, None),
+            3,
+            "stopped: OSError: [Errno 28] No space left on device; make room and run the same",
+        ),
+        (lambda: torch.empty(1 << 50), 1, "failed: no memory left for 4503599627370496 bytes\n"),
+        (lambda: Path("/none/here").mkdir(), 2, "error: /none/here: No such file or directory; correct the path"),
+    ],
+)
+def test_what_the_machine_lacks_is_one_line(
+    action: Callable[[], object], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        in_one_line(action)
+    errors = capsys.readouterr().err
+    assert end.value.code == code
+    assert errors.startswith(said) and len(errors.splitlines()) == 1
 
 
 def test_another_run_in_the_folder_is_refused(written: Make, command: Make, tmp_path: Path) -> None:

@@ -1,0 +1,43 @@
+"""Mistakes in a cluster spec, in words: the key, the rule, the value, and what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+from cluster.retries import Retries
+
+_RENAMED = {"max_failures": "a lost machine and a bug have budgets of their own now; write retries: {lost: N}"}
+
+_BRANCHES = ("literal['auto']", "int", "constrained-int")
+"""What pydantic adds to the place of a value that may be `auto` or a number."""
+
+
+def lines(error: ValidationError, keys: Iterable[str]) -> list[str]:
+    """A line for each key that is wrong; `keys` are those that a spec may have."""
+    found: dict[str, str] = {}
+    for item in error.errors():
+        path = [str(part) for part in item["loc"] if part not in _BRANCHES]
+        field = ".".join(path) or "the whole file"
+        message = item["msg"].removeprefix("Value error, ")
+        if field in _RENAMED:
+            message = _RENAMED[field]
+        elif item["type"] == "extra_forbidden":
+            message = f"unknown key; {hint(path[-1], Retries.model_fields if path[0] == 'retries' else keys)}"
+        elif field in ("concurrency", "retries.memory") and item["type"] != "value_error":
+            message = f"must be `auto` or a whole number but got {item['input']!r}"
+        elif field == "retries":
+            message = f"must be causes and numbers, for example {{lost: 3}}, but got {item['input']!r}"
+        elif item["type"] != "value_error":
+            message = f"{message[0].lower()}{message[1:]} but got {item['input']!r}"
+        found.setdefault(field, f"{field}: {message}")
+    return list(found.values())
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """The known name that `name` is close to, or all of them."""
+    choices = list(known)
+    close = difflib.get_close_matches(name, choices, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(choices)}"
