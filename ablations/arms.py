@@ -91,6 +91,11 @@ def label(value: Any) -> str:
     return str(value)
 
 
+def brief_label(value: Any) -> str:
+    """A value that a search proposed, to three digits."""
+    return label(float(f"{value:.3g}") if isinstance(value, float) else value)
+
+
 def labelled(values: Any) -> dict[str, Any]:
     """Values by label: a mapping gives its own labels, a list gets them. Raises UserError on two of one label."""
     if isinstance(values, dict):

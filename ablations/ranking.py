@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ablations.arms import label, short
+from ablations.arms import brief_label, short
 from ablations.pareto import front
 from ablations.plan import space
 from ablations.space import Search
@@ -80,7 +80,7 @@ def _front(search: Search, trials: Sequence[Trial]) -> set[int]:
 
 def _row(study: Study, search: Search, trial: Trial, paths: Sequence[str], best: bool) -> Row:
     scores = [trial.metrics.get(search.metric), trial.metrics.get(study.metric)]
-    proposed = ["" if path not in trial.values else label(_brief(trial.values[path])) for path in paths]
+    proposed = ["" if path not in trial.values else brief_label(trial.values[path]) for path in paths]
     cost = trial.costs.get(search.against) if search.against else None
     against = [number(cost), "front" if best else ""] if search.against else []
     return Row(
@@ -95,10 +95,6 @@ def _row(study: Study, search: Search, trial: Trial, paths: Sequence[str], best:
             "state": trial.state,
         },
     )
-
-
-def _brief(value: Any) -> Any:
-    return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
 def _notes(study: Study, trials: Sequence[Trial], taught: Mapping[str, int]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ablations.arms import label, short
+from ablations.arms import brief_label, short
 from ablations.space import Search
 from ablations.study import Study
 from ablations.tuning import searches
@@ -69,7 +69,7 @@ def tuning_notes(study: Study, tuned: Mapping[str, Tuned]) -> list[str]:
     )
     for arm, found in tuned.items():
         if won := found.winner:
-            values = ", ".join(f"{short(path)}={label(_brief(value))}" for path, value in won.values.items())
+            values = ", ".join(f"{short(path)}={brief_label(value)}" for path, value in won.values.items())
             score = f"{each.metric} {won.metrics[each.metric]:.1f}"
             notes.append(f"tuned: {arm}: {values} (trial {won.number} of {found.search.trials}, {score})")
     return notes
@@ -91,7 +91,3 @@ def _unequal(study: Study, tuned: Mapping[str, Tuned]) -> list[str]:
                 f"unequal: {len(failed)} of the {found.search.trials} trials of {arm} failed, the first: {why}"
             )
     return notes
-
-
-def _brief(value: Any) -> Any:
-    return float(f"{value:.3g}") if isinstance(value, float) else value

@@ -28,10 +28,12 @@ def lessons(study: Study, ledger: Ledger, preparer: Preparer, teachers: Mapping[
     runs = ledger.outcomes()
     found: dict[str, Lesson] = {}
     for event in ledger.events():
-        if event["event"] != "trial" or event["search"] == identity or "run_id" not in event:
+        if event["event"] != "trial" or "run_id" not in event:
+            continue
+        if (event["study"], event["search"]) == (study.name, identity):
             continue
         run = runs[event["run_id"]]
-        named = search.learn_from == (ANY_STUDY,) or event["study"] in search.learn_from
+        named = ANY_STUDY in search.learn_from or event["study"] in search.learn_from
         if not named or run.status not in ("finished", "stopped") or not _proposable(study, event["values"]):
             continue
         try:

@@ -184,6 +184,14 @@ def test_earlier_trials_are_told_once_however_the_other_study_goes_on(bench):
     assert "told before the first proposal, of earlier trials: 3 of first" in table.notes
 
 
+def test_another_study_of_the_same_words_is_learned_from(bench):
+    words = f"{{trials: 2, learn_from: any study, {RANGES}}}"
+    bench.run(bench.study(words, "first"))
+    bench.run(bench.study(words, "second"))
+    assert [whose for whose, _ in told(bench.study(words, "second"), bench.ledger)] == ["first"] * 2
+    assert told(bench.study(words, "first"), bench.ledger) == []
+
+
 def test_two_objectives_leave_a_front(bench):
     space = (
         "space: {distill.csf.weight: {choice: [0.5, 1.0]}, student.name: {choice: [segformer_tiny, segformer_mini]}}"
