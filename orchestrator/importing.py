@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.facts import finished, gather
+from orchestrator.failures import pausing
 from orchestrator.ledger import Ledger
 from orchestrator.store import Store
+from trainer.checkpoint import load
 from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, parse, read_yaml, teacher_run
 from trainer.record import BEST, LAST, identity, read_epochs, read_result
 
@@ -33,16 +36,16 @@ class Candidate:
     folder: Path
     config: TrainConfig
     result: dict[str, Any]
-
-    @property
-    def run_id(self) -> str:
-        return self.result["run_id"]
+    run_id: str
+    about: str
+    """For people: its id and how good it is."""
 
 
 def take_in(folder: Path, store: Store, ledger: Ledger) -> Iterator[Found]:
     """Take in the run in `folder`, or all below it. The caller holds the store's lease.
 
-    Runs that have not finished, or that are not what they say, are left. Raises UserError where there is none at all.
+    Runs that have not finished, or that are not what they say, are left. Raises UserError where there is none at all,
+    and StoreFull.
     """
     candidates = []
     for place in runs_below(folder):
@@ -52,18 +55,18 @@ def take_in(folder: Path, store: Store, ledger: Ledger) -> Iterator[Found]:
             yield Found(place, "left", str(error))
     # Teachers first: a pupil is only known by the very file that taught it.
     for candidate in sorted(candidates, key=lambda one: teacher_run(one.config) is not None):
-        about = f"run {candidate.run_id}, mIoU {candidate.result['last']['val/miou']:.2f}"
         try:
             if ledger.finished(candidate.run_id) is not None:
-                yield Found(candidate.folder, "there", about)
+                yield Found(candidate.folder, "there", candidate.about)
                 continue
             verify(candidate, store, ledger)
         except UserError as error:
             yield Found(candidate.folder, "left", str(error))
             continue
-        copy(candidate.folder, store.run_dir(candidate.run_id))
+        with pausing(store.root):
+            copy(candidate.folder, store.run_dir(candidate.run_id))
         record(candidate, store, ledger)
-        yield Found(candidate.folder, "taken", about)
+        yield Found(candidate.folder, "taken", candidate.about)
 
 
 def runs_below(folder: Path) -> list[Path]:
@@ -76,6 +79,18 @@ def runs_below(folder: Path) -> list[Path]:
     return found
 
 
+@contextlib.contextmanager
+def _foreign() -> Iterator[None]:
+    """Files that lack what `fit` writes, or have something else in its place, raise UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"its files are not as `fit` writes them: {type(error).__name__}: {error}") from error
+
+
+@_foreign()
 def read(folder: Path) -> Candidate:
     """The finished run in a folder. Raises UserError saying what is missing, or does not fit the rest."""
     config = parse(read_yaml(folder / "config.yaml"), "config.yaml")
@@ -88,11 +103,14 @@ def read(folder: Path) -> Candidate:
         raise UserError("epochs.jsonl is not the record of the run in result.json")
     if lacking := [name for name in (LAST, BEST) if not (folder / name).is_file()]:
         raise UserError(f"{' and '.join(lacking)} is missing")
-    return Candidate(folder.absolute(), config, result)
+    run_id = str(result["run_id"])
+    return Candidate(folder.absolute(), config, result, run_id, f"run {run_id}, mIoU {result['last']['val/miou']:.2f}")
 
 
+@_foreign()
 def verify(candidate: Candidate, store: Store, ledger: Ledger) -> None:
-    """Raise UserError unless the run's id is that of its config, numerics, data and weights."""
+    """Raise UserError unless the run's id is that of its config, numerics, data and weights, and its checkpoints are
+    whole and its own."""
     numerics = candidate.result["environment"]["numerics"]
     if numerics != NUMERICS_VERSION:
         raise UserError(f"computed with numerics {numerics}, and this is {NUMERICS_VERSION}; train it again")
@@ -102,13 +120,27 @@ def verify(candidate: Candidate, store: Store, ledger: Ledger) -> None:
     found = identity(candidate.config.key, [data["train"], data["val"]], _weights(candidate, store, ledger))
     if found != candidate.run_id:
         raise UserError(f"result.json says run {candidate.run_id}, but its parts make it run {found}")
+    last, best = load(candidate.folder / LAST), load(candidate.folder / BEST)
+    if last["run_id"] != found or len(last["history"]) != candidate.config.optim.epochs:
+        raise UserError(f"{LAST} is not the end of the run in result.json")
+    if best["epoch"] != candidate.result["best"]["epoch"]:
+        raise UserError(f"{BEST} is not the best epoch of the run in result.json")
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a run's folder so that a kill leaves none or all of it; what an unfinished attempt left there gives way."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Copy a run's files so that a kill leaves none or all of them; what an unfinished attempt left there gives way."""
+    for left in target.parent.glob(f".{target.name}.*"):
+        shutil.rmtree(left)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.copytree(source, partial, ignore=shutil.ignore_patterns(".*"))
+    partial.mkdir(parents=True)
+    try:
+        for file in source.iterdir():
+            if file.is_file() and not file.name.startswith("."):
+                with file.open("rb") as one, (partial / file.name).open("wb") as other:
+                    shutil.copyfileobj(one, other)  # shutil.copy would say of a full disk that the source is on it
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
     if target.exists():
         shutil.rmtree(target)
     partial.replace(target)

@@ -16,7 +16,6 @@ from orchestrator.progress import Board, Lines
 from orchestrator.standing import Part, best_in_words, epochs_of, stopped_in_words
 
 MARKS = {"finished": ("✓", "green"), "failed": ("✗", "red"), "stopped": ("■", "yellow")}
-REFRESH_PER_S = 4
 SHOWN = 12
 """Runs that have a line of their own."""
 BESIDE = 46

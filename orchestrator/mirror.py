@@ -48,11 +48,12 @@ class Mirror:
 
         self.sender.send(run_id, mirror)
 
-    def close(self, files: Iterable[Path], timeout_s: float | None = FLUSH_S) -> set[str]:
+    def close(self, files: Iterable[Path], timeout_s: float | None = FLUSH_S, *, finished: bool) -> set[str]:
         """Put the study's report on its parent, end it, and wait for what is on its way; the names of what is not."""
         self.sender.send("report", lambda: self.tracker.files(self.study, files))
-        self.sender.send("close", lambda: self.tracker.close(self.study))
-        # Nothing trains any more: what still stands as RUNNING was interrupted.
+        if finished:
+            self.sender.send("close", lambda: self.tracker.close(self.study))
+        # Nothing trains any more: what still stands as RUNNING was interrupted, the parent too.
         self.sender.send("interrupted", self.tracker.reconcile)
         left = self.sender.close(timeout_s)
         if left:
@@ -69,5 +70,6 @@ def sync(study: Study, store: Store, files: Iterable[Path]) -> tuple[int, set[st
     for run in ended:
         place = next(member for member in run.members if member.study == study.name)
         mirror.send(run.run_id, place.arm, place.seed, place.role)
-    left = mirror.close(files, timeout_s=None)
+    finished = all(run.status in ("finished", "failed", "stopped") for run in runs)
+    left = mirror.close(files, timeout_s=None, finished=finished)
     return sum(run.run_id not in left for run in ended), left

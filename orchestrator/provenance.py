@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.ledger import Ledger
 from orchestrator.store import Store
 from trainer.config import NUMERICS_VERSION, digest
+from trainer.record import write_text
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "ray", "optuna", "mlflow")
 CODE = ("ablations", "cluster", "orchestrator", "trainer", "pyproject.toml")
@@ -54,10 +55,8 @@ def git(checkout: Path, diffs: Path) -> dict[str, Any]:
     code: dict[str, Any] = {"commit": commit, "dirty": bool(changes or unknown)}
     if changes:
         code["diff"] = hashlib.sha256(changes.encode()).hexdigest()[:12]
-        file = diffs / f"{code['diff']}.diff"
-        if not file.exists():
-            diffs.mkdir(parents=True, exist_ok=True)
-            file.write_text(changes)
+        diffs.mkdir(parents=True, exist_ok=True)
+        write_text(diffs / f"{code['diff']}.diff", changes)
     return code | ({"untracked": unknown} if unknown else {})
 
 

@@ -93,7 +93,7 @@ class Sender:
         with self._change:
             self._doing = set()
             if gone:
-                self._waiting = {name: action} | self._waiting
+                self._put_back(name, action)
                 self._misses += 1
                 if not self._warned:
                     self._warned = True
@@ -103,12 +103,16 @@ class Sender:
             self._misses = 0
             self._failed[name] = self._failed.get(name, 0) + 1
             if self._failed[name] < TRIES:
-                self._waiting.setdefault(name, action)
+                self._put_back(name, action)
             else:
                 if name not in self._lost:
                     LOG.warning("tracking at %s: %s: %s", self.where, name, in_one_line(error))
                 self._lost.add(name)
         return True
+
+    def _put_back(self, name: str, action: Callable[[], object]) -> None:
+        """Before what came after it: what ends a study must not overtake what opens it."""
+        self._waiting = {name: action} | self._waiting
 
 
 def in_one_line(error: Exception) -> str:

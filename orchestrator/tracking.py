@@ -59,9 +59,12 @@ class Server:
         self._client.search_experiments(max_results=1)
 
     def experiment(self, title: str, folder: str) -> str:
-        """The id of an experiment, made where absent. Its files go below `artifacts`, unless a server decides."""
+        """The id of an experiment, made where absent, and brought back with its runs where it was deleted by hand. Its
+        files go below `artifacts`, unless a server decides."""
         found = self._client.get_experiment_by_name(title)
         if found is not None:
+            if found.lifecycle_stage == "deleted":
+                self._client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         served = self.uri.startswith(("http:", "https:", "databricks"))
         location = None if served else str(self._artifacts / folder)

@@ -25,10 +25,17 @@ def check_uri(uri: str, store: Path) -> str:
             f"MLFLOW_TRACKING_URI must be a server or a database but got the folder {uri}, in which MLflow 3 keeps no "
             f"runs; write sqlite:///{store}/mlflow.db, or unset it"
         )
+    try:
+        host = urlsplit(uri).hostname
+    except ValueError:  # its text may repeat the password
+        raise UserError(
+            f"MLFLOW_TRACKING_URI must be {scheme}://ADDRESS, and its address cannot be read; brackets stand around an "
+            "IPv6 address, as in http://[::1]:5000, and are %5B and %5D elsewhere"
+        ) from None
     engine = scheme.partition("+")[0]
     if engine not in (*SERVERS, *DATABASES):
         raise unknown("MLFLOW_TRACKING_URI scheme", engine, [*SERVERS, *DATABASES, *plugins])
-    if not rest.startswith("//") or (engine in ("http", "https") and not urlsplit(uri).hostname):
+    if not rest.startswith("//") or (engine in ("http", "https") and not host):
         raise UserError(f"MLFLOW_TRACKING_URI must be {engine}://ADDRESS but got {shown(uri)}")
     if engine == "sqlite" and not rest.startswith("////"):
         name = rest.lstrip("/")

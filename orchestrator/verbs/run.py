@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
@@ -19,6 +20,12 @@ from orchestrator.verbs.options import (
     roots_of,
     store_of,
 )
+
+if TYPE_CHECKING:
+    from ablations.study import Study
+    from orchestrator.mirror import Mirror
+    from orchestrator.page.data import Report
+    from orchestrator.store import Store
 
 
 def run(
@@ -54,15 +61,13 @@ def launch(
     from ablations.study import read, source
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
-    from orchestrator.dashboard import mirror as searches_to_optuna
-    from orchestrator.documents import write
     from orchestrator.failures import pausing
     from orchestrator.live import view
     from orchestrator.mirror import Mirror
-    from orchestrator.page.data import gather
     from orchestrator.progress import Board
     from orchestrator.provenance import begin
     from orchestrator.report import show
+    from orchestrator.sender import in_one_line
     from orchestrator.session import check_address
     from orchestrator.tracking_uri import check_uri
 
@@ -94,11 +99,13 @@ def launch(
         mirror = Mirror(loaded.name, where)
         try:
             job.run(mirror, lambda: view(console, Board(loaded, where)))
-        finally:
-            report = gather(loaded, where)
-            mirror.close(write(report, where.root / "studies" / loaded.name))
-            if lacking := searches_to_optuna(loaded, where):
-                print(lacking, file=sys.stderr)
+        except BaseException:
+            try:
+                _close(loaded, where, mirror, finished=False)
+            except Exception as error:  # what ended the study says more
+                print(f"no report: {in_one_line(error)}", file=sys.stderr)
+            raise
+        report = _close(loaded, where, mirror, finished=True)
     console.print()
     show(report.table, console)
     failed = job.unfinished()
@@ -108,3 +115,20 @@ def launch(
         remedy = "; what is not finite is tried again with --retry-failed alone" if final else ""
         print(f"failed: {len(failed)} of {total} runs, the first {label}: {why}{remedy}", file=sys.stderr)
     return len(failed)
+
+
+def _close(study: Study, store: Store, mirror: Mirror, *, finished: bool) -> Report:
+    """Write the study's report, and send it; where it cannot be written, tracking is closed all the same."""
+    from orchestrator.dashboard import mirror as searches_to_optuna
+    from orchestrator.documents import write
+    from orchestrator.page.data import gather
+
+    files: list[Path] = []
+    try:
+        report = gather(study, store)
+        files = write(report, store.root / "studies" / study.name)
+    finally:
+        mirror.close(files, finished=finished)
+    if lacking := searches_to_optuna(study, store):
+        print(lacking, file=sys.stderr)
+    return report

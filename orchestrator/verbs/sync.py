@@ -12,6 +12,8 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
     from ablations.study import load
     from orchestrator.dashboard import mirror as searches_to_optuna
     from orchestrator.documents import write
+    from orchestrator.facts import reconcile
+    from orchestrator.ledger import Ledger
     from orchestrator.mirror import sync as send
     from orchestrator.page.data import gather
     from orchestrator.tracking_uri import check_uri, shown
@@ -19,6 +21,7 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
     loaded, where = load(study), store_of(store, cluster)
     check_uri(where.mlflow_uri, where.root)
     with where.lease():
+        reconcile(Ledger(where.ledger), where)
         sent, left = send(loaded, where, write(gather(loaded, where), where.root / "studies" / loaded.name))
         lacking = searches_to_optuna(loaded, where)
     if lacking:

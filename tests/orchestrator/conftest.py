@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.tracker import Tracker
+from orchestrator.tracking import Server
 from trainer.record import CLOCK
 
 ROOT = Path(__file__).parents[2]
@@ -184,3 +186,27 @@ def finished(_finished, tmp_path) -> Finished:
     """The tiny study and a copy of its store, to read or to work on."""
     shutil.copytree(_finished.driver.store, tmp_path / "copy" / "store")
     return Finished(Driver(tmp_path / "copy" / "store"), _finished.done, _finished.file)
+
+
+@pytest.fixture(scope="session")
+def _migrated(tmp_path_factory) -> Path:
+    """An empty MLflow database, migrated once for all tests, through the door that a driver uses."""
+    root = tmp_path_factory.mktemp("migrated")
+    assert Tracker(Server(f"sqlite:///{root}/new/mlflow.db", root / "artifacts"), "mine").answers() == ""
+    return root / "new" / "mlflow.db"
+
+
+@pytest.fixture
+def uri(_migrated, tmp_path, monkeypatch) -> str:
+    """The address of an MLflow database of the test's own, which is empty."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(_migrated, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.fixture
+def client(uri) -> Any:
+    """What a reader of that database uses."""
+    from mlflow import MlflowClient  # seconds, which tests without tracking are spared
+
+    return MlflowClient(tracking_uri=uri)

@@ -102,7 +102,9 @@ def test_the_code_is_named_by_its_commit_and_what_differs_from_it(tmp_path):
 
     file.write_text("one = 2\n")
     (checkout / "trainer" / "new.py").write_text("")
-    dirty = [provenance.git(checkout, diffs) for _ in range(2)]
+    dirty = [provenance.git(checkout, diffs)]
+    (diffs / f"{dirty[0]['diff']}.diff").write_text("")  # a version that a kill left half written
+    dirty.append(provenance.git(checkout, diffs))
     assert dirty[0] == dirty[1] and dirty[0]["dirty"] and dirty[0]["untracked"] == ["trainer/new.py"]
     assert "-one = 1\n+one = 2\n" in (diffs / f"{dirty[0]['diff']}.diff").read_text()
     assert len(list(diffs.iterdir())) == 1

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 
 import pytest
+import torch
 import yaml
 
 from ablations.plan import expand
 from ablations.study import read
 from cluster.spec import ClusterSpec
+from orchestrator.failures import StoreFull
 from orchestrator.importing import take_in
 from orchestrator.launch import Launch
 from orchestrator.ledger import Ledger
@@ -33,6 +36,11 @@ variants:
   student alone: {distill: {}}
   taught: {}
 """
+
+
+LACKING = object()
+PARTS = ("key", "last", "environment", "weights", "best")
+"""Of a result, which an import goes by."""
 
 
 def nothing(*_):
@@ -126,10 +134,19 @@ def no_weights(run):
     (run / "last.pt").unlink()
 
 
+def empty(name):
+    return lambda run: (run / name).write_bytes(b"")
+
+
+def of_another_run(name, **parts):
+    return lambda run: torch.save({**torch.load(run / name, weights_only=True), **parts}, run / name)
+
+
 def changed(**changes):
     def spoil(run):
         result = json.loads((run / "result.json").read_text())
-        (run / "result.json").write_text(json.dumps({**result, **changes}))
+        kept = {name: value for name, value in {**result, **changes}.items() if value is not LACKING}
+        (run / "result.json").write_text(json.dumps(kept))
 
     return spoil
 
@@ -147,6 +164,16 @@ def changed(**changes):
         (changed(data={"train": "0" * 12, "val": "0" * 12}), "but its parts make it run"),
         (changed(environment={"numerics": 0}), "computed with numerics 0, and this is 1; train it again"),
         (changed(data=None), "does not say what data it read"),
+        *(
+            (changed(**{name: LACKING}), f"its files are not as `fit` writes them: KeyError: '{name}'")
+            for name in PARTS
+        ),
+        (changed(environment=None), "its files are not as `fit` writes them: TypeError"),
+        (empty("last.pt"), "last.pt is not a checkpoint that can be read safely"),
+        (empty("best.pt"), "best.pt is not a checkpoint that can be read safely"),
+        (of_another_run("last.pt", history=[{"epoch": 1.0}]), "last.pt is not the end of the run"),
+        (of_another_run("last.pt", run_id="0" * 12), "last.pt is not the end of the run"),
+        (of_another_run("best.pt", epoch=3.0), "best.pt is not the best epoch of the run"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -185,6 +212,22 @@ def test_an_attempt_of_the_stores_own_gives_way_and_a_kill_between_is_mended(fol
     assert ledger.finished(run_id) is None
     assert imported(folder / "student alone", store)["student alone"][0] == "taken"
     assert len(ledger.finished(run_id).epochs) == 2
+
+
+def test_a_full_disk_pauses_and_nothing_half_copied_stays(folder, store, monkeypatch):
+    run_id = json.loads((folder / "student alone" / "result.json").read_text())["run_id"]
+    (store.runs_dir / f".{run_id}.1").mkdir(parents=True)  # left by an import that was killed
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfileobj", full)
+        with pytest.raises(StoreFull, match=f"No space left on device; the store {store.root} is on"):
+            imported(folder / "student alone", store)
+    assert list(store.runs_dir.iterdir()) == []
+    assert imported(folder / "student alone", store)["student alone"][0] == "taken"
+    assert [path.name for path in store.runs_dir.iterdir()] == [run_id]
 
 
 def test_the_verb_names_every_folder_and_counts(folder, tmp_path, capsys):

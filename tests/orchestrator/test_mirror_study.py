@@ -1,10 +1,22 @@
-"""A study in MLflow: a parent, a child a run, all of it once; and all of it again when the database is lost."""
+"""A study in MLflow: a parent, a child a run, all of it once, however it ends; all of it again when that is lost."""
+
+import contextlib
 
 import pytest
 import yaml
 from mlflow import MlflowClient
 
-pytestmark = pytest.mark.slow
+from ablations.plan import expand
+from ablations.study import load
+from orchestrator.failures import StoreFull
+from orchestrator.launch import Launch
+from orchestrator.ledger import Ledger
+from orchestrator.store import Store
+from orchestrator.verbs.run import launch
+from orchestrator.verbs.sync import sync
+
+PLACE = {"run_id": "a" * 12, "study": "tiny", "arm": "only", "seed": 0, "role": "arm"}
+FINISHED = {"event": "finished", "last": {"epoch": 1.0, "val/miou": 5.0}}
 
 
 def content(driver, study="tiny"):
@@ -25,6 +37,7 @@ def content(driver, study="tiny"):
     return found
 
 
+@pytest.mark.slow
 def test_parent_children_parameters_points_and_files(finished):
     found = content(finished.driver)
     status, parent, _, _, files = found.pop("tiny")
@@ -47,6 +60,7 @@ def test_parent_children_parameters_points_and_files(finished):
             assert points[metric] == [(epoch["epoch"], epoch[metric]) for epoch in epochs], metric
 
 
+@pytest.mark.slow
 def test_a_lost_database_is_rebuilt_whole_and_twice_adds_nothing(finished):
     before = content(finished.driver)
     (finished.driver.store / "mlflow.db").unlink()
@@ -55,3 +69,61 @@ def test_a_lost_database_is_rebuilt_whole_and_twice_adds_nothing(finished):
         assert (done.code, done.err) == (0, "")
         assert done.out == f"7 runs are up to date at sqlite:///{finished.driver.store}/mlflow.db\n"
         assert content(finished.driver) == before
+
+
+@pytest.fixture
+def one(study, client, uri, monkeypatch):
+    """A study of one run, whose MLflow is `client`'s: its file."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    data = {"name": "scenes", "size": [64, 128], "options": {"train": 16, "val": 8, "size": [64, 128]}}
+    base = {"data": data, "student": {"name": "segformer_tiny"}, "optim": {"epochs": 2}}
+    return study(base=base, variants={"only": {}}, seeds=[0])
+
+
+def begin(file, ledger, *more):
+    """Write into a ledger that the study's run began, did an epoch, and met these events."""
+    (run,) = expand(load(str(file)))
+    for event in ({"event": "started"}, {"event": "epoch", "metrics": {"epoch": 1.0, "loss": 0.5}}, *more):
+        ledger.append({**PLACE, "key": run.key, **event})
+
+
+def shown(client):
+    """Name -> (status, epochs) of all runs of the study that MLflow has."""
+    runs = client.search_runs([client.get_experiment_by_name("transkd/tiny").experiment_id])
+    return {
+        run.info.run_name: (run.info.status, len(client.get_metric_history(run.info.run_id, "loss"))) for run in runs
+    }
+
+
+@pytest.mark.parametrize("report", ["written", "not to be written"])
+@pytest.mark.parametrize("error", [None, StoreFull, KeyboardInterrupt, ZeroDivisionError])
+def test_tracking_is_closed_however_a_driver_ends(one, client, tmp_path, monkeypatch, capsys, error, report):
+    store = Store(tmp_path / "store")
+    store.root.mkdir()
+    if report == "not to be written":
+        (store.root / "studies").write_text("a file in the place of the folder")
+
+    def run(self, mirror, make_view):
+        begin(one, self.ledger, *([] if error else [FINISHED]))
+        mirror.send("a" * 12, "only", 0, "arm")
+        if error:
+            raise error("the end")
+
+    monkeypatch.setattr(Launch, "prepare", lambda self, say: None)
+    monkeypatch.setattr(Launch, "run", run)
+    raised = error or (NotADirectoryError if report == "not to be written" else None)
+    with pytest.raises(raised) if raised else contextlib.nullcontext():
+        launch(str(one), store=store.root)
+    status = "KILLED" if error else "FINISHED"
+    assert shown(client) == {"tiny": (status, 0), "only seed 0": (status, 1)}
+    assert ("no report: " in capsys.readouterr().err) == (error is not None and report == "not to be written")
+
+
+@pytest.mark.parametrize(("ending", "status"), [([], "KILLED"), ([FINISHED], "FINISHED")])
+def test_what_a_killed_driver_left_is_sent_by_sync(one, client, tmp_path, capsys, ending, status):
+    store = Store(tmp_path / "store")
+    begin(one, Ledger(store.ledger), *ending)
+    for _ in range(2):
+        sync(str(one), store.root)
+        assert capsys.readouterr().out.startswith("1 runs are up to date at ")
+        assert shown(client) == {"tiny": (status, 0), "only seed 0": (status, 1)}

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from orchestrator.ledger import LedgerRun
 from orchestrator.record import Record, flatten, milliseconds
@@ -36,30 +34,10 @@ time.sleep(60)
 """
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory):
-    """An empty database, migrated once for all tests, through the door that a driver uses."""
-    root = tmp_path_factory.mktemp("migrated")
-    assert Tracker(Server(f"sqlite:///{root}/new/mlflow.db", root / "artifacts"), "mine").answers() == ""
-    return root / "new" / "mlflow.db"
-
-
-@pytest.fixture
-def uri(migrated, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(migrated, tmp_path / "mlflow.db")
-    return f"sqlite:///{tmp_path}/mlflow.db"
-
-
 @pytest.fixture
 def make(uri, tmp_path):
     """Trackers as successive drivers would make them: each knows only what the server tells."""
     return lambda owner="mine": Tracker(Server(uri, tmp_path / "artifacts"), owner)
-
-
-@pytest.fixture
-def client(uri):
-    return MlflowClient(tracking_uri=uri)
 
 
 @pytest.fixture
@@ -257,6 +235,13 @@ def test_a_run_deleted_by_hand_comes_back(make, client, record):
         tracker.mirror(record(3))
     assert tracker.answers() == ""
     tracker.mirror(record(3))
+    assert steps(client, children(client)[0]) == [1, 2, 3]
+
+
+def test_a_study_deleted_by_hand_comes_back(make, client, record):
+    make().mirror(record(2))
+    client.delete_experiment(client.get_experiment_by_name("transkd/demo").experiment_id)
+    make().mirror(record(3))
     assert steps(client, children(client)[0]) == [1, 2, 3]
 
 
