@@ -2,9 +2,10 @@
 
 A main effect is the mean difference between a level and the first level of its factor, over all points at which both
 were run: points differ in the other factors alone, and every point counts both levels once, so no other factor can
-pass for this one. An interaction is by how much the effect of one factor is larger beside a level of another than
-beside that one's first level (Montgomery, Design and Analysis of Experiments, chapter 5; there halved). Each is one
-contrast of the cells of a seed, so seeds are pairs here as everywhere.
+pass for this one. Where a factor does not apply its points are one run, which counts at each of them. An interaction is
+by how much the effect of one factor is larger beside a level of another than beside that one's first level (Montgomery,
+Design and Analysis of Experiments, chapter 5; there halved). Each is one contrast of the cells of a seed, so seeds are
+pairs here as everywhere.
 """
 
 from __future__ import annotations
@@ -104,25 +105,24 @@ def _effect(grid: _Grid, levels: Levels) -> Effect | str:
     own = {factor for factor, _ in levels}
     others = [range(1 if factor in own else len(labels)) for factor, labels in enumerate(grid.labels)]
     corners = [chosen for size in range(len(levels) + 1) for chosen in itertools.combinations(levels, size)]
-    cells: dict[tuple[str, ...], None] = {}
-    points, left_out = 0, False
+    compared: list[tuple[str, ...]] = []
+    left_out = False
     contexts = list(itertools.product(*others))
     for context in contexts:
         arms = tuple(grid.arms.get(_moved(context, chosen), "") for chosen in corners)
         left_out |= "" in arms
         # Where a factor does not apply its levels are one run, and there is nothing to compare.
         if "" not in arms and len(set(arms)) == len(arms):
-            cells[arms] = None
-            points += 1
-    if not cells:
+            compared.append(arms)
+    if not compared:
         why = "requires or excludes leave out a part of it" if left_out else "one applies beside one level only"
         return f"not estimable: {name}, for at every point {why}"
     weights: dict[str, float] = {}
-    for arms in cells:
+    for arms in compared:
         for arm, chosen in zip(arms, corners, strict=True):
-            weights[arm] = weights.get(arm, 0.0) + (-1) ** (len(levels) - len(chosen)) / len(cells)
+            weights[arm] = weights.get(arm, 0.0) + (-1) ** (len(levels) - len(chosen)) / len(compared)
     against = grid.level(levels[0][0], 0) if len(levels) == 1 else ""
-    return Effect(name, against, weights, points, len(contexts))
+    return Effect(name, against, weights, len(compared), len(contexts))
 
 
 def _moved(point: Point, levels: Levels) -> Point:

@@ -114,6 +114,9 @@ class Search(Strict):
         if self.against and self.sampler == "cmaes":
             raise ValueError("sampler: cmaes has one objective, and `against` makes two; use nsga2, tpe or random")
         for name, needs, why in (
+            ("eta", self.stop == "asha", "of asha's rungs; set stop: asha"),
+            ("min_epochs", self.stop != "none", "of a stopping rule; set stop: asha or median"),
+            ("startup", self.sampler in ("tpe", "cmaes", "nsga2"), "of tpe, cmaes and nsga2; take one of them"),
             ("brackets", self.stop == "asha", "of asha's rungs; set stop: asha"),
             ("batch", self.deterministic, "of a deterministic search; set deterministic: true"),
         ):

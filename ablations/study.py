@@ -113,6 +113,11 @@ class Study(Strict):
 
     def _check_rungs(self, base: TrainConfig) -> None:
         searched = self.search or self.tune_each
+        if searched and searched.stop != "none" and searched.min_epochs >= base.optim.epochs:
+            raise UserError(
+                f"search.min_epochs is {searched.min_epochs} of {base.optim.epochs} epochs, so stop: {searched.stop} "
+                "never stops; lower min_epochs, or set stop: none"
+            )
         most = len(searched.rungs(base.optim.epochs)) + 1 if searched else 1
         if searched and searched.brackets > most:
             raise UserError(
@@ -156,10 +161,11 @@ class Study(Strict):
         if "seed" in self.base or any("seed" in overrides for overrides in changes):
             raise UserError("seed is not set in a config of a study; list it under `seeds`, so that all arms share it")
         for path in space:
-            if any(f"{path}.".startswith(f"{fixed}.") for fixed in FIXED_IN_A_SEARCH):
-                raise UserError(
-                    f"{kind}.space: trials share one {path.split('.')[0]}, so {path} is fixed; make it a factor"
-                )
+            for fixed in FIXED_IN_A_SEARCH:
+                if f"{path}.".startswith(f"{fixed}.") or f"{fixed}.".startswith(f"{path}."):
+                    raise UserError(
+                        f"{kind}.space: trials share one {path.split('.')[0]}, so {path} is fixed; make it a factor"
+                    )
         named = [
             *self.requires,
             *(p for ps in self.requires.values() for p in ps),
@@ -190,8 +196,8 @@ class Study(Strict):
                 "looks are written as `seeds: {looks: [6, 8, 12]}`, and need a contrast to decide, but got "
                 f"{len(self.pairs)} contrasts, looks {list(self.looks)} and {len(self.seeds)} seeds"
             )
-        if len(set(self.contrasts)) < len(self.contrasts):
-            raise UserError("contrasts: each may stand once, for a test that is made twice costs power twice")
+        if len(set(map(frozenset, self.contrasts))) < len(self.contrasts):
+            raise UserError("contrasts: two arms may be compared once, for a test that is made twice costs power twice")
 
 
 def read(text: str, where: str) -> Study:

@@ -85,8 +85,16 @@ def test_a_factor_that_applies_beside_another_only_has_its_effect_there(study):
     names = {effect.name: effect for effect in effects}
     assert (names["csf.weight=1"].points, names["csf.weight=1"].of) == (2, 4)
     assert all("csf=on" in arm for arm in names["csf.weight=1"].weights)
-    # merged points are one comparison: pea beside no csf, beside csf of 0.1, and beside csf of 1
-    assert sorted(set(map(abs, names["pea=on"].weights.values()))) == pytest.approx([1 / 3])
+    # two points are one comparison without csf, whose weight is nothing there: half of pea's effect is beside no csf
+    assert (names["pea=on"].points, names["pea=on"].of) == (4, 4)
+    assert names["pea=on"].weights == {
+        "csf=off, pea=off": -0.5,
+        "csf=off, pea=on": 0.5,
+        "csf=on, csf.weight=0.1, pea=off": -0.25,
+        "csf=on, csf.weight=0.1, pea=on": 0.25,
+        "csf=on, csf.weight=1, pea=off": -0.25,
+        "csf=on, csf.weight=1, pea=on": 0.25,
+    }
     assert missing == ["not estimable: csf=on × csf.weight=1, for at every point one applies beside one level only"]
 
 

@@ -183,6 +183,22 @@ REFUSED = {
         _space("optim.lr: {log: [0.1, 1.0]}", "  brackets: 2"),
         "brackets is a word of asha's rungs; set stop: asha, or remove it",
     ),
+    "rungs of nothing": (
+        _space("optim.lr: {log: [0.1, 1.0]}", "  stop: median\n  eta: 2"),
+        "eta is a word of asha's rungs; set stop: asha, or remove it",
+    ),
+    "a start of nothing": (
+        _space("optim.lr: {log: [0.1, 1.0]}", "  sampler: random\n  startup: 2"),
+        "startup is a word of tpe, cmaes and nsga2; take one of them, or remove it",
+    ),
+    "a rule that comes too late": (
+        _space("optim.lr: {log: [0.1, 1.0]}", "  stop: median\n  min_epochs: 9"),
+        "search.min_epochs is 9 of 9 epochs, so stop: median never stops",
+    ),
+    "all the data": (
+        _space("data: {choice: {small: {name: scenes}}}"),
+        "search.space: trials share one data, so data is fixed; make it a factor",
+    ),
     "a batch of nothing": (
         _space("optim.lr: {log: [0.1, 1.0]}", "  batch: 2"),
         "batch is a word of a deterministic search; set deterministic: true, or remove it",

@@ -38,7 +38,8 @@ REFUSED = {
         "contrasts: unknown arm 'alon'; did you mean 'alone'?",
     ),
     "self contrast": (f"{VARIANTS}contrasts: [[both, both]]", "'both' is compared with itself"),
-    "contrast twice": (f"{VARIANTS}contrasts: [[both, alone], [both, alone]]", "each may stand once"),
+    "contrast twice": (f"{VARIANTS}contrasts: [[both, alone], [both, alone]]", "two arms may be compared once"),
+    "contrast turned round": (f"{VARIANTS}contrasts: [[both, alone], [alone, both]]", "two arms may be compared once"),
     "unknown published": (
         f"{VARIANTS}published: {{source: x, protocol: full, boht: 3.0}}",
         "published: unknown arm 'boht'; did you mean 'both'?",
