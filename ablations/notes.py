@@ -61,6 +61,14 @@ def seed_notes(study: Study, contrasts: Sequence[Contrast], look: int, spared: i
     return notes
 
 
+def pair_notes(contrasts: Sequence[Contrast], scores: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """Why a difference is not that of the two means beside it, where it is not."""
+    pairs = [(name, one.found.n) for one in contrasts if one.found.n for name in (one.arm, one.reference)]
+    if all(len(scores[name]) == n for name, n in pairs):
+        return []
+    return ["a difference is over the seeds that both arms have, a mean over all that its arm has"]
+
+
 def _lacking(study: Study, contrast: Contrast) -> str:
     found, m = contrast.found, tests_of(study)
     size = study.margin or abs(found.difference)

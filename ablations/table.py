@@ -10,7 +10,7 @@ from ablations.contrasts import Contrast, judged
 from ablations.costs import cost_notes, costs_of
 from ablations.effects_table import effects_table
 from ablations.metric import conditions, described
-from ablations.notes import notes_on, seed_notes
+from ablations.notes import notes_on, pair_notes, seed_notes
 from ablations.outcome import Outcome, protocol, scores_of, teachers
 from ablations.pareto import pareto_notes
 from ablations.plan import Run
@@ -66,6 +66,7 @@ def build_table(
         rows += [{"arm": arm, "again": True} | row for row in own[1:]]
     notes = [
         *notes_on(study, runs, outcomes),
+        *pair_notes(found, scores),
         *seed_notes(study, found, look, planned - len(runs)),
         *tuning_notes(study, tuned or {}),
         *reproduction_notes(study, held),

@@ -79,6 +79,9 @@ REFUSED = {
     ),
     "key twice": ("variants:\n  a: {}\n  b: {}\n  a: {optim.lr: 0.1}\n", "line 12: key 'a' stands twice"),
     "arm named by a boolean": ("variants: {on: {}}", "variants"),
+    "seeds in words": (f"{VARIANTS}seeds: three", "seeds: a list is expected, for example [0, 1], but got 'three'"),
+    "no looks": (f"{VARIANTS}seeds: {{looks: []}}", "looks: needs 1 or more, but got []"),
+    "no space": ("search: {trials: 1}", "search.space: is missing"),
     "not yaml": ("variants: {a: [}", "not valid YAML"),
     "metric of train": (f"{VARIANTS}metric: loss", "metric"),
 }

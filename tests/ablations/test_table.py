@@ -89,6 +89,7 @@ def test_a_failed_seed_is_a_hole_with_its_reason(study):
     assert table.rows[2].values["mean"] == pytest.approx(60.175 + (60.175 - _score(hurt)) / 7)
     assert table.rows[2].values["pairs"] == table.rows[3].values["pairs"] == 7
     assert table.notes[0] == "not finished: Base seed 5: loss/pea is nan at step 1200"
+    assert "a difference is over the seeds that both arms have, a mean over all that its arm has" in table.notes
     assert _column(table, "verdict")[2] == "better"
 
 

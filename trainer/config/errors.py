@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+_LISTS = ("tuple_type", "list_type")
 _MAPPINGS = ("dict_type", "model_type", "model_attributes_type")
 """What pydantic calls the mistake of a value where a section or a mapping belongs."""
 
@@ -50,6 +51,12 @@ def explain(error: ValidationError, where: str) -> UserError:
             message = "nothing is written under it; write {} for its defaults, or leave the key out"
         elif item["type"] in _MAPPINGS:
             message = f"keys and values are expected, for example {{}}, but got {item['input']!r}"
+        elif item["type"] in _LISTS:
+            message = f"a list is expected, for example [0, 1], but got {item['input']!r}"
+        elif item["type"] == "missing":
+            message = "is missing"
+        elif item["type"] == "too_short":
+            message = f"needs {item['ctx']['min_length']} or more, but got {item['input']!r}"
         elif not isinstance(item["input"], dict | list) and item["type"] != "value_error":
             message += f", but got {item['input']!r}"
         lines.append(f"{path}: {message}")
