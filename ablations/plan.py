@@ -189,32 +189,36 @@ def start_points(study: Study) -> list[dict[str, Any]]:
     return points
 
 
-def check_space(study: Study) -> None:
-    """Build a config at both ends, or at every choice, of each dimension: the typo in trial 47 fails at trial 0."""
+def check_space(study: Study) -> list[dict[str, Any]]:
+    """Build a config at both ends, or at every choice, of each dimension: the typo in trial 47 fails at trial 0.
+
+    Returns the proposals that were built.
+    """
     start_points(study)
     dimensions = space(study)
     switches = [path for path, dimension in dimensions.items() if _switches(path, dimension)]
     if odd := [path for path in switches if dimensions[path].kind != "choice"]:
         raise UserError(f"{study.name}: search.space: {odd[0]} is a path, not a number; write choice: [null, {{}}]")
     untried = {path: _ends(dimension) for path, dimension in dimensions.items() if path not in switches}
-    feasible = False
+    points = []
     for labels in itertools.product(*(dimensions[path].choices for path in switches)):
         switched = dict(zip(switches, labels, strict=True))
         if contradiction(terms(study.base, _resolved(study, switched)), study.requires, study.excludes):
             continue
-        feasible = True
         while True:
             point = dict(switched)
             for path in untried:
                 if proposes(study, path, point):
                     point[path] = untried[path].pop() if untried[path] else _ends(dimensions[path])[-1]
             trial_config(study, point)
+            points.append(point)
             if not any(untried.get(path) for path in point):
                 break
-    if not feasible:
+    if not points:
         raise UserError(f"{study.name}: search.space: every point contradicts `requires` or `excludes`")
     if idle := [path for path, ends in untried.items() if ends]:
         raise UserError(f"{study.name}: search.space: {idle[0]} never applies; its path is never switched on")
+    return points
 
 
 def _switches(path: str, dimension: Dimension) -> bool:

@@ -55,7 +55,7 @@ def search_table(
     paths = list(space(study))
     columns = (
         Column("trial", right=True),
-        *(Column(short(path), right=True) for path in paths),
+        *(Column(path if short(path) == "epochs" else short(path), right=True) for path in paths),
         Column(search.metric, right=True),
         Column(study.metric, right=True),
         *([Column(search.against, right=True), Column("front")] if search.against else []),
@@ -82,7 +82,8 @@ def _row(study: Study, search: Search, trial: Trial, paths: Sequence[str], best:
     scores = [trial.metrics.get(search.metric), trial.metrics.get(study.metric)]
     proposed = ["" if path not in trial.values else brief_label(trial.values[path]) for path in paths]
     cost = trial.costs.get(search.against) if search.against else None
-    against = [number(cost), "front" if best else ""] if search.against else []
+    # to digits, not decimals: a small student has thousandths of a GMAC
+    against = ["-" if cost is None else brief_label(cost), "front" if best else ""] if search.against else []
     return Row(
         (str(trial.number), *proposed, *map(number, scores), *against, str(trial.epochs), trial.state),
         {

@@ -206,6 +206,8 @@ def read(text: str, where: str) -> Study:
     try:
         if not isinstance(data, dict):
             raise UserError(f"expected a mapping with name, base and variants, but got {type(data).__name__}")
+        if stray := sorted(data.keys() & {"retries", "price_per_gpu_hour"}):
+            raise UserError(f"{stray[0]}: belongs to a cluster, not to a study; write it in the file of --cluster")
         if "base" not in data and data and data.keys() <= TrainConfig.model_fields.keys():
             raise UserError("this is the config of one run, not a study; train it with `python -m trainer fit`")
         return Study.model_validate(data)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablations.arms import brief_label
 from ablations.contrasts import Contrast, judged
 from ablations.costs import cost_notes, costs_of
 from ablations.effects_table import effects_table
@@ -40,6 +41,8 @@ _HEADINGS = {
 }
 _DIGITS = {"trials": 0, "best": 1, "latency_ms": 1, "peak_mib": 0}
 """After the point, where a column has not two."""
+_COSTS = ("params_m", "gmacs_paper", "gmacs")
+"""Columns of which two decimals may say nothing: below them three digits are shown."""
 
 
 def build_table(
@@ -160,8 +163,11 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
     if name in ("reference", "verdict", "reproduced"):
         return row.get(name, "")
     value = row.get(name)
-    digits = _DIGITS.get(name, 2 if name in _HEADINGS else 1)
-    return "" if value is None or math.isnan(value) else number(value, digits)
+    if value is None or math.isnan(value):
+        return ""
+    if name in _COSTS and value < 0.01:
+        return brief_label(value)
+    return number(value, _DIGITS.get(name, 2 if name in _HEADINGS else 1))
 
 
 def _title(study: Study, runs: Sequence[Run], scores: Mapping[str, Mapping[int, float]]) -> str:

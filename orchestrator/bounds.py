@@ -6,14 +6,25 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ablations.limits import Limits
+from ablations.plan import Run
+from ablations.study import Study
 from cluster.spec import ClusterSpec
 from orchestrator.ledger import Ledger
 from orchestrator.store import Store
-from trainer.config import TrainConfig, UserError, digest, read_yaml
+from trainer.config import TrainConfig, UserError, digest, parse, read_yaml
 from trainer.record import write_text
+
+
+def deployed(study: Study, runs: Sequence[Run]) -> dict[str, TrainConfig]:
+    """By arm, the configs that limits hold for before anything runs: of a search its `base`, unless proposals choose
+    the student themselves."""
+    found = {run.arm: run.config for run in runs if run.role == "arm"}
+    if study.search is not None and not any(path.startswith("student") for path in study.search.space):
+        found["base"] = parse(study.base)
+    return found
 
 
 class Bounds:

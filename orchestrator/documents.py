@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +19,69 @@ from orchestrator.page.data import Report
 from orchestrator.page.document import page
 from trainer.record import write_text
 
+TRIALS = ("trials.csv", "trials.parquet")
+"""Beside `FILES`, of a study that searches."""
 FILES = ("table.txt", "table.md", "table.tex", "table.csv", "table.parquet", "runs.parquet", "report.html")
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """Write `FILES` into a folder; their paths. The same ledger and panels give the same bytes, wherever they lie."""
+    """Write `FILES` into a folder, and `TRIALS` where there are any; their paths, the page last. The same ledger and
+    panels give the same bytes, wherever they lie."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "table.txt": to_plain(report.table),
         "table.md": to_markdown(report.table),
         "table.tex": to_latex(report.table),
-        "table.csv": to_csv(report.table),
+        "table.csv": to_csv(values_of(report.table)),
         "report.html": page(report),
     }
+    columns = {"table.parquet": to_columns(values_of(report.table)), "runs.parquet": run_columns(report)}
+    if trials := trial_rows(report):
+        texts["trials.csv"], columns["trials.parquet"] = to_csv(trials), to_columns(trials)
     for name, text in texts.items():
         write_text(folder / name, text)
-    pq.write_table(table_columns(report.table), folder / "table.parquet")
-    pq.write_table(run_columns(report), folder / "runs.parquet")
-    return [folder / name for name in FILES]
+    for name, typed in columns.items():
+        pq.write_table(typed, folder / name)
+    return [folder / name for name in (*(TRIALS if trials else ()), *FILES)]
 
 
-def to_csv(table: Table) -> str:
-    """The raw numbers behind the rows, one row each; a column wherever any row has a value."""
+def values_of(table: Table) -> list[dict[str, Any]]:
+    """The raw numbers behind the rows of a table."""
+    return [row.values for row in table.rows]
+
+
+def trial_rows(report: Report) -> list[dict[str, Any]]:
+    """A row for each trial of each search, by number: what was proposed, how it ended, its costs, and every metric of
+    its last epoch."""
+    return [
+        {
+            "study": report.study.name,
+            "arm": searched.arm,
+            "trial": trial.number,
+            "run_id": run_id,
+            "state": trial.state,
+            "epochs": trial.epochs,
+            "reason": trial.reason,
+            **trial.values,
+            **trial.costs,
+            **{name: value for name, value in trial.metrics.items() if name != "epoch"},
+        }
+        for searched in report.searched
+        for run_id, trial in searched.history
+    ]
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV; a column wherever any row has a value."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, _names(row.values for row in table.rows), lineterminator="\n")
+    writer = csv.DictWriter(out, _names(rows), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row.values for row in table.rows)
+    writer.writerows(rows)
     return out.getvalue()
 
 
-def table_columns(table: Table) -> pa.Table:
+def to_columns(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """The same in typed columns: numbers as float64 or int64, lists as lists; what is of several types as text."""
-    rows = [row.values for row in table.rows]
     return pa.table({name: _column([row.get(name) for row in rows]) for name in _names(rows)})
 
 

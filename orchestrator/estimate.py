@@ -12,7 +12,7 @@ from ablations.study import Study
 from cluster.spec import ClusterSpec, SpecError, concurrency
 from orchestrator.ledger import Ledger
 from orchestrator.pace import Pace, earlier, this_hardware
-from orchestrator.phases import Phase, Range, phases
+from orchestrator.phases import Phase, Range, Work, phases
 from orchestrator.probe import probe
 from orchestrator.store import Store
 from trainer.config import TrainConfig, UserError
@@ -123,6 +123,9 @@ def _distinct(todo: Sequence[Phase]) -> dict[str, TrainConfig]:
     for work in (work for phase in todo for work in phase.work):
         configs.setdefault(work.structure, work.config)
         epochs[work.structure] = epochs.get(work.structure, 0.0) + work.epochs.likely
+    for kind in (kind for phase in todo for kind in phase.kinds):
+        configs.setdefault(kind.structure, kind.config)
+        epochs.setdefault(kind.structure, 0.0)
     return {name: configs[name] for name in sorted(configs, key=lambda name: -epochs[name])}
 
 
@@ -171,8 +174,18 @@ def _slots(spec: ClusterSpec) -> tuple[int | None, str]:
 
 
 def _seconds(phase: Phase, found: Mapping[str, Pace]) -> list[Range]:
-    paces = [(found[work.structure], work.epochs) for work in phase.work]
-    return [Range(*(pace.seconds(epochs) if epochs else 0.0 for epochs in all_epochs)) for pace, all_epochs in paces]
+    def seconds(work: Work) -> Range:
+        return Range(*(found[work.structure].seconds(epochs) if epochs else 0.0 for epochs in work.epochs))
+
+    return _bounded(list(map(seconds, phase.work)), list(map(seconds, phase.kinds)))
+
+
+def _bounded(work: list[Range], kinds: Sequence[Range]) -> list[Range]:
+    """The work, each from the least that any of the kinds takes to the most; as it is where there are none."""
+    if not kinds:
+        return work
+    least, most = min(kind.least for kind in kinds), max(kind.most for kind in kinds)
+    return [Range(least, one.likely, most) for one in work]
 
 
 def _on_the_clock(todo: Sequence[Phase], seconds: Sequence[Sequence[Range]], slots: int) -> Range:
@@ -192,12 +205,19 @@ def _on_the_clock(todo: Sequence[Phase], seconds: Sequence[Sequence[Range]], slo
 def _gigabytes(todo: Sequence[Phase], found: Mapping[str, Pace]) -> Range:
     """Of checkpoints, which every run and trial keeps, and of data sets that are still to be packed."""
     kept, packed = [], {}
-    for work in (work for phase in todo for work in phase.work):
-        pace = found[work.structure]
-        kept.append(Range(*(pace.checkpoints if epochs else 0.0 for epochs in work.epochs)))
-        packed[work.config.data.model_dump_json(include={"name", "size", "options"})] = pace.packed
+    for phase in todo:
+        kept += _bounded(
+            [_checkpoints(work, found) for work in phase.work], [_checkpoints(k, found) for k in phase.kinds]
+        )
+        for work in phase.work:
+            data = work.config.data.model_dump_json(include={"name", "size", "options"})
+            packed[data] = found[work.structure].packed
     once = sum(packed.values())
     return Range(*(value + once for value in _sum(kept))).times(1e-9)
+
+
+def _checkpoints(work: Work, found: Mapping[str, Pace]) -> Range:
+    return Range(*(found[work.structure].checkpoints if epochs else 0.0 for epochs in work.epochs))
 
 
 def _sum(ranges: Sequence[Range]) -> Range:

@@ -10,13 +10,16 @@ from ablations.sequential import due
 from ablations.study import Study
 from ablations.tuning import searches
 from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on
-from orchestrator.bounds import Bounds
+from orchestrator.bounds import Bounds, deployed
+from orchestrator.earlier import refuse_changed, retry, to_retry
 from orchestrator.facts import reconcile
+from orchestrator.feasible import refuse_infeasible
 from orchestrator.jobs import Job, Preparer
 from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.live import Live
 from orchestrator.mirror import Mirror
 from orchestrator.progress import Lines
+from orchestrator.proposals import proposals
 from orchestrator.results import outcome
 from orchestrator.store import Store
 from orchestrator.tuned import awaited, planned, tuning
@@ -68,16 +71,16 @@ class Launch:
             with located(f"{self.study.name}: {arm}"):
                 costs[arm] = self.preparer.check(config)
         with located(self.study.name):
-            arms = {run.arm: run.config for run in self.runs if run.role == "arm"}
-            if self.study.search is not None and not any(
-                path.startswith("student") for path in self.study.search.space
-            ):
-                arms["base"] = configs["base"]
-            Bounds(self.study.limits, self.spec, self.store, self.ledger).refuse(arms, costs)
+            arms = deployed(self.study, self.runs)
+            bounds = Bounds(self.study.limits, self.spec, self.store, self.ledger)
+            bounds.refuse(arms, costs)
+        refuse_infeasible(self.study, self.preparer.check, bounds)
         say("structures checked; reading the data")
         for run in self.runs:
             if run.role == "teacher":
                 self.teachers[run.key] = self.preparer.job(run, self.teachers)
+        for search in self.searches:
+            refuse_changed(search, self.ledger, self.preparer, self.teachers)
         self._take_up(self.runs)
 
     def _take_up(self, runs: Sequence[Run]) -> None:
@@ -93,18 +96,19 @@ class Launch:
     def todo(self, jobs: Sequence[Job]) -> list[Job]:
         """The missing jobs, but for those that can only fail again."""
         runs = self.ledger.outcomes()
-        return [job for job in self.missing(jobs) if not self.given_up(job, runs)]
+        return [job for job in self.missing(jobs) if not self.given_up(job.run_id, job.run, runs)]
 
-    def given_up(self, job: Job, runs: Mapping[str, LedgerRun]) -> bool:
+    def given_up(self, run_id: str, of: Run, runs: Mapping[str, LedgerRun]) -> bool:
         """Whether a run failed of what its id stands for: a loss left the finite numbers, its own or its teacher's.
 
         Other causes may have been mended: code, files, machines. With `retry_failed` this one is tried again too.
         """
-        run = runs.get(job.run_id)
+        run = runs.get(run_id)
         if self.retry_failed or run is None or run.status != "failed":
             return False
-        teacher = self.teachers.get(job.run.needs or "")
-        return run.cause == "nan" or (run.cause == "teacher" and teacher is not None and self.given_up(teacher, runs))
+        if run.cause == "teacher" and (teacher := self.teachers.get(of.needs or "")) is not None:
+            return self.given_up(teacher.run_id, teacher.run, runs)
+        return run.cause == "nan"
 
     @property
     def searches(self) -> list[Study]:
@@ -135,21 +139,30 @@ class Launch:
 
     def trials_left(self, study: Study) -> int:
         """Trials that a search still has to make."""
-        from orchestrator.proposals import proposals
-
         assert study.search is not None
-        history = proposals(study, self.ledger)
-        return max(0, study.search.trials - sum(trial.state != "running" for _, trial in history))
+        history = proposals(study, self.ledger)[: study.search.trials]
+        ended = sum(trial.state != "running" for _, trial in history)
+        return study.search.trials - ended + len(self._to_retry(study))
+
+    def _to_retry(self, study: Study) -> list[int]:
+        runs = self.ledger.outcomes()
+        return to_retry(study, self.ledger, lambda run_id, run: self.given_up(run_id, run, runs))
+
+    def total(self) -> int:
+        """Runs and trials in all, as far as the looks have come."""
+        return len(self._stand()) + sum(search.search.trials for search in self.searches if search.search)
 
     def left(self) -> int:
         """Runs and trials still to do."""
         trials = {arm: self.trials_left(search) for arm, search in searches(self.study).items()}
-        to_come = sum(bool(run.awaits and trials[run.arm]) for run in self.runs)
+        to_come = sum(bool(run.awaits and trials[run.arm]) for run in self._stand())
         return len(self.todo([*self.teachers.values(), *self.due()])) + to_come + sum(trials.values())
 
     def run(self, mirror: Mirror, make_view: MakeView) -> None:
         """Run what is missing: teachers, then searches, then arms. The caller holds the store's lease."""
         reconcile(self.ledger, self.store)
+        for search in self.searches:
+            retry(search, self.ledger, self._to_retry(search))
         self._reuse([*self.teachers.values(), *self.arms], mirror)
         if self.left():
             self._run(mirror, make_view)
@@ -159,7 +172,7 @@ class Launch:
         runs = self.ledger.outcomes()
         for job in jobs:
             known = runs.get(job.run_id)
-            if known is None or not (known.status == "finished" or self.given_up(job, runs)):
+            if known is None or not (known.status == "finished" or self.given_up(job.run_id, job.run, runs)):
                 continue
             if all(member.study != self.study.name or member.arm != job.run.arm for member in known.members):
                 self.ledger.append(job.event("reused"))
@@ -211,13 +224,7 @@ class Launch:
         self.ledger.append(job.event("failed", reason=reason, cause="teacher"))
         mirror.job(job)
 
-    def _tune(
-        self,
-        jobs: Sequence[Job],
-        slots: int,
-        mirror: Mirror,
-        view: Lines | Live,
-    ) -> None:
+    def _tune(self, jobs: Sequence[Job], slots: int, mirror: Mirror, view: Lines | Live) -> None:
         from ray import tune
 
         from orchestrator.fitting import fit

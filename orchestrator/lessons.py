@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ablations.plan import proposes, search_identity, space, trial_config, trial_run
@@ -10,8 +11,8 @@ from ablations.ranking import Trial
 from ablations.space import ANY_STUDY
 from ablations.study import Study
 from orchestrator.jobs import Job, Preparer
-from orchestrator.ledger import Ledger
-from orchestrator.proposals import Lesson
+from orchestrator.ledger import Ledger, LedgerRun
+from orchestrator.proposals import Lesson, told
 from trainer.config import UserError
 
 
@@ -22,23 +23,9 @@ def lessons(study: Study, ledger: Ledger, preparer: Preparer, teachers: Mapping[
     study's own base makes the very same run, of the same data and seed. So nothing needs to be assumed of two studies
     whose spaces or bases differ. Earlier searches of this study count where it names itself.
     """
-    search = study.search
-    assert search is not None
-    identity = search_identity(study)
-    runs = ledger.outcomes()
     found: dict[str, Lesson] = {}
-    for event in ledger.events():
-        if event["event"] != "trial" or "run_id" not in event:
-            continue
-        if (event["study"], event["search"]) == (study.name, identity):
-            continue
-        run = runs[event["run_id"]]
-        named = ANY_STUDY in search.learn_from or event["study"] in search.learn_from
-        if not named or run.status not in ("finished", "stopped") or not _proposable(study, event["values"]):
-            continue
+    for event, run in _candidates(study, ledger):
         try:
-            if trial_config(study, event["values"]).key != event["key"]:
-                continue
             ours = preparer.job(trial_run(study, len(found), event["values"]), teachers)
         except UserError:
             continue
@@ -48,6 +35,53 @@ def lessons(study: Study, ledger: Ledger, preparer: Preparer, teachers: Mapping[
             trial = Trial(len(found), event["values"], run.status, int(last["epoch"]), last, costs=costs)  # type: ignore[arg-type]
             found.setdefault(run.run_id, Lesson(event["study"], trial))
     return list(found.values())
+
+
+def learns_from(study: Study, ledger: Ledger) -> str:
+    """`learns from: first (3 trials), nope (no such search in this store)`: what a search was told, or, before its
+    first proposal, what it could be as far as configs say; empty where it is to learn from nobody."""
+    search = study.search
+    if search is None or not search.learn_from:
+        return ""
+    taught = told(study, ledger)
+    if taught is None:
+        taken = {run.run_id: event["study"] for event, run in reversed(list(_candidates(study, ledger)))}
+        counts = Counter(taken.values())
+    else:
+        counts = Counter(lesson.study for lesson in taught)
+    there = {event["study"] for event in _asked(study, ledger)}
+    names = sorted(there) if ANY_STUDY in search.learn_from else search.learn_from
+    said = [
+        f"{name} ({counts[name]} trial{'' if counts[name] == 1 else 's'})"
+        if name in there
+        else f"{name} (no such search in this store)"
+        for name in names
+    ]
+    return f"learns from: {', '.join(said) or f'{ANY_STUDY} (no other search in this store)'}"
+
+
+def _asked(study: Study, ledger: Ledger) -> Iterator[Mapping[str, Any]]:
+    """The proposals of other searches, this study's own earlier ones among them, that became runs."""
+    ours = (study.name, search_identity(study))
+    for event in ledger.events():
+        if event["event"] == "trial" and "run_id" in event and (event["study"], event["search"]) != ours:
+            yield event
+
+
+def _candidates(study: Study, ledger: Ledger) -> Iterator[tuple[Mapping[str, Any], LedgerRun]]:
+    """The proposals of the named searches that have finished or were stopped, and have a config of this search's."""
+    assert study.search is not None
+    runs = ledger.outcomes()
+    for event in _asked(study, ledger):
+        run = runs[event["run_id"]]
+        named = ANY_STUDY in study.search.learn_from or event["study"] in study.search.learn_from
+        if not named or run.status not in ("finished", "stopped") or not _proposable(study, event["values"]):
+            continue
+        try:
+            if trial_config(study, event["values"]).key == event["key"]:
+                yield event, run
+        except UserError:
+            continue
 
 
 def _proposable(study: Study, values: Mapping[str, Any]) -> bool:

@@ -38,12 +38,20 @@ def show_plan(
     cut = not whole and len(runs) > LONG
     shown = [*pairs[:ENDS], *pairs[-ENDS:]] if cut else pairs
     grid = Grid(box=UNDERLINE, show_edge=False, pad_edge=False, header_style="dim")
-    for heading, right in (("variant", False), ("seed", True), ("changes", False), ("run", False), ("", False)):
+    for heading, right in (
+        ("variant", False),
+        ("seed", True),
+        ("changes", False),
+        ("run or config", False),
+        ("", False),
+    ):
         grid.add_column(heading, justify="right" if right else "left", overflow="fold")
     for number, (run, state) in enumerate(shown):
         if cut and number == ENDS:
             grid.add_row("...")
-        cells = (run.arm, str(run.seed), changes(run.changed), run.key, state)
+        # what a run is called is known once its data has been read; before, its config's key names it
+        name = known[run.key].run_id if run.key in known else run.key
+        cells = (run.arm, str(run.seed), changes(run.changed), name, state)
         grid.add_row(*map(Text, cells), style="dim" if state == "reused" else "")
     console.print(grid)
     if cut:

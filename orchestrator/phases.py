@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
 from ablations.plan import Run, proposes, space, trial_config
+from ablations.points import grid_points
 from ablations.space import Search
 from ablations.stopping import FEWEST, passes_rung
 from ablations.study import Study
@@ -17,11 +18,13 @@ from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.pace import structure
 from orchestrator.proposals import proposals
 from orchestrator.results import known
-from trainer.config import TrainConfig, UserError, parse
+from trainer.config import TrainConfig, UserError
 
 DRAWS = 6
-"""Proposals, drawn at random, that stand for all of a search: each of its structures has its own pace."""
+"""Proposals, drawn at random, that stand for what is likely of a search: each of its structures has its own pace."""
 
+KINDS = 64
+"""Structures and lengths of a search's trials beyond which these many, drawn at random, stand for all."""
 
 SIMULATED = 2000
 """Trials of made-up searches that a likely cost is taken from."""
@@ -48,10 +51,14 @@ class Work(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """Work that may go on side by side, but for `beside`, where that is the most; the next phase waits for it."""
+    """Work that may go on side by side, but for `beside`, where that is the most; the next phase waits for it.
+
+    `kinds` is what each of a search's trials may turn out to be: their least and most bound every one of `work`.
+    """
 
     work: list[Work]
     beside: int | None = None
+    kinds: tuple[Work, ...] = ()
 
 
 def phases(study: Study, runs: Sequence[Run], ledger: Ledger) -> list[Phase]:
@@ -110,10 +117,47 @@ def _spent(search: Search, epochs: int, trials: int, score: Callable[[], float])
 def _search(study: Study, ledger: Ledger) -> Phase:
     search = study.search
     assert search is not None
-    left = max(0, search.trials - sum(trial.state != "running" for _, trial in proposals(study, ledger)))
-    epochs = trial_epochs(search, parse(study.base).optim.epochs, search.trials)
-    drawn = [Work(config, structure(config), epochs) for config in _draws(study)]
-    return Phase([drawn[i % len(drawn)] for i in range(left)], search.batch if search.deterministic else None)
+    ended = {trial.number for _, trial in proposals(study, ledger) if trial.state != "running"}
+    beside = search.batch if search.deterministic else None
+    means: dict[int, Range] = {}
+
+    def trial(config: TrainConfig) -> Work:
+        epochs = config.optim.epochs
+        if epochs not in means:
+            means[epochs] = trial_epochs(search, epochs, search.trials)
+        return Work(config, structure(config), means[epochs])
+
+    if search.sampler == "grid":
+        points = grid_points(study.base, search, study.requires, study.excludes)[: search.trials]
+        return Phase([trial(trial_config(study, point)) for n, point in enumerate(points) if n not in ended], beside)
+    drawn = [trial(config) for config in _draws(study)]
+    kinds = (*drawn, *(trial(config) for config in _kinds(study)))
+    return Phase([drawn[i % len(drawn)] for i in range(max(0, search.trials - len(ended)))], beside, kinds)
+
+
+def _kinds(study: Study) -> list[TrainConfig]:
+    """A config of each structure and length that a trial can have, as far as they are no more than `KINDS`."""
+    rng = random.Random(0)
+    points: list[dict[str, object]] = [{}]
+    for path, dimension in space(study).items():
+        ends = [dimension.low, dimension.high] if dimension.kind == "int" else [dimension.high]
+        values = list(dimension.choices) if dimension.kind == "choice" else ends
+        found: dict[object, dict[str, object]] = {}
+        for point in points:
+            for value in values if proposes(study, path, point) else [None]:
+                new = point if value is None else {**point, path: value}
+                found.setdefault(_kind(study, new), new)
+        points = list(found.values())
+        points = rng.sample(points, KINDS) if len(points) > KINDS else points
+    return [config for point in points if (config := _config(study, point)) is not None]
+
+
+def _kind(study: Study, values: Mapping[str, object]) -> object:
+    """What points have in common of which one is enough: structure, length, and the dimensions that apply beside it."""
+    config = _config(study, values)
+    if config is None:  # what is proposed after it may make it feasible
+        return tuple(values.items())
+    return structure(config), config.optim.epochs, *(proposes(study, path, values) for path in space(study))
 
 
 def _draws(study: Study) -> list[TrainConfig]:
@@ -126,11 +170,16 @@ def _draws(study: Study) -> list[TrainConfig]:
             if proposes(study, path, values):
                 ends = (dimension.low, dimension.high)
                 values[path] = rng.choice(list(dimension.choices) if dimension.kind == "choice" else ends)
-        try:
-            found.append(trial_config(study, values))
-        except UserError:
-            continue
+        if (config := _config(study, values)) is not None:
+            found.append(config)
     return found
+
+
+def _config(study: Study, values: Mapping[str, object]) -> TrainConfig | None:
+    try:
+        return trial_config(study, values)
+    except UserError:
+        return None
 
 
 def _whole(run: Run, name: str) -> Work:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,10 +11,10 @@ from ablations.ranking import Trial
 from ablations.space import Search
 from ablations.stopping import Curve, Seen, lockstep
 from ablations.study import Study
-from orchestrator.ledger import Ledger, LedgerRun
+from orchestrator.ledger import Ledger, LedgerRun, numbers
 from trainer.config import parse
 
-PASSING = ("lost", "disk")
+PASSING = ("lost", "preempted", "disk")
 """Causes of a failure that say nothing of what was proposed: such a trial is run again."""
 
 
@@ -60,12 +59,12 @@ def told(study: Study, ledger: Ledger) -> list[Lesson] | None:
     for event in ledger.events():
         if event["event"] == "told" and event["study"] == study.name and event["search"] == identity:
             given = [(trial.pop("study"), trial) for trial in map(dict, event["trials"])]
-            return [Lesson(whose, Trial(**{**t, "metrics": _numbers(t["metrics"])})) for whose, t in given]
+            return [Lesson(whose, Trial(**{**t, "metrics": numbers(t["metrics"])})) for whose, t in given]
     return None
 
 
 def _trial(asked: Mapping[str, Any], end: Mapping[str, Any]) -> Trial:
-    last = _numbers(end.get("last") or {})
+    last = numbers(end.get("last") or {})
     return Trial(
         asked["number"],
         asked["values"],
@@ -94,9 +93,18 @@ def _recorded(study: Study, search: Search, ledger: Ledger) -> list[Proposal]:
             by_run.setdefault(event.get("run_id", ""), []).append(number)
             if "end" in event:
                 ends[number] = event["end"]
+        elif event["event"] == "again" and event["search"] == identity:
+            ends.pop(event["number"], None)
+            if search.deterministic:  # later batches were proposed because it had failed
+                batch = event["number"] // search.batch
+                for number in [number for number in asked if number // search.batch > batch]:
+                    del asked[number]
+                    ends.pop(number, None)
         elif event["event"] in final and event.get("cause") not in PASSING:
-            for number in by_run.get(event.get("run_id", ""), ()):
-                ends.setdefault(number, event)
+            run_id = event.get("run_id", "")
+            for number in by_run.get(run_id, ()):
+                if asked.get(number, {}).get("run_id") == run_id:
+                    ends.setdefault(number, event)
     return [
         Proposal(event.get("run_id", ""), _trial(event, ends.get(number, {})))
         for number, event in sorted(asked.items())
@@ -123,7 +131,3 @@ def _judged(
             training[trial.number] = len(runs[run_id].epochs)
         found.append(Proposal(run_id, trial))
     return found, training
-
-
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {name: math.nan if value is None else value for name, value in metrics.items()}

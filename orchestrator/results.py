@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ablations.outcome import Outcome
@@ -13,6 +14,7 @@ from ablations.study import Study
 from ablations.table import Table, build_table
 from ablations.winners import winners
 from orchestrator.ledger import Ledger, LedgerRun
+from orchestrator.proposals import Proposal, proposals, told
 from orchestrator.store import Store
 from orchestrator.tuned import awaited, tuning
 
@@ -38,14 +40,26 @@ def known(study: Study, ledger: Ledger) -> dict[str, LedgerRun]:
     return finished | of_study(study, ledger)
 
 
+def trials(study: Study, ledger: Ledger) -> list[Proposal]:
+    """The proposals of a search, as people read them: one that failed has the epochs that it trained before it did."""
+    runs = ledger.outcomes()
+    found = []
+    for run_id, trial in proposals(study, ledger):
+        run = runs.get(run_id)
+        if trial.state == "failed" and run is not None and run.status == "failed" and run.epochs:
+            last = run.epochs[-1]
+            trial = replace(trial, epochs=int(last["epoch"]), metrics=last)
+        found.append(Proposal(run_id, trial))
+    return found
+
+
 def table(study: Study, store: Store) -> Table:
     """The study's table as the ledger stands now; a search's best trials where the study is a search."""
     ledger = Ledger(store.ledger)
     if study.search is not None:
         from orchestrator.importance import importances
-        from orchestrator.proposals import proposals, told
 
-        history = proposals(study, ledger)
+        history = trials(study, ledger)
         taught = Counter(whose for whose, _ in told(study, ledger) or [])
         ranking = search_table(study, [trial for _, trial in history], taught=taught)
         shares = importances(study, history)

@@ -49,7 +49,7 @@ class StudySearcher(Searcher):
         ended: Callable[[int, bool], Trial],
     ) -> None:
         assert study.search is not None
-        super().__init__(metric=study.search.metric, mode="max")
+        super().__init__()
         self.study = study
         self.search = study.search
         self.begin = begin
@@ -93,16 +93,21 @@ class StudySearcher(Searcher):
 
     def _propose(self) -> tuple[Trial, Begun]:
         """The next new proposal, recorded."""
+        why = ""
         for attempt in range(MOST_INFEASIBLE):
             trial = Trial(self.count, self.optimiser.ask(self.count, attempt), "running", infeasible=attempt)
             try:
                 run = self.begin(trial)
-            except UserError:
+            except UserError as error:
+                why = str(error)
                 self.optimiser.refuse(self.count)
                 continue
             self.count += 1
             return trial, run
-        raise UserError(f"{self.study.name}: {MOST_INFEASIBLE} proposals in a row were infeasible; loosen the space")
+        raise UserError(
+            f"{self.study.name}: {MOST_INFEASIBLE} proposals in a row were infeasible; loosen the space; "
+            f"the last: {why}"
+        )
 
     def _start(self, trial_id: str, run: Begun) -> None:
         self.training[run.run_id] = []

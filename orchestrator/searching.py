@@ -15,7 +15,7 @@ from orchestrator.jobs import Job, Preparer
 from orchestrator.ledger import Ledger
 from orchestrator.lessons import lessons
 from orchestrator.lockstep import LockstepSearcher
-from orchestrator.proposals import Proposal, curve, proposals, to_train, told
+from orchestrator.proposals import PASSING, Proposal, curve, proposals, to_train, told
 from orchestrator.search import Begun, StudySearcher
 from orchestrator.stopping import Stopping
 from orchestrator.store import Store
@@ -87,7 +87,10 @@ class Searching:
         """A proposal's run, recorded where it is new. Raises UserError where it is infeasible."""
         run = trial_run(self.study, trial.number, trial.values)
         if trial.number in self.known:
-            return self._begun(self.preparer.job(run, self.teachers))
+            # an earlier proposal of the same config may have been tried again, and that was the end of this one too
+            proposal = self.known[trial.number] = self.history()[trial.number]
+            end = None if proposal.trial.state == "running" else proposal.trial
+            return self._begun(self.preparer.job(run, self.teachers), end)
         facts = {
             "search": self.identity,
             "number": trial.number,
@@ -104,8 +107,10 @@ class Searching:
             # A grid does not ask again: the point is a hole, and it is said why.
             refused = {"event": "failed", "reason": str(error)}
             self.ledger.append({"event": "trial", "study": self.study.name, **facts, "end": refused})
-            self.known[trial.number] = Proposal("", replace(trial, state="failed", reason=str(error)))
-            return Begun("", {}, self.known[trial.number].trial)
+            hole = replace(trial, state="failed", reason=str(error))
+            self.known[trial.number] = Proposal("", hole)
+            self._say(Job(self.study.name, run, "", self.preparer.place(run.config)), hole)
+            return Begun("", {}, hole)
         whole = replace(trial, costs={name: costs[name] for name in COSTS})
         end = self._known_end(whole, job.run_id)
         said = {} if end is None else {"end": {"event": end.state, "last": end.metrics, "reason": end.reason}}
@@ -115,7 +120,21 @@ class Searching:
 
     def _begun(self, job: Job, end: Trial | None = None) -> Begun:
         self.jobs.setdefault(job.run_id, job)
+        if end is not None:
+            self._say(job, end)
         return Begun(job.run_id, job.settings(self.preparer.spec, self.store), end)
+
+    def _say(self, job: Job, end: Trial) -> None:
+        """Tell the view of the end of a proposal that had no trial of its own, and Watch nothing to tell."""
+        if self.watch is not None:
+            self.watch.view.ended(job, end.state, end.reason or "as the run of another proposal")
+
+    def _job(self, trial: Trial) -> Job:
+        return self.preparer.job(trial_run(self.study, trial.number, trial.values), self.teachers)
+
+    def _shares(self, run_id: str, number: int) -> bool:
+        """Whether a proposal's run is trained, in this driver, as another's."""
+        return run_id in self.jobs and self.jobs[run_id].run.arm != self.study.trial_name(number)
 
     def _known_end(self, trial: Trial, run_id: str) -> Trial | None:
         """The end of a proposal whose run has ended before: in any study if it finished, else in this search. In a
@@ -141,17 +160,23 @@ class Searching:
             metrics=last,
             reason=end.facts.get("reason", ""),
         )
-        self.known[number] = Proposal(run_id, over)
+        if end.facts.get("cause") not in PASSING:  # a later proposal of this config may still train
+            self.known[number] = Proposal(run_id, over)
+            if self._shares(run_id, number):
+                self._say(self._job(trial), over)
         return over
 
     def _judged(self) -> tuple[list[Proposal], dict[int, int]]:
         """A batch has come to rest: what is to become of it. Who has lost at a rung is over."""
         history, training = to_train(self.study, self.ledger)
         for run_id, trial in history:
+            before = self.known[trial.number].trial
             self.known[trial.number] = Proposal(run_id, trial)
-            if trial.state == "stopped" and self.ledger.outcomes()[run_id].status == "running":
+            if trial.state == "stopped" and self.ledger.outcomes()[run_id].status in ("running", "interrupted"):
                 assert self.watch is not None
-                self.watch.over(self.jobs[run_id])
+                self.watch.over(self._job(trial))
+            elif before.state == "running" != trial.state and self._shares(run_id, trial.number):
+                self._say(self._job(trial), trial)
         return history, training
 
     def _stop_overdue(self) -> None:
@@ -165,8 +190,7 @@ class Searching:
             if trial.state == "running" and not self.search.deterministic:
                 overdue = not self.goes_on(run_id, run.epochs[-1])
             if overdue:
-                job = self.preparer.job(trial_run(self.study, trial.number, trial.values), self.teachers)
-                self.ledger.append(job.event("stopped", last=run.epochs[-1]))
+                self.ledger.append(self._job(trial).event("stopped", last=run.epochs[-1]))
 
     def _told(self, history: list[Proposal]) -> list[Trial]:
         """What other searches taught this one before its first proposal: once, however they go on."""

@@ -18,7 +18,7 @@ def tuning(study: Study, ledger: Ledger) -> dict[str, Tuned]:
     if study.tune_each is None:
         return {}
     return {
-        arm: Tuned(search.search, tuple(trial for _, trial in proposals(search, ledger)))
+        arm: Tuned(search.search, tuple(t for _, t in proposals(search, ledger) if t.number < search.search.trials))
         for arm, search in searches(study).items()
         if search.search is not None
     }

@@ -70,8 +70,9 @@ class Watch(tune.Callback):
         self.view = view
         self.waits = waits
         """Whether a run whose process has ended may yet go on: a search decides that later, and says `over` if not."""
-        self.recovered: set[str] = set()
-        """Runs whose process died and is to be started again: `retried` says so of them, not another `started`."""
+        self.going_on: set[str] = set()
+        """Runs of this driver that go on in another process, if at all: no further `started` is to be counted. Where
+        one died, `retried` says so; where a run waited, there is nothing to say."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles this for a restore of its own; ours reads the ledger."""
@@ -81,9 +82,9 @@ class Watch(tune.Callback):
         """A trial's process is about to train."""
         go_on()
         job = self._job(trial)
-        if job.run_id not in self.recovered:
+        if job.run_id not in self.going_on:
             self.ledger.append(job.event("started", config=job.run.config.model_dump(mode="json")))
-        self.recovered.discard(job.run_id)
+        self.going_on.discard(job.run_id)
         self.view.started(job)
 
     def on_trial_result(
@@ -104,6 +105,7 @@ class Watch(tune.Callback):
         job = self._job(trial)
         if self.waits(job.run_id):
             self.view.waits(job)
+            self.going_on.add(job.run_id)
         else:
             self._end(job, "")
 
@@ -127,7 +129,7 @@ class Watch(tune.Callback):
         else:
             trial.config["job"]["refused"] = attempts.told(failure)._asdict()
             trial.max_failures = 0  # once more, to say so in the folder; what fails before it can is not tried again
-        self.recovered.add(job.run_id)
+        self.going_on.add(job.run_id)
 
     def _pause(self, failure: Failure) -> None:
         if failure.cause == "disk":

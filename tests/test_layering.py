@@ -20,7 +20,6 @@ ALLOWED = {
     "orchestrator": {"ablations", "cluster", "trainer.config", "trainer.failure", "trainer.place", "trainer.record"},
     "orchestrator/cli.py": {"trainer.cli.app", "trainer.cli.in_one_line"},
     "orchestrator/importing.py": {"trainer.checkpoint.load"},
-    "orchestrator/verbs/plan.py": {"trainer.build.check"},
     "orchestrator/jobs.py": {"trainer.build.check", "trainer.build.run_id", "trainer.data.check_root"},
     "orchestrator/trial.py": {"trainer.worker.train_worker"},
 }

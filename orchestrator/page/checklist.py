@@ -7,7 +7,6 @@ words, with those that an ablation adds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 from markupsafe import Markup
 
@@ -107,16 +106,17 @@ def _is_arm(report: Report, arm: str) -> bool:
 
 
 def _training(report: Report) -> str:
-    """Where arms differ, each value once; a search starts from its base."""
+    """Where arms differ, each value once; of a search what it does not vary."""
+    searched = report.study.search.space if report.study.search else {}
     optims = [member.plan.config.optim for member in report.members if member.plan.role == "arm"]
     optims = optims or [parse(report.study.base).optim]
 
-    def each(values: Iterable[int | float]) -> str:
-        return " or ".join(f"{value:g}" for value in dict.fromkeys(values))
+    def each(name: str) -> str:
+        if any(f"optim.{name}".startswith(path) for path in searched):
+            return "searched"
+        return " or ".join(f"{value:g}" for value in dict.fromkeys(getattr(optim, name) for optim in optims))
 
-    rates = each(optim.lr for optim in optims)
-    batches = each(optim.global_batch for optim in optims)
-    return f"{each(optim.epochs for optim in optims)} epochs, global batch {batches}, learning rate {rates}"
+    return f"epochs: {each('epochs')}; global batch: {each('global_batch')}; learning rate: {each('lr')}"
 
 
 def _tuning(report: Report) -> str:
@@ -138,13 +138,15 @@ def _tuning(report: Report) -> str:
 
 
 def _unfinished(report: Report) -> str:
-    """Failed runs by cause, and what has not ended."""
-    states = [member.run for member in report.members] + [run for s in report.searched for run in s.runs]
-    failed = Counter(run.cause or run.reason for run in states if run.status == "failed")
+    """Failed runs by cause, and what has not ended. How a trial ended its search says, whatever its run did since."""
+    ends = [(member.run.status, member.run) for member in report.members]
+    for s in report.searched:
+        ends += [(trial.state, run) for trial, run in zip(s.trials, s.runs, strict=True)]
+    failed = Counter(run.cause or run.reason if run.run_id else "refused" for state, run in ends if state == "failed")
     parts = [f"{count} failed ({cause})" for cause, count in sorted(failed.items())]
     parts += [
         f"{count} {state}"
-        for state, count in sorted(Counter(run.status for run in states).items())
+        for state, count in sorted(Counter(state for state, _ in ends).items())
         if state not in ("finished", "failed")
     ]
     return ", ".join(parts) or "none"

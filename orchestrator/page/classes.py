@@ -25,21 +25,36 @@ def class_means(report: Report) -> Map:
     """The mean over finished seeds, at the last epoch."""
     found: Map = {}
     for arm in report.arms:
-        ended = [member.run.last for member in report.groups[arm] if member.run.status == "finished"]
-        for name in dict.fromkeys(name for last in ended for name in last if name.startswith(CLASS)):
-            known = [last[name] for last in ended if math.isfinite(last.get(name, math.nan))]
-            found.setdefault(name.removeprefix(CLASS), {})[arm] = mean_std(known)[0]
+        ended = _ended(report, arm).values()
+        for name in dict.fromkeys(name for classes in ended for name in classes):
+            known = [classes[name] for classes in ended if math.isfinite(classes.get(name, math.nan))]
+            found.setdefault(name, {})[arm] = mean_std(known)[0]
     return found
 
 
-def class_differences(means: Map, pairs: Sequence[tuple[str, str]]) -> Map:
-    """Each arm minus the first arm that it is compared with; arms that are compared with none are left out."""
+def class_differences(report: Report) -> Map:
+    """Each arm minus the first arm that it is compared with, over the seeds that both have, as in the table."""
     reference: dict[str, str] = {}
-    for arm, other in pairs:
+    for arm, other in report.study.pairs:
         reference.setdefault(arm, other)
+    found: Map = {}
+    for arm in (arm for arm in report.arms if arm in reference):
+        ours, theirs = _ended(report, arm), _ended(report, reference[arm])
+        pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
+        for name in dict.fromkeys(name for one, _ in pairs for name in one):
+            differences = [one[name] - other.get(name, math.nan) for one, other in pairs]
+            found.setdefault(name, {})[arm] = mean_std([value for value in differences if math.isfinite(value)])[0]
+    return found
+
+
+def _ended(report: Report, arm: str) -> dict[int, dict[str, float]]:
+    """Seed -> class -> points at the last epoch, of the seeds that the table counts."""
     return {
-        name: {arm: row[arm] - row[reference[arm]] for arm in row if reference.get(arm) in row}
-        for name, row in means.items()
+        member.plan.seed: {
+            name.removeprefix(CLASS): value for name, value in member.run.last.items() if name.startswith(CLASS)
+        }
+        for member in report.groups[arm]
+        if member.plan.seed in report.scores[arm]
     }
 
 
@@ -49,9 +64,10 @@ def section(report: Report) -> Section | None:
     if not means:
         return None
     blocks = [_map(means, f"IoU (%) at the last epoch, mean over seeds.{report.of_all}", 0.0, 100.0, SEQUENTIAL, "")]
-    differences = class_differences(means, report.study.pairs)
+    differences = class_differences(report)
     if most := max((abs(v) for row in differences.values() for v in row.values() if math.isfinite(v)), default=0.0):
-        said = "Difference to the arm it is first compared with, in points. Classes are described and not tested."
+        said = "Difference to the arm it is first compared with, in points, over the seeds that both have. "
+        said += "Classes are described and not tested."
         blocks.append(_map(differences, said, -most, most, DIVERGING, "+"))
     return Section("classes", "Classes", (Markup('<div class="maps">{}</div>').format(Markup("").join(blocks)),))
 

@@ -18,8 +18,8 @@ from ablations.study import Study
 from ablations.tabular import Table
 from ablations.tuning import searches
 from orchestrator.ledger import Ledger, LedgerRun
-from orchestrator.proposals import Proposal, proposals
-from orchestrator.results import of_study, outcome, table
+from orchestrator.proposals import Proposal
+from orchestrator.results import of_study, outcome, table, trials
 from orchestrator.store import Store
 from orchestrator.tuned import awaited, planned, tuning
 
@@ -106,7 +106,7 @@ class Report:
     def runs(self) -> list[LedgerRun]:
         """Every run that was begun, trials too, each once."""
         found = {member.run.run_id: member.run for member in self.members if member.run.run_id}
-        found |= {run.run_id: run for search in self.searched for run in search.runs}
+        found |= {run.run_id: run for search in self.searched for run in search.runs if run.run_id}
         return list(found.values())
 
 
@@ -132,7 +132,7 @@ def _searched(study: Study, ledger: Ledger) -> Iterator[Searched]:
         return
     runs = ledger.outcomes()
     for arm, own in searches(study).items():
-        history = tuple(proposals(own, ledger))
+        history = tuple(trials(own, ledger))
         known = tuple(runs.get(proposal.run_id, LedgerRun(proposal.run_id)) for proposal in history)
         yield Searched(arm, own, history, known)
 

@@ -50,8 +50,8 @@ def unfinished(report: Report) -> str:
     runs = [member.run.status for member in report.members]
     planned = len(runs)
     for searched in report.searched:
-        runs += [run.status for run in searched.runs]
-        planned += searched.search.trials
+        runs += [trial.state for trial in searched.trials]
+        planned += max(searched.search.trials, len(searched.trials))
     ended = sum(status in ("finished", "failed", "stopped") for status in runs)
     if ended == planned:
         return ""

@@ -42,14 +42,15 @@ def section(report: Report) -> Section | None:
     """What the runs record, and a list of them. A value that not all runs share says how many had it."""
     if not report.runs:
         return None
-    total = len(report.runs)
-    lines = Markup("\n").join(
-        Markup("<dt>{}</dt><dd>{}</dd>").format(
-            name, Markup("<br>").join(_value(text, count, total) for text, count in sorted(values.items()))
-        )
-        for name, values in facts(report.runs).items()
-    )
-    return Section("provenance", "Provenance", (Markup("<dl>\n{}\n</dl>").format(lines), _runs(report)))
+    finished = [run for run in report.runs if run.status == "finished"]
+    at_end, lines = facts(finished), []
+    for name, values in facts(report.runs).items():
+        # What a run alone can tell, such as its hardware and data, it tells as it finishes.
+        runs, what = (finished, "finished runs") if values == at_end.get(name) else (report.runs, "runs")
+        shown = Markup("<br>").join(_value(text, count, len(runs), what) for text, count in sorted(values.items()))
+        lines.append(Markup("<dt>{}</dt><dd>{}</dd>").format(name, shown))
+    listed = Markup("<dl>\n{}\n</dl>").format(Markup("\n").join(lines))
+    return Section("provenance", "Provenance", (listed, _runs(report)))
 
 
 def _recorded(run: LedgerRun) -> dict[str, Any]:
@@ -72,8 +73,8 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _value(text: str, count: int, total: int) -> Markup:
-    some = Markup(' <span class="dim">in {} of {} runs</span>').format(count, total) if count < total else Markup("")
+def _value(text: str, count: int, total: int, what: str) -> Markup:
+    some = Markup(' <span class="dim">in {} of {} {}</span>').format(count, total, what) if count < total else ""
     return Markup("{}{}").format(text, some)
 
 
@@ -82,7 +83,7 @@ def _runs(report: Report) -> Markup:
     listed = [(m.plan.arm, m.plan.seed, m.run) for m in report.members if m.run.run_id]
     for search in report.searched:
         named = [(search.study.trial_name(trial.number), search.study.seeds[0]) for trial in search.trials]
-        listed += [(*own, run) for own, run in zip(named, search.runs, strict=True)]
+        listed += [(*own, run) for own, run in zip(named, search.runs, strict=True) if run.run_id]
     rows = Markup("\n").join(
         Markup(
             '<tr><th scope="row">{}</th><td class="number">{}</td><td><code>{}</code></td><td>{}</td>'

@@ -38,6 +38,7 @@ def plan(
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.ledger import Ledger
+    from orchestrator.lessons import learns_from
     from orchestrator.listing import show_costs, show_plan
     from orchestrator.results import known
     from orchestrator.tuned import planned
@@ -48,21 +49,27 @@ def plan(
     roots, ledger = roots_of(loaded, data_root or []), Ledger(where.ledger)
     runs = planned(loaded, ledger)
     show_plan(loaded, runs, known(loaded, ledger), console, whole=all_runs)
+    if taught := learns_from(loaded, ledger):
+        console.print(Text(taught, style="dim"), soft_wrap=True)
     from orchestrator.bill import bill
-    from orchestrator.bounds import Bounds
+    from orchestrator.bounds import Bounds, deployed
     from orchestrator.estimate import estimate, refuse
-    from trainer.build import check
+    from orchestrator.feasible import refuse_infeasible
+    from orchestrator.jobs import Preparer
 
-    firsts = {run.arm: run for run in reversed(runs)}
+    arms = deployed(loaded, runs)
+    configs = {run.arm: run.config for run in runs} | arms
+    preparer = Preparer(loaded.name, spec, where, roots)
     costs = {}
-    for arm in dict.fromkeys(run.arm for run in runs):
+    for arm, config in configs.items():
         with located(f"{loaded.name}: {arm}"):
-            costs[arm] = check(firsts[arm].config, where.cache)
+            costs[arm] = preparer.check(config)
     if costs:
-        show_costs(costs, runs[0].config.data.size, console)
-    arms = {arm: run.config for arm, run in firsts.items() if run.role == "arm"}
+        show_costs(costs, next(iter(configs.values())).data.size, console)
     with located(loaded.name):
-        Bounds(loaded.limits, spec, where, ledger).refuse(arms, costs)
+        bounds = Bounds(loaded.limits, spec, where, ledger)
+        bounds.refuse(arms, costs)
+    refuse_infeasible(loaded, preparer.check, bounds)
     spending = estimate(loaded, runs, ledger, spec, where, roots, tries=probe)
     for line in bill(spending, spec):
         console.print(Text(line), soft_wrap=True)

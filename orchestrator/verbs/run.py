@@ -62,6 +62,7 @@ def launch(
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.failures import pausing
+    from orchestrator.lessons import learns_from
     from orchestrator.live import view
     from orchestrator.mirror import Mirror
     from orchestrator.progress import Board
@@ -91,9 +92,10 @@ def launch(
         spending = estimate(loaded, job.runs, job.ledger, spec, where, job.preparer.roots)
         refuse(spending, loaded.name, spec, max_gpu_hours)
     job.prepare(lambda text: console.print(Text(f"{loaded.name}: {text}", style="dim")))
-    total = len(job.runs) + sum(search.search.trials for search in job.searches if search.search)
-    said = f"{loaded.name}: {total} runs, {job.left()} to do; store {where.root}"
+    said = f"{loaded.name}: {job.total()} runs, {job.left()} to do; store {where.root}"
     console.print(Text(said, style="dim"), soft_wrap=True)
+    if taught := learns_from(loaded, job.ledger):
+        console.print(Text(taught, style="dim"), soft_wrap=True)
     with pausing(where.root), where.lease():
         begin(loaded.name, text, job.ledger, where)
         mirror = Mirror(loaded.name, where)
@@ -113,7 +115,7 @@ def launch(
         label, why = next(iter(failed.items()))
         final = any(reason.startswith("nan") for reason in failed.values())
         remedy = "; what is not finite is tried again with --retry-failed alone" if final else ""
-        print(f"failed: {len(failed)} of {total} runs, the first {label}: {why}{remedy}", file=sys.stderr)
+        print(f"failed: {len(failed)} of {job.total()} runs, the first {label}: {why}{remedy}", file=sys.stderr)
     return len(failed)
 
 

@@ -9,6 +9,7 @@ from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, st
 
 def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
     """Send to MLflow what it lacks of a study; twice adds nothing."""
+    from ablations.stats import counted
     from ablations.study import load
     from orchestrator.dashboard import mirror as searches_to_optuna
     from orchestrator.documents import write
@@ -26,6 +27,7 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
         lacking = searches_to_optuna(loaded, where)
     if lacking:
         print(lacking, file=sys.stderr)
-    print(f"{sent} runs are up to date at {shown(where.mlflow_uri)}" + (", others are not" if left else ""))
+    are = "is" if sent == 1 else "are"
+    print(f"{counted(sent, 'run')} {are} up to date at {shown(where.mlflow_uri)}{', others are not' if left else ''}")
     if left:
         sys.exit(1)

@@ -14,6 +14,11 @@ VARIANTS = "variants:\n  alone: {distill: {}}\n  both: {}\n"
 
 REFUSED = {
     "unknown top key": (f"{VARIANTS}refrence: both", "refrence: unknown key; did you mean 'reference'?"),
+    "retries of a cluster": (
+        f"{VARIANTS}retries: {{lost: 3}}",
+        "retries: belongs to a cluster, not to a study; write it",
+    ),
+    "price of a cluster": (f"{VARIANTS}price_per_gpu_hour: 2.5", "price_per_gpu_hour: belongs to a cluster"),
     "seed twice": ("variants: {a: {}}\nseeds: [0, 0]", "seeds: each seed may stand once but got [0, 0]"),
     "two kinds": (f"{VARIANTS}factors: {{optim.lr: [0.1]}}", "one of variants, factors, search"),
     "no kind": ("seeds: 2", "but got none"),

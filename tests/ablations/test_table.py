@@ -197,6 +197,15 @@ def test_costs_say_their_image_convention_and_hardware(study):
     )
 
 
+def test_a_cost_that_two_decimals_would_hide_has_three_digits(study):
+    written = study(NETWORKS)
+    runs = expand(written)
+    small = {key: {**cost, "params_m": 0.015, "gmacs": 0.0024812} for key, cost in _costs(runs).items()}
+    table = build_table(written, runs, _finished(runs), small)
+    assert set(_column(table, "M par.")) == {"", "0.01"}
+    assert set(_column(table, "GMACs†")) == {"", "0.00248"}
+
+
 def test_latency_is_the_median_of_an_arms_runs(study):
     written = study(NETWORKS)
     runs = expand(written)
@@ -323,3 +332,25 @@ def test_a_search_ranks_finished_trials_before_stopped_ones(study):
     assert table.rows[0].values["distill.csf.weight"] == 0.123456
     assert table.notes[:2] == ("3 finished, 1 stopped, 1 failed", "failed: trial 3: loss is nan at step 3")
     assert to_plain(search_table(written, [])).splitlines()[2] == " no trial yet"
+
+
+AGAINST = """
+search:
+  trials: 6
+  sampler: nsga2
+  against: gmacs
+  space: {optim.epochs: {int: [2, 9]}, student.name: {choice: [segformer_tiny, segformer_mini]}}
+"""
+
+
+def test_a_search_against_a_cost_shows_what_its_front_is_made_of(study):
+    written = study(AGAINST, data=", select: 0.1")
+    trials = [
+        Trial(0, {"optim.epochs": 3}, "finished", 3, {"select/miou": 40.0}, costs={"gmacs": 0.0024812}),
+        Trial(1, {"optim.epochs": 9}, "finished", 9, {"select/miou": 39.0}, costs={"gmacs": 0.00073}),
+        Trial(2, {"optim.epochs": 5}, "failed", 1, {}, "loss is nan at step 3"),
+    ]
+    table = search_table(written, trials)
+    assert _column(table, "gmacs") == ["0.00248", "0.00073", "-"]
+    assert _column(table, "optim.epochs") == ["3", "9", "5"]
+    assert _column(table, "epochs") == ["3", "9", "1"]

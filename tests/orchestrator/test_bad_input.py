@@ -16,6 +16,13 @@ BASE = {
     "optim": {"epochs": 1, "global_batch": 8},
     "distill": {"csf": {}, "pea": {}},
 }
+SOUGHT = {**BASE, "data": {**BASE["data"], "select": 0.25}}
+STUDENTS = {"student.name": {"choice": ["segformer_tiny", "segformer_mini"]}}
+TYPO = (
+    {"distill.csf.options.temprature": {"uniform": [1.0, 4.0]}, "optim.lr": {"log": [1.0e-3, 1.0e-2]}},
+    "search.space: distill.csf.options.temprature 4.0 can never be built: distill.csf: unknown option 'temprature'; "
+    "did you mean 'temperature'?",
+)
 GOOD = {"name": "good", "base": BASE, "variants": {"student alone": {"distill": {}}, "base": {}}}
 
 
@@ -52,6 +59,7 @@ def written(tmp_path):
         (["run", "good.yaml", "--cluster", "gpus"], "unknown cluster spec 'gpus'; did you mean 'gpu'?"),
         (["run", "good.yaml", "--workers", 4096], "a run needs 4096 CPUs (4096 workers x 1) but there "),
         (["run", "good.yaml", "--data-root", "/no/such/folder"], "--data-root: no such folder: /no/such/folder"),
+        (["plan", "good.yaml", "--cluster", "uneven.yaml"], "workers must divide optim.global_batch (8) but got 3"),
         (["run", "good.yaml", "--cluster", "uneven.yaml"], "workers must divide optim.global_batch (8) but got 3"),
         (
             ["run", "good.yaml", "--cluster", "groups.yaml"],
@@ -96,6 +104,55 @@ def test_a_mistake_in_a_study(transkd, tmp_path, study, error):
     code, _, err = transkd("run", tmp_path / "bad.yaml")
     assert code == 2
     assert err.startswith("error: ") and error in err and err.count("\n") == 1, err
+    assert not written(tmp_path)
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_a_search_whose_base_is_beyond_a_limit(transkd, tmp_path, verb):
+    """Unless proposals choose the student: then the base is nobody's."""
+    search = {"trials": 2, "space": {"optim.lr": {"log": [1.0e-3, 1.0e-2]}}}
+    base = {**SOUGHT, "student": {"name": "segformer_mini"}}
+    study = {"name": "sought", "base": base, "search": search, "limits": {"params_m": 0.2}}
+    (tmp_path / "sought.yaml").write_text(yaml.safe_dump(study))
+    code, _, err = transkd(verb, tmp_path / "sought.yaml")
+    assert code == 2
+    assert err.startswith("error: sought: limits: base: params_m 0.5861 is above 0.2;") and err.count("\n") == 1, err
+    assert not written(tmp_path)
+    if verb == "plan":
+        search |= {"space": STUDENTS, "learn_from": ["nope"]}
+        (tmp_path / "sought.yaml").write_text(yaml.safe_dump(study))
+        code, out, _ = transkd(verb, tmp_path / "sought.yaml", "--no-probe")
+        assert code == 0
+        assert "learns from: nope (no such search in this store)" in out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("kind", "space", "error"),
+    [
+        ("search", *TYPO),
+        ("tune_each", *TYPO),
+        (
+            "search",
+            {"student.name": {"choice": ["segformer_tiny", "segformer_tinny"]}, "distill.csf": {"choice": [None, {}]}},
+            "search.space: student.name segformer_tinny can never be built: unknown model",
+        ),
+        (
+            "search",
+            STUDENTS,
+            "limits: segformer_tiny: params_m 0.05695 is above 0.05; segformer_mini: params_m 0.5861 is",
+        ),
+    ],
+    ids=["an option", "an option of a variant", "one choice", "limits"],
+)
+def test_what_no_trial_can_be_is_refused_before_the_teacher_trains(transkd, tmp_path, kind, space, error):
+    given = {kind: {"trials": 2, "startup": 1, "space": space}}
+    given |= {"variants": {"student alone": {"distill": {}}, "base": {}}} if kind == "tune_each" else {}
+    limits = {"params_m": 0.05} if space == STUDENTS else {}
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump({"name": "bad", "base": SOUGHT, "limits": limits, **given}))
+    for verb in ("plan", "run"):
+        code, _, err = transkd(verb, tmp_path / "bad.yaml")
+        assert code == 2
+        assert err.startswith("error: ") and error in err and err.count("\n") == 1, err
     assert not written(tmp_path)
 
 

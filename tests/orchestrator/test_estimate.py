@@ -16,7 +16,7 @@ from orchestrator.bill import bill
 from orchestrator.estimate import START_S, estimate, refuse
 from orchestrator.ledger import Ledger
 from orchestrator.pace import earlier, structure, this_hardware
-from orchestrator.phases import Range, phases, trial_epochs
+from orchestrator.phases import DRAWS, KINDS, Range, phases, trial_epochs
 from orchestrator.store import Store
 from trainer.config import UserError
 from trainer.record import environment
@@ -120,6 +120,66 @@ def test_a_batch_bounds_what_a_deterministic_search_runs_at_once(store):
         Ledger(store.ledger),
     )
     assert (trials.beside, len(trials.work)) == (3, 6)
+
+
+def searching(space, words=(), **changes):
+    return make(variants=None, seeds=1, search={"trials": 10, "space": space, **dict(words)}, **changes)
+
+
+LENGTHS_AND_PATHS = {
+    "optim.epochs": {"choice": [3, 300]},
+    "distill": {"choice": {"alone": {}, "csf": {"csf": {}}}},
+}
+
+
+def test_the_most_is_every_trial_of_the_slowest_structure_at_full_length(store):
+    record(store, make(seeds=1), CPU)
+    found = of(searching(LENGTHS_AND_PATHS), store, CPU).device_hours.times(3600)
+    assert found.most == pytest.approx(10 * (300 * SECONDS["csf"] + AROUND))
+    assert found.least == pytest.approx(10 * (3 * SECONDS["student alone"] + AROUND))
+    assert found.least < found.likely < found.most
+    grid = of(searching(LENGTHS_AND_PATHS, {"trials": 4, "sampler": "grid"}), store, CPU).device_hours.times(3600)
+    assert grid == pytest.approx([(3 + 300) * (SECONDS["csf"] + SECONDS["student alone"]) + 4 * AROUND] * 3)
+
+
+def test_a_structure_that_no_draw_has_is_asked_for_too(store):
+    names = [f"segformer_b{i}" for i in range(6)] + ["segformer_tiny", "segformer_mini"]
+    study = searching({"student.name": {"choice": names}})
+    todo = phases(study, expand(study), Ledger(store.ledger))
+    assert {kind.config.student.name for kind in todo[-1].kinds} == set(names)
+    assert {work.config.student.name for work in todo[-1].work} < set(names)
+    assert of(study, store, CPU).why.startswith("no earlier run of 9 of 9 structures"), "the teacher's, and all these"
+
+
+BOTH = {"base": {**BASE, "distill": {"csf": {}, "pea": {}}}, "requires": {"distill.pea": ["distill.csf"]}}
+
+
+@pytest.mark.parametrize(
+    ("space", "more", "structures"),
+    [
+        ({"optim.lr": {"log": [1.0e-4, 1.0e-2]}, "distill.csf.weight": {"log": [0.1, 1.0]}}, {}, {1}),
+        (
+            {
+                "distill.csf.weight": {"choice": [0.0, 1.0]},
+                "distill.csf.options.norm": {"choice": ["layer", "reference"]},
+            },
+            {},
+            {3},
+        ),
+        # csf's absence contradicts the pea of the base, until that is absent too
+        ({"distill.csf": {"choice": [None, {}]}, "distill.pea": {"choice": [None, {}]}}, BOTH, {3}),
+        (
+            {"optim.global_batch": {"choice": [4 * k for k in range(1, 80)]}},
+            {},
+            range(KINDS, KINDS + DRAWS + 1),
+        ),
+    ],
+    ids=["one", "conditional", "contradictory", "too many"],
+)
+def test_the_structures_that_a_trial_can_have(store, space, more, structures):
+    study = searching(space, **more)
+    *_, search = phases(study, expand(study), Ledger(store.ledger))
+    assert len({kind.structure for kind in search.kinds}) in structures
 
 
 def test_the_epochs_of_a_trial_lie_between_the_first_rung_and_all():

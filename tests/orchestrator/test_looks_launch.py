@@ -95,6 +95,20 @@ def test_a_run_that_failed_ends_its_look_and_is_tried_again_by_the_next_launch(l
     assert todo[-1].run_id in {job.run_id for job in again.missing(again.due())}
 
 
+def test_what_is_to_do_is_without_the_seeds_of_later_looks_where_variants_are_tuned(lab):
+    tuned = STUDY.partition("variants")[0].replace("{train: 2", "{train: 4").replace("data: {", "data: {select: 0.25, ")
+    tuned += """
+variants: {alone: {}, dropout: {student.dropout: 0.2}}
+seeds: {looks: [6, 8, 12], until: decided}
+tune_each: {trials: 2, startup: 1, space: {optim.lr: {log: [1.0e-4, 1.0e-2]}}}
+"""
+    study = read(tuned.replace("NAME", "tuned"), "tuned")
+    launch = Launch(study, ClusterSpec(cpus_per_worker=0.5), lab.store, {})
+    launch.prepare(lambda text: None)
+    assert launch.total() == launch.left() == 16
+    assert standing(study, lab.store).counts == {"missing": 16}
+
+
 def test_runs_of_another_study_take_part_in_the_looks_of_this(lab):
     lab.work_off(lab.launch("one"), 3)
     assert lab.launch("two").left() == 0

@@ -125,5 +125,5 @@ def test_what_a_killed_driver_left_is_sent_by_sync(one, client, tmp_path, capsys
     begin(one, Ledger(store.ledger), *ending)
     for _ in range(2):
         sync(str(one), store.root)
-        assert capsys.readouterr().out.startswith("1 runs are up to date at ")
+        assert capsys.readouterr().out.startswith("1 run is up to date at ")
         assert shown(client) == {"tiny": (status, 0), "only seed 0": (status, 1)}

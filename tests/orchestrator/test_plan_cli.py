@@ -7,7 +7,9 @@ from rich.console import Console
 
 from ablations.plan import expand
 from ablations.study import load
+from orchestrator.ledger import Ledger
 from orchestrator.listing import ENDS, show_plan
+from orchestrator.results import known
 
 WATCHED = """
 import sys
@@ -94,6 +96,15 @@ def test_seeds_of_later_looks_are_listed_as_such(study, capsys):
     show_plan(listed, expand(listed), {}, Console(width=120, highlight=False))
     states = [line.split()[-1] for line in capsys.readouterr().out.splitlines()[3:28]]
     assert states == ["new"] * 13 + ["needed"] * 12
+
+
+def test_a_run_that_is_there_is_listed_as_the_store_calls_it(study, tmp_path, capsys):
+    listed, ledger = load(study()), Ledger(tmp_path / "ledger.jsonl")
+    first, *others = expand(listed)
+    ledger.append({"event": "finished", "run_id": "0123456789ab", "key": first.key, "study": "other", "last": {}})
+    show_plan(listed, [first, *others], known(listed, ledger), Console(width=120, highlight=False))
+    named = [re.split(" {2,}", line.strip())[3:] for line in capsys.readouterr().out.splitlines()[3:10]]
+    assert named == [["0123456789ab", "reused"], *[[run.key, "new"] for run in others]]
 
 
 @pytest.mark.slow

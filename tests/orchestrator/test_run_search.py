@@ -121,3 +121,17 @@ def test_a_deterministic_search_is_a_function_of_its_curves_whatever_kills_it(dr
     assert len(rates) == 4
     shown = optuna.load_study(study_name=None, storage=f"sqlite:///{driver.store / 'optuna.db'}")
     assert [trial.params for trial in shown.trials] == [trial.values for trial in history]
+
+
+def test_trials_that_end_before_the_metric_was_ever_measured_end_no_search(driver, tmp_path):
+    """One's loss leaves the finite numbers in its first epoch, and the other's first epoch is not evaluated."""
+    study = yaml.safe_load(STUDY.replace("TRIALS", "2"))
+    study["base"] |= {"distill": {}, "teacher": None, "eval": {"every": 2}, "optim": {"epochs": 2, "global_batch": 4}}
+    study["search"] = {"sampler": "grid", "space": {"optim.lr": {"choice": [1.0e12, 1.0e-3]}}}
+    (tmp_path / "ends.yaml").write_text(yaml.safe_dump(study))
+    spec = tmp_path / "one.yaml"
+    spec.write_text(yaml.safe_dump({"cpus_per_worker": 0.5, "concurrency": 1}))
+    done = driver("run", tmp_path / "ends.yaml", "--cluster", spec)
+    assert done.code == 0, done.err
+    found = [trial for _, trial in proposals(load(tmp_path / "ends.yaml"), Ledger(driver.store / "ledger.jsonl"))]
+    assert [(trial.state, trial.epochs) for trial in found] == [("failed", 0), ("finished", 2)]

@@ -43,13 +43,13 @@ search:
 NUMERIC = STUDY.partition("  space:")[0].replace("asha", "none") + (
     "  space: {distill.csf.weight: {log: [1.0e-2, 10.0]}, distill.pea.weight: {log: [1.0e-2, 10.0]}}\n"
 )
-CHOICES = STUDY.partition("  space:")[0].replace("  trials: 12\n", "") + (
+CHOICES = STUDY.partition("  space:")[0].replace("  trials: 12\n  startup: 3\n", "") + (
     "  sampler: grid\n  space: {distill.csf: {choice: [null, {}]}, distill.csf.weight: {choice: [0.5, 1.0, 2.0]},"
     " distill.pea.weight: {choice: [1.0, 2.0, 4.0]}}\n"
 )
 SPACES = {
     "tpe": STUDY,
-    "random": STUDY.replace("trials: 12", "trials: 12\n  sampler: random"),
+    "random": STUDY.replace("startup: 3", "sampler: random"),
     "cmaes": NUMERIC.replace("trials: 12", "trials: 12\n  sampler: cmaes"),
     "nsga2": NUMERIC.replace("trials: 12", "trials: 12\n  sampler: nsga2\n  against: gmacs"),
     "grid": CHOICES,
@@ -199,7 +199,8 @@ def test_a_sampler_learns_and_the_seed_decides(folder, name):
         found = Bench(store, SPACES[name].replace("startup: 3", f"startup: 3\n  seed: {seed}"), told=told).run()
         return [values for _, values, *_ in found]
 
-    random = [v for _, v, *_ in Bench(folder(), SPACES[name].replace(f"sampler: {name}", "sampler: random")).run()]
+    blind = SPACES[name].replace("  startup: 3\n", "").replace(f"sampler: {name}", "sampler: random")
+    random = [values for _, values, *_ in Bench(folder(), blind).run()]
     once = proposed(folder())
     assert once == proposed(folder())
     assert once != proposed(folder(), seed=1)
@@ -231,7 +232,9 @@ def test_infeasible_points_are_asked_again_and_take_no_number(folder):
 
 
 def test_a_space_without_a_feasible_point_is_said_to_have_none(folder):
-    with pytest.raises(UserError, match="sought: 1000 proposals in a row were infeasible; loosen the space"):
+    with pytest.raises(
+        UserError, match="sought: 1000 proposals in a row were infeasible; loosen the space; the last: infeas"
+    ):
         Bench(folder(), refuse=lambda values: True).step()
 
 

@@ -72,6 +72,9 @@ def test_an_arm_is_its_winner_from_the_event_on_that_ends_its_search(store):
     weights = {run.config.distill["pea"].weight for run in runs if run.arm == "TransKD-Base"}
     assert weights == {4.0}, "its third trial was best"
     assert standing(study, store).counts == {"finished": 6, "missing": 5}
+    fewer = read(STUDY.replace("trials: 3", "trials: 2"), "tuned.yaml")
+    weights = {run.config.distill["pea"].weight for run in planned(fewer, ledger) if run.arm == "TransKD-Base"}
+    assert weights == {1.0}, "the third trial is none of a search of two"
 
 
 def test_a_search_of_which_nothing_finished_leaves_its_arm_without_a_score(store):

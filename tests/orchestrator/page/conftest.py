@@ -131,13 +131,15 @@ def events(study: Study, run: Run, score: float, count: int | None = None, statu
     facts["complexity"] = {"params_m": params_m, "gmacs_paper": gmacs, "gmacs": gmacs}
     facts["data"] = {"train": "aaaa", "val": "bbbb"}
     facts["weights"] = {"teacher": {"file": "/somewhere/else/best.pt", "sha256": "c0ffee" * 10}}
+    if status == "stopped":
+        facts = {"last": done[-1]}
     if status == "failed":
         facts = {"cause": "nan", "reason": "loss/pea is nan at step 3"}
     yield {"event": status, **who, **facts}
 
 
-def trial_events(study: Study, number: int) -> Iterator[dict]:
-    """A proposal, and its run: every third is stopped."""
+def trial_events(study: Study, number: int, status: str = "") -> Iterator[dict]:
+    """A proposal, and its run: every third is stopped. One that is refused has no run."""
     random = np.random.default_rng(number)
     values: dict[str, Any] = {"optim.lr": float(10 ** random.uniform(-4, -2))}
     space = study.search.space if study.search else {}
@@ -150,9 +152,13 @@ def trial_events(study: Study, number: int) -> Iterator[dict]:
     score = 50.0 - 4 * abs(math.log10(values["optim.lr"]) + 3) + random.normal()
     who = {"run_id": run.config.key, "key": run.config.key, "study": study.name, "arm": run.arm, "seed": run.seed}
     identity = search_identity(study)
-    yield {"event": "trial", **who, "role": "trial", "search": identity, "number": number, "values": values}
-    stopped = number % 3 == 2
-    yield from events(study, run, score, 3 if stopped else None, "stopped" if stopped else "finished")
+    asked = {"event": "trial", "role": "trial", "search": identity, "number": number, "values": values}
+    if status == "refused":
+        yield {**asked, "study": study.name, "end": {"event": "failed", "reason": "too large"}}
+        return
+    yield {**asked, **who}
+    status = status or ("stopped" if number % 3 == 2 else "finished")
+    yield from events(study, run, score, None if status == "finished" else 3, status)
 
 
 def panel(path: Path, size: tuple[int, int], shade: int) -> None:
@@ -167,7 +173,8 @@ def panel(path: Path, size: tuple[int, int], shade: int) -> None:
 
 @pytest.fixture
 def synthetic(tmp_path) -> Callable[..., Synthetic]:
-    """synthetic(kind, where, {(arm, seed): status or None}): a store in which all else of the study has finished."""
+    """synthetic(kind, where, {(arm or trial, seed): status or None}): a store in which all else of the study has
+    ended."""
 
     def make(
         kind: str = "arms", where: str = "store", ends: dict[tuple[str, int], str | None] | None = None
@@ -177,10 +184,11 @@ def synthetic(tmp_path) -> Callable[..., Synthetic]:
         won = {}
         for arm, search in searches(study).items():
             trials = range(search.search.trials) if search.search else ()
-            lines += [line for number in trials for line in trial_events(search, number)]
+            for number in trials:
+                lines += trial_events(search, number, (ends or {}).get((search.trial_name(number), 0)) or "")
             ended = [line for line in lines if line["event"] == "finished" and line["arm"].startswith(arm)]
             best = max(ended, key=lambda line: line["last"]["select/miou"])["run_id"]
-            won[arm] = next(line["values"] for line in lines if line["event"] == "trial" and line["run_id"] == best)
+            won[arm] = next(line["values"] for line in lines if line["event"] == "trial" and line.get("run_id") == best)
         for run in expand(study, won if study.tune_each else None):
             status = (ends or {}).get((run.arm, run.seed), "finished")
             if status is not None:

@@ -12,8 +12,7 @@ import pytest
 
 from ablations.latex import to_latex
 from ablations.render import to_markdown, to_plain
-from ablations.tabular import Column, Row, Table
-from orchestrator.documents import FILES, table_columns, to_csv, write
+from orchestrator.documents import FILES, TRIALS, to_columns, to_csv, values_of, write
 from orchestrator.page.data import gather
 from orchestrator.store import Store
 from orchestrator.verbs.report import report
@@ -27,7 +26,7 @@ def test_all_files_are_written_and_hold_the_table(synthetic, tmp_path):
     assert files["table.txt"].read_text() == to_plain(found.table)
     assert files["table.md"].read_text() == to_markdown(found.table)
     assert files["table.tex"].read_text() == to_latex(found.table)
-    assert files["table.csv"].read_text() == to_csv(found.table)
+    assert files["table.csv"].read_text() == to_csv(values_of(found.table))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES), "nothing half written is left"
 
 
@@ -60,7 +59,7 @@ def test_the_same_ledger_gives_the_same_bytes_elsewhere(synthetic, tmp_path, kin
 
 def test_csv_has_the_raw_numbers(synthetic):
     table = synthetic().report.table
-    rows = list(csv.DictReader(io.StringIO(to_csv(table))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(values_of(table)))))
     assert [float(row["mean"]) for row in rows] == [row.values["mean"] for row in table.rows]
     assert [row["role"] for row in rows] == ["teacher", "arm", "arm", "arm"]
 
@@ -75,8 +74,7 @@ def test_parquet_has_typed_columns(synthetic, tmp_path):
 
 
 def test_a_column_of_several_types_becomes_text():
-    rows = tuple(Row((), {"value": value, "whole": whole}) for value, whole in ((0.5, 1), ("auto", 2.5), (None, None)))
-    columns = table_columns(Table("", (Column("x"),), rows, ()))
+    columns = to_columns([{"value": v, "whole": whole} for v, whole in ((0.5, 1), ("auto", 2.5), (None, None))])
     assert columns.column("value").to_pylist() == ["0.5", "auto", None]
     assert columns.column("whole").to_pylist() == [1.0, 2.5, None]
 
@@ -97,6 +95,30 @@ def test_runs_have_a_row_for_each_epoch(synthetic, tmp_path):
     last = next(row for row in rows if row["arm"] == "Base <both>" and row["seed"] == 0 and row["epoch"] == 9)
     assert last["val/miou"] == made.report.scores["Base <both>"][0]
     assert last["status"] == "finished"
+
+
+def test_every_trial_is_exported_with_what_was_proposed(synthetic, tmp_path):
+    made = synthetic("search", ends={("trial 3", 0): "refused", ("trial 6", 0): "failed"}).report
+    paths = write(made, tmp_path)
+    assert tuple(path.name for path in paths) == (*TRIALS, *FILES)
+    rows = pq.read_table(tmp_path / "trials.parquet").to_pylist()
+    assert [row["trial"] for row in rows] == list(range(20))
+    for row, trial in zip(rows, made.searched[0].trials, strict=True):
+        assert {path: row[path] for path in trial.values} == trial.values
+        assert row["distill.pea.weight"] == trial.values.get("distill.pea.weight")
+        assert (row["state"], row["epochs"]) == (trial.state, trial.epochs)
+    assert (rows[3]["run_id"], rows[3]["reason"], rows[3]["select/miou"]) == ("", "too large", None)
+    read = list(csv.DictReader(io.StringIO((tmp_path / "trials.csv").read_text())))
+    assert [float(row["optim.lr"]) for row in read] == [row["optim.lr"] for row in rows]
+    tuned = write(synthetic("tuned", "second").report, tmp_path / "tuned")[1]
+    assert pq.read_table(tuned).column("arm").to_pylist() == ["student alone"] * 8 + ["both"] * 8
+
+
+def test_a_trial_that_failed_has_the_epochs_that_it_trained(synthetic):
+    found = synthetic("search", ends={("trial 6", 0): "failed"}).report
+    row = found.searched[0].trials[6]
+    assert (row.state, row.epochs) == ("failed", 3)
+    assert math.isfinite(row.metrics["select/miou"])
 
 
 def test_runs_of_a_search_are_its_trials(synthetic, tmp_path):

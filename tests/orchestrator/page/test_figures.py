@@ -94,9 +94,18 @@ def test_classes_are_means_over_finished_seeds(synthetic):
     assert len(scores) == 5
     assert means["road"]["student alone"] == pytest.approx(np.mean(scores) + 20)
     assert math.isnan(means["rider"]["student alone"])
-    found = class_differences(means, report.study.pairs)
-    assert found["car"]["Base <both>"] == pytest.approx(means["car"]["Base <both>"] - means["car"]["student alone"])
-    assert "student alone" not in found["car"]
+
+
+def test_classes_differ_over_the_seeds_that_both_arms_have(synthetic):
+    """The reference alone has one more seed, a low one, so by the means the rival would win."""
+    report = synthetic("costs", ends={("mini", 1): None}).report
+    for member in report.groups["tiny"]:
+        member.run.last["val/iou/car"] = {0: 70.0, 1: 10.0}[member.plan.seed]
+    report.groups["mini"][0].run.last["val/iou/car"] = 60.0
+    means = class_means(report)["car"]
+    assert (means["tiny"], means["mini"]) == (40.0, 60.0)
+    assert class_differences(report)["car"]["mini"] == -10.0
+    assert "tiny" not in class_differences(report)["car"]
 
 
 def test_a_class_that_is_in_no_picture_is_a_dash(synthetic):

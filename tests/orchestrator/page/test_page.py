@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from orchestrator.ledger import Ledger
+from orchestrator.page import provenance
 from orchestrator.page.checklist import answers
 from orchestrator.page.document import page
 from orchestrator.page.provenance import facts
@@ -72,6 +74,25 @@ def test_a_study_that_goes_on_says_so(synthetic):
     assert "17 of 19 runs have ended, 1 begun: this page will change." in page(report)
 
 
+ENDED = {("trial 3", 0): "refused", ("trial 4", 0): "refused", ("trial 6", 0): "failed"}
+
+
+def test_a_search_with_points_that_were_refused_is_complete(synthetic):
+    report = synthetic("search", ends=ENDED).report
+    html = page(report)
+    assert "this page will change" not in html
+    assert "<summary>All 19 runs</summary>" in html
+    assert answers(report)["Runs that did not finish"] == "1 failed (nan), 2 failed (refused), 6 stopped"
+
+
+def test_what_another_study_made_of_a_trial_since_is_not_how_it_ended(synthetic):
+    made = synthetic("search")
+    again = next(run_id for run_id, trial in made.report.searched[0].history if trial.state == "stopped")
+    Ledger(made.store.ledger).append({"event": "started", "run_id": again, "key": again, "study": "other"})
+    assert "this page will change" not in page(made.report)
+    assert answers(made.report)["Runs that did not finish"] == "6 stopped"
+
+
 def test_a_study_before_its_first_run_has_a_page(synthetic):
     everything = {(run.plan.arm, run.plan.seed): None for run in synthetic("costs", "first").report.members}
     html = page(synthetic("costs", ends=everything).report)
@@ -116,6 +137,19 @@ def test_provenance_counts_the_values_that_differ(synthetic):
     assert found["teacher weights"] == {"best.pt, sha256 c0ffeec0ffee": 19}, "and not where the file lay"
 
 
+def test_what_runs_tell_as_they_finish_is_counted_among_those(synthetic):
+    report = synthetic("search").report
+    for run in report.runs:
+        run.environment["torch"] = "2.12.1"  # of its driver, which a trial that was stopped has too
+    ended = [run for run in report.runs if run.status == "finished"]
+    ended[0].environment |= {"device": "cuda", "torch": "2.11.0"}
+    (said, _) = provenance.section(report).blocks
+    assert (len(ended), len(report.runs)) == (15, 21)
+    assert "<dt>data: train</dt><dd>aaaa</dd>" in said
+    assert '<dd>cpu <span class="dim">in 14 of 15 finished runs</span><br>' in said
+    assert '<br>2.12.1 <span class="dim">in 20 of 21 runs</span></dd>' in said
+
+
 def test_the_list_of_runs_says_what_is_odd_about_each(synthetic):
     report = synthetic(ends={("student alone", 5): "failed"}).report
     report.groups["student alone"][0].run.notes.append("resumed from the previous checkpoint")
@@ -127,14 +161,21 @@ def test_the_list_of_runs_says_what_is_odd_about_each(synthetic):
 def test_the_checklist_is_answered_from_facts(synthetic):
     found = answers(synthetic(ends={("student alone", 5): "failed"}).report)
     assert found["What is compared"] == "Base <both> against student alone; without PEA & CSF against Base <both>"
-    assert found["Seeds"] == "0, 1, 2, 3, 4, 5, an arm and its reference by the same ones; finished: 6 in 2 arms, 5 in 1 arm"
+    assert (
+        found["Seeds"]
+        == "0, 1, 2, 3, 4, 5, an arm and its reference by the same ones; finished: 6 in 2 arms, 5 in 1 arm"
+    )
     assert found["Compute"] == "18.00 h on cpu (a CPU, 2 threads)"
     assert found["Runs that did not finish"] == "1 failed (nan)"
     assert found["Code"] == "git commit 0123abcd; numerics version 1; torch 2.12.1; with uncommitted changes"
-    assert found["Training"] == "9 epochs, global batch 8, learning rate 0.001"
+    assert found["Training"] == "epochs: 9; global batch: 8; learning rate: 0.001"
     assert "paired differences and two one-sided t tests within ±0.3 points, " in found["Test"]
     assert "Holm over 2 contrasts, 5 % family-wise" in found["Test"]
     assert found["Choice of hyperparameters"].startswith("none")
+
+
+def test_the_checklist_gives_no_single_value_to_what_was_searched(synthetic):
+    assert answers(synthetic("search").report)["Training"] == "epochs: 9; global batch: 8; learning rate: searched"
 
 
 def test_the_checklist_states_the_budget_of_each_search(synthetic):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from orchestrator.page.document import page
 
@@ -64,4 +66,26 @@ def test_figures_follow_a_page_that_turns_dark(browser, synthetic, tmp_path):
     light = tab.evaluate(ink)
     tab.emulate_media(color_scheme="dark")
     tab.wait_for_function(f"{ink} !== '{light}'", timeout=5000)
+    tab.close()
+
+
+def test_a_wide_table_keeps_its_first_column_and_shows_that_it_goes_on(browser, synthetic, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text(page(synthetic().report))
+    tab = browser.new_page(viewport={"width": 390, "height": 900}, color_scheme="light")
+    tab.goto(file.as_uri())
+    box = tab.locator(".scroll").first
+
+    def edge():
+        """The colour of most of its rightmost pixels, where letters are few."""
+        picture = Image.open(io.BytesIO(box.screenshot())).convert("RGB")
+        column = picture.crop((picture.width - 2, 0, picture.width - 1, picture.height))
+        return max(column.getcolors())[1]
+
+    shaded = edge()
+    box.evaluate("node => { node.scrollLeft = node.scrollWidth }")
+    assert box.evaluate("node => node.scrollLeft") > 0
+    assert sum(shaded) < sum(edge()) == 3 * 255
+    for name in ("thead th", "tbody th"):
+        assert tab.locator(f".scroll {name}").first.bounding_box()["x"] == box.bounding_box()["x"], name
     tab.close()

@@ -1,106 +1,23 @@
 """A search on a real store: what was trained before is not trained again, and other studies' trials teach it."""
 
+import io
 import json
 from wsgiref.util import setup_testing_defaults
 
 import pytest
+from rich.console import Console
 
-from ablations.plan import expand
 from ablations.ranking import search_table
 from ablations.study import read
-from cluster.spec import ClusterSpec
 from orchestrator.dashboard import database, mirror
-from orchestrator.jobs import Preparer
-from orchestrator.ledger import Ledger
+from orchestrator.lessons import learns_from
+from orchestrator.progress import Board, Lines
 from orchestrator.proposals import proposals, told
-from orchestrator.searching import Searching
-from orchestrator.store import Store
-from trainer.record import append_epoch, read_epochs, write_result
-
-STUDY = """
-name: NAME
-base:
-  data: {name: scenes, size: [64, 128], select: 0.25, options: {train: 16, val: 8, size: [64, 128]}}
-  student: {name: segformer_tiny}
-  teacher: {name: segformer_mini, train: {epochs: 1}}
-  optim: {lr: 3.0e-3, epochs: 3, global_batch: 4}
-  distill: {csf: {}, pea: {}}
-search:
-  SEARCH
-"""
-RANGES = "space: {distill.csf.weight: {log: [0.1, 1.0]}, distill.pea.weight: {log: [0.1, 1.0]}}"
-CHOICES = "space: {distill.csf.weight: {choice: [0.5, 1.0]}, distill.pea.weight: {choice: [0.5, 1.0]}}"
-
-
-class Bench:
-    """Searches on one store, whose trials' folders are written as the trainer writes them, without its work."""
-
-    def __init__(self, root):
-        self.store = Store(root)
-        self.ledger = Ledger(self.store.ledger)
-        self.preparer = Preparer("bench", ClusterSpec(), self.store, {})
-
-    def study(self, search, name="sought"):
-        return read(
-            STUDY.replace("NAME", name).replace("SEARCH", search.replace(", space", ",\n  space")), "study.yaml"
-        )
-
-    def search(self, study):
-        teachers = {}
-        for run in expand(study):
-            teachers[run.key] = self.preparer.job(run, teachers)
-        preparer = Preparer(study.name, self.preparer.spec, self.store, {})
-        return Searching(study, preparer, teachers, self.ledger)
-
-    def run(self, study, trials=100, until=99):
-        """Run trials one after the other; a trial is killed after `until` epochs. The run ids that trained."""
-        searching, trained = self.search(study), []
-        while len(trained) < trials and isinstance(config := searching.searcher.suggest(f"t{len(trained)}"), dict):
-            job = searching.jobs[config["job"]["run_id"]]
-            trained.append(job.run_id)
-            self.ledger.append(job.event("started"))
-            if not self.train(searching, job, until):
-                break
-            searching.searcher.on_trial_complete(f"t{len(trained) - 1}")
-        return trained
-
-    def train(self, searching, job, until):
-        out = self.store.run_dir(job.run_id)
-        out.mkdir(parents=True, exist_ok=True)
-        weights = [job.run.config.distill[name].weight for name in ("csf", "pea")]
-        for epoch in range(len(read_epochs(out)) + 1, 4):
-            metrics = {"epoch": float(epoch), "select/miou": epoch - sum(weights), "val/miou": epoch - weights[0]}
-            append_epoch(out, metrics)
-            goes_on = searching.scheduler is None or searching.goes_on(job.run_id, metrics)
-            if epoch == until:
-                return False
-            self.ledger.append_epochs(job.run_id, [metrics])
-            if not goes_on:
-                self.ledger.append(job.event("stopped", last=metrics))
-                return True
-        result = {"run_id": job.run_id, "last": metrics, "best": metrics, "complexity": {}, "environment": {}}
-        write_result(out, {**result, "seconds": 1.0})
-        self.ledger.append(job.event("finished", last=metrics))
-        return True
-
-    def trials(self, study):
-        return [(t.number, t.values, t.state, t.epochs) for _, t in proposals(study, self.ledger)]
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """Packed data and checked structures, made once."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def bench(tmp_path, cache):
-    (tmp_path / "cache").symlink_to(cache)
-    return Bench(tmp_path)
+from trainer.record import read_epochs
 
 
 def test_no_config_is_trained_twice_and_a_stopped_one_is_not_taken_further(bench):
-    study = bench.study(f"{{trials: 12, sampler: random, seed: 3, stop: asha, eta: 2, {CHOICES}}}")
+    study = bench.study(f"{{trials: 12, sampler: random, seed: 3, stop: asha, eta: 2, {bench.CHOICES}}}")
     trained = bench.run(study)
     assert len(trained) == len(set(trained)) == 4
     found = bench.trials(study)
@@ -112,7 +29,7 @@ def test_no_config_is_trained_twice_and_a_stopped_one_is_not_taken_further(bench
     assert {state for ends in by_run.values() for state, _ in ends} == {"finished", "stopped"}
     assert all(run.attempts == 1 for run in bench.ledger.outcomes().values())
     # Another study in the store finds what has finished; the stopped are its own to train.
-    other = bench.study(f"{{trials: 4, sampler: grid, {CHOICES}}}", "other")
+    other = bench.study(f"{{trials: 4, sampler: grid, {bench.CHOICES}}}", "other")
     again = bench.run(other)
     assert {run.status for run in bench.ledger.outcomes().values()} == {"finished"}
     assert set(again) == {run_id for run_id, ends in by_run.items() if ("finished", 3) not in ends}
@@ -121,9 +38,9 @@ def test_no_config_is_trained_twice_and_a_stopped_one_is_not_taken_further(bench
     assert bench.trials(study) == found
 
 
-def test_a_trial_killed_at_a_rung_that_it_lost_is_stopped_before_it_trains_on(bench):
-    study = bench.study(f"{{trials: 6, stop: asha, startup: 2, {RANGES}}}")
-    whole = Bench(bench.store.root / "whole")
+def test_a_trial_killed_at_a_rung_that_it_lost_is_stopped_before_it_trains_on(bench, make_bench):
+    study = bench.study(f"{{trials: 6, stop: asha, startup: 2, {bench.RANGES}}}")
+    whole = make_bench()
     whole.run(study)
     expected = whole.trials(study)
     assert {state for *_, state, _ in expected} == {"finished", "stopped"}
@@ -154,27 +71,27 @@ def test_a_point_of_a_grid_that_cannot_be_is_a_failed_trial_that_says_why(bench)
     assert bench.run(study) == []
 
 
-def test_earlier_trials_are_told_once_however_the_other_study_goes_on(bench):
-    bench.run(bench.study(f"{{trials: 3, {RANGES}}}", "first"))
+def test_earlier_trials_are_told_once_however_the_other_study_goes_on(bench, make_bench):
+    bench.run(bench.study(f"{{trials: 3, {bench.RANGES}}}", "first"))
     bench.run(bench.study("{trials: 2, space: {distill.csf.weight: {log: [0.1, 1.0]}}}", "narrow"))
-    words = f"{{trials: 4, startup: 2, learn_from: any study, {RANGES}}}"
+    words = f"{{trials: 4, startup: 2, learn_from: any study, {bench.RANGES}}}"
     study = bench.study(words)
     bench.run(study, trials=2)
     lessons = told(study, bench.ledger)
     assert [whose for whose, _ in lessons] == ["first"] * 3, "a trial without pea's weight is none of this space"
     assert [t.metrics["select/miou"] for _, t in lessons] == [
         trial.metrics["select/miou"]
-        for _, trial in proposals(bench.study(f"{{trials: 3, {RANGES}}}", "first"), bench.ledger)
+        for _, trial in proposals(bench.study(f"{{trials: 3, {bench.RANGES}}}", "first"), bench.ledger)
     ]
-    bench.run(bench.study(f"{{trials: 5, {RANGES}}}", "first"))
+    bench.run(bench.study(f"{{trials: 5, {bench.RANGES}}}", "first"))
     bench.run(study)
     assert told(study, bench.ledger) == lessons
     # Nobody was there to learn from, and the sampler proposes otherwise.
-    alone = Bench(bench.store.root / "alone")
+    alone = make_bench()
     alone.run(bench.study(words))
     assert [values for _, values, *_ in alone.trials(study)] != [values for _, values, *_ in bench.trials(study)]
     changed = (
-        STUDY.replace("3.0e-3", "4.0e-3")
+        bench.STUDY.replace("3.0e-3", "4.0e-3")
         .replace("NAME", "changed")
         .replace("SEARCH", words.replace(", space", ",\n  space"))
     )
@@ -184,8 +101,41 @@ def test_earlier_trials_are_told_once_however_the_other_study_goes_on(bench):
     assert "told before the first proposal, of earlier trials: 3 of first" in table.notes
 
 
+def test_who_teaches_a_search_is_said_before_it_begins(bench):
+    def said(names):
+        return learns_from(bench.study(f"{{trials: 2, learn_from: {names}, {bench.RANGES}}}"), bench.ledger)
+
+    assert said("any study") == "learns from: any study (no other search in this store)"
+    bench.run(bench.study(f"{{trials: 3, {bench.RANGES}}}", "first"))
+    bench.run(bench.study("{trials: 1, space: {distill.csf.weight: {log: [0.1, 1.0]}}}", "narrow"))
+    names = "[first, narrow, sought]"
+    line = "learns from: first (3 trials), narrow (0 trials), sought (no such search in this store)"
+    assert said(names) == line
+    assert said("any study") == "learns from: first (3 trials), narrow (0 trials)"
+    bench.run(bench.study(f"{{trials: 2, learn_from: {names}, {bench.RANGES}}}"))
+    bench.run(bench.study(f"{{trials: 5, {bench.RANGES}}}", "first"))
+    assert said(names) == line, "what it was told is told once"
+
+
+@pytest.mark.parametrize("sampler", ["sampler: random, seed: 3, stop: asha, eta: 2", "sampler: grid"])
+@pytest.mark.parametrize("deterministic", ["", "deterministic: true, "])
+def test_the_board_counts_trials_that_are_the_run_of_another(bench, sampler, deterministic):
+    names = "student.name: {choice: [segformer_tiny, segformer_mini]}"
+    trials = "" if "grid" in sampler else "trials: 12, "
+    words = f"{{{trials}{deterministic}{sampler}, {bench.CHOICES[:-1]}, {names}}}}}"
+    study = bench.study(words)
+    # a grid has holes: students beyond the limit
+    study = study.model_copy(update={"limits": type(study.limits)(params_m=0.2)})
+    bench.run(bench.study(f"{{sampler: grid, {bench.CHOICES}}}", "other"), trials=2)
+    board = Board(study, bench.store)
+    bench.run(study, view=Lines(Console(file=io.StringIO()), board))
+    states = {part.label: part.state for part in Board(study, bench.store).parts.values()}
+    assert {part.label: part.state for part in board.parts.values()} == states
+    assert "missing" not in {state for label, state in states.items() if "trial" in label}
+
+
 def test_another_study_of_the_same_words_is_learned_from(bench):
-    words = f"{{trials: 2, learn_from: any study, {RANGES}}}"
+    words = f"{{trials: 2, learn_from: any study, {bench.RANGES}}}"
     bench.run(bench.study(words, "first"))
     bench.run(bench.study(words, "second"))
     assert [whose for whose, _ in told(bench.study(words, "second"), bench.ledger)] == ["first"] * 2
@@ -211,7 +161,7 @@ def test_optuna_dashboard_shows_the_searches_of_the_store(bench):
     from optuna.storages import RDBStorage
     from optuna_dashboard._app import create_app
 
-    study = bench.study(f"{{trials: 6, stop: asha, startup: 2, {RANGES}}}")
+    study = bench.study(f"{{trials: 6, stop: asha, startup: 2, {bench.RANGES}}}")
     bench.run(study, trials=3)
 
     def shown():
@@ -247,7 +197,7 @@ def test_optuna_dashboard_shows_the_searches_of_the_store(bench):
 
 
 def test_a_database_that_cannot_be_written_costs_nothing_and_is_said_once(bench):
-    study = bench.study(f"{{trials: 2, {RANGES}}}")
+    study = bench.study(f"{{trials: 2, {bench.RANGES}}}")
     bench.run(study)
     (bench.store.root / "optuna.db").write_text("not a database, but long enough to be looked at as one " * 100)
     said = mirror(study, bench.store)

@@ -1,0 +1,89 @@
+"""Feasible: what a search can choose, held against what can be built and the limits, before its teacher is trained."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+from ablations.plan import check_space, space, trial_config
+from ablations.space import Dimension
+from ablations.study import Study
+from ablations.tuning import searches
+from orchestrator.bounds import Bounds
+from trainer.config import TrainConfig, UserError, located
+
+Check = Callable[[TrainConfig], Mapping[str, float]]
+"""Builds a config's structure, or raises UserError; the deployed student's cost."""
+
+
+def refuse_infeasible(study: Study, check: Check, bounds: Bounds) -> None:
+    """Raise UserError where a search of the study would look for nothing: a choice, or a range at both of its ends,
+    that can be built beside no other values, or students that are all beyond a limit."""
+    for arm, search in searches(study).items():
+        with located(f"tune_each of {arm}") if arm else nullcontext():
+            points = check_space(search)
+            _refuse_unbuildable(search, points, check)
+            _refuse_beyond(search, points[0], check, bounds)
+
+
+def _refuse_unbuildable(study: Study, points: list[dict[str, Any]], check: Check) -> None:
+    dimensions = space(study)
+    reasons = [_why_not(study, point, check) for point in points]
+    good = [point for point, why in zip(points, reasons, strict=True) if not why]
+    built = {_part(dimensions[path], path, point) for point in good for path in point}
+    for point, why in zip(points, reasons, strict=True):
+        idle = [
+            path
+            for path in (point if why else ())
+            if _part(dimensions[path], path, point) not in built
+            # two values that do not go together are for the sampler to learn, so each is tried beside others
+            and all(_why_not(study, {**other, path: point[path]}, check) for other in good if path in other)
+        ]
+        alone = {path: reason for path in idle if (reason := _why_not(study, {path: point[path]}, check))}
+        if idle:
+            path, why = next(iter(alone.items()), (", ".join(idle), why))
+            value = f" {point[path]}" if path in point else ""
+            raise UserError(f"{study.name}: search.space: {path}{value} can never be built: {why}")
+
+
+def _part(dimension: Dimension, path: str, point: Mapping[str, Any]) -> tuple[str, str]:
+    """What of a dimension a point tries: one choice, or all of a range, for between its ends may lie what builds."""
+    return path, point[path] if dimension.kind == "choice" else ""
+
+
+def _why_not(study: Study, point: Mapping[str, Any], check: Check) -> str:
+    """Why a proposal cannot be built; empty where it can."""
+    try:
+        check(trial_config(study, point))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _refuse_beyond(study: Study, point: Mapping[str, Any], check: Check, bounds: Bounds) -> None:
+    """Refuse choices of the student of which none keeps the limits; `point` says what else is proposed."""
+    chosen = {
+        path: dimension.choices
+        for path, dimension in space(study).items()
+        if dimension.kind == "choice" and path.startswith("student")
+    }
+    if not study.limits.given or not chosen:
+        return
+    configs, costs = {}, {}
+    for labels in itertools.product(*chosen.values()):
+        name = ", ".join(labels)
+        try:
+            config = trial_config(study, {**point, **dict(zip(chosen, labels, strict=True))})
+            cost = check(config)
+        except UserError:
+            return  # another proposal may build it, and keep the limits
+        try:
+            bounds.refuse({name: config}, {name: cost})
+        except UserError:
+            configs[name], costs[name] = config, cost
+        else:
+            return
+    with located(study.name):
+        bounds.refuse(configs, costs)
