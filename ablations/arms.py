@@ -96,6 +96,11 @@ def brief_label(value: Any) -> str:
     return label(float(f"{value:.3g}") if isinstance(value, float) else value)
 
 
+def cost_label(value: float) -> str:
+    """Millions of parameters or GMACs: two decimals, and three digits of what they would not show."""
+    return f"{value:.2f}" if value >= 0.01 else brief_label(value)
+
+
 def labelled(values: Any) -> dict[str, Any]:
     """Values by label: a mapping gives its own labels, a list gets them. Raises UserError on two of one label."""
     if isinstance(values, dict):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations.arms import brief_label
+from ablations.arms import cost_label
 from ablations.contrasts import Contrast, judged
 from ablations.costs import cost_notes, costs_of
 from ablations.effects_table import effects_table
@@ -165,8 +165,8 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
     value = row.get(name)
     if value is None or math.isnan(value):
         return ""
-    if name in _COSTS and value < 0.01:
-        return brief_label(value)
+    if name in _COSTS:
+        return cost_label(value)
     return number(value, _DIGITS.get(name, 2 if name in _HEADINGS else 1))
 
 

@@ -29,6 +29,8 @@ END_S = 600.0
 GIVE_UP_S = "5"
 """So long a driver hopes for the return of a Ray that died; Ray's own choice is 60."""
 TARGETS = ("driver", "worker", "ray")
+A_ROUND = 8
+"""Kills of one study, at most: most of a round is the study itself."""
 DAMAGE = 0.3
 """Share of kills after which a checkpoint of a run that was cut short is cut short too."""
 
@@ -169,7 +171,7 @@ class Chaos:
 
 
 def main() -> None:
-    """Rounds of three kills, until there were as many as asked for."""
+    """Round after round, until there were as many kills as asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
@@ -191,7 +193,7 @@ def main() -> None:
         while sum(kills.values()) < options.kills:
             name, seed = names[number % len(names)], options.seed * 10_000 + number
             number += 1
-            targets = random.Random(seed).choices(TARGETS, k=min(3, options.kills - sum(kills.values())))
+            targets = random.Random(seed).choices(TARGETS, k=min(A_ROUND, options.kills - sum(kills.values())))
             chaos = Chaos(folder / f"{name}_{seed}" / "store", write(CASES[name], name, folder), seed)
             started = time.monotonic()
             code = chaos.disturbed(targets)

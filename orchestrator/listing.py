@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ablations.arms import label, short
+from ablations.arms import cost_label, label, short
 from ablations.design import design_lines
 from ablations.plan import Run, space
 from ablations.sequential import if_needed
@@ -99,7 +99,7 @@ def show_costs(costs: Mapping[str, Mapping[str, float]], size: tuple[int, int], 
         grid.add_column(heading, justify="left" if heading == "variant" else "right", overflow="fold")
     same: dict[tuple[str, ...], list[str]] = {}
     for arm, cost in costs.items():
-        cells = tuple(f"{cost[name]:.2f}" for name in ("params_m", "gmacs_paper", "gmacs"))
+        cells = tuple(cost_label(cost[name]) for name in ("params_m", "gmacs_paper", "gmacs"))
         same.setdefault(cells, []).append(arm)
     for cells, arms in same.items():
         grid.add_row(Text(arms[0] if len(arms) == 1 else f"{arms[0]}, and {len(arms) - 1} more"), *cells)
