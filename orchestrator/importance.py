@@ -19,6 +19,9 @@ EVALUATORS = {
 """PED-ANOVA (Watanabe et al., IJCAI 2023) asks what the best trials have in common; fANOVA (Hutter et al., ICML 2014)
 what moves the score anywhere. They may disagree, so whoever shows one names it."""
 
+FEWEST = 10
+"""Finished trials below which nothing is said: PED-ANOVA calls a tenth of them the best, and that is to be one."""
+
 
 def importances(study: Study, history: Iterable[Proposal], evaluator: str = "ped_anova") -> dict[str, float]:
     """Each dimension's share, in sum 1, the largest first, by one of `EVALUATORS`; empty where there are too few
@@ -29,8 +32,11 @@ def importances(study: Study, history: Iterable[Proposal], evaluator: str = "ped
     search = study.search
     assert search is not None
     one = search.model_copy(update={"against": None})
+    ended = [trial for _, trial in history if trial.state != "running"]
+    if sum(trial.state == "finished" for trial in ended) < FEWEST:
+        return {}
     optimised = in_memory(one)
-    optimised.add_trials([frozen(one, trial) for _, trial in history if trial.state != "running"])
+    optimised.add_trials([frozen(one, trial) for trial in ended])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

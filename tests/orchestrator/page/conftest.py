@@ -57,7 +57,7 @@ search:
 name: tuned
 variants: {student alone: {distill: {}}, both: {}}
 seeds: 2
-tune_each: {trials: 8, space: {distill.csf.weight: {log: [1.0e-2, 10.0]}, optim.lr: {log: [1.0e-4, 1.0e-2]}}}
+tune_each: {trials: 16, space: {distill.csf.weight: {log: [1.0e-2, 10.0]}, optim.lr: {log: [1.0e-4, 1.0e-2]}}}
 """,
     # Students that cost differently.
     "costs": """

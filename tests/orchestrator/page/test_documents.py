@@ -111,7 +111,7 @@ def test_every_trial_is_exported_with_what_was_proposed(synthetic, tmp_path):
     read = list(csv.DictReader(io.StringIO((tmp_path / "trials.csv").read_text())))
     assert [float(row["optim.lr"]) for row in read] == [row["optim.lr"] for row in rows]
     tuned = write(synthetic("tuned", "second").report, tmp_path / "tuned")[1]
-    assert pq.read_table(tuned).column("arm").to_pylist() == ["student alone"] * 8 + ["both"] * 8
+    assert pq.read_table(tuned).column("arm").to_pylist() == ["student alone"] * 16 + ["both"] * 16
 
 
 def test_a_trial_that_failed_has_the_epochs_that_it_trained(synthetic):

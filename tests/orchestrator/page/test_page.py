@@ -181,6 +181,6 @@ def test_the_checklist_gives_no_single_value_to_what_was_searched(synthetic):
 def test_the_checklist_states_the_budget_of_each_search(synthetic):
     found = answers(synthetic("tuned").report)["Choice of hyperparameters"]
     assert found == (
-        "student alone: 8 of 8 trials, tpe, by select/miou, over lr; "
-        "both: 8 of 8 trials, tpe, by select/miou, over csf.weight, lr"
+        "student alone: 16 of 16 trials, tpe, by select/miou, over lr; "
+        "both: 16 of 16 trials, tpe, by select/miou, over csf.weight, lr"
     )
