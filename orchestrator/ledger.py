@@ -1,8 +1,8 @@
 """The ledger: what happened to every run, folded from the store's journal; the truth that survives any crash.
 
-Its events, in the order of a run's life: `study` (a driver begins), `told` (a search learns from earlier trials), `trial`
-(it proposes), `reused`, `started`, `epoch`, `note`, `retried`, and one of `finished`, `failed`, `stopped` and `interrupted`;
-`again` after a failed trial that is to be tried once more.
+Its events, in the order of a run's life: `study` (a driver begins), `told` (a search learns from earlier trials),
+`trial` (it proposes), `reused`, `started`, `epoch`, `note`, `retried`; one of `finished`, `failed`, `stopped` and
+`interrupted`; and `again`, after a failed trial that is to be tried once more.
 """
 
 from __future__ import annotations

@@ -293,7 +293,10 @@ def test_optuna_is_told_how_trials_ended_and_names_what_mattered(folder):
     expected = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL"}
     states = [trial.state.name for trial in optimiser.optimised.trials]
     assert states == [expected[trial.state] for _, trial in bench.history]
+    whole = Bench(folder(), STUDY.replace("asha", "none"))
+    whole.run()
     for evaluator in EVALUATORS:
-        shares = importances(bench.study, bench.history, evaluator)
+        shares = importances(whole.study, whole.history, evaluator)
         assert "distill.pea.weight" in shares and sum(shares.values()) == pytest.approx(1)
-        assert importances(bench.study, [], evaluator) == {}
+        assert importances(whole.study, whole.history[:9], evaluator) == {}, "too few to tell"
+        assert importances(bench.study, bench.history, evaluator) == {}, "too few were not stopped"
