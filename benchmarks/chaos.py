@@ -28,6 +28,10 @@ END_S = 600.0
 """Longest wait for a study to end, or to get on."""
 GIVE_UP_S = "5"
 """So long a driver hopes for the return of a Ray that died; Ray's own choice is 60."""
+AGENTS_S = 120.0
+"""Longest wait for what a dead driver leaves behind: Ray's agents, killed in their start, look for it for a minute."""
+TRAINING_S = 30.0
+"""Longest wait for the processes that write a run's folder."""
 TARGETS = ("driver", "worker", "ray")
 A_ROUND = 8
 """Kills of one study, at most: most of a round is the study itself."""
@@ -100,16 +104,16 @@ class Chaos:
         return found
 
     def clear(self) -> dict[int, str]:
-        """End what is left half a minute after the last driver, and say what it was."""
-        left = self._alone()
+        """End what is left two minutes after the last driver, and say what it was."""
+        left = self._alone(AGENTS_S)
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return left
 
-    def _alone(self) -> dict[int, str]:
-        """Wait for what a dead driver leaves behind to end, half a minute at most; what is left then."""
-        end = time.monotonic() + 30
+    def _alone(self, seconds: float) -> dict[int, str]:
+        """Wait for what a dead driver leaves behind to end, so long at most; what is left then."""
+        end = time.monotonic() + seconds
         while (left := self.processes()) and time.monotonic() < end:
             time.sleep(0.2)
         return left
@@ -156,7 +160,7 @@ class Chaos:
         """Now and then, cut short the last checkpoint of a run, as a machine that loses its power may."""
         if self.random.random() >= DAMAGE:
             return
-        self._alone()
+        self._alone(TRAINING_S)
         runs = sorted(self.store.glob("runs/*/last.pt"))
         open_ = [path for path in runs if not (path.parent / "result.json").exists()]
         if open_:

@@ -166,6 +166,7 @@ class Launch:
         self._reuse([*self.teachers.values(), *self.arms], mirror)
         if self.left():
             self._run(mirror, make_view)
+        mirror.ended(self.study)  # what ended while no driver watched, trials too
 
     def _reuse(self, jobs: Sequence[Job], mirror: Mirror) -> None:
         """Take the jobs that have finished, or can only fail, in this study or another, into this one."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ablations.study import Study
 from orchestrator.jobs import Job
-from orchestrator.ledger import Ledger
+from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.record import Record
 from orchestrator.results import of_study
 from orchestrator.sender import Sender
@@ -48,6 +48,15 @@ class Mirror:
 
         self.sender.send(run_id, mirror)
 
+    def ended(self, study: Study) -> list[LedgerRun]:
+        """Bring all runs of a study that have ended up to date, whoever saw them end; those runs."""
+        runs = of_study(study, self.ledger).values()
+        ended = [run for run in runs if run.status not in ("running", "missing")]
+        for run in ended:
+            place = next(member for member in run.members if member.study == study.name)
+            self.send(run.run_id, place.arm, place.seed, place.role)
+        return ended
+
     def close(self, files: Iterable[Path], timeout_s: float | None = FLUSH_S, *, finished: bool) -> set[str]:
         """Put the study's report on its parent, end it, and wait for what is on its way; the names of what is not."""
         self.sender.send("report", lambda: self.tracker.files(self.study, files))
@@ -65,11 +74,7 @@ def sync(study: Study, store: Store, files: Iterable[Path]) -> tuple[int, set[st
     """Send what tracking lacks of a study: how many runs are up to date now, and the names of what is not. Twice adds
     nothing."""
     mirror = Mirror(study.name, store)
-    runs = of_study(study, Ledger(store.ledger)).values()
-    ended = [run for run in runs if run.status not in ("running", "missing")]
-    for run in ended:
-        place = next(member for member in run.members if member.study == study.name)
-        mirror.send(run.run_id, place.arm, place.seed, place.role)
-    finished = all(run.status in ("finished", "failed", "stopped") for run in runs)
+    ended = mirror.ended(study)
+    finished = all(run.status in ("finished", "failed", "stopped") for run in of_study(study, mirror.ledger).values())
     left = mirror.close(files, timeout_s=None, finished=finished)
     return sum(run.run_id not in left for run in ended), left

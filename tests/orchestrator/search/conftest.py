@@ -82,6 +82,7 @@ search:
             write_failure(out, self.failing.pop(0), "as a test would have it")
             return True
         out.mkdir(parents=True, exist_ok=True)
+        metrics, goes_on = (read_epochs(out) or [{}])[-1], True
         weights = [job.run.config.distill[name].weight for name in ("csf", "pea")]
         for epoch in range(len(read_epochs(out)) + 1, 4):
             metrics = {"epoch": float(epoch), "select/miou": epoch - sum(weights), "val/miou": epoch - weights[0]}
@@ -102,11 +103,11 @@ search:
         launch.prepare(lambda text: None)
         return launch
 
-    def start(self, study, **options):
+    def start(self, study, mirror=None, **options):
         """`transkd run`, but for Ray and the teacher: the run ids that trained."""
         launch, trained = self.launch(study, **options), []
         launch._run = lambda mirror, make_view: trained.extend(self.run(study))
-        launch.run(Silent(), Silent())
+        launch.run(mirror or Silent(), Silent())
         return trained
 
     def trials(self, study):

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from mlflow import MlflowClient
 
+from orchestrator.mirror import Mirror
 from orchestrator.proposals import proposals
 from trainer import record
 from trainer.config import UserError, parse
@@ -17,6 +19,21 @@ def few(bench):
 
 def lockstep(bench, trials, batch):
     return bench.study(f"{{trials: {trials}, stop: asha, deterministic: true, batch: {batch}, {bench.RANGES}}}")
+
+
+def test_trials_that_ended_while_nobody_watched_reach_tracking(bench):
+    study = bench.study(f"{{trials: 3, stop: asha, startup: 1, {bench.RANGES}}}")
+    bench.run(study, trials=2, until=3)  # killed after the last epoch of the first, before anybody was told
+    bench.run(study, trials=2)
+    bench.run(study, trials=3, until=1)  # killed at a rung
+    mirror = Mirror(study.name, bench.store)
+    bench.start(study, mirror)
+    assert mirror.close([], finished=True) == set()
+    client = MlflowClient(tracking_uri=bench.store.mlflow_uri)
+    experiment = client.get_experiment_by_name(f"transkd/{study.name}").experiment_id
+    found = {run.data.tags.get("transkd.run_id"): run.data.tags for run in client.search_runs([experiment])}
+    for run_id, trial in proposals(study, bench.ledger):
+        assert found[run_id]["transkd.status"] == trial.state
 
 
 @pytest.mark.parametrize(
