@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from ablations.stats import FAMILY_WISE, equivalence_p, smallest_p
 
@@ -122,5 +122,5 @@ def _smallest_at_the_edge(looks: tuple[int, ...]) -> np.ndarray:
     for n in looks:
         seen = below[:, :n]
         t = seen.mean(axis=1) / (seen.std(axis=1, ddof=1) / np.sqrt(n))
-        minima = np.minimum(minima, stats.t.sf(t, n - 1))
+        minima = np.minimum(minima, special.stdtr(n - 1, -t))
     return np.sort(minima)

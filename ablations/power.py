@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from ablations.stats import FAMILY_WISE
 
@@ -37,9 +37,9 @@ def sign_flip_power(n: int, effect: float, m: int = 1, alpha: float = FAMILY_WIS
         return 0.0
     if patterns <= 3:
         return _few_patterns(n, effect, patterns) + _few_patterns(n, -effect, patterns)
-    limits = stats.t.isf(patterns / 2.0**n, n - 1) * _spreads(n)
+    limits = -special.stdtrit(n - 1, patterns / 2.0**n) * _spreads(n)
     shift = abs(effect) * math.sqrt(n)
-    return float((stats.norm.cdf(shift - limits) + stats.norm.cdf(-shift - limits)).mean())
+    return float((special.ndtr(shift - limits) + special.ndtr(-shift - limits)).mean())
 
 
 def equivalence_power(n: int, margin: float, m: int = 1, alpha: float = FAMILY_WISE) -> float:
@@ -49,8 +49,8 @@ def equivalence_power(n: int, margin: float, m: int = 1, alpha: float = FAMILY_W
     """
     if n < 2:
         return 0.0
-    room = margin * math.sqrt(n) - stats.t.isf(alpha / m, n - 1) * _spreads(n)
-    return float(np.maximum(0.0, 2 * stats.norm.cdf(room) - 1).mean())
+    room = margin * math.sqrt(n) + special.stdtrit(n - 1, alpha / m) * _spreads(n)
+    return float(np.maximum(0.0, 2 * special.ndtr(room) - 1).mean())
 
 
 def seeds_to_see(difference: float, deviation: float, m: int = 1) -> int | None:
@@ -84,27 +84,28 @@ def excludable(n: int, m: int = 1) -> float | None:
 
 def upper_deviation(deviation: float, n: int) -> float:
     """The upper one-sided confidence limit of a standard deviation that was measured on n pairs."""
-    return float(deviation * math.sqrt((n - 1) / stats.chi2.isf(CONFIDENCE, n - 1)))
+    return float(deviation * math.sqrt((n - 1) / special.chdtri(n - 1, CONFIDENCE)))
 
 
 def _few_patterns(n: int, effect: float, patterns: int) -> float:
     """Chance that n differences are all positive, or, with more patterns, all but the smallest or all but the second
     smallest in size: the one to three largest sums under all signs."""
-    chance = float(stats.norm.cdf(effect)) ** n
+    chance = float(special.ndtr(effect)) ** n
     if patterns > 1:
         size = np.linspace(0.0, 10.0, 4001)  # of the negative one
-        larger = stats.norm.cdf(effect - size)
+        larger = special.ndtr(effect - size)
         others = larger ** (n - 1)
         if patterns > 2:
-            others += (n - 1) * (stats.norm.cdf(effect) - larger) * larger ** (n - 2)
-        chance += float(np.trapezoid(n * stats.norm.pdf(size + effect) * others, size))
+            others += (n - 1) * (special.ndtr(effect) - larger) * larger ** (n - 2)
+        density = np.exp(-((size + effect) ** 2) / 2) / math.sqrt(2 * math.pi)
+        chance += float(np.trapezoid(n * density * others, size))
     return chance
 
 
 @lru_cache(MOST_SEEDS)
 def _spreads(n: int) -> np.ndarray:
     """A thousand equally likely values of the standard deviation that n pairs measure, where it is 1."""
-    return np.sqrt(stats.chi2.ppf((np.arange(1000) + 0.5) / 1000, n - 1) / (n - 1))
+    return np.sqrt(special.chdtri(n - 1, (np.arange(1000) + 0.5) / 1000) / (n - 1))
 
 
 def _fewest(power: Callable[[int], float]) -> int | None:

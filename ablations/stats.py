@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 FAMILY_WISE = 0.05
 """Chance that a table claims at least one difference where there is none."""
@@ -75,7 +75,7 @@ def interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float
     """Student's t interval of the mean difference; (NaN, NaN) below two seeds."""
     mean, std = mean_std(differences)
     n = differences.size
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * std / math.sqrt(n) if n > 1 else math.nan
+    half = float(special.stdtrit(n - 1, (1 + level) / 2)) * std / math.sqrt(n) if n > 1 else math.nan
     return mean - half, mean + half
 
 
@@ -89,7 +89,9 @@ def bootstrap_interval(differences: np.ndarray, level: float = 0.95) -> tuple[fl
         return math.nan, math.nan
     if np.ptp(d) == 0:
         return float(d[0]), float(d[0])
-    found = stats.bootstrap((d,), np.mean, confidence_level=level, method="BCa", rng=np.random.default_rng(0))
+    from scipy.stats import bootstrap  # half a second, of no use to a command that shows no interval
+
+    found = bootstrap((d,), np.mean, confidence_level=level, method="BCa", rng=np.random.default_rng(0))
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
@@ -97,7 +99,7 @@ def prediction_interval(values: Sequence[float], level: float = 0.95) -> tuple[f
     """Student's t interval in which one more run like these n falls; (NaN, NaN) below two values."""
     mean, std = mean_std(values)
     n = len(values)
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * std * math.sqrt(1 + 1 / n) if n > 1 else math.nan
+    half = float(special.stdtrit(n - 1, (1 + level) / 2)) * std * math.sqrt(1 + 1 / n) if n > 1 else math.nan
     return mean - half, mean + half
 
 
@@ -153,7 +155,7 @@ def equivalence_p(differences: np.ndarray, margin: float) -> float:
         return 1.0
     if std == 0:
         return 0.0 if abs(mean) < margin else 1.0
-    return float(stats.t.sf((margin - abs(mean)) / (std / math.sqrt(n)), n - 1))
+    return float(special.stdtr(n - 1, (abs(mean) - margin) / (std / math.sqrt(n))))
 
 
 def compare(
