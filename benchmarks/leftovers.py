@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from trainer import checkpoint
 from trainer.config import UserError
 from trainer.record import CLOCK
 
@@ -26,6 +27,7 @@ class Left:
     """Run id -> how it ended, its epochs by the ledger, and by its folder."""
     proposals: list[Any] = field(default_factory=list)
     weights: dict[str, Any] = field(default_factory=dict)
+    """Run id -> of its last checkpoint."""
     mirrored: dict[str, Any] = field(default_factory=dict)
     """Run id -> its status and the steps of each metric in MLflow."""
 
@@ -54,7 +56,11 @@ def left(store: Path) -> Left:
             raise UserError(f"run {run_id}: the ledger ends with {end}")
         found.runs[run_id] = [end, own]
         last = store / "runs" / run_id / "last.pt"
-        found.weights[run_id] = torch.load(last, weights_only=True)["model"] if last.exists() else {}
+        try:
+            found.weights[run_id] = checkpoint.load(last)["model"] if last.exists() else {}
+        except checkpoint.DamagedError:
+            if end != "stopped":  # which nobody goes on with: what is cut short after its last epoch stays so
+                raise
     found.mirrored = mirrored(store / "mlflow.db")
     _nothing_runs(store / "optuna.db", "trials", "state")
     return found
@@ -92,10 +98,14 @@ def _timeless(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def differences(ours: Left, theirs: Left) -> Iterator[str]:
     """What two stores of one study do not have in common, in words."""
-    for name in ("tables", "runs", "proposals", "mirrored"):
-        if getattr(ours, name) != getattr(theirs, name):
-            yield f"{name}: {getattr(ours, name)} against {getattr(theirs, name)}"
-    for run_id, weights in theirs.weights.items():
-        mine = ours.weights.get(run_id, {})
+    for name in ("tables", "runs", "mirrored"):
+        mine, other = getattr(ours, name), getattr(theirs, name)
+        for key in sorted(mine.keys() | other.keys()):
+            if mine.get(key) != other.get(key):
+                yield f"{name}: {key}: {mine.get(key)} against {other.get(key)}"
+    if ours.proposals != theirs.proposals:
+        yield f"proposals: {ours.proposals} against {theirs.proposals}"
+    for run_id in ours.weights.keys() & theirs.weights.keys():
+        mine, weights = ours.weights[run_id], theirs.weights[run_id]
         if mine.keys() != weights.keys() or not all(torch.equal(mine[name], weights[name]) for name in weights):
             yield f"weights of run {run_id}"

@@ -51,7 +51,9 @@ class Server:
 
     @property
     def _client(self) -> Any:
-        self._made = self._made or _connect(self.uri)
+        if self._made is None:
+            create_database(self.uri, self._artifacts)
+            self._made = _mlflow().MlflowClient(tracking_uri=self.uri)
         return self._made
 
     def ask(self) -> None:
@@ -141,18 +143,42 @@ def cut(tags: Mapping[str, str]) -> dict[str, str]:
     return {name: text[:TAG_LENGTH] for name, text in tags.items()}
 
 
-def _connect(uri: str) -> Any:
-    """A client. A fresh database is migrated with the first question (2 s): in the driver, and never by workers."""
+def create_database(uri: str, artifacts: Path) -> None:
+    """Make an SQLite database that is not there yet, by the driver and never by workers.
+
+    MLflow's migrations take seconds, and one that was cut short can neither be used nor completed: it gets its name
+    when it is whole.
+    """
+    if not uri.startswith("sqlite"):
+        return
+    from sqlalchemy import make_url
+
+    url = make_url(uri)
+    database = Path(url.database or "")
+    if database.exists() and database.stat().st_size:
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    _mlflow()
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    partial = database.with_name(f".{database.name}.{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    SqlAlchemyStore(str(url.set(database=str(partial))), str(artifacts)).engine.dispose()
+    partial.replace(database)
+    for rest in database.parent.glob(f".{database.name}.*"):  # of those that were killed here
+        rest.unlink(missing_ok=True)
+
+
+def _mlflow() -> Any:
+    """MLflow, silent."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    from mlflow import MlflowClient
+    import mlflow
 
     # urllib3 counts its retries aloud; an outage is told once, by the sender.
     for logger in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(logger).setLevel(logging.ERROR)
-    return MlflowClient(tracking_uri=uri)
+    return mlflow
 
 
 def _pages(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:

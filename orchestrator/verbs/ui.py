@@ -17,6 +17,7 @@ def ui(
     port: Annotated[int, typer.Option(help="port of the page")] = 5000,
 ) -> None:
     """Open MLflow's page on the store. Ctrl-C ends it."""
+    from orchestrator.tracking import create_database
     from orchestrator.tracking_uri import check_uri, shown
     from trainer.config import UserError
 
@@ -24,6 +25,6 @@ def ui(
     uri = check_uri(where.mlflow_uri, where.root)
     if uri.startswith(("http", "databricks")):
         raise UserError(f"the page of this tracking is its server's own; open {shown(uri)} in a browser")
-    where.root.mkdir(parents=True, exist_ok=True)
+    create_database(uri, where.artifacts)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
     os.execv(sys.executable, command)

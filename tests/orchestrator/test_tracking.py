@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -260,6 +261,23 @@ def test_a_killed_driver_leaves_nothing_running(make, uri, client, record, tmp_p
     tracker.close("demo")
     assert steps(client, children(client)[0]) == [1, 2, 3]
     assert (parent(client).info.status, parent(client).data.tags["transkd.status"]) == ("FINISHED", "finished")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [50_000, 200_000, 400_000])
+def test_a_kill_while_the_database_is_made_leaves_one_that_can_be(tmp_path, monkeypatch, size):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
+    uri, folder = f"sqlite:///{tmp_path}/new/mlflow.db", tmp_path / "new"
+    program = f"from pathlib import Path; from orchestrator.tracking import Server; Server({uri!r}, Path('a')).ask()"
+    with subprocess.Popen([sys.executable, "-c", program]) as driver:
+        while driver.poll() is None and not any(path.stat().st_size > size for path in folder.glob("*mlflow.db*[!l]")):
+            time.sleep(0.002)  # [!l]: but for SQLite's journal, which comes and goes
+        driver.kill()
+    assert driver.returncode == -signal.SIGKILL
+    server = Server(uri, tmp_path / "artifacts")
+    assert server.experiments("name = 'transkd/mine'") == []
+    assert server.experiment("transkd/mine", "mine")
+    assert [path.name for path in folder.iterdir()] == ["mlflow.db"]
 
 
 @pytest.mark.slow
