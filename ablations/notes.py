@@ -53,12 +53,9 @@ def seed_notes(study: Study, contrasts: Sequence[Contrast], look: int, spared: i
     lacking = [text for one in undecided[:MOST_LACKING] if (text := _lacking(study, one))]
     if lacking:
         if len(undecided) > MOST_LACKING:
-            lacking.append(f"and {len(undecided) - MOST_LACKING} contrasts more")
-        notes.append(
-            f"more seeds for {POWER * 100:g} % power: {'; '.join(lacking)}; seeds added now are one more look, so plan "
-            "a new study for them"
-        )
-    return notes
+            lacking.append(f"and for {len(undecided) - MOST_LACKING} contrasts more")
+        lacking.append("seeds added now are one more look: plan a new study for them")
+    return notes + lacking
 
 
 def pair_notes(contrasts: Sequence[Contrast], scores: Mapping[str, Mapping[int, float]]) -> list[str]:
@@ -79,7 +76,10 @@ def _lacking(study: Study, contrast: Contrast) -> str:
         _more([needed(size, deviation, m) for deviation in deviations], found.n)
         for needed in (seeds_to_see, seeds_to_exclude)
     )
-    return f"{contrast.arm} vs {contrast.reference}: {see} to see a difference of {size:.2g}, {exclude} to exclude one"
+    return (
+        f"more seeds for {POWER * 100:g} % power: {contrast.arm} vs {contrast.reference}: {see} to see a difference of "
+        f"{size:.2g}, {exclude} to exclude one"
+    )
 
 
 def _more(totals: Sequence[int | None], n: int) -> str:
