@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ablations.family import tests_of
+from ablations.effects import tests_of
 from ablations.outcome import MISSING, Outcome, scores_of
 from ablations.plan import Run
 from ablations.sequential import course, due_at

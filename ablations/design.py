@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablations.family import effects_tested, tests_of
+from ablations.effects import effects_tested, tests_of
 from ablations.looks import first_look
 from ablations.power import POWER, detectable, excludable
 from ablations.stats import FAMILY_WISE, counted, describe_design

@@ -129,3 +129,13 @@ def _moved(point: Point, levels: Levels) -> Point:
     """A point with some factors at other levels."""
     chosen = dict(levels)
     return tuple(chosen.get(factor, level) for factor, level in enumerate(point))
+
+
+def effects_tested(study: Study) -> int:
+    """Effects with a verdict. A study with looks tests none: its seeds are added for the contrasts."""
+    return 0 if study.looks else len(effects_of(study).effects)
+
+
+def tests_of(study: Study) -> int:
+    """How many differences a study may call better, worse or equivalent."""
+    return len(study.pairs) + effects_tested(study)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ablations.effects import Effect, effects_of
-from ablations.family import tests_of
+from ablations.effects import Effect, effects_of, tests_of
 from ablations.metric import described
 from ablations.outcome import MISSING, Outcome, scores_of
 from ablations.plan import Run

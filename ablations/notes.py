@@ -6,14 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablations.arms import brief_label, short
 from ablations.contrasts import Contrast
 from ablations.design import reach
-from ablations.family import tests_of
+from ablations.effects import tests_of
 from ablations.outcome import MISSING, Outcome, teachers
 from ablations.plan import Run
 from ablations.power import MOST_SEEDS, POWER, seeds_to_exclude, seeds_to_see, upper_deviation
 from ablations.stats import FAMILY_WISE
 from ablations.study import Study
+from ablations.winners import Tuned, budgets
 
 MOST_LACKING = 5
 """Undecided contrasts, the first of the table, whose lacking seeds are told: a grid of a hundred would fill screens."""
@@ -120,3 +122,39 @@ def _at(data: Any, path: str) -> Any:
     for part in path.split("."):
         data = data.get(part) if isinstance(data, dict) else None
     return data
+
+
+def tuning_notes(study: Study, tuned: Mapping[str, Tuned]) -> list[str]:
+    """How the arms were tuned, by unequal budgets if so, and what each search settled on."""
+    if study.tune_each is None:
+        return []
+    each = study.tune_each
+    notes = _unequal_budgets(study, tuned)
+    notes.append(
+        f"tuned by {each.sampler} on seed {each.train_seed}, which is none of the table's, by {each.metric} of samples "
+        f"held out of train; {study.metric} was not selected by. Winners were trained again on the rest of train"
+    )
+    for arm, found in tuned.items():
+        if won := found.winner:
+            values = ", ".join(f"{short(path)}={brief_label(value)}" for path, value in won.values.items())
+            score = f"{each.metric} {won.metrics[each.metric]:.1f}"
+            notes.append(f"tuned: {arm}: {values} (trial {won.number} of {found.search.trials}, {score})")
+    return notes
+
+
+def _unequal_budgets(study: Study, tuned: Mapping[str, Tuned]) -> list[str]:
+    by_budget: dict[int, list[str]] = {}
+    for arm, trials in budgets(study).items():
+        by_budget.setdefault(trials, []).append(arm)
+    notes = []
+    if len(by_budget) > 1:
+        listed = "; ".join(f"{trials} in {', '.join(arms)}" for trials, arms in sorted(by_budget.items()))
+        notes.append(f"unequal: trials of the arms' searches are {listed}: tuning alone could make the difference")
+    for arm, found in tuned.items():
+        failed = [trial for trial in found.trials if trial.state == "failed"]
+        if failed:
+            why = failed[0].reason or "no reason given"
+            notes.append(
+                f"unequal: {len(failed)} of the {found.search.trials} trials of {arm} failed, the first: {why}"
+            )
+    return notes

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
 
 from ablations.arms import brief_label, short
 from ablations.pareto import front
 from ablations.plan import space
 from ablations.space import Search
 from ablations.study import Study
-from ablations.table import Column, Row, Table, number
+from ablations.tabular import Column, Row, Table, number
+from ablations.trial import Trial
 
 _ORDER = {"finished": 0, "stopped": 1, "running": 2, "failed": 3}
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One proposal of a search and what came of it; `metrics` are those of its last epoch."""
-
-    number: int
-    values: dict[str, Any]
-    state: Literal["finished", "stopped", "running", "failed"]
-    epochs: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
-    reason: str = ""
-    costs: dict[str, float] = field(default_factory=dict)
-    """Of the deployed student, known before it trained."""
-    infeasible: int = 0
-    """Proposals that were infeasible, and took no number, between the one before and this."""
 
 
 def search_table(

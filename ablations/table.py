@@ -11,7 +11,7 @@ from ablations.contrasts import Contrast, judged
 from ablations.costs import cost_notes, costs_of
 from ablations.effects_table import effects_table
 from ablations.metric import conditions, described
-from ablations.notes import notes_on, pair_notes, seed_notes
+from ablations.notes import notes_on, pair_notes, seed_notes, tuning_notes
 from ablations.outcome import Outcome, protocol, scores_of, teachers
 from ablations.pareto import pareto_notes
 from ablations.plan import Run
@@ -19,7 +19,7 @@ from ablations.reproduction import Reproduction, reproduction_notes, reproductio
 from ablations.stats import FAMILY_WISE, mean_std
 from ablations.study import Study
 from ablations.tabular import Column, Row, Table, difference, number
-from ablations.winners import Tuned, budgets, tuning_notes
+from ablations.winners import Tuned, budgets
 from trainer.config import parse
 
 _HEADINGS = {

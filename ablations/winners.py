@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ablations.arms import brief_label, short
 from ablations.space import Search
 from ablations.study import Study
+from ablations.trial import Trial
 from ablations.tuning import searches
-
-if TYPE_CHECKING:
-    from ablations.ranking import Trial
 
 
 @dataclass(frozen=True)
@@ -55,39 +52,3 @@ def budgets(study: Study) -> dict[str, int]:
         return {}
     found = searches(study)
     return {arm: found[arm].search.trials if arm in found else 0 for arm in study.compared.overrides}  # type: ignore[union-attr]
-
-
-def tuning_notes(study: Study, tuned: Mapping[str, Tuned]) -> list[str]:
-    """How the arms were tuned, by unequal budgets if so, and what each search settled on."""
-    if study.tune_each is None:
-        return []
-    each = study.tune_each
-    notes = _unequal(study, tuned)
-    notes.append(
-        f"tuned by {each.sampler} on seed {each.train_seed}, which is none of the table's, by {each.metric} of samples "
-        f"held out of train; {study.metric} was not selected by. Winners were trained again on the rest of train"
-    )
-    for arm, found in tuned.items():
-        if won := found.winner:
-            values = ", ".join(f"{short(path)}={brief_label(value)}" for path, value in won.values.items())
-            score = f"{each.metric} {won.metrics[each.metric]:.1f}"
-            notes.append(f"tuned: {arm}: {values} (trial {won.number} of {found.search.trials}, {score})")
-    return notes
-
-
-def _unequal(study: Study, tuned: Mapping[str, Tuned]) -> list[str]:
-    by_budget: dict[int, list[str]] = {}
-    for arm, trials in budgets(study).items():
-        by_budget.setdefault(trials, []).append(arm)
-    notes = []
-    if len(by_budget) > 1:
-        listed = "; ".join(f"{trials} in {', '.join(arms)}" for trials, arms in sorted(by_budget.items()))
-        notes.append(f"unequal: trials of the arms' searches are {listed}: tuning alone could make the difference")
-    for arm, found in tuned.items():
-        failed = [trial for trial in found.trials if trial.state == "failed"]
-        if failed:
-            why = failed[0].reason or "no reason given"
-            notes.append(
-                f"unequal: {len(failed)} of the {found.search.trials} trials of {arm} failed, the first: {why}"
-            )
-    return notes

@@ -12,17 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.facts import FILE, read_retries
 from trainer.config import OptimConfig, parse
 from trainer.failure import Failure
 from trainer.record import write_text
-
-FILE = "retries.jsonl"
-
-
-def read_retries(out: Path) -> list[dict[str, Any]]:
-    """A line for each attempt in folder `out` that another followed; one half written is left out."""
-    path = out / FILE
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 def halved(optim: OptimConfig, workers: int, micro_batch: int | None) -> int | None:

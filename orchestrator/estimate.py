@@ -161,7 +161,7 @@ def _slots(spec: ClusterSpec) -> tuple[int | None, str]:
     """Runs at once, else why nobody knows."""
     try:
         if spec.address == "local":
-            from orchestrator.session import here
+            from orchestrator.machine import here
 
             return concurrency(spec, *here(with_gpus=spec.gpus_per_worker > 0)), ""
         if spec.scales:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from orchestrator.attempts import read_retries
 from orchestrator.ledger import Ledger
 from orchestrator.store import Store
-from trainer.record import read_epochs, read_notes, read_result
+from trainer.record import read_epochs, read_failure, read_notes, read_result
 
 KEPT = ("last", "best", "complexity", "environment", "seconds", "micro_batch", "data", "weights")
 """What the ledger keeps of a result."""
@@ -54,3 +54,33 @@ def reconcile(ledger: Ledger, store: Store) -> None:
         facts = finished(out, run.run_id)
         ended = {"event": "interrupted"} if facts is None else {"event": "finished", **facts}
         ledger.append({**ended, "run_id": run.run_id, "key": run.key})
+
+
+FILE = "retries.jsonl"
+
+
+def read_retries(out: Path) -> list[dict[str, Any]]:
+    """A line for each attempt in folder `out` that another followed; one half written is left out."""
+    path = out / FILE
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+
+
+class Ending(NamedTuple):
+    """How a run ended: its status, what the ledger keeps of it, and a note for people."""
+
+    status: str
+    facts: dict[str, Any]
+    note: str
+
+
+def ending(out: Path, error: str, cause: str = "lost") -> Ending:
+    """How the run in folder `out` ended. The folder knows best; `error` and its cause are what Ray saw, if anything."""
+    facts, failure = finished(out, out.name), read_failure(out)
+    if facts is not None:
+        return Ending("finished", facts, f"mIoU {facts['last']['val/miou']:.2f}  {facts['seconds']:.0f} s")
+    if failure is not None:
+        return Ending("failed", dict(failure), failure["reason"])
+    if error:
+        return Ending("failed", {"cause": cause, "reason": error}, error)
+    last = (read_epochs(out) or [{"epoch": 0.0}])[-1]
+    return Ending("stopped", {"last": last}, f"at epoch {last['epoch']:.0f}")

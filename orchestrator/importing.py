@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.facts import finished, gather
-from orchestrator.failures import pausing
+from orchestrator.full_disk import pausing
 from orchestrator.ledger import Ledger
 from orchestrator.store import Store
 from trainer.checkpoint import load

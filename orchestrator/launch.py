@@ -54,7 +54,7 @@ class Launch:
     def prepare(self, say: Callable[[str], None]) -> None:
         """Refuse what cannot run, the cheapest reasons first: footprint, batches, folders, structures, labels."""
         if self.spec.address == "local":
-            from orchestrator.session import here
+            from orchestrator.machine import here
 
             concurrency(self.spec, *here(with_gpus=self.spec.gpus_per_worker > 0))
         configs = {run.arm: run.config for run in self.runs}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.failures import pausing
+from orchestrator.full_disk import pausing
 from orchestrator.journal import Reader, Writer
 
 STATUS = {

@@ -11,8 +11,8 @@ from optuna.trial import TrialState
 
 from ablations.plan import proposes, space, start_points
 from ablations.points import grid_points
-from ablations.ranking import Trial
 from ablations.study import Study
+from ablations.trial import Trial
 from orchestrator.frozen import distribution, frozen, in_memory, scores
 from orchestrator.samplers import GENERATION, sampler
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ablations.plan import search_identity
-from ablations.ranking import Trial
 from ablations.space import Search
 from ablations.stopping import Curve, Seen, lockstep
 from ablations.study import Study
+from ablations.trial import Trial
 from orchestrator.ledger import Ledger, LedgerRun, numbers
 from trainer.config import parse
 

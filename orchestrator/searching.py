@@ -7,10 +7,11 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ablations.plan import search_identity, trial_run
-from ablations.ranking import Trial
 from ablations.stopping import Seen, goes_on
 from ablations.study import Study
+from ablations.trial import Trial
 from orchestrator.bounds import Bounds
+from orchestrator.facts import ending
 from orchestrator.jobs import Job, Preparer
 from orchestrator.ledger import Ledger
 from orchestrator.lessons import lessons
@@ -19,7 +20,7 @@ from orchestrator.proposals import PASSING, Proposal, curve, proposals, to_train
 from orchestrator.search import Begun, StudySearcher
 from orchestrator.stopping import Stopping
 from orchestrator.store import Store
-from orchestrator.watch import Watch, ending
+from orchestrator.watch import Watch
 from trainer.config import UserError, parse
 
 COSTS = ("params_m", "gmacs", "gmacs_paper")

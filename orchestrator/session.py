@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cluster.spec import ClusterSpec, Machine
+from orchestrator.machine import here
 from orchestrator.shared import check_shared
 from orchestrator.store import Store
 from trainer.config import UserError
@@ -32,23 +33,6 @@ ENVIRONMENT = {
 
 ANSWER_S = 5.0
 """So long a Ray that is to be joined may take to answer."""
-
-
-def here(*, with_gpus: bool = True) -> Machine:
-    """This machine's CPUs and GPUs, as far as this process may use them; counting GPUs takes torch, and seconds."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not with_gpus:
-        return Machine(cpus)
-    import torch
-
-    return Machine(cpus, torch.cuda.device_count())
-
-
-def gpu_name() -> str:
-    """The maker's name of this machine's first GPU; "" where there is none."""
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
 
 
 _INTERRUPTED = threading.Event()

@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.result import AUTO_RESULT_KEYS
 
 from orchestrator.attempts import Attempts
-from orchestrator.facts import finished, gather, gather_retries
-from orchestrator.failures import full, of_trial
+from orchestrator.facts import ending, gather, gather_retries
+from orchestrator.failures import of_trial
+from orchestrator.full_disk import full
 from orchestrator.jobs import Job
 from orchestrator.ledger import Ledger
 from orchestrator.mirror import Mirror
 from orchestrator.progress import View
 from orchestrator.session import go_on
 from trainer.failure import Failure
-from trainer.record import read_epochs, read_failure
-
-
-class Ending(NamedTuple):
-    """How a run ended: its status, what the ledger keeps of it, and a note for people."""
-
-    status: str
-    facts: dict[str, Any]
-    note: str
-
-
-def ending(out: Path, error: str, cause: str = "lost") -> Ending:
-    """How the run in folder `out` ended. The folder knows best; `error` and its cause are what Ray saw, if anything."""
-    facts, failure = finished(out, out.name), read_failure(out)
-    if facts is not None:
-        return Ending("finished", facts, f"mIoU {facts['last']['val/miou']:.2f}  {facts['seconds']:.0f} s")
-    if failure is not None:
-        return Ending("failed", dict(failure), failure["reason"])
-    if error:
-        return Ending("failed", {"cause": cause, "reason": error}, error)
-    last = (read_epochs(out) or [{"epoch": 0.0}])[-1]
-    return Ending("stopped", {"last": last}, f"at epoch {last['epoch']:.0f}")
 
 
 class Silence(TrialProgressCallback):

@@ -31,7 +31,7 @@ HOMES = {
     "optuna": tuple(
         f"orchestrator/{name}.py" for name in ("dashboard", "frozen", "importance", "optimiser", "samplers")
     ),
-    "torch": ("trainer/", "orchestrator/session.py"),
+    "torch": ("trainer/", "orchestrator/machine.py"),
 }
 """Where a library may be imported."""
 

@@ -13,8 +13,8 @@ import torch
 
 from trainer.config import TrainConfig, parse
 from trainer.data import dataset_class
+from trainer.device import pick_device
 from trainer.footprint import measure
-from trainer.loop import pick_device
 from trainer.models import build_model
 
 

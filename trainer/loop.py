@@ -14,6 +14,7 @@ from trainer.build import Data, build_distilled, build_teacher, check, open_data
 from trainer.config import TrainConfig, UserError
 from trainer.data.batch import Batch
 from trainer.data.stream import HostBatch, Stream, to_batch
+from trainer.device import pick_device
 from trainer.evaluate import evaluate
 from trainer.footprint import measure
 from trainer.learner import Learner
@@ -188,15 +189,3 @@ def resume(out: Path, identity: str, learner: Learner, leads: bool) -> tuple[lis
 def device_name(device: torch.device) -> str:
     """The maker's name of a GPU, "" of a CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is this process's GPU if there is one. Raises UserError for a GPU that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device {name} asked for, but torch sees no CUDA GPU here; use --device cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise UserError(f"unknown device '{name}'; give cpu, cuda, cuda:N or auto") from None

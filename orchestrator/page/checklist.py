@@ -11,7 +11,7 @@ from collections import Counter
 from markupsafe import Markup
 
 from ablations.arms import short
-from ablations.family import effects_tested
+from ablations.effects import effects_tested
 from ablations.metric import described
 from ablations.outcome import protocol
 from ablations.stats import FAMILY_WISE, counted

@@ -10,17 +10,18 @@ from pathlib import Path
 
 from ablations.outcome import scores_of
 from ablations.plan import Run
-from ablations.ranking import Trial
 from ablations.reproduction import Reproduction, reproductions
 from ablations.sequential import due
 from ablations.space import Search
 from ablations.study import Study
 from ablations.tabular import Table
+from ablations.trial import Trial
 from ablations.tuning import searches
 from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.proposals import Proposal
-from orchestrator.results import of_study, outcome, table, trials
+from orchestrator.results import of_study, outcome
 from orchestrator.store import Store
+from orchestrator.table import table, trials
 from orchestrator.tuned import awaited, planned, tuning
 
 MOST_ARMS = 16

@@ -14,9 +14,9 @@ import plotly.graph_objects as go
 
 from ablations.arms import short
 from ablations.plan import space
-from ablations.ranking import Trial
 from ablations.space import Dimension
 from ablations.study import Study
+from ablations.trial import Trial
 from orchestrator.page.parts import figure, label, rounded
 
 AXIS = 64

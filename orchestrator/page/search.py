@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from ablations.arms import short
 from ablations.pareto import front
-from ablations.ranking import Trial
+from ablations.trial import Trial
 from orchestrator.page.data import Report, Searched
 from orchestrator.page.parallel import parallel_figure
 from orchestrator.page.parts import PALETTE, Section, figure, label, plot, rounded, side_by_side

@@ -61,7 +61,7 @@ def launch(
     from ablations.study import read, source
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
-    from orchestrator.failures import pausing
+    from orchestrator.full_disk import pausing
     from orchestrator.lessons import learns_from
     from orchestrator.live import view
     from orchestrator.mirror import Mirror

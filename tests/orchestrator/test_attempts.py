@@ -13,7 +13,8 @@ from ablations.plan import Run
 from cluster.retries import Retries
 from cluster.spec import ClusterSpec
 from orchestrator import jobs
-from orchestrator.attempts import FILE, Attempts, halved, read_retries
+from orchestrator.attempts import Attempts, halved
+from orchestrator.facts import FILE, read_retries
 from orchestrator.failures import of_ray
 from orchestrator.jobs import Job
 from orchestrator.ledger import Ledger

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.failures import StoreFull, pausing
+from orchestrator.full_disk import StoreFull, pausing
 from orchestrator.ledger import Ledger
 
 MOUNTS = ["unshare", "--map-root-user", "--mount"]

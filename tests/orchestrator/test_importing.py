@@ -13,7 +13,7 @@ import yaml
 from ablations.plan import expand
 from ablations.study import read
 from cluster.spec import ClusterSpec
-from orchestrator.failures import StoreFull
+from orchestrator.full_disk import StoreFull
 from orchestrator.importing import take_in
 from orchestrator.launch import Launch
 from orchestrator.ledger import Ledger

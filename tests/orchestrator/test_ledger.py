@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.failures import StoreFull
+from orchestrator.full_disk import StoreFull
 from orchestrator.ledger import Ledger, Membership
 from trainer.config import UserError
 

@@ -8,9 +8,9 @@ from ablations.study import read
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.ledger import Ledger
-from orchestrator.results import table
 from orchestrator.standing import standing
 from orchestrator.store import Store
+from orchestrator.table import table
 
 STUDY = """
 name: NAME

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from ablations.plan import expand
 from ablations.study import load
-from orchestrator.failures import StoreFull
+from orchestrator.full_disk import StoreFull
 from orchestrator.launch import Launch
 from orchestrator.ledger import Ledger
 from orchestrator.store import Store

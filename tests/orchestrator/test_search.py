@@ -6,8 +6,8 @@ import math
 import pytest
 
 from ablations.plan import search_identity, start_points
-from ablations.ranking import Trial
 from ablations.study import read
+from ablations.trial import Trial
 from orchestrator.importance import EVALUATORS, importances
 from orchestrator.ledger import Ledger
 from orchestrator.lockstep import LockstepSearcher

@@ -6,9 +6,9 @@ from ablations.plan import search_identity, trial_run
 from ablations.study import read
 from ablations.tuning import searches
 from orchestrator.ledger import Ledger
-from orchestrator.results import table
 from orchestrator.standing import standing
 from orchestrator.store import Store
+from orchestrator.table import table
 from orchestrator.tuned import planned, tuning
 
 STUDY = """
