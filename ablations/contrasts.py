@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from ablations.effects import tests_of
 from ablations.outcome import MISSING, Outcome, scores_of
-from ablations.plan import Run
 from ablations.sequential import course, due_at
 from ablations.stats import Comparison, compare
-from ablations.study import Study
+from ablations.study.plan import Run
+from ablations.study.schema import Study
 
 
 class Contrast(NamedTuple):

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ablations.plan import Run
-from ablations.study import Study
+from ablations.study.plan import Run
+from ablations.study.schema import Study
 from trainer.config import parse
 
 MEASURED: dict[str, Callable[[list[float]], float]] = {"latency_ms": statistics.median, "peak_mib": max}

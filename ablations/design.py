@@ -6,7 +6,7 @@ from ablations.effects import effects_tested, tests_of
 from ablations.looks import first_look
 from ablations.power import POWER, detectable, excludable
 from ablations.stats import FAMILY_WISE, counted, describe_design
-from ablations.study import Study
+from ablations.study.schema import Study
 
 
 def design_lines(study: Study) -> list[str]:

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ablations.arms import cell, short
-from ablations.study import Study
+from ablations.study.arms import cell, short
+from ablations.study.schema import Study
 
 MOST = 60
 """Effects beyond which interactions are left out: a family of so many decides nothing, and nobody reads it."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ablations.effects import Effect, effects_of, tests_of
-from ablations.metric import described
 from ablations.outcome import MISSING, Outcome, scores_of
-from ablations.plan import Run
 from ablations.stats import Comparison, judge
-from ablations.study import Study
+from ablations.study.metric import described
+from ablations.study.plan import Run
+from ablations.study.schema import Study
 from ablations.tabular import Column, Row, Table, difference
 
 _COLUMNS = (

@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations.arms import brief_label, short
 from ablations.contrasts import Contrast
 from ablations.design import reach
 from ablations.effects import tests_of
 from ablations.outcome import MISSING, Outcome, teachers
-from ablations.plan import Run
 from ablations.power import MOST_SEEDS, POWER, seeds_to_exclude, seeds_to_see, upper_deviation
 from ablations.stats import FAMILY_WISE
-from ablations.study import Study
+from ablations.study.arms import brief_label, short
+from ablations.study.plan import Run
+from ablations.study.schema import Study
 from ablations.winners import Tuned, budgets
 
 MOST_LACKING = 5

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ablations.metric import protocol_of
-from ablations.plan import Run
-from ablations.study import Study
+from ablations.study.metric import protocol_of
+from ablations.study.plan import Run
+from ablations.study.schema import Study
 from trainer.config import TrainConfig, parse
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ablations.arms import brief_label, short
 from ablations.pareto import front
-from ablations.plan import space
-from ablations.space import Search
-from ablations.study import Study
+from ablations.study.arms import brief_label, short
+from ablations.study.plan import space
+from ablations.study.schema import Study
+from ablations.study.search import Search
+from ablations.study.trial import Trial
 from ablations.tabular import Column, Row, Table, number
-from ablations.trial import Trial
 
 _ORDER = {"finished": 0, "stopped": 1, "running": 2, "failed": 3}
 

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from ablations.arms import label
-from ablations.metric import is_whole
 from ablations.outcome import MISSING, Outcome, protocol
-from ablations.plan import Run
-from ablations.published import ASPECTS, Published
 from ablations.stats import mean_std, prediction_interval
-from ablations.study import Study
+from ablations.study.arms import label
+from ablations.study.metric import is_whole
+from ablations.study.plan import Run
+from ablations.study.published import ASPECTS, Published
+from ablations.study.schema import Study
 from trainer.config import Term
 
 LEAST_SEEDS = 3

@@ -13,9 +13,9 @@ import numpy as np
 
 from ablations.looks import differ_p, same_p
 from ablations.outcome import MISSING, Outcome, scores_of
-from ablations.plan import Run
 from ablations.stats import Comparison, Verdict, adjust, comparison, paired, verdict
-from ablations.study import Study
+from ablations.study.plan import Run
+from ablations.study.schema import Study
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations.arms import cost_label
 from ablations.contrasts import Contrast, judged
 from ablations.costs import cost_notes, costs_of
 from ablations.effects_table import effects_table
-from ablations.metric import conditions, described
 from ablations.notes import notes_on, pair_notes, seed_notes, tuning_notes
 from ablations.outcome import Outcome, protocol, scores_of, teachers
 from ablations.pareto import pareto_notes
-from ablations.plan import Run
 from ablations.reproduction import Reproduction, reproduction_notes, reproductions
 from ablations.stats import FAMILY_WISE, mean_std
-from ablations.study import Study
+from ablations.study.arms import cost_label
+from ablations.study.metric import conditions, described
+from ablations.study.plan import Run
+from ablations.study.schema import Study
 from ablations.tabular import Column, Row, Table, difference, number
 from ablations.winners import Tuned, budgets
 from trainer.config import parse

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ablations.space import Search
-from ablations.study import Study
-from ablations.trial import Trial
-from ablations.tuning import searches
+from ablations.study.schema import Study
+from ablations.study.search import Search
+from ablations.study.trial import Trial
+from ablations.study.variant_search import searches
 
 
 @dataclass(frozen=True)

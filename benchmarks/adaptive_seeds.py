@@ -14,7 +14,7 @@ import numpy as np
 
 from ablations.sequential import follow
 from ablations.stats import compare
-from ablations.study import Study
+from ablations.study.schema import Study
 
 LOOKS = (6, 8, 12)
 STUDIES = 1000

@@ -13,7 +13,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from ablations.study import Study, load
+from ablations.study.schema import Study, load
 from cluster.spec import load as load_spec
 from orchestrator.estimate import Estimate, estimate
 from orchestrator.ledger import Ledger

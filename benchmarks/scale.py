@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ablations.plan import Run, expand
-from ablations.study import Study, load
+from ablations.study.plan import Run, expand
+from ablations.study.schema import Study, load
 
 SMALL = {
     "data": {"name": "scenes", "size": [64, 128]},

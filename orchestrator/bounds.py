@@ -8,9 +8,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from ablations.limits import Limits
-from ablations.plan import Run
-from ablations.study import Study
+from ablations.study.limits import Limits
+from ablations.study.plan import Run
+from ablations.study.schema import Study
 from cluster.spec import ClusterSpec
 from orchestrator.ledger import Ledger
 from orchestrator.store import Store

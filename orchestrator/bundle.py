@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ablations.study import Study, read
+from ablations.study.schema import Study, read
 from orchestrator.documents import write
 from orchestrator.journal import Reader
 from orchestrator.ledger import Ledger

@@ -13,10 +13,10 @@ from optuna.storages import RDBStorage
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial
 
-from ablations.plan import search_identity
-from ablations.stopping import Curve
-from ablations.study import Study
-from ablations.tuning import searches
+from ablations.study.early_stopping import Curve
+from ablations.study.plan import search_identity
+from ablations.study.schema import Study
+from ablations.study.variant_search import searches
 from orchestrator.frozen import directions, frozen
 from orchestrator.ledger import Ledger
 from orchestrator.proposals import curve, proposals

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from ablations.plan import Run, search_identity, trial_run
-from ablations.study import Study
+from ablations.study.plan import Run, search_identity, trial_run
+from ablations.study.schema import Study
 from orchestrator.jobs import Job, Preparer
 from orchestrator.ledger import Ledger
 from orchestrator.proposals import proposals

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.plan import Run
-from ablations.study import Study
+from ablations.study.plan import Run
+from ablations.study.schema import Study
 from cluster.spec import ClusterSpec, SpecError, concurrency
 from orchestrator.ledger import Ledger
 from orchestrator.pace import Pace, earlier, this_hardware

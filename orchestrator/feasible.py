@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
-from ablations.plan import check_space, space, trial_config
-from ablations.space import Dimension
-from ablations.study import Study
-from ablations.tuning import searches
+from ablations.study.plan import check_space, space, trial_config
+from ablations.study.schema import Study
+from ablations.study.search import Dimension
+from ablations.study.variant_search import searches
 from orchestrator.bounds import Bounds
 from trainer.config import TrainConfig, UserError, located
 

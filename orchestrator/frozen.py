@@ -11,8 +11,8 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from ablations.space import Dimension, Search
-from ablations.trial import Trial
+from ablations.study.search import Dimension, Search
+from ablations.study.trial import Trial
 
 STATES = {
     "finished": TrialState.COMPLETE,

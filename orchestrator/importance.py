@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import optuna
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
-from ablations.study import Study
+from ablations.study.schema import Study
 from orchestrator.frozen import frozen, in_memory
 from orchestrator.proposals import Proposal
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablations.plan import Run
+from ablations.study.plan import Run
 from cluster.spec import ClusterSpec
 from orchestrator.store import Store
 from trainer.config import TrainConfig, UserError, digest

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ablations.plan import Run
 from ablations.sequential import due
-from ablations.study import Study
-from ablations.tuning import searches
+from ablations.study.plan import Run
+from ablations.study.schema import Study
+from ablations.study.variant_search import searches
 from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on
 from orchestrator.bounds import Bounds, deployed
 from orchestrator.earlier import refuse_changed, retry, to_retry

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ablations.plan import proposes, search_identity, space, trial_config, trial_run
-from ablations.space import ANY_STUDY
-from ablations.study import Study
-from ablations.trial import Trial
+from ablations.study.plan import proposes, search_identity, space, trial_config, trial_run
+from ablations.study.schema import Study
+from ablations.study.search import ANY_STUDY
+from ablations.study.trial import Trial
 from orchestrator.jobs import Job, Preparer
 from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.proposals import Lesson, told

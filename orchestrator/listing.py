@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ablations.arms import cost_label, label, short
 from ablations.design import design_lines
-from ablations.plan import Run, space
 from ablations.sequential import if_needed
-from ablations.study import Study
+from ablations.study.arms import cost_label, label, short
+from ablations.study.plan import Run, space
+from ablations.study.schema import Study
 from ablations.winners import budgets
 from orchestrator.ledger import LedgerRun
 from orchestrator.report import UNDERLINE

@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from ablations.trial import Trial
+from ablations.study.trial import Trial
 from orchestrator.proposals import Proposal
 from orchestrator.search import Begun, StudySearcher
 

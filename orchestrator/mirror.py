@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from ablations.study import Study
+from ablations.study.schema import Study
 from orchestrator.jobs import Job
 from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.record import Record

@@ -9,10 +9,10 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from ablations.plan import proposes, space, start_points
-from ablations.points import grid_points
-from ablations.study import Study
-from ablations.trial import Trial
+from ablations.study.grid_points import grid_points
+from ablations.study.plan import proposes, space, start_points
+from ablations.study.schema import Study
+from ablations.study.trial import Trial
 from orchestrator.frozen import distribution, frozen, in_memory, scores
 from orchestrator.samplers import GENERATION, sampler
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from ablations.plan import Run, proposes, space, trial_config
-from ablations.points import grid_points
-from ablations.space import Search
-from ablations.stopping import FEWEST, passes_rung
-from ablations.study import Study
-from ablations.tuning import searches
+from ablations.study.early_stopping import FEWEST, passes_rung
+from ablations.study.grid_points import grid_points
+from ablations.study.plan import Run, proposes, space, trial_config
+from ablations.study.schema import Study
+from ablations.study.search import Search
+from ablations.study.variant_search import searches
 from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.pace import structure
 from orchestrator.proposals import proposals

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from ablations.study import Study
+from ablations.study.schema import Study
 from orchestrator.jobs import Job
 from orchestrator.ledger import Ledger
 from orchestrator.standing import Part, best_in_words, epochs_of, in_words, left_s, metrics_of, part_of, standing

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ablations.plan import search_identity
-from ablations.space import Search
-from ablations.stopping import Curve, Seen, lockstep
-from ablations.study import Study
-from ablations.trial import Trial
+from ablations.study.early_stopping import Curve, Seen, lockstep
+from ablations.study.plan import search_identity
+from ablations.study.schema import Study
+from ablations.study.search import Search
+from ablations.study.trial import Trial
 from orchestrator.ledger import Ledger, LedgerRun, numbers
 from trainer.config import parse
 

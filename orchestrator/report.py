@@ -10,8 +10,8 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ablations.metric import CONDITIONS
 from ablations.render import to_plain
+from ablations.study.metric import CONDITIONS
 from ablations.tabular import Row, Table
 
 UNDERLINE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ablations.outcome import Outcome
-from ablations.study import Study
+from ablations.study.schema import Study
 from orchestrator.ledger import Ledger, LedgerRun
 
 STATUS = {"finished": "finished", "failed": "failed"} | dict.fromkeys(("running", "interrupted", "stopped"), "running")

@@ -12,7 +12,7 @@ import optuna
 from optuna.samplers import BaseSampler, CmaEsSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from ablations.space import Search
+from ablations.study.search import Search
 
 PATIENCE = 10
 """Infeasible proposals after which the rest are random: a sampler learns nothing from a point that was never trained,

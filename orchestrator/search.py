@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from ray.tune.search import Searcher
 
-from ablations.study import Study
-from ablations.trial import Trial
+from ablations.study.schema import Study
+from ablations.study.trial import Trial
 from orchestrator.optimiser import Optimiser
 from orchestrator.proposals import Proposal
 from trainer.config import UserError

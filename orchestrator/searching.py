@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from ablations.plan import search_identity, trial_run
-from ablations.stopping import Seen, goes_on
-from ablations.study import Study
-from ablations.trial import Trial
+from ablations.study.early_stopping import Seen, goes_on
+from ablations.study.plan import search_identity, trial_run
+from ablations.study.schema import Study
+from ablations.study.trial import Trial
 from orchestrator.bounds import Bounds
 from orchestrator.facts import ending
 from orchestrator.jobs import Job, Preparer

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ablations.sequential import due
-from ablations.study import Study
-from ablations.tuning import searches
+from ablations.study.schema import Study
+from ablations.study.variant_search import searches
 from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.proposals import proposals
 from orchestrator.results import known, outcome

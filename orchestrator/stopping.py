@@ -1,4 +1,4 @@
-"""Stopping: Tune's scheduler over a rule that the ledger decides (`ablations/stopping.py`)."""
+"""Stopping: Tune's scheduler over a rule that the ledger decides (`ablations/study/early_stopping.py`)."""
 
 from __future__ import annotations
 

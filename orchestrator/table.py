@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from ablations.plan import expand
 from ablations.ranking import search_table
-from ablations.study import Study
+from ablations.study.plan import expand
+from ablations.study.schema import Study
 from ablations.table import Table, build_table
 from ablations.winners import winners
 from orchestrator.ledger import Ledger

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ablations.outcome import Outcome
-from ablations.plan import Run, expand
-from ablations.study import Study
-from ablations.tuning import searches
+from ablations.study.plan import Run, expand
+from ablations.study.schema import Study
+from ablations.study.variant_search import searches
 from ablations.winners import Tuned, winners
 from orchestrator.ledger import Ledger
 from orchestrator.proposals import proposals

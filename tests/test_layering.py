@@ -28,8 +28,12 @@ ALLOWED = {
 HOMES = {
     "ray": ("trainer/worker.py", "orchestrator/"),
     "mlflow": ("orchestrator/tracking.py",),
-    "optuna": tuple(
-        f"orchestrator/{name}.py" for name in ("dashboard", "frozen", "importance", "optimiser", "samplers")
+    "optuna": (
+        "orchestrator/dashboard.py",
+        "orchestrator/frozen.py",
+        "orchestrator/importance.py",
+        "orchestrator/optimiser.py",
+        "orchestrator/samplers.py",
     ),
     "torch": ("trainer/", "orchestrator/machine.py"),
 }

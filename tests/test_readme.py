@@ -58,8 +58,8 @@ def test_the_links_lead_somewhere():
 
 
 def test_the_study_in_readme_is_a_study():
-    from ablations.plan import expand
-    from ablations.study import Study
+    from ablations.study.plan import expand
+    from ablations.study.schema import Study
 
     arms = {run.arm for run in expand(Study.model_validate(study()))}
     assert {"both", "student alone", "both without csf", "both without pea"} <= arms

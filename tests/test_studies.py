@@ -6,10 +6,10 @@ from importlib import resources
 
 import pytest
 
-from ablations.metric import CONDITIONS
-from ablations.plan import expand, space
-from ablations.study import load, packaged
-from ablations.tuning import searches
+from ablations.study.metric import CONDITIONS
+from ablations.study.plan import expand, space
+from ablations.study.schema import load, packaged
+from ablations.study.variant_search import searches
 from trainer import complexity
 from trainer.build import check
 from trainer.config import parse

@@ -10,11 +10,11 @@ from collections import Counter
 
 from markupsafe import Markup
 
-from ablations.arms import short
 from ablations.effects import effects_tested
-from ablations.metric import described
 from ablations.outcome import protocol
 from ablations.stats import FAMILY_WISE, counted
+from ablations.study.arms import short
+from ablations.study.metric import described
 from orchestrator.page.data import MOST_ARMS, Report
 from orchestrator.page.parts import Section
 from orchestrator.page.provenance import facts

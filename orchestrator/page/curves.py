@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from ablations.metric import described
+from ablations.study.metric import described
 from orchestrator.ledger import LedgerRun
 from orchestrator.page.data import Report
 from orchestrator.page.parts import PALETTE, Section, figure, label, plot, rounded, shaded, style

@@ -9,14 +9,14 @@ from functools import cached_property
 from pathlib import Path
 
 from ablations.outcome import scores_of
-from ablations.plan import Run
 from ablations.reproduction import Reproduction, reproductions
 from ablations.sequential import due
-from ablations.space import Search
-from ablations.study import Study
+from ablations.study.plan import Run
+from ablations.study.schema import Study
+from ablations.study.search import Search
+from ablations.study.trial import Trial
+from ablations.study.variant_search import searches
 from ablations.tabular import Table
-from ablations.trial import Trial
-from ablations.tuning import searches
 from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.proposals import Proposal
 from orchestrator.results import of_study, outcome

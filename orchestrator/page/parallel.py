@@ -12,11 +12,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ablations.arms import short
-from ablations.plan import space
-from ablations.space import Dimension
-from ablations.study import Study
-from ablations.trial import Trial
+from ablations.study.arms import short
+from ablations.study.plan import space
+from ablations.study.schema import Study
+from ablations.study.search import Dimension
+from ablations.study.trial import Trial
 from orchestrator.page.parts import figure, label, rounded
 
 AXIS = 64

@@ -10,9 +10,9 @@ from typing import Literal
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from ablations.arms import short
 from ablations.pareto import front
-from ablations.trial import Trial
+from ablations.study.arms import short
+from ablations.study.trial import Trial
 from orchestrator.page.data import Report, Searched
 from orchestrator.page.parallel import parallel_figure
 from orchestrator.page.parts import PALETTE, Section, figure, label, plot, rounded, side_by_side

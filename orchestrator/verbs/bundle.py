@@ -18,7 +18,7 @@ def bundle(
     out: Annotated[Path | None, typer.Option("--out", help="the archive [./STUDY.tar.gz]")] = None,
 ) -> None:
     """Put a study's plan, lock, ledger and report into one archive; `transkd report` reads it without this store."""
-    from ablations.study import read, source
+    from ablations.study.schema import read, source
     from orchestrator.bundle import SUFFIX, pack
 
     text, file = source(study)

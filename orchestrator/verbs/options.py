@@ -10,7 +10,7 @@ import typer
 from trainer.config import UserError
 
 if TYPE_CHECKING:
-    from ablations.study import Study
+    from ablations.study.schema import Study
     from orchestrator.store import Store
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a packaged study's name, or a YAML file")]

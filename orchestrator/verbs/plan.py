@@ -34,7 +34,7 @@ def plan(
     all_runs: Annotated[bool, typer.Option("--all", help="list every run of a long plan")] = False,
 ) -> None:
     """List every run of a study, what it changes, and what it costs: time, disk and money. Starts nothing."""
-    from ablations.study import load
+    from ablations.study.schema import load
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.ledger import Ledger

@@ -10,7 +10,7 @@ import typer
 from orchestrator.verbs.options import ClusterOption, StoreOption, store_of
 
 if TYPE_CHECKING:
-    from ablations.study import Study
+    from ablations.study.schema import Study
     from orchestrator.store import Store
 
 StudyOrBundle = Annotated[
@@ -25,7 +25,7 @@ def report(
     study: StudyOrBundle, store: StoreOption = None, cluster: ClusterOption = None, out: OutOption = None
 ) -> None:
     """Print a study's table as the ledger stands now, and write it: text, Markdown, LaTeX, CSV, Parquet and a page."""
-    from ablations.study import load
+    from ablations.study.schema import load
     from orchestrator.bundle import is_bundle, unpacked
 
     if is_bundle(study):

@@ -22,7 +22,7 @@ from orchestrator.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from ablations.study import Study
+    from ablations.study.schema import Study
     from orchestrator.mirror import Mirror
     from orchestrator.page.data import Report
     from orchestrator.store import Store
@@ -58,7 +58,7 @@ def launch(
     What failed of a loss that was not finite is left alone unless `retry_failed`. `join` takes the Ray that is here
     instead of the spec's own.
     """
-    from ablations.study import read, source
+    from ablations.study.schema import read, source
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.full_disk import pausing

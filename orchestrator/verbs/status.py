@@ -10,7 +10,7 @@ NAMED = 4
 
 def status(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
     """Say where a study stands. Works beside the driver that runs it."""
-    from ablations.study import load
+    from ablations.study.schema import load
     from orchestrator.standing import best_in_words, epochs_of, in_words, left_s, standing, stopped_in_words
 
     loaded, where = load(study), store_of(store, cluster)

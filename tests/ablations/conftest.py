@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ablations.study import Study, read
+from ablations.study.schema import Study, read
 
 BASE = """
 name: {name}

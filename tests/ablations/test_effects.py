@@ -11,8 +11,8 @@ from ablations.contrasts import judged
 from ablations.effects import MOST, effects_of
 from ablations.effects_table import effects_table
 from ablations.outcome import Outcome
-from ablations.plan import expand
 from ablations.render import to_plain
+from ablations.study.plan import expand
 from ablations.table import build_table
 
 TWO = "factors: {distill.csf: [null, {}], distill.pea: [null, {}]}\nseeds: 8\n"

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from ablations.outcome import Outcome
-from ablations.plan import expand
 from ablations.render import to_plain
 from ablations.reproduction import reproductions
-from ablations.study import load
+from ablations.study.plan import expand
+from ablations.study.schema import load
 from ablations.table import build_table
 from trainer.config import TeacherConfig, TeacherRecipe, TrainConfig, UserError, override, parse
 

@@ -9,8 +9,8 @@ import pytest
 
 from ablations.contrasts import judged
 from ablations.outcome import Outcome
-from ablations.plan import expand
 from ablations.sequential import course, due, follow, if_needed
+from ablations.study.plan import expand
 from ablations.table import build_table
 
 ARMS = """

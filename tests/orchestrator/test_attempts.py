@@ -9,7 +9,7 @@ import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.tune.experiment import Trial
 
-from ablations.plan import Run
+from ablations.study.plan import Run
 from cluster.retries import Retries
 from cluster.spec import ClusterSpec
 from orchestrator import jobs
@@ -159,7 +159,7 @@ def test_a_trial_without_a_budget_is_started_once_more_to_say_so_and_no_more(tmp
 HUNGRY = """
 import resource, sys
 from pathlib import Path
-from ablations.plan import Run
+from ablations.study.plan import Run
 from cluster.spec import ClusterSpec
 from orchestrator.jobs import Preparer
 from orchestrator.store import Store

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from ablations.limits import Limits
+from ablations.study.limits import Limits
 from cluster.spec import ClusterSpec
 from orchestrator.bounds import Bounds
 from orchestrator.ledger import Ledger

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 HARMING = """
 import json, os, signal, sys
 from pathlib import Path
-from ablations.study import load
+from ablations.study.schema import load
 from cluster.retries import Retries
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
@@ -78,7 +78,7 @@ def test_each_cause_spends_its_own_budget(driver, study):
 TO_DO = """
 import sys
 from pathlib import Path
-from ablations.study import load
+from ablations.study.schema import load
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.store import Store

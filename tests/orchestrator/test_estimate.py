@@ -6,10 +6,10 @@ import random
 import pytest
 import yaml
 
-from ablations.plan import expand
-from ablations.space import Search
-from ablations.stopping import Seen, goes_on
-from ablations.study import Study
+from ablations.study.early_stopping import Seen, goes_on
+from ablations.study.plan import expand
+from ablations.study.schema import Study
+from ablations.study.search import Search
 from cluster.spec import ClusterSpec
 from orchestrator import estimate as module
 from orchestrator.bill import bill

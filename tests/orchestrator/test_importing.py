@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from ablations.plan import expand
-from ablations.study import read
+from ablations.study.plan import expand
+from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.full_disk import StoreFull
 from orchestrator.importing import take_in

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ablations.study import read
+from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.ledger import Ledger

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from ablations.plan import expand
-from ablations.study import load
+from ablations.study.plan import expand
+from ablations.study.schema import load
 from orchestrator.full_disk import StoreFull
 from orchestrator.launch import Launch
 from orchestrator.ledger import Ledger

@@ -5,8 +5,8 @@ import re
 import pytest
 from rich.console import Console
 
-from ablations.plan import expand
-from ablations.study import load
+from ablations.study.plan import expand
+from ablations.study.schema import load
 from orchestrator.ledger import Ledger
 from orchestrator.listing import ENDS, show_plan
 from orchestrator.results import known

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from ablations.plan import expand
-from ablations.study import load
+from ablations.study.plan import expand
+from ablations.study.schema import load
 from orchestrator import progress
 from orchestrator.ledger import Ledger
 from orchestrator.live import Live, view

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ablations.study import read
+from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.ledger import Ledger

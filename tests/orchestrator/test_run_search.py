@@ -6,7 +6,7 @@ import optuna
 import pytest
 import yaml
 
-from ablations.study import load
+from ablations.study.schema import load
 from orchestrator.ledger import Ledger
 from orchestrator.optimiser import Optimiser
 from orchestrator.proposals import proposals

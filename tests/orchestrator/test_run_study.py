@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 RECORDING = """
 import json, os, sys
 from pathlib import Path
-from ablations.study import load
+from ablations.study.schema import load
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.mirror import Mirror

@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from ablations.plan import search_identity, start_points
-from ablations.study import read
-from ablations.trial import Trial
+from ablations.study.plan import search_identity, start_points
+from ablations.study.schema import read
+from ablations.study.trial import Trial
 from orchestrator.importance import EVALUATORS, importances
 from orchestrator.ledger import Ledger
 from orchestrator.lockstep import LockstepSearcher

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from ablations.study import load
+from ablations.study.schema import load
 from orchestrator.mirror import sync
 from orchestrator.store import Store
 from orchestrator.tracker import Tracker

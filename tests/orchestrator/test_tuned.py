@@ -2,9 +2,9 @@
 
 import pytest
 
-from ablations.plan import search_identity, trial_run
-from ablations.study import read
-from ablations.tuning import searches
+from ablations.study.plan import search_identity, trial_run
+from ablations.study.schema import read
+from ablations.study.variant_search import searches
 from orchestrator.ledger import Ledger
 from orchestrator.standing import standing
 from orchestrator.store import Store

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from ablations.study import load
+from ablations.study.schema import load
 from orchestrator.ledger import Ledger
 from orchestrator.results import known
 from orchestrator.standing import standing

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ablations.metric import CONDITIONS
+from ablations.study.metric import CONDITIONS
 from trainer.config import IGNORE, DataConfig, UserError
 from trainer.data import DATASETS, SegDataset, open_dataset, pack
 from trainer.data.base import INVALID

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ablations.plan import Run, expand, search_identity, trial_run
-from ablations.study import Study, read
-from ablations.tuning import searches
+from ablations.study.plan import Run, expand, search_identity, trial_run
+from ablations.study.schema import Study, read
+from ablations.study.variant_search import searches
 from orchestrator.page.data import Report, gather
 from orchestrator.store import Store
 

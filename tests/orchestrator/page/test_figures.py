@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ablations.pareto import Point
-from ablations.trial import Trial
+from ablations.study.trial import Trial
 from orchestrator.ledger import LedgerRun
 from orchestrator.page import classes, curves, forest, pareto, search
 from orchestrator.page.classes import class_differences, class_means

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ablations.plan import expand
-from ablations.study import read
+from ablations.study.plan import expand
+from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.jobs import Preparer
 from orchestrator.launch import Launch

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from ablations.ranking import search_table
-from ablations.study import read
+from ablations.study.schema import read
 from orchestrator.dashboard import database, mirror
 from orchestrator.lessons import learns_from
 from orchestrator.progress import Board, Lines

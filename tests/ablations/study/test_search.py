@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ablations.plan import expand, proposes, search_identity, space, start_points, trial_config, trial_run
+from ablations.study.plan import expand, proposes, search_identity, space, start_points, trial_config, trial_run
 from trainer.config import UserError
 
 SPACE = """

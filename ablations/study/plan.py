@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from ablations.arms import applies, contradiction, terms
-from ablations.space import Dimension, Search
-from ablations.study import Study
-from ablations.tuning import searches
+from ablations.study.arms import applies, contradiction, terms
+from ablations.study.schema import Study
+from ablations.study.search import Dimension, Search
+from ablations.study.variant_search import searches
 from trainer.config import TrainConfig, UserError, digest, located, override, parse, teacher_run, unknown
 
 

@@ -10,14 +10,14 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from ablations.arms import Arms, Overrides, contradiction, grid, labelled, leave_one_out, mentioned, terms
-from ablations.limits import Limits
-from ablations.metric import check_metric
-from ablations.points import grid_points
-from ablations.published import Published
-from ablations.seeds import count_or_list, growing, with_looks
-from ablations.space import Search
-from ablations.tune_each import TuneEach
+from ablations.study.arms import Arms, Overrides, contradiction, grid, labelled, leave_one_out, mentioned, terms
+from ablations.study.grid_points import grid_points
+from ablations.study.limits import Limits
+from ablations.study.metric import check_metric
+from ablations.study.published import Published
+from ablations.study.search import Search
+from ablations.study.seeds import count_or_list, growing, with_looks
+from ablations.study.tune_each import TuneEach
 from trainer.config import Number, Strict, TrainConfig, UserError, explain, located, parse, parse_yaml, unknown
 
 FIXED_IN_A_SEARCH = ("teacher", "data.name", "data.size", "data.options", "data.select")

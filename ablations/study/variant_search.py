@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ablations.study import Study
+from ablations.study.schema import Study
 from trainer.config import located, override
 
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from ablations.space import Search
-from ablations.stopping import FEWEST, Seen, Verdict, goes_on, lockstep, passes_median, passes_rung
+from ablations.study.early_stopping import FEWEST, Seen, Verdict, goes_on, lockstep, passes_median, passes_rung
+from ablations.study.search import Search
 
 
 def search(**given):

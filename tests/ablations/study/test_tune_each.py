@@ -3,10 +3,10 @@
 import pytest
 
 from ablations.outcome import Outcome
-from ablations.plan import check_space, expand, search_identity, space, trial_run
+from ablations.study.plan import check_space, expand, search_identity, space, trial_run
+from ablations.study.trial import Trial
+from ablations.study.variant_search import searches
 from ablations.table import build_table
-from ablations.trial import Trial
-from ablations.tuning import searches
 from ablations.winners import Tuned, budgets, winners
 from trainer.config import UserError
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from ablations.plan import expand, override
-from ablations.study import load, packaged, read
+from ablations.study.plan import expand, override
+from ablations.study.schema import load, packaged, read
 from trainer.config import UserError, parse
 
 DATA = {
@@ -209,9 +209,9 @@ def test_packaged_studies_expand(name):
 
 
 def test_planning_does_without_torch_and_ray():
-    code = "import sys; import ablations.plan, ablations.table, ablations.ranking; print(*sys.modules)"
+    code = "import sys; import ablations.study.plan, ablations.table, ablations.ranking; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "ablations.plan" in modules
+    assert "ablations.study.plan" in modules
     assert not {"torch", "ray", "mlflow", "optuna"} & set(modules)
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from ablations.arms import Overrides, applies, terms
-from ablations.space import Dimension, Search
+from ablations.study.arms import Overrides, applies, terms
+from ablations.study.search import Dimension, Search
 from trainer.config import UserError, override, unknown
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ablations.limits import Limits
+from ablations.study.limits import Limits
 from trainer.config import UserError
 
 COSTS = {

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Literal, NamedTuple
 
-from ablations.space import Search
+from ablations.study.search import Search
 
 Curve = Mapping[int, float]
 

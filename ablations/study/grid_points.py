@@ -6,8 +6,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations.arms import grid
-from ablations.space import Dimension, Search
+from ablations.study.arms import grid
+from ablations.study.search import Dimension, Search
 from trainer.config import UserError, located
 
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from ablations.plan import search_identity
-from ablations.study import load, packaged, read
+from ablations.study.plan import search_identity
+from ablations.study.schema import load, packaged, read
 from trainer.config import UserError
 
 VARIANTS = "variants:\n  alone: {distill: {}}\n  both: {}\n"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ablations.arms import label, labelled
+from ablations.study.arms import label, labelled
 from trainer.config import Number, Strict, UserError, unknown
 
 RANGES = ("log", "uniform", "int")

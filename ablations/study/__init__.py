@@ -1,0 +1,1 @@
+"""The study: the schema of its YAML file, and the plan of runs that it expands to."""
