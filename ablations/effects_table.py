@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ablations.effects import Effect, effects_of, tests_of
-from ablations.outcome import MISSING, Outcome, scores_of
-from ablations.stats import Comparison, judge
+from ablations.statistics.factor_effects import Effect, effects_of, tests_of
+from ablations.statistics.outcome import MISSING, Outcome, scores_of
+from ablations.statistics.paired import Comparison, judge
 from ablations.study.metric import described
 from ablations.study.plan import Run
 from ablations.study.schema import Study

@@ -6,16 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations.contrasts import Contrast
-from ablations.design import reach
-from ablations.effects import tests_of
-from ablations.outcome import MISSING, Outcome, teachers
-from ablations.power import MOST_SEEDS, POWER, seeds_to_exclude, seeds_to_see, upper_deviation
-from ablations.stats import FAMILY_WISE
+from ablations.statistics.design import reach
+from ablations.statistics.factor_effects import tests_of
+from ablations.statistics.outcome import MISSING, Outcome, teachers
+from ablations.statistics.paired import FAMILY_WISE
+from ablations.statistics.power import MOST_SEEDS, POWER, seeds_to_exclude, seeds_to_see, upper_deviation
+from ablations.statistics.verdicts import Contrast
+from ablations.statistics.winners import Tuned, budgets
 from ablations.study.arms import brief_label, short
 from ablations.study.plan import Run
 from ablations.study.schema import Study
-from ablations.winners import Tuned, budgets
 
 MOST_LACKING = 5
 """Undecided contrasts, the first of the table, whose lacking seeds are told: a grid of a hundred would fill screens."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ablations.pareto import front
+from ablations.statistics.pareto import front
 from ablations.study.arms import brief_label, short
 from ablations.study.plan import space
 from ablations.study.schema import Study

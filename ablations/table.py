@@ -6,20 +6,20 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations.contrasts import Contrast, judged
 from ablations.costs import cost_notes, costs_of
 from ablations.effects_table import effects_table
 from ablations.notes import notes_on, pair_notes, seed_notes, tuning_notes
-from ablations.outcome import Outcome, protocol, scores_of, teachers
-from ablations.pareto import pareto_notes
-from ablations.reproduction import Reproduction, reproduction_notes, reproductions
-from ablations.stats import FAMILY_WISE, mean_std
+from ablations.statistics.outcome import Outcome, protocol, scores_of, teachers
+from ablations.statistics.paired import FAMILY_WISE, mean_std
+from ablations.statistics.pareto import pareto_notes
+from ablations.statistics.reproduction import Reproduction, reproduction_notes, reproductions
+from ablations.statistics.verdicts import Contrast, judged
+from ablations.statistics.winners import Tuned, budgets
 from ablations.study.arms import cost_label
 from ablations.study.metric import conditions, described
 from ablations.study.plan import Run
 from ablations.study.schema import Study
 from ablations.tabular import Column, Row, Table, difference, number
-from ablations.winners import Tuned, budgets
 from trainer.config import parse
 
 _HEADINGS = {

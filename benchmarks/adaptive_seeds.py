@@ -12,8 +12,8 @@ import time
 
 import numpy as np
 
-from ablations.sequential import follow
-from ablations.stats import compare
+from ablations.statistics.paired import compare
+from ablations.statistics.seed_looks import follow
 from ablations.study.schema import Study
 
 LOOKS = (6, 8, 12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ablations.sequential import due
+from ablations.statistics.seed_looks import due
 from ablations.study.plan import Run
 from ablations.study.schema import Study
 from ablations.study.variant_search import searches

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ablations.design import design_lines
-from ablations.sequential import if_needed
+from ablations.statistics.design import design_lines
+from ablations.statistics.seed_looks import if_needed
+from ablations.statistics.winners import budgets
 from ablations.study.arms import cost_label, label, short
 from ablations.study.plan import Run, space
 from ablations.study.schema import Study
-from ablations.winners import budgets
 from orchestrator.ledger import LedgerRun
 from orchestrator.report import UNDERLINE
 from trainer.config import parse

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ablations.outcome import Outcome
+from ablations.statistics.outcome import Outcome
 from ablations.study.schema import Study
 from orchestrator.ledger import Ledger, LedgerRun
 

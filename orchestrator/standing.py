@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
-from ablations.sequential import due
+from ablations.statistics.seed_looks import due
 from ablations.study.schema import Study
 from ablations.study.variant_search import searches
 from orchestrator.ledger import Ledger, LedgerRun

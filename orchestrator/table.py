@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import replace
 
 from ablations.ranking import search_table
+from ablations.statistics.winners import winners
 from ablations.study.plan import expand
 from ablations.study.schema import Study
 from ablations.table import Table, build_table
-from ablations.winners import winners
 from orchestrator.ledger import Ledger
 from orchestrator.proposals import Proposal, proposals, told
 from orchestrator.results import hardware, of_study, outcome

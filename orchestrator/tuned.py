@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ablations.outcome import Outcome
+from ablations.statistics.outcome import Outcome
+from ablations.statistics.winners import Tuned, winners
 from ablations.study.plan import Run, expand
 from ablations.study.schema import Study
 from ablations.study.variant_search import searches
-from ablations.winners import Tuned, winners
 from orchestrator.ledger import Ledger
 from orchestrator.proposals import proposals
 

@@ -10,9 +10,9 @@ from collections import Counter
 
 from markupsafe import Markup
 
-from ablations.effects import effects_tested
-from ablations.outcome import protocol
-from ablations.stats import FAMILY_WISE, counted
+from ablations.statistics.factor_effects import effects_tested
+from ablations.statistics.outcome import protocol
+from ablations.statistics.paired import FAMILY_WISE, counted
 from ablations.study.arms import short
 from ablations.study.metric import described
 from orchestrator.page.data import MOST_ARMS, Report

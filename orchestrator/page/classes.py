@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from ablations.stats import mean_std
+from ablations.statistics.paired import mean_std
 from orchestrator.page.data import Report
 from orchestrator.page.parts import Section
 

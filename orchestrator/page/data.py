@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ablations.outcome import scores_of
-from ablations.reproduction import Reproduction, reproductions
-from ablations.sequential import due
+from ablations.statistics.outcome import scores_of
+from ablations.statistics.reproduction import Reproduction, reproductions
+from ablations.statistics.seed_looks import due
 from ablations.study.plan import Run
 from ablations.study.schema import Study
 from ablations.study.search import Search

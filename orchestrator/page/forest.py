@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from ablations.stats import paired
+from ablations.statistics.paired import paired
 from orchestrator.page.data import Report
 from orchestrator.page.parts import VERDICTS, Section, figure, label, plot, rounded
 

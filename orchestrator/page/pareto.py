@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from ablations.pareto import COSTS, Point, arm_points
+from ablations.statistics.pareto import COSTS, Point, arm_points
 from ablations.study.metric import described
 from orchestrator.page.data import Report
 from orchestrator.page.parts import Section, figure, label, plot, rounded, side_by_side, style

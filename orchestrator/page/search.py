@@ -10,7 +10,7 @@ from typing import Literal
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from ablations.pareto import front
+from ablations.statistics.pareto import front
 from ablations.study.arms import short
 from ablations.study.trial import Trial
 from orchestrator.page.data import Report, Searched

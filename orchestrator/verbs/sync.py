@@ -9,7 +9,7 @@ from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, st
 
 def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
     """Send to MLflow what it lacks of a study; twice adds nothing."""
-    from ablations.stats import counted
+    from ablations.statistics.paired import counted
     from ablations.study.schema import load
     from orchestrator.dashboard import mirror as searches_to_optuna
     from orchestrator.documents import write

@@ -2,12 +2,12 @@
 
 import pytest
 
-from ablations.outcome import Outcome
+from ablations.statistics.outcome import Outcome
+from ablations.statistics.winners import Tuned, budgets, winners
 from ablations.study.plan import check_space, expand, search_identity, space, trial_run
 from ablations.study.trial import Trial
 from ablations.study.variant_search import searches
 from ablations.table import build_table
-from ablations.winners import Tuned, budgets, winners
 from trainer.config import UserError
 
 TUNED = """

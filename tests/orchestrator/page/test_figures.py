@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ablations.pareto import Point
+from ablations.statistics.pareto import Point
 from ablations.study.trial import Trial
 from orchestrator.ledger import LedgerRun
 from orchestrator.page import classes, curves, forest, pareto, search

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from ablations.stats import (
+from ablations.statistics.paired import (
     LEAST_TO_RESAMPLE,
     bootstrap_interval,
     can_decide,

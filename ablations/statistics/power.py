@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import optimize, special
 
-from ablations.stats import FAMILY_WISE
+from ablations.statistics.paired import FAMILY_WISE
 
 POWER = 0.8
 """The chance to decide that a design is asked for, as Cohen (1988, section 2.4) proposes it."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ablations.effects import effects_tested, tests_of
-from ablations.looks import first_look
-from ablations.power import POWER, detectable, excludable
-from ablations.stats import FAMILY_WISE, counted, describe_design
+from ablations.statistics.factor_effects import effects_tested, tests_of
+from ablations.statistics.paired import FAMILY_WISE, counted, describe_design
+from ablations.statistics.power import POWER, detectable, excludable
+from ablations.statistics.sequential_test import first_look
 from ablations.study.schema import Study
 
 

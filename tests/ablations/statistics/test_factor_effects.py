@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from ablations.contrasts import judged
-from ablations.effects import MOST, effects_of
 from ablations.effects_table import effects_table
-from ablations.outcome import Outcome
 from ablations.render import to_plain
+from ablations.statistics.factor_effects import MOST, effects_of
+from ablations.statistics.outcome import Outcome
+from ablations.statistics.verdicts import judged
 from ablations.study.plan import expand
 from ablations.table import build_table
 

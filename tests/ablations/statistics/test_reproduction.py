@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from ablations.outcome import Outcome
 from ablations.render import to_plain
-from ablations.reproduction import reproductions
+from ablations.statistics.outcome import Outcome
+from ablations.statistics.reproduction import reproductions
 from ablations.study.plan import expand
 from ablations.study.schema import load
 from ablations.table import build_table

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from ablations.pareto import arm_points, front, pareto_notes
+from ablations.statistics.pareto import arm_points, front, pareto_notes
 
 
 @pytest.mark.parametrize(

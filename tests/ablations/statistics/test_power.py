@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from ablations.power import (
+from ablations.statistics.paired import can_decide, equivalence_p, sign_flip_p
+from ablations.statistics.power import (
     CONFIDENCE,
     detectable,
     equivalence_power,
@@ -18,7 +19,6 @@ from ablations.power import (
     sign_flip_power,
     upper_deviation,
 )
-from ablations.stats import can_decide, equivalence_p, sign_flip_p
 
 STUDIES = 3000
 

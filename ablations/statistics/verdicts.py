@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ablations.effects import tests_of
-from ablations.outcome import MISSING, Outcome, scores_of
-from ablations.sequential import course, due_at
-from ablations.stats import Comparison, compare
+from ablations.statistics.factor_effects import tests_of
+from ablations.statistics.outcome import MISSING, Outcome, scores_of
+from ablations.statistics.paired import Comparison, compare
+from ablations.statistics.seed_looks import course, due_at
 from ablations.study.plan import Run
 from ablations.study.schema import Study
 

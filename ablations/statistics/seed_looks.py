@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablations.looks import differ_p, same_p
-from ablations.outcome import MISSING, Outcome, scores_of
-from ablations.stats import Comparison, Verdict, adjust, comparison, paired, verdict
+from ablations.statistics.outcome import MISSING, Outcome, scores_of
+from ablations.statistics.paired import Comparison, Verdict, adjust, comparison, paired, verdict
+from ablations.statistics.sequential_test import differ_p, same_p
 from ablations.study.plan import Run
 from ablations.study.schema import Study
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import special
 
-from ablations.stats import FAMILY_WISE, equivalence_p, smallest_p
+from ablations.statistics.paired import FAMILY_WISE, equivalence_p, smallest_p
 
 CELLS = 256
 """Steps of the grid in a mean absolute difference. Differences are rounded to it, so that sums can be counted."""

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from ablations.contrasts import judged
-from ablations.outcome import Outcome
-from ablations.sequential import course, due, follow, if_needed
+from ablations.statistics.outcome import Outcome
+from ablations.statistics.seed_looks import course, due, follow, if_needed
+from ablations.statistics.verdicts import judged
 from ablations.study.plan import expand
 from ablations.table import build_table
 

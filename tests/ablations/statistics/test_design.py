@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ablations.design import design_lines
+from ablations.statistics.design import design_lines
 
 TWO = "variants: {alone: {distill: {}}, Base: {}, Other: {distill.pea: null}}\n"
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from ablations.outcome import MISSING, Outcome, protocol
-from ablations.stats import mean_std, prediction_interval
+from ablations.statistics.outcome import MISSING, Outcome, protocol
+from ablations.statistics.paired import mean_std, prediction_interval
 from ablations.study.arms import label
 from ablations.study.metric import is_whole
 from ablations.study.plan import Run

@@ -1,0 +1,1 @@
+"""Statistics: from the outcomes of runs to verdicts on contrasts and effects."""
