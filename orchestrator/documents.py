@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ablations.latex import to_latex
-from ablations.render import to_markdown, to_plain
-from ablations.tabular import Table
+from ablations.table.latex import to_latex
+from ablations.table.shape import Table
+from ablations.table.text import to_markdown, to_plain
 from orchestrator.ledger import LedgerRun
 from orchestrator.page.data import Report
 from orchestrator.page.document import page

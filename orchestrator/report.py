@@ -10,9 +10,9 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ablations.render import to_plain
 from ablations.study.metric import CONDITIONS
-from ablations.tabular import Row, Table
+from ablations.table.shape import Row, Table
+from ablations.table.text import to_plain
 
 UNDERLINE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 """A line under the headings and nothing else."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from ablations.ranking import search_table
 from ablations.statistics.winners import winners
 from ablations.study.plan import expand
 from ablations.study.schema import Study
-from ablations.table import Table, build_table
+from ablations.table.arms import Table, build_table
+from ablations.table.trials import search_table
 from orchestrator.ledger import Ledger
 from orchestrator.proposals import Proposal, proposals, told
 from orchestrator.results import hardware, of_study, outcome

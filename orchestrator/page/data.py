@@ -16,7 +16,7 @@ from ablations.study.schema import Study
 from ablations.study.search import Search
 from ablations.study.trial import Trial
 from ablations.study.variant_search import searches
-from ablations.tabular import Table
+from ablations.table.shape import Table
 from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.proposals import Proposal
 from orchestrator.results import of_study, outcome

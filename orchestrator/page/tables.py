@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from ablations.marks import SCORE, mark_note, marks
-from ablations.tabular import Row, Table
+from ablations.table.marks import SCORE, mark_note, marks
+from ablations.table.shape import Row, Table
 from orchestrator.page.data import Report
 from orchestrator.page.parts import Section
 from orchestrator.report import ALARMS, COLOURS

@@ -6,8 +6,8 @@ import io
 import pytest
 from rich.console import Console
 
-from ablations.render import to_markdown
-from ablations.tabular import Column, Row, Table
+from ablations.table.shape import Column, Row, Table
+from ablations.table.text import to_markdown
 from orchestrator.report import show
 from orchestrator.results import hardware
 

@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from ablations.effects_table import effects_table
-from ablations.render import to_plain
 from ablations.statistics.factor_effects import MOST, effects_of
 from ablations.statistics.outcome import Outcome
 from ablations.statistics.verdicts import judged
 from ablations.study.plan import expand
-from ablations.table import build_table
+from ablations.table.arms import build_table
+from ablations.table.effects import effects_table
+from ablations.table.text import to_plain
 
 TWO = "factors: {distill.csf: [null, {}], distill.pea: [null, {}]}\nseeds: 8\n"
 LEVELS = "factors: {distill.csf: [null, {}], optim.lr: [1.0e-3, 2.0e-3, 3.0e-3]}\n"

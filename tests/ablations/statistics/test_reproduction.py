@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from ablations.render import to_plain
 from ablations.statistics.outcome import Outcome
 from ablations.statistics.reproduction import reproductions
 from ablations.study.plan import expand
 from ablations.study.schema import load
-from ablations.table import build_table
+from ablations.table.arms import build_table
+from ablations.table.text import to_plain
 from trainer.config import TeacherConfig, TeacherRecipe, TrainConfig, UserError, override, parse
 
 ARMS = """

@@ -11,7 +11,7 @@ from ablations.statistics.outcome import Outcome
 from ablations.statistics.seed_looks import course, due, follow, if_needed
 from ablations.statistics.verdicts import judged
 from ablations.study.plan import expand
-from ablations.table import build_table
+from ablations.table.arms import build_table
 
 ARMS = """
 variants: {alone: {distill: {}}, Base: {}, Other: {distill.pea: null}}

@@ -7,7 +7,7 @@ from ablations.statistics.winners import Tuned, budgets, winners
 from ablations.study.plan import check_space, expand, search_identity, space, trial_run
 from ablations.study.trial import Trial
 from ablations.study.variant_search import searches
-from ablations.table import build_table
+from ablations.table.arms import build_table
 from trainer.config import UserError
 
 TUNED = """

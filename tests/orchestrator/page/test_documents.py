@@ -10,8 +10,8 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from ablations.latex import to_latex
-from ablations.render import to_markdown, to_plain
+from ablations.table.latex import to_latex
+from ablations.table.text import to_markdown, to_plain
 from orchestrator.documents import FILES, TRIALS, to_columns, to_csv, values_of, write
 from orchestrator.page.data import gather
 from orchestrator.store import Store

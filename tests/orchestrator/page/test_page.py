@@ -35,7 +35,7 @@ def ids(html):
 
 @pytest.fixture(scope="module")
 def golden_table():
-    from ablations.tabular import Column, Row, Table
+    from ablations.table.shape import Column, Row, Table
 
     left = ("arm", "vs", "verdict")
     columns = ("arm", "n", "mIoU", "vs", "difference [95 %]", "verdict")

@@ -7,8 +7,8 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 from rich.console import Console
 
-from ablations.ranking import search_table
 from ablations.study.schema import read
+from ablations.table.trials import search_table
 from orchestrator.dashboard import database, mirror
 from orchestrator.lessons import learns_from
 from orchestrator.progress import Board, Lines

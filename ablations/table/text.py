@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablations.tabular import Table
+from ablations.table.shape import Table
 
 
 def to_plain(table: Table) -> str:

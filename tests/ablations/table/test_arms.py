@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from ablations.ranking import search_table
-from ablations.render import to_markdown, to_plain
 from ablations.study.plan import expand
 from ablations.study.trial import Trial
-from ablations.table import Outcome, build_table, number
+from ablations.table.arms import Outcome, build_table, number
+from ablations.table.text import to_markdown, to_plain
+from ablations.table.trials import search_table
 
 ARMS = """
 variants: {alone: {distill: {}}, Base: {}, Other: {optim.epochs: 12}}

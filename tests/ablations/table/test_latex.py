@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from ablations.latex import escape, to_latex
-from ablations.marks import mark_note, marks
-from ablations.tabular import Column, Row, Table
+from ablations.table.latex import escape, to_latex
+from ablations.table.marks import mark_note, marks
+from ablations.table.shape import Column, Row, Table
 
 COLUMNS = (
     Column("arm"),

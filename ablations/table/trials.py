@@ -11,7 +11,7 @@ from ablations.study.plan import space
 from ablations.study.schema import Study
 from ablations.study.search import Search
 from ablations.study.trial import Trial
-from ablations.tabular import Column, Row, Table, number
+from ablations.table.shape import Column, Row, Table, number
 
 _ORDER = {"finished": 0, "stopped": 1, "running": 2, "failed": 3}
 

@@ -6,9 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations.costs import cost_notes, costs_of
-from ablations.effects_table import effects_table
-from ablations.notes import notes_on, pair_notes, seed_notes, tuning_notes
 from ablations.statistics.outcome import Outcome, protocol, scores_of, teachers
 from ablations.statistics.paired import FAMILY_WISE, mean_std
 from ablations.statistics.pareto import pareto_notes
@@ -19,7 +16,10 @@ from ablations.study.arms import cost_label
 from ablations.study.metric import conditions, described
 from ablations.study.plan import Run
 from ablations.study.schema import Study
-from ablations.tabular import Column, Row, Table, difference, number
+from ablations.table.costs import cost_notes, costs_of
+from ablations.table.effects import effects_table
+from ablations.table.notes import notes_on, pair_notes, seed_notes, tuning_notes
+from ablations.table.shape import Column, Row, Table, difference, number
 from trainer.config import parse
 
 _HEADINGS = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ablations.marks import SCORE, mark_note, marks
-from ablations.tabular import Row, Table
+from ablations.table.marks import SCORE, mark_note, marks
+from ablations.table.shape import Row, Table
 
 PREAMBLE = "% \\usepackage{booktabs,graphicx}"
 """What a document needs to take the table in; a wide one is scaled down to the line, which needs graphicx."""

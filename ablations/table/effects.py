@@ -10,7 +10,7 @@ from ablations.statistics.paired import Comparison, judge
 from ablations.study.metric import described
 from ablations.study.plan import Run
 from ablations.study.schema import Study
-from ablations.tabular import Column, Row, Table, difference
+from ablations.table.shape import Column, Row, Table, difference
 
 _COLUMNS = (
     Column("effect"),

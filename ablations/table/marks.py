@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from ablations.tabular import Table
+from ablations.table.shape import Table
 
 Mark = Literal["best", "second"]
 SCORE = "mIoU"
