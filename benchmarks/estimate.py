@@ -16,8 +16,8 @@ from pathlib import Path
 from ablations.study.schema import Study, load
 from cluster.spec import load as load_spec
 from orchestrator.estimate import Estimate, estimate
-from orchestrator.ledger import Ledger
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from orchestrator.tuned import planned
 from trainer.config import override
 

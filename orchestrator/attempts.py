@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.facts import FILE, read_retries
+from orchestrator.store.run_folder import FILE, read_retries
 from trainer.config import OptimConfig, parse
 from trainer.failure import Failure
 from trainer.record import write_text

@@ -12,8 +12,8 @@ from ablations.study.limits import Limits
 from ablations.study.plan import Run
 from ablations.study.schema import Study
 from cluster.spec import ClusterSpec
-from orchestrator.ledger import Ledger
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from trainer.config import TrainConfig, UserError, digest, parse, read_yaml
 from trainer.record import write_text
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from ablations.study.schema import Study, read
 from orchestrator.documents import write
-from orchestrator.journal import Reader
-from orchestrator.ledger import Ledger
 from orchestrator.page.data import gather
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.journal import Reader
+from orchestrator.store.ledger import Ledger
 from orchestrator.tuned import planned
 from trainer.config import UserError
 

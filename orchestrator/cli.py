@@ -40,7 +40,7 @@ app.registered_groups += trainer_app.registered_groups
 def guarded(action: Callable[[], object]) -> None:
     """Do it; each end that is not the hoped for is one line: a failed run code 1, a user's mistake 2, a full disk 3."""
     from cluster.spec import SpecError
-    from orchestrator.full_disk import StoreFull
+    from orchestrator.store.full_disk import StoreFull
 
     try:
         in_one_line(action, SpecError)

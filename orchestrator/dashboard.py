@@ -18,9 +18,9 @@ from ablations.study.plan import search_identity
 from ablations.study.schema import Study
 from ablations.study.variant_search import searches
 from orchestrator.frozen import directions, frozen
-from orchestrator.ledger import Ledger
 from orchestrator.proposals import curve, proposals
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 
 
 def database(store: Store) -> str:

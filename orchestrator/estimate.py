@@ -10,11 +10,11 @@ from pathlib import Path
 from ablations.study.plan import Run
 from ablations.study.schema import Study
 from cluster.spec import ClusterSpec, SpecError, concurrency
-from orchestrator.ledger import Ledger
 from orchestrator.pace import Pace, earlier, this_hardware
 from orchestrator.phases import Phase, Range, Work, phases
 from orchestrator.probe import probe
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from trainer.config import TrainConfig, UserError
 
 START_S = 15.0

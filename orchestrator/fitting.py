@@ -7,7 +7,7 @@ from typing import Any
 from ray import tune
 
 from cluster.spec import ClusterSpec
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 from orchestrator.trial import bundle, trial
 from orchestrator.watch import Silence, Watch
 

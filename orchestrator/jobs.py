@@ -10,7 +10,7 @@ from typing import Any
 
 from ablations.study.plan import Run
 from cluster.spec import ClusterSpec
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 from trainer.config import TrainConfig, UserError, digest
 from trainer.place import Place
 from trainer.record import LAST

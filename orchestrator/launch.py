@@ -12,16 +12,16 @@ from ablations.study.variant_search import searches
 from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on
 from orchestrator.bounds import Bounds, deployed
 from orchestrator.earlier import refuse_changed, retry, to_retry
-from orchestrator.facts import reconcile
 from orchestrator.feasible import refuse_infeasible
 from orchestrator.jobs import Job, Preparer
-from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.live import Live
 from orchestrator.mirror import Mirror
 from orchestrator.progress import Lines
 from orchestrator.proposals import proposals
 from orchestrator.results import outcome
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger, LedgerRun
+from orchestrator.store.run_folder import reconcile
 from orchestrator.tuned import awaited, planned, tuning
 from trainer.config import located, parse
 

@@ -11,8 +11,8 @@ from ablations.study.schema import Study
 from ablations.study.search import ANY_STUDY
 from ablations.study.trial import Trial
 from orchestrator.jobs import Job, Preparer
-from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.proposals import Lesson, told
+from orchestrator.store.ledger import Ledger, LedgerRun
 from trainer.config import UserError
 
 

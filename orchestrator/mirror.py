@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ablations.study.schema import Study
 from orchestrator.jobs import Job
-from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.record import Record
 from orchestrator.results import of_study
 from orchestrator.sender import Sender
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger, LedgerRun
 from orchestrator.tracker import Tracker
 from orchestrator.tracking import Server
 from orchestrator.tracking_uri import shown

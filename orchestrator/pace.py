@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from cluster.spec import ClusterSpec
-from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.results import hardware
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger, LedgerRun
 from trainer.config import TrainConfig, digest, parse
 from trainer.record import environment
 

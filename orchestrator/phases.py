@@ -14,10 +14,10 @@ from ablations.study.plan import Run, proposes, space, trial_config
 from ablations.study.schema import Study
 from ablations.study.search import Search
 from ablations.study.variant_search import searches
-from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.pace import structure
 from orchestrator.proposals import proposals
 from orchestrator.results import known
+from orchestrator.store.ledger import Ledger, LedgerRun
 from trainer.config import TrainConfig, UserError
 
 DRAWS = 6

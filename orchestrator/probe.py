@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.spec import ClusterSpec
 from orchestrator.pace import Pace, this_hardware
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 from trainer.config import TrainConfig, UserError, digest
 
 ROOT = Path(__file__).parents[1]

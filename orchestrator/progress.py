@@ -12,9 +12,9 @@ from rich.console import Console
 
 from ablations.study.schema import Study
 from orchestrator.jobs import Job
-from orchestrator.ledger import Ledger
 from orchestrator.standing import Part, best_in_words, epochs_of, in_words, left_s, metrics_of, part_of, standing
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 
 QUIET_S = 60.0
 """Where nothing changes, a study that goes on is mentioned so often."""

@@ -11,7 +11,7 @@ from ablations.study.plan import search_identity
 from ablations.study.schema import Study
 from ablations.study.search import Search
 from ablations.study.trial import Trial
-from orchestrator.ledger import Ledger, LedgerRun, numbers
+from orchestrator.store.ledger import Ledger, LedgerRun, numbers
 from trainer.config import parse
 
 PASSING = ("lost", "preempted", "disk")

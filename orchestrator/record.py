@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from orchestrator.ledger import LedgerRun
+from orchestrator.store.ledger import LedgerRun
 from orchestrator.tracking import Point
 from trainer.config import digest
 

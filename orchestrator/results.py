@@ -7,7 +7,7 @@ from typing import Any
 
 from ablations.statistics.outcome import Outcome
 from ablations.study.schema import Study
-from orchestrator.ledger import Ledger, LedgerRun
+from orchestrator.store.ledger import Ledger, LedgerRun
 
 STATUS = {"finished": "finished", "failed": "failed"} | dict.fromkeys(("running", "interrupted", "stopped"), "running")
 

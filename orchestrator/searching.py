@@ -11,15 +11,15 @@ from ablations.study.plan import search_identity, trial_run
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
 from orchestrator.bounds import Bounds
-from orchestrator.facts import ending
 from orchestrator.jobs import Job, Preparer
-from orchestrator.ledger import Ledger
 from orchestrator.lessons import lessons
 from orchestrator.lockstep import LockstepSearcher
 from orchestrator.proposals import PASSING, Proposal, curve, proposals, to_train, told
 from orchestrator.search import Begun, StudySearcher
 from orchestrator.stopping import Stopping
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.run_folder import ending
 from orchestrator.watch import Watch
 from trainer.config import UserError, parse
 

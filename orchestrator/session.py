@@ -14,7 +14,7 @@ from typing import Any
 from cluster.spec import ClusterSpec, Machine
 from orchestrator.machine import here
 from orchestrator.shared import check_shared
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 from trainer.config import UserError
 
 ENVIRONMENT = {

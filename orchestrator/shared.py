@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 from trainer.config import UserError
 
 ANSWER_S = 120.0

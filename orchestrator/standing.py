@@ -10,10 +10,10 @@ from statistics import fmean
 from ablations.statistics.seed_looks import due
 from ablations.study.schema import Study
 from ablations.study.variant_search import searches
-from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.proposals import proposals
 from orchestrator.results import known, outcome
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger, LedgerRun
 from orchestrator.tuned import awaited, planned, tuning
 from trainer.config import parse
 

@@ -10,10 +10,10 @@ from ablations.study.plan import expand
 from ablations.study.schema import Study
 from ablations.table.arms import Table, build_table
 from ablations.table.trials import search_table
-from orchestrator.ledger import Ledger
 from orchestrator.proposals import Proposal, proposals, told
 from orchestrator.results import hardware, of_study, outcome
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from orchestrator.tuned import awaited, tuning
 
 

@@ -9,8 +9,8 @@ from ablations.statistics.winners import Tuned, winners
 from ablations.study.plan import Run, expand
 from ablations.study.schema import Study
 from ablations.study.variant_search import searches
-from orchestrator.ledger import Ledger
 from orchestrator.proposals import proposals
+from orchestrator.store.ledger import Ledger
 
 
 def tuning(study: Study, ledger: Ledger) -> dict[str, Tuned]:

@@ -10,14 +10,14 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.result import AUTO_RESULT_KEYS
 
 from orchestrator.attempts import Attempts
-from orchestrator.facts import ending, gather, gather_retries
 from orchestrator.failures import of_trial
-from orchestrator.full_disk import full
 from orchestrator.jobs import Job
-from orchestrator.ledger import Ledger
 from orchestrator.mirror import Mirror
 from orchestrator.progress import View
 from orchestrator.session import go_on
+from orchestrator.store.full_disk import full
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.run_folder import ending, gather, gather_retries
 from trainer.failure import Failure
 
 

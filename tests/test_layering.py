@@ -19,7 +19,7 @@ ALLOWED = {
     # The config, the pure files about a run's place and folder, and what the orchestrator treats as opaque.
     "orchestrator": {"ablations", "cluster", "trainer.config", "trainer.failure", "trainer.place", "trainer.record"},
     "orchestrator/cli.py": {"trainer.cli.app", "trainer.cli.in_one_line"},
-    "orchestrator/importing.py": {"trainer.checkpoint.load"},
+    "orchestrator/store/import_runs.py": {"trainer.checkpoint.load"},
     "orchestrator/jobs.py": {"trainer.build.check", "trainer.build.run_id", "trainer.data.check_root"},
     "orchestrator/trial.py": {"trainer.worker.train_worker"},
 }
@@ -91,7 +91,7 @@ def test_nothing_that_is_allowed_is_unused():
             ("torch", "ray", "mlflow", "optuna"),
         ),
         (
-            ["orchestrator.cli", "orchestrator.listing", "orchestrator.ledger", "orchestrator.standing"],
+            ["orchestrator.cli", "orchestrator.listing", "orchestrator.store.ledger", "orchestrator.standing"],
             ("torch", "ray", "mlflow", "optuna"),
         ),
     ],

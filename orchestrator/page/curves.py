@@ -9,9 +9,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ablations.study.metric import described
-from orchestrator.ledger import LedgerRun
 from orchestrator.page.data import Report
 from orchestrator.page.parts import PALETTE, Section, figure, label, plot, rounded, shaded, style
+from orchestrator.store.ledger import LedgerRun
 
 LOSS = "loss/ce"
 """Cross entropy alone: arms add different terms to it, and their sums are of different scales."""

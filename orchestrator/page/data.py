@@ -17,10 +17,10 @@ from ablations.study.search import Search
 from ablations.study.trial import Trial
 from ablations.study.variant_search import searches
 from ablations.table.shape import Table
-from orchestrator.ledger import Ledger, LedgerRun
 from orchestrator.proposals import Proposal
 from orchestrator.results import of_study, outcome
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger, LedgerRun
 from orchestrator.table import table, trials
 from orchestrator.tuned import awaited, planned, tuning
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from orchestrator.ledger import LedgerRun
 from orchestrator.page.data import Report
 from orchestrator.page.parts import Section
+from orchestrator.store.ledger import LedgerRun
 
 NAMES = {
     "numerics": "numerics version",

@@ -18,8 +18,8 @@ def import_(
     cluster: ClusterOption = None,
 ) -> None:
     """Take in runs that `fit` finished elsewhere: studies that plan them then reuse them. Twice adds nothing."""
-    from orchestrator.importing import take_in
-    from orchestrator.ledger import Ledger
+    from orchestrator.store.import_runs import take_in
+    from orchestrator.store.ledger import Ledger
 
     where = store_of(store, cluster)
     counts = dict.fromkeys(SAID, 0)

@@ -11,7 +11,7 @@ from trainer.config import UserError
 
 if TYPE_CHECKING:
     from ablations.study.schema import Study
-    from orchestrator.store import Store
+    from orchestrator.store.folder import Store
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a packaged study's name, or a YAML file")]
 StoreOption = Annotated[
@@ -35,7 +35,7 @@ HoursOption = Annotated[
 def store_of(option: Path | None, cluster: str | None) -> Store:
     """The store of `--store`, the environment, or the cluster spec."""
     from cluster.spec import load as load_spec
-    from orchestrator.store import Store, resolve
+    from orchestrator.store.folder import Store, resolve
 
     return Store(resolve(option, load_spec(cluster).store))
 

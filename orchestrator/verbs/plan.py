@@ -37,10 +37,10 @@ def plan(
     from ablations.study.schema import load
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
-    from orchestrator.ledger import Ledger
     from orchestrator.lessons import learns_from
     from orchestrator.listing import show_costs, show_plan
     from orchestrator.results import known
+    from orchestrator.store.ledger import Ledger
     from orchestrator.tuned import planned
 
     console = Console(highlight=False)

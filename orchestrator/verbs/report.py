@@ -11,7 +11,7 @@ from orchestrator.verbs.options import ClusterOption, StoreOption, store_of
 
 if TYPE_CHECKING:
     from ablations.study.schema import Study
-    from orchestrator.store import Store
+    from orchestrator.store.folder import Store
 
 StudyOrBundle = Annotated[
     str, typer.Argument(metavar="STUDY", help="a packaged study's name, a YAML file, or what `transkd bundle` wrote")

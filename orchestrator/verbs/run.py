@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ablations.study.schema import Study
     from orchestrator.mirror import Mirror
     from orchestrator.page.data import Report
-    from orchestrator.store import Store
+    from orchestrator.store.folder import Store
 
 
 def run(
@@ -61,15 +61,15 @@ def launch(
     from ablations.study.schema import read, source
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
-    from orchestrator.full_disk import pausing
     from orchestrator.lessons import learns_from
     from orchestrator.live import view
     from orchestrator.mirror import Mirror
     from orchestrator.progress import Board
-    from orchestrator.provenance import begin
     from orchestrator.report import show
     from orchestrator.sender import in_one_line
     from orchestrator.session import check_address
+    from orchestrator.store.full_disk import pausing
+    from orchestrator.store.provenance import begin
     from orchestrator.tracking_uri import check_uri
 
     console = Console(highlight=False)

@@ -13,10 +13,10 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
     from ablations.study.schema import load
     from orchestrator.dashboard import mirror as searches_to_optuna
     from orchestrator.documents import write
-    from orchestrator.facts import reconcile
-    from orchestrator.ledger import Ledger
     from orchestrator.mirror import sync as send
     from orchestrator.page.data import gather
+    from orchestrator.store.ledger import Ledger
+    from orchestrator.store.run_folder import reconcile
     from orchestrator.tracking_uri import check_uri, shown
 
     loaded, where = load(study), store_of(store, cluster)

@@ -14,11 +14,11 @@ from cluster.retries import Retries
 from cluster.spec import ClusterSpec
 from orchestrator import jobs
 from orchestrator.attempts import Attempts, halved
-from orchestrator.facts import FILE, read_retries
 from orchestrator.failures import of_ray
 from orchestrator.jobs import Job
-from orchestrator.ledger import Ledger
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.run_folder import FILE, read_retries
 from orchestrator.watch import Watch
 from trainer.config import OptimConfig, UserError, parse
 from trainer.failure import Failure
@@ -162,7 +162,7 @@ from pathlib import Path
 from ablations.study.plan import Run
 from cluster.spec import ClusterSpec
 from orchestrator.jobs import Preparer
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 from orchestrator.trial import trial
 from trainer.config import parse
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from orchestrator.cli import app, guarded
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 
 BASE = {
     "data": {"name": "scenes", "size": [64, 128], "options": {"train": 16, "val": 8, "size": [64, 128]}},

@@ -8,8 +8,8 @@ import yaml
 from ablations.study.limits import Limits
 from cluster.spec import ClusterSpec
 from orchestrator.bounds import Bounds
-from orchestrator.ledger import Ledger
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from trainer.config import UserError, parse
 
 TINY = {"student": {"name": "segformer_tiny"}, "data": {"name": "scenes", "size": [64, 128]}}

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from orchestrator.ledger import Ledger
+from orchestrator.store.ledger import Ledger
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,7 @@ from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.mirror import Mirror
 from orchestrator.progress import Board, Lines
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 from rich.console import Console
 
 deaths = {"survives": [1], "dies": [1, 2]}  # arm -> epochs after which its process is killed
@@ -81,7 +81,7 @@ from pathlib import Path
 from ablations.study.schema import load
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 from orchestrator.verbs.run import launch
 
 for retry_failed in (False, True):

@@ -14,10 +14,10 @@ from cluster.spec import ClusterSpec
 from orchestrator import estimate as module
 from orchestrator.bill import bill
 from orchestrator.estimate import START_S, estimate, refuse
-from orchestrator.ledger import Ledger
 from orchestrator.pace import earlier, structure, this_hardware
 from orchestrator.phases import DRAWS, KINDS, Range, phases, trial_epochs
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from trainer.config import UserError
 from trainer.record import environment
 

@@ -8,10 +8,10 @@ from mlflow import MlflowClient
 
 from ablations.study.plan import expand
 from ablations.study.schema import load
-from orchestrator.full_disk import StoreFull
 from orchestrator.launch import Launch
-from orchestrator.ledger import Ledger
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.full_disk import StoreFull
+from orchestrator.store.ledger import Ledger
 from orchestrator.verbs.run import launch
 from orchestrator.verbs.sync import sync
 

@@ -7,9 +7,9 @@ from rich.console import Console
 
 from ablations.study.plan import expand
 from ablations.study.schema import load
-from orchestrator.ledger import Ledger
 from orchestrator.listing import ENDS, show_plan
 from orchestrator.results import known
+from orchestrator.store.ledger import Ledger
 
 WATCHED = """
 import sys

@@ -11,11 +11,11 @@ from rich.console import Console
 from ablations.study.plan import expand
 from ablations.study.schema import load
 from orchestrator import progress
-from orchestrator.ledger import Ledger
 from orchestrator.live import Live, view
 from orchestrator.progress import Board, Lines
 from orchestrator.standing import epochs_of
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from orchestrator.verbs.status import status
 
 ARMS = ("alone", "A method whose name is rather long for a terminal of eighty columns")

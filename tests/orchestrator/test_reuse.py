@@ -12,8 +12,8 @@ from PIL import Image
 from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
-from orchestrator.ledger import Ledger
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from trainer import record
 from trainer.config import parse
 from trainer.data.scenes import write_scenes

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from ablations.study.schema import load
-from orchestrator.ledger import Ledger
 from orchestrator.optimiser import Optimiser
 from orchestrator.proposals import proposals
+from orchestrator.store.ledger import Ledger
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.mirror import Mirror
 from orchestrator.progress import Board, Lines
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 from rich.console import Console
 
 pids = {}

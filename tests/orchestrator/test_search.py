@@ -9,12 +9,12 @@ from ablations.study.plan import search_identity, start_points
 from ablations.study.schema import read
 from ablations.study.trial import Trial
 from orchestrator.importance import EVALUATORS, importances
-from orchestrator.ledger import Ledger
 from orchestrator.lockstep import LockstepSearcher
 from orchestrator.optimiser import Optimiser
 from orchestrator.proposals import proposals, to_train
 from orchestrator.samplers import SAMPLERS
 from orchestrator.search import Begun, StudySearcher
+from orchestrator.store.ledger import Ledger
 from trainer.config import UserError
 
 STUDY = """

@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 
 from ablations.study.schema import load
 from orchestrator.mirror import sync
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 from orchestrator.tracker import Tracker
 from orchestrator.tracking import Server
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from orchestrator.shared import answer_in, must_see
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 from trainer.config import UserError
 
 ASKING = """
@@ -13,7 +13,7 @@ import json, sys
 from pathlib import Path
 import ray
 from orchestrator.shared import check_shared
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 from trainer.config import UserError
 
 store = Store(Path(sys.argv[1]))

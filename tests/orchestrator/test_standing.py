@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from orchestrator.ledger import LedgerRun
 from orchestrator.standing import Part, again, best, epochs_of, in_words, left_s, part_of, stopped_in_words
+from orchestrator.store.ledger import LedgerRun
 
 
 def part(label="a seed 0", state="running", epoch=0, epochs=10, role="arm", **more):

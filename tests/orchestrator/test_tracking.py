@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ledger import LedgerRun
 from orchestrator.record import Record, flatten, milliseconds
+from orchestrator.store.ledger import LedgerRun
 from orchestrator.tracker import Tracker
 from orchestrator.tracking import Server
 
@@ -21,7 +21,7 @@ CONFIG = {"optim": {"lr": 6.0e-5, "epochs": 4}, "distill": {}, "data": {"size": 
 KILLED_DRIVER = """
 import sys, time
 from pathlib import Path
-from orchestrator.ledger import LedgerRun
+from orchestrator.store.ledger import LedgerRun
 from orchestrator.record import Record
 from orchestrator.tracker import Tracker
 from orchestrator.tracking import Server

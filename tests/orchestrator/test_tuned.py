@@ -5,9 +5,9 @@ import pytest
 from ablations.study.plan import search_identity, trial_run
 from ablations.study.schema import read
 from ablations.study.variant_search import searches
-from orchestrator.ledger import Ledger
 from orchestrator.standing import standing
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from orchestrator.table import table
 from orchestrator.tuned import planned, tuning
 

@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from ablations.study.schema import load
-from orchestrator.ledger import Ledger
 from orchestrator.results import known
 from orchestrator.standing import standing
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from orchestrator.tuned import planned
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ import time
 import pytest
 import yaml
 
-from orchestrator.ledger import Ledger
+from orchestrator.store.ledger import Ledger
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ from ablations.study.plan import Run, expand, search_identity, trial_run
 from ablations.study.schema import Study, read
 from ablations.study.variant_search import searches
 from orchestrator.page.data import Report, gather
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 
 BASE = """
 base:

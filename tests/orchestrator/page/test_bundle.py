@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.bundle import lock, pack, unpacked
 from orchestrator.documents import FILES
-from orchestrator.ledger import Ledger
+from orchestrator.store.ledger import Ledger
 from orchestrator.verbs.bundle import bundle
 from orchestrator.verbs.report import report
 from trainer.config import UserError

@@ -9,7 +9,6 @@ import pytest
 
 from ablations.statistics.pareto import Point
 from ablations.study.trial import Trial
-from orchestrator.ledger import LedgerRun
 from orchestrator.page import classes, curves, forest, pareto, search
 from orchestrator.page.classes import class_differences, class_means
 from orchestrator.page.curves import curve, curves_figure
@@ -18,6 +17,7 @@ from orchestrator.page.parallel import parallel_figure
 from orchestrator.page.pareto import pareto_figure
 from orchestrator.page.parts import label, rounded, style
 from orchestrator.page.search import against_figure, history_figure, importance_figure
+from orchestrator.store.ledger import LedgerRun
 
 
 def run(*values):

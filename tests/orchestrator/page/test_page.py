@@ -7,12 +7,12 @@ import re
 
 import pytest
 
-from orchestrator.ledger import Ledger
 from orchestrator.page import provenance
 from orchestrator.page.checklist import answers
 from orchestrator.page.document import page
 from orchestrator.page.provenance import facts
 from orchestrator.page.tables import table_html
+from orchestrator.store.ledger import Ledger
 
 GOLDEN = """<div class="scroll"><table>
 <thead><tr><th scope="col">arm</th><th scope="col" class="number">n</th><th scope="col" class="number">mIoU</th>\

@@ -11,10 +11,10 @@ from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.jobs import Preparer
 from orchestrator.launch import Launch
-from orchestrator.ledger import Ledger
 from orchestrator.proposals import proposals
 from orchestrator.searching import Searching
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from orchestrator.watch import Watch
 from trainer.record import append_epoch, clear_failure, read_epochs, write_failure, write_result
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.full_disk import StoreFull, pausing
-from orchestrator.ledger import Ledger
+from orchestrator.store.full_disk import StoreFull, pausing
+from orchestrator.store.ledger import Ledger
 
 MOUNTS = ["unshare", "--map-root-user", "--mount"]
 """What follows may mount a file system of its own, without being root."""

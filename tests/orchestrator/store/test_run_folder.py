@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import provenance
-from orchestrator.facts import reconcile
-from orchestrator.ledger import Ledger
-from orchestrator.store import Store
+from orchestrator.store import provenance
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.run_folder import reconcile
 from trainer import record
 
 RESULT = {

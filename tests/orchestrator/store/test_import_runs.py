@@ -13,11 +13,11 @@ import yaml
 from ablations.study.plan import expand
 from ablations.study.schema import read
 from cluster.spec import ClusterSpec
-from orchestrator.full_disk import StoreFull
-from orchestrator.importing import take_in
 from orchestrator.launch import Launch
-from orchestrator.ledger import Ledger
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.full_disk import StoreFull
+from orchestrator.store.import_runs import take_in
+from orchestrator.store.ledger import Ledger
 from orchestrator.verbs.import_ import import_
 from trainer.config import UserError
 from trainer.loop import fit
@@ -206,7 +206,7 @@ def test_an_attempt_of_the_stores_own_gives_way_and_a_kill_between_is_mended(fol
         raise InterruptedError
 
     with monkeypatch.context() as patched:
-        patched.setattr("orchestrator.importing.record", die)
+        patched.setattr("orchestrator.store.import_runs.record", die)
         with pytest.raises(InterruptedError):
             imported(folder / "student alone", store)
     assert ledger.finished(run_id) is None

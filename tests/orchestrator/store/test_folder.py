@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store import Store, resolve
+from orchestrator.store.folder import Store, resolve
 from trainer.config import UserError
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 with Store(Path(sys.argv[1])).lease():
     print("held", flush=True)
     time.sleep(60)
@@ -27,7 +27,7 @@ with Store(Path(sys.argv[1])).lease():
 CONTENDER = """
 import sys
 from pathlib import Path
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
 from trainer.config import UserError
 store = Store(Path(sys.argv[1]))
 print(store.identity, flush=True)
@@ -46,7 +46,7 @@ def _environment(monkeypatch):
     monkeypatch.delenv("TRANSKD_STORE", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     # For the processes that tests start, whatever folder they start in.
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]), prepend=os.pathsep)
 
 
 def test_option_then_environment_then_spec_then_home(monkeypatch):

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator.ledger import Ledger
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from trainer.record import read_epochs, read_failure, read_notes, read_result
 
 KEPT = ("last", "best", "complexity", "environment", "seconds", "micro_batch", "data", "weights")

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.facts import finished, gather
-from orchestrator.full_disk import pausing
-from orchestrator.ledger import Ledger
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.full_disk import pausing
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.run_folder import finished, gather
 from trainer.checkpoint import load
 from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, parse, read_yaml, teacher_run
 from trainer.record import BEST, LAST, identity, read_epochs, read_result

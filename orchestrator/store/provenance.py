@@ -9,8 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from orchestrator.ledger import Ledger
-from orchestrator.store import Store
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from trainer.config import NUMERICS_VERSION, digest
 from trainer.record import write_text
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.full_disk import StoreFull
-from orchestrator.ledger import Ledger, Membership
+from orchestrator.store.full_disk import StoreFull
+from orchestrator.store.ledger import Ledger, Membership
 from trainer.config import UserError
 
 WRITER = """
 import sys
 from pathlib import Path
-from orchestrator.ledger import Ledger
+from orchestrator.store.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]))
 for number in range(1_000_000):
     ledger.append({"event": "started", "run_id": f"r{number}", "padding": "x" * 3000})
@@ -29,7 +29,7 @@ for number in range(1_000_000):
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch):
     """For the processes that tests start, whatever folder they start in."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]), prepend=os.pathsep)
 
 
 @pytest.fixture

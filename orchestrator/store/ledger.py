@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.full_disk import pausing
-from orchestrator.journal import Reader, Writer
+from orchestrator.store.full_disk import pausing
+from orchestrator.store.journal import Reader, Writer
 
 STATUS = {
     "started": "running",
