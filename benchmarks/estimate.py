@@ -16,9 +16,9 @@ from pathlib import Path
 from ablations.study.schema import Study, load
 from cluster.spec import load as load_spec
 from orchestrator.estimate import Estimate, estimate
+from orchestrator.state.tuned_arms import planned
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from orchestrator.tuned import planned
 from trainer.config import override
 
 EVENTS = ("started", "finished", "stopped")

@@ -17,10 +17,10 @@ from typing import Any
 from ablations.study.schema import Study, read
 from orchestrator.documents import write
 from orchestrator.page.data import gather
+from orchestrator.state.tuned_arms import planned
 from orchestrator.store.folder import Store
 from orchestrator.store.journal import Reader
 from orchestrator.store.ledger import Ledger
-from orchestrator.tuned import planned
 from trainer.config import UserError
 
 SUFFIX = ".tar.gz"

@@ -10,7 +10,7 @@ from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvalu
 
 from ablations.study.schema import Study
 from orchestrator.frozen import frozen, in_memory
-from orchestrator.proposals import Proposal
+from orchestrator.state.proposals import Proposal
 
 EVALUATORS = {
     "ped_anova": lambda: PedAnovaImportanceEvaluator(),

@@ -17,12 +17,12 @@ from orchestrator.jobs import Job, Preparer
 from orchestrator.live import Live
 from orchestrator.mirror import Mirror
 from orchestrator.progress import Lines
-from orchestrator.proposals import proposals
-from orchestrator.results import outcome
+from orchestrator.state.proposals import proposals
+from orchestrator.state.runs import outcome
+from orchestrator.state.tuned_arms import awaited, planned, tuning
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger, LedgerRun
 from orchestrator.store.run_folder import reconcile
-from orchestrator.tuned import awaited, planned, tuning
 from trainer.config import located, parse
 
 MakeView = Callable[[], Lines | Live]

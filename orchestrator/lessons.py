@@ -11,7 +11,7 @@ from ablations.study.schema import Study
 from ablations.study.search import ANY_STUDY
 from ablations.study.trial import Trial
 from orchestrator.jobs import Job, Preparer
-from orchestrator.proposals import Lesson, told
+from orchestrator.state.proposals import Lesson, told
 from orchestrator.store.ledger import Ledger, LedgerRun
 from trainer.config import UserError
 

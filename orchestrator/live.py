@@ -13,7 +13,7 @@ from rich.text import Text
 
 from orchestrator.jobs import Job
 from orchestrator.progress import Board, Lines
-from orchestrator.standing import Part, best_in_words, epochs_of, stopped_in_words
+from orchestrator.state.progress import Part, best_in_words, epochs_of, stopped_in_words
 
 MARKS = {"finished": ("✓", "green"), "failed": ("✗", "red"), "stopped": ("■", "yellow")}
 SHOWN = 12

@@ -13,8 +13,8 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ablations.study.trial import Trial
-from orchestrator.proposals import Proposal
 from orchestrator.search import Begun, StudySearcher
+from orchestrator.state.proposals import Proposal
 
 
 class LockstepSearcher(StudySearcher):

@@ -9,8 +9,8 @@ from pathlib import Path
 from ablations.study.schema import Study
 from orchestrator.jobs import Job
 from orchestrator.record import Record
-from orchestrator.results import of_study
 from orchestrator.sender import Sender
+from orchestrator.state.runs import of_study
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger, LedgerRun
 from orchestrator.tracker import Tracker

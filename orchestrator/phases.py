@@ -15,8 +15,8 @@ from ablations.study.schema import Study
 from ablations.study.search import Search
 from ablations.study.variant_search import searches
 from orchestrator.pace import structure
-from orchestrator.proposals import proposals
-from orchestrator.results import known
+from orchestrator.state.proposals import proposals
+from orchestrator.state.runs import known
 from orchestrator.store.ledger import Ledger, LedgerRun
 from trainer.config import TrainConfig, UserError
 

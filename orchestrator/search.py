@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
 from orchestrator.optimiser import Optimiser
-from orchestrator.proposals import Proposal
+from orchestrator.state.proposals import Proposal
 from trainer.config import UserError
 
 MOST_INFEASIBLE = 1000

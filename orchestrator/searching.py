@@ -14,8 +14,8 @@ from orchestrator.bounds import Bounds
 from orchestrator.jobs import Job, Preparer
 from orchestrator.lessons import lessons
 from orchestrator.lockstep import LockstepSearcher
-from orchestrator.proposals import PASSING, Proposal, curve, proposals, to_train, told
 from orchestrator.search import Begun, StudySearcher
+from orchestrator.state.proposals import PASSING, Proposal, curve, proposals, to_train, told
 from orchestrator.stopping import Stopping
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger

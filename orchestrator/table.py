@@ -10,11 +10,11 @@ from ablations.study.plan import expand
 from ablations.study.schema import Study
 from ablations.table.arms import Table, build_table
 from ablations.table.trials import search_table
-from orchestrator.proposals import Proposal, proposals, told
-from orchestrator.results import hardware, of_study, outcome
+from orchestrator.state.proposals import Proposal, proposals, told
+from orchestrator.state.runs import hardware, of_study, outcome
+from orchestrator.state.tuned_arms import awaited, tuning
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from orchestrator.tuned import awaited, tuning
 
 
 def trials(study: Study, ledger: Ledger) -> list[Proposal]:

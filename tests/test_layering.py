@@ -91,7 +91,7 @@ def test_nothing_that_is_allowed_is_unused():
             ("torch", "ray", "mlflow", "optuna"),
         ),
         (
-            ["orchestrator.cli", "orchestrator.listing", "orchestrator.store.ledger", "orchestrator.standing"],
+            ["orchestrator.cli", "orchestrator.listing", "orchestrator.store.ledger", "orchestrator.state.progress"],
             ("torch", "ray", "mlflow", "optuna"),
         ),
     ],

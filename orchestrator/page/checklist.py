@@ -18,7 +18,7 @@ from ablations.study.metric import described
 from orchestrator.page.data import MOST_ARMS, Report
 from orchestrator.page.parts import Section
 from orchestrator.page.provenance import facts
-from orchestrator.results import hardware
+from orchestrator.state.runs import hardware
 from trainer.config import parse
 
 UNKNOWN = "not recorded"

@@ -39,9 +39,9 @@ def plan(
     from cluster.spec import with_workers
     from orchestrator.lessons import learns_from
     from orchestrator.listing import show_costs, show_plan
-    from orchestrator.results import known
+    from orchestrator.state.runs import known
+    from orchestrator.state.tuned_arms import planned
     from orchestrator.store.ledger import Ledger
-    from orchestrator.tuned import planned
 
     console = Console(highlight=False)
     loaded, where, spec = load(study), store_of(store, cluster), load_spec(cluster)

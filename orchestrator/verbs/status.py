@@ -11,7 +11,7 @@ NAMED = 4
 def status(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
     """Say where a study stands. Works beside the driver that runs it."""
     from ablations.study.schema import load
-    from orchestrator.standing import best_in_words, epochs_of, in_words, left_s, standing, stopped_in_words
+    from orchestrator.state.progress import best_in_words, epochs_of, in_words, left_s, standing, stopped_in_words
 
     loaded, where = load(study), store_of(store, cluster)
     now = standing(loaded, where)

@@ -8,7 +8,7 @@ from rich.console import Console
 from ablations.study.plan import expand
 from ablations.study.schema import load
 from orchestrator.listing import ENDS, show_plan
-from orchestrator.results import known
+from orchestrator.state.runs import known
 from orchestrator.store.ledger import Ledger
 
 WATCHED = """

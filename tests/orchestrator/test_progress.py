@@ -13,7 +13,7 @@ from ablations.study.schema import load
 from orchestrator import progress
 from orchestrator.live import Live, view
 from orchestrator.progress import Board, Lines
-from orchestrator.standing import epochs_of
+from orchestrator.state.progress import epochs_of
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.verbs.status import status

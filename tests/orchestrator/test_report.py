@@ -9,7 +9,7 @@ from rich.console import Console
 from ablations.table.shape import Column, Row, Table
 from ablations.table.text import to_markdown
 from orchestrator.report import show
-from orchestrator.results import hardware
+from orchestrator.state.runs import hardware
 
 NOTE = "not finished: TransKD-EA seed 5: loss/pea_ea is nan at step 1200 [see its folder]"
 HEADINGS = (

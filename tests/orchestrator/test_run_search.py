@@ -8,7 +8,7 @@ import yaml
 
 from ablations.study.schema import load
 from orchestrator.optimiser import Optimiser
-from orchestrator.proposals import proposals
+from orchestrator.state.proposals import proposals
 from orchestrator.store.ledger import Ledger
 
 pytestmark = pytest.mark.slow

@@ -11,9 +11,9 @@ from ablations.study.trial import Trial
 from orchestrator.importance import EVALUATORS, importances
 from orchestrator.lockstep import LockstepSearcher
 from orchestrator.optimiser import Optimiser
-from orchestrator.proposals import proposals, to_train
 from orchestrator.samplers import SAMPLERS
 from orchestrator.search import Begun, StudySearcher
+from orchestrator.state.proposals import proposals, to_train
 from orchestrator.store.ledger import Ledger
 from trainer.config import UserError
 

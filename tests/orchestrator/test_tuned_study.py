@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from ablations.study.schema import load
-from orchestrator.results import known
-from orchestrator.standing import standing
+from orchestrator.state.progress import standing
+from orchestrator.state.runs import known
+from orchestrator.state.tuned_arms import planned
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from orchestrator.tuned import planned
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.jobs import Preparer
 from orchestrator.launch import Launch
-from orchestrator.proposals import proposals
 from orchestrator.searching import Searching
+from orchestrator.state.proposals import proposals
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.watch import Watch

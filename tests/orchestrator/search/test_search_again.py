@@ -5,7 +5,7 @@ import torch
 from mlflow import MlflowClient
 
 from orchestrator.mirror import Mirror
-from orchestrator.proposals import proposals
+from orchestrator.state.proposals import proposals
 from trainer import record
 from trainer.config import UserError, parse
 from trainer.models import build_model

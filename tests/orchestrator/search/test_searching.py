@@ -12,7 +12,7 @@ from ablations.table.trials import search_table
 from orchestrator.dashboard import database, mirror
 from orchestrator.lessons import learns_from
 from orchestrator.progress import Board, Lines
-from orchestrator.proposals import proposals, told
+from orchestrator.state.proposals import proposals, told
 from trainer.record import read_epochs
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from orchestrator.standing import Part, again, best, epochs_of, in_words, left_s, part_of, stopped_in_words
+from orchestrator.state.progress import Part, again, best, epochs_of, in_words, left_s, part_of, stopped_in_words
 from orchestrator.store.ledger import LedgerRun
 
 

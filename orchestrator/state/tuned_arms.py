@@ -9,7 +9,7 @@ from ablations.statistics.winners import Tuned, winners
 from ablations.study.plan import Run, expand
 from ablations.study.schema import Study
 from ablations.study.variant_search import searches
-from orchestrator.proposals import proposals
+from orchestrator.state.proposals import proposals
 from orchestrator.store.ledger import Ledger
 
 

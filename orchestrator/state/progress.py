@@ -10,11 +10,11 @@ from statistics import fmean
 from ablations.statistics.seed_looks import due
 from ablations.study.schema import Study
 from ablations.study.variant_search import searches
-from orchestrator.proposals import proposals
-from orchestrator.results import known, outcome
+from orchestrator.state.proposals import proposals
+from orchestrator.state.runs import known, outcome
+from orchestrator.state.tuned_arms import awaited, planned, tuning
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger, LedgerRun
-from orchestrator.tuned import awaited, planned, tuning
 from trainer.config import parse
 
 ORDER = ("finished", "running", "waiting", "interrupted", "stopped", "failed", "missing")
