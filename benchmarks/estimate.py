@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ablations.study.schema import Study, load
 from cluster.spec import load as load_spec
-from orchestrator.estimate import Estimate, estimate
+from orchestrator.prepare.estimate import Estimate, estimate
 from orchestrator.state.tuned_arms import planned
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.spec import ClusterSpec
-from orchestrator.estimate import Estimate
-from orchestrator.phases import Range
+from orchestrator.prepare.estimate import Estimate
+from orchestrator.prepare.work_left import Range
 
 
 def bill(estimate: Estimate, spec: ClusterSpec) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ablations.study.plan import Run, search_identity, trial_run
 from ablations.study.schema import Study
-from orchestrator.jobs import Job, Preparer
+from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.state.proposals import proposals
 from orchestrator.store.ledger import Ledger
 from trainer.config import UserError

@@ -10,12 +10,12 @@ from ablations.study.plan import Run
 from ablations.study.schema import Study
 from ablations.study.variant_search import searches
 from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on
-from orchestrator.bounds import Bounds, deployed
 from orchestrator.earlier import refuse_changed, retry, to_retry
-from orchestrator.feasible import refuse_infeasible
-from orchestrator.jobs import Job, Preparer
 from orchestrator.live import Live
 from orchestrator.mirror import Mirror
+from orchestrator.prepare.jobs import Job, Preparer
+from orchestrator.prepare.limits import Bounds, deployed
+from orchestrator.prepare.search_space import refuse_infeasible
 from orchestrator.progress import Lines
 from orchestrator.state.proposals import proposals
 from orchestrator.state.runs import outcome
@@ -54,7 +54,7 @@ class Launch:
     def prepare(self, say: Callable[[str], None]) -> None:
         """Refuse what cannot run, the cheapest reasons first: footprint, batches, folders, structures, labels."""
         if self.spec.address == "local":
-            from orchestrator.machine import here
+            from orchestrator.prepare.machine import here
 
             concurrency(self.spec, *here(with_gpus=self.spec.gpus_per_worker > 0))
         configs = {run.arm: run.config for run in self.runs}

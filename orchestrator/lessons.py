@@ -10,7 +10,7 @@ from ablations.study.plan import proposes, search_identity, space, trial_config,
 from ablations.study.schema import Study
 from ablations.study.search import ANY_STUDY
 from ablations.study.trial import Trial
-from orchestrator.jobs import Job, Preparer
+from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.state.proposals import Lesson, told
 from orchestrator.store.ledger import Ledger, LedgerRun
 from trainer.config import UserError

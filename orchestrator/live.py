@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as Grid
 from rich.text import Text
 
-from orchestrator.jobs import Job
+from orchestrator.prepare.jobs import Job
 from orchestrator.progress import Board, Lines
 from orchestrator.state.progress import Part, best_in_words, epochs_of, stopped_in_words
 

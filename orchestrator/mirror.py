@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ablations.study.schema import Study
-from orchestrator.jobs import Job
+from orchestrator.prepare.jobs import Job
 from orchestrator.record import Record
 from orchestrator.sender import Sender
 from orchestrator.state.runs import of_study

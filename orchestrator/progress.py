@@ -11,7 +11,7 @@ from typing import Protocol
 from rich.console import Console
 
 from ablations.study.schema import Study
-from orchestrator.jobs import Job
+from orchestrator.prepare.jobs import Job
 from orchestrator.state.progress import Part, best_in_words, epochs_of, in_words, left_s, metrics_of, part_of, standing
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger

@@ -10,10 +10,10 @@ from ablations.study.early_stopping import Seen, goes_on
 from ablations.study.plan import search_identity, trial_run
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
-from orchestrator.bounds import Bounds
-from orchestrator.jobs import Job, Preparer
 from orchestrator.lessons import lessons
 from orchestrator.lockstep import LockstepSearcher
+from orchestrator.prepare.jobs import Job, Preparer
+from orchestrator.prepare.limits import Bounds
 from orchestrator.search import Begun, StudySearcher
 from orchestrator.state.proposals import PASSING, Proposal, curve, proposals, to_train, told
 from orchestrator.stopping import Stopping

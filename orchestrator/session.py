@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cluster.spec import ClusterSpec, Machine
-from orchestrator.machine import here
+from orchestrator.prepare.machine import here
 from orchestrator.shared import check_shared
 from orchestrator.store.folder import Store
 from trainer.config import UserError

@@ -11,8 +11,8 @@ from ray.tune.result import AUTO_RESULT_KEYS
 
 from orchestrator.attempts import Attempts
 from orchestrator.failures import of_trial
-from orchestrator.jobs import Job
 from orchestrator.mirror import Mirror
+from orchestrator.prepare.jobs import Job
 from orchestrator.progress import View
 from orchestrator.session import go_on
 from orchestrator.store.full_disk import full

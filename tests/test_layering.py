@@ -20,7 +20,7 @@ ALLOWED = {
     "orchestrator": {"ablations", "cluster", "trainer.config", "trainer.failure", "trainer.place", "trainer.record"},
     "orchestrator/cli.py": {"trainer.cli.app", "trainer.cli.in_one_line"},
     "orchestrator/store/import_runs.py": {"trainer.checkpoint.load"},
-    "orchestrator/jobs.py": {"trainer.build.check", "trainer.build.run_id", "trainer.data.check_root"},
+    "orchestrator/prepare/jobs.py": {"trainer.build.check", "trainer.build.run_id", "trainer.data.check_root"},
     "orchestrator/trial.py": {"trainer.worker.train_worker"},
 }
 """What a package, and beyond it a file, may import of other packages of ours; a name allows all below it."""
@@ -35,7 +35,7 @@ HOMES = {
         "orchestrator/optimiser.py",
         "orchestrator/samplers.py",
     ),
-    "torch": ("trainer/", "orchestrator/machine.py"),
+    "torch": ("trainer/", "orchestrator/prepare/machine.py"),
 }
 """Where a library may be imported."""
 

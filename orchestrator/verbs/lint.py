@@ -19,7 +19,7 @@ def lint_cluster(
     from cluster.launcher import is_launcher, lint_launcher, read, spec_beside
     from cluster.lint import lint
     from cluster.spec import load as load_spec
-    from orchestrator.machine import here
+    from orchestrator.prepare.machine import here
 
     path = Path(file).expanduser()
     if is_launcher(path):

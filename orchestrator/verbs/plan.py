@@ -52,10 +52,10 @@ def plan(
     if taught := learns_from(loaded, ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
     from orchestrator.bill import bill
-    from orchestrator.bounds import Bounds, deployed
-    from orchestrator.estimate import estimate, refuse
-    from orchestrator.feasible import refuse_infeasible
-    from orchestrator.jobs import Preparer
+    from orchestrator.prepare.estimate import estimate, refuse
+    from orchestrator.prepare.jobs import Preparer
+    from orchestrator.prepare.limits import Bounds, deployed
+    from orchestrator.prepare.search_space import refuse_infeasible
 
     arms = deployed(loaded, runs)
     configs = {run.arm: run.config for run in runs} | arms

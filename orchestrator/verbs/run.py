@@ -87,7 +87,7 @@ def launch(
 
     job = Launch(loaded, spec, where, roots_of(loaded, data_roots or []), retry_failed=retry_failed)
     if max_gpu_hours is not None and spec.gpus_per_worker:
-        from orchestrator.estimate import estimate, refuse
+        from orchestrator.prepare.estimate import estimate, refuse
 
         spending = estimate(loaded, job.runs, job.ledger, spec, where, job.preparer.roots)
         refuse(spending, loaded.name, spec, max_gpu_hours)

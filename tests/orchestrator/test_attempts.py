@@ -12,10 +12,10 @@ from ray.tune.experiment import Trial
 from ablations.study.plan import Run
 from cluster.retries import Retries
 from cluster.spec import ClusterSpec
-from orchestrator import jobs
 from orchestrator.attempts import Attempts, halved
 from orchestrator.failures import of_ray
-from orchestrator.jobs import Job
+from orchestrator.prepare import jobs
+from orchestrator.prepare.jobs import Job
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import FILE, read_retries
@@ -161,7 +161,7 @@ import resource, sys
 from pathlib import Path
 from ablations.study.plan import Run
 from cluster.spec import ClusterSpec
-from orchestrator.jobs import Preparer
+from orchestrator.prepare.jobs import Preparer
 from orchestrator.store.folder import Store
 from orchestrator.trial import trial
 from trainer.config import parse

@@ -9,8 +9,8 @@ import pytest
 from ablations.study.plan import expand
 from ablations.study.schema import read
 from cluster.spec import ClusterSpec
-from orchestrator.jobs import Preparer
 from orchestrator.launch import Launch
+from orchestrator.prepare.jobs import Preparer
 from orchestrator.searching import Searching
 from orchestrator.state.proposals import proposals
 from orchestrator.store.folder import Store

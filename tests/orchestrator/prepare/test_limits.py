@@ -7,7 +7,7 @@ import yaml
 
 from ablations.study.limits import Limits
 from cluster.spec import ClusterSpec
-from orchestrator.bounds import Bounds
+from orchestrator.prepare.limits import Bounds
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from trainer.config import UserError, parse

@@ -11,7 +11,7 @@ from ablations.study.plan import check_space, space, trial_config
 from ablations.study.schema import Study
 from ablations.study.search import Dimension
 from ablations.study.variant_search import searches
-from orchestrator.bounds import Bounds
+from orchestrator.prepare.limits import Bounds
 from trainer.config import TrainConfig, UserError, located
 
 Check = Callable[[TrainConfig], Mapping[str, float]]

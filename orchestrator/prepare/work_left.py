@@ -14,7 +14,7 @@ from ablations.study.plan import Run, proposes, space, trial_config
 from ablations.study.schema import Study
 from ablations.study.search import Search
 from ablations.study.variant_search import searches
-from orchestrator.pace import structure
+from orchestrator.prepare.pace import structure
 from orchestrator.state.proposals import proposals
 from orchestrator.state.runs import known
 from orchestrator.store.ledger import Ledger, LedgerRun

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.spec import ClusterSpec
-from orchestrator.pace import Pace, this_hardware
+from orchestrator.prepare.pace import Pace, this_hardware
 from orchestrator.store.folder import Store
 from trainer.config import TrainConfig, UserError, digest
 

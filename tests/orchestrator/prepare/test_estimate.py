@@ -11,11 +11,11 @@ from ablations.study.plan import expand
 from ablations.study.schema import Study
 from ablations.study.search import Search
 from cluster.spec import ClusterSpec
-from orchestrator import estimate as module
 from orchestrator.bill import bill
-from orchestrator.estimate import START_S, estimate, refuse
-from orchestrator.pace import earlier, structure, this_hardware
-from orchestrator.phases import DRAWS, KINDS, Range, phases, trial_epochs
+from orchestrator.prepare import estimate as module
+from orchestrator.prepare.estimate import START_S, estimate, refuse
+from orchestrator.prepare.pace import earlier, structure, this_hardware
+from orchestrator.prepare.work_left import DRAWS, KINDS, Range, phases, trial_epochs
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from trainer.config import UserError

@@ -46,7 +46,7 @@ def this_hardware(spec: ClusterSpec) -> str:
     """The hardware that a spec's runs would have on this machine, as a table names it; "" where it is not here."""
     device, name = "cpu", ""
     if spec.gpus_per_worker:
-        from orchestrator.machine import gpu_name
+        from orchestrator.prepare.machine import gpu_name
 
         device, name = "cuda", gpu_name()
         if not name:

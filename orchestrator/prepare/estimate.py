@@ -10,9 +10,9 @@ from pathlib import Path
 from ablations.study.plan import Run
 from ablations.study.schema import Study
 from cluster.spec import ClusterSpec, SpecError, concurrency
-from orchestrator.pace import Pace, earlier, this_hardware
-from orchestrator.phases import Phase, Range, Work, phases
-from orchestrator.probe import probe
+from orchestrator.prepare.pace import Pace, earlier, this_hardware
+from orchestrator.prepare.timed_steps import probe
+from orchestrator.prepare.work_left import Phase, Range, Work, phases
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from trainer.config import TrainConfig, UserError
@@ -161,7 +161,7 @@ def _slots(spec: ClusterSpec) -> tuple[int | None, str]:
     """Runs at once, else why nobody knows."""
     try:
         if spec.address == "local":
-            from orchestrator.machine import here
+            from orchestrator.prepare.machine import here
 
             return concurrency(spec, *here(with_gpus=spec.gpus_per_worker > 0)), ""
         if spec.scales:
