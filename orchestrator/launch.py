@@ -12,7 +12,6 @@ from ablations.study.variant_search import searches
 from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on
 from orchestrator.earlier import refuse_changed, retry, to_retry
 from orchestrator.live import Live
-from orchestrator.mirror import Mirror
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import Bounds, deployed
 from orchestrator.prepare.search_space import refuse_infeasible
@@ -23,6 +22,7 @@ from orchestrator.state.tuned_arms import awaited, planned, tuning
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger, LedgerRun
 from orchestrator.store.run_folder import reconcile
+from orchestrator.tracking.mirror import Mirror
 from trainer.config import located, parse
 
 MakeView = Callable[[], Lines | Live]

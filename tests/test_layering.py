@@ -27,7 +27,7 @@ ALLOWED = {
 
 HOMES = {
     "ray": ("trainer/worker.py", "orchestrator/"),
-    "mlflow": ("orchestrator/tracking.py",),
+    "mlflow": ("orchestrator/tracking/mlflow_server.py",),
     "optuna": (
         "orchestrator/dashboard.py",
         "orchestrator/frozen.py",

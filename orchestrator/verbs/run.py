@@ -23,9 +23,9 @@ from orchestrator.verbs.options import (
 
 if TYPE_CHECKING:
     from ablations.study.schema import Study
-    from orchestrator.mirror import Mirror
     from orchestrator.page.data import Report
     from orchestrator.store.folder import Store
+    from orchestrator.tracking.mirror import Mirror
 
 
 def run(
@@ -63,14 +63,14 @@ def launch(
     from cluster.spec import with_workers
     from orchestrator.lessons import learns_from
     from orchestrator.live import view
-    from orchestrator.mirror import Mirror
     from orchestrator.progress import Board
     from orchestrator.report import show
-    from orchestrator.sender import in_one_line
     from orchestrator.session import check_address
     from orchestrator.store.full_disk import pausing
     from orchestrator.store.provenance import begin
-    from orchestrator.tracking_uri import check_uri
+    from orchestrator.tracking.address import check_uri
+    from orchestrator.tracking.mirror import Mirror
+    from orchestrator.tracking.sender import in_one_line
 
     console = Console(highlight=False)
     text, file = source(study)

@@ -13,11 +13,11 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
     from ablations.study.schema import load
     from orchestrator.dashboard import mirror as searches_to_optuna
     from orchestrator.documents import write
-    from orchestrator.mirror import sync as send
     from orchestrator.page.data import gather
     from orchestrator.store.ledger import Ledger
     from orchestrator.store.run_folder import reconcile
-    from orchestrator.tracking_uri import check_uri, shown
+    from orchestrator.tracking.address import check_uri, shown
+    from orchestrator.tracking.mirror import sync as send
 
     loaded, where = load(study), store_of(store, cluster)
     check_uri(where.mlflow_uri, where.root)

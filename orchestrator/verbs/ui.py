@@ -17,8 +17,8 @@ def ui(
     port: Annotated[int, typer.Option(help="port of the page")] = 5000,
 ) -> None:
     """Open MLflow's page on the store. Ctrl-C ends it."""
-    from orchestrator.tracking import create_database
-    from orchestrator.tracking_uri import check_uri, shown
+    from orchestrator.tracking.address import check_uri, shown
+    from orchestrator.tracking.mlflow_server import create_database
     from trainer.config import UserError
 
     where = store_of(store, cluster)

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.tracker import Tracker
-from orchestrator.tracking import Server
+from orchestrator.tracking.mlflow_server import Server
+from orchestrator.tracking.tracker import Tracker
 from trainer.record import CLOCK
 
 ROOT = Path(__file__).parents[2]

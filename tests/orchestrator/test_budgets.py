@@ -16,7 +16,7 @@ from ablations.study.schema import load
 from cluster.retries import Retries
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
-from orchestrator.mirror import Mirror
+from orchestrator.tracking.mirror import Mirror
 from orchestrator.progress import Board, Lines
 from orchestrator.store.folder import Store
 from rich.console import Console

@@ -13,7 +13,7 @@ from pathlib import Path
 from ablations.study.schema import load
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
-from orchestrator.mirror import Mirror
+from orchestrator.tracking.mirror import Mirror
 from orchestrator.progress import Board, Lines
 from orchestrator.store.folder import Store
 from rich.console import Console

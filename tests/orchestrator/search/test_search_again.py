@@ -4,8 +4,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from orchestrator.mirror import Mirror
 from orchestrator.state.proposals import proposals
+from orchestrator.tracking.mirror import Mirror
 from trainer import record
 from trainer.config import UserError, parse
 from trainer.models import build_model

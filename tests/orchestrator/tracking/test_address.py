@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.tracking_uri import check_uri, shown
+from orchestrator.tracking.address import check_uri, shown
 from trainer.config import UserError
 
 STORE = Path("/data/store")

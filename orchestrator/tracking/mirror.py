@@ -8,14 +8,14 @@ from pathlib import Path
 
 from ablations.study.schema import Study
 from orchestrator.prepare.jobs import Job
-from orchestrator.record import Record
-from orchestrator.sender import Sender
 from orchestrator.state.runs import of_study
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger, LedgerRun
-from orchestrator.tracker import Tracker
-from orchestrator.tracking import Server
-from orchestrator.tracking_uri import shown
+from orchestrator.tracking.address import shown
+from orchestrator.tracking.mlflow_server import Server
+from orchestrator.tracking.run_record import Record
+from orchestrator.tracking.sender import Sender
+from orchestrator.tracking.tracker import Tracker
 
 LOG = logging.getLogger(__name__)
 

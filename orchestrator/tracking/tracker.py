@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.record import Record, named_digests
-from orchestrator.sender import in_one_line
-from orchestrator.tracking import Point, Server, cut
+from orchestrator.tracking.mlflow_server import Point, Server, cut
+from orchestrator.tracking.run_record import Record, named_digests
+from orchestrator.tracking.sender import in_one_line
 
 STATUS = {
     "running": "RUNNING",

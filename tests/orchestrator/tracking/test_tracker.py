@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.record import Record, flatten, milliseconds
 from orchestrator.store.ledger import LedgerRun
-from orchestrator.tracker import Tracker
-from orchestrator.tracking import Server
+from orchestrator.tracking.mlflow_server import Server
+from orchestrator.tracking.run_record import Record, flatten, milliseconds
+from orchestrator.tracking.tracker import Tracker
 
 CONFIG = {"optim": {"lr": 6.0e-5, "epochs": 4}, "distill": {}, "data": {"size": [96, 192]}, "student": {"name": "b0"}}
 
@@ -22,9 +22,9 @@ KILLED_DRIVER = """
 import sys, time
 from pathlib import Path
 from orchestrator.store.ledger import LedgerRun
-from orchestrator.record import Record
-from orchestrator.tracker import Tracker
-from orchestrator.tracking import Server
+from orchestrator.tracking.run_record import Record
+from orchestrator.tracking.tracker import Tracker
+from orchestrator.tracking.mlflow_server import Server
 uri, artifacts, folder = sys.argv[1:]
 tracker = Tracker(Server(uri, Path(artifacts)), "mine")
 tracker.open("demo")
@@ -247,7 +247,7 @@ def test_a_study_deleted_by_hand_comes_back(make, client, record):
 
 
 def test_a_killed_driver_leaves_nothing_running(make, uri, client, record, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]), prepend=os.pathsep)
     command = [sys.executable, "-c", KILLED_DRIVER, uri, str(tmp_path / "artifacts"), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout.readline() == "mirrored\n"
@@ -266,9 +266,10 @@ def test_a_killed_driver_leaves_nothing_running(make, uri, client, record, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [50_000, 200_000, 400_000])
 def test_a_kill_while_the_database_is_made_leaves_one_that_can_be(tmp_path, monkeypatch, size):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]), prepend=os.pathsep)
     uri, folder = f"sqlite:///{tmp_path}/new/mlflow.db", tmp_path / "new"
-    program = f"from pathlib import Path; from orchestrator.tracking import Server; Server({uri!r}, Path('a')).ask()"
+    program = "from pathlib import Path; from orchestrator.tracking.mlflow_server import Server; "
+    program += f"Server({uri!r}, Path('a')).ask()"
     with subprocess.Popen([sys.executable, "-c", program]) as driver:
         while driver.poll() is None and not any(path.stat().st_size > size for path in folder.glob("*mlflow.db*[!l]")):
             time.sleep(0.002)  # [!l]: but for SQLite's journal, which comes and goes
@@ -282,10 +283,11 @@ def test_a_kill_while_the_database_is_made_leaves_one_that_can_be(tmp_path, monk
 
 @pytest.mark.slow
 def test_mlflow_says_nothing(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]), prepend=os.pathsep)
     program = (
         "import logging, sys; logging.basicConfig(level=logging.INFO)\n"
-        "from pathlib import Path; from orchestrator.tracker import Tracker; from orchestrator.tracking import Server\n"
+        "from pathlib import Path; from orchestrator.tracking.tracker import Tracker\n"
+        "from orchestrator.tracking.mlflow_server import Server\n"
         "assert 'mlflow' not in sys.modules\n"
         "tracker = Tracker(Server(sys.argv[1], Path(sys.argv[2])), 'mine')\n"
         "tracker.open('demo'); tracker.files('demo', [Path(sys.argv[3])]); tracker.close('demo')\n"

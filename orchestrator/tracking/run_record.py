@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.store.ledger import LedgerRun
-from orchestrator.tracking import Point
+from orchestrator.tracking.mlflow_server import Point
 from trainer.config import digest
 
 FILES = ("config.yaml", "epochs.jsonl", "result.json", "best.pt", "panel.png")

@@ -20,10 +20,10 @@ import pytest
 from mlflow import MlflowClient
 
 from ablations.study.schema import load
-from orchestrator.mirror import sync
 from orchestrator.store.folder import Store
-from orchestrator.tracker import Tracker
-from orchestrator.tracking import Server
+from orchestrator.tracking.mirror import sync
+from orchestrator.tracking.mlflow_server import Server
+from orchestrator.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from orchestrator import sender as module
-from orchestrator.sender import LONGEST_S, Sender, pause_s
+from orchestrator.tracking import sender as module
+from orchestrator.tracking.sender import LONGEST_S, Sender, pause_s
 
 
 class There:

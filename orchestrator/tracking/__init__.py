@@ -1,0 +1,1 @@
+"""Tracking: MLflow's server and address, and how a run looks there."""
