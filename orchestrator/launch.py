@@ -11,17 +11,17 @@ from ablations.study.schema import Study
 from ablations.study.variant_search import searches
 from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on
 from orchestrator.earlier import refuse_changed, retry, to_retry
-from orchestrator.live import Live
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import Bounds, deployed
 from orchestrator.prepare.search_space import refuse_infeasible
-from orchestrator.progress import Lines
 from orchestrator.state.proposals import proposals
 from orchestrator.state.runs import outcome
 from orchestrator.state.tuned_arms import awaited, planned, tuning
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger, LedgerRun
 from orchestrator.store.run_folder import reconcile
+from orchestrator.terminal.live_view import Live
+from orchestrator.terminal.log_lines import Lines
 from orchestrator.tracking.mirror import Mirror
 from trainer.config import located, parse
 

@@ -12,11 +12,11 @@ from ray.tune.result import AUTO_RESULT_KEYS
 from orchestrator.attempts import Attempts
 from orchestrator.failures import of_trial
 from orchestrator.prepare.jobs import Job
-from orchestrator.progress import View
 from orchestrator.session import go_on
 from orchestrator.store.full_disk import full
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import ending, gather, gather_retries
+from orchestrator.terminal.log_lines import View
 from orchestrator.tracking.mirror import Mirror
 from trainer.failure import Failure
 

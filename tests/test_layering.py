@@ -91,7 +91,12 @@ def test_nothing_that_is_allowed_is_unused():
             ("torch", "ray", "mlflow", "optuna"),
         ),
         (
-            ["orchestrator.cli", "orchestrator.listing", "orchestrator.store.ledger", "orchestrator.state.progress"],
+            [
+                "orchestrator.cli",
+                "orchestrator.terminal.plan_listing",
+                "orchestrator.store.ledger",
+                "orchestrator.state.progress",
+            ],
             ("torch", "ray", "mlflow", "optuna"),
         ),
     ],

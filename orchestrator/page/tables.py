@@ -8,7 +8,7 @@ from ablations.table.marks import SCORE, mark_note, marks
 from ablations.table.shape import Row, Table
 from orchestrator.page.data import Report
 from orchestrator.page.parts import Section
-from orchestrator.report import ALARMS, COLOURS
+from orchestrator.terminal.table import ALARMS, COLOURS
 
 TAGS = {"best": Markup("<strong>{}</strong>"), "second": Markup("<u>{}</u>")}
 

@@ -38,10 +38,10 @@ def plan(
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.lessons import learns_from
-    from orchestrator.listing import show_costs, show_plan
     from orchestrator.state.runs import known
     from orchestrator.state.tuned_arms import planned
     from orchestrator.store.ledger import Ledger
+    from orchestrator.terminal.plan_listing import show_costs, show_plan
 
     console = Console(highlight=False)
     loaded, where, spec = load(study), store_of(store, cluster), load_spec(cluster)
@@ -51,11 +51,11 @@ def plan(
     show_plan(loaded, runs, known(loaded, ledger), console, whole=all_runs)
     if taught := learns_from(loaded, ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
-    from orchestrator.bill import bill
     from orchestrator.prepare.estimate import estimate, refuse
     from orchestrator.prepare.jobs import Preparer
     from orchestrator.prepare.limits import Bounds, deployed
     from orchestrator.prepare.search_space import refuse_infeasible
+    from orchestrator.terminal.cost import bill
 
     arms = deployed(loaded, runs)
     configs = {run.arm: run.config for run in runs} | arms

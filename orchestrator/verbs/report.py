@@ -39,7 +39,7 @@ def report(
 def _report(study: Study, store: Store, folder: Path) -> None:
     from orchestrator.documents import write
     from orchestrator.page.data import gather
-    from orchestrator.report import show
+    from orchestrator.terminal.table import show
 
     found = gather(study, store)
     show(found.table)

@@ -62,12 +62,12 @@ def launch(
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.lessons import learns_from
-    from orchestrator.live import view
-    from orchestrator.progress import Board
-    from orchestrator.report import show
     from orchestrator.session import check_address
     from orchestrator.store.full_disk import pausing
     from orchestrator.store.provenance import begin
+    from orchestrator.terminal.live_view import view
+    from orchestrator.terminal.log_lines import Board
+    from orchestrator.terminal.table import show
     from orchestrator.tracking.address import check_uri
     from orchestrator.tracking.mirror import Mirror
     from orchestrator.tracking.sender import in_one_line

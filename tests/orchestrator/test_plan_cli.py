@@ -7,9 +7,9 @@ from rich.console import Console
 
 from ablations.study.plan import expand
 from ablations.study.schema import load
-from orchestrator.listing import ENDS, show_plan
 from orchestrator.state.runs import known
 from orchestrator.store.ledger import Ledger
+from orchestrator.terminal.plan_listing import ENDS, show_plan
 
 WATCHED = """
 import sys

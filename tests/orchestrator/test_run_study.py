@@ -14,7 +14,7 @@ from ablations.study.schema import load
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.tracking.mirror import Mirror
-from orchestrator.progress import Board, Lines
+from orchestrator.terminal.log_lines import Board, Lines
 from orchestrator.store.folder import Store
 from rich.console import Console
 

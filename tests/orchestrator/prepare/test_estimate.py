@@ -11,13 +11,13 @@ from ablations.study.plan import expand
 from ablations.study.schema import Study
 from ablations.study.search import Search
 from cluster.spec import ClusterSpec
-from orchestrator.bill import bill
 from orchestrator.prepare import estimate as module
 from orchestrator.prepare.estimate import START_S, estimate, refuse
 from orchestrator.prepare.pace import earlier, structure, this_hardware
 from orchestrator.prepare.work_left import DRAWS, KINDS, Range, phases, trial_epochs
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
+from orchestrator.terminal.cost import bill
 from trainer.config import UserError
 from trainer.record import environment
 

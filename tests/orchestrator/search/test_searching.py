@@ -11,8 +11,8 @@ from ablations.study.schema import read
 from ablations.table.trials import search_table
 from orchestrator.dashboard import database, mirror
 from orchestrator.lessons import learns_from
-from orchestrator.progress import Board, Lines
 from orchestrator.state.proposals import proposals, told
+from orchestrator.terminal.log_lines import Board, Lines
 from trainer.record import read_epochs
 
 

@@ -10,12 +10,12 @@ from rich.console import Console
 
 from ablations.study.plan import expand
 from ablations.study.schema import load
-from orchestrator import progress
-from orchestrator.live import Live, view
-from orchestrator.progress import Board, Lines
 from orchestrator.state.progress import epochs_of
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
+from orchestrator.terminal import log_lines as progress
+from orchestrator.terminal.live_view import Live, view
+from orchestrator.terminal.log_lines import Board, Lines
 from orchestrator.verbs.status import status
 
 ARMS = ("alone", "A method whose name is rather long for a terminal of eighty columns")

@@ -15,8 +15,8 @@ from ablations.statistics.winners import budgets
 from ablations.study.arms import cost_label, label, short
 from ablations.study.plan import Run, space
 from ablations.study.schema import Study
-from orchestrator.report import UNDERLINE
 from orchestrator.store.ledger import LedgerRun
+from orchestrator.terminal.table import UNDERLINE
 from trainer.config import parse
 
 LONG = 200

@@ -12,8 +12,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from orchestrator.prepare.jobs import Job
-from orchestrator.progress import Board, Lines
 from orchestrator.state.progress import Part, best_in_words, epochs_of, stopped_in_words
+from orchestrator.terminal.log_lines import Board, Lines
 
 MARKS = {"finished": ("✓", "green"), "failed": ("✗", "red"), "stopped": ("■", "yellow")}
 SHOWN = 12
