@@ -180,7 +180,7 @@ class Launch:
             mirror.job(job)
 
     def _run(self, mirror: Mirror, make_view: MakeView) -> None:
-        from orchestrator.session import session
+        from orchestrator.running.ray_session import session
 
         with session(self.spec, self.store) as machines:
             slots = self.slots(machines)
@@ -228,17 +228,17 @@ class Launch:
     def _tune(self, jobs: Sequence[Job], slots: int, mirror: Mirror, view: Lines | Live) -> None:
         from ray import tune
 
-        from orchestrator.fitting import fit
-        from orchestrator.watch import Watch
+        from orchestrator.running.callbacks import Watch
+        from orchestrator.running.tuner import fit
 
         settings = [job.settings(self.spec, self.store) for job in jobs]
         watch = Watch({job.run_id: job for job in jobs}, self.ledger, mirror, view)
         fit(self.study.name, self.spec, self.store, {"job": tune.grid_search(settings)}, slots, watch)
 
     def _search(self, study: Study, slots: int, mirror: Mirror, make_view: MakeView) -> None:
-        from orchestrator.fitting import fit
+        from orchestrator.running.callbacks import Watch
+        from orchestrator.running.tuner import fit
         from orchestrator.searching import Searching
-        from orchestrator.watch import Watch
 
         searching = Searching(study, self.preparer, self.teachers, self.ledger)
         with make_view() as view:

@@ -14,13 +14,13 @@ from orchestrator.lessons import lessons
 from orchestrator.lockstep import LockstepSearcher
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import Bounds
+from orchestrator.running.callbacks import Watch
 from orchestrator.search import Begun, StudySearcher
 from orchestrator.state.proposals import PASSING, Proposal, curve, proposals, to_train, told
 from orchestrator.stopping import Stopping
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import ending
-from orchestrator.watch import Watch
 from trainer.config import UserError, parse
 
 COSTS = ("params_m", "gmacs", "gmacs_paper")

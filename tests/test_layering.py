@@ -21,7 +21,7 @@ ALLOWED = {
     "orchestrator/cli.py": {"trainer.cli.app", "trainer.cli.in_one_line"},
     "orchestrator/store/import_runs.py": {"trainer.checkpoint.load"},
     "orchestrator/prepare/jobs.py": {"trainer.build.check", "trainer.build.run_id", "trainer.data.check_root"},
-    "orchestrator/trial.py": {"trainer.worker.train_worker"},
+    "orchestrator/running/trial.py": {"trainer.worker.train_worker"},
 }
 """What a package, and beyond it a file, may import of other packages of ours; a name allows all below it."""
 

@@ -62,7 +62,7 @@ def launch(
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.lessons import learns_from
-    from orchestrator.session import check_address
+    from orchestrator.running.ray_session import check_address
     from orchestrator.store.full_disk import pausing
     from orchestrator.store.provenance import begin
     from orchestrator.terminal.live_view import view

@@ -11,11 +11,11 @@ from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.prepare.jobs import Preparer
+from orchestrator.running.callbacks import Watch
 from orchestrator.searching import Searching
 from orchestrator.state.proposals import proposals
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from orchestrator.watch import Watch
 from trainer.record import append_epoch, clear_failure, read_epochs, write_failure, write_result
 
 

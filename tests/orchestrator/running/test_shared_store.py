@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from orchestrator.shared import answer_in, must_see
+from orchestrator.running.shared_store import answer_in, must_see
 from orchestrator.store.folder import Store
 from trainer.config import UserError
 
@@ -12,7 +12,7 @@ ASKING = """
 import json, sys
 from pathlib import Path
 import ray
-from orchestrator.shared import check_shared
+from orchestrator.running.shared_store import check_shared
 from orchestrator.store.folder import Store
 from trainer.config import UserError
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from ray import train, tune
 
-from orchestrator.attempts import Attempts
-from orchestrator.failures import of_ray
-from orchestrator.shared import must_see
+from orchestrator.running.ray_failures import of_ray
+from orchestrator.running.retries import Attempts
+from orchestrator.running.shared_store import must_see
 from trainer import record
 from trainer.failure import Failure
 from trainer.worker import train_worker

@@ -12,7 +12,7 @@ from ray.train.v2._internal.exceptions import (
     WorkerHealthCheckFailedError,
 )
 
-from orchestrator.failures import of_ray
+from orchestrator.running.ray_failures import of_ray
 from trainer.config import UserError
 from trainer.failure import Failure
 

@@ -12,20 +12,20 @@ from ray.tune.experiment import Trial
 from ablations.study.plan import Run
 from cluster.retries import Retries
 from cluster.spec import ClusterSpec
-from orchestrator.attempts import Attempts, halved
-from orchestrator.failures import of_ray
 from orchestrator.prepare import jobs
 from orchestrator.prepare.jobs import Job
+from orchestrator.running.callbacks import Watch
+from orchestrator.running.ray_failures import of_ray
+from orchestrator.running.retries import Attempts, halved
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import FILE, read_retries
-from orchestrator.watch import Watch
 from trainer.config import OptimConfig, UserError, parse
 from trainer.failure import Failure
 from trainer.place import Place
 from trainer.record import read_failure
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LOST, BUG, MEMORY = Failure("lost", "went"), Failure("bug", "broke"), Failure("memory", "no memory left")
 
 
@@ -163,7 +163,7 @@ from ablations.study.plan import Run
 from cluster.spec import ClusterSpec
 from orchestrator.prepare.jobs import Preparer
 from orchestrator.store.folder import Store
-from orchestrator.trial import trial
+from orchestrator.running.trial import trial
 from trainer.config import parse
 
 size = [160, 320]

@@ -7,9 +7,9 @@ from typing import Any
 from ray import tune
 
 from cluster.spec import ClusterSpec
+from orchestrator.running.callbacks import Silence, Watch
+from orchestrator.running.trial import bundle, trial
 from orchestrator.store.folder import Store
-from orchestrator.trial import bundle, trial
-from orchestrator.watch import Silence, Watch
 
 MOST_HALVINGS = 10
 """Tune has one number for all causes of a death, which must only be finite and not the smaller: a micro-batch of 1,024

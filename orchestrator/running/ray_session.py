@@ -13,7 +13,7 @@ from typing import Any
 
 from cluster.spec import ClusterSpec, Machine
 from orchestrator.prepare.machine import here
-from orchestrator.shared import check_shared
+from orchestrator.running.shared_store import check_shared
 from orchestrator.store.folder import Store
 from trainer.config import UserError
 

@@ -9,10 +9,10 @@ from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.result import AUTO_RESULT_KEYS
 
-from orchestrator.attempts import Attempts
-from orchestrator.failures import of_trial
 from orchestrator.prepare.jobs import Job
-from orchestrator.session import go_on
+from orchestrator.running.ray_failures import of_trial
+from orchestrator.running.ray_session import go_on
+from orchestrator.running.retries import Attempts
 from orchestrator.store.full_disk import full
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import ending, gather, gather_retries
