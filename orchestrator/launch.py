@@ -10,10 +10,10 @@ from ablations.study.plan import Run
 from ablations.study.schema import Study
 from ablations.study.variant_search import searches
 from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on
-from orchestrator.earlier import refuse_changed, retry, to_retry
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import Bounds, deployed
 from orchestrator.prepare.search_space import refuse_infeasible
+from orchestrator.search.resume import refuse_changed, retry, to_retry
 from orchestrator.state.proposals import proposals
 from orchestrator.state.runs import outcome
 from orchestrator.state.tuned_arms import awaited, planned, tuning
@@ -238,7 +238,7 @@ class Launch:
     def _search(self, study: Study, slots: int, mirror: Mirror, make_view: MakeView) -> None:
         from orchestrator.running.callbacks import Watch
         from orchestrator.running.tuner import fit
-        from orchestrator.searching import Searching
+        from orchestrator.search.driver import Searching
 
         searching = Searching(study, self.preparer, self.teachers, self.ledger)
         with make_view() as view:

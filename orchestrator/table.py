@@ -34,7 +34,7 @@ def table(study: Study, store: Store) -> Table:
     """The study's table as the ledger stands now; a search's best trials where the study is a search."""
     ledger = Ledger(store.ledger)
     if study.search is not None:
-        from orchestrator.importance import importances
+        from orchestrator.search.importance import importances
 
         history = trials(study, ledger)
         taught = Counter(whose for whose, _ in told(study, ledger) or [])

@@ -29,11 +29,11 @@ HOMES = {
     "ray": ("trainer/worker.py", "orchestrator/"),
     "mlflow": ("orchestrator/tracking/mlflow_server.py",),
     "optuna": (
-        "orchestrator/dashboard.py",
-        "orchestrator/frozen.py",
-        "orchestrator/importance.py",
-        "orchestrator/optimiser.py",
-        "orchestrator/samplers.py",
+        "orchestrator/search/optuna_dashboard.py",
+        "orchestrator/search/optuna_trials.py",
+        "orchestrator/search/importance.py",
+        "orchestrator/search/optuna_sampling.py",
+        "orchestrator/search/samplers.py",
     ),
     "torch": ("trainer/", "orchestrator/prepare/machine.py"),
 }

@@ -108,7 +108,7 @@ def section(report: Report) -> Section | None:
 
 
 def _blocks(searched: Searched, index: int) -> list[Markup]:
-    from orchestrator.importance import importances  # Optuna is slow to import
+    from orchestrator.search.importance import importances  # Optuna is slow to import
 
     search, trials = searched.search, searched.trials
     if not _finished(trials, search.metric):

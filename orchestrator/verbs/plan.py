@@ -37,7 +37,7 @@ def plan(
     from ablations.study.schema import load
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
-    from orchestrator.lessons import learns_from
+    from orchestrator.search.learn_from import learns_from
     from orchestrator.state.runs import known
     from orchestrator.state.tuned_arms import planned
     from orchestrator.store.ledger import Ledger

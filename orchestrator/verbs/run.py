@@ -61,8 +61,8 @@ def launch(
     from ablations.study.schema import read, source
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
-    from orchestrator.lessons import learns_from
     from orchestrator.running.ray_session import check_address
+    from orchestrator.search.learn_from import learns_from
     from orchestrator.store.full_disk import pausing
     from orchestrator.store.provenance import begin
     from orchestrator.terminal.live_view import view
@@ -121,9 +121,9 @@ def launch(
 
 def _close(study: Study, store: Store, mirror: Mirror, *, finished: bool) -> Report:
     """Write the study's report, and send it; where it cannot be written, tracking is closed all the same."""
-    from orchestrator.dashboard import mirror as searches_to_optuna
     from orchestrator.documents import write
     from orchestrator.page.data import gather
+    from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna
 
     files: list[Path] = []
     try:

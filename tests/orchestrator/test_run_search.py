@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from ablations.study.schema import load
-from orchestrator.optimiser import Optimiser
+from orchestrator.search.optuna_sampling import Optimiser
 from orchestrator.state.proposals import proposals
 from orchestrator.store.ledger import Ledger
 

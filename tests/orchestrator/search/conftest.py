@@ -12,7 +12,7 @@ from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.prepare.jobs import Preparer
 from orchestrator.running.callbacks import Watch
-from orchestrator.searching import Searching
+from orchestrator.search.driver import Searching
 from orchestrator.state.proposals import proposals
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from ray.tune.schedulers import TrialScheduler
 
-from orchestrator.stopping import Stopping
+from orchestrator.search.scheduler import Stopping
 
 
 def test_a_trial_is_ended_where_the_rule_says_so():

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from ablations.study.schema import read
 from ablations.table.trials import search_table
-from orchestrator.dashboard import database, mirror
-from orchestrator.lessons import learns_from
+from orchestrator.search.learn_from import learns_from
+from orchestrator.search.optuna_dashboard import database, mirror
 from orchestrator.state.proposals import proposals, told
 from orchestrator.terminal.log_lines import Board, Lines
 from trainer.record import read_epochs

@@ -9,7 +9,7 @@ import optuna
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
 from ablations.study.schema import Study
-from orchestrator.frozen import frozen, in_memory
+from orchestrator.search.optuna_trials import frozen, in_memory
 from orchestrator.state.proposals import Proposal
 
 EVALUATORS = {

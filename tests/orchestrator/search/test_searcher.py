@@ -8,11 +8,11 @@ import pytest
 from ablations.study.plan import search_identity, start_points
 from ablations.study.schema import read
 from ablations.study.trial import Trial
-from orchestrator.importance import EVALUATORS, importances
-from orchestrator.lockstep import LockstepSearcher
-from orchestrator.optimiser import Optimiser
-from orchestrator.samplers import SAMPLERS
-from orchestrator.search import Begun, StudySearcher
+from orchestrator.search.batch_searcher import LockstepSearcher
+from orchestrator.search.importance import EVALUATORS, importances
+from orchestrator.search.optuna_sampling import Optimiser
+from orchestrator.search.samplers import SAMPLERS
+from orchestrator.search.searcher import Begun, StudySearcher
 from orchestrator.state.proposals import proposals, to_train
 from orchestrator.store.ledger import Ledger
 from trainer.config import UserError

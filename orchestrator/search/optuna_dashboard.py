@@ -17,7 +17,7 @@ from ablations.study.early_stopping import Curve
 from ablations.study.plan import search_identity
 from ablations.study.schema import Study
 from ablations.study.variant_search import searches
-from orchestrator.frozen import directions, frozen
+from orchestrator.search.optuna_trials import directions, frozen
 from orchestrator.state.proposals import curve, proposals
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger

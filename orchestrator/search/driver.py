@@ -10,14 +10,14 @@ from ablations.study.early_stopping import Seen, goes_on
 from ablations.study.plan import search_identity, trial_run
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
-from orchestrator.lessons import lessons
-from orchestrator.lockstep import LockstepSearcher
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import Bounds
 from orchestrator.running.callbacks import Watch
-from orchestrator.search import Begun, StudySearcher
+from orchestrator.search.batch_searcher import LockstepSearcher
+from orchestrator.search.learn_from import lessons
+from orchestrator.search.scheduler import Stopping
+from orchestrator.search.searcher import Begun, StudySearcher
 from orchestrator.state.proposals import PASSING, Proposal, curve, proposals, to_train, told
-from orchestrator.stopping import Stopping
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import ending

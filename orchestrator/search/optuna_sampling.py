@@ -13,8 +13,8 @@ from ablations.study.grid_points import grid_points
 from ablations.study.plan import proposes, space, start_points
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
-from orchestrator.frozen import distribution, frozen, in_memory, scores
-from orchestrator.samplers import GENERATION, sampler
+from orchestrator.search.optuna_trials import distribution, frozen, in_memory, scores
+from orchestrator.search.samplers import GENERATION, sampler
 
 
 class Optimiser:

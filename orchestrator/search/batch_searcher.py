@@ -13,7 +13,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ablations.study.trial import Trial
-from orchestrator.search import Begun, StudySearcher
+from orchestrator.search.searcher import Begun, StudySearcher
 from orchestrator.state.proposals import Proposal
 
 

@@ -1,7 +1,7 @@
 """Our Tune Searcher: a study's proposals as trials, in whatever order they end.
 
 Proposal n is a function of (seed, n, what was told before). What was told is rebuilt from the ledger, so a killed
-search goes on as if it had never stopped. `orchestrator/lockstep.py` makes a parallel search repeatable as well.
+search goes on as if it had never stopped. `batch_searcher.py` makes a parallel search repeatable as well.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
-from orchestrator.optimiser import Optimiser
+from orchestrator.search.optuna_sampling import Optimiser
 from orchestrator.state.proposals import Proposal
 from trainer.config import UserError
 

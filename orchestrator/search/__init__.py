@@ -1,0 +1,1 @@
+"""Search: Optuna and early stopping under Tune, importances and the Optuna dashboard."""
