@@ -19,7 +19,7 @@ def bundle(
 ) -> None:
     """Put a study's plan, lock, ledger and report into one archive; `transkd report` reads it without this store."""
     from ablations.study.schema import read, source
-    from orchestrator.bundle import SUFFIX, pack
+    from orchestrator.report.bundle import SUFFIX, pack
 
     text, file = source(study)
     loaded, where = read(text, file), store_of(store, cluster)

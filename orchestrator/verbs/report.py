@@ -26,7 +26,7 @@ def report(
 ) -> None:
     """Print a study's table as the ledger stands now, and write it: text, Markdown, LaTeX, CSV, Parquet and a page."""
     from ablations.study.schema import load
-    from orchestrator.bundle import is_bundle, unpacked
+    from orchestrator.report.bundle import is_bundle, unpacked
 
     if is_bundle(study):
         with unpacked(Path(study)) as (bundled, where):
@@ -37,8 +37,8 @@ def report(
 
 
 def _report(study: Study, store: Store, folder: Path) -> None:
-    from orchestrator.documents import write
-    from orchestrator.page.data import gather
+    from orchestrator.report.files import write
+    from orchestrator.report.page.data import gather
     from orchestrator.terminal.table import show
 
     found = gather(study, store)

@@ -23,7 +23,7 @@ from orchestrator.verbs.options import (
 
 if TYPE_CHECKING:
     from ablations.study.schema import Study
-    from orchestrator.page.data import Report
+    from orchestrator.report.page.data import Report
     from orchestrator.store.folder import Store
     from orchestrator.tracking.mirror import Mirror
 
@@ -121,8 +121,8 @@ def launch(
 
 def _close(study: Study, store: Store, mirror: Mirror, *, finished: bool) -> Report:
     """Write the study's report, and send it; where it cannot be written, tracking is closed all the same."""
-    from orchestrator.documents import write
-    from orchestrator.page.data import gather
+    from orchestrator.report.files import write
+    from orchestrator.report.page.data import gather
     from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna
 
     files: list[Path] = []

@@ -11,8 +11,8 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
     """Send to MLflow what it lacks of a study; twice adds nothing."""
     from ablations.statistics.paired import counted
     from ablations.study.schema import load
-    from orchestrator.documents import write
-    from orchestrator.page.data import gather
+    from orchestrator.report.files import write
+    from orchestrator.report.page.data import gather
     from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna
     from orchestrator.store.ledger import Ledger
     from orchestrator.store.run_folder import reconcile

@@ -7,10 +7,10 @@ import pytest
 from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
+from orchestrator.report.table import table
 from orchestrator.state.progress import standing
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from orchestrator.table import table
 
 STUDY = """
 name: NAME

@@ -5,11 +5,11 @@ import pytest
 from ablations.study.plan import search_identity, trial_run
 from ablations.study.schema import read
 from ablations.study.variant_search import searches
+from orchestrator.report.table import table
 from orchestrator.state.progress import standing
 from orchestrator.state.tuned_arms import planned, tuning
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from orchestrator.table import table
 
 STUDY = """
 name: tuned

@@ -9,8 +9,8 @@ import tarfile
 
 import pytest
 
-from orchestrator.bundle import lock, pack, unpacked
-from orchestrator.documents import FILES
+from orchestrator.report.bundle import lock, pack, unpacked
+from orchestrator.report.files import FILES
 from orchestrator.store.ledger import Ledger
 from orchestrator.verbs.bundle import bundle
 from orchestrator.verbs.report import report

@@ -7,11 +7,11 @@ import re
 
 import pytest
 
-from orchestrator.page import provenance
-from orchestrator.page.checklist import answers
-from orchestrator.page.document import page
-from orchestrator.page.provenance import facts
-from orchestrator.page.tables import table_html
+from orchestrator.report.page import provenance
+from orchestrator.report.page.checklist import answers
+from orchestrator.report.page.document import page
+from orchestrator.report.page.provenance import facts
+from orchestrator.report.page.tables import table_html
 from orchestrator.store.ledger import Ledger
 
 GOLDEN = """<div class="scroll"><table>

@@ -12,8 +12,8 @@ import pytest
 
 from ablations.table.latex import to_latex
 from ablations.table.text import to_markdown, to_plain
-from orchestrator.documents import FILES, TRIALS, to_columns, to_csv, values_of, write
-from orchestrator.page.data import gather
+from orchestrator.report.files import FILES, TRIALS, to_columns, to_csv, values_of, write
+from orchestrator.report.page.data import gather
 from orchestrator.store.folder import Store
 from orchestrator.verbs.report import report
 

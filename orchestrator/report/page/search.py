@@ -13,9 +13,9 @@ from markupsafe import Markup
 from ablations.statistics.pareto import front
 from ablations.study.arms import short
 from ablations.study.trial import Trial
-from orchestrator.page.data import Report, Searched
-from orchestrator.page.parallel import parallel_figure
-from orchestrator.page.parts import PALETTE, Section, figure, label, plot, rounded, side_by_side
+from orchestrator.report.page.data import Report, Searched
+from orchestrator.report.page.parallel import parallel_figure
+from orchestrator.report.page.parts import PALETTE, Section, figure, label, plot, rounded, side_by_side
 
 EVALUATORS: dict[Literal["fanova", "ped_anova"], str] = {"fanova": "fANOVA", "ped_anova": "PED-ANOVA"}
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from ablations.statistics.paired import paired
-from orchestrator.page.data import Report
-from orchestrator.page.parts import VERDICTS, Section, figure, label, plot, rounded
+from orchestrator.report.page.data import Report
+from orchestrator.report.page.parts import VERDICTS, Section, figure, label, plot, rounded
 
 ROW = 46
 """Pixels that a contrast takes: its name above, its points below."""

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from ablations.table.latex import to_latex
 from ablations.table.shape import Table
 from ablations.table.text import to_markdown, to_plain
-from orchestrator.page.data import Report
-from orchestrator.page.document import page
+from orchestrator.report.page.data import Report
+from orchestrator.report.page.document import page
 from orchestrator.store.ledger import LedgerRun
 from trainer.record import write_text
 

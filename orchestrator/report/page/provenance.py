@@ -10,8 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from orchestrator.page.data import Report
-from orchestrator.page.parts import Section
+from orchestrator.report.page.data import Report
+from orchestrator.report.page.parts import Section
 from orchestrator.store.ledger import LedgerRun
 
 NAMES = {

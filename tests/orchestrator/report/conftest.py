@@ -16,7 +16,7 @@ from PIL import Image
 from ablations.study.plan import Run, expand, search_identity, trial_run
 from ablations.study.schema import Study, read
 from ablations.study.variant_search import searches
-from orchestrator.page.data import Report, gather
+from orchestrator.report.page.data import Report, gather
 from orchestrator.store.folder import Store
 
 BASE = """

@@ -6,8 +6,8 @@ from markupsafe import Markup
 
 from ablations.table.marks import SCORE, mark_note, marks
 from ablations.table.shape import Row, Table
-from orchestrator.page.data import Report
-from orchestrator.page.parts import Section
+from orchestrator.report.page.data import Report
+from orchestrator.report.page.parts import Section
 from orchestrator.terminal.table import ALARMS, COLOURS
 
 TAGS = {"best": Markup("<strong>{}</strong>"), "second": Markup("<u>{}</u>")}

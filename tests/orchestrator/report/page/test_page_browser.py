@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from orchestrator.page.document import page
+from orchestrator.report.page.document import page
 
 CHROMIUM = Path("/usr/bin/chromium")
 STUDIES = ("costs", "search")

@@ -9,8 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ablations.study.metric import described
-from orchestrator.page.data import Report
-from orchestrator.page.parts import PALETTE, Section, figure, label, plot, rounded, shaded, style
+from orchestrator.report.page.data import Report
+from orchestrator.report.page.parts import PALETTE, Section, figure, label, plot, rounded, shaded, style
 from orchestrator.store.ledger import LedgerRun
 
 LOSS = "loss/ce"

@@ -7,18 +7,8 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from orchestrator.page import (
-    checklist,
-    classes,
-    curves,
-    forest,
-    panels,
-    pareto,
-    provenance,
-    search,
-    tables,
-)
-from orchestrator.page.data import Report
+from orchestrator.report.page import checklist, classes, curves, forest, panels, pareto, provenance, search, tables
+from orchestrator.report.page.data import Report
 
 SECTIONS = (tables, forest, curves, classes, pareto, search, panels, provenance, checklist)
 """In the order of the page; each gives a Section, or None where the study has nothing to say there."""
@@ -30,7 +20,10 @@ def page(report: Report) -> str:
 
     sections = [made for part in SECTIONS if (made := part.section(report)) is not None]
     environment = Environment(
-        loader=PackageLoader("orchestrator.page", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("orchestrator.report.page", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     drawn = any('class="plot"' in block for made in sections for block in made.blocks)
     _, _, about = report.table.title.partition("   ")
@@ -60,4 +53,4 @@ def unfinished(report: Report) -> str:
 
 
 def _own(name: str) -> Markup:
-    return Markup((resources.files("orchestrator.page") / name).read_text())
+    return Markup((resources.files("orchestrator.report.page") / name).read_text())

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from ablations.statistics.paired import mean_std
-from orchestrator.page.data import Report
-from orchestrator.page.parts import Section
+from orchestrator.report.page.data import Report
+from orchestrator.report.page.parts import Section
 
 CLASS = "val/iou/"
 SEQUENTIAL = ((247, 251, 255), (107, 174, 214), (8, 48, 107))

@@ -6,8 +6,8 @@ import plotly.graph_objects as go
 
 from ablations.statistics.pareto import COSTS, Point, arm_points
 from ablations.study.metric import described
-from orchestrator.page.data import Report
-from orchestrator.page.parts import Section, figure, label, plot, rounded, side_by_side, style
+from orchestrator.report.page.data import Report
+from orchestrator.report.page.parts import Section, figure, label, plot, rounded, side_by_side, style
 
 
 def pareto_figure(points: list[Point], cost: str, title: str) -> go.Figure:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ablations.study.schema import Study, read
-from orchestrator.documents import write
-from orchestrator.page.data import gather
+from orchestrator.report.files import write
+from orchestrator.report.page.data import gather
 from orchestrator.state.tuned_arms import planned
 from orchestrator.store.folder import Store
 from orchestrator.store.journal import Reader

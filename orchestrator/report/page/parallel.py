@@ -17,7 +17,7 @@ from ablations.study.plan import space
 from ablations.study.schema import Study
 from ablations.study.search import Dimension
 from ablations.study.trial import Trial
-from orchestrator.page.parts import figure, label, rounded
+from orchestrator.report.page.parts import figure, label, rounded
 
 AXIS = 64
 """Pixels from one axis to the next."""

@@ -8,8 +8,8 @@ import io
 from markupsafe import Markup
 from PIL import Image
 
-from orchestrator.page.data import Member, Report
-from orchestrator.page.parts import Section
+from orchestrator.report.page.data import Member, Report
+from orchestrator.report.page.parts import Section
 
 WIDTH = 320
 """Pixels of a tile at most: sharp on a phone, and a page of a dozen arms stays small."""

@@ -9,14 +9,14 @@ import pytest
 
 from ablations.statistics.pareto import Point
 from ablations.study.trial import Trial
-from orchestrator.page import classes, curves, forest, pareto, search
-from orchestrator.page.classes import class_differences, class_means
-from orchestrator.page.curves import curve, curves_figure
-from orchestrator.page.forest import differences, forest_figure
-from orchestrator.page.parallel import parallel_figure
-from orchestrator.page.pareto import pareto_figure
-from orchestrator.page.parts import label, rounded, style
-from orchestrator.page.search import against_figure, history_figure, importance_figure
+from orchestrator.report.page import classes, curves, forest, pareto, search
+from orchestrator.report.page.classes import class_differences, class_means
+from orchestrator.report.page.curves import curve, curves_figure
+from orchestrator.report.page.forest import differences, forest_figure
+from orchestrator.report.page.parallel import parallel_figure
+from orchestrator.report.page.pareto import pareto_figure
+from orchestrator.report.page.parts import label, rounded, style
+from orchestrator.report.page.search import against_figure, history_figure, importance_figure
 from orchestrator.store.ledger import LedgerRun
 
 

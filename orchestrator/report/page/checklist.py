@@ -15,9 +15,9 @@ from ablations.statistics.outcome import protocol
 from ablations.statistics.paired import FAMILY_WISE, counted
 from ablations.study.arms import short
 from ablations.study.metric import described
-from orchestrator.page.data import MOST_ARMS, Report
-from orchestrator.page.parts import Section
-from orchestrator.page.provenance import facts
+from orchestrator.report.page.data import MOST_ARMS, Report
+from orchestrator.report.page.parts import Section
+from orchestrator.report.page.provenance import facts
 from orchestrator.state.runs import hardware
 from trainer.config import parse
 

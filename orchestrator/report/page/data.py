@@ -17,12 +17,12 @@ from ablations.study.search import Search
 from ablations.study.trial import Trial
 from ablations.study.variant_search import searches
 from ablations.table.shape import Table
+from orchestrator.report.table import table, trials
 from orchestrator.state.proposals import Proposal
 from orchestrator.state.runs import of_study, outcome
 from orchestrator.state.tuned_arms import awaited, planned, tuning
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger, LedgerRun
-from orchestrator.table import table, trials
 
 MOST_ARMS = 16
 """Arms that a figure with a line or a column for each can hold."""

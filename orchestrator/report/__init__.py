@@ -1,0 +1,1 @@
+"""The report: a study's table, its files, its page and its bundle."""
