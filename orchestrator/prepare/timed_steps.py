@@ -15,7 +15,7 @@ from orchestrator.prepare.pace import Pace, this_hardware
 from orchestrator.store.folder import Store
 from trainer.config import TrainConfig, UserError, digest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROGRAM = "trainer.probe"
 
 

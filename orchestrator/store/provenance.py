@@ -37,7 +37,7 @@ def here(store: Store) -> dict[str, Any]:
             found["packages"][name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    code = git(Path(__file__).parents[1], store.root / "diffs")
+    code = git(Path(__file__).parents[2], store.root / "diffs")
     return found | ({"git": code} if code else {})
 
 
