@@ -21,7 +21,7 @@ from trainer.learner import Learner
 from trainer.models import build_model
 from trainer.models.all_mlp import FoldedFusion
 from trainer.models.base import EVERYTHING, SegModel
-from trainer.norm import set_norm_batch
+from trainer.models.norm import set_norm_batch
 from trainer.task import Distilled
 from trainer.teacher import Teacher
 

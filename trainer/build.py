@@ -18,8 +18,8 @@ from trainer.data.stream import Stream, holdout
 from trainer.data.transforms import auto_class_weights
 from trainer.distill import build_distillers
 from trainer.models import SegModel
+from trainer.models.norm import set_norm_batch
 from trainer.networks import build_student, build_teacher, check_weights, file_digest, weight_files
-from trainer.norm import set_norm_batch
 from trainer.place import Place
 from trainer.record import identity
 from trainer.task import Distilled

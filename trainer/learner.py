@@ -10,9 +10,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer import norm, parallel
+from trainer import parallel
 from trainer.config import NumericalError, OptimConfig, Term
 from trainer.data.batch import Batch
+from trainer.models import norm
 from trainer.models.base import SegOutput
 from trainer.task import Distilled
 

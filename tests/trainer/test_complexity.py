@@ -15,7 +15,7 @@ from trainer.data.batch import Batch
 from trainer.distill import build_distillers
 from trainer.loop import fit
 from trainer.models import MODELS, build_model
-from trainer.norm import set_norm_batch
+from trainer.models.norm import set_norm_batch
 from trainer.task import Distilled
 
 SIZE = (512, 1024)

@@ -16,7 +16,7 @@ from trainer.distill import ALTERNATIVES, DISTILLERS, build_distillers
 from trainer.distill.base import Distiller
 from trainer.distill.losses import hierarchical_context
 from trainer.models.base import EVERYTHING, Channels, SegOutput
-from trainer.norm import set_norm_batch
+from trainer.models.norm import set_norm_batch
 
 STRIDES = (4, 8, 16, 32)
 STUDENT = Channels((8, 16, 24, 32), (8, 16, 24, 32), STRIDES, 5)

@@ -21,7 +21,7 @@ from trainer.distill.pea_ea import EmbeddingAssistant
 from trainer.distill.pea_gl import GlobalLocalAlignment, GlobalLocalMixer
 from trainer.distill.review import AttentionBasedFusion, KnowledgeReview
 from trainer.models.base import Channels, SegOutput
-from trainer.norm import GroupedBatchNorm2d, commit, set_norm_batch
+from trainer.models.norm import GroupedBatchNorm2d, commit, set_norm_batch
 
 STUDENT = Channels((6, 8, 10, 16), (6, 8, 10, 16), (4, 8, 16, 32), 19)
 TEACHER = Channels((8, 12, 14, 20), (8, 12, 14, 20), (4, 8, 16, 32), 19)

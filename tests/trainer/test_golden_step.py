@@ -13,7 +13,7 @@ from trainer.data.batch import Batch
 from trainer.distill import build_distillers
 from trainer.learner import Learner
 from trainer.models import build_model
-from trainer.norm import set_norm_batch
+from trainer.models.norm import set_norm_batch
 from trainer.task import Distilled, count_pixels, pixel_weight
 from trainer.teacher import Teacher
 

@@ -15,7 +15,7 @@ from trainer.distill import DISTILLERS, build_distillers
 from trainer.learner import Learner, parameter_groups
 from trainer.models import build_model
 from trainer.models.base import SegModel, SegOutput
-from trainer.norm import set_norm_batch
+from trainer.models.norm import set_norm_batch
 from trainer.rng import initialising, sample_keys
 from trainer.task import Distilled, count_pixels, pixel_weight
 

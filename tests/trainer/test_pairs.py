@@ -12,7 +12,7 @@ from trainer.data.batch import Batch
 from trainer.distill import DISTILLERS, build_distillers
 from trainer.models import MODELS
 from trainer.models.base import Channels, SegOutput
-from trainer.norm import set_norm_batch
+from trainer.models.norm import set_norm_batch
 
 CLASSES, N, SIZE = 7, 2, (64, 96)
 FAMILIES = ("segformer_tiny", "pvtv2_mini", "lvt_mini")

@@ -18,7 +18,7 @@ from trainer.distill.fusion import FusedFeatures
 from trainer.distill.losses import hierarchical_context, mean_squared_difference
 from trainer.distill.stages import check_choice
 from trainer.models.base import Channels
-from trainer.norm import GroupedBatchNorm2d
+from trainer.models.norm import GroupedBatchNorm2d
 
 SQUEEZED = 32
 """Channels in the waist of the selective kernel attention."""

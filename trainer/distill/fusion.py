@@ -17,7 +17,7 @@ from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
 from trainer.distill.stages import check_count, check_strides, check_weights
 from trainer.models.base import Channels, SegOutput
-from trainer.norm import GroupedBatchNorm2d
+from trainer.models.norm import GroupedBatchNorm2d
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """(N, C, H, W) of the student, the same of the teacher -> a scalar, the mean over samples."""

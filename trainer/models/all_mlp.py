@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.models.layers import ChannelDropout, to_map, to_tokens
+from trainer.models.norm import GroupedBatchNorm2d
 from trainer.models.pyramid import STRIDES, Pyramid
-from trainer.norm import GroupedBatchNorm2d
 
 STAGES = tuple(range(1, len(STRIDES) + 1))
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trainer.models import MODELS
 from trainer.models.layers import Attention, Block, DepthwiseConv, MixFFN, PatchEmbed
-from trainer.norm import commit
+from trainer.models.norm import commit
 
 SIZE = (8, 16)
 PARTS = {

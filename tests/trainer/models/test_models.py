@@ -17,7 +17,7 @@ from trainer.models import MODELS, build_model
 from trainer.models.base import EVERYTHING
 from trainer.models.layers import ChannelDropout, StochasticDepth, to_map, to_tokens
 from trainer.models.lvt_attention import ConvolutionalSelfAttention
-from trainer.norm import GroupedBatchNorm2d
+from trainer.models.norm import GroupedBatchNorm2d
 
 CLASSES = 7
 ODD = (36, 68)

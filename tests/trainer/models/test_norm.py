@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import UserError
-from trainer.norm import GroupedBatchNorm2d, commit, set_norm_batch
+from trainer.models.norm import GroupedBatchNorm2d, commit, set_norm_batch
 
 C = 5
 
