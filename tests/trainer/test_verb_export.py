@@ -19,7 +19,7 @@ from trainer import checkpoint, record
 from trainer.complexity import parameters
 from trainer.config import ModelConfig, TrainConfig, parse
 from trainer.data import dataset_class
-from trainer.data.painter import paint
+from trainer.data.synthetic.painter import paint
 from trainer.deploy import Student
 from trainer.models import MODELS, build_model
 from trainer.onnx_export import write_onnx

@@ -18,8 +18,8 @@ from trainer.config import ModelConfig
 from trainer.data import dataset_class
 from trainer.data.cityscapes import CLASSES
 from trainer.data.packed import resize_image
-from trainer.data.painter import paint
 from trainer.data.stream import normalise
+from trainer.data.synthetic.painter import paint
 from trainer.deploy import Wanted, open_student
 from trainer.models import build_model
 from trainer.predict import find_images, plan, predict

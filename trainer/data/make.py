@@ -9,10 +9,10 @@ from PIL import Image, ImageDraw
 
 from trainer.config import IGNORE, UserError
 from trainer.data.base import SegDataset
-from trainer.data.canvas import IDS
 from trainer.data.cityscapes import LABEL_IDS
-from trainer.data.painter import paint
 from trainer.data.pairing import Split
+from trainer.data.synthetic.canvas import IDS
+from trainer.data.synthetic.painter import paint
 from trainer.rng import generator
 
 # What the painter's classes are called by data sets that know fewer of them.

@@ -13,7 +13,7 @@ from PIL import Image
 from trainer.config import UserError, digest, read_yaml
 from trainer.data.base import Official, cache_folder
 from trainer.data.cityscapes import Cityscapes
-from trainer.data.painter import PAINTER_VERSION, paint
+from trainer.data.synthetic.painter import PAINTER_VERSION, paint
 
 MANIFEST = "scenes.json"
 CITY = "synthetic"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainer.data.canvas import Canvas, Colour
-from trainer.data.street import GLASS, Rng, around, cloth, scaled
+from trainer.data.synthetic.canvas import Canvas, Colour
+from trainer.data.synthetic.street import GLASS, Rng, around, cloth, scaled
 
 RUBBER: Colour = (28, 28, 30)
 

@@ -12,8 +12,8 @@ import pytest
 from trainer.config import IGNORE, DataConfig, UserError
 from trainer.data import open_dataset
 from trainer.data.cityscapes import LABEL_IDS
-from trainer.data.painter import paint
 from trainer.data.scenes import Scenes, write_scenes
+from trainer.data.synthetic.painter import paint
 
 SMALL = {"train": 3, "val": 2, "seed": 5, "size": [48, 96]}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainer.data.canvas import Canvas, Colour
+from trainer.data.synthetic.canvas import Canvas, Colour
 
 Rng = np.random.Generator
 GLASS: Colour = (48, 58, 70)

@@ -8,9 +8,9 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageFilter
 
-from trainer.data import street, traffic
-from trainer.data.canvas import IDS, Camera, Canvas
-from trainer.data.street import Rng
+from trainer.data.synthetic import street, traffic
+from trainer.data.synthetic.canvas import IDS, Camera, Canvas
+from trainer.data.synthetic.street import Rng
 from trainer.rng import generator
 
 PAINTER_VERSION = 1

@@ -1,0 +1,1 @@
+"""Synthetic road scenes: a painter's canvas, streets and traffic."""
