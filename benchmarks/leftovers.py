@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint
 from trainer.config import UserError
-from trainer.record import CLOCK
+from trainer.files import checkpoint
+from trainer.files.run_folder import CLOCK
 
 
 @dataclass

@@ -17,9 +17,16 @@ ALLOWED = {
     "ablations": {"trainer.config"},
     "ablations/grid.py": {"orchestrator.cli", "orchestrator.verbs"},
     # The config, the pure files about a run's place and folder, and what the orchestrator treats as opaque.
-    "orchestrator": {"ablations", "cluster", "trainer.config", "trainer.failure", "trainer.place", "trainer.record"},
+    "orchestrator": {
+        "ablations",
+        "cluster",
+        "trainer.config",
+        "trainer.files.failure",
+        "trainer.place",
+        "trainer.files.run_folder",
+    },
     "orchestrator/cli.py": {"trainer.cli.app", "trainer.cli.in_one_line"},
-    "orchestrator/store/import_runs.py": {"trainer.checkpoint.load"},
+    "orchestrator/store/import_runs.py": {"trainer.files.checkpoint.load"},
     "orchestrator/prepare/jobs.py": {"trainer.build.check", "trainer.build.run_id", "trainer.data.check_root"},
     "orchestrator/running/trial.py": {"trainer.worker.train_worker"},
 }
@@ -84,7 +91,10 @@ def test_nothing_that_is_allowed_is_unused():
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-        (["trainer.config", "trainer.place", "trainer.record"], ("torch", "ray", "mlflow", "optuna", "numpy")),
+        (
+            ["trainer.config", "trainer.place", "trainer.files.run_folder"],
+            ("torch", "ray", "mlflow", "optuna", "numpy"),
+        ),
         (["cluster.spec", "cluster.lint", "cluster.launcher"], ("torch", "ray", "mlflow", "numpy")),
         (
             [".".join(file.with_suffix("").parts) for file in FILES if file.parts[0] == "ablations"],

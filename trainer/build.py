@@ -17,11 +17,11 @@ from trainer.data.batch import Batch
 from trainer.data.stream import Stream, holdout
 from trainer.data.transforms import auto_class_weights
 from trainer.distill import build_distillers
+from trainer.files.run_folder import identity
 from trainer.models import SegModel
 from trainer.models.norm import set_norm_batch
 from trainer.networks import build_student, build_teacher, check_weights, file_digest, weight_files
 from trainer.place import Place
-from trainer.record import identity
 from trainer.task import Distilled
 
 __all__ = ["Data", "build_distilled", "build_teacher", "check", "file_digest", "open_data", "run_id"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import typer
 
 from trainer.config import UserError
-from trainer.failure import failure_of
+from trainer.files.failure import failure_of
 from trainer.verbs.data import app as data_app
 from trainer.verbs.eval import evaluate
 from trainer.verbs.export import export

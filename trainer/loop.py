@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint, generations, parallel, record
+from trainer import parallel
 from trainer.build import Data, build_distilled, build_teacher, check, open_data, run_id
 from trainer.config import TrainConfig, UserError
 from trainer.data.batch import Batch
 from trainer.data.stream import HostBatch, Stream, to_batch
 from trainer.device import pick_device
 from trainer.evaluate import evaluate
+from trainer.files import checkpoint, generations
+from trainer.files import run_folder as record
 from trainer.footprint import measure
 from trainer.learner import Learner
 from trainer.models.base import SegModel, SegOutput

@@ -23,8 +23,8 @@ from trainer.data.cityscapes import LABEL_IDS
 from trainer.data.packed import resize_image
 from trainer.deploy import Student
 from trainer.evaluate import forward
+from trainer.files.run_folder import write_text
 from trainer.panel import colour
-from trainer.record import write_text
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 MANIFEST = "predict.json"

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer import checkpoint
 from trainer.build import Data, build_distilled, build_teacher
 from trainer.config import TrainConfig, UserError, parse
 from trainer.data import PackedSplit, dataset_class, open_dataset
@@ -29,6 +28,7 @@ from trainer.data.base import Official
 from trainer.data.stream import HostBatch, Stream, holdout
 from trainer.device import pick_device
 from trainer.evaluate import evaluate
+from trainer.files import checkpoint
 from trainer.learner import Learner
 from trainer.loop import train_step
 from trainer.place import Place

@@ -13,9 +13,10 @@ import ray.train.torch
 import ray.tune
 import torch
 
-from trainer import parallel, record
+from trainer import parallel
 from trainer.config import parse
-from trainer.failure import failure_of
+from trainer.files import run_folder as record
+from trainer.files.failure import failure_of
 from trainer.loop import fit
 from trainer.memory import give_back
 from trainer.place import Place

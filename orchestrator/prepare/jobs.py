@@ -12,8 +12,8 @@ from ablations.study.plan import Run
 from cluster.spec import ClusterSpec
 from orchestrator.store.folder import Store
 from trainer.config import TrainConfig, UserError, digest
+from trainer.files.run_folder import LAST
 from trainer.place import Place
-from trainer.record import LAST
 
 LAUNCH = uuid.uuid4().hex[:12]
 """Names this start of the driver: the budgets of failed runs are counted for one."""

@@ -15,7 +15,7 @@ from cluster.spec import ClusterSpec
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from trainer.config import TrainConfig, UserError, digest, parse, read_yaml
-from trainer.record import write_text
+from trainer.files.run_folder import write_text
 
 
 def deployed(study: Study, runs: Sequence[Run]) -> dict[str, TrainConfig]:

@@ -13,7 +13,7 @@ from orchestrator.state.runs import hardware
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger, LedgerRun
 from trainer.config import TrainConfig, digest, parse
-from trainer.record import environment
+from trainer.files.run_folder import environment
 
 
 @dataclass(frozen=True)

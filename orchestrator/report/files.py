@@ -17,7 +17,7 @@ from ablations.table.text import to_markdown, to_plain
 from orchestrator.report.page.data import Report
 from orchestrator.report.page.document import page
 from orchestrator.store.ledger import LedgerRun
-from trainer.record import write_text
+from trainer.files.run_folder import write_text
 
 TRIALS = ("trials.csv", "trials.parquet")
 """Beside `FILES`, of a study that searches."""

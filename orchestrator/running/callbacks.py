@@ -18,7 +18,7 @@ from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import ending, gather, gather_retries
 from orchestrator.terminal.log_lines import View
 from orchestrator.tracking.mirror import Mirror
-from trainer.failure import Failure
+from trainer.files.failure import Failure
 
 
 class Silence(TrialProgressCallback):

@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from trainer.failure import Failure, failure_of
+from trainer.files.failure import Failure, failure_of
 
 
 def of_trial(trial: Any) -> Failure:

@@ -14,8 +14,8 @@ from typing import Any
 
 from orchestrator.store.run_folder import FILE, read_retries
 from trainer.config import OptimConfig, parse
-from trainer.failure import Failure
-from trainer.record import write_text
+from trainer.files.failure import Failure
+from trainer.files.run_folder import write_text
 
 
 def halved(optim: OptimConfig, workers: int, micro_batch: int | None) -> int | None:

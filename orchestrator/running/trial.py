@@ -11,8 +11,8 @@ from ray import train, tune
 from orchestrator.running.ray_failures import of_ray
 from orchestrator.running.retries import Attempts
 from orchestrator.running.shared_store import must_see
-from trainer import record
-from trainer.failure import Failure
+from trainer.files import run_folder as record
+from trainer.files.failure import Failure
 from trainer.worker import train_worker
 
 DRIVER_MEMORY = 128 * 1024**2

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.failure import Failure, cause_of, chain, failure_of
+from trainer.files.failure import Failure, cause_of, chain, failure_of
 
 
 class StoreFull(BaseException):

@@ -15,9 +15,9 @@ from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import pausing
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import finished, gather
-from trainer.checkpoint import load
 from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, parse, read_yaml, teacher_run
-from trainer.record import BEST, LAST, identity, read_epochs, read_result
+from trainer.files.checkpoint import load
+from trainer.files.run_folder import BEST, LAST, identity, read_epochs, read_result
 
 
 @dataclass(frozen=True)

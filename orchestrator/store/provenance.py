@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from trainer.config import NUMERICS_VERSION, digest
-from trainer.record import write_text
+from trainer.files.run_folder import write_text
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "ray", "optuna", "mlflow")
 CODE = ("ablations", "cluster", "orchestrator", "trainer", "pyproject.toml")

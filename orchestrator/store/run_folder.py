@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from trainer.record import read_epochs, read_failure, read_notes, read_result
+from trainer.files.run_folder import read_epochs, read_failure, read_notes, read_result
 
 KEPT = ("last", "best", "complexity", "environment", "seconds", "micro_batch", "data", "weights")
 """What the ledger keeps of a result."""

@@ -21,7 +21,7 @@ import yaml
 
 from orchestrator.tracking.mlflow_server import Server
 from orchestrator.tracking.tracker import Tracker
-from trainer.record import CLOCK
+from trainer.files.run_folder import CLOCK
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ("TRANSKD_STORE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")

@@ -14,9 +14,9 @@ from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from trainer import record
 from trainer.config import parse
 from trainer.data.scenes import write_scenes
+from trainer.files import run_folder as record
 from trainer.models import build_model
 
 STUDY = """

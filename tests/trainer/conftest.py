@@ -19,9 +19,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer import checkpoint
 from trainer.cli import app, in_one_line, main
 from trainer.config import ModelConfig, TrainConfig, override, parse
+from trainer.files import checkpoint
 from trainer.loop import fit
 from trainer.models import build_model
 from trainer.place import Place

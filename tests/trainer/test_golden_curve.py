@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer import checkpoint
 from trainer.config import NUMERICS_VERSION, ModelConfig, parse
+from trainer.files import checkpoint
 from trainer.loop import fit
 from trainer.models import build_model
 from trainer.place import Place

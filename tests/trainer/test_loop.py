@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer import checkpoint, loop
+from trainer import loop
 from trainer.build import run_id
 from trainer.config import NumericalError, TrainConfig, UserError, parse, read_yaml
 from trainer.data.batch import Batch
 from trainer.data.scenes import write_scenes
 from trainer.distill import DISTILLERS
 from trainer.distill.base import Distiller
+from trainer.files import checkpoint
 from trainer.learner import Learner
 from trainer.loop import fit
 from trainer.models import layers

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from trainer import checkpoint
 from trainer.build import build_distilled, build_teacher, check, open_data
 from trainer.config import ModelConfig, UserError
 from trainer.data.stream import normalise
 from trainer.evaluate import evaluate
+from trainer.files import checkpoint
 from trainer.loop import fit
 from trainer.models import build_model
 from trainer.networks import file_digest

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from trainer import checkpoint, parallel
+from trainer import parallel
 from trainer.config import TrainConfig
 from trainer.distill import DISTILLERS
+from trainer.files import checkpoint
 from trainer.loop import fit
 from trainer.place import Place
 

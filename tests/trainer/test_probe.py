@@ -10,9 +10,9 @@ import pytest
 from trainer.data import DATASETS
 from trainer.data.base import Official
 from trainer.data.stream import Stream
+from trainer.files.run_folder import read_epochs
 from trainer.loop import fit
 from trainer.probe import MadeUp, keeps, splits, takes
-from trainer.record import read_epochs
 
 PATHS = {"csf": {}, "pea": {}}
 FOUND = Official(16, 5, (64, 128))

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from trainer import checkpoint
 from trainer.config import TrainConfig
+from trainer.files import checkpoint
+from trainer.files.run_folder import CLOCK
 from trainer.loop import fit
 from trainer.place import Place
-from trainer.record import CLOCK
 
 Make = Callable[..., Any]
 DISTILL = {"csf": {"options": {"norm": "reference"}}, "pea_ea": {}}

@@ -19,10 +19,10 @@ import yaml
 from PIL import Image
 
 from orchestrator.cli import app as transkd
-from trainer import checkpoint
 from trainer.cli import in_one_line
 from trainer.config import TrainConfig, parse, read_yaml
 from trainer.data.scenes import write_scenes
+from trainer.files import checkpoint
 
 Make = Callable[..., Any]
 REPOSITORY = Path(__file__).parents[2]
@@ -261,7 +261,7 @@ def test_another_run_in_the_folder_is_refused(written: Make, command: Make, tmp_
 HOLDER = """
 import sys
 from pathlib import Path
-from trainer.record import alone
+from trainer.files.run_folder import alone
 with alone(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()

@@ -11,12 +11,13 @@ import pytest
 import torch
 import yaml
 
-from trainer import checkpoint, record
 from trainer.config import DataConfig, ModelConfig
 from trainer.data import dataset_class, open_dataset, pack
 from trainer.data.make import make_tree
 from trainer.data.scenes import write_scenes
 from trainer.evaluate import evaluate
+from trainer.files import checkpoint
+from trainer.files import run_folder as record
 from trainer.models import SegModel, build_model
 from trainer.rng import initialising
 

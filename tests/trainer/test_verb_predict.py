@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from trainer import checkpoint, record
 from trainer.config import ModelConfig
 from trainer.data import dataset_class
 from trainer.data.cityscapes import CLASSES
@@ -21,6 +20,8 @@ from trainer.data.packed import resize_image
 from trainer.data.stream import normalise
 from trainer.data.synthetic.painter import paint
 from trainer.deploy import Wanted, open_student
+from trainer.files import checkpoint
+from trainer.files import run_folder as record
 from trainer.models import build_model
 from trainer.predict import find_images, plan, predict
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from trainer.config import UserError
+from trainer.files.run_folder import write_text
 from trainer.place import default_cache
-from trainer.record import write_text
 from trainer.verbs import options
 
 if TYPE_CHECKING:

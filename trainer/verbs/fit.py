@@ -11,8 +11,8 @@ import typer
 import yaml
 
 from trainer.config import UserError, override, parse, read_yaml
+from trainer.files.run_folder import alone
 from trainer.place import Place, default_cache
-from trainer.record import alone
 from trainer.verbs.options import DataRoot, Device, Threads
 
 

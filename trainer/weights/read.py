@@ -10,8 +10,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from trainer import checkpoint
 from trainer.config import UserError
+from trainer.files import checkpoint
 
 _WRAPPERS = ("model", "state_dict")
 _PARALLEL = "module."

@@ -19,7 +19,7 @@ from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.terminal.cost import bill
 from trainer.config import UserError
-from trainer.record import environment
+from trainer.files.run_folder import environment
 
 BASE = {
     "data": {"name": "scenes", "size": [64, 128], "select": 0.1},

@@ -14,7 +14,7 @@ from ray.train.v2._internal.exceptions import (
 
 from orchestrator.running.ray_failures import of_ray
 from trainer.config import UserError
-from trainer.failure import Failure
+from trainer.files.failure import Failure
 
 DIED = ray.exceptions.ActorDiedError()
 FULL = OSError(errno.ENOSPC, "No space left on device", "/store/last.pt")

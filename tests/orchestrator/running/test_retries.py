@@ -21,9 +21,9 @@ from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import FILE, read_retries
 from trainer.config import OptimConfig, UserError, parse
-from trainer.failure import Failure
+from trainer.files.failure import Failure
+from trainer.files.run_folder import read_failure
 from trainer.place import Place
-from trainer.record import read_failure
 
 ROOT = Path(__file__).parents[3]
 LOST, BUG, MEMORY = Failure("lost", "went"), Failure("bug", "broke"), Failure("memory", "no memory left")

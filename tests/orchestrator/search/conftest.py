@@ -16,7 +16,7 @@ from orchestrator.search.driver import Searching
 from orchestrator.state.proposals import proposals
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from trainer.record import append_epoch, clear_failure, read_epochs, write_failure, write_result
+from trainer.files.run_folder import append_epoch, clear_failure, read_epochs, write_failure, write_result
 
 
 class Silent:

@@ -13,7 +13,7 @@ from orchestrator.search.learn_from import learns_from
 from orchestrator.search.optuna_dashboard import database, mirror
 from orchestrator.state.proposals import proposals, told
 from orchestrator.terminal.log_lines import Board, Lines
-from trainer.record import read_epochs
+from trainer.files.run_folder import read_epochs
 
 
 def test_no_config_is_trained_twice_and_a_stopped_one_is_not_taken_further(bench):

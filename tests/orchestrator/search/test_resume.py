@@ -6,8 +6,8 @@ from mlflow import MlflowClient
 
 from orchestrator.state.proposals import proposals
 from orchestrator.tracking.mirror import Mirror
-from trainer import record
 from trainer.config import UserError, parse
+from trainer.files import run_folder as record
 from trainer.models import build_model
 
 

@@ -20,9 +20,9 @@ from orchestrator.store.import_runs import take_in
 from orchestrator.store.ledger import Ledger
 from orchestrator.verbs.import_ import import_
 from trainer.config import UserError
+from trainer.files.run_folder import read_epochs, write_epochs
 from trainer.loop import fit
 from trainer.place import Place
-from trainer.record import read_epochs, write_epochs
 
 STUDY = """
 name: shared

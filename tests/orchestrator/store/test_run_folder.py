@@ -10,7 +10,7 @@ from orchestrator.store import provenance
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import reconcile
-from trainer import record
+from trainer.files import run_folder as record
 
 RESULT = {
     "run_id": "r",

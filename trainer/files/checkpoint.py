@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 import torch
 
 from trainer.config import UserError
-from trainer.failure import cause_of
+from trainer.files.failure import cause_of
 
 
 class MissingError(UserError):

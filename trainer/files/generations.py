@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from trainer import checkpoint
-from trainer.record import LAST, PREVIOUS, append_note
+from trainer.files import checkpoint
+from trainer.files.run_folder import LAST, PREVIOUS, append_note
 
 LOG = logging.getLogger(__name__)
 

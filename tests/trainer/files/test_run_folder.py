@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from trainer import record
 from trainer.config import UserError, parse, read_yaml
+from trainer.files import run_folder as record
 
 Make = Callable[..., Any]
 

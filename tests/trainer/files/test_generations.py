@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from trainer import checkpoint, generations, record
 from trainer.config import UserError
-from trainer.failure import cause_of
+from trainer.files import checkpoint, generations
+from trainer.files import run_folder as record
+from trainer.files.failure import cause_of
 from trainer.loop import fit
 
 Make = Callable[..., Any]

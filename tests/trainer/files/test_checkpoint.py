@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer import checkpoint
 from trainer.config import UserError
+from trainer.files import checkpoint
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
