@@ -110,7 +110,7 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
         )
         output = teacher(batch.image, None, distilled.teacher_needs) if teacher else None
         distilled(batch, output)
-    from trainer.complexity import deployed
+    from trainer.measure.complexity import deployed
 
     cost = deployed(config.student, classes, config.data.size)
     file.parent.mkdir(parents=True, exist_ok=True)

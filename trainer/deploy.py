@@ -10,9 +10,9 @@ import torch
 from trainer.config import Normalize, TrainConfig, UserError, override, parse, read_yaml
 from trainer.data import dataset_class
 from trainer.data.base import SegDataset
-from trainer.device import pick_device
 from trainer.files import checkpoint
 from trainer.files import run_folder as record
+from trainer.measure.device import pick_device
 from trainer.models import SegModel
 from trainer.networks import file_digest, load_network
 from trainer.weights import open_weights

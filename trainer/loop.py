@@ -14,12 +14,12 @@ from trainer.build import Data, build_distilled, build_teacher, check, open_data
 from trainer.config import TrainConfig, UserError
 from trainer.data.batch import Batch
 from trainer.data.stream import HostBatch, Stream, to_batch
-from trainer.device import pick_device
 from trainer.evaluate import evaluate
 from trainer.files import checkpoint, generations
 from trainer.files import run_folder as record
-from trainer.footprint import measure
 from trainer.learner import Learner
+from trainer.measure.device import pick_device
+from trainer.measure.footprint import measure
 from trainer.models.base import SegModel, SegOutput
 from trainer.networks import weights_used
 from trainer.panel import save_panel

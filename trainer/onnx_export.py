@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.complexity import parameters
 from trainer.config import DataConfig, UserError
 from trainer.data.stream import normalise
 from trainer.deploy import Student
 from trainer.evaluate import LOGITS
+from trainer.measure.complexity import parameters
 from trainer.models import SegModel
 
 INPUT, OUTPUT = "image", "logits"

@@ -26,11 +26,11 @@ from trainer.config import TrainConfig, UserError, parse
 from trainer.data import PackedSplit, dataset_class, open_dataset
 from trainer.data.base import Official
 from trainer.data.stream import HostBatch, Stream, holdout
-from trainer.device import pick_device
 from trainer.evaluate import evaluate
 from trainer.files import checkpoint
 from trainer.learner import Learner
 from trainer.loop import train_step
+from trainer.measure.device import pick_device
 from trainer.place import Place
 from trainer.task import Distilled
 from trainer.teacher import Teacher

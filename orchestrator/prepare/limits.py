@@ -70,7 +70,7 @@ class Bounds:
             "device": self.device,
             "threads": self.spec.torch_threads,
         }
-        command = [sys.executable, "-m", "trainer.latency"]
+        command = [sys.executable, "-m", "trainer.measure.latency"]
         done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]

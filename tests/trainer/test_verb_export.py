@@ -15,13 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from trainer.complexity import parameters
 from trainer.config import ModelConfig, TrainConfig, parse
 from trainer.data import dataset_class
 from trainer.data.synthetic.painter import paint
 from trainer.deploy import Student
 from trainer.files import checkpoint
 from trainer.files import run_folder as record
+from trainer.measure.complexity import parameters
 from trainer.models import MODELS, build_model
 from trainer.onnx_export import write_onnx
 from trainer.parity import Parity, compare, in_torch, open_session

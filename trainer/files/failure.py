@@ -47,7 +47,7 @@ _WORDS = {
 }
 """What the messages of errors without a class of their own say."""
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parents[1]
 
 
 class Failure(NamedTuple):

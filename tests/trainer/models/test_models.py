@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from trainer import rng
-from trainer.complexity import paper_macs, parameters
 from trainer.config import ModelConfig, UserError
+from trainer.measure.complexity import paper_macs, parameters
 from trainer.models import MODELS, build_model
 from trainer.models.base import EVERYTHING
 from trainer.models.layers import ChannelDropout, StochasticDepth, to_map, to_tokens

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainer.complexity import deployed, gmacs, gmacs_paper, paper_macs, parameters
 from trainer.config import ModelConfig, Term
 from trainer.data.batch import Batch
 from trainer.distill import build_distillers
 from trainer.files import checkpoint
 from trainer.loop import fit
+from trainer.measure.complexity import deployed, gmacs, gmacs_paper, paper_macs, parameters
 from trainer.models import MODELS, build_model
 from trainer.models.norm import set_norm_batch
 from trainer.task import Distilled

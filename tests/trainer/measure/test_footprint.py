@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.footprint import measure
+from trainer.measure.footprint import measure
 from trainer.models import MODELS
 from trainer.models.base import SegModel, SegOutput
 

@@ -1,7 +1,6 @@
-"""Latency: what the student that a config deploys takes for one image here, before a run is spent on it.
+"""Measure the single-image latency of a config's student in a process of its own, which frees the GPU when it ends.
 
-A program of its own, so that a GPU is let go with it: `python -m trainer.latency` reads settings as JSON and answers in
-JSON, `{"latency_ms": ...}`.
+`python -m trainer.measure.latency` reads settings as JSON and answers in JSON, `{"latency_ms": ...}`.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ import torch
 
 from trainer.config import TrainConfig, parse
 from trainer.data import dataset_class
-from trainer.device import pick_device
-from trainer.footprint import measure
+from trainer.measure.device import pick_device
+from trainer.measure.footprint import measure
 from trainer.models import build_model
 
 

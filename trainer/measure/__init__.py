@@ -1,0 +1,1 @@
+"""What a student costs: parameters, GMACs, memory and latency."""
