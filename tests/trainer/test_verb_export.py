@@ -18,13 +18,13 @@ from PIL import Image
 from trainer.config import ModelConfig, TrainConfig, parse
 from trainer.data import dataset_class
 from trainer.data.synthetic.painter import paint
-from trainer.deploy import Student
+from trainer.deploy.onnx import write_onnx
+from trainer.deploy.open import Student
+from trainer.deploy.parity import Parity, compare, in_torch, open_session
 from trainer.files import checkpoint
 from trainer.files import run_folder as record
 from trainer.measure.complexity import parameters
 from trainer.models import MODELS, build_model
-from trainer.onnx_export import write_onnx
-from trainer.parity import Parity, compare, in_torch, open_session
 from trainer.rng import initialising
 from trainer.verbs.export import settle
 

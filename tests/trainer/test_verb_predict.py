@@ -19,11 +19,11 @@ from trainer.data.cityscapes import CLASSES
 from trainer.data.packed import resize_image
 from trainer.data.stream import normalise
 from trainer.data.synthetic.painter import paint
-from trainer.deploy import Wanted, open_student
+from trainer.deploy.open import Wanted, open_student
+from trainer.deploy.predict import find_images, plan, predict
 from trainer.files import checkpoint
 from trainer.files import run_folder as record
 from trainer.models import build_model
-from trainer.predict import find_images, plan, predict
 
 Make = Callable[..., Any]
 SIZES = {"aachen/aachen_000000_000019_leftImg8bit.png": (64, 128), "bonn/bonn_000001_000019.jpg": (50, 90)}

@@ -16,7 +16,7 @@ from trainer.verbs import options
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
     from trainer.data import PackedSplit
-    from trainer.deploy import Student
+    from trainer.deploy.open import Student
 
 PROTOCOLS = ("full", "paper")
 
@@ -49,7 +49,7 @@ def evaluate(
     import torch
 
     from trainer.data import open_dataset, pack
-    from trainer.deploy import open_student, trained_by
+    from trainer.deploy.open import open_student, trained_by
     from trainer.evaluate import evaluate as measure
 
     unknown = set(protocol or ()) - set(PROTOCOLS)

@@ -15,8 +15,8 @@ from trainer.verbs import options
 if TYPE_CHECKING:
     import numpy as np
 
-    from trainer.deploy import Student
-    from trainer.parity import Parity
+    from trainer.deploy.open import Student
+    from trainer.deploy.parity import Parity
 
 IMAGES = 16
 """Images that the file is compared on, evenly spaced over those there are."""
@@ -53,9 +53,9 @@ def export(
         raise UserError(f"--out {out} is a folder; name a file, for example {out / 'student.onnx'}")
     import torch
 
-    from trainer.deploy import open_student
-    from trainer.onnx_export import write_onnx
-    from trainer.parity import compare, in_torch, latency_ms, open_session
+    from trainer.deploy.onnx import write_onnx
+    from trainer.deploy.open import open_student
+    from trainer.deploy.parity import compare, in_torch, latency_ms, open_session
 
     torch.set_num_threads(threads)
     student = open_student(checkpoint, options.wanted(config, model, data, size, normalize), "cpu")
@@ -102,7 +102,7 @@ def _pictures(student: Student, images: Path | None, data_root: Path | None) -> 
 
     from trainer.data import open_dataset
     from trainer.data.packed import resize_image
-    from trainer.predict import find_images, read_rgb
+    from trainer.deploy.predict import find_images, read_rgb
 
     if images is not None:
         found = find_images(images)

@@ -10,7 +10,7 @@ import typer
 from trainer.config import UserError
 
 if TYPE_CHECKING:
-    from trainer.deploy import Wanted
+    from trainer.deploy.open import Wanted
 
 Checkpoint = Annotated[
     Path,
@@ -49,7 +49,7 @@ def wanted(
     normalize: Literal["unit", "imagenet"] | None,
 ) -> Wanted:
     """What the options say of a checkpoint. Raises UserError for a size that is none."""
-    from trainer.deploy import Wanted
+    from trainer.deploy.open import Wanted
 
     return Wanted(config, model, data, None if size is None else parse_size(size), normalize)
 

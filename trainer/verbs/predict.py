@@ -13,7 +13,7 @@ from trainer.config import UserError
 from trainer.verbs import options
 
 if TYPE_CHECKING:
-    from trainer.predict import Kind
+    from trainer.deploy.predict import Kind
 
 
 def predict(
@@ -52,9 +52,9 @@ def predict(
         raise UserError("nothing to write; leave out --no-masks or --no-overlays, or give --ids")
     import torch
 
-    from trainer.deploy import open_student
-    from trainer.predict import claim, find_images, label_ids, plan, to_do
-    from trainer.predict import predict as label
+    from trainer.deploy.open import open_student
+    from trainer.deploy.predict import claim, find_images, label_ids, plan, to_do
+    from trainer.deploy.predict import predict as label
 
     torch.set_num_threads(threads)
     jobs = plan(images, find_images(images), out, kinds)

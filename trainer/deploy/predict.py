@@ -21,7 +21,7 @@ from PIL import Image
 from trainer.config import UserError
 from trainer.data.cityscapes import LABEL_IDS
 from trainer.data.packed import resize_image
-from trainer.deploy import Student
+from trainer.deploy.open import Student
 from trainer.evaluate import forward
 from trainer.files.run_folder import write_text
 from trainer.panel import colour

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trainer.config import DataConfig, UserError
 from trainer.data.stream import normalise
-from trainer.deploy import Student
+from trainer.deploy.open import Student
 from trainer.evaluate import LOGITS
 from trainer.measure.complexity import parameters
 from trainer.models import SegModel

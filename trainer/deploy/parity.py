@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from trainer.onnx_export import INPUT, OUTPUT, Deployed
+from trainer.deploy.onnx import INPUT, OUTPUT, Deployed
 
 REQUIRED = 0.999
 """Share of pixels whose class must be the same."""

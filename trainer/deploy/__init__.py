@@ -1,0 +1,1 @@
+"""A trained student, opened, used or exported."""
