@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from trainer.config import ModelConfig, OptimConfig, Term
 from trainer.data.batch import Batch
 from trainer.distill import build_distillers
-from trainer.learner import Learner
 from trainer.models import build_model
 from trainer.models.all_mlp import FoldedFusion
 from trainer.models.base import EVERYTHING, SegModel
 from trainer.models.norm import set_norm_batch
-from trainer.task import Distilled
-from trainer.teacher import Teacher
+from trainer.training.learner import Learner
+from trainer.training.task import Distilled
+from trainer.training.teacher import Teacher
 
 TERMS = {"csf": Term(), "pea": Term()}
 

@@ -10,11 +10,11 @@ from ablations.study.metric import CONDITIONS
 from ablations.study.plan import expand, space
 from ablations.study.schema import load, packaged
 from ablations.study.variant_search import searches
-from trainer.build import check
 from trainer.config import parse
 from trainer.data import DATASETS
 from trainer.distill import DISTILLERS
 from trainer.measure import complexity
+from trainer.training.build import check
 
 
 @pytest.fixture(scope="module")

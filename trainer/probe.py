@@ -21,19 +21,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer.build import Data, build_distilled, build_teacher
 from trainer.config import TrainConfig, UserError, parse
 from trainer.data import PackedSplit, dataset_class, open_dataset
 from trainer.data.base import Official
 from trainer.data.stream import HostBatch, Stream, holdout
-from trainer.evaluate import evaluate
 from trainer.files import checkpoint
-from trainer.learner import Learner
-from trainer.loop import train_step
 from trainer.measure.device import pick_device
 from trainer.place import Place
-from trainer.task import Distilled
-from trainer.teacher import Teacher
+from trainer.training.build import Data, build_distilled, build_teacher
+from trainer.training.evaluate import evaluate
+from trainer.training.learner import Learner
+from trainer.training.loop import train_step
+from trainer.training.task import Distilled
+from trainer.training.teacher import Teacher
 
 STEPS_S = 0.5
 """Seconds of steps that are timed, and of validation."""

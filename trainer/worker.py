@@ -13,13 +13,13 @@ import ray.train.torch
 import ray.tune
 import torch
 
-from trainer import parallel
 from trainer.config import parse
 from trainer.files import run_folder as record
 from trainer.files.failure import failure_of
-from trainer.loop import fit
-from trainer.memory import give_back
 from trainer.place import Place
+from trainer.training import parallel
+from trainer.training.loop import fit
+from trainer.training.memory import give_back
 
 LET_GO_S = 60.0
 """Longest wait for the process that trained the run before: Ray ends it seconds after its driver was killed."""

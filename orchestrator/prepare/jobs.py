@@ -101,14 +101,14 @@ class Preparer:
 
     def check(self, config: TrainConfig) -> dict[str, float]:
         """Refuse what cannot run here; the deployed student's cost. Raises UserError."""
-        from trainer.build import check
+        from trainer.training.build import check
 
         config.optim.shares(self.spec.workers, self.spec.micro_batch)
         return check(config, self.store.cache)
 
     def job(self, run: Run, teachers: Mapping[str, Job]) -> Job:
         """The job of a run whose teacher, if it needs one, is among `teachers` by key. Packs its data."""
-        from trainer.build import run_id
+        from trainer.training.build import run_id
 
         identity = run_id(run.config, self.place(run.config), self._ids)
         teacher = None

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from trainer.cli import app, in_one_line, main
 from trainer.config import ModelConfig, TrainConfig, override, parse
 from trainer.files import checkpoint
-from trainer.loop import fit
 from trainer.models import build_model
 from trainer.place import Place
 from trainer.rng import initialising
+from trainer.training.loop import fit
 
 Make = Callable[..., Any]
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.build import check
 from trainer.config import IGNORE, UserError
 from trainer.data.batch import Batch
 from trainer.distill import ALTERNATIVES, DISTILLERS
@@ -23,8 +22,9 @@ from trainer.distill.cirkd import CrossImageRelations
 from trainer.distill.fitnet import FitNetHints
 from trainer.distill.ifvd import IntraClassVariation, nearest
 from trainer.distill.skd import PairwiseSimilarity
-from trainer.loop import fit
 from trainer.models.base import Channels, SegOutput
+from trainer.training.build import check
+from trainer.training.loop import fit
 
 STRIDES = (4, 8, 16, 32)
 STUDENT = Channels((4, 5, 6, 8), (4, 5, 6, 8), STRIDES, 3)

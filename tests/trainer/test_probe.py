@@ -11,8 +11,8 @@ from trainer.data import DATASETS
 from trainer.data.base import Official
 from trainer.data.stream import Stream
 from trainer.files.run_folder import read_epochs
-from trainer.loop import fit
 from trainer.probe import MadeUp, keeps, splits, takes
+from trainer.training.loop import fit
 
 PATHS = {"csf": {}, "pea": {}}
 FOUND = Official(16, 5, (64, 128))

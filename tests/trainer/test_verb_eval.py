@@ -15,11 +15,11 @@ from trainer.config import DataConfig, ModelConfig
 from trainer.data import dataset_class, open_dataset, pack
 from trainer.data.make import make_tree
 from trainer.data.scenes import write_scenes
-from trainer.evaluate import evaluate
 from trainer.files import checkpoint
 from trainer.files import run_folder as record
 from trainer.models import SegModel, build_model
 from trainer.rng import initialising
+from trainer.training.evaluate import evaluate
 
 Make = Callable[..., Any]
 OPTIONS = {"train": 16, "val": 5, "size": [64, 128]}

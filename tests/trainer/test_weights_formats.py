@@ -20,8 +20,8 @@ from torch import Tensor
 
 from trainer.config import ModelConfig, UserError
 from trainer.models import SegModel, build_model
-from trainer.networks import load_network
 from trainer.rng import initialising
+from trainer.training.networks import load_network
 from trainer.weights import load_weights
 
 State = dict[str, Tensor]

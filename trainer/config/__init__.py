@@ -20,7 +20,8 @@ from trainer.config.schema import (
 from trainer.config.yaml_text import parse_yaml
 
 NUMERICS_VERSION = 1
-"""Raised by hand when a change moves the numbers of an unchanged config (see tests/trainer/test_golden_curve.py)."""
+"""Raised by hand when a change moves the numbers of an unchanged config (tests/trainer/training/test_golden_curve.py).
+"""
 
 IGNORE = 255
 """Label value that no loss and no metric counts."""

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from trainer.config import DataConfig, UserError
 from trainer.data.stream import normalise
 from trainer.deploy.open import Student
-from trainer.evaluate import LOGITS
 from trainer.measure.complexity import parameters
 from trainer.models import SegModel
+from trainer.training.evaluate import LOGITS
 
 INPUT, OUTPUT = "image", "logits"
 STEP = 32

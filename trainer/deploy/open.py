@@ -14,7 +14,7 @@ from trainer.files import checkpoint
 from trainer.files import run_folder as record
 from trainer.measure.device import pick_device
 from trainer.models import SegModel
-from trainer.networks import file_digest, load_network
+from trainer.training.networks import file_digest, load_network
 from trainer.weights import open_weights
 
 

@@ -22,9 +22,9 @@ from trainer.config import UserError
 from trainer.data.cityscapes import LABEL_IDS
 from trainer.data.packed import resize_image
 from trainer.deploy.open import Student
-from trainer.evaluate import forward
 from trainer.files.run_folder import write_text
-from trainer.panel import colour
+from trainer.training.evaluate import forward
+from trainer.training.panel import colour
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 MANIFEST = "predict.json"

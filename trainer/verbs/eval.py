@@ -50,7 +50,7 @@ def evaluate(
 
     from trainer.data import open_dataset, pack
     from trainer.deploy.open import open_student, trained_by
-    from trainer.evaluate import evaluate as measure
+    from trainer.training.evaluate import evaluate as measure
 
     unknown = set(protocol or ()) - set(PROTOCOLS)
     if unknown:

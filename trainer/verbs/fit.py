@@ -40,9 +40,9 @@ def fit(
         teacher=teacher,
         compile=compile_,
     )
-    from trainer.build import check
     from trainer.data import check_root
-    from trainer.loop import fit as train
+    from trainer.training.build import check
+    from trainer.training.loop import fit as train
 
     check_root(resolved.data, place.data_root, place.cache_dir)
     check(resolved, place.cache_dir)

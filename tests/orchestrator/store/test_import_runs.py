@@ -21,8 +21,8 @@ from orchestrator.store.ledger import Ledger
 from orchestrator.verbs.import_ import import_
 from trainer.config import UserError
 from trainer.files.run_folder import read_epochs, write_epochs
-from trainer.loop import fit
 from trainer.place import Place
+from trainer.training.loop import fit
 
 STUDY = """
 name: shared

@@ -17,7 +17,7 @@ from trainer.data.acdc import ACDC
 from trainer.data.cityscapes import LABEL_IDS, Cityscapes
 from trainer.data.nyuv2 import FOLDERS, NYUv2
 from trainer.data.voc2012 import VOC2012
-from trainer.loop import fit
+from trainer.training.loop import fit
 
 Made = Callable[..., SegDataset]
 

@@ -14,7 +14,7 @@ from trainer.config import UserError
 from trainer.files import checkpoint, generations
 from trainer.files import run_folder as record
 from trainer.files.failure import cause_of
-from trainer.loop import fit
+from trainer.training.loop import fit
 
 Make = Callable[..., Any]
 CPU = torch.device("cpu")

@@ -12,11 +12,11 @@ from trainer.config import ModelConfig, Term
 from trainer.data.batch import Batch
 from trainer.distill import build_distillers
 from trainer.files import checkpoint
-from trainer.loop import fit
 from trainer.measure.complexity import deployed, gmacs, gmacs_paper, paper_macs, parameters
 from trainer.models import MODELS, build_model
 from trainer.models.norm import set_norm_batch
-from trainer.task import Distilled
+from trainer.training.loop import fit
+from trainer.training.task import Distilled
 
 SIZE = (512, 1024)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trainer.config import OptimConfig
-from trainer.schedule import learning_rate
+from trainer.training.schedule import learning_rate
 
 
 def rates(optim: OptimConfig, steps_per_epoch: int) -> list[float]:

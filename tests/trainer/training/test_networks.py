@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.build import build_distilled, build_teacher, check, open_data
 from trainer.config import ModelConfig, UserError
 from trainer.data.stream import normalise
-from trainer.evaluate import evaluate
 from trainer.files import checkpoint
-from trainer.loop import fit
 from trainer.models import build_model
-from trainer.networks import file_digest
-from trainer.teacher import Teacher, verify
+from trainer.training.build import build_distilled, build_teacher, check, open_data
+from trainer.training.evaluate import evaluate
+from trainer.training.loop import fit
+from trainer.training.networks import file_digest
+from trainer.training.teacher import Teacher, verify
 
 Make = Callable[..., Any]
 NEEDS = frozenset({"logits", "features", "embeds"})

@@ -14,7 +14,7 @@ from trainer.data.batch import Batch
 from trainer.distill import build_distillers
 from trainer.models import build_model
 from trainer.models.base import Channels
-from trainer.task import Distilled, count_pixels, cross_entropy_sum, pixel_weight
+from trainer.training.task import Distilled, count_pixels, cross_entropy_sum, pixel_weight
 
 TEACHER = Channels((16, 32, 80, 128), (16, 32, 80, 128), (4, 8, 16, 32), 3)
 

@@ -20,9 +20,9 @@ from trainer.distill import build_distillers
 from trainer.files.run_folder import identity
 from trainer.models import SegModel
 from trainer.models.norm import set_norm_batch
-from trainer.networks import build_student, build_teacher, check_weights, file_digest, weight_files
 from trainer.place import Place
-from trainer.task import Distilled
+from trainer.training.networks import build_student, build_teacher, check_weights, file_digest, weight_files
+from trainer.training.task import Distilled
 
 __all__ = ["Data", "build_distilled", "build_teacher", "check", "file_digest", "open_data", "run_id"]
 
@@ -130,7 +130,7 @@ def _structure(config: TrainConfig) -> str:
 
 @functools.cache
 def _source() -> str:
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     files = [(str(f.relative_to(here)), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(here.rglob("*.py"))]
     return digest(files)
 

@@ -11,11 +11,11 @@ import torch
 from trainer.config import ModelConfig, OptimConfig, Term
 from trainer.data.batch import Batch
 from trainer.distill import build_distillers
-from trainer.learner import Learner
 from trainer.models import build_model
 from trainer.models.norm import set_norm_batch
-from trainer.task import Distilled, count_pixels, pixel_weight
-from trainer.teacher import Teacher
+from trainer.training.learner import Learner
+from trainer.training.task import Distilled, count_pixels, pixel_weight
+from trainer.training.teacher import Teacher
 
 OUTPUTS = 20  # the published networks have one more than the classes; its weight in the loss is 0
 

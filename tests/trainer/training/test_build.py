@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from trainer import build
-from trainer.build import build_distilled, build_teacher, check, open_data, run_id
 from trainer.config import TrainConfig, UserError, parse
 from trainer.data.scenes import write_scenes
 from trainer.files import checkpoint
+from trainer.training import build
+from trainer.training.build import build_distilled, build_teacher, check, open_data, run_id
 
 Make = Callable[..., Any]
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from trainer.build import Data
 from trainer.config import TrainConfig
-from trainer.evaluate import forward, judged
 from trainer.models.base import SegModel
+from trainer.training.build import Data
+from trainer.training.evaluate import forward, judged
 
 ROWS = 4
 GAP = 4

@@ -1,7 +1,7 @@
 """A committed loss curve: numbers that move, move in a reviewed line and with NUMERICS_VERSION.
 
 When a change is meant to move the numbers: raise NUMERICS_VERSION in trainer/config/__init__.py, then write the new
-curve with `python tests/trainer/test_golden_curve.py`.
+curve with `python tests/trainer/training/test_golden_curve.py`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import torch
 
 from trainer.config import NUMERICS_VERSION, ModelConfig, parse
 from trainer.files import checkpoint
-from trainer.loop import fit
 from trainer.models import build_model
 from trainer.place import Place
 from trainer.rng import initialising
+from trainer.training.loop import fit
 
-CURVE = Path(__file__).parents[1] / "golden" / "curve.json"
+CURVE = Path(__file__).parents[2] / "golden" / "curve.json"
 LOSSES = ("loss", "loss/ce", "loss/csf", "loss/pea_ea")
 REMEDY = (
     "the numbers of an unchanged config have moved. If that is meant, raise NUMERICS_VERSION in "
-    "trainer/config/__init__.py and run `python tests/trainer/test_golden_curve.py`; if not, find out why"
+    "trainer/config/__init__.py and run `python tests/trainer/training/test_golden_curve.py`; if not, find out why"
 )
 
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from trainer.config import IGNORE, ModelConfig, NumericalError, OptimConfig, Term, UserError
 from trainer.data.batch import Batch
 from trainer.distill import DISTILLERS, build_distillers
-from trainer.learner import Learner, parameter_groups
 from trainer.models import build_model
 from trainer.models.base import SegModel, SegOutput
 from trainer.models.norm import set_norm_batch
 from trainer.rng import initialising, sample_keys
-from trainer.task import Distilled, count_pixels, pixel_weight
+from trainer.training.learner import Learner, parameter_groups
+from trainer.training.task import Distilled, count_pixels, pixel_weight
 
 CLASSES, SAMPLES, GROUP = 5, 8, 2
 SIZE = (64, 96)

@@ -9,25 +9,25 @@ from typing import Any
 
 import torch
 
-from trainer import parallel
-from trainer.build import Data, build_distilled, build_teacher, check, open_data, run_id
 from trainer.config import TrainConfig, UserError
 from trainer.data.batch import Batch
 from trainer.data.stream import HostBatch, Stream, to_batch
-from trainer.evaluate import evaluate
 from trainer.files import checkpoint, generations
 from trainer.files import run_folder as record
-from trainer.learner import Learner
 from trainer.measure.device import pick_device
 from trainer.measure.footprint import measure
 from trainer.models.base import SegModel, SegOutput
-from trainer.networks import weights_used
-from trainer.panel import save_panel
 from trainer.place import Place
-from trainer.schedule import learning_rate
-from trainer.system import System
-from trainer.task import count_pixels, pixel_weight
-from trainer.teacher import Teacher, verify
+from trainer.training import parallel
+from trainer.training.build import Data, build_distilled, build_teacher, check, open_data, run_id
+from trainer.training.evaluate import evaluate
+from trainer.training.learner import Learner
+from trainer.training.networks import weights_used
+from trainer.training.panel import save_panel
+from trainer.training.schedule import learning_rate
+from trainer.training.system import System
+from trainer.training.task import count_pixels, pixel_weight
+from trainer.training.teacher import Teacher, verify
 
 Report = Callable[[dict[str, float], Path | None], None]
 

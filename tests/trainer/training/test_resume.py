@@ -17,8 +17,8 @@ import torch
 from trainer.config import TrainConfig
 from trainer.files import checkpoint
 from trainer.files.run_folder import CLOCK
-from trainer.loop import fit
 from trainer.place import Place
+from trainer.training.loop import fit
 
 Make = Callable[..., Any]
 DISTILL = {"csf": {"options": {"norm": "reference"}}, "pea_ea": {}}
@@ -131,7 +131,7 @@ def test_a_half_written_line_is_repaired(config: TrainConfig, undisturbed: Path,
 DYING = """
 import json, os, signal, sys
 from pathlib import Path
-import trainer.loop as loop
+import trainer.training.loop as loop
 from trainer.config import parse
 from trainer.place import Place
 

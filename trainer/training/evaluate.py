@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer import metrics, parallel
 from trainer.config import DataConfig
 from trainer.data import PackedSplit
 from trainer.data.stream import normalise
 from trainer.data.transforms import quarter_label
 from trainer.models.base import SegModel
+from trainer.training import metrics, parallel
 
 LOGITS = frozenset({"logits"})
 

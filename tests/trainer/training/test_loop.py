@@ -12,19 +12,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer import loop
-from trainer.build import run_id
 from trainer.config import NumericalError, TrainConfig, UserError, parse, read_yaml
 from trainer.data.batch import Batch
 from trainer.data.scenes import write_scenes
 from trainer.distill import DISTILLERS
 from trainer.distill.base import Distiller
 from trainer.files import checkpoint
-from trainer.learner import Learner
-from trainer.loop import fit
 from trainer.models import layers
 from trainer.models.base import Channels, SegModel, SegOutput
 from trainer.place import Place
+from trainer.training import loop
+from trainer.training.build import run_id
+from trainer.training.learner import Learner
+from trainer.training.loop import fit
 
 Make = Callable[..., Any]
 CSF_PEA = {"csf": {}, "pea": {}}

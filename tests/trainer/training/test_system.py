@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer import system
-from trainer.system import System
+from trainer.training import system
+from trainer.training.system import System
 
 MACHINE = {
     "system/cpu_utilization_percentage",
@@ -72,10 +72,10 @@ def test_mlflow_gives_them_the_same_names():
 def test_without_psutil_a_run_trains_and_tells_nothing():
     program = (
         "import sys; sys.modules['psutil'] = None\n"
-        "import torch; from trainer.system import System\n"
+        "import torch; from trainer.training.system import System\n"
         "watched = System(torch.device('cpu')); watched.sample(); print(watched.epoch())"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "{}\n"
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from trainer import parallel
 from trainer.config import TrainConfig
 from trainer.distill import DISTILLERS
 from trainer.files import checkpoint
-from trainer.loop import fit
 from trainer.place import Place
+from trainer.training import parallel
+from trainer.training.loop import fit
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ CHANGES = {"optim.epochs": EPOCHS, "data.class_weights": "auto", "optim.schedule
 FIT = """
 from pathlib import Path
 from trainer.config import NumericalError, UserError, parse
-from trainer.loop import fit
+from trainer.training.loop import fit
 from trainer.place import Place
 
 for name, (config, stop) in job["runs"].items():

@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trainer import parallel
-from trainer.build import Data
 from trainer.config import Normalize, TrainConfig, UserError, digest
 from trainer.data.stream import IMAGENET_MEAN, IMAGENET_STD
-from trainer.evaluate import evaluate
 from trainer.files.run_folder import write_text
 from trainer.models.base import SegModel, SegOutput
-from trainer.networks import file_digest
 from trainer.place import Place
+from trainer.training import parallel
+from trainer.training.build import Data
+from trainer.training.evaluate import evaluate
+from trainer.training.networks import file_digest
 
 TOLERANCE = 0.1
 """mIoU points by which a teacher may miss its stated mIoU: another machine rounds differently."""

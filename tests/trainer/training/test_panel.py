@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from trainer.build import build_distilled, open_data
 from trainer.config import IGNORE
-from trainer.panel import GAP, ROWS, colour, save_panel
+from trainer.training.build import build_distilled, open_data
+from trainer.training.panel import GAP, ROWS, colour, save_panel
 
 Make = Callable[..., Any]
 
