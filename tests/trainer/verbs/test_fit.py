@@ -25,7 +25,7 @@ from trainer.data.scenes import write_scenes
 from trainer.files import checkpoint
 
 Make = Callable[..., Any]
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ State = dict[str, Tensor]
 Kind = tuple[Callable[[State], Any], str, str, str | None]
 """Of a kind of file: how it is made of our weights, what of it is loaded, what it is called, its normalisation."""
 
-TABLES = Path(__file__).parents[1] / "golden"
+TABLES = Path(__file__).parents[2] / "golden"
 
 
 def table(name: str, column: str) -> dict[str, list[str]]:
