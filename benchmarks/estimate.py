@@ -16,7 +16,7 @@ from pathlib import Path
 from ablations.study.schema import Study, load
 from cluster.spec import load as load_spec
 from orchestrator.prepare.estimate import Estimate, estimate
-from orchestrator.state.tuned_arms import planned
+from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from trainer.config import override
@@ -27,7 +27,7 @@ EVENTS = ("started", "finished", "stopped")
 def foretold(study: Study, store: Store, *, probe: bool) -> Estimate:
     """The estimate of the whole study on this machine."""
     ledger = Ledger(store.ledger)
-    return estimate(study, planned(study, ledger), ledger, load_spec(), store, {}, tries=probe)
+    return estimate(StudyState(study, ledger), load_spec(), store, {}, tries=probe)
 
 
 def unfinished(study: Study) -> Study:

@@ -35,6 +35,11 @@ class Run:
         """12 hex digits naming what was asked."""
         return digest([self.awaits, self.seed]) if self.awaits else self.config.key
 
+    @property
+    def label(self) -> str:
+        """How a person calls it: `TransKD-GL seed 1`, `trial 7`."""
+        return self.arm if self.role == "trial" else f"{self.arm} seed {self.seed}"
+
 
 def expand(study: Study, winners: Mapping[str, Mapping[str, Any]] | None = None) -> list[Run]:
     """All runs of a study that are known before it starts: for a search its teacher, for its trials are proposed.

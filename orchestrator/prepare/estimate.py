@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.study.plan import Run
-from ablations.study.schema import Study
 from cluster.spec import ClusterSpec, SpecError, concurrency
 from orchestrator.prepare.pace import Pace, earlier, this_hardware
 from orchestrator.prepare.timed_steps import probe
 from orchestrator.prepare.work_left import Phase, Range, Work, phases
+from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
-from orchestrator.store.ledger import Ledger
 from trainer.config import TrainConfig, UserError
 
 START_S = 15.0
@@ -49,24 +47,22 @@ class Estimate:
 
 
 def estimate(
-    study: Study,
-    runs: Sequence[Run],
-    ledger: Ledger,
+    state: StudyState,
     spec: ClusterSpec,
     store: Store,
     roots: Mapping[str, Path],
     *,
     tries: bool | None = None,
 ) -> Estimate:
-    """What is left of a study, `runs` being its plan. `tries`: whether structures that no earlier run had are timed on
+    """What is left of a study. `tries`: whether structures that no earlier run had are timed on
     this machine: True however long it takes, None for `PROBE_S` at most, False not at all. Raises UserError where one
     cannot be built."""
-    todo = phases(study, runs, ledger)
+    todo = phases(state)
     if not todo:
         nothing = Range(0, 0, 0)
         return Estimate(0, nothing, nothing, nothing, None, ())
     distinct = _distinct(todo)
-    paces, count, where = earlier(ledger, store, spec, {run.key: run.config for run in runs})
+    paces, count, where = earlier(state.ledger, store, spec, {run.plan.key: run.plan.config for run in state.runs})
     found = {name: paces[name] for name in distinct if name in paces}
     origins = [f"{_counted(count, 'earlier run')} on {where}"] if found else []
     left = {name: config for name, config in distinct.items() if name not in found}

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ablations.study.plan import Run
 from cluster.spec import ClusterSpec
+from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
-from trainer.config import TrainConfig, UserError, digest
+from trainer.config import NUMERICS_VERSION, Sources, TrainConfig, UserError, data_key, digest, weight_names
 from trainer.files.run_folder import LAST
 from trainer.place import Place
+
+if TYPE_CHECKING:
+    from trainer.training.sources import SourceReader
 
 LAUNCH = uuid.uuid4().hex[:12]
 """Names this start of the driver: the budgets of failed runs are counted for one."""
@@ -31,7 +37,7 @@ class Job:
     @property
     def label(self) -> str:
         """How a person calls it: `TransKD-GL seed 1`, `trial 7`."""
-        return self.run.arm if self.run.role == "trial" else f"{self.run.arm} seed {self.run.seed}"
+        return self.run.label
 
     @property
     def epochs(self) -> int:
@@ -41,7 +47,7 @@ class Job:
     def event(self, kind: str, **more: Any) -> dict[str, Any]:
         """A ledger event about this run."""
         who = {"study": self.study, "arm": self.run.arm, "seed": self.run.seed, "role": self.run.role}
-        return {"event": kind, "run_id": self.run_id, "key": self.run.config.key, **who, **more}
+        return {"event": kind, "run_id": self.run_id, "key": self.run.key, **who, **more}
 
     def settings(self, spec: ClusterSpec, store: Store) -> dict[str, Any]:
         """The plain data a trial is started with."""
@@ -71,14 +77,15 @@ class Job:
 
 
 class Preparer:
-    """Makes jobs of runs: checks each structure, packs each data set, and names what is computed."""
+    """Makes jobs of runs: checks each structure, reads the data and weights of all, and names what is computed."""
 
     def __init__(self, study: str, spec: ClusterSpec, store: Store, roots: Mapping[str, Path]) -> None:
         self.study = study
         self.spec = spec
         self.store = store
         self.roots = {**{name: Path(folder) for name, folder in spec.data_roots.items()}, **roots}
-        self._ids: dict[str, str] = {}
+        self.teachers: dict[str, str] = {}
+        """Run ids of the teachers that the study trains, by their config's key."""
 
     def place(self, config: TrainConfig, run_id: str = "", teacher: Path | None = None) -> Place:
         """Where a config's run happens."""
@@ -106,14 +113,59 @@ class Preparer:
         config.optim.shares(self.spec.workers, self.spec.micro_batch)
         return check(config, self.store.cache)
 
-    def job(self, run: Run, teachers: Mapping[str, Job]) -> Job:
-        """The job of a run whose teacher, if it needs one, is among `teachers` by key. Packs its data."""
-        from trainer.training.build import run_id
+    @cached_property
+    def reader(self) -> SourceReader:
+        """Reads data and weights where this driver runs."""
+        from trainer.training.sources import SourceReader
 
-        identity = run_id(run.config, self.place(run.config), self._ids)
+        return SourceReader(self.place)
+
+    def known_sources(self, configs: Sequence[TrainConfig]) -> Sources:
+        """The sources of configs as far as they can be told without torch and without writing: splits that are packed
+        already, and weights that are here."""
+        from trainer.data import known_fingerprints
+        from trainer.files.file_digest import file_digest
+
+        data: dict[str, tuple[str, ...]] = {}
+        weights: dict[str, str] = {}
+        sections = {config.data.model_dump_json(include={"name", "options", "size"}): config for config in configs}
+        for config in sections.values():
+            root = self.roots.get(config.data.name)
+            if (found := known_fingerprints(config.data, root, self.store.cache)) is not None:
+                data[data_key(config.data)] = found
+        for name in {name for config in configs for name in weight_names(config)}:
+            with contextlib.suppress(UserError):
+                weights[name] = file_digest(Path(name))
+        return Sources(NUMERICS_VERSION, data, weights)
+
+    def could_not_check(self, state: StudyState) -> list[str]:
+        """A line for each reason why it is not known here whether runs will be reused; nothing where all is known."""
+        reasons: dict[str, int] = {}
+        for run in state.unchecked:
+            why = self._lacks(run.plan.config, state.sources)
+            reasons[why] = reasons.get(why, 0) + 1
+        return [
+            f"not checked: {count} run{'s' * (count > 1)} whose config has finished before: {why}; counted as to run"
+            for why, count in reasons.items()
+        ]
+
+    def _lacks(self, config: TrainConfig, sources: Sources) -> str:
+        """What `known_sources` could not find of a config."""
+        name = config.data.name
+        if data_key(config.data) not in sources.data:
+            if self.roots.get(name) is None and name != "scenes":
+                return f"the folder of {name} is not given (--data-root FOLDER)"
+            return f"the data of {name} has not been packed on this machine yet, or has changed since"
+        files = [file for file in weight_names(config) if file not in sources.weights]
+        return f"no such weights here: {', '.join(files)}" if files else "its teacher could not be checked"
+
+    def job(self, run: Run, run_id: str = "") -> Job:
+        """The job of a run, whose id is worked out unless it is given. Raises UserError where its teacher is none of
+        `teachers`."""
+        identity = run_id or self.reader.run_id(run.config, run.key)
         teacher = None
         if run.needs is not None:
-            if run.needs not in teachers:
+            if run.needs not in self.teachers:
                 raise UserError(f"{run.arm} needs teacher {run.needs}, which the plan does not train")
-            teacher = teachers[run.needs].place.out_dir / LAST
+            teacher = self.store.run_dir(self.teachers[run.needs]) / LAST
         return Job(self.study, run, identity, self.place(run.config, identity, teacher))

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from cluster.spec import ClusterSpec
-from orchestrator.state.runs import hardware
+from orchestrator.state.outcomes import hardware
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger, LedgerRun
 from trainer.config import TrainConfig, digest, parse

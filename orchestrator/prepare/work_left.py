@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import NamedTuple
 
@@ -13,11 +13,8 @@ from ablations.study.grid_points import grid_points
 from ablations.study.plan import Run, proposes, space, trial_config
 from ablations.study.schema import Study
 from ablations.study.search import Search
-from ablations.study.variant_search import searches
 from orchestrator.prepare.pace import structure
-from orchestrator.state.proposals import proposals
-from orchestrator.state.runs import known
-from orchestrator.store.ledger import Ledger, LedgerRun
+from orchestrator.state.study_state import SearchState, StudyState
 from trainer.config import TrainConfig, UserError
 
 DRAWS = 6
@@ -61,12 +58,13 @@ class Phase(NamedTuple):
     kinds: tuple[Work, ...] = ()
 
 
-def phases(study: Study, runs: Sequence[Run], ledger: Ledger) -> list[Phase]:
-    """What is left of a study: teachers, its searches, and its arms, look by look."""
-    there = known(study, ledger)
-    new = [run for run in runs if not (there and _finished(there.get(run.key)))]
+def phases(state: StudyState) -> list[Phase]:
+    """What is left of a study: teachers, its searches, and its arms, look by look. Runs that could not be checked
+    count as left."""
+    study = state.study
+    new = [run.plan for run in state.runs if not run.finished]
     result = [Phase([_whole(run, structure(run.config)) for run in new if run.role == "teacher"])]
-    result += [_search(search, ledger) for search in searches(study).values()]
+    result += [_search(search) for search in state.searches]
     # Runs of one arm differ in their seeds: of 10,000 runs a few hundred are looked at.
     of_arm = {run.arm: run.config for run in new if run.role == "arm"}
     named = {arm: structure(config) for arm, config in of_arm.items()}
@@ -114,10 +112,9 @@ def _spent(search: Search, epochs: int, trials: int, score: Callable[[], float])
     return total
 
 
-def _search(study: Study, ledger: Ledger) -> Phase:
-    search = study.search
-    assert search is not None
-    ended = {trial.number for _, trial in proposals(study, ledger) if trial.state != "running"}
+def _search(state: SearchState) -> Phase:
+    study, search = state.study, state.search
+    ended = {trial.number for trial in state.trials if trial.state != "running"}
     beside = search.batch if search.deterministic else None
     means: dict[int, Range] = {}
 
@@ -185,7 +182,3 @@ def _config(study: Study, values: Mapping[str, object]) -> TrainConfig | None:
 def _whole(run: Run, name: str) -> Work:
     epochs = run.config.optim.epochs
     return Work(run.config, name, Range(epochs, epochs, epochs))
-
-
-def _finished(run: LedgerRun | None) -> bool:
-    return run is not None and run.status == "finished"

@@ -17,7 +17,7 @@ from typing import Any
 from ablations.study.schema import Study, read
 from orchestrator.report.files import write
 from orchestrator.report.page.data import gather
-from orchestrator.state.tuned_arms import planned
+from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.journal import Reader
 from orchestrator.store.ledger import Ledger
@@ -47,10 +47,11 @@ def pack(study: Study, text: str, store: Store, file: Path) -> int:
     events = list(_events(study.name, store.ledger))
     if not events:
         raise UserError(f"{store.root} holds nothing of {study.name}; run the study first, or give its --store")
+    state = StudyState(study, Ledger(store.ledger))
     members = {
         "README.md": README.format(name=study.name, suffix=SUFFIX).encode(),
         "study.yaml": text.encode(),
-        "plan.jsonl": _lines(_plan(study, store)),
+        "plan.jsonl": _lines(_plan(state)),
         "lock.txt": lock().encode(),
         "ledger.jsonl": _lines(events),
     }
@@ -58,7 +59,7 @@ def pack(study: Study, text: str, store: Store, file: Path) -> int:
         if name := event.get("environment", {}).get("git", {}).get("diff"):
             diff = store.root / "diffs" / f"{name}.diff"
             members |= {f"diffs/{diff.name}": diff.read_bytes()} if diff.exists() else {}
-    report = gather(study, store)
+    report = gather(state, store)
     members |= {str(path.relative_to(store.root)): path.read_bytes() for path in report.panels.values()}
     with tempfile.TemporaryDirectory() as folder:
         members |= {f"report/{path.name}": path.read_bytes() for path in write(report, Path(folder))}
@@ -124,8 +125,8 @@ def _events(name: str, ledger: Path) -> Iterator[dict[str, Any]]:
             yield event
 
 
-def _plan(study: Study, store: Store) -> Iterator[dict[str, Any]]:
-    for run in planned(study, Ledger(store.ledger)):
+def _plan(state: StudyState) -> Iterator[dict[str, Any]]:
+    for run in (run.plan for run in state.runs):
         who = {"role": run.role, "arm": run.arm, "seed": run.seed, "key": run.key, "teacher": run.needs}
         yield {**who, "changes": run.changed, "config": run.config.model_dump(mode="json")}
 

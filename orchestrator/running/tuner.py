@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ray import tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
 
 from cluster.spec import ClusterSpec
 from orchestrator.running.callbacks import Silence, Watch
@@ -17,21 +19,28 @@ samples is halved no more often."""
 
 
 def fit(
-    study: str, spec: ClusterSpec, store: Store, space: dict[str, Any], slots: int, watch: Watch, **options: Any
+    study: str,
+    spec: ClusterSpec,
+    store: Store,
+    slots: int,
+    watch: Watch,
+    searcher: Searcher,
+    scheduler: TrialScheduler | None = None,
 ) -> None:
-    """Run the trials that `space` lists, or that the searcher in `options` proposes, at most `slots` at once."""
+    """Run the trials that the searcher gives, at most `slots` at once; the scheduler may end one after an epoch."""
     resources: dict[str, float] = {"CPU": spec.cpus_per_worker}
     if spec.gpus_per_worker:
         resources["GPU"] = spec.gpus_per_worker
     tune.Tuner(
         tune.with_resources(trial, bundle(spec.workers, resources)),
-        param_space=space,
         tune_config=tune.TuneConfig(
             max_concurrent_trials=slots,
             reuse_actors=spec.workers == 1,
             trial_dirname_creator=_folder,
             trial_name_creator=_folder,
-            **options,
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1,  # the searcher says when there is no more: a trial may be started more than once
         ),
         run_config=tune.RunConfig(
             name=study,

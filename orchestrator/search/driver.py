@@ -33,12 +33,11 @@ class Searching:
     `watch` hears of trials that end while their process does not run; it is set before the search starts.
     """
 
-    def __init__(self, study: Study, preparer: Preparer, teachers: Mapping[str, Job], ledger: Ledger) -> None:
+    def __init__(self, study: Study, preparer: Preparer, ledger: Ledger) -> None:
         assert study.search is not None
         self.study = study
         self.search = study.search
         self.preparer = preparer
-        self.teachers = teachers
         self.ledger = ledger
         self.store: Store = preparer.store
         self.identity = search_identity(study)
@@ -91,7 +90,7 @@ class Searching:
             # an earlier proposal of the same config may have been tried again, and that was the end of this one too
             proposal = self.known[trial.number] = self.history()[trial.number]
             end = None if proposal.trial.state == "running" else proposal.trial
-            return self._begun(self.preparer.job(run, self.teachers), end)
+            return self._begun(self.preparer.job(run), end)
         facts = {
             "search": self.identity,
             "number": trial.number,
@@ -101,7 +100,7 @@ class Searching:
         try:
             costs = self.preparer.check(run.config)
             self.bounds.refuse({run.arm: run.config}, {run.arm: costs})
-            job = self.preparer.job(run, self.teachers)
+            job = self.preparer.job(run)
         except UserError as error:
             if self.search.sampler != "grid":
                 raise
@@ -131,7 +130,7 @@ class Searching:
             self.watch.view.ended(job, end.state, end.reason or "as the run of another proposal")
 
     def _job(self, trial: Trial) -> Job:
-        return self.preparer.job(trial_run(self.study, trial.number, trial.values), self.teachers)
+        return self.preparer.job(trial_run(self.study, trial.number, trial.values))
 
     def _shares(self, run_id: str, number: int) -> bool:
         """Whether a proposal's run is trained, in this driver, as another's."""
@@ -199,7 +198,7 @@ class Searching:
             return []
         known = told(self.study, self.ledger)
         if known is None and not history:
-            known = lessons(self.study, self.ledger, self.preparer, self.teachers)
+            known = lessons(self.study, self.ledger, self.preparer)
             event = {"event": "told", "study": self.study.name, "search": self.identity}
             self.ledger.append({**event, "trials": [{"study": whose, **asdict(trial)} for whose, trial in known]})
         return [trial for _, trial in known or []]

@@ -10,13 +10,13 @@ from ablations.study.plan import proposes, search_identity, space, trial_config,
 from ablations.study.schema import Study
 from ablations.study.search import ANY_STUDY
 from ablations.study.trial import Trial
-from orchestrator.prepare.jobs import Job, Preparer
+from orchestrator.prepare.jobs import Preparer
 from orchestrator.state.proposals import Lesson, told
 from orchestrator.store.ledger import Ledger, LedgerRun
 from trainer.config import UserError
 
 
-def lessons(study: Study, ledger: Ledger, preparer: Preparer, teachers: Mapping[str, Job]) -> list[Lesson]:
+def lessons(study: Study, ledger: Ledger, preparer: Preparer) -> list[Lesson]:
     """The finished and stopped trials of the searches that `search.learn_from` names, oldest first, each run once.
 
     What is told is a run that this search could have proposed itself: its values are in the space, and with them this
@@ -26,7 +26,7 @@ def lessons(study: Study, ledger: Ledger, preparer: Preparer, teachers: Mapping[
     found: dict[str, Lesson] = {}
     for event, run in _candidates(study, ledger):
         try:
-            ours = preparer.job(trial_run(study, len(found), event["values"]), teachers)
+            ours = preparer.job(trial_run(study, len(found), event["values"]))
         except UserError:
             continue
         if ours.run_id == run.run_id:

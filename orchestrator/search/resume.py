@@ -1,52 +1,52 @@
-"""Earlier: the trials that a search has made before a launch: whether they still are its runs, and which to retry."""
+"""Resume: the trials that a search made before a launch. Whether they still are its runs, and which to run again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from ablations.study.plan import Run, search_identity, trial_run
 from ablations.study.schema import Study
-from orchestrator.prepare.jobs import Job, Preparer
-from orchestrator.state.proposals import proposals
+from orchestrator.prepare.jobs import Preparer
+from orchestrator.state.study_state import SearchState, StudyRun, StudyState
 from orchestrator.store.ledger import Ledger
 from trainer.config import UserError
 
 
-def refuse_changed(study: Study, ledger: Ledger, preparer: Preparer, teachers: Mapping[str, Job]) -> None:
+def refuse_changed(state: SearchState, preparer: Preparer) -> None:
     """Raise UserError where a trial would be another run today: a ranking must not mix data, weights or numerics."""
     firsts: dict[str, tuple[str, Run]] = {}
-    for run_id, trial in proposals(study, ledger):
+    for run_id, trial in state.history:
         if run_id:
-            run = trial_run(study, trial.number, trial.values)
+            run = trial_run(state.study, trial.number, trial.values)
             # beside the config, which is the search's own, an id depends on no more than this
             reads = run.config.model_dump_json(include={"data": True, "teacher": True, "student": {"init"}})
             firsts.setdefault(reads, (run_id, run))
     for run_id, run in firsts.values():
-        if (now := preparer.job(run, teachers).run_id) != run_id:
+        if (now := preparer.job(run).run_id) != run_id:
             raise UserError(
-                f"{study.name}: {run.arm} was run {run_id} and would be {now} today: data, weights or numerics have "
-                "changed; give the study another name, and this one keeps its trials, or bring back what they read"
+                f"{state.study.name}: {run.arm} was run {run_id} and would be {now} today: data, weights or numerics "
+                "have changed; give the study another name, and this one keeps its trials, or bring back what they read"
             )
 
 
-def to_retry(study: Study, ledger: Ledger, given_up: Callable[[str, Run], bool]) -> list[int]:
-    """Numbers of the failed trials that the next launch tries again: all but those whose run is `given_up`.
+def to_retry(state: SearchState, whole: StudyState, is_final: Callable[[StudyRun], bool]) -> list[int]:
+    """Numbers of the failed trials that the next launch tries again: all but those that can only fail again.
 
     In a deterministic search what came after a batch was proposed because of its failures. So failures are tried again
     as long as no trial of a later batch has come to a better end, and later batches are then proposed anew.
     """
-    search = study.search
-    assert search is not None
-    history = proposals(study, ledger)
-    failed = [
-        trial.number
-        for run_id, trial in history[: search.trials]
-        if run_id and trial.state == "failed" and not given_up(run_id, trial_run(study, trial.number, trial.values))
-    ]
+    search = state.search
+    failed = []
+    for proposal in state.history[: search.trials]:
+        run_id, trial = proposal
+        if run_id and trial.state == "failed":
+            plan = trial_run(state.study, trial.number, trial.values)
+            if not is_final(StudyRun(plan, run_id, whole.trial_run(proposal))):
+                failed.append(trial.number)
     if not search.deterministic:
         return failed
     last = max(
-        (trial.number // search.batch for _, trial in history if trial.state in ("finished", "stopped")), default=0
+        (trial.number // search.batch for trial in state.trials if trial.state in ("finished", "stopped")), default=0
     )
     return [number for number in failed if number // search.batch >= last]
 

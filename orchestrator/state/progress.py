@@ -7,14 +7,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
-from ablations.statistics.seed_looks import due
-from ablations.study.schema import Study
-from ablations.study.variant_search import searches
-from orchestrator.state.proposals import proposals
-from orchestrator.state.runs import known, outcome
-from orchestrator.state.tuned_arms import awaited, planned, tuning
-from orchestrator.store.folder import Store
-from orchestrator.store.ledger import Ledger, LedgerRun
+from orchestrator.state.study_state import SearchState, StudyState
+from orchestrator.store.ledger import LedgerRun
 from trainer.config import parse
 
 ORDER = ("finished", "running", "waiting", "interrupted", "stopped", "failed", "missing")
@@ -60,9 +54,9 @@ class Standing:
         return {state: found.count(state) for state in ORDER if state in found}
 
 
-def standing(study: Study, store: Store) -> Standing:
-    """Where the study stands."""
-    return Standing(list(_parts(study, Ledger(store.ledger), store.driver() is not None)), store.driver())
+def standing(state: StudyState, driver: str | None) -> Standing:
+    """Where the study stands; `driver` is who holds the store's lease."""
+    return Standing(list(_parts(state, driver is not None)), driver)
 
 
 def part_of(label: str, role: str, epochs: int, metric: str, state: str, run: LedgerRun | None) -> Part:
@@ -138,38 +132,30 @@ def _pace(parts: Collection[Part], role: str) -> float:
     return fmean(seconds) if seconds else 0.0
 
 
-def _parts(study: Study, ledger: Ledger, driven: bool) -> Iterator[Part]:
-    found = known(study, ledger)
-    plan = planned(study, ledger)
-    metrics = metrics_of(study)
-    outcomes = {key: outcome(run) for key, run in found.items()} | awaited(plan, tuning(study, ledger))
-    for run in due(study, plan, outcomes):
-        entry = found.get(run.key)
-        state = _now(entry.status if entry else "missing", driven)
-        label, epochs = f"{run.arm} seed {run.seed}", run.config.optim.epochs
-        yield part_of(label, run.role, epochs, metrics[run.role], state, entry)
-    runs = ledger.outcomes()
-    for search in searches(study).values():
-        yield from _trials(search, ledger, runs, driven)
+def _parts(state: StudyState, driven: bool) -> Iterator[Part]:
+    metrics = metrics_of(state)
+    for run in state.due:
+        now = _now(run.run.status, driven)
+        entry = run.run if run.run.run_id else None
+        yield part_of(run.label, run.plan.role, run.plan.config.optim.epochs, metrics[run.plan.role], now, entry)
+    for search in state.searches:
+        yield from _trials(state, search, driven)
 
 
-def metrics_of(study: Study) -> dict[str, str]:
+def metrics_of(state: StudyState) -> dict[str, str]:
     """The metric that runs of each role go by: trials are chosen by their search's, the others by the study's own."""
-    found = {"arm": study.metric, "teacher": study.metric}
-    for search in searches(study).values():
-        assert search.search is not None
-        found["trial"] = search.search.metric
-    return found
+    found = {"arm": state.study.metric, "teacher": state.study.metric}
+    return found | ({"trial": state.searches[0].search.metric} if state.searches else {})
 
 
-def _trials(study: Study, ledger: Ledger, runs: dict[str, LedgerRun], driven: bool) -> Iterator[Part]:
-    assert study.search is not None
-    epochs, metric = parse(study.base).optim.epochs, study.search.metric
-    history = proposals(study, ledger)
-    for run_id, trial in history:
-        state = _now(trial.state, driven)
-        yield part_of(study.trial_name(trial.number), "trial", epochs, metric, state, runs.get(run_id))
-    for number in range(len(history), study.search.trials):
+def _trials(state: StudyState, search: SearchState, driven: bool) -> Iterator[Part]:
+    study, metric = search.study, search.search.metric
+    epochs = parse(study.base).optim.epochs
+    for proposal in search.history:
+        number, now = proposal.trial.number, _now(proposal.trial.state, driven)
+        run = state.entries.get(proposal.run_id)
+        yield part_of(study.trial_name(number), "trial", epochs, metric, now, run)
+    for number in range(len(search.history), search.search.trials):
         yield Part(study.trial_name(number), "trial", "missing", 0, epochs)
 
 

@@ -15,9 +15,9 @@ from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import pausing
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import finished, gather
-from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, parse, read_yaml, teacher_run
+from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, identity, parse, read_yaml, teacher_run
 from trainer.files.checkpoint import load
-from trainer.files.run_folder import BEST, LAST, identity, read_epochs, read_result
+from trainer.files.run_folder import BEST, LAST, read_epochs, read_result
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,9 @@ def verify(candidate: Candidate, store: Store, ledger: Ledger) -> None:
     data = candidate.result.get("data")
     if data is None:
         raise UserError("its result does not say what data it read; it was written by an earlier version")
-    found = identity(candidate.config.key, [data["train"], data["val"]], _weights(candidate, store, ledger))
+    found = identity(
+        candidate.config.key, NUMERICS_VERSION, [data["train"], data["val"]], _weights(candidate, store, ledger)
+    )
     if found != candidate.run_id:
         raise UserError(f"result.json says run {candidate.run_id}, but its parts make it run {found}")
     last, best = load(candidate.folder / LAST), load(candidate.folder / BEST)

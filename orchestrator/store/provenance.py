@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from trainer.config import NUMERICS_VERSION, digest
+from trainer.config import NUMERICS_VERSION, Sources, digest
 from trainer.files.run_folder import write_text
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "ray", "optuna", "mlflow")
@@ -21,9 +21,11 @@ GIT_S = 30.0
 """Longest wait for git: a checkout on a network's disk may be slow, and is not worth a run."""
 
 
-def begin(study: str, text: str, ledger: Ledger, store: Store) -> None:
-    """Record that a driver begins on a study, `text` its YAML, unless the last one that did was the same in all."""
+def begin(study: str, text: str, ledger: Ledger, store: Store, sources: Sources | None = None) -> None:
+    """Record that a driver begins on a study, `text` its YAML and `sources` what its runs read, unless the last one
+    that did was the same in all."""
     event = {"event": "study", "study": study, "text": text, "digest": digest(text), "environment": here(store)}
+    event |= {"sources": sources.plain()} if sources else {}
     before: dict[str, Any] = next((event for event in reversed(list(ledger.events())) if event["event"] == "study"), {})
     if {name: value for name, value in before.items() if name != "time"} != event:
         ledger.append(event)

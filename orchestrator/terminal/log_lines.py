@@ -10,11 +10,9 @@ from typing import Protocol
 
 from rich.console import Console
 
-from ablations.study.schema import Study
 from orchestrator.prepare.jobs import Job
 from orchestrator.state.progress import Part, best_in_words, epochs_of, in_words, left_s, metrics_of, part_of, standing
-from orchestrator.store.folder import Store
-from orchestrator.store.ledger import Ledger
+from orchestrator.state.study_state import StudyState
 
 QUIET_S = 60.0
 """Where nothing changes, a study that goes on is mentioned so often."""
@@ -41,12 +39,12 @@ class View(Protocol):
 class Board:
     """All runs of a study, as they stood when a phase of it began, and as the driver's own have changed since."""
 
-    def __init__(self, study: Study, store: Store) -> None:
-        parts = standing(study, store).parts
+    def __init__(self, state: StudyState) -> None:
+        parts = standing(state, driver="this one").parts
         # nothing trains yet, whatever the ledger says of runs that a search holds back
         self.parts = {p.label: replace(p, state="waiting") if p.state == "running" else p for p in parts}
-        self.metrics = metrics_of(study)
-        self.ledger = Ledger(store.ledger)
+        self.metrics = metrics_of(state)
+        self.ledger = state.ledger
         self.abreast = 1
 
     def change(self, job: Job, state: str) -> Part:

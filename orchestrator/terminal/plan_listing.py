@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -13,25 +13,27 @@ from ablations.statistics.design import design_lines
 from ablations.statistics.seed_looks import if_needed
 from ablations.statistics.winners import budgets
 from ablations.study.arms import cost_label, label, short
-from ablations.study.plan import Run, space
+from ablations.study.plan import space
 from ablations.study.schema import Study
-from orchestrator.store.ledger import LedgerRun
+from orchestrator.state.study_state import StudyRun, StudyState
 from orchestrator.terminal.table import UNDERLINE
 from trainer.config import parse
 
 LONG = 200
 """Runs that are listed whole; of more, the first and the last."""
 ENDS = 20
+NOT_TRAINED = ("reused", "failed")
+"""What `transkd run` does not train."""
 
 
-def show_plan(
-    study: Study, runs: Sequence[Run], known: Mapping[str, LedgerRun], console: Console, *, whole: bool = False
-) -> None:
+def show_plan(state: StudyState, console: Console, *, whole: bool = False) -> None:
     """Print the runs: variant, seed, what it changes, and whether a finished run is reused. `whole`: every one."""
-    states = [_state(study, run, known) for run in runs]
+    study, runs = state.study, state.runs
+    unchecked = {run.plan.key for run in state.unchecked}
+    states = ["unchecked" if run.plan.key in unchecked else _state(state, run) for run in runs]
     pairs = list(zip(runs, states, strict=True))
     reused = states.count("reused")
-    epochs = sum(run.config.optim.epochs for run, state in pairs if state != "reused")
+    epochs = sum(run.plan.config.optim.epochs for run, word in pairs if word not in NOT_TRAINED)
     trials = study.search.trials if study.search is not None else sum(budgets(study).values())
     count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}{f' and {trials} trials' if trials else ''}"
     console.print(Text(study.name, style="bold"), f"  {count}, {reused} reused, {epochs} epochs to train")
@@ -46,13 +48,13 @@ def show_plan(
         ("", False),
     ):
         grid.add_column(heading, justify="right" if right else "left", overflow="fold")
-    for number, (run, state) in enumerate(shown):
+    for number, (run, word) in enumerate(shown):
         if cut and number == ENDS:
             grid.add_row("...")
         # what a run is called is known once its data has been read; before, its config's key names it
-        name = known[run.key].run_id if run.key in known else run.key
-        cells = (run.arm, str(run.seed), changes(run.changed), name, state)
-        grid.add_row(*map(Text, cells), style="dim" if state == "reused" else "")
+        plan, name = run.plan, run.run_id or run.plan.key
+        cells = (plan.arm, str(plan.seed), changes(plan.changed), name, word)
+        grid.add_row(*map(Text, cells), style="dim" if word == "reused" else "")
     console.print(grid)
     if cut:
         console.print(Text(f"... {len(runs) - 2 * ENDS:,} more; --all lists them", style="dim"))
@@ -117,8 +119,10 @@ def changes(changed: Mapping[str, Any]) -> str:
     return ", ".join(texts) or "-"
 
 
-def _state(study: Study, run: Run, known: Mapping[str, LedgerRun]) -> str:
-    """`reused`, `new`, or, of a seed that only a later look asks for, `if needed`."""
-    if known and run.key in known and known[run.key].status == "finished":  # a key is the hash of a whole config
+def _state(state: StudyState, run: StudyRun) -> str:
+    """`reused`; `failed` of what can only fail again; of a seed that only a later look asks for `if needed`; `new`."""
+    if run.finished:
         return "reused"
-    return "if needed" if if_needed(study, run) else "new"
+    if state.is_final_failure(run):
+        return "failed"
+    return "if needed" if if_needed(state.study, run.plan) else "new"

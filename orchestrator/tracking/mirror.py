@@ -6,9 +6,8 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from ablations.study.schema import Study
 from orchestrator.prepare.jobs import Job
-from orchestrator.state.runs import of_study
+from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger, LedgerRun
 from orchestrator.tracking.address import shown
@@ -48,14 +47,15 @@ class Mirror:
 
         self.sender.send(run_id, mirror)
 
-    def ended(self, study: Study) -> list[LedgerRun]:
+    def ended(self, state: StudyState) -> list[LedgerRun]:
         """Bring all runs of a study that have ended up to date, whoever saw them end; those runs."""
-        runs = of_study(study, self.ledger).values()
-        ended = [run for run in runs if run.status not in ("running", "missing")]
-        for run in ended:
-            place = next(member for member in run.members if member.study == study.name)
-            self.send(run.run_id, place.arm, place.seed, place.role)
-        return ended
+        found = []
+        for run in state.members:
+            place = next((member for member in run.members if member.study == self.study), None)
+            if place is not None and run.status not in ("running", "missing"):
+                self.send(run.run_id, place.arm, place.seed, place.role)
+                found.append(run)
+        return found
 
     def close(self, files: Iterable[Path], timeout_s: float | None = FLUSH_S, *, finished: bool) -> set[str]:
         """Put the study's report on its parent, end it, and wait for what is on its way; the names of what is not."""
@@ -70,11 +70,11 @@ class Mirror:
         return left
 
 
-def sync(study: Study, store: Store, files: Iterable[Path]) -> tuple[int, set[str]]:
+def sync(state: StudyState, store: Store, files: Iterable[Path]) -> tuple[int, set[str]]:
     """Send what tracking lacks of a study: how many runs are up to date now, and the names of what is not. Twice adds
     nothing."""
-    mirror = Mirror(study.name, store)
-    ended = mirror.ended(study)
-    finished = all(run.status in ("finished", "failed", "stopped") for run in of_study(study, mirror.ledger).values())
+    mirror = Mirror(state.study.name, store)
+    ended = mirror.ended(state)
+    finished = all(run.status in ("finished", "failed", "stopped") for run in state.members)
     left = mirror.close(files, timeout_s=None, finished=finished)
     return sum(run.run_id not in left for run in ended), left

@@ -18,7 +18,7 @@ from orchestrator.verbs.options import (
     roots_of,
     store_of,
 )
-from trainer.config import located
+from trainer.config import NUMERICS_VERSION, Sources, located
 
 
 def plan(
@@ -37,9 +37,9 @@ def plan(
     from ablations.study.schema import load
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
+    from orchestrator.prepare.jobs import Preparer
     from orchestrator.search.learn_from import learns_from
-    from orchestrator.state.runs import known
-    from orchestrator.state.tuned_arms import planned
+    from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
     from orchestrator.terminal.plan_listing import show_costs, show_plan
 
@@ -47,19 +47,23 @@ def plan(
     loaded, where, spec = load(study), store_of(store, cluster), load_spec(cluster)
     spec = spec if workers is None else with_workers(spec, workers)
     roots, ledger = roots_of(loaded, data_root or []), Ledger(where.ledger)
-    runs = planned(loaded, ledger)
-    show_plan(loaded, runs, known(loaded, ledger), console, whole=all_runs)
+    preparer = Preparer(loaded.name, spec, where, roots)
+    state = StudyState(loaded, ledger, Sources(NUMERICS_VERSION))
+    if state.knows_configs:  # whether a finished run of a config is the one meant now, data and weights tell
+        state = StudyState(loaded, ledger, preparer.known_sources([run.plan.config for run in state.runs]))
+    show_plan(state, console, whole=all_runs)
+    for line in preparer.could_not_check(state):
+        console.print(Text(line, style="yellow"), soft_wrap=True)
     if taught := learns_from(loaded, ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
     from orchestrator.prepare.estimate import estimate, refuse
-    from orchestrator.prepare.jobs import Preparer
     from orchestrator.prepare.limits import Bounds, deployed
     from orchestrator.prepare.search_space import refuse_infeasible
     from orchestrator.terminal.cost import bill
 
+    runs = [run.plan for run in state.runs]
     arms = deployed(loaded, runs)
     configs = {run.arm: run.config for run in runs} | arms
-    preparer = Preparer(loaded.name, spec, where, roots)
     costs = {}
     for arm, config in configs.items():
         with located(f"{loaded.name}: {arm}"):
@@ -70,7 +74,7 @@ def plan(
         bounds = Bounds(loaded.limits, spec, where, ledger)
         bounds.refuse(arms, costs)
     refuse_infeasible(loaded, preparer.check, bounds)
-    spending = estimate(loaded, runs, ledger, spec, where, roots, tries=probe)
+    spending = estimate(state, spec, where, preparer.roots, tries=probe)
     for line in bill(spending, spec):
         console.print(Text(line), soft_wrap=True)
     if max_gpu_hours is not None:

@@ -39,9 +39,11 @@ def report(
 def _report(study: Study, store: Store, folder: Path) -> None:
     from orchestrator.report.files import write
     from orchestrator.report.page.data import gather
+    from orchestrator.state.study_state import StudyState
+    from orchestrator.store.ledger import Ledger
     from orchestrator.terminal.table import show
 
-    found = gather(study, store)
+    found = gather(StudyState(study, Ledger(store.ledger)), store)
     show(found.table)
     if store.ledger.exists():
         files = write(found, folder)

@@ -86,21 +86,20 @@ def launch(
     from orchestrator.launch import Launch
 
     job = Launch(loaded, spec, where, roots_of(loaded, data_roots or []), retry_failed=retry_failed)
+    job.prepare(lambda text: console.print(Text(f"{loaded.name}: {text}", style="dim")))
     if max_gpu_hours is not None and spec.gpus_per_worker:
         from orchestrator.prepare.estimate import estimate, refuse
 
-        spending = estimate(loaded, job.runs, job.ledger, spec, where, job.preparer.roots)
-        refuse(spending, loaded.name, spec, max_gpu_hours)
-    job.prepare(lambda text: console.print(Text(f"{loaded.name}: {text}", style="dim")))
+        refuse(estimate(job.state, spec, where, job.preparer.roots), loaded.name, spec, max_gpu_hours)
     said = f"{loaded.name}: {job.total()} runs, {job.left()} to do; store {where.root}"
     console.print(Text(said, style="dim"), soft_wrap=True)
     if taught := learns_from(loaded, job.ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
     with pausing(where.root), where.lease():
-        begin(loaded.name, text, job.ledger, where)
+        begin(loaded.name, text, job.ledger, where, job.sources)
         mirror = Mirror(loaded.name, where)
         try:
-            job.run(mirror, lambda: view(console, Board(loaded, where)))
+            job.run(mirror, lambda: view(console, Board(job.state)))
         except BaseException:
             try:
                 _close(loaded, where, mirror, finished=False)
@@ -124,10 +123,12 @@ def _close(study: Study, store: Store, mirror: Mirror, *, finished: bool) -> Rep
     from orchestrator.report.files import write
     from orchestrator.report.page.data import gather
     from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna
+    from orchestrator.state.study_state import StudyState
+    from orchestrator.store.ledger import Ledger
 
     files: list[Path] = []
     try:
-        report = gather(study, store)
+        report = gather(StudyState(study, Ledger(store.ledger)), store)
         files = write(report, store.root / "studies" / study.name)
     finally:
         mirror.close(files, finished=finished)

@@ -12,9 +12,11 @@ def status(study: StudyName, store: StoreOption = None, cluster: ClusterOption =
     """Say where a study stands. Works beside the driver that runs it."""
     from ablations.study.schema import load
     from orchestrator.state.progress import best_in_words, epochs_of, in_words, left_s, standing, stopped_in_words
+    from orchestrator.state.study_state import StudyState
+    from orchestrator.store.ledger import Ledger
 
     loaded, where = load(study), store_of(store, cluster)
-    now = standing(loaded, where)
+    now = standing(StudyState(loaded, Ledger(where.ledger)), where.driver())
     parts, counts = now.parts, now.counts
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     print(f"{loaded.name}: {len(parts)} runs: {states}; driver: {now.driver or 'none'}")

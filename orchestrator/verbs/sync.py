@@ -14,6 +14,7 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
     from orchestrator.report.files import write
     from orchestrator.report.page.data import gather
     from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna
+    from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
     from orchestrator.store.run_folder import reconcile
     from orchestrator.tracking.address import check_uri, shown
@@ -22,8 +23,10 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
     loaded, where = load(study), store_of(store, cluster)
     check_uri(where.mlflow_uri, where.root)
     with where.lease():
-        reconcile(Ledger(where.ledger), where)
-        sent, left = send(loaded, where, write(gather(loaded, where), where.root / "studies" / loaded.name))
+        ledger = Ledger(where.ledger)
+        reconcile(ledger, where)
+        state = StudyState(loaded, ledger)
+        sent, left = send(state, where, write(gather(state, where), where.root / "studies" / loaded.name))
         lacking = searches_to_optuna(loaded, where)
     if lacking:
         print(lacking, file=sys.stderr)

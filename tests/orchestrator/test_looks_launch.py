@@ -9,6 +9,7 @@ from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.report.table import table
 from orchestrator.state.progress import standing
+from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 
@@ -51,10 +52,12 @@ class Lab:
         """End all that is due, as many times as asked; how many runs that was each time."""
         done = []
         for _ in range(looks):
-            todo = launch.missing(launch.due())
+            launch.refresh()
+            todo = launch.todo(launch.due)
             done.append(len(todo))
             for job in todo:
-                self.end(job)
+                self.end(launch.job(job))
+        launch.refresh()
         return done
 
 
@@ -69,15 +72,15 @@ def test_each_look_asks_for_the_undecided_arms_and_their_reference_only(lab):
     assert lab.work_off(launch, 4) == [18, 6, 8, 0]
     assert launch.left() == 0
     assert launch.unfinished() == {}
-    counts = {arm: sum(job.run.arm == arm for job in launch.due()) for arm in SCORES}
+    counts = {arm: sum(run.plan.arm == arm for run in launch.due) for arm in SCORES}
     assert counts == {"alone": 12, "like it": 12, "better": 8}
 
 
 def test_a_launch_that_was_cut_off_goes_on_where_the_ledger_ends(lab):
     first = lab.launch()
     lab.work_off(first, 1)
-    for job in first.missing(first.due())[:4]:
-        lab.end(job)
+    for run in first.todo(first.due)[:4]:
+        lab.end(first.job(run))
     again = lab.launch()
     assert again.left() == 2
     assert lab.work_off(again, 3) == [2, 8, 0]
@@ -86,13 +89,14 @@ def test_a_launch_that_was_cut_off_goes_on_where_the_ledger_ends(lab):
 
 def test_a_run_that_failed_ends_its_look_and_is_tried_again_by_the_next_launch(lab):
     launch = lab.launch()
-    todo = launch.missing(launch.due())
-    lab.end(todo[-1], "failed")
-    for job in todo[:-1]:
-        lab.end(job)
-    assert [job.run.seed for job in launch.due() if job.run.arm == "better"] == list(range(8))
+    todo = launch.todo(launch.due)
+    lab.end(launch.job(todo[-1]), "failed")
+    for run in todo[:-1]:
+        lab.end(launch.job(run))
+    launch.refresh()
+    assert [run.plan.seed for run in launch.due if run.plan.arm == "better"] == list(range(8))
     again = lab.launch()
-    assert todo[-1].run_id in {job.run_id for job in again.missing(again.due())}
+    assert todo[-1].run_id in {job.run_id for job in again.todo(again.due)}
 
 
 def test_what_is_to_do_is_without_the_seeds_of_later_looks_where_variants_are_tuned(lab):
@@ -106,7 +110,7 @@ tune_each: {trials: 2, startup: 1, space: {optim.lr: {log: [1.0e-4, 1.0e-2]}}}
     launch = Launch(study, ClusterSpec(cpus_per_worker=0.5), lab.store, {})
     launch.prepare(lambda text: None)
     assert launch.total() == launch.left() == 16
-    assert standing(study, lab.store).counts == {"missing": 16}
+    assert standing(StudyState(study, lab.ledger), None).counts == {"missing": 16}
 
 
 def test_runs_of_another_study_take_part_in_the_looks_of_this(lab):
@@ -117,8 +121,8 @@ def test_runs_of_another_study_take_part_in_the_looks_of_this(lab):
 def test_status_and_table_count_no_run_that_was_not_needed(lab):
     lab.work_off(lab.launch(), 3)
     study = lab.study()
-    assert standing(study, lab.store).counts == {"finished": 32}
-    shown = table(study, lab.store)
+    assert standing(StudyState(study, lab.ledger), None).counts == {"finished": 32}
+    shown = table(StudyState(study, lab.ledger))
     assert [(row.cells[0], row.cells[1], row.values.get("verdict")) for row in shown.rows] == [
         ("alone", "12", None),
         ("like it", "12", "undecided"),

@@ -7,9 +7,10 @@ from rich.console import Console
 
 from ablations.study.plan import expand
 from ablations.study.schema import load
-from orchestrator.state.runs import known
+from orchestrator.state.study_state import StudyState
 from orchestrator.store.ledger import Ledger
 from orchestrator.terminal.plan_listing import ENDS, show_plan
+from trainer.config import Sources
 
 WATCHED = """
 import sys
@@ -25,6 +26,9 @@ from orchestrator.cli import main
 sys.argv[0] = "transkd"
 main()
 """
+
+UNKNOWN = Sources(1)
+"""Nothing is known of what runs read."""
 
 
 def test_the_listing_is_there_before_torch_and_the_costs_follow(driver, study):
@@ -79,21 +83,23 @@ def test_what_it_costs_comes_last_and_is_tried_once(driver, study):
     assert driver("plan", file).out.splitlines()[-2:] == first
 
 
-def test_a_long_plan_is_cut_in_the_middle(study, capsys):
+def test_a_long_plan_is_cut_in_the_middle(study, tmp_path, capsys):
     file = study(variants=None, factors={"optim.lr": [1.0e-3 * k for k in range(1, 8)]}, seeds=30)
     listed = load(file)
-    show_plan(listed, expand(listed), {}, Console(width=120, highlight=False))
+    show_plan(StudyState(listed, Ledger(tmp_path / "none.jsonl"), UNKNOWN), Console(width=120, highlight=False))
     cut = capsys.readouterr().out.splitlines()
     assert cut[0] == "tiny   211 runs, 0 reused, 632 epochs to train"
     assert sum(line.endswith("new") for line in cut) == 2 * ENDS
     assert "... 171 more; --all lists them" in cut
-    show_plan(listed, expand(listed), {}, Console(width=120, highlight=False), whole=True)
+    show_plan(
+        StudyState(listed, Ledger(tmp_path / "none.jsonl"), UNKNOWN), Console(width=120, highlight=False), whole=True
+    )
     assert sum(line.endswith("new") for line in capsys.readouterr().out.splitlines()) == 211
 
 
-def test_seeds_of_later_looks_are_listed_as_such(study, capsys):
+def test_seeds_of_later_looks_are_listed_as_such(study, tmp_path, capsys):
     listed = load(study(seeds={"looks": [4, 8], "until": "decided"}))
-    show_plan(listed, expand(listed), {}, Console(width=120, highlight=False))
+    show_plan(StudyState(listed, Ledger(tmp_path / "none.jsonl"), UNKNOWN), Console(width=120, highlight=False))
     states = [line.split()[-1] for line in capsys.readouterr().out.splitlines()[3:28]]
     assert states == ["new"] * 13 + ["needed"] * 12
 
@@ -102,7 +108,7 @@ def test_a_run_that_is_there_is_listed_as_the_store_calls_it(study, tmp_path, ca
     listed, ledger = load(study()), Ledger(tmp_path / "ledger.jsonl")
     first, *others = expand(listed)
     ledger.append({"event": "finished", "run_id": "0123456789ab", "key": first.key, "study": "other", "last": {}})
-    show_plan(listed, [first, *others], known(listed, ledger), Console(width=120, highlight=False))
+    show_plan(StudyState(listed, ledger), Console(width=120, highlight=False))
     named = [re.split(" {2,}", line.strip())[3:] for line in capsys.readouterr().out.splitlines()[3:10]]
     assert named == [["0123456789ab", "reused"], *[[run.key, "new"] for run in others]]
 

@@ -13,11 +13,10 @@ from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.store.folder import Store
-from orchestrator.store.ledger import Ledger
 from trainer.config import parse
 from trainer.data.scenes import write_scenes
-from trainer.files import run_folder as record
 from trainer.models import build_model
+from trainer.training import sources
 
 STUDY = """
 name: NAME
@@ -38,8 +37,9 @@ class Lab:
         student = build_model(parse({"student": {"name": "segformer_tiny"}}).student, 19)
         torch.save({"model": student.state_dict()}, self.weights)
         self.store = Store(folder / "store")
-        (job,) = self.launch().arms
-        Ledger(self.store.ledger).append(job.event("finished", last={"epoch": 1.0, "val/miou": 1.0}))
+        launch = self.launch()
+        (run,) = launch.due
+        launch.ledger.append(launch.job(run).event("finished", last={"epoch": 1.0, "val/miou": 1.0}))
 
     def launch(self, name="one", workers=1):
         """The study, prepared."""
@@ -68,7 +68,7 @@ def copied(lab, monkeypatch):
 
 
 def numerics(lab, monkeypatch):
-    monkeypatch.setattr(record, "NUMERICS_VERSION", record.NUMERICS_VERSION + 1)
+    monkeypatch.setattr(sources, "NUMERICS_VERSION", sources.NUMERICS_VERSION + 1)
 
 
 def pixel(lab, monkeypatch):

@@ -28,7 +28,7 @@ study = load(sys.argv[1])
 job = Launch(study, ClusterSpec(cpus_per_worker=0.5, concurrency=1), store, {})
 job.prepare(lambda text: None)
 with store.lease():
-    job.run(Mirror(study.name, store), lambda: View(Console(file=sys.stderr), Board(study, store)))
+    job.run(Mirror(study.name, store), lambda: View(Console(file=sys.stderr), Board(job.state)))
 print(json.dumps({"driver": os.getpid(), "pids": {label: sorted(found) for label, found in pids.items()}}))
 """
 

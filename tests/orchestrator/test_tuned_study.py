@@ -7,8 +7,7 @@ import yaml
 
 from ablations.study.schema import load
 from orchestrator.state.progress import standing
-from orchestrator.state.runs import known
-from orchestrator.state.tuned_arms import planned
+from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 
@@ -80,8 +79,8 @@ def test_winners_run_on_their_own_seeds_and_a_kill_in_a_search_changes_nothing(d
     assert driver.table("tuned") == table
     loaded, store = load(study[0]), Store(driver.store)
     ledger = Ledger(store.ledger)
-    assert standing(loaded, store).counts == {"finished": 9}
-    assert all(known(loaded, ledger)[run.key].status == "finished" for run in planned(loaded, ledger))
+    assert standing(StudyState(loaded, ledger), None).counts == {"finished": 9}
+    assert all(run.finished for run in StudyState(loaded, ledger).runs)
 
     killed = type(driver)(driver.store.parent / "killed" / "store")
     killed.kill_when(killed.start("run", *study), lambda: len(killed.events("trial")) == 4)

@@ -1,6 +1,7 @@
 """The config of a run: its schema, the errors users see, and plain data. pydantic and PyYAML only, no torch."""
 
 from trainer.config.errors import NumericalError, UserError, explain, located, unknown
+from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
 from trainer.config.plain import digest, override, read_yaml, removable
 from trainer.config.schema import (
     DataConfig,
@@ -36,14 +37,18 @@ __all__ = [
     "Number",
     "NumericalError",
     "OptimConfig",
+    "RunIds",
+    "Sources",
     "Strict",
     "TeacherConfig",
     "TeacherRecipe",
     "Term",
     "TrainConfig",
     "UserError",
+    "data_key",
     "digest",
     "explain",
+    "identity",
     "located",
     "override",
     "parse",
@@ -52,4 +57,5 @@ __all__ = [
     "removable",
     "teacher_run",
     "unknown",
+    "weight_names",
 ]

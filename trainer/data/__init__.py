@@ -10,7 +10,7 @@ from trainer.data.base import SegDataset
 from trainer.data.camvid import CamVid
 from trainer.data.cityscapes import Cityscapes
 from trainer.data.nyuv2 import NYUv2
-from trainer.data.packed import PackedSplit, pack
+from trainer.data.packed import PackedSplit, pack, packed_fingerprint
 from trainer.data.scenes import Scenes
 from trainer.data.voc2012 import VOC2012
 from trainer.options import check_options
@@ -31,6 +31,7 @@ __all__ = [
     "check_data",
     "check_root",
     "dataset_class",
+    "known_fingerprints",
     "open_dataset",
     "pack",
 ]
@@ -57,6 +58,18 @@ def check_root(config: DataConfig, data_root: Path | None, cache: Path) -> None:
         dataset = open_dataset(config, data_root, cache)
         for split in ("train", "val"):
             dataset.pairs(split)
+
+
+def known_fingerprints(config: DataConfig, data_root: Path | None, cache: Path) -> tuple[str, ...] | None:
+    """The fingerprints of train and val where both are packed already; None where they are not, or cannot be listed."""
+    try:
+        if not dataset_class(config.name).is_here(data_root, cache, **config.options):
+            return None
+        dataset = open_dataset(config, data_root, cache)
+        found = [packed_fingerprint(dataset, config, split, cache) for split in ("train", "val")]
+    except UserError:
+        return None
+    return None if None in found else tuple(name for name in found if name)
 
 
 def open_dataset(config: DataConfig, data_root: Path | None, cache: Path) -> SegDataset:

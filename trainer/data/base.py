@@ -50,6 +50,11 @@ class SegDataset:
         """The splits that options ask for, said before any file of them is there."""
         return cls(None, cache=Path(), **options).official
 
+    @classmethod
+    def is_here(cls, root: Path | None, cache: Path, **options: Any) -> bool:
+        """Whether the files can be listed without making any."""
+        return root is not None
+
     def find(self, split: Split) -> Found:
         """The files of a split by stem. Raises UserError for a missing folder or list."""
         raise NotImplementedError

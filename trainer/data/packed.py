@@ -70,14 +70,24 @@ def pack(dataset: SegDataset, config: DataConfig, split: Split, cache: Path) -> 
     A source file that is added, removed or rewritten makes another pack.
     """
     pairs = dataset.pairs(split)
-    asked = config.model_dump(mode="json", include={"name", "options", "size"})
-    key = digest({"version": PACK_VERSION, "asked": asked, "split": split, "files": _listing(pairs)})
-    path = cache_folder(cache / "packed") / f"{config.name}-{split}-{key}.arrow"
+    path = _file(config, split, pairs, cache_folder(cache / "packed"))
     if not path.exists():
         with _locked(path.with_suffix(".lock")):
             if not path.exists():
                 _write(path, dataset, pairs, config.size)
     return PackedSplit(path)
+
+
+def packed_fingerprint(dataset: SegDataset, config: DataConfig, split: Split, cache: Path) -> str | None:
+    """The fingerprint of a split that has been packed since its files last changed, else None. Nothing is written."""
+    path = _file(config, split, dataset.pairs(split), cache / "packed")
+    return PackedSplit(path).fingerprint if path.exists() else None
+
+
+def _file(config: DataConfig, split: Split, pairs: list[Pair], folder: Path) -> Path:
+    asked = config.model_dump(mode="json", include={"name", "options", "size"})
+    key = digest({"version": PACK_VERSION, "asked": asked, "split": split, "files": _listing(pairs)})
+    return folder / f"{config.name}-{split}-{key}.arrow"
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

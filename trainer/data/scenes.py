@@ -13,8 +13,9 @@ from PIL import Image
 from trainer.config import UserError, digest, read_yaml
 from trainer.data.base import Official, cache_folder
 from trainer.data.cityscapes import Cityscapes
-from trainer.data.synthetic.painter import PAINTER_VERSION, paint
 
+PAINTER_VERSION = 1
+"""Raised when the painter makes other pictures of the same options."""
 MANIFEST = "scenes.json"
 CITY = "synthetic"
 DEFAULTS: dict[str, Any] = {"train": 240, "val": 60, "seed": 0, "size": (96, 192)}
@@ -43,7 +44,7 @@ class Scenes(Cityscapes):
         chosen = {name: value for name, value in given.items() if value is not None}
         options = _checked(**DEFAULTS | chosen)
         if root is None:
-            root = cache / f"scenes-{digest(options)}"
+            root = _cached(cache, options)
             if not root.exists():
                 _write_at_once(root, options)
         else:
@@ -59,10 +60,19 @@ class Scenes(Cityscapes):
         self.official = Official(options["train"], options["val"], (height, width))
 
     @classmethod
+    def is_here(cls, root: Path | None, cache: Path, **options: Any) -> bool:
+        """Whether the pictures have been made already."""
+        return root is not None or _cached(cache, _checked(**DEFAULTS | options)).exists()
+
+    @classmethod
     def announced(cls, **options: Any) -> Official:
         """As many pictures as would be made; none is."""
         chosen = _checked(**DEFAULTS | options)
         return Official(chosen["train"], chosen["val"], tuple(chosen["size"]))
+
+
+def _cached(cache: Path, options: dict[str, Any]) -> Path:
+    return cache / f"scenes-{digest(options)}"
 
 
 def write_scenes(root: Path, *, train: int, val: int, seed: int, size: tuple[int, int]) -> None:
@@ -70,6 +80,8 @@ def write_scenes(root: Path, *, train: int, val: int, seed: int, size: tuple[int
 
     Picture i of a split is a function of (seed, split, i, size): more of them leaves the first ones as they were.
     """
+    from trainer.data.synthetic.painter import paint  # imports torch, which no reader of scenes needs
+
     options = _checked(train, val, seed, size)
     for split, count in (("train", train), ("val", val)):
         images, labels = (root / kind / split / CITY for kind in ("leftImg8bit", "gtFine"))

@@ -12,9 +12,10 @@ from trainer.data import dataset_class
 from trainer.data.base import SegDataset
 from trainer.files import checkpoint
 from trainer.files import run_folder as record
+from trainer.files.file_digest import file_digest
 from trainer.measure.device import pick_device
 from trainer.models import SegModel
-from trainer.training.networks import file_digest, load_network
+from trainer.training.networks import load_network
 from trainer.weights import open_weights
 
 

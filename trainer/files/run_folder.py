@@ -11,25 +11,19 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, digest, parse, read_yaml
+from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, parse, read_yaml
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 LOCK = ".lock"
 CLOCK = ("seconds", "images_per_s", "system/")
 """How the names of metrics begin that equal runs do not share: they tell of the machine and its time."""
-
-
-def identity(key: str, fingerprints: Sequence[str], weights: Mapping[str, str]) -> str:
-    """12 hex digits naming what is computed: a config's key, the data's content (train, val), and by `student` and
-    `teacher`, where they have any, the sha256 of the weights' file or the id of the run that trains them."""
-    return digest([key, NUMERICS_VERSION, list(fingerprints), dict(weights)])
 
 
 def write_text(path: Path, text: str) -> None:

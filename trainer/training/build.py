@@ -11,20 +11,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from trainer.config import TrainConfig, UserError, digest, teacher_run
+from trainer.config import TrainConfig, UserError, digest
 from trainer.data import PackedSplit, SegDataset, check_data, dataset_class, open_dataset, pack
 from trainer.data.batch import Batch
 from trainer.data.stream import Stream, holdout
 from trainer.data.transforms import auto_class_weights
 from trainer.distill import build_distillers
-from trainer.files.run_folder import identity
+from trainer.files.file_digest import file_digest
 from trainer.models import SegModel
 from trainer.models.norm import set_norm_batch
 from trainer.place import Place
-from trainer.training.networks import build_student, build_teacher, check_weights, file_digest, weight_files
+from trainer.training.networks import build_student, build_teacher, check_weights, weight_files
 from trainer.training.task import Distilled
 
-__all__ = ["Data", "build_distilled", "build_teacher", "check", "file_digest", "open_data", "run_id"]
+__all__ = ["Data", "build_distilled", "build_teacher", "check", "open_data"]
 
 
 class Data(NamedTuple):
@@ -133,23 +133,3 @@ def _source() -> str:
     here = Path(__file__).parents[1]
     files = [(str(f.relative_to(here)), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(here.rglob("*.py"))]
     return digest(files)
-
-
-def run_id(config: TrainConfig, place: Place, cached: dict[str, str] | None = None) -> str:
-    """12 hex digits naming what is computed: the config, the numerics, the data's content and all weights' content.
-
-    `cached` remembers ids by config key over many calls. Packs the data when that has not been done yet.
-    """
-    known = {} if cached is None else cached
-    if config.key not in known:
-        data = open_data(config, place)
-        weights = {}
-        if config.student.init != "scratch":
-            weights["student"] = file_digest(Path(config.student.init))
-        trained = teacher_run(config)
-        if trained is not None:
-            weights["teacher"] = run_id(trained, place, known)
-        elif config.teacher is not None and config.teacher.checkpoint is not None:
-            weights["teacher"] = file_digest(Path(config.teacher.checkpoint))
-        known[config.key] = identity(config.key, [data.train.fingerprint, data.val.fingerprint], weights)
-    return known[config.key]

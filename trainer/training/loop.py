@@ -19,12 +19,13 @@ from trainer.measure.footprint import measure
 from trainer.models.base import SegModel, SegOutput
 from trainer.place import Place
 from trainer.training import parallel
-from trainer.training.build import Data, build_distilled, build_teacher, check, open_data, run_id
+from trainer.training.build import Data, build_distilled, build_teacher, check, open_data
 from trainer.training.evaluate import evaluate
 from trainer.training.learner import Learner
 from trainer.training.networks import weights_used
 from trainer.training.panel import save_panel
 from trainer.training.schedule import learning_rate
+from trainer.training.sources import run_id
 from trainer.training.system import System
 from trainer.training.task import count_pixels, pixel_weight
 from trainer.training.teacher import Teacher, verify

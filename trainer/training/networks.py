@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from trainer.config import ModelConfig, TrainConfig, UserError
+from trainer.files.file_digest import file_digest
 from trainer.models import SegModel, build_model
 from trainer.place import Place
 from trainer.rng import initialising
@@ -99,22 +98,6 @@ def weights_used(
         given = config.teacher.normalize or config.data.normalize
         used["teacher"] = {"file": str(path), "sha256": file_digest(path), **coverage.record(given)}
     return used
-
-
-def file_digest(path: Path) -> str:
-    """The sha256 of a file's content. Raises UserError when it is missing."""
-    try:
-        state = path.stat()
-        return _content(path.absolute(), state.st_size, state.st_mtime_ns)
-    except OSError as error:
-        raise UserError(f"cannot read the weights {path}: {error.strerror}") from None
-
-
-@functools.cache
-def _content(path: Path, size: int, changed_ns: int) -> str:
-    """Read once in a process while its size and time stay: a study asks about the same teacher for each of its runs."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _student_file(config: TrainConfig) -> Path | None:

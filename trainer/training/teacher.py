@@ -10,13 +10,13 @@ from torch import Tensor
 
 from trainer.config import Normalize, TrainConfig, UserError, digest
 from trainer.data.stream import IMAGENET_MEAN, IMAGENET_STD
+from trainer.files.file_digest import file_digest
 from trainer.files.run_folder import write_text
 from trainer.models.base import SegModel, SegOutput
 from trainer.place import Place
 from trainer.training import parallel
 from trainer.training.build import Data
 from trainer.training.evaluate import evaluate
-from trainer.training.networks import file_digest
 
 TOLERANCE = 0.1
 """mIoU points by which a teacher may miss its stated mIoU: another machine rounds differently."""

@@ -18,7 +18,7 @@ from ablations.study.metric import described
 from orchestrator.report.page.data import MOST_ARMS, Report
 from orchestrator.report.page.parts import Section
 from orchestrator.report.page.provenance import facts
-from orchestrator.state.runs import hardware
+from orchestrator.state.outcomes import hardware
 from trainer.config import parse
 
 UNKNOWN = "not recorded"

@@ -10,30 +10,19 @@ from pathlib import Path
 
 from ablations.statistics.outcome import scores_of
 from ablations.statistics.reproduction import Reproduction, reproductions
-from ablations.statistics.seed_looks import due
-from ablations.study.plan import Run
 from ablations.study.schema import Study
 from ablations.study.search import Search
 from ablations.study.trial import Trial
-from ablations.study.variant_search import searches
 from ablations.table.shape import Table
 from orchestrator.report.table import table, trials
+from orchestrator.state.outcomes import outcome
 from orchestrator.state.proposals import Proposal
-from orchestrator.state.runs import of_study, outcome
-from orchestrator.state.tuned_arms import awaited, planned, tuning
+from orchestrator.state.study_state import StudyRun, StudyState
 from orchestrator.store.folder import Store
-from orchestrator.store.ledger import Ledger, LedgerRun
+from orchestrator.store.ledger import LedgerRun
 
 MOST_ARMS = 16
 """Arms that a figure with a line or a column for each can hold."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """A run of the study: as planned, and what the ledger holds of it."""
-
-    plan: Run
-    run: LedgerRun
 
 
 @dataclass(frozen=True)
@@ -63,7 +52,8 @@ class Report:
 
     study: Study
     table: Table
-    members: tuple[Member, ...]
+    members: tuple[StudyRun, ...]
+    """The runs that are to stand by now, as planned and as the ledger has them."""
     searched: tuple[Searched, ...]
     published: dict[str, Reproduction]
     panels: dict[str, Path]
@@ -76,9 +66,9 @@ class Report:
         return {arm: scores_of(self.study, [m.plan for m in group], outcomes) for arm, group in self.groups.items()}
 
     @cached_property
-    def groups(self) -> dict[str, list[Member]]:
+    def groups(self) -> dict[str, list[StudyRun]]:
         """The members of each row, teachers too, in the order of the table."""
-        found: dict[str, list[Member]] = {}
+        found: dict[str, list[StudyRun]] = {}
         for member in self.members:
             found.setdefault(member.plan.arm, []).append(member)
         return found
@@ -111,34 +101,25 @@ class Report:
         return list(found.values())
 
 
-def gather(study: Study, store: Store) -> Report:
-    """Read a study's report from the store. Nothing is written, so it works beside a live driver."""
-    ledger = Ledger(store.ledger)
-    found = of_study(study, ledger)
-    plan = planned(study, ledger)
-    outcomes = {key: outcome(run) for key, run in found.items()} | awaited(plan, tuning(study, ledger))
-    members = tuple(Member(run, found.get(run.key, LedgerRun(""))) for run in due(study, plan, outcomes))
+def gather(state: StudyState, store: Store) -> Report:
+    """A study's report; of the store only the folders of its runs are looked at. Nothing is written."""
     return Report(
-        study=study,
-        table=table(study, store),
-        members=members,
-        searched=tuple(_searched(study, ledger)),
-        published=reproductions(study, [member.plan for member in members], outcomes),
-        panels=_panels(members, store),
+        study=state.study,
+        table=table(state),
+        members=tuple(state.due),
+        searched=tuple(_searched(state)),
+        published=reproductions(state.study, [run.plan for run in state.due], state.outcomes),
+        panels=_panels(state.due, store),
     )
 
 
-def _searched(study: Study, ledger: Ledger) -> Iterator[Searched]:
-    if study.search is None and study.tune_each is None:
-        return
-    runs = ledger.outcomes()
-    for arm, own in searches(study).items():
-        history = tuple(trials(own, ledger))
-        known = tuple(runs.get(proposal.run_id, LedgerRun(proposal.run_id)) for proposal in history)
-        yield Searched(arm, own, history, known)
+def _searched(state: StudyState) -> Iterator[Searched]:
+    for search in state.searches:
+        history = trials(state, search)
+        yield Searched(search.arm, search.study, tuple(history), tuple(map(state.trial_run, history)))
 
 
-def _panels(members: Sequence[Member], store: Store) -> dict[str, Path]:
+def _panels(members: Sequence[StudyRun], store: Store) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for member in members:
         path = store.run_dir(member.run.run_id) / "panel.png" if member.run.run_id else None

@@ -8,8 +8,9 @@ import io
 from markupsafe import Markup
 from PIL import Image
 
-from orchestrator.report.page.data import Member, Report
+from orchestrator.report.page.data import Report
 from orchestrator.report.page.parts import Section
+from orchestrator.state.study_state import StudyRun
 
 WIDTH = 320
 """Pixels of a tile at most: sharp on a phone, and a page of a dozen arms stays small."""
@@ -48,7 +49,7 @@ def section(report: Report) -> Section | None:
     return Section("panels", "Predictions", (*rows, Markup('<p class="notes">{}</p>').format(said)))
 
 
-def _tiles(report: Report, arm: str, member: Member) -> list[dict[str, Image.Image]]:
+def _tiles(report: Report, arm: str, member: StudyRun) -> list[dict[str, Image.Image]]:
     """The panel cut into its parts. Tiles have the arm's input size, so what is left over are the gaps."""
     height, width = member.plan.config.data.size
     with Image.open(report.panels[arm]) as panel:

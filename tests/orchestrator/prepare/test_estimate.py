@@ -15,6 +15,7 @@ from orchestrator.prepare import estimate as module
 from orchestrator.prepare.estimate import START_S, estimate, refuse
 from orchestrator.prepare.pace import earlier, structure, this_hardware
 from orchestrator.prepare.work_left import DRAWS, KINDS, Range, phases, trial_epochs
+from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.terminal.cost import bill
@@ -73,30 +74,29 @@ def record(store, study, spec, *, names=("student alone", "csf"), name="", proce
 
 
 def of(study, store, spec, **options):
-    ledger = Ledger(store.ledger)
-    return estimate(study, expand(study), ledger, spec, store, {}, **{"tries": False, **options})
+    return estimate(StudyState(study, Ledger(store.ledger)), spec, store, {}, **{"tries": False, **options})
 
 
 def test_what_is_left_comes_in_the_order_in_which_it_waits(store):
     study = make()
-    teacher, arms = phases(study, expand(study), Ledger(store.ledger))
+    teacher, arms = phases(StudyState(study, Ledger(store.ledger)))
     assert [work.epochs.most for work in teacher.work] == [4]
     assert [work.epochs for work in arms.work] == [Range(10, 10, 10)] * 4
     record(store, study, CPU)
-    (arms,) = phases(study, expand(study), Ledger(store.ledger))
+    (arms,) = phases(StudyState(study, Ledger(store.ledger)))
     assert [work.config.seed for work in arms.work] == [1, 1]
 
 
 def test_teachers_of_one_name_have_a_pace_each(store):
     study = make(variants={"small": {}, "large": {"data.size": [128, 256]}})
-    teachers, _ = phases(study, expand(study), Ledger(store.ledger))
+    teachers, _ = phases(StudyState(study, Ledger(store.ledger)))
     assert {work.structure for work in teachers.work} == {structure(work.config) for work in teachers.work}
     assert len({work.structure for work in teachers.work}) == 2
 
 
 def test_later_looks_may_never_come(store):
     study = make(seeds={"looks": [4, 6, 9], "until": "decided"})
-    _, *looks = phases(study, expand(study), Ledger(store.ledger))
+    _, *looks = phases(StudyState(study, Ledger(store.ledger)))
     assert [len(look.work) for look in looks] == [8, 4, 6]
     assert [{work.epochs.least for work in look.work} for look in looks] == [{10}, {0}, {0}]
     assert {work.epochs.most for look in looks for work in look.work} == {10}
@@ -106,7 +106,7 @@ def test_every_tuned_variant_searches_before_its_seeds(store):
     base = {**BASE, "optim": {**BASE["optim"], "epochs": 9}}
     tune = {"trials": 5, "stop": "asha", "space": {"distill.csf.weight": {"log": [0.1, 10.0]}}}
     study = make(base=base, tune_each=tune)
-    _, search, arms = phases(study, expand(study), Ledger(store.ledger))
+    _, search, arms = phases(StudyState(study, Ledger(store.ledger)))
     assert len(search.work) == 5
     assert len(arms.work) == 4
     assert all("csf" in work.config.active and work.epochs.most == 9 for work in search.work)
@@ -114,11 +114,7 @@ def test_every_tuned_variant_searches_before_its_seeds(store):
 
 def test_a_batch_bounds_what_a_deterministic_search_runs_at_once(store):
     search = {"trials": 6, "deterministic": True, "batch": 3, "space": {"optim.lr": {"log": [1.0e-4, 1.0e-2]}}}
-    _, trials = phases(
-        make(variants=None, search=search, seeds=1),
-        [*expand(make(variants=None, search=search, seeds=1))],
-        Ledger(store.ledger),
-    )
+    _, trials = phases(StudyState(make(variants=None, search=search, seeds=1), Ledger(store.ledger)))
     assert (trials.beside, len(trials.work)) == (3, 6)
 
 
@@ -145,7 +141,7 @@ def test_the_most_is_every_trial_of_the_slowest_structure_at_full_length(store):
 def test_a_structure_that_no_draw_has_is_asked_for_too(store):
     names = [f"segformer_b{i}" for i in range(6)] + ["segformer_tiny", "segformer_mini"]
     study = searching({"student.name": {"choice": names}})
-    todo = phases(study, expand(study), Ledger(store.ledger))
+    todo = phases(StudyState(study, Ledger(store.ledger)))
     assert {kind.config.student.name for kind in todo[-1].kinds} == set(names)
     assert {work.config.student.name for work in todo[-1].work} < set(names)
     assert of(study, store, CPU).why.startswith("no earlier run of 9 of 9 structures"), "the teacher's, and all these"
@@ -178,7 +174,7 @@ BOTH = {"base": {**BASE, "distill": {"csf": {}, "pea": {}}}, "requires": {"disti
 )
 def test_the_structures_that_a_trial_can_have(store, space, more, structures):
     study = searching(space, **more)
-    *_, search = phases(study, expand(study), Ledger(store.ledger))
+    *_, search = phases(StudyState(study, Ledger(store.ledger)))
     assert len({kind.structure for kind in search.kinds}) in structures
 
 

@@ -14,7 +14,9 @@ from ablations.table.latex import to_latex
 from ablations.table.text import to_markdown, to_plain
 from orchestrator.report.files import FILES, TRIALS, to_columns, to_csv, values_of, write
 from orchestrator.report.page.data import gather
+from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from orchestrator.verbs.report import report
 
 
@@ -52,7 +54,10 @@ def test_the_same_ledger_gives_the_same_bytes_elsewhere(synthetic, tmp_path, kin
     made = synthetic(kind)
     first = write(made.report, tmp_path / "first")
     shutil.copytree(made.store.root, tmp_path / "moved")
-    second = write(gather(made.study, Store(tmp_path / "moved")), tmp_path / "second")
+    second = write(
+        gather(StudyState(made.study, Ledger(Store(tmp_path / "moved").ledger)), Store(tmp_path / "moved")),
+        tmp_path / "second",
+    )
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes(), a.name
 

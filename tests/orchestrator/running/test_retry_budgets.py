@@ -34,11 +34,11 @@ study = load(sys.argv[1])
 spec = ClusterSpec(cpus_per_worker=0.5, concurrency=1, retries=Retries(lost=1, bug=1, nan=0))
 job = Launch(study, spec, store, {})
 job.prepare(lambda text: None)
-for arm in job.arms:
-    if arm.run.arm == "buggy":  # what no code of ours expects
-        (arm.place.out_dir / "best.pt").mkdir(parents=True)
+for run in job.state.runs:
+    if run.plan.arm == "buggy":  # what no code of ours expects
+        (store.run_dir(run.run_id) / "best.pt").mkdir(parents=True)
 with store.lease():
-    job.run(Mirror(study.name, store), lambda: Harming(Console(file=sys.stderr), Board(study, store)))
+    job.run(Mirror(study.name, store), lambda: Harming(Console(file=sys.stderr), Board(job.state)))
 print(json.dumps(job.unfinished()))
 """
 

@@ -54,11 +54,9 @@ search:
         return read(text, "study.yaml")
 
     def search(self, study):
-        teachers = {}
-        for run in expand(study):
-            teachers[run.key] = self.preparer.job(run, teachers)
         preparer = Preparer(study.name, self.preparer.spec, self.store, {})
-        return Searching(study, preparer, teachers, self.ledger)
+        preparer.teachers = {run.key: preparer.job(run).run_id for run in expand(study)}
+        return Searching(study, preparer, self.ledger)
 
     def run(self, study, trials=100, until=99, view=None):
         """Run trials one after the other; a trial is killed after `until` epochs. The run ids that trained."""

@@ -12,6 +12,7 @@ from ablations.table.trials import search_table
 from orchestrator.search.learn_from import learns_from
 from orchestrator.search.optuna_dashboard import database, mirror
 from orchestrator.state.proposals import proposals, told
+from orchestrator.state.study_state import StudyState
 from orchestrator.terminal.log_lines import Board, Lines
 from trainer.files.run_folder import read_epochs
 
@@ -127,9 +128,9 @@ def test_the_board_counts_trials_that_are_the_run_of_another(bench, sampler, det
     # a grid has holes: students beyond the limit
     study = study.model_copy(update={"limits": type(study.limits)(params_m=0.2)})
     bench.run(bench.study(f"{{sampler: grid, {bench.CHOICES}}}", "other"), trials=2)
-    board = Board(study, bench.store)
+    board = Board(StudyState(study, bench.ledger))
     bench.run(study, view=Lines(Console(file=io.StringIO()), board))
-    states = {part.label: part.state for part in Board(study, bench.store).parts.values()}
+    states = {part.label: part.state for part in Board(StudyState(study, bench.ledger)).parts.values()}
     assert {part.label: part.state for part in board.parts.values()} == states
     assert "missing" not in {state for label, state in states.items() if "trial" in label}
 

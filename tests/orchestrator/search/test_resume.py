@@ -7,8 +7,8 @@ from mlflow import MlflowClient
 from orchestrator.state.proposals import proposals
 from orchestrator.tracking.mirror import Mirror
 from trainer.config import UserError, parse
-from trainer.files import run_folder as record
 from trainer.models import build_model
+from trainer.training import sources
 
 
 @pytest.fixture
@@ -115,15 +115,15 @@ def test_a_search_whose_numerics_have_changed_is_refused_and_another_name_loses_
     bench.run(study, trials=2)
     bench.run(study, trials=1, until=1)
     found = bench.trials(study)
-    version = record.NUMERICS_VERSION
-    monkeypatch.setattr(record, "NUMERICS_VERSION", version + 1)
+    version = sources.NUMERICS_VERSION
+    monkeypatch.setattr(sources, "NUMERICS_VERSION", version + 1)
     with pytest.raises(
         UserError, match=r"^sought: trial 0 was run \w+ and would be \w+ .*; give the study another name"
     ):
         bench.launch(study)
     assert len(bench.start(bench.study(words, "renamed"))) == 3
     assert bench.trials(study) == found
-    monkeypatch.setattr(record, "NUMERICS_VERSION", version)
+    monkeypatch.setattr(sources, "NUMERICS_VERSION", version)
     assert len(bench.start(study)) == 1
     assert "running" not in bench.states(study)
 

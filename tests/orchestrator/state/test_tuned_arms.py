@@ -7,7 +7,7 @@ from ablations.study.schema import read
 from ablations.study.variant_search import searches
 from orchestrator.report.table import table
 from orchestrator.state.progress import standing
-from orchestrator.state.tuned_arms import planned, tuning
+from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 
@@ -65,15 +65,19 @@ def test_an_arm_is_its_winner_from_the_event_on_that_ends_its_search(store):
     whole = [*events(study, "student alone", [30.0, 31.0, 29.0]), *events(study, "TransKD-Base", [30.0, 29.0, 31.0])]
     for written, event in enumerate(whole, 1):
         ledger.append(event)
-        runs = planned(study, Ledger(store.ledger))
+        runs = [run.plan for run in StudyState(study, Ledger(store.ledger)).runs]
         settled = {run.arm for run in runs if run.role == "arm" and not run.awaits}
         ended = {"student alone": written >= 9, "TransKD-Base": written >= 18}
         assert settled == {arm for arm, over in ended.items() if over}
     weights = {run.config.distill["pea"].weight for run in runs if run.arm == "TransKD-Base"}
     assert weights == {4.0}, "its third trial was best"
-    assert standing(study, store).counts == {"finished": 6, "missing": 5}
+    assert standing(StudyState(study, ledger), None).counts == {"finished": 6, "missing": 5}
     fewer = read(STUDY.replace("trials: 3", "trials: 2"), "tuned.yaml")
-    weights = {run.config.distill["pea"].weight for run in planned(fewer, ledger) if run.arm == "TransKD-Base"}
+    weights = {
+        run.config.distill["pea"].weight
+        for run in (run.plan for run in StudyState(fewer, ledger).runs)
+        if run.arm == "TransKD-Base"
+    }
     assert weights == {1.0}, "the third trial is none of a search of two"
 
 
@@ -81,8 +85,8 @@ def test_a_search_of_which_nothing_finished_leaves_its_arm_without_a_score(store
     study, ledger = read(STUDY, "tuned.yaml"), Ledger(store.ledger)
     for event in [*events(study, "student alone", [30.0]), *events(study, "TransKD-Base", [None, None, None])]:
         ledger.append(event)
-    assert tuning(study, ledger)["student alone"].left == 2
-    notes = table(study, store).notes
+    assert StudyState(study, ledger).tuned["student alone"].left == 2
+    notes = table(StudyState(study, ledger)).notes
     assert any("student alone" in note and "its search has ended 1 of 3 trials" in note for note in notes)
     assert any("TransKD-Base" in note and "no trial of its search finished" in note for note in notes)
     assert any(note.startswith("unequal: 3 of the 3 trials of TransKD-Base failed") for note in notes)
@@ -93,4 +97,7 @@ def test_trials_of_another_variant_or_study_are_not_counted(store):
     other = study.model_copy(update={"name": "other"})
     for event in [*events(other, "student alone", [1.0, 2.0, 3.0]), *events(study, "TransKD-Base", [1.0])]:
         ledger.append(event)
-    assert {arm: found.left for arm, found in tuning(study, ledger).items()} == {"student alone": 3, "TransKD-Base": 2}
+    assert {arm: found.left for arm, found in StudyState(study, ledger).tuned.items()} == {
+        "student alone": 3,
+        "TransKD-Base": 2,
+    }

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ablations.table.shape import Column, Row, Table
 from ablations.table.text import to_markdown
-from orchestrator.state.runs import hardware
+from orchestrator.state.outcomes import hardware
 from orchestrator.terminal.table import show
 
 NOTE = "not finished: TransKD-EA seed 5: loss/pea_ea is nan at step 1200 [see its folder]"

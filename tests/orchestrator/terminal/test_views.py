@@ -11,6 +11,7 @@ from rich.console import Console
 from ablations.study.plan import expand
 from ablations.study.schema import load
 from orchestrator.state.progress import epochs_of
+from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.terminal import log_lines as progress
@@ -43,7 +44,7 @@ class Driven:
         self.views = []
 
     def board(self):
-        return Board(self.study, self.store)
+        return Board(StudyState(self.study, self.ledger))
 
     def job(self, arm, seed):
         run = SimpleNamespace(arm=arm, seed=seed, role="arm")

@@ -14,7 +14,8 @@ from trainer.config import TrainConfig, UserError, parse
 from trainer.data.scenes import write_scenes
 from trainer.files import checkpoint
 from trainer.training import build
-from trainer.training.build import build_distilled, build_teacher, check, open_data, run_id
+from trainer.training.build import build_distilled, build_teacher, check, open_data
+from trainer.training.sources import run_id
 
 Make = Callable[..., Any]
 

@@ -22,9 +22,9 @@ from trainer.models import layers
 from trainer.models.base import Channels, SegModel, SegOutput
 from trainer.place import Place
 from trainer.training import loop
-from trainer.training.build import run_id
 from trainer.training.learner import Learner
 from trainer.training.loop import fit
+from trainer.training.sources import run_id
 
 Make = Callable[..., Any]
 CSF_PEA = {"csf": {}, "pea": {}}

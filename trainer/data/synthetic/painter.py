@@ -13,9 +13,6 @@ from trainer.data.synthetic.canvas import IDS, Camera, Canvas
 from trainer.data.synthetic.street import Rng
 from trainer.rng import generator
 
-PAINTER_VERSION = 1
-"""Raised when a picture of an unchanged seed changes."""
-
 T = TypeVar("T")
 
 FAR = 95.0  # metres

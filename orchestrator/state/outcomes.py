@@ -1,4 +1,4 @@
-"""Results: what the ledger says of a study's runs, as the table people read."""
+"""A ledger's run in the words of tables: its outcome, and the hardware that it ran on."""
 
 from __future__ import annotations
 
@@ -6,29 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ablations.statistics.outcome import Outcome
-from ablations.study.schema import Study
-from orchestrator.store.ledger import Ledger, LedgerRun
+from orchestrator.store.ledger import LedgerRun
 
 STATUS = {"finished": "finished", "failed": "failed"} | dict.fromkeys(("running", "interrupted", "stopped"), "running")
-
-
-def of_study(study: Study, ledger: Ledger) -> dict[str, LedgerRun]:
-    """The study's runs by config key. Where data or numerics changed, the run that the study used last."""
-    found: dict[str, LedgerRun] = {}
-    latest: dict[str, str] = {}
-    for event in ledger.events():
-        if event.get("study") == study.name and "run_id" in event:
-            latest[event["key"]] = event["run_id"]
-    runs = ledger.outcomes()
-    for key, run_id in latest.items():
-        found[key] = runs[run_id]
-    return found
-
-
-def known(study: Study, ledger: Ledger) -> dict[str, LedgerRun]:
-    """`of_study`, and by config key what other studies have finished: runs that need not be run again."""
-    finished = {run.key: run for run in ledger.outcomes().values() if run.status == "finished"}
-    return finished | of_study(study, ledger)
 
 
 def outcome(run: LedgerRun) -> Outcome:

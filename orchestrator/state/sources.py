@@ -1,0 +1,59 @@
+"""Sources as the ledger records them: the data, weights and numerics that a study's runs last read and computed by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.store.ledger import Ledger, LedgerRun
+from trainer.config import NUMERICS_VERSION, Sources, digest
+
+
+def recorded(study: str, ledger: Ledger) -> Sources:
+    """The sources of a study's last launch. What its `study` event does not say, its finished runs do, the last first,
+    and after them those of other studies."""
+    launch: Mapping[str, Any] = {}
+    for event in ledger.events():
+        if event["event"] == "study" and event.get("study") == study:
+            launch = event
+    said = launch.get("sources", {})
+    data: dict[str, tuple[str, ...]] = {}
+    weights: dict[str, str] = {}
+    finished = [run for run in ledger.outcomes().values() if run.status == "finished"]
+    for run in sorted(finished, key=lambda run: (_is_of(run, study), run.changed)):
+        if run.config and run.data:
+            data[_data_key(run.config)] = tuple(run.data[split] for split in ("train", "val") if split in run.data)
+        weights |= _weights(run)
+    data |= {key: tuple(prints) for key, prints in said.get("data", {}).items()}
+    numerics = said.get("numerics") or launch.get("environment", {}).get("numerics")
+    return Sources(numerics or NUMERICS_VERSION, data, weights | said.get("weights", {}))
+
+
+def origin(run: LedgerRun, sources: Sources, fingerprints: tuple[str, ...] | None) -> str:
+    """Of what a run is that another of its config is not, `fingerprints` being that one's data."""
+    numerics = run.environment.get("numerics", sources.numerics)
+    if numerics != sources.numerics:
+        return f"numerics version {numerics}"
+    if run.data and tuple(run.data.get(split) for split in ("train", "val")) != fingerprints:
+        return "other data"
+    return "other weights" if run.data else "other data or weights"
+
+
+def _is_of(run: LedgerRun, study: str) -> bool:
+    return any(member.study == study for member in run.members)
+
+
+def _data_key(config: Mapping[str, Any]) -> str:
+    """`data_key` of a config as plain data."""
+    return digest({name: config["data"][name] for name in ("name", "options")})
+
+
+def _weights(run: LedgerRun) -> dict[str, str]:
+    """By file, as the run's config names it, the sha256 that was read."""
+    config, found = run.config, {}
+    if config and config["student"]["init"] != "scratch" and "student" in run.weights:
+        found[config["student"]["init"]] = run.weights["student"]["sha256"]
+    teacher = config.get("teacher") or {}
+    if teacher.get("checkpoint") and "teacher" in run.weights:
+        found[teacher["checkpoint"]] = run.weights["teacher"]["sha256"]
+    return found

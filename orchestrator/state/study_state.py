@@ -1,0 +1,217 @@
+"""StudyState: what a study is by now. Its runs by run id, its searches, and what is finished, due and not counted.
+
+Made once from (study, ledger, sources), where the sources give the run ids; plan, estimate, run, status, report, page,
+bundle and tracking all read it. Without Ray, torch and a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import NamedTuple
+
+from ablations.statistics.outcome import Outcome
+from ablations.statistics.seed_looks import due
+from ablations.statistics.winners import Tuned, winners
+from ablations.study.plan import Run, expand
+from ablations.study.schema import Study
+from ablations.study.search import Search
+from ablations.study.trial import Trial
+from ablations.study.variant_search import searches
+from orchestrator.state.outcomes import outcome
+from orchestrator.state.proposals import Proposal, proposals
+from orchestrator.state.sources import origin, recorded
+from orchestrator.store.ledger import Ledger, LedgerRun
+from trainer.config import NUMERICS_VERSION, RunIds, Sources, data_key
+
+NOTHING = LedgerRun("")
+"""What the ledger holds of a run that it does not know."""
+
+
+class StudyRun(NamedTuple):
+    """A run of a study: as planned, the id it has under the study's sources, and what the ledger holds of that id."""
+
+    plan: Run
+    run_id: str
+    """Empty where it is not known: its search has no winner yet, or the sources do not say what it reads."""
+    run: LedgerRun
+    other: str = ""
+    """Of what a finished run of the same config is, which for that does not count: `other data`, `other weights`,
+    `numerics version 1`. Empty where this run has finished, or where there is none."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it need not be trained."""
+        return self.run.status == "finished"
+
+    @property
+    def label(self) -> str:
+        """How a person calls it."""
+        return self.plan.label
+
+
+class SearchState(NamedTuple):
+    """A search of a study: of which arm (empty where the study is one search), as a study, and its proposals."""
+
+    arm: str
+    study: Study
+    history: list[Proposal]
+
+    @property
+    def search(self) -> Search:
+        """Its schema."""
+        assert self.study.search is not None
+        return self.study.search
+
+    @property
+    def trials(self) -> list[Trial]:
+        """What came of each proposal."""
+        return [trial for _, trial in self.history]
+
+
+class StudyState:
+    """A study as the ledger stands when this is made.
+
+    Without `sources`, those of the study's last launch are taken: a report needs neither data nor weights. With them, a
+    run of which they do not say what it reads has no id, counts as missing, and stands in `unchecked` where a run of
+    its config has finished.
+    """
+
+    def __init__(self, study: Study, ledger: Ledger, sources: Sources | None = None) -> None:
+        self.study = study
+        self.ledger = ledger
+        self.entries = ledger.outcomes()
+        self.sources = recorded(study.name, ledger) if sources is None else sources
+        self.as_recorded = sources is None
+        self.searches = [SearchState(arm, own, proposals(own, ledger)) for arm, own in searches(study).items()]
+        self.runs = self._identified(expand(study, winners(self.tuned)))
+
+    @cached_property
+    def tuned(self) -> dict[str, Tuned]:
+        """By arm, the search that comes before it, as far as it has come; empty where nothing is tuned."""
+        if self.study.tune_each is None:
+            return {}
+        return {
+            state.arm: Tuned(state.search, tuple(t for t in state.trials if t.number < state.search.trials))
+            for state in self.searches
+        }
+
+    @cached_property
+    def outcomes(self) -> dict[str, Outcome]:
+        """By `Run.key`, what a table reads: of runs, and of those whose search goes on or has no winner."""
+        found = {run.plan.key: outcome(run.run) for run in self.runs if run.run is not NOTHING}
+        return found | {key: Outcome("missing" if t.left else "failed", reason=t.reason) for key, t in self._waiting()}
+
+    @cached_property
+    def due(self) -> list[StudyRun]:
+        """The runs that are to stand by now: all, but for seeds of looks that have not been reached."""
+        now = {run.key for run in due(self.study, [run.plan for run in self.runs], self.outcomes)}
+        return [run for run in self.runs if run.plan.key in now]
+
+    @cached_property
+    def teachers(self) -> dict[str, StudyRun]:
+        """By `Run.key`."""
+        return {run.plan.key: run for run in self.runs if run.plan.role == "teacher"}
+
+    @cached_property
+    def unchecked(self) -> list[StudyRun]:
+        """Runs without an id of whose config a run has finished: they may be reused, and nobody can tell from here."""
+        return [r for r in self.runs if not r.run_id and not r.plan.awaits and r.plan.key in self._finished_by_key]
+
+    @property
+    def knows_configs(self) -> bool:
+        """Whether the ledger has a run of any planned config: only then do ids matter."""
+        keys = {run.key for run in self.entries.values()}
+        return any(run.plan.key in keys for run in self.runs)
+
+    @property
+    def members(self) -> Iterable[LedgerRun]:
+        """The ledger's runs of this study: those planned, and those of its trials, each once."""
+        found = {run.run_id: run.run for run in self.runs if run.run is not NOTHING}
+        ids = (run_id for state in self.searches for run_id, _ in state.history if run_id in self.entries)
+        return (found | {run_id: self.entries[run_id] for run_id in ids}).values()
+
+    def trial_run(self, proposal: Proposal) -> LedgerRun:
+        """The run of a proposal."""
+        return self.entries.get(proposal.run_id, LedgerRun(proposal.run_id))
+
+    def is_final_failure(self, run: StudyRun) -> bool:
+        """Whether a run has failed of what its id stands for: a loss is not finite, its own or its teacher's."""
+        if run.run.status != "failed":
+            return False
+        teacher = self.teachers.get(run.plan.needs or "")
+        if run.run.cause == "teacher" and teacher is not None:
+            return self.is_final_failure(teacher)
+        return run.run.cause == "nan"
+
+    def uncounted(self) -> list[str]:
+        """A note for each kind of finished runs that are not counted, for they read or compute something else."""
+        seeds: dict[str, int] = {}
+        by_arm: dict[tuple[str, str], int] = {}
+        for run in self.due:
+            seeds[run.plan.arm] = seeds.get(run.plan.arm, 0) + 1
+            if run.other:
+                by_arm[run.plan.arm, run.other] = by_arm.get((run.plan.arm, run.other), 0) + 1
+        alike: dict[tuple[int, int, str], list[str]] = {}
+        for (arm, other), count in by_arm.items():
+            alike.setdefault((count, seeds[arm], other), []).append(arm)
+        notes = [
+            f"not counted: {n} of {of} seed{'s' * (of > 1)} {'is' if n == 1 else 'are'} of {other}: {', '.join(arms)}"
+            for (n, of, other), arms in alike.items()
+        ]
+        if self.as_recorded and self.sources.numerics != NUMERICS_VERSION and any(run.finished for run in self.runs):
+            notes.append(
+                f"computed by numerics version {self.sources.numerics}; this installation is version "
+                f"{NUMERICS_VERSION}, and `transkd run` would train these runs again"
+            )
+        return notes
+
+    def _waiting(self) -> Iterable[tuple[str, Tuned]]:
+        return ((run.plan.key, self.tuned[run.plan.arm]) for run in self.runs if run.plan.awaits)
+
+    @cached_property
+    def _finished_by_key(self) -> dict[str, LedgerRun]:
+        """The run of each config that finished last."""
+        finished = (run for run in self.entries.values() if run.status == "finished")
+        return {run.key: run for run in sorted(finished, key=lambda run: run.changed)}
+
+    @cached_property
+    def _own_by_key(self) -> dict[str, LedgerRun]:
+        """The run of each config that this study has used last."""
+        return {
+            run.key: run for run in sorted(self.entries.values(), key=lambda run: run.changed) if self._is_ours(run)
+        }
+
+    def _is_ours(self, run: LedgerRun) -> bool:
+        return any(member.study == self.study.name for member in run.members)
+
+    def _identified(self, plan: Iterable[Run]) -> list[StudyRun]:
+        ids = RunIds(self.sources)
+        return [self._of(run, "" if run.awaits else ids.of(run.config, run.key) or "") for run in plan]
+
+    def _of(self, run: Run, run_id: str) -> StudyRun:
+        if not run_id and self.as_recorded and not run.awaits:
+            return self._assumed(run)
+        found = self.entries.get(run_id)
+        # what another study left unfinished is no run of this one, unless it can only fail again
+        counts = found and (found.status == "finished" or found.cause == "nan" or self._is_ours(found))
+        entry = found if found is not None and counts else NOTHING
+        if entry.status == "finished" or not run_id:
+            return StudyRun(run, run_id, entry)
+        before = self._finished_by_key.get(run.key)
+        return StudyRun(run, run_id, entry, "" if before is None else self._origin(run, before))
+
+    def _assumed(self, run: Run) -> StudyRun:
+        """A run of a ledger that does not say what data its runs read: the last of its config, of these numerics."""
+        found = self._own_by_key.get(run.key) or self._finished_by_key.get(run.key)
+        if found is None:
+            return StudyRun(run, "", NOTHING)
+        if (
+            found.status == "finished"
+            and found.environment.get("numerics", self.sources.numerics) != self.sources.numerics
+        ):
+            return StudyRun(run, "", NOTHING, self._origin(run, found))
+        return StudyRun(run, found.run_id, found)
+
+    def _origin(self, run: Run, found: LedgerRun) -> str:
+        return origin(found, self.sources, self.sources.data.get(data_key(run.config.data)))

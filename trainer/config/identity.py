@@ -1,0 +1,79 @@
+"""The id of a run: a digest of its config, the numerics version, the content of its data and of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from trainer.config.plain import digest
+from trainer.config.schema import DataConfig, TrainConfig, teacher_run
+
+
+def identity(key: str, numerics: int, fingerprints: Sequence[str], weights: Mapping[str, str]) -> str:
+    """12 hex digits naming what is computed. `key` is the config's; `fingerprints` are of the data's splits (train,
+    val); `weights` hold, by `student` and `teacher` where they have any, the sha256 of the weights' file or the id of
+    the run that trains them."""
+    return digest([key, numerics, list(fingerprints), dict(weights)])
+
+
+def data_key(data: DataConfig) -> str:
+    """Names the files that a data section reads. Input size and augmentation do not change them."""
+    return digest(data.model_dump(mode="json", include={"name", "options"}))
+
+
+def weight_names(config: TrainConfig) -> list[str]:
+    """The files of weights that enter a config's run id, as the config names them."""
+    names = [config.student.init]
+    if config.teacher is not None:
+        names.append(config.teacher.train.init if config.teacher.train else config.teacher.checkpoint or "scratch")
+    return [name for name in names if name != "scratch"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What runs read beside their configs, by content. Runs of one config under equal sources are one run."""
+
+    numerics: int
+    data: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By `data_key`: the fingerprints of train and val."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """By file, as configs name it: its sha256."""
+
+    def plain(self) -> dict[str, object]:
+        """As JSON."""
+        return {"numerics": self.numerics, "data": {k: list(v) for k, v in self.data.items()}, "weights": self.weights}
+
+
+class RunIds:
+    """Ids of runs under given sources. What runs share that differ only in seed and distillation is computed once."""
+
+    def __init__(self, sources: Sources) -> None:
+        self.sources = sources
+        self._shared: dict[tuple[int, ...], tuple[tuple[str, ...] | None, dict[str, str] | None]] = {}
+        self._kept: list[TrainConfig] = []  # `_shared` goes by the identity of objects, which must not be freed
+
+    def of(self, config: TrainConfig, key: str = "") -> str | None:
+        """The id of a config's run; None where the sources do not say what it reads. `key` is the config's, if known.
+
+        A teacher that is trained by a recipe enters as the run of this config's own recipe (`teacher_run`).
+        """
+        parts = (config.student, config.teacher, config.data, config.optim, config.eval)
+        place = tuple(map(id, parts))
+        if place not in self._shared:
+            self._kept.append(config)
+            self._shared[place] = self.sources.data.get(data_key(config.data)), self._weights(config)
+        fingerprints, weights = self._shared[place]
+        if fingerprints is None or weights is None:
+            return None
+        return identity(key or config.key, self.sources.numerics, fingerprints, weights)
+
+    def _weights(self, config: TrainConfig) -> dict[str, str] | None:
+        found: dict[str, str | None] = {}
+        if config.student.init != "scratch":
+            found["student"] = self.sources.weights.get(config.student.init)
+        if (trained := teacher_run(config)) is not None:
+            found["teacher"] = self.of(trained)
+        elif config.teacher is not None and config.teacher.checkpoint is not None:
+            found["teacher"] = self.sources.weights.get(config.teacher.checkpoint)
+        whole = {name: value for name, value in found.items() if value is not None}
+        return whole if len(whole) == len(found) else None
