@@ -31,7 +31,11 @@ def passes_rung(value: float, others: Sequence[float], eta: int) -> bool:
 def passes_median(curve: Curve, epoch: int, finished: Sequence[Curve]) -> bool:
     """Whether a trial goes on after `epoch`: its best value so far is not below the median of the running averages, up
     to the same epoch, of the finished trials (Golovin et al., KDD 2017, section 3.2.2)."""
-    averages = [fmean(seen) for other in finished if (seen := _until(other, epoch))]
+    return passes_averages(curve, epoch, [fmean(seen) for other in finished if (seen := _until(other, epoch))])
+
+
+def passes_averages(curve: Curve, epoch: int, averages: Sequence[float]) -> bool:
+    """`passes_median`, given the running averages of the finished trials up to the epoch."""
     if len(averages) < FEWEST:
         return True
     return max(_until(curve, epoch), default=-math.inf) >= median(averages)
@@ -46,17 +50,6 @@ class Seen(NamedTuple):
 
     curve: Curve
     end: Literal["", "finished", "failed"] = ""
-
-
-def goes_on(search: Search, bracket: int, curve: Curve, epoch: int, others: Sequence[Seen]) -> bool:
-    """Whether a trial goes on after an epoch short of its last, held against the other trials of its bracket so far."""
-    if search.stop == "asha":
-        rung = curve.get(epoch)
-        there = [other.curve[epoch] for other in others if epoch in other.curve]
-        return epoch not in search.rungs(epoch + 1, bracket) or rung is None or passes_rung(rung, there, search.eta)
-    if search.stop == "median" and epoch >= search.min_epochs:
-        return passes_median(curve, epoch, [other.curve for other in others if other.end == "finished"])
-    return True
 
 
 class Verdict(NamedTuple):

@@ -121,9 +121,9 @@ class Preparer:
         return SourceReader(self.place)
 
     def known_sources(self, configs: Sequence[TrainConfig]) -> Sources:
-        """The sources of configs as far as they can be told without torch and without writing: splits that are packed
-        already, and weights that are here."""
-        from trainer.data import known_fingerprints
+        """The sources of configs as far as a plan may take the time to tell: splits that are packed already or that are
+        made by the data set itself, and weights that are here."""
+        from trainer.data import dataset_class, known_fingerprints
         from trainer.files.file_digest import file_digest
 
         data: dict[str, tuple[str, ...]] = {}
@@ -133,6 +133,8 @@ class Preparer:
             root = self.roots.get(config.data.name)
             if (found := known_fingerprints(config.data, root, self.store.cache)) is not None:
                 data[data_key(config.data)] = found
+            elif root is None and not dataset_class(config.data.name).needs_root:
+                data |= self.reader.read([config]).data
         for name in {name for config in configs for name in weight_names(config)}:
             with contextlib.suppress(UserError):
                 weights[name] = file_digest(Path(name))
@@ -153,7 +155,7 @@ class Preparer:
         """What `known_sources` could not find of a config."""
         name = config.data.name
         if data_key(config.data) not in sources.data:
-            if self.roots.get(name) is None and name != "scenes":
+            if self.roots.get(name) is None:
                 return f"the folder of {name} is not given (--data-root FOLDER)"
             return f"the data of {name} has not been packed on this machine yet, or has changed since"
         files = [file for file in weight_names(config) if file not in sources.weights]

@@ -82,7 +82,7 @@ def _like(run: LedgerRun, spec: ClusterSpec) -> bool:
     """Whether a run had a device and workers as the spec gives them, and its epochs are known."""
     device = str(run.environment.get("device", "")).partition(":")[0]
     same = device == ("cuda" if spec.gpus_per_worker else "cpu") and run.environment.get("workers") == spec.workers
-    return same and any("seconds" in epoch for epoch in run.epochs)
+    return same and run.epoch_s > 0
 
 
 def _walls(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
@@ -103,12 +103,8 @@ def _walls(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 def _pace(runs: list[LedgerRun], walls: Mapping[str, float], store: Store) -> Pace:
     """The median run of one structure."""
-    epoch_s = [statistics.fmean(epoch["seconds"] for epoch in run.epochs if "seconds" in epoch) for run in runs]
-    around = [
-        max(0.0, walls[run.run_id] - sum(epoch.get("seconds", 0.0) for epoch in run.epochs))
-        for run in runs
-        if run.run_id in walls
-    ]
+    epoch_s = [run.epoch_s for run in runs]
+    around = [max(0.0, walls[run.run_id] - run.epoch_s * run.epochs_done) for run in runs if run.run_id in walls]
     sizes = [size for run in runs if (size := sum(f.stat().st_size for f in store.run_dir(run.run_id).glob("*.pt")))]
     return Pace(
         statistics.median(epoch_s), statistics.median(around) if around else 0.0, statistics.median(sizes or [0.0])

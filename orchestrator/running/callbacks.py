@@ -121,5 +121,5 @@ class Watch(tune.Callback):
         end = ending(job.place.out_dir, error, cause)
         self.ledger.append(job.event(end.status, **end.facts))
         self.mirror.job(job)
-        notes = self.ledger.outcomes()[job.run_id].notes
-        self.view.ended(job, end.status, "; ".join([end.note, *notes]))
+        run = self.ledger.run(job.run_id)
+        self.view.ended(job, end.status, "; ".join([end.note, *(run.notes if run else ())]))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from ablations.study.early_stopping import Seen, goes_on
+from ablations.study.early_stopping import Curve, passes_averages, passes_rung
 from ablations.study.plan import search_identity, trial_run
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
@@ -14,10 +14,11 @@ from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import Bounds
 from orchestrator.running.callbacks import Watch
 from orchestrator.search.batch_searcher import LockstepSearcher
+from orchestrator.search.curves_seen import FinishedAverages, RungValues
 from orchestrator.search.learn_from import lessons
 from orchestrator.search.scheduler import Stopping
 from orchestrator.search.searcher import Begun, StudySearcher
-from orchestrator.state.proposals import PASSING, Proposal, curve, proposals, to_train, told
+from orchestrator.state.proposals import INFRASTRUCTURE_CAUSES, Proposal, curve, proposals, to_train, told
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import ending
@@ -45,10 +46,17 @@ class Searching:
         self.bounds = Bounds(study.limits, preparer.spec, preparer.store, ledger)
         self.jobs: dict[str, Job] = {}
         self.watch: Watch | None = None
-        self.known = {proposal.trial.number: proposal for proposal in self.history()}
+        self.known: dict[int, Proposal] = {}
+        self.numbers: dict[str, list[int]] = {}
+        """By run, the proposals that it computes."""
+        for proposal in self.history():
+            self._know(proposal)
+        self.rungs = RungValues(self.search, self.epochs)
+        self.finished = FinishedAverages(self.search.metric)
         self._stop_overdue()
         history = self.history()
-        self.known = {proposal.trial.number: proposal for proposal in history}
+        for proposal in history:
+            self._know(proposal)
         self.scheduler = Stopping(self.goes_on) if self.search.stop != "none" else None
         given = (study, history, self._told(history), self._begin, self._ended)
         self.searcher = (
@@ -68,27 +76,46 @@ class Searching:
         epoch, value = int(result.get("epoch", 0)), result.get(self.search.metric)
         if value is None or epoch >= self.epochs:
             return True
-        number = next(number for number, (other, _) in self.known.items() if other == run_id)
+        number = self.numbers[run_id][0]
         bracket = self.search.bracket(number)
-        if self.search.deterministic and self.search.stop == "asha":
-            return epoch not in self.search.rungs(self.epochs, bracket)
-        runs = self.ledger.outcomes()
+        if self.search.stop == "asha":
+            # most epochs are no rungs: nothing else is looked at there
+            if epoch not in self.rungs.of(bracket):
+                return True
+            return not self.search.deterministic and self._passes_rung(run_id, bracket, epoch, value)
+        if self.search.stop == "median" and epoch >= self.search.min_epochs:
+            return self._passes_median(run_id, number, bracket, {epoch: value})
+        return True
+
+    def _passes_rung(self, run_id: str, bracket: int, rung: int, value: float) -> bool:
+        beside = self.rungs.at(bracket, rung, self.known.values(), self.ledger.outcomes(), but=run_id)
+        return passes_rung(value, beside, self.search.eta)
+
+    def _passes_median(self, run_id: str, number: int, bracket: int, now: Curve) -> bool:
         # Deterministic: of its own batch, nobody has ended before the others have.
         until = number - number % self.search.batch if self.search.deterministic else len(self.known)
-        others = [
-            Seen(curve(runs.get(other), self.search.metric), "finished" if trial.state == "finished" else "")
-            for other, trial in self.history()[:until]
-            if other != run_id and self.search.bracket(trial.number) == bracket
+        beside = [
+            other
+            for n, (other, trial) in self.known.items()
+            if n < until and other != run_id and trial.state == "finished" and self.search.bracket(n) == bracket
         ]
-        own = {**curve(runs.get(run_id), self.search.metric), epoch: value}
-        return goes_on(self.search, bracket, own, epoch, others)
+        own = {**curve(self.ledger.run(run_id), self.search.metric), **now}
+        (epoch,) = now
+        return passes_averages(own, epoch, self.finished.at(epoch, beside, self.ledger.outcomes()))
+
+    def _know(self, proposal: Proposal) -> None:
+        number = proposal.trial.number
+        self.known[number] = proposal
+        if number not in (of_run := self.numbers.setdefault(proposal.run_id, [])):
+            of_run.append(number)
 
     def _begin(self, trial: Trial) -> Begun:
         """A proposal's run, recorded where it is new. Raises UserError where it is infeasible."""
         run = trial_run(self.study, trial.number, trial.values)
         if trial.number in self.known:
             # an earlier proposal of the same config may have been tried again, and that was the end of this one too
-            proposal = self.known[trial.number] = self.history()[trial.number]
+            proposal = self.history()[trial.number]
+            self._know(proposal)
             end = None if proposal.trial.state == "running" else proposal.trial
             return self._begun(self.preparer.job(run), end)
         facts = {
@@ -108,14 +135,14 @@ class Searching:
             refused = {"event": "failed", "reason": str(error)}
             self.ledger.append({"event": "trial", "study": self.study.name, **facts, "end": refused})
             hole = replace(trial, state="failed", reason=str(error))
-            self.known[trial.number] = Proposal("", hole)
+            self._know(Proposal("", hole))
             self._say(Job(self.study.name, run, "", self.preparer.place(run.config)), hole)
             return Begun("", {}, hole)
         whole = replace(trial, costs={name: costs[name] for name in COSTS})
         end = self._known_end(whole, job.run_id)
         said = {} if end is None else {"end": {"event": end.state, "last": end.metrics, "reason": end.reason}}
         self.ledger.append(job.event("trial", **facts, costs=whole.costs, **said))
-        self.known[trial.number] = Proposal(job.run_id, end or whole)
+        self._know(Proposal(job.run_id, end or whole))
         return self._begun(job, end)
 
     def _begun(self, job: Job, end: Trial | None = None) -> Begun:
@@ -142,8 +169,8 @@ class Searching:
         if (done := self.ledger.finished(run_id)) is not None:
             return replace(trial, state="finished", epochs=int(done.last["epoch"]), metrics=dict(done.last))
         ends = ("failed",) if self.search.deterministic else ("failed", "stopped")
-        for other, earlier in self.known.values():
-            if other == run_id and earlier.state in ends:
+        for number in self.numbers.get(run_id, ()):
+            if (earlier := self.known[number].trial).state in ends:
                 return replace(
                     trial, state=earlier.state, epochs=earlier.epochs, metrics=earlier.metrics, reason=earlier.reason
                 )
@@ -160,8 +187,8 @@ class Searching:
             metrics=last,
             reason=end.facts.get("reason", ""),
         )
-        if end.facts.get("cause") not in PASSING:  # a later proposal of this config may still train
-            self.known[number] = Proposal(run_id, over)
+        if end.facts.get("cause") not in INFRASTRUCTURE_CAUSES:  # a later proposal of this config may still train
+            self._know(Proposal(run_id, over))
             if self._shares(run_id, number):
                 self._say(self._job(trial), over)
         return over
@@ -171,19 +198,22 @@ class Searching:
         history, training = to_train(self.study, self.ledger)
         for run_id, trial in history:
             before = self.known[trial.number].trial
-            self.known[trial.number] = Proposal(run_id, trial)
-            if trial.state == "stopped" and self.ledger.outcomes()[run_id].status in ("running", "interrupted"):
+            self._know(Proposal(run_id, trial))
+            if trial.state == "stopped" and self._status(run_id) in ("running", "interrupted"):
                 assert self.watch is not None
                 self.watch.over(self._job(trial))
             elif before.state == "running" != trial.state and self._shares(run_id, trial.number):
                 self._say(self._job(trial), trial)
         return history, training
 
+    def _status(self, run_id: str) -> str:
+        run = self.ledger.run(run_id)
+        return run.status if run is not None else "missing"
+
     def _stop_overdue(self) -> None:
         """Record as stopped the trials that a kill took at an epoch after which they would not have gone on."""
-        runs = self.ledger.outcomes()
         for run_id, trial in self.history():
-            run = runs.get(run_id)
+            run = self.ledger.run(run_id)
             if run is None or not run.epochs or run.status in ("finished", "stopped"):
                 continue
             overdue = trial.state == "stopped"

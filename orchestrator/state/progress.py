@@ -63,10 +63,8 @@ def part_of(label: str, role: str, epochs: int, metric: str, state: str, run: Le
     """A run as the ledger has it now."""
     if run is None:
         return Part(label, role, state, 0, epochs)
-    score = next((epoch[metric] for epoch in reversed(run.epochs) if metric in epoch), None)
-    epoch_s = fmean(epoch.get("seconds", 0.0) for epoch in run.epochs) if run.epochs else 0.0
     note = run.why if state == "failed" else again(run) if state == "running" else ""
-    return Part(label, role, state, len(run.epochs), epochs, score, epoch_s, note)
+    return Part(label, role, state, run.epochs_done, epochs, run.latest(metric), run.epoch_s, note)
 
 
 def again(run: LedgerRun) -> str:

@@ -11,10 +11,10 @@ from ablations.study.plan import search_identity
 from ablations.study.schema import Study
 from ablations.study.search import Search
 from ablations.study.trial import Trial
-from orchestrator.store.ledger import Ledger, LedgerRun, numbers
+from orchestrator.store.ledger import Ledger, LedgerRun, Mark, numbers
 from trainer.config import parse
 
-PASSING = ("lost", "preempted", "disk")
+INFRASTRUCTURE_CAUSES = ("lost", "preempted", "disk")
 """Causes of a failure that say nothing of what was proposed: such a trial is run again."""
 
 
@@ -77,38 +77,77 @@ def _trial(asked: Mapping[str, Any], end: Mapping[str, Any]) -> Trial:
     )
 
 
+class _Recorded:
+    """The proposals of one search as the ledger's events have them; it follows the ledger as it grows."""
+
+    def __init__(self, study: str, search: Search, identity: str) -> None:
+        self.study = study
+        self.search = search
+        self.identity = identity
+        # A trial of a deterministic search is stopped where its curve says so: elsewhere in a longer search.
+        self.final = ("finished", "failed") if search.deterministic else ("finished", "failed", "stopped")
+        self.mark: Mark | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self.asked: dict[int, dict[str, Any]] = {}
+        self.ends: dict[int, Mapping[str, Any]] = {}
+        self.by_run: dict[str, list[int]] = {}
+        self.found: dict[int, Proposal] = {}
+
+    def proposals(self, ledger: Ledger) -> list[Proposal]:
+        """All proposals by now, in the order of their numbers."""
+        events, mark = ledger.events_from(self.mark)
+        if self.mark is not None and mark.fold is not self.mark.fold:
+            self._forget()  # the ledger is another file now, and `events` are all of it
+        self.mark = mark
+        for event in events:
+            if event.get("study", self.study) == self.study:
+                self._fold(event)
+        for number in self.asked.keys() - self.found.keys():
+            event = self.asked[number]
+            self.found[number] = Proposal(event.get("run_id", ""), _trial(event, self.ends.get(number, {})))
+        return [self.found[number] for number in sorted(self.found)]
+
+    def _fold(self, event: Mapping[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "trial" and event["search"] == self.identity:
+            number = event["number"]
+            self.asked[number] = dict(event)
+            self.by_run.setdefault(event.get("run_id", ""), []).append(number)
+            self.found.pop(number, None)
+            if "end" in event:
+                self.ends[number] = event["end"]
+        elif kind == "again" and event["search"] == self.identity:
+            self._open(event["number"])
+            if self.search.deterministic:  # later batches were proposed because it had failed
+                batch = event["number"] // self.search.batch
+                for number in [number for number in self.asked if number // self.search.batch > batch]:
+                    self._open(number)
+                    del self.asked[number]
+        elif kind in self.final and event.get("cause") not in INFRASTRUCTURE_CAUSES:
+            run_id = event.get("run_id", "")
+            for number in self.by_run.get(run_id, ()):
+                if self.asked.get(number, {}).get("run_id") == run_id and number not in self.ends:
+                    self.ends[number] = event
+                    self.found.pop(number, None)
+
+    def _open(self, number: int) -> None:
+        """The proposal has not ended any more."""
+        self.ends.pop(number, None)
+        self.found.pop(number, None)
+
+
+_RECORDED: dict[tuple[Any, ...], _Recorded] = {}
+"""By ledger and search: whoever asks in a process, an event is folded once."""
+
+
 def _recorded(study: Study, search: Search, ledger: Ledger) -> list[Proposal]:
     identity = search_identity(study)
-    # A trial of a deterministic search is stopped where its curve says so, which may be elsewhere in a longer search.
-    final = ("finished", "failed") if search.deterministic else ("finished", "failed", "stopped")
-    asked: dict[int, dict[str, Any]] = {}
-    ends: dict[int, dict[str, Any]] = {}
-    by_run: dict[str, list[int]] = {}
-    for event in ledger.events():
-        if event.get("study", study.name) != study.name:
-            continue
-        if event["event"] == "trial" and event["search"] == identity:
-            number = event["number"]
-            asked[number] = event
-            by_run.setdefault(event.get("run_id", ""), []).append(number)
-            if "end" in event:
-                ends[number] = event["end"]
-        elif event["event"] == "again" and event["search"] == identity:
-            ends.pop(event["number"], None)
-            if search.deterministic:  # later batches were proposed because it had failed
-                batch = event["number"] // search.batch
-                for number in [number for number in asked if number // search.batch > batch]:
-                    del asked[number]
-                    ends.pop(number, None)
-        elif event["event"] in final and event.get("cause") not in PASSING:
-            run_id = event.get("run_id", "")
-            for number in by_run.get(run_id, ()):
-                if asked.get(number, {}).get("run_id") == run_id:
-                    ends.setdefault(number, event)
-    return [
-        Proposal(event.get("run_id", ""), _trial(event, ends.get(number, {})))
-        for number, event in sorted(asked.items())
-    ]
+    asked = (ledger.path, study.name, identity, search.deterministic, search.batch)
+    if asked not in _RECORDED:
+        _RECORDED[asked] = _Recorded(study.name, search, identity)
+    return _RECORDED[asked].proposals(ledger)
 
 
 def _judged(
@@ -123,7 +162,7 @@ def _judged(
     found, training = [], {}
     for (run_id, trial), verdict in zip(recorded, verdicts, strict=True):
         if verdict.state == "stopped":
-            last = next(epoch for epoch in runs[run_id].epochs if epoch["epoch"] == verdict.epoch)
+            last = dict(next(epoch for epoch in runs[run_id].epochs if epoch["epoch"] == verdict.epoch))
             trial = replace(trial, state="stopped", epochs=verdict.epoch, metrics=last, reason="")
         elif verdict.state != "ended":
             trial = replace(trial, state="running", epochs=0, metrics={}, reason="")

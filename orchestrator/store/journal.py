@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, overload
 
 from trainer.config import UserError
 
@@ -21,6 +21,18 @@ CHUNK = 1 << 20
 names of metrics become one string for all of them."""
 MARK = 64
 """Bytes before the place where a reader stands, by which it knows that the file is still the one it has read."""
+
+
+EPOCH, RUN_ID, METRICS = b'{"event": "epoch", "time": "', b'", "run_id": "', b'", "metrics": {'
+"""How an epoch's line goes as `Writer` writes it. It ends in two brackets, and has no others."""
+
+
+class EpochLine(NamedTuple):
+    """An epoch's event that has not been parsed: of which run, and where it stands in the file."""
+
+    run_id: str
+    offset: int
+    length: int
 
 
 class Writer:
@@ -75,9 +87,16 @@ class Reader:
         except FileNotFoundError:
             return False
 
-    def read(self) -> Iterator[dict[str, Any]]:
+    @overload
+    def read(self) -> Iterator[dict[str, Any]]: ...
+    @overload
+    def read(self, *, epochs_as_lines: bool) -> Iterator[dict[str, Any] | EpochLine]: ...
+    def read(self, *, epochs_as_lines: bool = False) -> Iterator[dict[str, Any] | EpochLine]:
         """The events since the last time, in order; `torn` ones are kept out of it. Raises UserError with file and line
-        where the journal was damaged."""
+        where the journal was damaged.
+
+        With `epochs_as_lines` epochs are not parsed, but found: `epochs_at` parses them. Nine of ten lines are epochs.
+        """
         try:
             file = self.path.open("rb")
         except FileNotFoundError:
@@ -86,13 +105,44 @@ class Reader:
             self._file = os.fstat(file.fileno()).st_ino
             file.seek(self._position)
             while lines := file.readlines(CHUNK):
-                events = None if self._damaged else _parse_all(lines)
-                if events is None:
+                found = None if self._damaged else self._found(lines, epochs_as_lines)
+                if found is None:
                     yield from self._one_by_one(lines)
                 else:
-                    for line in lines:
-                        self._advance(line)
-                    yield from events
+                    self._number += len(lines)
+                    self._position += sum(map(len, lines))
+                    self._mark = (self._mark + b"".join(lines[-MARK:]))[-MARK:]
+                    yield from found
+
+    def epochs_at(self, places: list[tuple[int, int]]) -> list[tuple[str, dict[str, Any]]]:
+        """Time and metrics of the epochs' lines that stand at (offset, length). Raises UserError with file and line
+        where one is damaged."""
+        found = []
+        with self.path.open("rb") as file:
+            for offset, length in places:
+                file.seek(offset)
+                event = _parse(file.read(length))
+                if event is None or not isinstance(event.get("metrics"), dict) or "time" not in event:
+                    file.seek(0)
+                    number = file.read(offset).count(b"\n") + 1
+                    raise UserError(f"{self.path}:{number} must be a JSON event but is damaged; correct or delete it")
+                found.append((event["time"], event["metrics"]))
+        return found
+
+    def _found(self, lines: list[bytes], epochs_as_lines: bool) -> list[dict[str, Any] | EpochLine] | None:
+        """What the lines hold, in order; None where any of them needs a closer look."""
+        places: dict[int, EpochLine] = {}
+        offset = self._position
+        for number, line in enumerate(lines if epochs_as_lines else ()):
+            if line.startswith(EPOCH) and (run_id := _run_of_epoch(line)):
+                places[number] = EpochLine(run_id, offset, len(line))
+            offset += len(line)
+        rest = [line for number, line in enumerate(lines) if number not in places]
+        events = _parse_all(rest)
+        if events is None:
+            return None
+        parsed = iter(events)
+        return [places[number] if number in places else next(parsed) for number in range(len(lines))]
 
     def _one_by_one(self, lines: list[bytes]) -> Iterator[dict[str, Any]]:
         for line in lines:
@@ -114,6 +164,16 @@ class Reader:
         self._position += len(line)
         self._number += 1
         self._mark = (self._mark + line)[-MARK:]
+
+
+def _run_of_epoch(line: bytes) -> str:
+    """The run id in an epoch's line; empty where the line is not as `Writer` writes it."""
+    start = line.find(b'"', len(EPOCH))
+    stop = line.find(b'"', start + len(RUN_ID))
+    whole = line.endswith(b"}}\n") and line.count(b"{") == line.count(b"}") == 2 and b"\\" not in line
+    if not (whole and line.startswith(RUN_ID, start) and line.startswith(METRICS, stop)):
+        return ""
+    return line[start + len(RUN_ID) : stop].decode()
 
 
 def _line(event: Mapping[str, Any]) -> bytes:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 import threading
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
+from orchestrator.store.epochs import LOCK, Epochs
 from orchestrator.store.full_disk import pausing
-from orchestrator.store.journal import Reader, Writer
+from orchestrator.store.journal import EpochLine, Reader, Writer
 
 STATUS = {
     "started": "running",
@@ -59,10 +60,8 @@ class LedgerRun:
     changed: str = ""
     """Time of the last change of status, ISO 8601."""
     members: list[Membership] = field(default_factory=list)
-    epochs: list[dict[str, float]] = field(default_factory=list)
+    epochs: Sequence[Mapping[str, float]] = field(default_factory=Epochs)
     """The metrics of each epoch, in order, each once."""
-    reported: dict[float, str] = field(default_factory=dict)
-    """When each epoch was, by its number, ISO 8601."""
     config: dict[str, Any] = field(default_factory=dict)
     """All that was asked of it, as plain data; empty before its first start."""
     environment: dict[str, Any] = field(default_factory=dict)
@@ -93,9 +92,7 @@ class LedgerRun:
         """Take one more event about this run into account; `driver` is the environment of the one that wrote it."""
         kind = event["event"]
         if kind == "epoch":
-            metrics = numbers(event["metrics"])
-            self.reported[metrics["epoch"]] = event["time"]  # first: other threads look it up of epochs that are there
-            self._epoch(metrics)
+            self._epochs.add(event["time"], event["metrics"])
             return
         self.key = event.get("key", self.key)
         if "study" in event:
@@ -128,10 +125,34 @@ class LedgerRun:
         self.artifacts = event.get("artifacts", self.artifacts)
         self.imported = event.get("imported", self.imported)
 
-    def _epoch(self, metrics: dict[str, float]) -> None:
-        place = bisect_left(self.epochs, metrics["epoch"], key=lambda epoch: epoch["epoch"])
-        again = place < len(self.epochs) and self.epochs[place]["epoch"] == metrics["epoch"]
-        self.epochs[place : place + again] = [metrics]
+    def reported(self, epoch: float) -> str:
+        """When an epoch was, by its number, ISO 8601."""
+        return self._epochs.time(epoch)
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs that it has trained; of a finished run without a look at them."""
+        if self.status == "finished" and "epoch" in self.last:
+            return int(self.last["epoch"])
+        return len(self.epochs)
+
+    @property
+    def epoch_s(self) -> float:
+        """Mean seconds of an epoch; 0 before there was one."""
+        if self.status == "finished" and self.seconds and self.epochs_done:
+            return self.seconds / self.epochs_done
+        return fmean(epoch.get("seconds", 0.0) for epoch in self.epochs) if self.epochs else 0.0
+
+    def latest(self, metric: str) -> float | None:
+        """A metric as the last epoch that has it measured it."""
+        if self.status == "finished" and metric in self.last:
+            return self.last[metric]
+        return next((epoch[metric] for epoch in reversed(self.epochs) if metric in epoch), None)
+
+    @property
+    def _epochs(self) -> Epochs:
+        assert isinstance(self.epochs, Epochs), "folded from a journal"
+        return self.epochs
 
 
 class _Fold:
@@ -145,13 +166,31 @@ class _Fold:
 
     def catch_up(self) -> None:
         """Fold what was written since the last time."""
-        for event in self.reader.read():
+        epochs: dict[str, Epochs] = {}
+        for event in self.reader.read(epochs_as_lines=True):
+            if isinstance(event, EpochLine):
+                if (found := epochs.get(event.run_id)) is None:
+                    found = epochs[event.run_id] = self._run(event.run_id)._epochs
+                found.add_line(event.offset, event.length)
+                continue
             if event["event"] != "epoch":
                 self.events.append(event)
             if event["event"] == "study":
                 self.driver = event.get("environment", {})
             if run_id := event.get("run_id"):
-                self.runs.setdefault(run_id, LedgerRun(run_id)).fold(event, self.driver)
+                self._run(run_id).fold(event, self.driver)
+
+    def _run(self, run_id: str) -> LedgerRun:
+        if run_id not in self.runs:
+            self.runs[run_id] = LedgerRun(run_id, epochs=Epochs(self.reader.epochs_at))
+        return self.runs[run_id]
+
+
+class Mark(NamedTuple):
+    """How far a reader of events has come, and in which reading of the file."""
+
+    fold: object
+    position: int
 
 
 _FOLDS: dict[Path, _Fold] = {}
@@ -176,7 +215,7 @@ class Ledger:
 
     def append_epochs(self, run_id: str, epochs: Iterable[Mapping[str, Any]]) -> None:
         """Write those of a run's epochs that the ledger lacks."""
-        run = self.outcomes().get(run_id)
+        run = self.run(run_id)
         there = {epoch["epoch"] for epoch in run.epochs} if run else set()
         for epoch in epochs:
             if epoch["epoch"] not in there:
@@ -188,14 +227,27 @@ class Ledger:
         with _LOCK:
             return iter(list(self._fold().events))
 
+    def events_from(self, mark: Mark | None) -> tuple[list[dict[str, Any]], Mark]:
+        """The events (but for the epochs) since a mark, and the mark that follows them. Where the file was replaced in
+        between, `mark.fold` changes and the events are all of them."""
+        with _LOCK:
+            fold = self._fold()
+            start = mark.position if mark is not None and mark.fold is fold else 0
+            return fold.events[start:], Mark(fold, len(fold.events))
+
     def outcomes(self) -> dict[str, LedgerRun]:
         """Every run by its id, in the order in which they first appear. They follow the ledger as it grows."""
         with _LOCK:
             return dict(self._fold().runs)
 
+    def run(self, run_id: str) -> LedgerRun | None:
+        """One run by its id; None before its first event."""
+        with _LOCK:
+            return self._fold().runs.get(run_id)
+
     def finished(self, run_id: str) -> LedgerRun | None:
         """The run, if it has finished: then it need not be run again, in this study or another."""
-        run = self.outcomes().get(run_id)
+        run = self.run(run_id)
         return run if run and run.status == "finished" else None
 
     def _fold(self) -> _Fold:
@@ -203,7 +255,8 @@ class Ledger:
         if fold is None or not fold.reader.continues():
             fold = _FOLDS[self.path] = _Fold(self.path)
         try:
-            fold.catch_up()
+            with LOCK:
+                fold.catch_up()
         except BaseException:
             # Half folded, or damaged: the next reader begins anew.
             del _FOLDS[self.path]

@@ -32,14 +32,14 @@ def gather(ledger: Ledger, run_id: str, out: Path) -> None:
     """Append the epochs, the retries and the notes of a run that its folder has and the ledger lacks."""
     ledger.append_epochs(run_id, read_epochs(out))
     gather_retries(ledger, run_id, out)
-    run = ledger.outcomes().get(run_id)
+    run = ledger.run(run_id)
     for text in read_notes(out)[len(run.notes) if run else 0 :]:
         ledger.append({"event": "note", "run_id": run_id, "text": text})
 
 
 def gather_retries(ledger: Ledger, run_id: str, out: Path) -> None:
     """Append what the folder says, and the ledger not yet, of attempts that another followed."""
-    run = ledger.outcomes().get(run_id)
+    run = ledger.run(run_id)
     for line in read_retries(out)[len(run.retries) if run else 0 :]:
         ledger.append({"event": "retried", "run_id": run_id, **line})
 

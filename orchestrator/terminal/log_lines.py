@@ -49,7 +49,7 @@ class Board:
 
     def change(self, job: Job, state: str) -> Part:
         """A job's run as the ledger has it now."""
-        run = self.ledger.outcomes().get(job.run_id)  # None of a proposal that cannot be run
+        run = self.ledger.run(job.run_id)  # None of a proposal that cannot be run
         part = part_of(job.label, job.run.role, job.epochs, self.metrics[job.run.role], state, run)
         self.parts[job.label] = part
         self.abreast = max(self.abreast, len(self.running))

@@ -42,8 +42,8 @@ class Mirror:
         """Bring a run up to date with what the ledger says of it when its turn comes."""
 
         def mirror() -> None:
-            run, folder = self.ledger.outcomes()[run_id], self.store.run_dir(run_id)
-            self.tracker.mirror(Record(self.study, arm, seed, role, run, folder))
+            if (run := self.ledger.run(run_id)) is not None:
+                self.tracker.mirror(Record(self.study, arm, seed, role, run, self.store.run_dir(run_id)))
 
         self.sender.send(run_id, mirror)
 

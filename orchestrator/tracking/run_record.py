@@ -67,7 +67,7 @@ class Record:
         found = {}
         for epoch in self.run.epochs:
             if (step := int(epoch["epoch"])) not in held:
-                when = milliseconds(self.run.reported[epoch["epoch"]])
+                when = milliseconds(self.run.reported(epoch["epoch"]))
                 found[step] = [Point(name, float(v), step, when) for name, v in epoch.items() if _is_finite(v)]
         return found
 
@@ -109,7 +109,7 @@ class Record:
     def content(self) -> str:
         """A digest that is equal when nothing has changed since."""
         sizes = [(path.name, path.stat().st_size) for path in self.files]
-        return digest([self.tags, self.run.epochs, self.summary, sizes])
+        return digest([self.tags, [dict(epoch) for epoch in self.run.epochs], self.summary, sizes])
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -120,6 +120,9 @@ def launch(
 
 def _close(study: Study, store: Store, mirror: Mirror, *, finished: bool) -> Report:
     """Write the study's report, and send it; where it cannot be written, tracking is closed all the same."""
+    # plotly uses pandas if it finds it imported, and the sender's thread may be importing it just now with mlflow
+    import pandas  # noqa: F401
+
     from orchestrator.report.files import write
     from orchestrator.report.page.data import gather
     from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ablations.study.early_stopping import FEWEST, Seen, Verdict, goes_on, lockstep, passes_median, passes_rung
+from ablations.study.early_stopping import FEWEST, Seen, Verdict, lockstep, passes_median, passes_rung
 from ablations.study.search import Search
 
 
@@ -54,21 +54,6 @@ RISING = [{1: level, 2: level + 2.0, 3: level + 4.0} for level in (1.0, 2.0, 3.0
 )
 def test_the_median_rule(curve, epoch, finished, passes):
     assert passes_median(curve, epoch, finished) is passes
-
-
-def test_a_trial_is_held_against_its_bracket_at_rungs_only():
-    asha = search(brackets=2)
-    others = [Seen({1: 0.9, 2: 0.9, 3: 0.9})]
-    assert not goes_on(asha, 0, {1: 0.1}, 1, others)
-    assert goes_on(asha, 0, {2: 0.1}, 2, others)
-    assert goes_on(asha, 1, {1: 0.1}, 1, others), "bracket 1 has its first rung at epoch 3"
-    assert not goes_on(asha, 1, {3: 0.1}, 3, others)
-    assert goes_on(search(stop="none"), 0, {1: 0.1}, 1, others)
-    median = search(stop="median", min_epochs=2)
-    finished = [Seen(curve, "finished") for curve in RISING]
-    assert goes_on(median, 0, {1: 0.0}, 1, finished), "nobody is stopped before min_epochs"
-    assert not goes_on(median, 0, {1: 0.0, 2: 0.0}, 2, finished)
-    assert goes_on(median, 0, {1: 0.0, 2: 0.0}, 2, [Seen(curve) for curve in RISING]), "they still train"
 
 
 def test_brackets_share_the_trials_as_hyperband_does_at_any_moment():

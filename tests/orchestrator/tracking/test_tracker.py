@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.store.epochs import Epochs
 from orchestrator.store.ledger import LedgerRun
 from orchestrator.tracking.mlflow_server import Server
 from orchestrator.tracking.run_record import Record, flatten, milliseconds
@@ -59,10 +60,11 @@ def record(tmp_path):
             "key": f"key{seed}",
             "attempts": 1,
             "config": CONFIG,
-            "epochs": rows,
-            "reported": {e: f"2026-01-01T{e // 60:02}:{e % 60:02}:00+00:00" for e in range(1, epochs + 1)},
+            "epochs": Epochs(),
             "changed": "2026-01-01T02:00:00+00:00",
         }
+        for row in rows:
+            ledger["epochs"].add(f"2026-01-01T{row['epoch'] // 60:02}:{row['epoch'] % 60:02}:00+00:00", row)
         if status == "finished":
             ledger |= {
                 "best": {"epoch": epochs, "val/miou": 10.0 * epochs},
@@ -307,5 +309,5 @@ def test_a_run_that_has_not_begun_is_empty(tmp_path):
 
 def test_classes_are_those_of_the_last_validation(record):
     later = record(2)
-    later.run.epochs.append({"epoch": 3, "loss": 0.1})
+    later.run.epochs.add("2026-01-01T00:03:00+00:00", {"epoch": 3, "loss": 0.1})
     assert later.per_class == {"road": 40.0}

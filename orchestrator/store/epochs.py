@@ -1,0 +1,120 @@
+"""Epochs: the metrics of a run's epochs, parsed from the journal when first asked for, and kept in little memory.
+
+A ledger of 10,000 runs holds millions of numbers, and most commands read few of them.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, overload
+
+Lines = list[tuple[int, int]]
+"""Where lines stand in a file: (offset, length) in bytes."""
+
+_NAMES: dict[tuple[str, ...], dict[str, int]] = {}
+"""The names of an epoch's metrics and their places, kept once for all epochs that measure the same."""
+LOCK = threading.RLock()
+"""Held while epochs are added or parsed: tracking reads them on a thread of its own."""
+
+
+class Metrics(Mapping[str, float]):
+    """The metrics of one epoch, read-only. 8 bytes a number; null, for what was not finite, is NaN."""
+
+    __slots__ = ("_places", "_values")
+
+    def __init__(self, metrics: Mapping[str, float | None]) -> None:
+        names, values = tuple(metrics), metrics.values()
+        if (places := _NAMES.get(names)) is None:
+            places = _NAMES[names] = {name: place for place, name in enumerate(names)}
+        self._places = places
+        self._values = array("d", [math.nan if v is None else v for v in values] if None in values else values)
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[self._places[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+class Epochs(Sequence[Mapping[str, float]]):
+    """A run's epochs in order, each once: of two records of one epoch the later counts.
+
+    `load` parses lines of the journal: (time, metrics) of each.
+    """
+
+    def __init__(self, load: Callable[[Lines], list[tuple[str, dict[str, Any]]]] | None = None) -> None:
+        self._load = load
+        self._rows: list[Metrics] = []
+        self._times: dict[float, str] = {}
+        self._unread: Lines = []
+
+    def add(self, time: str, metrics: Mapping[str, float | None]) -> None:
+        """One more epoch, or another record of one."""
+        with LOCK:
+            self._settle()
+            self._insert(time, metrics)
+
+    def add_line(self, offset: int, length: int) -> None:
+        """One more record, which stands in the journal and is parsed when it is needed. The caller holds `LOCK`."""
+        self._unread.append((offset, length))
+
+    def time(self, epoch: float) -> str:
+        """When an epoch was recorded, ISO 8601."""
+        with LOCK:
+            self._settle()
+            return self._times[epoch]
+
+    def _insert(self, time: str, metrics: Mapping[str, float | None]) -> None:
+        row = Metrics(metrics)
+        epoch = row["epoch"]
+        self._times[epoch] = time
+        if not self._rows or self._rows[-1]["epoch"] < epoch:
+            self._rows.append(row)
+            return
+        place = bisect_left(self._rows, epoch, key=lambda other: other["epoch"])
+        again = place < len(self._rows) and self._rows[place]["epoch"] == epoch
+        self._rows[place : place + again] = [row]
+
+    def _settle(self) -> None:
+        if self._unread:
+            assert self._load is not None, "lines come from a journal that can be read"
+            found = self._load(self._unread)
+            self._unread = []
+            for time, metrics in found:
+                self._insert(time, metrics)
+
+    def _settled(self) -> list[Metrics]:
+        with LOCK:
+            self._settle()
+            return self._rows
+
+    @overload
+    def __getitem__(self, index: int) -> Mapping[str, float]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Mapping[str, float]]: ...
+    def __getitem__(self, index: int | slice) -> Mapping[str, float] | Sequence[Mapping[str, float]]:
+        return self._settled()[index]
+
+    def __len__(self) -> int:
+        return len(self._settled())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self._settled())
