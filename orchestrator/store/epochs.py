@@ -27,11 +27,11 @@ class Metrics(Mapping[str, float]):
     __slots__ = ("_places", "_values")
 
     def __init__(self, metrics: Mapping[str, float | None]) -> None:
-        names, values = tuple(metrics), metrics.values()
+        names = tuple(metrics)
         if (places := _NAMES.get(names)) is None:
             places = _NAMES[names] = {name: place for place, name in enumerate(names)}
         self._places = places
-        self._values = array("d", [math.nan if v is None else v for v in values] if None in values else values)
+        self._values = array("d", (math.nan if value is None else value for value in metrics.values()))
 
     def __getitem__(self, name: str) -> float:
         return self._values[self._places[name]]
