@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from trainer.config import UserError, removable
+from trainer.config import UserError, removable, unknown
 
 Overrides = dict[str, Any]
 """Dotted path -> value: {"optim.lr": 1.0e-3, "distill.pea": None}."""
@@ -32,8 +32,15 @@ def terms(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, float
     return found | {name: values[key] for name in found if (key := f"distill.{name}.weight") in values}
 
 
+def value_at(data: Any, path: str) -> Any:
+    """The value at a dotted path of nested mappings, or None."""
+    for part in path.split("."):
+        data = data.get(part) if isinstance(data, dict) else None
+    return data
+
+
 def mentioned(base: Mapping[str, Any], changes: Sequence[Overrides]) -> set[str]:
-    """The names of all knowledge paths that a base or any override of it writes down."""
+    """The names of all knowledge paths that a base or any override of it contains."""
     found = set(base.get("distill") or {})
     for path, value in (item for overrides in changes for item in overrides.items()):
         if path == "distill":
@@ -76,6 +83,18 @@ def contradiction(
     return None
 
 
+def check_rules(
+    requires: Mapping[str, Sequence[str]], excludes: Sequence[Sequence[str]], mentioned: Iterable[str]
+) -> None:
+    """Raise UserError where `requires` or `excludes` names what is no knowledge path of the study (see `mentioned`)."""
+    known = {f"distill.{name}" for name in mentioned}
+    for path in itertools.chain(requires, *requires.values(), *excludes):
+        if not path.startswith("distill.") or path.count(".") != 1:
+            raise UserError(f"requires and excludes must name knowledge paths, such as distill.pea, but got '{path}'")
+        if path not in known:
+            raise UserError(f"requires and excludes: {unknown('knowledge path', path, known)}")
+
+
 def label(value: Any) -> str:
     """A value as a word of an arm's name: off, on, 0.001, [0.1, 1.0], {weight: 2.0}."""
     if value is None or value == {}:
@@ -106,14 +125,30 @@ def labelled(values: Any) -> dict[str, Any]:
     if isinstance(values, dict):
         named = values
     elif isinstance(values, list | tuple):
-        named = {label(value): value for value in values}
-        if len(named) < len(values):
-            raise UserError(f"each value may stand once, but got {label(values)}")
+        named = {}
+        for value in values:
+            if (name := label(value)) in named:
+                raise UserError(
+                    f"values must have different labels, but {named[name]!r} and {value!r} are both shown as '{name}'; "
+                    "remove one, or name the values: {NAME: VALUE, ...}"
+                )
+            named[name] = value
     else:
         raise UserError(f"values are a list, or a mapping from names to values, but got {values!r}")
     if not named:
         raise UserError("at least one value is needed, but got none")
+    refuse_lookalikes(map(str, named))
     return named
+
+
+def refuse_lookalikes(names: Iterable[str]) -> None:
+    """Raise UserError for a blank name, and for two names that differ only in white space: tables show them alike."""
+    shown: dict[str, str] = {}
+    for name in names:
+        if not (plain := " ".join(name.split())):
+            raise UserError(f"a name must not be blank, but got {name!r}; write a word")
+        if (other := shown.setdefault(plain, name)) != name:
+            raise UserError(f"names must differ in more than white space, but got {other!r} and {name!r}; rename one")
 
 
 def short(path: str) -> str:
@@ -154,8 +189,11 @@ def grid(
         seen |= here.kept.keys()
         if contradiction(here.weights, requires, excludes):
             left_out.add(here.name)
-        else:
-            arms[here.name] = here.kept
+        elif arms.setdefault(here.name, here.kept) != here.kept:
+            raise UserError(
+                f"two points would both be called '{here.name}'; give the values of one factor other names: "
+                "{NAME: VALUE, ...}"
+            )
     if idle := [path for path in factors if path not in seen]:
         raise UserError(f"{idle[0]} applies at no point; its path is never switched on")
     if not arms:
@@ -165,9 +203,7 @@ def grid(
 
 def leave_one_out(base: Mapping[str, Any], mapping: str, whole: str) -> dict[str, Overrides]:
     """One arm for each key of a mapping of the base, without it: `<whole> without csf`."""
-    inside: Any = base
-    for part in mapping.split("."):
-        inside = inside.get(part) if isinstance(inside, dict) else None
+    inside = value_at(base, mapping)
     if not isinstance(inside, dict) or not inside or not removable(f"{mapping}.key"):
         raise UserError(f"leave_one_out: expected `distill`, or options, with entries in the base, but got {mapping!r}")
     return {f"{whole} without {key}": {f"{mapping}.{key}": None} for key in inside}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -11,8 +11,9 @@ from typing import Any, Literal
 from ablations.study.arms import applies, contradiction, terms
 from ablations.study.schema import Study
 from ablations.study.search import Dimension, Search
+from ablations.study.teachers import teacher_config, teacher_labels
 from ablations.study.variant_search import searches
-from trainer.config import TrainConfig, UserError, digest, located, override, parse, teacher_run, unknown
+from trainer.config import TrainConfig, UserError, digest, located, override, parse, unknown
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Run:
 
     role: Literal["teacher", "arm", "trial"]
     arm: str
+    """Label of the row it stands in; runs of one label differ in their seeds alone."""
     seed: int
     config: TrainConfig
     changed: dict[str, Any]
@@ -36,17 +38,25 @@ class Run:
         return digest([self.awaits, self.seed]) if self.awaits else self.config.key
 
 
-def expand(study: Study, winners: Mapping[str, Mapping[str, Any]] | None = None) -> list[Run]:
-    """All runs of a study that are known before it starts: for a search its teacher, for its trials are proposed.
+def by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs by label, in the order in which labels first occur."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.arm, []).append(run)
+    return groups
 
-    `winners` are the values that each tuned arm's search has settled on, as proposed; the runs of a tuned arm that is
-    not among them await its search. Seeds are the outer loop, so a study that is cut short has whole pairs. Raises
-    UserError on an arm whose config is not valid, and on two arms that would compute the same.
+
+def expand(study: Study, winners: Mapping[str, Mapping[str, Any]] | None = None) -> list[Run]:
+    """All runs of a study that are known before it starts; of a search the teacher's, as trials are proposed later.
+
+    `winners` gives, by tuned arm, the values of the best trial as proposed; runs of a tuned arm without an entry await
+    its search. All arms of a seed stand together, so a study that is stopped early has complete pairs. Raises UserError
+    on an arm whose config is not valid, on two arms that would compute the same, and on an arm with a teacher's name.
     """
     base = parse(study.base, f"{study.name}: base")
     if study.search is not None:
         check_space(study)
-        return [run for run in [_teacher(base, base)] if run]
+        return _teacher_runs(study, [teacher_config(base, base)])
     tuned = searches(study)
     for arm, search in tuned.items():
         with located(f"tune_each of {arm}"):
@@ -59,10 +69,8 @@ def expand(study: Study, winners: Mapping[str, Mapping[str, Any]] | None = None)
         arm: changes | values.get(arm, dict.fromkeys(space(tuned[arm]), "tuned") if arm in tuned else {})
         for arm, changes in study.compared.overrides.items()
     }
-    teachers = {name: _teacher(base, config) for name, config in configs.items()}
-    # The key names the run, so two arms with one teacher train it once.
-    first = {run.key: run for run in teachers.values() if run}
-    needs = {name: run.key if run else None for name, run in teachers.items()}
+    trained = {name: teacher_config(base, config) for name, config in configs.items()}
+    needs = {name: config.key if config else None for name, config in trained.items()}
     arms = [
         Run(
             "arm",
@@ -76,7 +84,7 @@ def expand(study: Study, winners: Mapping[str, Mapping[str, Any]] | None = None)
         for seed in study.seeds
         for name, config in configs.items()
     ]
-    return [*first.values(), *arms]
+    return [*_teacher_runs(study, trained.values()), *arms]
 
 
 def _configs(study: Study, values: Mapping[str, Mapping[str, Any]]) -> dict[str, TrainConfig]:
@@ -113,15 +121,12 @@ def _refuse_twins(configs: Mapping[str, TrainConfig]) -> None:
             raise UserError(f"arms '{other}' and '{name}' are the same run; drop one, or change what should differ")
 
 
-def _teacher(base: TrainConfig, config: TrainConfig) -> Run | None:
-    """The run that trains an arm's teacher, by the *base's* recipe: an arm that changes the student's learning rate
-    must not change who teaches it. Only the teacher itself and the data it sees are the arm's."""
-    data = {name: getattr(config.data, name) for name in ("name", "size", "options")}
-    asked = base.model_copy(update={"teacher": config.teacher, "data": base.data.model_copy(update=data)})
-    trained = teacher_run(asked)
-    if trained is None:
-        return None
-    return Run("teacher", f"teacher {trained.student.name}", trained.seed, trained, {}, None)
+def _teacher_runs(study: Study, trained: Iterable[TrainConfig | None]) -> list[Run]:
+    """One run for each distinct teacher: arms that share one train it once."""
+    configs = {config.key: config for config in trained if config}
+    with located(study.name):
+        labels = teacher_labels(configs, study.compared.overrides)
+    return [Run("teacher", labels[key], config.seed, config, {}, None) for key, config in configs.items()]
 
 
 def space(study: Study) -> dict[str, Dimension]:
@@ -148,7 +153,7 @@ def trial_config(study: Study, values: Mapping[str, Any]) -> TrainConfig:
 def trial_run(study: Study, number: int, values: Mapping[str, Any]) -> Run:
     """A proposal as a run of the study, called `trial <number>`."""
     config = trial_config(study, values)
-    teacher = _teacher(parse(study.recipe), config)
+    teacher = teacher_config(parse(study.recipe), config)
     return Run("trial", study.trial_name(number), config.seed, config, dict(values), teacher.key if teacher else None)
 
 

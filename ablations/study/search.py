@@ -165,6 +165,26 @@ class Search(Strict):
         starts = [math.ceil(most / (s + 1) * self.eta**s) for s in reversed(range(most))]
         return tuple(start / sum(starts) for start in starts)
 
+    def check_rungs(self, epochs: int, every: int) -> None:
+        """Raise UserError where early stopping cannot work on trials of `epochs`, evaluated `every` so many."""
+        if self.stop != "none" and self.min_epochs >= epochs:
+            raise UserError(
+                f"search.min_epochs is {self.min_epochs} of {epochs} epochs, so stop: {self.stop} never stops; lower "
+                "min_epochs, or set stop: none"
+            )
+        most = len(self.rungs(epochs)) + 1
+        if self.brackets > most:
+            raise UserError(
+                f"search.brackets is {self.brackets} but {epochs} epochs have rungs for {most}, where the last never "
+                "stops; lower brackets"
+            )
+        for rung in self.rungs(epochs):
+            if rung % every:
+                raise UserError(
+                    f"search: trials are not evaluated at rung {rung}, as eval.every is {every}; set eval.every to 1, "
+                    "or search.min_epochs to a multiple of eval.every"
+                )
+
     def describe_stops(self, epochs: int) -> list[str]:
         """Where trials of `epochs` may be stopped, with the share of a full trial's cost; a line a bracket."""
         if self.stop == "median":
