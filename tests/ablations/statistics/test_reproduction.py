@@ -187,7 +187,7 @@ def test_a_part_of_val_is_not_held_against_the_whole(study):
     assert reproductions(part, runs, {}) == {}
     table = build_table(part, runs, {})
     assert table.title.startswith("written   val mIoU in fog (full protocol)")
-    assert "published numbers left out: they are of all val, and this table's are of val/fog/miou" in table.notes
+    assert "published numbers left out: they are mIoU over all of val, and this table shows val/fog/miou" in table.notes
 
 
 def test_notes_say_once_what_all_rows_share(written):
@@ -197,7 +197,7 @@ def test_notes_say_once_what_all_rows_share(written):
     assert [note for note in table.notes if note.startswith("recipe differs")] == [
         "recipe differs, ours (published): optim.lr 0.001 (6e-05)",
         "recipe differs for Base, ours (published): distill.csf.options.norm not set (reference), "
-        "a teacher that is not reproduced",
+        "the teacher is not reproduced",
     ]
 
 
