@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ablations.statistics.factor_effects import count_tests, effects_tested
-from ablations.statistics.paired import FAMILY_WISE, counted, describe_design
+from ablations.statistics.paired import FAMILY_WISE, can_decide, counted, seeds_needed, smallest_adjusted_p
 from ablations.statistics.power import POWER, smallest_difference, smallest_margin
 from ablations.statistics.sequential_test import first_look
 from ablations.study.schema import Study
@@ -44,3 +44,14 @@ def decidable(study: Study) -> str:
     if study.margin:
         return f"{said}; earlier looks can only decide equivalence within ±{study.margin:g}"
     return f"{said}; earlier looks cannot reach significance"
+
+
+def describe_design(n: int, contrasts: int, effects: int = 0, alpha: float = FAMILY_WISE) -> str:
+    """Whether a design can decide a difference, in one line."""
+    m = contrasts + effects
+    counts = ", ".join(counted(count, what) for count, what in ((n, "seed"), (contrasts, "contrast")))
+    counts += f" and {counted(effects, 'effect')}" if effects else ""
+    smallest = f"the smallest adjusted p is {smallest_adjusted_p(n, m):.2g}"
+    if can_decide(n, m, alpha):
+        return f"{counts}: {smallest}, so a difference can be decided at {alpha * 100:g} %"
+    return f"this design cannot decide a difference: {counts}, {smallest}; {seeds_needed(m, alpha)} seeds could"

@@ -243,14 +243,3 @@ def seeds_needed(m: int, alpha: float = FAMILY_WISE) -> int:
 def counted(count: int, what: str) -> str:
     """`1 seed`, `2 seeds`."""
     return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def describe_design(n: int, contrasts: int, effects: int = 0, alpha: float = FAMILY_WISE) -> str:
-    """Whether a design can decide a difference, in one line."""
-    m = contrasts + effects
-    counts = ", ".join(counted(count, what) for count, what in ((n, "seed"), (contrasts, "contrast")))
-    counts += f" and {counted(effects, 'effect')}" if effects else ""
-    smallest = f"the smallest adjusted p is {smallest_adjusted_p(n, m):.2g}"
-    if can_decide(n, m, alpha):
-        return f"{counts}: {smallest}, so a difference can be decided at {alpha * 100:g} %"
-    return f"this design cannot decide a difference: {counts}, {smallest}; {seeds_needed(m, alpha)} seeds could"

@@ -27,7 +27,7 @@ from ablations.study.limits import Limits
 from ablations.study.metric import check_metric
 from ablations.study.published import Published
 from ablations.study.search import Search
-from ablations.study.seeds import count_or_list, growing, with_looks
+from ablations.study.seeds import expand_count, increasing, split_looks
 from ablations.study.tune_each import TuneEach
 from trainer.config import Number, Strict, TrainConfig, UserError, explain, located, parse, parse_yaml, unknown
 
@@ -53,8 +53,8 @@ class Study(Strict):
     limits: Limits = Limits()
     requires: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     excludes: tuple[tuple[str, ...], ...] = ()
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(count_or_list)] = (0,)
-    looks: Annotated[tuple[int, ...], AfterValidator(growing)] = Field(
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(expand_count)] = (0,)
+    looks: Annotated[tuple[int, ...], AfterValidator(increasing)] = Field(
         (), description="as `seeds: {looks: [6, 8, 12], until: decided}` gives them"
     )
     reference: str = Field("", description="default: the first arm")
@@ -66,7 +66,7 @@ class Study(Strict):
     @model_validator(mode="before")
     @classmethod
     def _expand_looks(cls, data: Any) -> Any:
-        return with_looks(data)
+        return split_looks(data)
 
     @model_validator(mode="after")
     def _check(self) -> Study:

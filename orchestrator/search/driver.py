@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from ablations.study.early_stopping import Seen, goes_on
+from ablations.study.early_stopping import TrialSoFar, goes_on
 from ablations.study.plan import search_identity, trial_run
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
@@ -77,7 +77,7 @@ class Searching:
         # Deterministic: of its own batch, nobody has ended before the others have.
         until = number - number % self.search.batch if self.search.deterministic else len(self.known)
         others = [
-            Seen(curve(runs.get(other), self.search.metric), "finished" if trial.state == "finished" else "")
+            TrialSoFar(curve(runs.get(other), self.search.metric), "finished" if trial.state == "finished" else "")
             for other, trial in self.history()[:until]
             if other != run_id and self.search.bracket(trial.number) == bracket
         ]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
+from ablations.statistics.design import describe_design
 from ablations.statistics.paired import (
     MIN_BOOTSTRAP_PAIRS,
     bootstrap_interval,
     can_decide,
     compare,
-    describe_design,
     equivalence_p,
     holm,
     interval,

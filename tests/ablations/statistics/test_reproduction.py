@@ -205,10 +205,10 @@ def test_notes_say_once_what_all_rows_share(written):
     ("recipe", "message"),
     [
         ({"optim.epohcs": "3"}, "unknown recipe key 'optim.epohcs'; did you mean 'optim.epochs'?"),
-        ({"student.init": "weights.pth"}, "student.init of a recipe is one of scratch, pretrained"),
+        ({"student.init": "weights.pth"}, "student.init of a recipe must be one of scratch, pretrained"),
         (
             {"distill.csf.weight": 1.0},
-            "a recipe gives distill whole, such as `distill: {csf: {}}`, but got the key 'dis",
+            "a recipe must give distill as a whole, such as `distill: {csf: {}}`, but got the key 'dis",
         ),
         ({"distill": "{csf: {wieght: 1.0}}"}, "recipe: distill.csf.wieght: unknown key"),
     ],
@@ -231,7 +231,7 @@ def test_a_recipe_is_taken_from_the_packaged_study_that_has_it(study):
     theirs = load("cityscapes_modules").published
     assert taken.recipe == theirs.recipe
     assert taken.recipes == {"student alone": theirs.recipes["student alone"]}
-    with pytest.raises(UserError, match="no packaged study 'fusion' that has a published recipe of its own"):
+    with pytest.raises(UserError, match="there is no packaged study 'fusion' with a published recipe"):
         study(arms + text.replace("NAME", "fusion"))
 
 

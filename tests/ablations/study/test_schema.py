@@ -25,7 +25,10 @@ REFUSED = {
     "no seeds": (f"{VARIANTS}seeds: []", "seeds: 1 to 40 seeds are needed but got 0"),
     "too many seeds": (f"{VARIANTS}seeds: 41", "a count of seeds must be 1 to 40 but got 41"),
     "negative seed": (f"{VARIANTS}seeds: [-1]", "greater than or equal to 0"),
-    "one look": (f"{VARIANTS}seeds: {{looks: [6]}}", "seeds: looks: one look is a fixed design; write seeds: 6"),
+    "one look": (
+        f"{VARIANTS}seeds: {{looks: [6]}}",
+        "seeds: looks: at least two looks are needed, as one is a fixed number of seeds; write seeds: 6",
+    ),
     "looks that shrink": (f"{VARIANTS}seeds: {{looks: [8, 6]}}", "seeds: looks: looks must grow, such as [6, 8, 12]"),
     "a look of one": (f"{VARIANTS}seeds: {{looks: [1, 6]}}", "looks are counts of seeds from 2 to 40, but got [1, 6]"),
     "looks without end": (f"{VARIANTS}seeds: {{looks: [6, 41]}}", "counts of seeds from 2 to 40, but got [6, 41]"),
