@@ -83,7 +83,7 @@ def _seeds_needed(study: Study, contrast: Contrast) -> str:
     )
     return (
         f"more seeds for {POWER * 100:g} % power: {contrast.arm} vs {contrast.reference}: {difference} to detect a "
-        f"difference of {size:.2g}, {equivalence} to show equivalence within ±{size:.2g}"
+        f"difference of {size:.2g}, {equivalence} for equivalence within ±{size:.2g}"
     )
 
 

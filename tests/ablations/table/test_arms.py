@@ -58,7 +58,7 @@ def test_the_table_of_a_finished_study(study):
         " 8 seeds, 2 contrasts: the smallest adjusted p is 0.016, so a difference can be decided at 5 %\n"
         " conditional on one teacher: another may order the arms differently\n"
         " unequal: optim.epochs is 12 in Other, 9 in Base\n"
-        " more seeds for 80 % power: Other vs Base: 6 to 15 to detect a difference of 0.1, 7 to 16 to show equivalence "
+        " more seeds for 80 % power: Other vs Base: 6 to 15 to detect a difference of 0.1, 7 to 16 for equivalence "
         "within ±0.1\n"
         " do not add seeds after seeing this result: the error rate would rise; start a new study\n"
     )
