@@ -59,15 +59,16 @@ class Board:
         self._counts.subtract([before.state] if before else [])
         self._counts[part.state] += 1
         self.parts[job.label] = part
-        self._running.pop(job.label, None)
         if part.state == "running":
-            self._running[job.label] = None
+            self._running.setdefault(job.label)
+        else:
+            self._running.pop(job.label, None)
         self.abreast = max(self.abreast, len(self._running))
         return part
 
     @property
     def running(self) -> list[Part]:
-        """The runs that train, in the order of the last word from them."""
+        """The runs that train, in the order in which they began."""
         return [self.parts[label] for label in self._running]
 
     def count(self, *states: str) -> int:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
+from ablations.statistics.design import describe_design
 from ablations.statistics.paired import (
-    LEAST_TO_RESAMPLE,
+    MIN_BOOTSTRAP_PAIRS,
     bootstrap_interval,
     can_decide,
     compare,
-    describe_design,
     equivalence_p,
     holm,
     interval,
@@ -95,7 +95,7 @@ def test_the_bootstrap_interval_is_the_same_on_every_call_and_knows_the_scale():
     assert bootstrap_interval(d) == (low, high)
     assert bootstrap_interval(4.0 * d) == (4 * low, 4 * high)
     assert bootstrap_interval(np.full(6, 0.1)) == (0.1, 0.1)
-    assert all(map(math.isnan, bootstrap_interval(d[: LEAST_TO_RESAMPLE - 1])))
+    assert all(map(math.isnan, bootstrap_interval(d[: MIN_BOOTSTRAP_PAIRS - 1])))
 
 
 def test_a_bootstrap_interval_of_many_pairs_is_as_wide_as_students_and_leans_with_the_tail():

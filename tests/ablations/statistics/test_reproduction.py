@@ -187,7 +187,7 @@ def test_a_part_of_val_is_not_held_against_the_whole(study):
     assert reproductions(part, runs, {}) == {}
     table = build_table(part, runs, {})
     assert table.title.startswith("written   val mIoU in fog (full protocol)")
-    assert "published numbers left out: they are of all val, and this table's are of val/fog/miou" in table.notes
+    assert "published numbers left out: they are mIoU over all of val, and this table shows val/fog/miou" in table.notes
 
 
 def test_notes_say_once_what_all_rows_share(written):
@@ -197,7 +197,7 @@ def test_notes_say_once_what_all_rows_share(written):
     assert [note for note in table.notes if note.startswith("recipe differs")] == [
         "recipe differs, ours (published): optim.lr 0.001 (6e-05)",
         "recipe differs for Base, ours (published): distill.csf.options.norm not set (reference), "
-        "a teacher that is not reproduced",
+        "the teacher is not reproduced",
     ]
 
 
@@ -205,10 +205,10 @@ def test_notes_say_once_what_all_rows_share(written):
     ("recipe", "message"),
     [
         ({"optim.epohcs": "3"}, "unknown recipe key 'optim.epohcs'; did you mean 'optim.epochs'?"),
-        ({"student.init": "weights.pth"}, "student.init of a recipe is one of scratch, pretrained"),
+        ({"student.init": "weights.pth"}, "student.init of a recipe must be one of scratch, pretrained"),
         (
             {"distill.csf.weight": 1.0},
-            "a recipe gives distill whole, such as `distill: {csf: {}}`, but got the key 'dis",
+            "a recipe must give distill as a whole, such as `distill: {csf: {}}`, but got the key 'dis",
         ),
         ({"distill": "{csf: {wieght: 1.0}}"}, "recipe: distill.csf.wieght: unknown key"),
     ],
@@ -231,7 +231,7 @@ def test_a_recipe_is_taken_from_the_packaged_study_that_has_it(study):
     theirs = load("cityscapes_modules").published
     assert taken.recipe == theirs.recipe
     assert taken.recipes == {"student alone": theirs.recipes["student alone"]}
-    with pytest.raises(UserError, match="no packaged study 'fusion' that has a published recipe of its own"):
+    with pytest.raises(UserError, match="there is no packaged study 'fusion' with a published recipe"):
         study(arms + text.replace("NAME", "fusion"))
 
 

@@ -82,7 +82,9 @@ def test_verdicts_that_go_in_a_circle_mark_nothing():
 
 def test_the_note_says_what_the_marks_mean():
     assert "underlined" in mark_note(table(*CHAIN), "bold", "underlined")
-    assert "there is none" in mark_note(table(*CHAIN[:3], ("GL", 65, "Base", "undecided")), "bold", "underlined")
+    assert "none is significantly better" in mark_note(
+        table(*CHAIN[:3], ("GL", 65, "Base", "undecided")), "bold", "underlined"
+    )
     assert mark_note(table(("alone", 50, "-", "")), "bold", "underlined") == ""
 
 
@@ -110,7 +112,7 @@ GL & \textbf{65.0 $\pm$ 0.5} & Base & $-$0.2 [$-$0.5, $-$0.1] & better \\
 \end{tabular}}
 \par\smallskip\footnotesize\raggedright
 100 \% of what is \textless{} 3\_000.\\
-bold: by the verdicts better than every other arm, directly or in a chain; underlined: better than all but that one.\\
+bold: significantly better than every other arm, directly or via other arms; underlined: better than all but that one.\\
 \end{table}
 
 \begin{table}[t]
