@@ -55,6 +55,7 @@ FACTORS: dict[str, list[Any]] = {
     "distill.csf.options.norm": ["layer", "reference"],
 }
 SEEDS = 40
+"""As many as a study may have."""
 
 
 def grid(runs: int) -> dict[str, Any]:
@@ -70,7 +71,9 @@ def grid(runs: int) -> dict[str, Any]:
 
 def alone(runs: int) -> dict[str, Any]:
     """A study of so many runs whose first is due at once."""
-    return {"name": "alone", "base": ALONE, "factors": {"optim.lr": FACTORS["optim.lr"]}, "seeds": runs // 5}
+    seeds = min(SEEDS, runs // 5)
+    rates = [1.0e-5 * step for step in range(1, runs // seeds + 1)]
+    return {"name": "alone", "base": ALONE, "factors": {"optim.lr": rates}, "seeds": seeds}
 
 
 class Cost(NamedTuple):
@@ -177,11 +180,12 @@ def start(bench: Bench) -> Iterator[Line]:
     """The driver alone, up to the first run's start; then it is told to end."""
     store, file = Store(bench.folder / "started"), bench.file(alone(bench.runs))
     words = [sys.executable, "-m", "orchestrator", "run", str(file), "--store", str(store.root)]
-    begin, quiet = time.perf_counter(), subprocess.DEVNULL
-    driver = psutil.Popen(words, stdout=quiet, stderr=quiet, env=_environment(NOBODY))
+    said, begin = bench.folder / "started.log", time.perf_counter()
+    with said.open("w") as out:
+        driver = psutil.Popen(words, stdout=out, stderr=out, env=_environment(NOBODY))
     try:
         while not _started(store) and time.perf_counter() - begin < bench.most_s:
-            assert driver.poll() is None, f"{' '.join(words)} ended before a run began"
+            assert driver.poll() is None, f"{' '.join(words)} ended before a run began: {said.read_text()[-1000:]}"
             time.sleep(0.05)
         seconds, cpu, peak = time.perf_counter() - begin, driver.cpu_times(), _peak_mib(driver.pid)
         late = not _started(store)
@@ -244,11 +248,11 @@ def table(found: dict[tuple[str, str], dict[int, Cost]], sizes: Sequence[int], m
 
 
 def _exponent(costs: dict[int, Cost]) -> str:
-    """Of the growth from the smallest size to the largest that came to its end."""
+    """Of the growth between the two largest sizes that came to their end."""
     known = [(size, cost.seconds) for size, cost in costs.items() if math.isfinite(cost.seconds)]
     if len(known) < 2:
         return "-"
-    (small, less), (large, more) = known[0], known[-1]
+    (small, less), (large, more) = known[-2:]
     return f"{math.log(more / less) / math.log(large / small):.2f}"
 
 
