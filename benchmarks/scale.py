@@ -126,7 +126,9 @@ class Bench:
         """What `python WORDS` takes, and its last line."""
         with tempfile.TemporaryFile() as out:
             started = time.perf_counter()
-            process = subprocess.Popen([sys.executable, *words], stdout=out, stderr=out, env=_environment(tracking))
+            process = subprocess.Popen(
+                [sys.executable, *words], stdout=out, stderr=out, env=_environment(self.folder, tracking)
+            )
             timer = threading.Timer(self.most_s, process.kill)
             timer.start()
             _, status, usage = os.wait4(process.pid, 0)
@@ -141,10 +143,11 @@ class Bench:
         return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024), "".join(said[-1:])
 
 
-def _environment(tracking: str | None) -> dict[str, str]:
+def _environment(folder: Path, tracking: str | None) -> dict[str, str]:
     hidden = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "TRANSKD_CACHE")
     kept = {name: value for name, value in os.environ.items() if name not in hidden}
-    return {**kept, "PYTHONPATH": str(ROOT)} | ({"MLFLOW_TRACKING_URI": tracking} if tracking else {})
+    ours = {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
+    return {**kept, **ours} | ({"MLFLOW_TRACKING_URI": tracking} if tracking else {})
 
 
 def plan(bench: Bench) -> Iterator[Line]:
@@ -182,7 +185,7 @@ def start(bench: Bench) -> Iterator[Line]:
     words = [sys.executable, "-m", "orchestrator", "run", str(file), "--store", str(store.root)]
     said, begin = bench.folder / "started.log", time.perf_counter()
     with said.open("w") as out:
-        driver = psutil.Popen(words, stdout=out, stderr=out, env=_environment(NOBODY))
+        driver = psutil.Popen(words, stdout=out, stderr=out, env=_environment(bench.folder, NOBODY))
     try:
         while not _started(store) and time.perf_counter() - begin < bench.most_s:
             assert driver.poll() is None, f"{' '.join(words)} ended before a run began: {said.read_text()[-1000:]}"
