@@ -18,6 +18,7 @@ from trainer.config import IGNORE, DataConfig, digest
 from trainer.data.base import SegDataset, cache_folder
 from trainer.data.fingerprint import fingerprint, source_digest
 from trainer.data.pairing import Pair, Split
+from trainer.files.atomic import replacing
 
 PACK_VERSION = 1
 """Raised when the file's columns, or how they are computed, change."""
@@ -117,18 +118,14 @@ def _write(path: Path, dataset: SegDataset, pairs: list[Pair], size: tuple[int, 
         ],
         metadata={"height": str(size[0]), "width": str(size[1])},
     )
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with (
-            pa.ipc.new_file(str(temporary), schema) as writer,
-            ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-        ):
-            for start in range(0, len(pairs), _CHUNK):
-                for row in pool.map(lambda pair: _row(dataset, pair, size), pairs[start : start + _CHUNK]):
-                    writer.write_batch(pa.record_batch([[value] for value in row], schema=schema))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing(path) as temporary,
+        pa.ipc.new_file(str(temporary), schema) as writer,
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+    ):
+        for start in range(0, len(pairs), _CHUNK):
+            for row in pool.map(lambda pair: _row(dataset, pair, size), pairs[start : start + _CHUNK]):
+                writer.write_batch(pa.record_batch([[value] for value in row], schema=schema))
 
 
 def _row(dataset: SegDataset, pair: Pair, size: tuple[int, int]) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ from trainer.config import UserError
 from trainer.data.cityscapes import LABEL_IDS
 from trainer.data.packed import resize_image
 from trainer.deploy.open import Student
+from trainer.files.atomic import replacing
 from trainer.files.run_folder import write_text
 from trainer.training.evaluate import forward
 from trainer.training.panel import colour
@@ -187,9 +188,8 @@ def _write(student: Student, seen: Seen, label: np.ndarray) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         encoded = io.BytesIO()
         Image.fromarray(picture(kind, student, seen.native, label)).save(encoded, "PNG", compress_level=1)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_bytes(encoded.getvalue())
-        partial.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(encoded.getvalue())
 
 
 def picture(kind: Kind, student: Student, image: np.ndarray, label: np.ndarray) -> np.ndarray:

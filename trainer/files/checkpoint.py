@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 import torch
 
 from trainer.config import UserError
+from trainer.files.atomic import replacing
 from trainer.files.failure import cause_of
 
 
@@ -24,27 +25,19 @@ class DamagedError(UserError):
     """A file is not, or not any more, what `save` wrote."""
 
 
-def save(path: Path, state: dict[str, Any], older: Path | None = None) -> None:
-    """Write `state` (tensors and plain values) so that a kill at any moment leaves the old file or the new one.
+def save(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
+    """Write `state` (tensors and plain values) by `replacing(path, previous)`: the old file or the new one, never half.
 
-    The old file becomes `older`, where that is given; then a kill may leave the old one under that name alone. Raises
-    OSError with the size that was needed where the disk is full, and then leaves all as it was.
+    Raises OSError with the size needed when the disk is full; the old file stays.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with partial.open("wb") as file:
+        with replacing(path, previous) as temporary, temporary.open("wb") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
     except Exception as error:
-        partial.unlink(missing_ok=True)
         if cause_of(error) != "disk":
             raise
         size = f"{os.strerror(errno.ENOSPC)} for a checkpoint of {_bytes(state) / 2**20:.1f} MiB"
         raise OSError(errno.ENOSPC, size, str(path)) from None
-    if older is not None and path.exists():
-        path.replace(older)
-    partial.replace(path)
 
 
 def _bytes(state: Any) -> int:

@@ -17,7 +17,7 @@ LOG = logging.getLogger(__name__)
 def save(out: Path, state: dict[str, Any]) -> None:
     """Make `state` the last generation and the one that was last the previous. A kill at any moment leaves one that is
     whole; both hold the optimiser, so a run that trains needs the room of two."""
-    checkpoint.save(out / LAST, state, older=out / PREVIOUS)
+    checkpoint.save(out / LAST, state, previous=out / PREVIOUS)
 
 
 def restore(out: Path, device: torch.device, leads: bool) -> dict[str, Any] | None:

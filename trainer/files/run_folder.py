@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, digest, parse, read_yaml
+from trainer.files.atomic import replacing
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 LOCK = ".lock"
@@ -33,13 +34,9 @@ def identity(key: str, fingerprints: Sequence[str], weights: Mapping[str, str]) 
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file's text whole."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """Replace a file's text; a process killed at any moment leaves the old text or the new one."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from trainer.data.batch import Batch
 from trainer.data.stream import Stream, holdout
 from trainer.data.transforms import auto_class_weights
 from trainer.distill import build_distillers
-from trainer.files.run_folder import identity
+from trainer.files.run_folder import identity, write_text
 from trainer.models import SegModel
 from trainer.models.norm import set_norm_batch
 from trainer.place import Place
@@ -114,9 +113,7 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
 
     cost = deployed(config.student, classes, config.data.size)
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text(json.dumps(cost))
-    partial.replace(file)
+    write_text(file, json.dumps(cost))
     return cost
 
 

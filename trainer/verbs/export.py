@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trainer.config import UserError
+from trainer.files.atomic import replacing
 from trainer.place import default_cache
 from trainer.verbs import options
 
@@ -61,14 +62,11 @@ def export(
     student = open_student(checkpoint, options.wanted(config, model, data, size, normalize), "cpu")
     pictures = _pictures(student, images, data_root)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        module = write_onnx(partial, student, opset=opset, full_size=full_size, dynamic=dynamic)
-        reference, exported = in_torch(module), open_session(partial, threads)
+    with replacing(out) as temporary:
+        module = write_onnx(temporary, student, opset=opset, full_size=full_size, dynamic=dynamic)
+        reference, exported = in_torch(module), open_session(temporary, threads)
         parity = compare((reference(picture), exported(picture)) for picture in pictures)
-        settle(partial, out, parity)
-    finally:
-        partial.unlink(missing_ok=True)
+        require_parity(parity, out)
     height, width = student.config.data.size
     takes = "images of any multiple of 32" if dynamic else f"one image of {height}x{width}"
     print(f"{student.described}; read as {student.read_as}")
@@ -81,12 +79,10 @@ def export(
     print(f"one image takes onnxruntime {times[0]:.1f} ms, torch {times[1]:.1f} ms, on {threads} CPU thread(s)")
 
 
-def settle(partial: Path, out: Path, parity: Parity) -> None:
-    """Give an accepted file its name. One that is refused is removed, and ends the program with exit code 1."""
+def require_parity(parity: Parity, out: Path) -> None:
+    """End the program with exit code 1 when onnxruntime and torch disagree; `out` is then not written."""
     if parity.accepted:
-        partial.replace(out)
         return
-    partial.unlink()
     print(
         f"failed: onnxruntime gives the class that torch gives at {100 * parity.agreement:.3f} % of "
         f"{parity.pixels} pixels, and 99.9 % are required (logits apart by {parity.difference:.1e}); "

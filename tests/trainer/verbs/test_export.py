@@ -23,10 +23,11 @@ from trainer.deploy.open import Student
 from trainer.deploy.parity import Parity, compare, in_torch, open_session
 from trainer.files import checkpoint
 from trainer.files import run_folder as record
+from trainer.files.atomic import replacing
 from trainer.measure.complexity import parameters
 from trainer.models import MODELS, build_model
 from trainer.rng import initialising
-from trainer.verbs.export import settle
+from trainer.verbs.export import require_parity
 
 Make = Callable[..., Any]
 LARGEST_M = 1
@@ -72,18 +73,22 @@ def test_no_pixels_are_no_proof() -> None:
 
 
 def test_only_an_accepted_file_gets_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    partial, out = tmp_path / "partial", tmp_path / "student.onnx"
+    out = tmp_path / "student.onnx"
     out.write_text("the one before")
-    partial.write_text("refused")
+
+    def write(text: str, agreeing: int) -> None:
+        with replacing(out) as temporary:
+            temporary.write_text(text)
+            require_parity(Parity(1, 1000, agreeing, 0.5, 9.0), out)
+
     with pytest.raises(SystemExit) as end:
-        settle(partial, out, Parity(1, 1000, 998, 0.5, 9.0))
+        write("refused", 998)
     assert end.value.code == 1
-    assert not partial.exists() and out.read_text() == "the one before"
+    assert list(tmp_path.iterdir()) == [out] and out.read_text() == "the one before"
     errors = capsys.readouterr().err
     assert errors.startswith("failed: onnxruntime gives the class that torch gives at 99.800 % of 1000 pixels")
     assert len(errors.splitlines()) == 1
-    partial.write_text("accepted")
-    settle(partial, out, Parity(1, 1000, 999, 0.5, 9.0))
+    write("accepted", 999)
     assert out.read_text() == "accepted"
 
 
