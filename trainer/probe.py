@@ -26,7 +26,7 @@ from trainer.data import PackedSplit, dataset_class, open_dataset
 from trainer.data.base import Official
 from trainer.data.stream import HostBatch, Stream, holdout
 from trainer.files import checkpoint
-from trainer.measure.device import pick_device
+from trainer.measure.device import pick_device, synchronize
 from trainer.place import Place
 from trainer.training.build import Data, build_distilled, build_teacher
 from trainer.training.evaluate import evaluate
@@ -155,19 +155,14 @@ def _timed(device: torch.device, action: Callable[[Any], None], items: Iterator[
     """Mean seconds of `action(item)`, its item's making included as far as it is waited for."""
     for _ in range(WARM_UP[device.type]):
         action(next(items))
-    _wait(device)
+    synchronize(device)
     started, done, seconds = time.perf_counter(), 0, 0.0
     while not done or (seconds < STEPS_S and done < MOST_STEPS):
         action(next(items))
-        _wait(device)
+        synchronize(device)
         done += 1
         seconds = time.perf_counter() - started
     return seconds / done
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _save_s(learner: Learner, folder: Path) -> float:

@@ -18,8 +18,7 @@ from trainer.config import DataConfig, UserError
 from trainer.data.stream import normalise
 from trainer.deploy.open import Student
 from trainer.measure.complexity import parameters
-from trainer.models import SegModel
-from trainer.training.evaluate import LOGITS
+from trainer.models.base import LOGITS, SegModel
 
 INPUT, OUTPUT = "image", "logits"
 STEP = 32

@@ -20,7 +20,7 @@ from trainer.distill.base import Distiller
 from trainer.distill.losses import mean_square
 from trainer.distill.relations import full
 from trainer.distill.stages import check_positive, check_stages, check_strides
-from trainer.models.base import Channels, SegOutput
+from trainer.models.base import FEATURES, Channels, SegOutput
 
 
 class AttentionTransfer(Distiller):
@@ -29,7 +29,7 @@ class AttentionTransfer(Distiller):
     Options. `stages`: those that are compared, 1 to 4. `power`: p of the map, the sum of |feature|^p over channels.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = FEATURES
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
 from trainer.distill.relations import product, unit
 from trainer.distill.stages import check_count, check_positive, check_stage, check_strides
-from trainer.models.base import Channels, SegOutput
+from trainer.models.base import FEATURES, Channels, SegOutput
 
 
 class CrossImageRelations(Distiller):
@@ -31,7 +31,7 @@ class CrossImageRelations(Distiller):
     are averaged first; time and memory fall by its fourth power.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = FEATURES
 
     def __init__(
         self, student: Channels, teacher: Channels, *, stage: int = 4, temperature: float = 0.1, pool: int = 1

@@ -19,7 +19,7 @@ from trainer.distill.base import Distiller
 from trainer.distill.divergences import channel_divergence, channel_square
 from trainer.distill.logits import shared_logits
 from trainer.distill.stages import check_choice, check_positive, check_stages, check_strides
-from trainer.models.base import Channels, SegOutput
+from trainer.models.base import FEATURES, LOGITS, Channels, SegOutput
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"kl": channel_divergence, "mse": channel_square}
 
@@ -31,7 +31,7 @@ class ChannelWiseDistillation(Distiller):
     distribution, or `mse`, the squared distance of the two, which the published code computes at temperature 1 only.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    needs: ClassVar[frozenset[str]] = LOGITS
 
     def __init__(self, student: Channels, teacher: Channels, *, temperature: float = 4.0, distance: str = "kl") -> None:
         super().__init__(student, teacher)
@@ -51,7 +51,7 @@ class ChannelWiseFeatureDistillation(Distiller):
     Options. `stages`: those that are compared, 1 to 4. `temperature` and `distance`: as in `cwd`.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = FEATURES
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from trainer.distill.base import Distiller
 from trainer.distill.logits import shared_logits
 from trainer.distill.relations import full
 from trainer.distill.stages import check_number, check_positive
-from trainer.models.base import Channels, SegOutput
+from trainer.models.base import LOGITS, Channels, SegOutput
 
 EPSILON = 1e-8
 """Added to the product of two norms, as published: what does not vary correlates with nothing."""
@@ -32,7 +32,7 @@ class CorrelationDistillation(Distiller):
     loss is multiplied by its square.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    needs: ClassVar[frozenset[str]] = LOGITS
 
     def __init__(
         self,

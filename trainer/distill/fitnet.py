@@ -16,7 +16,7 @@ from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
 from trainer.distill.losses import mean_squared_difference
 from trainer.distill.stages import check_stages, check_strides
-from trainer.models.base import Channels, SegOutput
+from trainer.models.base import FEATURES, Channels, SegOutput
 
 
 class FitNetHints(Distiller):
@@ -26,7 +26,7 @@ class FitNetHints(Distiller):
     Options. `stages`: those that are hinted, 1 to 4; the paper's hint is the teacher's middle layer.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = FEATURES
 
     def __init__(self, student: Channels, teacher: Channels, *, stages: Sequence[int] = (2,)) -> None:
         super().__init__(student, teacher)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
 from trainer.distill.stages import check_count, check_strides, check_weights
-from trainer.models.base import Channels, SegOutput
+from trainer.models.base import FEATURES, Channels, SegOutput
 from trainer.models.norm import GroupedBatchNorm2d
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -30,7 +30,7 @@ class FusedFeatures(Distiller):
     below: two maps (N, M, H, W) -> one. The stages shallower than the last weight above 0 are not computed.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = FEATURES
 
     def __init__(
         self,

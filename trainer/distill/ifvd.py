@@ -17,7 +17,7 @@ from trainer.distill.base import Distiller
 from trainer.distill.losses import mean_square
 from trainer.distill.relations import full, product, unit
 from trainer.distill.stages import check_stage, check_strides
-from trainer.models.base import Channels, SegOutput
+from trainer.models.base import FEATURES, Channels, SegOutput
 
 
 class IntraClassVariation(Distiller):
@@ -27,7 +27,7 @@ class IntraClassVariation(Distiller):
     Options. `stage`: whose features are compared, 1 to 4.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = FEATURES
 
     def __init__(self, student: Channels, teacher: Channels, *, stage: int = 4) -> None:
         super().__init__(student, teacher)

@@ -15,7 +15,7 @@ from trainer.distill.base import Distiller
 from trainer.distill.divergences import pixel_divergence
 from trainer.distill.logits import shared_logits
 from trainer.distill.stages import check_positive
-from trainer.models.base import Channels, SegOutput
+from trainer.models.base import LOGITS, Channels, SegOutput
 
 
 class ResponseDistillation(Distiller):
@@ -26,7 +26,7 @@ class ResponseDistillation(Distiller):
     Options. `temperature`: divides the logits of both; 1 as in the published code of CIRKD (Yang et al., CVPR 2022).
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    needs: ClassVar[frozenset[str]] = LOGITS
 
     def __init__(self, student: Channels, teacher: Channels, *, temperature: float = 1.0) -> None:
         super().__init__(student, teacher)

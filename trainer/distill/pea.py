@@ -17,7 +17,10 @@ from trainer.distill.base import Distiller
 from trainer.distill.divergences import channel_square, choose_distance, divergence
 from trainer.distill.losses import mean_squared_difference
 from trainer.distill.stages import check_strides, check_weights
-from trainer.models.base import Channels, SegOutput
+from trainer.models.base import EMBEDS, Channels, SegOutput
+
+STAGE_WEIGHTS, DISTANCE = (0.1, 0.1, 0.5, 1.0), "mse"
+"""Defaults of the three alignments, as published."""
 
 DISTANCES: dict[str, Callable[..., Tensor]] = {
     "mse": mean_squared_difference,
@@ -49,15 +52,15 @@ class PatchEmbeddingAlignment(Distiller):
     distributions. `temperature`: of all but `mse`, 1 if not given.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"embeds"})
+    needs: ClassVar[frozenset[str]] = EMBEDS
 
     def __init__(
         self,
         student: Channels,
         teacher: Channels,
         *,
-        stage_weights: Sequence[float] = (0.1, 0.1, 0.5, 1.0),
-        distance: str = "mse",
+        stage_weights: Sequence[float] = STAGE_WEIGHTS,
+        distance: str = DISTANCE,
         temperature: float | None = None,
     ) -> None:
         super().__init__(student, teacher)

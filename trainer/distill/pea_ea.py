@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trainer.config import UserError
 from trainer.data.batch import Batch
-from trainer.distill.pea import PatchEmbeddingAlignment
+from trainer.distill.pea import DISTANCE, STAGE_WEIGHTS, PatchEmbeddingAlignment
 from trainer.distill.stages import check_numbers, check_stages
 from trainer.models.base import Channels, SegOutput
 
@@ -34,8 +34,8 @@ class EmbeddingAssistant(PatchEmbeddingAlignment):
         student: Channels,
         teacher: Channels,
         *,
-        stage_weights: Sequence[float] = (0.1, 0.1, 0.5, 1.0),
-        distance: str = "mse",
+        stage_weights: Sequence[float] = STAGE_WEIGHTS,
+        distance: str = DISTANCE,
         temperature: float | None = None,
         assisted: Sequence[int] = (1, 2, 3, 4),
         projection_scales: Sequence[float] = (0.1, 0.2, 0.3, 0.4),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainer.config import UserError
 from trainer.data.batch import Batch
-from trainer.distill.pea import PatchEmbeddingAlignment
+from trainer.distill.pea import DISTANCE, STAGE_WEIGHTS, PatchEmbeddingAlignment
 from trainer.distill.stages import check_count, check_number, check_stage
 from trainer.models.base import Channels, SegOutput
 
@@ -32,8 +32,8 @@ class GlobalLocalAlignment(PatchEmbeddingAlignment):
         student: Channels,
         teacher: Channels,
         *,
-        stage_weights: Sequence[float] = (0.1, 0.1, 0.5, 1.0),
-        distance: str = "mse",
+        stage_weights: Sequence[float] = STAGE_WEIGHTS,
+        distance: str = DISTANCE,
         temperature: float | None = None,
         stage: int = 4,
         heads: int = 8,

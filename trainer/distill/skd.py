@@ -19,7 +19,7 @@ from trainer.distill.base import Distiller
 from trainer.distill.losses import mean_square
 from trainer.distill.relations import product, unit
 from trainer.distill.stages import check_count, check_positive, check_stage, check_strides
-from trainer.models.base import Channels, SegOutput
+from trainer.models.base import FEATURES, Channels, SegOutput
 
 
 class PairwiseSimilarity(Distiller):
@@ -30,7 +30,7 @@ class PairwiseSimilarity(Distiller):
     al., CVPR 2022), with the weight 10.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = FEATURES
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The torch device of a run."""
+"""The torch device of a run: choose it by name, and wait for its kernels."""
 
 from __future__ import annotations
 
@@ -17,3 +17,9 @@ def pick_device(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError:
         raise UserError(f"unknown device '{name}'; give cpu, cuda, cuda:N or auto") from None
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the kernels queued on a GPU; on a CPU there are none."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

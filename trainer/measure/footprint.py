@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trainer.models.base import SegModel
+from trainer.measure.device import synchronize
+from trainer.models.base import LOGITS, SegModel
 
-_LOGITS = frozenset({"logits"})
 _MIB = 2**20
 
 
@@ -34,17 +34,17 @@ def measure(
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
 
     def forward() -> None:
-        model(image, needs=_LOGITS)
+        model(image, needs=LOGITS)
 
     held = [*model.parameters(), *model.buffers(), image]
     forward()  # kernels are chosen and caches filled: not part of either number
     extra = (_peak_on_cuda if device.type == "cuda" else _peak_of_tensors)(forward, held)
     times_s: list[float] = []
     while not times_s or (len(times_s) < repeats and sum(times_s) < limit_s):
-        _wait(device)
+        synchronize(device)
         start = time.perf_counter()
         forward()
-        _wait(device)
+        synchronize(device)
         times_s.append(time.perf_counter() - start)
     return {
         "latency_ms": 1e3 * statistics.median(times_s),
@@ -55,11 +55,11 @@ def measure(
 def _peak_on_cuda(forward: Callable[[], None], held: list[Tensor]) -> int:
     """Bytes that CUDA's allocator lends to `forward` at most; what a run holds besides is not counted."""
     device = held[-1].device
-    _wait(device)
+    synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     forward()
-    _wait(device)
+    synchronize(device)
     return torch.cuda.max_memory_allocated(device) - before
 
 
@@ -97,8 +97,3 @@ class _LiveTensors(TorchDispatchMode):
     def _freed(self, address: int, size: int) -> None:
         self.known.discard(address)
         self.bytes -= size
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-EVERYTHING = frozenset({"logits", "features", "embeds"})
+LOGITS, FEATURES, EMBEDS = frozenset({"logits"}), frozenset({"features"}), frozenset({"embeds"})
+EVERYTHING = LOGITS | FEATURES | EMBEDS
 
 
 class Channels(NamedTuple):

@@ -57,6 +57,11 @@ class _KeyedMask(nn.Module):
         return (rng.uniform(keys, self.salt, n) >= self.rate).to(x.dtype) / (1.0 - self.rate)
 
 
+def drop_path_rates(last: float, blocks: int) -> list[float]:
+    """One rate a block, rising linearly from 0 to `last` over all stages (Huang et al., ECCV 2016, section 3)."""
+    return [last * i / (blocks - 1) for i in range(blocks)]
+
+
 class StochasticDepth(_KeyedMask):
     """Drops the residual branch of whole samples (Huang et al., ECCV 2016)."""
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trainer.models.all_mlp import AllMLPNetwork, Geometry
 from trainer.models.base import Channels
-from trainer.models.layers import PatchEmbed, StochasticDepth, init_transformer, to_map, to_tokens
+from trainer.models.layers import PatchEmbed, StochasticDepth, drop_path_rates, init_transformer, to_map, to_tokens
 from trainer.models.lvt_attention import ConvolutionalSelfAttention, RecursiveAtrousAttention
 from trainer.models.pyramid import STRIDES
 
@@ -87,7 +87,7 @@ class LiteVisionTransformer(AllMLPNetwork):
         super().__init__()
         widths, depths, head_width = geometry
         self.channels = Channels(widths, widths, STRIDES, num_classes)
-        rates = iter([drop_path * i / (sum(depths) - 1) for i in range(sum(depths))])
+        rates = iter(drop_path_rates(drop_path, sum(depths)))
         self.backbone = nn.ModuleList()
         for stage, ((before, width), depth) in enumerate(zip(pairwise((3, *widths)), depths, strict=True)):
             patch_embed = PatchEmbed(before, width, 3 if stage else 7, 2 if stage else 4)

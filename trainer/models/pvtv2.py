@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer.models.base import Channels
 from trainer.models.fpn import FeaturePyramid, SemanticHead
-from trainer.models.layers import StochasticDepth, to_map
+from trainer.models.layers import StochasticDepth, drop_path_rates, to_map
 from trainer.models.pyramid import STRIDES, Pyramid
 
 
@@ -48,8 +48,7 @@ class PVTv2(Pyramid):
 
         self.backbone = timm.create_model(variant.encoder, num_classes=0, **variant.changes)
         blocks = [(s, i, block) for s, stage in enumerate(self.backbone.stages) for i, block in enumerate(stage.blocks)]
-        for position, (stage, i, block) in enumerate(blocks):
-            rate = drop_path * position / (len(blocks) - 1)
+        for (stage, i, block), rate in zip(blocks, drop_path_rates(drop_path, len(blocks)), strict=True):
             block.drop_path1 = StochasticDepth(f"block{stage + 1}.{i}.attn", rate)
             block.drop_path2 = StochasticDepth(f"block{stage + 1}.{i}.mlp", rate)
         widths = tuple(stage["num_chs"] for stage in self.backbone.feature_info)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainer.models.all_mlp import STAGES, AllMLPNetwork, Geometry
 from trainer.models.base import Channels
-from trainer.models.layers import Block, PatchEmbed, init_transformer, to_map
+from trainer.models.layers import Block, PatchEmbed, drop_path_rates, init_transformer, to_map
 from trainer.models.pyramid import STRIDES
 
 HEADS = (1, 2, 5, 8)
@@ -41,7 +41,7 @@ class SegFormer(AllMLPNetwork):
         super().__init__()
         widths, depths, head_width = geometry
         self.channels = Channels(widths, widths, STRIDES, num_classes)
-        rates = iter([drop_path * i / (sum(depths) - 1) for i in range(sum(depths))])
+        rates = iter(drop_path_rates(drop_path, sum(depths)))
         kernels = zip(pairwise((3, *widths)), (7, 3, 3, 3), (4, 2, 2, 2), strict=True)
         for stage, ((before, width), kernel, stride) in zip(STAGES, kernels, strict=True):
             self.add_module(f"patch_embed{stage}", PatchEmbed(before, width, kernel, stride))

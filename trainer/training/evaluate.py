@@ -13,10 +13,8 @@ from trainer.config import DataConfig
 from trainer.data import PackedSplit
 from trainer.data.stream import normalise
 from trainer.data.transforms import quarter_label
-from trainer.models.base import SegModel
+from trainer.models.base import LOGITS, SegModel
 from trainer.training import metrics, parallel
-
-LOGITS = frozenset({"logits"})
 
 
 @torch.no_grad()
