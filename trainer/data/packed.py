@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from PIL import Image
 
 from trainer.config import IGNORE, DataConfig, digest
 from trainer.data.base import SegDataset, cache_folder
-from trainer.data.fingerprint import fingerprint, source_digest
 from trainer.data.pairing import Pair, Split
 from trainer.files.atomic import replacing
 
@@ -50,10 +50,6 @@ class PackedSplit:
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """(n, H, W, 3) uint8 RGB, a copy."""
         return np.stack([self._images[i] for i in indices])
-
-    def labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n, H, W) uint8 of train ids and IGNORE, reduced by nearest neighbour, a copy."""
-        return np.stack([self._labels[i] for i in indices])
 
     def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Image (H, W, 3) and label (H, W) as read-only views of the file."""
@@ -94,6 +90,24 @@ def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _listing(pairs: list[Pair]) -> list[list[Any]]:
     status = [(pair.stem, path.resolve(), path.stat()) for pair in pairs for path in (pair.image, pair.label)]
     return [[stem, str(path), found.st_size, found.st_mtime_ns] for stem, path, found in status]
+
+
+def source_digest(pair: Pair) -> bytes:
+    """32 bytes: the sha256 of the image file's bytes followed by the label file's bytes."""
+    source = hashlib.sha256(pair.image.read_bytes())
+    source.update(pair.label.read_bytes())
+    return source.digest()
+
+
+def fingerprint(sources: Iterable[tuple[str, bytes]]) -> str:
+    """12 hex digits of a split's content, which enter run ids: of (stem, source digest) in the order of the stems.
+
+    Folders, file times and the input size do not change it.
+    """
+    content = hashlib.sha256()
+    for stem, source in sources:
+        content.update(stem.encode() + b"\0" + source)
+    return content.hexdigest()[:12]
 
 
 @contextlib.contextmanager

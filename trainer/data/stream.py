@@ -57,20 +57,15 @@ class Stream:
         self.first = rank * self.share
         self.steps_per_epoch = len(self.indices) // self.global_batch
 
-    def step(self, epoch: int, k: int) -> HostBatch:
-        """This worker's share of step `k` of an epoch."""
-        order = rng.permutation(self.config.seed, epoch, len(self.indices))
-        return self._assemble(epoch, order, k)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[HostBatch]:
-        """Steps `start` .. the last of an epoch, each made by a thread while the one before it is consumed.
+    def epoch(self, epoch: int) -> Iterator[HostBatch]:
+        """This worker's batch of every step of an epoch; a thread prepares one batch ahead.
 
         The thread ends with the iterator; its errors are raised here.
         """
         order = rng.permutation(self.config.seed, epoch, len(self.indices))
         with ThreadPoolExecutor(1, thread_name_prefix="stream") as thread:
             ahead = None
-            for k in range(start, self.steps_per_epoch):
+            for k in range(self.steps_per_epoch):
                 coming = thread.submit(self._assemble, epoch, order, k)
                 if ahead:
                     yield ahead.result()

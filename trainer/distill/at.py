@@ -17,8 +17,7 @@ from torch import Tensor
 from trainer.config import UserError
 from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
-from trainer.distill.losses import mean_square
-from trainer.distill.relations import full
+from trainer.distill.losses import full, mean_square
 from trainer.distill.stages import check_positive, check_stages, check_strides
 from trainer.models.base import FEATURES, Channels, SegOutput
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from trainer.config import UserError
 from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
-from trainer.distill.relations import product, unit
+from trainer.distill.losses import product, unit
 from trainer.distill.stages import check_count, check_positive, check_stage, check_strides
 from trainer.models.base import FEATURES, Channels, SegOutput
 

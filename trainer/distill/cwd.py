@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
 from trainer.distill.divergences import channel_divergence, channel_square
-from trainer.distill.logits import shared_logits
+from trainer.distill.losses import shared_logits
 from trainer.distill.stages import check_choice, check_positive, check_stages, check_strides
 from trainer.models.base import FEATURES, LOGITS, Channels, SegOutput
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from trainer.config import UserError
 from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
-from trainer.distill.logits import shared_logits
-from trainer.distill.relations import full
+from trainer.distill.losses import full, shared_logits
 from trainer.distill.stages import check_number, check_positive
 from trainer.models.base import LOGITS, Channels, SegOutput
 
@@ -51,11 +50,11 @@ class CorrelationDistillation(Distiller):
                 "to drop the whole path, remove it from `distill`"
             )
         self.temperature = check_positive("temperature", temperature)
-        self.group_size: int | None = None
+        self.norm_batch: int | None = None
 
     def set_norm_batch(self, norm_batch: int) -> None:
         """Declare the samples in one group. Undeclared, the batch is the group."""
-        self.group_size = norm_batch
+        self.norm_batch = norm_batch
 
     def forward(self, batch: Batch, student: SegOutput, teacher: SegOutput) -> Tensor:
         """The path's loss, a scalar."""
@@ -66,7 +65,7 @@ class CorrelationDistillation(Distiller):
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         """(N, K, H, W) -> (G, g * H * W, K), a row a pixel, in float32 or more."""
-        pixels = (self.group_size or len(logits)) * logits[0, 0].numel()
+        pixels = (self.norm_batch or len(logits)) * logits[0, 0].numel()
         rows = logits.movedim(1, -1).reshape(-1, pixels, logits.shape[1])
         return (full(rows) / self.temperature).softmax(2)
 

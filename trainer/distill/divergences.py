@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.config import UserError
-from trainer.distill.relations import full
+from trainer.distill.losses import full
 from trainer.distill.stages import check_choice, check_positive
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
 from trainer.distill.divergences import pixel_divergence
-from trainer.distill.logits import shared_logits
+from trainer.distill.losses import shared_logits
 from trainer.distill.stages import check_positive
 from trainer.models.base import LOGITS, Channels, SegOutput
 
