@@ -44,11 +44,11 @@ VAL_BATCH = 8
 """Images that `evaluate` takes at once."""
 BLOCK = 16
 """Side, in pixels, of the squares of one class in a made-up label: noise would be no work for an augmentation."""
-UNLIKE = (375, 500)
+ASSUMED_SIZE = (375, 500)
 """(H, W) of pictures where a data set's differ: what most of VOC's are."""
 
 
-class MadeUp(PackedSplit):
+class FakeSplit(PackedSplit):
     """A split of `count` samples that are all the same made-up picture, at `size` and with a label at `native` size."""
 
     def __init__(self, count: int, size: tuple[int, int], native: tuple[int, int], classes: int) -> None:
@@ -67,34 +67,34 @@ def _squares(rng: np.random.Generator, size: tuple[int, int], classes: int) -> n
     return coarse.repeat(BLOCK, 0).repeat(BLOCK, 1)[: size[0], : size[1]].copy()
 
 
-def splits(config: TrainConfig, root: Path | None) -> Official:
+def split_sizes(config: TrainConfig, root: Path | None) -> Official:
     """How many pairs a run trains on and validates on: those in the folder, else those its data set is known to have.
 
     Raises UserError for what is no data set, and for a folder that is not one.
     """
-    known = dataset_class(config.data.name).announced(**config.data.options)
+    known = dataset_class(config.data.name).expected_splits(**config.data.options)
     if root is None:
         return known
     dataset = open_dataset(config.data, root, root)
     return Official(len(dataset.pairs("train")), len(dataset.pairs("val")), known.size)
 
 
-def made_up(config: TrainConfig, found: Official) -> Data:
+def fake_data(config: TrainConfig, found: Official) -> Data:
     """The data of a run with every picture made up."""
     dataset = dataset_class(config.data.name)
-    native = found.size or UNLIKE
-    train, val = (MadeUp(n, config.data.size, native, len(dataset.classes)) for n in (found.train, found.val))
+    native = found.size or ASSUMED_SIZE
+    train, val = (FakeSplit(n, config.data.size, native, len(dataset.classes)) for n in (found.train, found.val))
     return Data(dataset, train, val, *holdout(found.train, config.data.select))  # type: ignore[arg-type]  # its classes
 
 
-def keeps(config: TrainConfig, found: Official) -> dict[str, float]:
+def disk_bytes(config: TrainConfig, found: Official) -> dict[str, float]:
     """Bytes: `checkpoints`, what a run leaves (the last whole, the best student), and `packed`, its data set."""
     with torch.device("meta"):
-        distilled = build_distilled(config, _teacher(config), made_up(config, found))
+        distilled = build_distilled(config, _teacher(config), fake_data(config, found))
     model, student = (sum(t.nbytes for t in m.state_dict().values()) for m in (distilled, distilled.student))
     trained = sum(p.nbytes for p in distilled.parameters() if p.requires_grad)
     height, width = config.data.size
-    native = found.size or UNLIKE
+    native = found.size or ASSUMED_SIZE
     label = 0 if native == config.data.size else native[0] * native[1]
     return {
         "checkpoints": model + 2 * trained + student,  # AdamW keeps two moments of what is trained
@@ -102,17 +102,17 @@ def keeps(config: TrainConfig, found: Official) -> dict[str, float]:
     }
 
 
-def takes(config: TrainConfig, place: Place, workers: int, found: Official) -> dict[str, float]:
+def measure_times(config: TrainConfig, place: Place, workers: int, found: Official) -> dict[str, float]:
     """Seconds: `epoch_s`, an epoch with its checkpoint and its share of the validations, and `once_s`, the rest of a
     run. A worker's share of a step is timed; what workers of a run wait for each other is not. Raises UserError."""
     started = time.perf_counter()
     share, micro = config.optim.shares(workers, place.micro_batch)
     steps = (found.train - len(holdout(found.train, config.data.select)[1])) // config.optim.global_batch
     images = found.val + len(holdout(found.train, config.data.select)[1])
-    optim = config.optim.model_copy(update={"global_batch": share, "norm_batch": config.optim.group})
+    optim = config.optim.model_copy(update={"global_batch": share, "norm_batch": config.optim.effective_norm_batch})
     config = config.model_copy(update={"optim": optim})
     device = pick_device(place.device)
-    data = made_up(config, found)
+    data = fake_data(config, found)
     teacher, model = None, _teacher(config)
     distilled = build_distilled(config, model, data).to(device)
     if model is not None and config.teacher is not None:
@@ -127,12 +127,12 @@ def takes(config: TrainConfig, place: Place, workers: int, found: Official) -> d
 
     stream = Stream(data.train, config, data.learn, 0, 1)
     step_s = _timed(device, step, (host for epoch in count() for host in stream.epoch(epoch)))
-    image_s = _timed(device, lambda chunk: _judge(distilled, data, config, chunk), _chunks(found.val)) / VAL_BATCH
+    image_s = _timed(device, lambda chunk: _validate(distilled, data, config, chunk), _chunks(found.val)) / VAL_BATCH
     validation_s = -(-images // workers) * image_s
     epochs = config.optim.epochs
     validations = epochs // config.eval.every + bool(epochs % config.eval.every)
     return {
-        "epoch_s": steps * step_s + _save_s(learner, place.cache_dir) + validation_s * validations / epochs,
+        "epoch_s": steps * step_s + _checkpoint_s(learner, place.cache_dir) + validation_s * validations / epochs,
         "once_s": once_s + image_s * 12,  # twelve passes measure the deployed student (footprint.py)
     }
 
@@ -141,7 +141,7 @@ def _teacher(config: TrainConfig) -> Any:
     return build_teacher(config, None, len(dataset_class(config.data.name).classes))
 
 
-def _judge(distilled: Distilled, data: Data, config: TrainConfig, chunk: np.ndarray) -> None:
+def _validate(distilled: Distilled, data: Data, config: TrainConfig, chunk: np.ndarray) -> None:
     evaluate(distilled.student, data.val, data.classes, config.data, config.eval.protocols, indices=chunk)
 
 
@@ -165,7 +165,7 @@ def _timed(device: torch.device, action: Callable[[Any], None], items: Iterator[
     return seconds / done
 
 
-def _save_s(learner: Learner, folder: Path) -> float:
+def _checkpoint_s(learner: Learner, folder: Path) -> float:
     """Seconds of a checkpoint, on the disk where the runs' own will lie."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as place:
@@ -175,7 +175,7 @@ def _save_s(learner: Learner, folder: Path) -> float:
         return time.perf_counter() - started
 
 
-def _within_memory() -> None:
+def _limit_memory() -> None:
     """Have an allocation beyond what is free now fail, instead of driving this machine into its swap."""
     for line in Path("/proc/meminfo").read_text().splitlines() if sys.platform == "linux" else ():
         if line.startswith("MemAvailable:"):
@@ -192,10 +192,10 @@ def main() -> None:
     for request in requests:
         config = parse(request["config"])
         fresh = config.model_copy(update={"student": config.student.model_copy(update={"init": "scratch"})})
-        runs.append((request["id"], fresh, splits(config, Path(request["root"]) if request["root"] else None)))
-        _answer(request["id"], keeps(fresh, runs[-1][2]))
+        runs.append((request["id"], fresh, split_sizes(config, Path(request["root"]) if request["root"] else None)))
+        _print_answer(request["id"], disk_bytes(fresh, runs[-1][2]))
     if place.device == "cpu":
-        _within_memory()
+        _limit_memory()
     elif not torch.cuda.is_available():
         return
     if settings["limit_s"]:
@@ -203,12 +203,12 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_REAL, settings["limit_s"])
     for name, config, found in runs:
         try:
-            _answer(name, takes(config, place, settings["workers"], found))
+            _print_answer(name, measure_times(config, place, settings["workers"], found))
         except (MemoryError, RuntimeError) as error:  # what torch raises where memory is short
-            _answer(name, {"error": " ".join(str(error).split())[:200]})
+            _print_answer(name, {"error": " ".join(str(error).split())[:200]})
 
 
-def _answer(name: str, facts: dict[str, Any]) -> None:
+def _print_answer(name: str, facts: dict[str, Any]) -> None:
     print(json.dumps({"id": name, **facts}), flush=True)
 
 

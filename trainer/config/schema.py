@@ -81,7 +81,7 @@ class OptimConfig(Strict):
         return self
 
     @property
-    def group(self) -> int:
+    def effective_norm_batch(self) -> int:
         """Samples in one BatchNorm group."""
         return self.norm_batch or self.global_batch
 
@@ -95,10 +95,10 @@ class OptimConfig(Strict):
         micro = min(micro_batch or share, share)
         if share % micro:
             raise UserError(f"micro_batch must divide a worker's {share} samples a step but got {micro}")
-        if micro % self.group:
+        if micro % self.effective_norm_batch:
             raise UserError(
                 f"a forward pass of {micro} samples ({workers} workers, global_batch {self.global_batch}) must hold "
-                f"whole BatchNorm groups of {self.group}; set optim.norm_batch to a divisor of {micro}"
+                f"whole BatchNorm groups of {self.effective_norm_batch}; set optim.norm_batch to a divisor of {micro}"
             )
         return share, micro
 
@@ -174,7 +174,7 @@ class Term(Strict):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-_YOUNGER = (("student.partial", False), ("teacher.normalize", None), ("teacher.train.init", "scratch"))
+_FIELDS_ADDED_LATER = (("student.partial", False), ("teacher.normalize", None), ("teacher.train.init", "scratch"))
 """Fields added since ledgers exist: at their defaults they stay out of the key, so that finished runs keep theirs."""
 
 
@@ -204,7 +204,7 @@ class TrainConfig(Strict):
     def key(self) -> str:
         """12 hex digits naming what was asked."""
         asked = self.model_dump(mode="json")
-        for path, default in _YOUNGER:
+        for path, default in _FIELDS_ADDED_LATER:
             *sections, name = path.split(".")
             found: Any = asked
             for section in sections:

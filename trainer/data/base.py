@@ -46,7 +46,7 @@ class SegDataset:
         self.whole = flag("whole", whole)
 
     @classmethod
-    def announced(cls, **options: Any) -> Official:
+    def expected_splits(cls, **options: Any) -> Official:
         """The splits that options ask for, said before any file of them is there."""
         return cls(None, cache=Path(), **options).official
 

@@ -63,8 +63,8 @@ class Found(NamedTuple):
         """Everything that is wrong before a file is opened."""
         both = " and ".join(str(path) for path in self.lists.values())
         flaws = [
-            _alone("image", "label", self.images, self.labels),
-            _alone("label", "image", self.labels, self.images),
+            _unpaired("image", "label", self.images, self.labels),
+            _unpaired("label", "image", self.labels, self.images),
             Flaw(
                 f"{self.where} names what has neither image nor label",
                 list(self.lost),
@@ -133,6 +133,6 @@ def _read_list(path: Path, layout: str) -> list[str]:
     return list(stems)
 
 
-def _alone(kind: str, other: str, have: Mapping[str, Path], want: Mapping[str, Path]) -> Flaw:
+def _unpaired(kind: str, other: str, have: Mapping[str, Path], want: Mapping[str, Path]) -> Flaw:
     files = [str(have[stem]) for stem in sorted(set(have) - set(want))]
     return Flaw(f"{kind} without its {other}", files, f"add the {other} or remove the {kind}")

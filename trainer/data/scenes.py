@@ -59,7 +59,7 @@ class Scenes(Cityscapes):
         self.official = Official(options["train"], options["val"], (height, width))
 
     @classmethod
-    def announced(cls, **options: Any) -> Official:
+    def expected_splits(cls, **options: Any) -> Official:
         """As many pictures as would be made; none is."""
         chosen = _checked(**DEFAULTS | options)
         return Official(chosen["train"], chosen["val"], tuple(chosen["size"]))

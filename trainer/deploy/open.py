@@ -10,8 +10,7 @@ import torch
 from trainer.config import Normalize, TrainConfig, UserError, override, parse, read_yaml
 from trainer.data import dataset_class
 from trainer.data.base import SegDataset
-from trainer.files import checkpoint
-from trainer.files import run_folder as record
+from trainer.files import checkpoint, run_folder
 from trainer.measure.device import pick_device
 from trainer.models import SegModel
 from trainer.training.networks import file_digest, load_network
@@ -68,11 +67,11 @@ class Student(NamedTuple):
 def open_student(path: Path, wanted: Wanted, device: str) -> Student:
     """The student of a checkpoint, in evaluation mode on `device`. Raises UserError for what does not fit."""
     if path.is_dir():
-        raise UserError(f"{path} is a folder; give a checkpoint in it, for example {path / record.BEST}")
+        raise UserError(f"{path} is a folder; give a checkpoint in it, for example {path / run_folder.BEST}")
     if not path.exists():
         raise UserError(f"no such checkpoint: {path}")
-    place = pick_device(device)
-    config = recipe(path, wanted)
+    torch_device = pick_device(device)
+    config = resolve_config(path, wanted)
     dataset = dataset_class(config.data.name)
     model = load_network(config.student, path, len(dataset.classes))
     weights = open_weights(path, model)
@@ -82,23 +81,23 @@ def open_student(path: Path, wanted: Wanted, device: str) -> Student:
             raise UserError(f"{path} does not tell what its images were scaled to; give --normalize unit or imagenet")
         config = parse(override(config.model_dump(mode="json"), {"data.normalize": weights.normalize}))
         scaled_by = "the weights' family"
-    return Student(model.to(place).eval(), config, dataset, origin(path), weights.format, scaled_by)
+    return Student(model.to(torch_device).eval(), config, dataset, origin(path), weights.format, scaled_by)
 
 
-def trained_by(path: Path, wanted: Wanted) -> TrainConfig | None:
+def run_config(path: Path, wanted: Wanted) -> TrainConfig | None:
     """The config of a checkpoint's own run, unchanged: the one beside it, else the user's, else none."""
     beside = path.with_name("config.yaml")
     source = beside if beside.exists() else wanted.config
     return None if source is None else parse(read_yaml(source), str(source))
 
 
-def recipe(path: Path, wanted: Wanted) -> TrainConfig:
+def resolve_config(path: Path, wanted: Wanted) -> TrainConfig:
     """The config a checkpoint was trained by, changed as wanted; made of what is wanted where it has none."""
     if wanted.config is not None and wanted.model is not None:
         raise UserError("--config and --model exclude each other: a config names its network; leave one out")
     source = wanted.config or path.with_name("config.yaml")
     if wanted.model is not None:
-        return _described(wanted.model, wanted)
+        return _config_from_options(wanted.model, wanted)
     if wanted.config is None and not source.exists():
         raise UserError(
             f"{path} has no config.yaml beside it; give --config FILE, or --model NAME --data NAME --size HxW"
@@ -118,7 +117,7 @@ def recipe(path: Path, wanted: Wanted) -> TrainConfig:
     return parse(override(known.model_dump(mode="json"), changes), "the options") if changes else known
 
 
-def _described(name: str, wanted: Wanted) -> TrainConfig:
+def _config_from_options(name: str, wanted: Wanted) -> TrainConfig:
     if wanted.data is None or wanted.size is None:
         missing = "--data NAME" if wanted.data is None else "--size HxW"
         raise UserError(f"--model {name} also needs {missing}: without a config nothing else says what it was made for")
@@ -129,7 +128,7 @@ def _described(name: str, wanted: Wanted) -> TrainConfig:
 def origin(path: Path) -> dict[str, str | float]:
     """The sha256 of a checkpoint and, of one of ours, its run, its epoch and the `val/miou` recorded with it."""
     known: dict[str, str | float] = {"checkpoint": str(path), "sha256": file_digest(path)}
-    result = record.read_result(path.parent)
+    result = run_folder.read_result(path.parent)
     try:
         state = checkpoint.load(path)
     except UserError:  # a format of others, which `open_weights` has read

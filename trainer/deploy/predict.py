@@ -42,7 +42,7 @@ class Job(NamedTuple):
     files: dict[Kind, Path]
 
 
-class Seen(NamedTuple):
+class LoadedImage(NamedTuple):
     """An image as it is (H, W, 3), and at the size of the network's input; or why it cannot be read."""
 
     job: Job
@@ -95,7 +95,7 @@ def plan(images: Path, found: list[Path], out: Path, kinds: tuple[Kind, ...]) ->
     return [Job(path, {kind: out / kind / name for kind in kinds}) for name, path in taken.items()]
 
 
-def claim(out: Path, student: Student) -> None:
+def mark_folder(out: Path, student: Student) -> None:
     """Mark a folder as this student's. Raises UserError when it holds anything else, or a mark that is damaged."""
     told = {
         "sha256": student.origin["sha256"],
@@ -119,7 +119,7 @@ def claim(out: Path, student: Student) -> None:
     write_text(path, json.dumps(told, indent=1) + "\n")
 
 
-def to_do(jobs: list[Job]) -> list[Job]:
+def unfinished(jobs: list[Job]) -> list[Job]:
     """The jobs with a picture that is missing, or older than its image."""
 
     def done(job: Job) -> bool:
@@ -135,7 +135,7 @@ def predict(student: Student, jobs: list[Job], batch: int) -> Iterator[tuple[Job
     chunks = [jobs[start : start + batch] for start in range(0, len(jobs), batch)]
     with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 1))) as pool:
 
-        def start(chunk: list[Job]) -> list[Future[Seen]]:
+        def start(chunk: list[Job]) -> list[Future[LoadedImage]]:
             return [pool.submit(_read, job, size) for job in chunk]
 
         ahead = start(chunks[0]) if chunks else []
@@ -155,7 +155,7 @@ def predict(student: Student, jobs: list[Job], batch: int) -> Iterator[tuple[Job
 
 
 @torch.no_grad()
-def _label(student: Student, seen: list[Seen]) -> list[tuple[Seen, np.ndarray]]:
+def _label(student: Student, seen: list[LoadedImage]) -> list[tuple[LoadedImage, np.ndarray]]:
     """Each image with its class indices (H, W) uint8 at its own size: logits upsampled, then the largest of K.
 
     The resizing is that of training and of protocol `full`. An output beyond the K classes (void) is never chosen:
@@ -174,15 +174,15 @@ def _label(student: Student, seen: list[Seen]) -> list[tuple[Seen, np.ndarray]]:
     return result
 
 
-def _read(job: Job, size: tuple[int, int]) -> Seen:
+def _read(job: Job, size: tuple[int, int]) -> LoadedImage:
     try:
         native = read_rgb(job.image)
     except UserError as error:
-        return Seen(job, None, None, str(error))
-    return Seen(job, native, resize_image(native, size), None)
+        return LoadedImage(job, None, None, str(error))
+    return LoadedImage(job, native, resize_image(native, size), None)
 
 
-def _write(student: Student, seen: Seen, label: np.ndarray) -> None:
+def _write(student: Student, seen: LoadedImage, label: np.ndarray) -> None:
     for kind, path in seen.job.files.items():
         assert seen.native is not None
         path.parent.mkdir(parents=True, exist_ok=True)

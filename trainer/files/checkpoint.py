@@ -54,7 +54,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     whole = False
     try:
         if zipfile.is_zipfile(path):
-            if changed := _changed(path):
+            if changed := _corrupt_part(path):
                 raise DamagedError(f"{path} is damaged: {changed} does not match its checksum; take another copy of it")
             whole = True
         with warnings.catch_warnings():
@@ -70,14 +70,14 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         # What is whole and fails for another reason must not be taken for damaged, and thrown away. torch's reader of
         # zip files is stricter than Python's.
         whole = whole and "PytorchStreamReader" not in str(error)
-        kind = UserError if whole or _out_of_reach(error) else DamagedError
-        raise kind(f"{path} is not a checkpoint that can be read safely: {_why(error)}") from None
+        kind = UserError if whole or _unreadable(error) else DamagedError
+        raise kind(f"{path} is not a checkpoint that can be read safely: {_reason(error)}") from None
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint; give one that was saved as a dict")
     return state
 
 
-def _changed(path: Path) -> str:
+def _corrupt_part(path: Path) -> str:
     """The first part of a torch.save file whose bytes have changed since; "" where none has. torch does not look."""
     with zipfile.ZipFile(path) as archive:
         for part in archive.infolist():
@@ -91,14 +91,14 @@ def _changed(path: Path) -> str:
     return ""
 
 
-def _out_of_reach(error: Exception) -> TypeGuard[OSError]:
+def _unreadable(error: Exception) -> TypeGuard[OSError]:
     """Whether the system kept the file from us. EINVAL is what torch raises for one that was cut short."""
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """In our words: torch's own message advises to load the file unsafely."""
-    if _out_of_reach(error):
+    if _unreadable(error):
         return error.strerror or type(error).__name__
     objects = re.search(r"GLOBAL ([\w.]+)", str(error))
     if objects:

@@ -15,7 +15,7 @@ CAUSES = ("user", "nan", "memory", "disk", "lost", "preempted", "bug", "teacher"
 """A wrong config or file; a loss that is not finite; no memory left; no disk left; a process or a machine that went; a
 machine that a cloud announced to take back; anything else that code raised; and, of a pupil, a teacher that failed."""
 
-_NAMES = {
+_CLASSES = {
     # torch's, of a GPU; Ray's, of a process that its memory monitor ended
     "OutOfMemoryError": "memory",
     "MemoryError": "memory",
@@ -38,7 +38,7 @@ _NAMES = {
 }
 """By the name of a class, for this file imports neither torch nor Ray."""
 
-_WORDS = {
+_MESSAGES = {
     # the last is oneDNN's, whose scratch space did not fit
     "memory": r"(can't|Cannot) allocate memory|(not enough|out of|running low on) memory|_ALLOC_FAILED|"
     "could not create a primitive",
@@ -47,7 +47,7 @@ _WORDS = {
 }
 """What the messages of errors without a class of their own say."""
 
-_HERE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[1]
 
 
 class Failure(NamedTuple):
@@ -75,10 +75,10 @@ def failure_of(error: BaseException) -> Failure:
     if cause == "memory":
         asked = re.search(r"[Tt]ried to allocate (\d+ bytes|[\d.]+ \w+)", said)
         return Failure(cause, f"no memory left for {asked[1]}" if asked else f"no memory left ({said[:200]})")
-    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if _HERE in Path(frame.filename).parents]
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if _PACKAGE in Path(frame.filename).parents]
     if cause != "bug" or not ours:
         return Failure(cause, said)
-    return Failure(cause, f"{said} ({Path(ours[-1].filename).relative_to(_HERE.parent)}:{ours[-1].lineno})")
+    return Failure(cause, f"{said} ({Path(ours[-1].filename).relative_to(_PACKAGE.parent)}:{ours[-1].lineno})")
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -105,6 +105,6 @@ def _own_cause(error: BaseException) -> str | None:
     if getattr(error, "preempted", False):  # Ray's word, of a process that died with its machine
         return "preempted"
     for kind in type(error).__mro__:
-        if kind.__name__ in _NAMES:
-            return _NAMES[kind.__name__]
-    return next((cause for cause, words in _WORDS.items() if re.search(words, str(error))), None)
+        if kind.__name__ in _CLASSES:
+            return _CLASSES[kind.__name__]
+    return next((cause for cause, words in _MESSAGES.items() if re.search(words, str(error))), None)

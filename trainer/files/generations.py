@@ -20,10 +20,10 @@ def save(out: Path, state: dict[str, Any]) -> None:
     checkpoint.save(out / LAST, state, previous=out / PREVIOUS)
 
 
-def restore(out: Path, device: torch.device, leads: bool) -> dict[str, Any] | None:
+def restore(out: Path, device: torch.device, is_rank_zero: bool) -> dict[str, Any] | None:
     """The newest generation that can be read, or None where a run has to begin.
 
-    What is damaged is told in the log and in the run's notes, and removed, by the worker that `leads`. Raises UserError
+    What is damaged is told in the log and in the run's notes, and removed, by worker 0. Raises UserError
     where a checkpoint is whole and cannot be read for another reason.
     """
     damaged = []
@@ -32,21 +32,21 @@ def restore(out: Path, device: torch.device, leads: bool) -> dict[str, Any] | No
         try:
             state = checkpoint.load(out / name, device)
             break
-        except checkpoint.MissingError:  # it never was, or the worker that leads has just removed it
+        except checkpoint.MissingError:  # it never was, or the worker that is_rank_zero has just removed it
             continue
         except checkpoint.DamagedError:
             damaged.append(name)
-    if damaged and leads:
-        _tell(out, damaged, state)
+    if damaged and is_rank_zero:
+        _report_damage(out, damaged, state)
     return state
 
 
-def settle(out: Path) -> None:
+def delete_previous(out: Path) -> None:
     """A run has finished: nobody goes back any more."""
     (out / PREVIOUS).unlink(missing_ok=True)
 
 
-def _tell(out: Path, damaged: list[str], state: dict[str, Any] | None) -> None:
+def _report_damage(out: Path, damaged: list[str], state: dict[str, Any] | None) -> None:
     epoch = len(state["history"]) if state else 0
     what = f"went on after epoch {epoch}, from the one before it" if state else "began again"
     text = f"checkpoint {' and '.join(damaged)} could not be read; {what}"

@@ -40,7 +40,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def alone(out: Path, wait_s: float = 0.0) -> Iterator[None]:
+def lock_folder(out: Path, wait_s: float = 0.0) -> Iterator[None]:
     """Hold a run's folder against other processes: two that train in it would overwrite each other's checkpoints.
 
     Raises UserError when another holds it, and does not let it go in `wait_s` seconds. The lock is advisory and a
@@ -66,7 +66,7 @@ def alone(out: Path, wait_s: float = 0.0) -> Iterator[None]:
                     f"{out} is being trained in by process {file.read().strip() or 'unknown'}; "
                     "wait until it ends, or choose another folder"
                 ) from None
-            if not _still(path, file.fileno()):  # locked a file that its holder has just removed
+            if not _same_file(path, file.fileno()):  # locked a file that its holder has just removed
                 continue
             file.truncate(0)
             file.write(str(os.getpid()))
@@ -80,7 +80,7 @@ def alone(out: Path, wait_s: float = 0.0) -> Iterator[None]:
             return
 
 
-def _still(path: Path, descriptor: int) -> bool:
+def _same_file(path: Path, descriptor: int) -> bool:
     """Whether `path` is the file that is open."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
@@ -88,8 +88,8 @@ def _still(path: Path, descriptor: int) -> bool:
         return False
 
 
-def open_folder(out: Path, config: TrainConfig, leads: bool) -> None:
-    """Make the folder of a run, without what killed attempts left half written; only the worker that `leads` writes.
+def open_folder(out: Path, config: TrainConfig, is_rank_zero: bool) -> None:
+    """Make the folder of a run, without what killed attempts left half written; only worker 0 writes.
 
     Raises UserError, in every worker, when another run already lives there.
     """
@@ -100,7 +100,7 @@ def open_folder(out: Path, config: TrainConfig, leads: bool) -> None:
             raise UserError(
                 f"{out} holds a run of config {other.key}, and this is config {config.key}; choose another folder"
             )
-    if not leads:
+    if not is_rank_zero:
         return
     for partial in out.glob(".*.*.[0-9]*"):
         partial.unlink(missing_ok=True)

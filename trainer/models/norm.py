@@ -1,6 +1,6 @@
 """BatchNorm whose groups are declared: the statistics depend on `norm_batch`, not on micro-batches or workers.
 
-A training forward normalises each group of `group_size` consecutive samples by its own statistics and adds them, in
+A training forward normalises each group of `norm_batch` consecutive samples by its own statistics and adds them, in
 float64, to pending sums; `commit` folds the sums of all groups, micro-batches and ranks into the running statistics
 once an optimiser step. So the running statistics are the same however a global batch was split.
 """
@@ -17,18 +17,18 @@ from trainer.config import UserError
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm over (N, C, H, W) in groups of `group_size` samples; None makes the whole batch one group."""
+    """BatchNorm over (N, C, H, W) in groups of `norm_batch` samples; None makes the whole batch one group."""
 
     pending: Tensor  # (2 C + 1,) float64: sums over groups of the mean and the unbiased variance, and their count
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(num_features, eps=eps, momentum=momentum)
-        self.group_size: int | None = None
+        self.norm_batch: int | None = None
         self.register_buffer("pending", torch.zeros(2 * num_features + 1, dtype=torch.float64), persistent=False)
 
     def set_norm_batch(self, norm_batch: int) -> None:
         """Declare the samples in one group."""
-        self.group_size = norm_batch
+        self.norm_batch = norm_batch
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GroupedBatchNorm2d:
         super()._apply(fn, recurse)
@@ -39,7 +39,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         """x (N, C, H, W) -> the same shape. Raises UserError when N holds no whole number of groups."""
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        size = self.group_size or len(x)
+        size = self.norm_batch or len(x)
         if len(x) % size:
             raise UserError(f"a batch of {len(x)} holds no whole number of BatchNorm groups of {size} samples")
         if size * x[0, 0].numel() == 1:

@@ -80,7 +80,7 @@ def _assemble(
     if teacher is not None:
         paths = build_distillers(config.active, student.channels, teacher.channels, config.seed)
     distilled = Distilled(student, paths, classes, class_weights)
-    set_norm_batch(distilled, config.optim.group)
+    set_norm_batch(distilled, config.optim.effective_norm_batch)
     return distilled
 
 
@@ -103,9 +103,9 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
         distilled = _assemble(meta_init, teacher, classes, declared)
         height, width = config.data.size
         batch = Batch(
-            torch.zeros(config.optim.group, 3, height, width),
-            torch.zeros(config.optim.group, height, width, dtype=torch.int64),
-            torch.zeros(config.optim.group, dtype=torch.int64),
+            torch.zeros(config.optim.effective_norm_batch, 3, height, width),
+            torch.zeros(config.optim.effective_norm_batch, height, width, dtype=torch.int64),
+            torch.zeros(config.optim.effective_norm_batch, dtype=torch.int64),
         )
         output = teacher(batch.image, None, distilled.teacher_needs) if teacher else None
         distilled(batch, output)
@@ -122,7 +122,7 @@ def _structure(config: TrainConfig) -> str:
     shape = config.model_dump(mode="json", include={"student", "teacher", "data"})
     paths = {name: term.options for name, term in config.active.items()}
     weights = [file_digest(path) for path in weight_files(config)]
-    return digest([shape, paths, config.optim.group, weights, _source()])
+    return digest([shape, paths, config.optim.effective_norm_batch, weights, _source()])
 
 
 @functools.cache

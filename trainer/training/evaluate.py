@@ -51,7 +51,9 @@ def evaluate(
     for chunk in np.array_split(mine, max(1, -(-len(mine) // batch))) if len(mine) else []:
         logits = forward(model, split.images(chunk), data, device, autocast)
         for protocol in protocols:
-            for index, (label, prediction) in zip(chunk, judged(logits, split, chunk, protocol), strict=True):
+            for index, (label, prediction) in zip(
+                chunk, labels_and_predictions(logits, split, chunk, protocol), strict=True
+            ):
                 counts[protocol][group[index]] += metrics.confusion(prediction, label, *shape[1:]).cpu()
     model.train(training)
     result: dict[str, float] = {}
@@ -77,7 +79,9 @@ def forward(
     return logits.float()
 
 
-def judged(logits: Tensor, split: PackedSplit, chunk: np.ndarray, protocol: str) -> Iterator[tuple[Tensor, Tensor]]:
+def labels_and_predictions(
+    logits: Tensor, split: PackedSplit, chunk: np.ndarray, protocol: str
+) -> Iterator[tuple[Tensor, Tensor]]:
     """(label, prediction) pairs, each (h, w), of the samples `chunk` whose logits are (N, P, H/4, W/4)."""
     for position, index in enumerate(chunk):
         one = logits[position : position + 1]

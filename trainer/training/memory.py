@@ -10,7 +10,7 @@ import sys
 import torch
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Return what an ended run held to the device and to the system.
 
     Runs of one process train in threads of their own, and glibc keeps what each thread freed: 100 MB a run, measured

@@ -66,7 +66,7 @@ def _open_whole(config: ModelConfig, path: Path, classes: int) -> tuple[Weights,
 def check_weights(config: TrainConfig, classes: int) -> None:
     """Refuse weights that do not fit. Files that are not here may be where the run will be: `run_id` asks for them."""
     here = weight_files(config)
-    init, checkpoint = _student_file(config), _stated_teacher(config)
+    init, checkpoint = _student_file(config), _teacher_checkpoint(config)
     if init is not None and init in here:
         with torch.device("meta"):
             student = build_model(config.student, classes)
@@ -81,7 +81,9 @@ def check_weights(config: TrainConfig, classes: int) -> None:
 
 def weight_files(config: TrainConfig) -> list[Path]:
     """The files of weights that a run reads, as far as they are here."""
-    return [path for path in (_student_file(config), _stated_teacher(config)) if path is not None and path.is_file()]
+    return [
+        path for path in (_student_file(config), _teacher_checkpoint(config)) if path is not None and path.is_file()
+    ]
 
 
 def weights_used(
@@ -121,7 +123,7 @@ def _student_file(config: TrainConfig) -> Path | None:
     return None if config.student.init == "scratch" else Path(config.student.init)
 
 
-def _stated_teacher(config: TrainConfig) -> Path | None:
+def _teacher_checkpoint(config: TrainConfig) -> Path | None:
     if config.teacher is None or config.teacher.checkpoint is None or not config.active:
         return None
     return Path(config.teacher.checkpoint)

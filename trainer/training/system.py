@@ -20,7 +20,7 @@ MB = 1e6
 Readers = dict[str, Callable[[], float]]
 
 
-class System:
+class SystemMonitor:
     """Samples what a run's machine is doing; `epoch` tells it, and begins anew."""
 
     def __init__(self, device: torch.device) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SHOWN = 20
 """Problems that are listed; the others are counted."""
 
-GLUE = "\xa0"
+NO_BREAK_SPACE = "\xa0"
 """A space at which no line is broken."""
 
 app = typer.Typer(no_args_is_help=True, help="Check a data set's folder, or make a tiny one.")
@@ -58,7 +58,7 @@ def check(
         contents = check_split(dataset, split, subset=subset, progress=Progress(split))
         _show(dataset, split, contents, console)
         problems += contents.problems
-    distinct = _once(problems)
+    distinct = _deduplicated(problems)
     for problem in distinct[:SHOWN]:
         console.print(Text.assemble(("problem: ", "bold red"), problem), soft_wrap=True)
     if not distinct:
@@ -138,12 +138,14 @@ def _show(dataset: SegDataset, split: str, contents: Contents, console: Console)
     labelled = int(contents.counts.sum())
     if labelled:
         shares = sorted(zip(contents.counts / labelled, dataset.classes, strict=True), reverse=True)
-        listed = ", ".join(f"{name.replace(' ', GLUE)}{GLUE}{share:.1%}" for share, name in shares if share > 0)
+        listed = ", ".join(
+            f"{name.replace(' ', NO_BREAK_SPACE)}{NO_BREAK_SPACE}{share:.1%}" for share, name in shares if share > 0
+        )
         never = ", ".join(name for share, name in shares if share == 0)
         ignored = contents.ignored / (labelled + contents.ignored)
         text = f"{listed}{f'; never: {never}' if never else ''}; {ignored:.1%} of all pixels ignored"
         for line in textwrap.wrap(text, min(console.width, 120) - 7):
-            console.print(Text(f"       {line.replace(GLUE, ' ')}", style="dim"))
+            console.print(Text(f"       {line.replace(NO_BREAK_SPACE, ' ')}", style="dim"))
 
 
 def _config(name: str, options: list[str] | None) -> DataConfig:
@@ -159,7 +161,7 @@ def _config(name: str, options: list[str] | None) -> DataConfig:
     return DataConfig(name=name, options=given)
 
 
-def _once(problems: list[str]) -> list[str]:
+def _deduplicated(problems: list[str]) -> list[str]:
     """Each problem once (a list that overlaps is found from either side), and each layout only with the first."""
     from trainer.data.pairing import EXPECTED
 

@@ -49,7 +49,7 @@ def evaluate(
     import torch
 
     from trainer.data import open_dataset, pack
-    from trainer.deploy.open import open_student, trained_by
+    from trainer.deploy.open import open_student, run_config
     from trainer.training.evaluate import evaluate as measure
 
     unknown = set(protocol or ()) - set(PROTOCOLS)
@@ -58,7 +58,7 @@ def evaluate(
     torch.set_num_threads(threads)
     wanted = options.wanted(config, model, data, size, normalize)
     student = open_student(checkpoint, wanted, device)
-    run = trained_by(checkpoint, wanted) if "val/miou" in student.origin else None
+    run = run_config(checkpoint, wanted) if "val/miou" in student.origin else None
     dataset = open_dataset(student.config.data, data_root.absolute() if data_root else None, default_cache())
     packed = pack(dataset, student.config.data, split, default_cache())
     protocols = tuple(dict.fromkeys(protocol or student.config.eval.protocols))

@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from trainer.config import UserError, override, parse, read_yaml
-from trainer.files.run_folder import alone
+from trainer.files.run_folder import lock_folder
 from trainer.place import Place, default_cache
 from trainer.verbs.options import DataRoot, Device, Threads
 
@@ -46,7 +46,7 @@ def fit(
 
     check_root(resolved.data, place.data_root, place.cache_dir)
     check(resolved, place.cache_dir)
-    with alone(place.out_dir):
+    with lock_folder(place.out_dir):
         result = train(resolved, place, report=Progress(resolved.optim.epochs))
     best = result["best"]
     print(

@@ -53,7 +53,7 @@ def predict(
     import torch
 
     from trainer.deploy.open import open_student
-    from trainer.deploy.predict import claim, find_images, label_ids, plan, to_do
+    from trainer.deploy.predict import find_images, label_ids, mark_folder, plan, unfinished
     from trainer.deploy.predict import predict as label
 
     torch.set_num_threads(threads)
@@ -61,9 +61,9 @@ def predict(
     student = open_student(checkpoint, options.wanted(config, model, data, size, normalize), device)
     if ids == "label":
         label_ids(student.dataset.classes)
-    claim(out, student)
+    mark_folder(out, student)
     print(f"{student.described}; read as {student.read_as}")
-    missing = to_do(jobs)
+    missing = unfinished(jobs)
     show = Counter(len(missing))
     failures = []
     for _, error in label(student, missing, batch):

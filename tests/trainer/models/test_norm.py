@@ -164,7 +164,7 @@ def test_a_network_is_told_its_groups_by_name_of_the_method():
 
     net = nn.Sequential(make(), nn.Sequential(Declares(), make()), nn.ReLU())
     set_norm_batch(net, 3)
-    assert net[0].group_size == net[1][0].told == net[1][1].group_size == 3
+    assert net[0].norm_batch == net[1][0].told == net[1][1].norm_batch == 3
     commit(nn.ReLU(), alone)  # no norms: no reduction to wait for
 
 

@@ -21,8 +21,7 @@ from trainer.data.synthetic.painter import paint
 from trainer.deploy.onnx import write_onnx
 from trainer.deploy.open import Student
 from trainer.deploy.parity import Parity, compare, in_torch, open_session
-from trainer.files import checkpoint
-from trainer.files import run_folder as record
+from trainer.files import checkpoint, run_folder
 from trainer.files.atomic import replacing
 from trainer.measure.complexity import parameters
 from trainer.models import MODELS, build_model
@@ -150,16 +149,16 @@ def test_a_dynamic_file_takes_any_number_of_any_multiple_of_32(tmp_path: Path) -
 @pytest.mark.slow
 def test_the_verb_writes_a_file_that_explains_itself(finished: Make, command: Make, tmp_path: Path) -> None:
     run, out = finished(), tmp_path / "deep" / "student.onnx"
-    code, said, errors = command("export", run / record.BEST, "--out", out)
+    code, said, errors = command("export", run / run_folder.BEST, "--out", out)
     assert (code, errors) == (0, "")
     assert [path.name for path in out.parent.iterdir()] == ["student.onnx"]
-    result = record.read_result(run)
+    result = run_folder.read_result(run)
     assert result is not None
     assert f"run {result['run_id']}, epoch {result['best']['epoch']:.0f}; read as this program, normalize" in said
     assert "on 5 images: the same class at 100.000 % of 2560 pixels" in said
     assert "one image takes onnxruntime" in said
     told = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
-    state = checkpoint.load(run / record.BEST)["model"]
+    state = checkpoint.load(run / run_folder.BEST)["model"]
     model = build_model(ModelConfig(name="segformer_tiny"), 19)
     model.load_state_dict(state)
     assert json.loads(told["classes"]) == list(dataset_class("scenes").classes)
@@ -189,7 +188,9 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     places = {"FOLDER": tmp_path / "folder", "FILE": tmp_path / "student.onnx", "TEXT": tmp_path / "text.png"}
     places["FOLDER"].mkdir()
     places["TEXT"].write_text("not a picture")
-    code, said, errors = command("export", finished() / record.BEST, *(places.get(word, word) for word in arguments))
+    code, said, errors = command(
+        "export", finished() / run_folder.BEST, *(places.get(word, word) for word in arguments)
+    )
     assert (code, said) == (2, "")
     assert message in errors
     assert len(errors.splitlines()) == 1

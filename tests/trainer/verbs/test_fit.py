@@ -261,8 +261,8 @@ def test_another_run_in_the_folder_is_refused(written: Make, command: Make, tmp_
 HOLDER = """
 import sys
 from pathlib import Path
-from trainer.files.run_folder import alone
-with alone(Path(sys.argv[1])):
+from trainer.files.run_folder import lock_folder
+with lock_folder(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
 """
