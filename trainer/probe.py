@@ -1,8 +1,8 @@
-"""Probe: how long a run's epochs take on this machine, and what it keeps, from a few of its steps on made-up pictures.
+"""Estimate the time and disk space of runs on this machine, from a few of their training steps on random images.
 
-A program of its own, for a step that does not fit the memory may end its process, and the GPU is let go with it:
-`python -m trainer.probe` reads a JSON line of settings and one for each run, and answers in JSON lines: what each run
-keeps, then, one after another, what each takes. Runs that the time did not suffice for have no second line.
+`python -m trainer.probe` reads JSON lines on stdin, one of settings and one per run, and answers in JSON lines: first
+every run's disk space, then run by run the measured times, until the time limit. It is a process of its own because a
+step that exceeds the memory may kill its process, and because the GPU is released when it ends.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from trainer.training.task import Distilled
 from trainer.training.teacher import Teacher
 
 STEPS_S = 0.5
-"""Seconds of steps that are timed, and of validation."""
+"""Duration of the timed training steps, and of the timed validation, each."""
 WARM_UP = {"cpu": 1, "cuda": 4}
-"""Steps before those: allocators and kernels settle."""
+"""Untimed steps before, in which memory is allocated and kernels are chosen."""
 MOST_STEPS = 50
 VAL_BATCH = 8
-"""Images that `evaluate` takes at once."""
+"""Images in one forward pass of `evaluate`."""
 BLOCK = 16
-"""Side, in pixels, of the squares of one class in a made-up label: noise would be no work for an augmentation."""
+"""Side in pixels of the one-class squares of a random label."""
 ASSUMED_SIZE = (375, 500)
-"""(H, W) of pictures where a data set's differ: what most of VOC's are."""
+"""(H, W) assumed for images of data sets whose images differ in size: that of most VOC images."""
 
 
 class FakeSplit(PackedSplit):
-    """A split of `count` samples that are all the same made-up picture, at `size` and with a label at `native` size."""
+    """A split that holds one random image `count` times, at `size`, with a label at `native` size, both (H, W)."""
 
     def __init__(self, count: int, size: tuple[int, int], native: tuple[int, int], classes: int) -> None:
         rng = np.random.default_rng(0)
@@ -68,9 +68,9 @@ def _squares(rng: np.random.Generator, size: tuple[int, int], classes: int) -> n
 
 
 def split_sizes(config: TrainConfig, root: Path | None) -> Official:
-    """How many pairs a run trains on and validates on: those in the folder, else those its data set is known to have.
+    """The numbers of training and validation pairs: of the folder `root`, or without one of the official splits.
 
-    Raises UserError for what is no data set, and for a folder that is not one.
+    Raises UserError for an unknown data set, and for a folder that does not hold it.
     """
     known = dataset_class(config.data.name).expected_splits(**config.data.options)
     if root is None:
@@ -80,7 +80,7 @@ def split_sizes(config: TrainConfig, root: Path | None) -> Official:
 
 
 def fake_data(config: TrainConfig, found: Official) -> Data:
-    """The data of a run with every picture made up."""
+    """A run's data with random images in place of its own."""
     dataset = dataset_class(config.data.name)
     native = found.size or ASSUMED_SIZE
     train, val = (FakeSplit(n, config.data.size, native, len(dataset.classes)) for n in (found.train, found.val))
@@ -88,7 +88,7 @@ def fake_data(config: TrainConfig, found: Official) -> Data:
 
 
 def disk_bytes(config: TrainConfig, found: Official) -> dict[str, float]:
-    """Bytes: `checkpoints`, what a run leaves (the last whole, the best student), and `packed`, its data set."""
+    """Disk space in bytes: `checkpoints` of a finished run (last.pt and best.pt), `packed` of its data set."""
     with torch.device("meta"):
         distilled = build_distilled(config, _teacher(config), fake_data(config, found))
     model, student = (sum(t.nbytes for t in m.state_dict().values()) for m in (distilled, distilled.student))
@@ -97,14 +97,16 @@ def disk_bytes(config: TrainConfig, found: Official) -> dict[str, float]:
     native = found.size or ASSUMED_SIZE
     label = 0 if native == config.data.size else native[0] * native[1]
     return {
-        "checkpoints": model + 2 * trained + student,  # AdamW keeps two moments of what is trained
+        "checkpoints": model + 2 * trained + student,  # AdamW stores two moments per trained parameter
         "packed": (found.train + found.val) * (4 * height * width + label),
     }
 
 
 def measure_times(config: TrainConfig, place: Place, workers: int, found: Official) -> dict[str, float]:
-    """Seconds: `epoch_s`, an epoch with its checkpoint and its share of the validations, and `once_s`, the rest of a
-    run. A worker's share of a step is timed; what workers of a run wait for each other is not. Raises UserError."""
+    """Seconds: `epoch_s`, an epoch with its checkpoint and validations (averaged), and `once_s`, the rest of a run.
+
+    One worker's share of a step is timed, without the communication between workers. Raises UserError.
+    """
     started = time.perf_counter()
     share, micro = config.optim.shares(workers, place.micro_batch)
     steps = (found.train - len(holdout(found.train, config.data.select)[1])) // config.optim.global_batch
@@ -133,7 +135,7 @@ def measure_times(config: TrainConfig, place: Place, workers: int, found: Offici
     validations = epochs // config.eval.every + bool(epochs % config.eval.every)
     return {
         "epoch_s": steps * step_s + _checkpoint_s(learner, place.cache_dir) + validation_s * validations / epochs,
-        "once_s": once_s + image_s * 12,  # twelve passes measure the deployed student (footprint.py)
+        "once_s": once_s + image_s * 12,  # footprint.py runs twelve passes of the student
     }
 
 
@@ -146,13 +148,13 @@ def _validate(distilled: Distilled, data: Data, config: TrainConfig, chunk: np.n
 
 
 def _chunks(images: int) -> Iterator[np.ndarray]:
-    """Always as many as `evaluate` takes at once: of a smaller split some are taken twice."""
+    """Endless batches of VAL_BATCH indices; a smaller split repeats some."""
     while True:
         yield np.arange(VAL_BATCH) % images
 
 
 def _timed(device: torch.device, action: Callable[[Any], None], items: Iterator[Any]) -> float:
-    """Mean seconds of `action(item)`, its item's making included as far as it is waited for."""
+    """Mean seconds of `action(item)`, including the wait for the next item."""
     for _ in range(WARM_UP[device.type]):
         action(next(items))
     synchronize(device)
@@ -166,24 +168,24 @@ def _timed(device: torch.device, action: Callable[[Any], None], items: Iterator[
 
 
 def _checkpoint_s(learner: Learner, folder: Path) -> float:
-    """Seconds of a checkpoint, on the disk where the runs' own will lie."""
+    """Seconds to write a checkpoint below `folder`, which should be on the same disk as the runs."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as place:
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
         started = time.perf_counter()
         state = {"model": learner.distilled.state_dict(), "optimiser": learner.optimiser.state_dict()}
-        checkpoint.save(Path(place) / "last.pt", state)
+        checkpoint.save(Path(temporary) / "last.pt", state)
         return time.perf_counter() - started
 
 
 def _limit_memory() -> None:
-    """Have an allocation beyond what is free now fail, instead of driving this machine into its swap."""
+    """Limit this process to the memory that is free now: larger allocations then fail instead of swapping."""
     for line in Path("/proc/meminfo").read_text().splitlines() if sys.platform == "linux" else ():
         if line.startswith("MemAvailable:"):
             resource.setrlimit(resource.RLIMIT_DATA, (int(line.split()[1]) * 1024,) * 2)
 
 
 def main() -> None:
-    """Answer the requests on stdin. The first line: `limit_s` (null: none), `workers`, and `place`, Place's fields."""
+    """Answer the requests on stdin. The first line: `limit_s` (or null), `workers` and `place` (Place's fields)."""
     settings, *requests = map(json.loads, sys.stdin)
     given: dict[str, Any] = {k: Path(v) if k.endswith("_dir") else v for k, v in settings["place"].items()}
     place = Place(**given)
@@ -199,12 +201,12 @@ def main() -> None:
     elif not torch.cuda.is_available():
         return
     if settings["limit_s"]:
-        # by the kernel: a step of a large network returns to Python too late, and the process may end anywhere
+        # SIGALRM ends the process: Python could not check the time within a step of a large network
         signal.setitimer(signal.ITIMER_REAL, settings["limit_s"])
     for name, config, found in runs:
         try:
             _print_answer(name, measure_times(config, place, settings["workers"], found))
-        except (MemoryError, RuntimeError) as error:  # what torch raises where memory is short
+        except (MemoryError, RuntimeError) as error:  # torch raises either when memory is short
             _print_answer(name, {"error": " ".join(str(error).split())[:200]})
 
 

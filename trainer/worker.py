@@ -1,4 +1,4 @@
-"""fit() inside Ray: in a Tune trial's own process, or as one worker of a Ray Train run. The one file here with Ray."""
+"""fit() under Ray: in a Tune trial's process, or as one worker of a Ray Train run. Only this file imports Ray."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from trainer.training.loop import fit
 from trainer.training.memory import release_memory
 
 LOCK_WAIT_S = 60.0
-"""Longest wait for the process that trained the run before: Ray ends it seconds after its driver was killed."""
+"""Longest wait for the run folder's lock: after a driver is killed, Ray takes seconds to end its worker."""
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Train one run. `settings`: config (plain data), place (Place's fields), workers (of the run).
+    """Train one run. `settings`: config (plain data), place (Place's fields), workers (number of the run's processes).
 
-    What ends an attempt is written into the run's folder, and not raised: whoever started it decides what follows. But
-    a full disk is raised, where nothing can be written; and all is in one of several workers, so that Ray ends those
-    that wait for it.
+    A failure is written to failure.json in the run's folder and not raised, so that the orchestrator decides on
+    retries. Two exceptions: a full disk is raised, because nothing can be written; and one of several workers always
+    raises, so that Ray ends the others, which wait for it.
     """
     place = Place(**settings["place"])
     distributed = settings["workers"] > 1
-    if distributed and place.device == "cuda":  # the workers of a machine see all of its GPUs
+    if distributed and place.device == "cuda":  # each worker sees all GPUs of its machine
         device = ray.train.torch.get_device()
         torch.cuda.set_device(device)
         place = replace(place, device=str(device))
@@ -46,7 +46,7 @@ def train_worker(settings: dict[str, Any]) -> None:
             ray.tune.report(metrics)
 
     try:
-        # of a run's workers one holds its folder, against what a killed driver's Ray has not ended yet
+        # worker 0 locks the folder against a worker of a killed driver that Ray has not ended yet
         with run_folder.lock_folder(place.out_dir, LOCK_WAIT_S) if parallel.rank() == 0 else contextlib.nullcontext():
             fit(parse(settings["config"]), place, report=report)
     except Exception as error:
@@ -58,5 +58,5 @@ def train_worker(settings: dict[str, Any]) -> None:
             run_folder.write_text(place.out_dir / "traceback.txt", traceback.format_exc())
         if distributed:
             raise
-    finally:  # the error is gone by now, and with it the frames that held the run's tensors
+    finally:  # here the error is gone, and with it the frames that held the run's tensors
         release_memory()

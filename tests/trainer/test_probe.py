@@ -57,7 +57,7 @@ def test_made_up_pictures_go_through_the_stream(tiny):
     host = next(Stream(split, tiny(), None, 0, 1).epoch(0))
     assert host.image.shape == (4, 3, 64, 128)
     assert split.native_label(7).shape == (96, 192)
-    assert len(np.unique(split.labels([0]))) > 5
+    assert len(np.unique(split.sample(0)[1])) > 5
 
 
 def test_what_a_run_keeps_is_what_its_files_weigh(tiny, place, teacher_weights):

@@ -1,4 +1,4 @@
-"""export: the plain student as one ONNX file, proven on real images before it gets its name."""
+"""export: the student without distillation modules as one ONNX file, compared with torch on real images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trainer.deploy.parity import Parity
 
 IMAGES = 16
-"""Images that the file is compared on, evenly spaced over those there are."""
+"""Most images to compare on, spaced evenly over those available."""
 
 
 def export(
@@ -44,11 +44,12 @@ def export(
     normalize: options.Normalize = None,
     threads: options.Threads = 1,
 ) -> None:
-    """Write the student as ONNX, and compare it with torch on real images; below 99.9 % of pixels it is refused.
+    """Write the student as ONNX and compare it with torch on real images.
 
-    The graph takes uint8 RGB (N, H, W, 3), normalises it and gives logits.
-    What it was made from, its classes and colours are in the metadata;
-    nothing of the distillation is in it.
+    The file is not written when fewer than 99.9 % of pixels get the same class.
+    The graph takes uint8 RGB (N, H, W, 3), normalises it and returns logits.
+    Its metadata names its origin, classes and colours;
+    the distillation modules are not part of it.
     """
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a file, for example {out / 'student.onnx'}")
@@ -84,7 +85,7 @@ def require_parity(parity: Parity, out: Path) -> None:
     if parity.accepted:
         return
     print(
-        f"failed: onnxruntime gives the class that torch gives at {100 * parity.agreement:.3f} % of "
+        f"failed: onnxruntime and torch predict the same class at {100 * parity.agreement:.3f} % of "
         f"{parity.pixels} pixels, and 99.9 % are required (logits apart by {parity.difference:.1e}); "
         f"{out} is not written",
         file=sys.stderr,

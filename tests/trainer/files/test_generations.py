@@ -63,7 +63,7 @@ def test_the_one_before_is_used_and_it_is_said(damage: Callable[[Path], None], t
     for is_rank_zero in (False, True):  # another worker must find what the first one finds, before or after it
         restored = generations.restore(tmp_path, CPU, is_rank_zero)
         assert restored is not None and len(restored["history"]) == 2
-    said = ["checkpoint last.pt could not be read; went on after epoch 2, from the one before it"]
+    said = ["checkpoint last.pt could not be read; resumed after epoch 2 from previous.pt"]
     assert run_folder.read_notes(tmp_path) == said
     generations.save(tmp_path, state(3))
     restored = generations.restore(tmp_path, CPU, is_rank_zero=True)
@@ -78,7 +78,9 @@ def test_where_both_are_damaged_the_run_begins_again(damage: Callable[[Path], No
     damage(tmp_path / "last.pt")
     damage(tmp_path / "previous.pt")
     assert generations.restore(tmp_path, CPU, is_rank_zero=True) is None
-    assert run_folder.read_notes(tmp_path) == ["checkpoint last.pt and previous.pt could not be read; began again"]
+    assert run_folder.read_notes(tmp_path) == [
+        "checkpoint last.pt and previous.pt could not be read; started again from the beginning"
+    ]
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt"}
 
 

@@ -107,7 +107,7 @@ def test_a_number_of_other_pictures_is_not_shown_as_the_runs(finished: Make, com
     assert "full by its run\n" in said
     described = ("--model", "segformer_tiny", "--data", "scenes", "--size", "64x128", "--normalize", "imagenet")
     _, said, _ = command("eval", alone, *described)
-    assert "by its run, whose config.yaml is not beside it\n" in said
+    assert "by its run; no config.yaml beside the checkpoint\n" in said
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_a_plain_file_of_our_own_is_not_taken_for_the_references(finished: Make,
     described = ("--model", "segformer_tiny", "--data", "scenes", "--size", "64x128")
     code, said, errors = command("eval", tmp_path / "plain.pth", *described)
     assert (code, said) == (2, "")
-    assert "does not tell what its images were scaled to; give --normalize unit or imagenet" in errors
+    assert "does not tell its normalisation; give --normalize unit or imagenet" in errors
     code, said, _ = command("eval", tmp_path / "plain.pth", *described, "--normalize", "imagenet")
     assert code == 0
     assert "normalize imagenet (from --normalize)\n" in said

@@ -85,7 +85,7 @@ def test_only_an_accepted_file_gets_its_name(tmp_path: Path, capsys: pytest.Capt
     assert end.value.code == 1
     assert list(tmp_path.iterdir()) == [out] and out.read_text() == "the one before"
     errors = capsys.readouterr().err
-    assert errors.startswith("failed: onnxruntime gives the class that torch gives at 99.800 % of 1000 pixels")
+    assert errors.startswith("failed: onnxruntime and torch predict the same class at 99.800 % of 1000 pixels")
     assert len(errors.splitlines()) == 1
     write("accepted", 999)
     assert out.read_text() == "accepted"

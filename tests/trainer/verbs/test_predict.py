@@ -147,7 +147,7 @@ def test_predictions_inside_the_images_are_no_images(finished: Make, command: Ma
     for out in (images / "out", images / "out" / "deeper", images.parent / "new"):
         code, _, errors = command("predict", finished() / run_folder.BEST, images / "out", "--out", out)
         assert code == 2
-        assert f"no images below {images / 'out'} but predictions, which predict.json marks" in errors
+        assert f"no images below {images / 'out'} except predictions (folders with predict.json)" in errors
 
 
 def test_pictures_never_take_the_place_of_images(finished: Make, command: Make, images: Path) -> None:
@@ -228,5 +228,5 @@ def test_label_ids_belong_to_cityscapes(command: Make, images: Path) -> None:
     described = ("--model", "segformer_tiny", "--data", "camvid", "--size", "64x128", "--normalize", "unit")
     code, _, errors = command("predict", path, images, "--out", images.parent / "out", *described, "--ids", "label")
     assert code == 2
-    assert "only the classes of Cityscapes have label ids; write --ids train" in errors
+    assert "only the classes of Cityscapes have label ids; use --ids train" in errors
     assert find_images(images) == sorted(images / name for name in SIZES)
