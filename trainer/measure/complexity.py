@@ -1,4 +1,4 @@
-"""What a network costs by its structure: parameters, and MACs by two conventions. What it costs here: footprint.py."""
+"""Parameters and MACs of a network, MACs by two conventions. Measured latency and memory are in footprint.py."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from trainer.models.base import LOGITS
 
 
 def parameters(module: nn.Module) -> int:
-    """The number of parameters, buffers not counted."""
+    """The number of parameters, without buffers."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def paper_macs(module: nn.Module, forward: Callable[[], object]) -> int:
-    """MACs of the calls that `forward` makes to the submodules of `module`, under the convention of arXiv 2202.13393.
+    """MACs of the submodules of `module` that `forward` calls, by the convention of TransKD (arXiv 2202.13393).
 
-    Convolutions with bias, linear layers without, 2 an element for affine norms, 1 for ReLU, and the input's elements
-    for pooling. Attention products, softmax, GELU, sigmoid and interpolation are not counted. A module that runs a
-    cheaper arrangement than the published one has `paper_macs(inputs, output)` for what it replaces.
+    Counted: convolutions with bias, linear layers without, 2 per element for affine norms, 1 for other norms and ReLU,
+    and the input's elements for pooling. Not counted: attention products, softmax, GELU, sigmoid, interpolation. A
+    module that computes the published function in a cheaper way has a method `paper_macs(inputs, output)` that returns
+    the MACs of the published way.
     """
     total = 0
 

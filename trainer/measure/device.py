@@ -8,11 +8,11 @@ from trainer.config import UserError
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is this process's GPU if there is one. Raises UserError for a GPU that is not there."""
+    """The device of a name; `auto` is the GPU if there is one, else the CPU. Raises UserError for a missing GPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device {name} asked for, but torch sees no CUDA GPU here; use --device cpu")
+        raise UserError(f"device {name} needs a CUDA GPU, but torch sees none; use --device cpu")
     try:
         return torch.device(name)
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""From a TrainConfig to the objects of a run, and the check that a config can be built at all."""
+"""Build the objects of a run from its TrainConfig, check that a config can be built, and compute its run id."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Data", "build_distilled", "build_teacher", "check", "file_digest", "
 
 
 class Data(NamedTuple):
-    """The data of a run: the reader, its packed splits, and which training samples are learnt from."""
+    """The data of a run: the data set, its packed splits, and the training samples to train on and to select by."""
 
     dataset: SegDataset
     train: PackedSplit
@@ -37,21 +37,21 @@ class Data(NamedTuple):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the K classes that count."""
+        """The names of the K classes."""
         return self.dataset.classes
 
     @property
     def conditions(self) -> dict[str, np.ndarray]:
-        """Condition -> which samples of val it has; empty where the data set names none."""
+        """Condition -> indices of its samples in val; empty for a data set without conditions."""
         return self.dataset.conditions(self.val.stems)
 
 
 def open_data(config: TrainConfig, place: Place) -> Data:
-    """Open, verify and pack the data. Raises UserError naming the first file that is wrong."""
+    """Open, check and pack the data. Raises UserError naming the first wrong file."""
     dataset = open_dataset(config.data, place.data_root, place.cache_dir)
     splits = {name: pack(dataset, config.data, name, place.cache_dir) for name in ("train", "val")}
     learn, select = holdout(len(splits["train"]), config.data.select)
-    Stream(splits["train"], config, learn, 0, 1)  # refuses a batch that the data cannot fill
+    Stream(splits["train"], config, learn, 0, 1)  # raises UserError when the split is smaller than a batch
     return Data(dataset, splits["train"], splits["val"], learn, select)
 
 
@@ -85,9 +85,9 @@ def _assemble(
 
 
 def check(config: TrainConfig, cache: Path) -> dict[str, float]:
-    """Build a config's structure on the meta device, run one step of it, and return the deployed student's cost.
+    """Build a config's networks on the meta device, run one forward pass, and return the deployed student's cost.
 
-    Cached on disk by structure, so a study of a thousand runs builds each of its arms once. Raises UserError.
+    Cached on disk by structure, so a study with a thousand runs builds each structure once. Raises UserError.
     """
     file = cache / "checks" / f"{_structure(config)}.json"
     if file.exists():
@@ -118,7 +118,7 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
 
 
 def _structure(config: TrainConfig) -> str:
-    """What the check depends on: what shapes modules, the weights that are here, and this package's own source."""
+    """Digest of all that `check` depends on: what shapes the modules, the weights present, this package's source."""
     shape = config.model_dump(mode="json", include={"student", "teacher", "data"})
     paths = {name: term.options for name, term in config.active.items()}
     weights = [file_digest(path) for path in weight_files(config)]
@@ -133,9 +133,9 @@ def _source() -> str:
 
 
 def run_id(config: TrainConfig, place: Place, cached: dict[str, str] | None = None) -> str:
-    """12 hex digits naming what is computed: the config, the numerics, the data's content and all weights' content.
+    """12 hex digits that identify a run: its config, NUMERICS_VERSION, and the content of its data and weights.
 
-    `cached` remembers ids by config key over many calls. Packs the data when that has not been done yet.
+    `cached` keeps ids by config key between calls. Packs the data unless that is done.
     """
     known = {} if cached is None else cached
     if config.key not in known:

@@ -1,4 +1,4 @@
-"""Validation: one confusion matrix a protocol over a whole split, summed over workers."""
+"""Validation: one confusion matrix per protocol over a whole split, summed over workers."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def evaluate(
 ) -> dict[str, float]:
     """Metrics of `model` on the samples `indices` of a split. The first protocol is `<prefix>/miou`.
 
-    `full`: logits upsampled to the label's own size; `paper`: labels at a quarter of the input, against the logits.
-    `conditions` name the samples of which `<prefix>/<condition>/miou` is reported too, each sample in one of them at
-    most, by the first protocol. Each worker takes its own samples, none twice; the matrices are summed.
+    `full` upsamples the logits to the label's own size; `paper` compares the logits with labels at a quarter of the
+    input size. `conditions` (name -> sample indices, disjoint) also get `<prefix>/<condition>/miou`, by the first
+    protocol. Each worker evaluates its own part of the samples; the confusion matrices are summed.
     """
     protocols = tuple(protocols)
     device = next(model.parameters()).device
     mine = (np.arange(len(split)) if indices is None else indices)[parallel.rank() :: parallel.world()]
     groups = dict(conditions or {})
-    group = np.full(len(split), len(groups))  # samples without a condition have a matrix of their own
+    group = np.full(len(split), len(groups))  # samples without a condition are counted in the last matrix
     for position, members in enumerate(groups.values()):
         group[members] = position
     shape = (len(groups) + 1, len(names), model.channels.classes)

@@ -1,4 +1,4 @@
-"""fit(): steps, validation, schedule, checkpoints. One process alone, one Tune trial, or one Ray Train worker."""
+"""fit(): the training loop, in a single process, a Tune trial or one Ray Train worker."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ Report = Callable[[dict[str, float], Path | None], None]
 
 
 def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
-    """Train one run to its end and return its result. What `place.out_dir` holds of it already is not done again.
+    """Train one run to its end and return its result, resuming from what `place.out_dir` holds.
 
     `report(metrics, checkpoint)` is called by every worker after every epoch; worker 0 alone writes files.
-    Raises UserError for what cannot be run and NumericalError when a loss is not finite.
+    Raises UserError for a config or place that cannot be run, and NumericalError when a loss is not finite.
     """
     torch.set_num_threads(place.threads)
     is_rank_zero = parallel.rank() == 0
@@ -60,7 +60,7 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
         teacher = Teacher(model.to(device), distilled.teacher_needs, bf16, *scales)
         verify(teacher, config, data, place)
     weights = weights_used(config, place, distilled.student, model)
-    run_folder.open_folder(place.out_dir, config, is_rank_zero)  # all that a user may have got wrong has been looked at
+    run_folder.open_folder(place.out_dir, config, is_rank_zero)  # after every check that may raise UserError
     learner = Learner(distilled, config.optim, config.distill, place.compile)
     history, best = resume(place.out_dir, identity, learner, is_rank_zero)
     system = SystemMonitor(device)
@@ -92,7 +92,7 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
         report(metrics, place.out_dir / run_folder.LAST)
 
     cost = check(config, place.cache_dir)
-    if is_rank_zero:  # the others wait: nothing but other runs disturbs the measurement
+    if is_rank_zero:  # the other workers wait and do not disturb the measurement
         cost |= measure(distilled.student, config.data.size, device)
     result = {
         "key": config.key,
@@ -119,7 +119,7 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
 def train_step(
     learner: Learner, teacher: Teacher | None, host: HostBatch, config: TrainConfig, micro: int, classes: int
 ) -> None:
-    """Accumulate the gradients of this worker's share of one step, micro-batch by micro-batch."""
+    """Accumulate the gradients of this worker's share of one step, in micro-batches of `micro` samples."""
     batch = to_batch(host, learner.device, config.data.normalize)
     counts = parallel.all_reduce(count_pixels(batch.label, classes))
     pixels = pixel_weight(counts, learner.distilled.class_weights)
@@ -130,7 +130,7 @@ def train_step(
 
 
 def validate(student: SegModel, data: Data, config: TrainConfig, autocast: torch.autocast) -> dict[str, float]:
-    """`val/...` on the validation split and, where a share of train is held out, `select/miou` on that."""
+    """`val/...` on the validation split and `select/miou` on the held-out share of train, if there is one."""
     protocols = config.eval.protocols
     metrics = evaluate(
         student, data.val, data.classes, config.data, protocols, conditions=data.conditions, autocast=autocast
@@ -169,7 +169,10 @@ def save_checkpoints(
 def resume(
     out: Path, identity: str, learner: Learner, is_rank_zero: bool
 ) -> tuple[list[dict[str, float]], dict[str, float]]:
-    """Load the checkpoint in `out`, if any; the epochs done so far and the best of them."""
+    """Load the checkpoint in `out`, if any, and return the metrics of the epochs done and the best epoch.
+
+    Raises UserError when the checkpoint belongs to another run.
+    """
     state = generations.restore(out, learner.device, is_rank_zero)
     if state is None:
         if is_rank_zero:
@@ -190,5 +193,5 @@ def resume(
 
 
 def device_name(device: torch.device) -> str:
-    """The maker's name of a GPU, "" of a CPU."""
+    """The product name of a GPU, "" for a CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""

@@ -1,4 +1,4 @@
-"""The two networks of a run, student and teacher, with the weights that they start from."""
+"""Student and teacher of a run with their initial weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.weights import Weights, load_weights, open_weights
 
 
 def build_student(config: TrainConfig, classes: int) -> SegModel:
-    """The student, initialised by the seed alone: every arm of a seed starts from the same bits."""
+    """The student. Its initialisation depends on the seed only: all arms of a seed start from equal weights."""
     with initialising(config.seed, "student"):
         student = build_model(config.student, classes)
     if config.student.init != "scratch":
@@ -26,7 +26,7 @@ def build_student(config: TrainConfig, classes: int) -> SegModel:
 
 
 def build_teacher(config: TrainConfig, place: Place | None, classes: int) -> SegModel | None:
-    """The frozen teacher with its weights, or None when no path needs it. `place` None leaves the weights out."""
+    """The frozen teacher, or None when no path needs it. Without `place` its weights are not loaded."""
     if config.teacher is None or not config.active:
         return None
     network = ModelConfig(name=config.teacher.name)
@@ -39,9 +39,10 @@ def build_teacher(config: TrainConfig, place: Place | None, classes: int) -> Seg
 
 
 def load_network(config: ModelConfig, path: Path, classes: int) -> SegModel:
-    """A network with all the weights of a file, its head as wide as the file's: K classes, or K and a void class.
+    """A network with the weights of a file. Its head has as many outputs as the file's: the K classes, or K + void.
 
-    The void class comes last and is only ever a negative of the softmax. Raises UserError when the file does not fit.
+    Void is the last output; it takes part in the softmax but is never a label. Raises UserError when the file does not
+    fit.
     """
     weights, outputs = _open_whole(config, path, classes)
     network = build_model(config, outputs)
@@ -50,7 +51,7 @@ def load_network(config: ModelConfig, path: Path, classes: int) -> SegModel:
 
 
 def _open_whole(config: ModelConfig, path: Path, classes: int) -> tuple[Weights, int]:
-    """The weights of a whole network, and the width of its head."""
+    """The weights in `path`, and the number of outputs of its head."""
     with torch.device("meta"):
         names = build_model(config, classes)
     weights = open_weights(path, names)
@@ -64,7 +65,7 @@ def _open_whole(config: ModelConfig, path: Path, classes: int) -> tuple[Weights,
 
 
 def check_weights(config: TrainConfig, classes: int) -> None:
-    """Refuse weights that do not fit. Files that are not here may be where the run will be: `run_id` asks for them."""
+    """Raise UserError for weights that do not fit. Files missing on this machine are skipped; `run_id` needs them."""
     here = weight_files(config)
     init, checkpoint = _student_file(config), _teacher_checkpoint(config)
     if init is not None and init in here:
@@ -80,7 +81,7 @@ def check_weights(config: TrainConfig, classes: int) -> None:
 
 
 def weight_files(config: TrainConfig) -> list[Path]:
-    """The files of weights that a run reads, as far as they are here."""
+    """The weight files of a run that exist on this machine."""
     return [
         path for path in (_student_file(config), _teacher_checkpoint(config)) if path is not None and path.is_file()
     ]
@@ -89,7 +90,7 @@ def weight_files(config: TrainConfig) -> list[Path]:
 def weights_used(
     config: TrainConfig, place: Place, student: SegModel, teacher: SegModel | None
 ) -> dict[str, dict[str, Any]]:
-    """For the record: what the student started from and what teaches it, each with its coverage and sha256."""
+    """For result.json: the weight files of student and teacher, each with its sha256 and coverage."""
     used = {}
     path = _student_file(config)
     if path is not None:
@@ -114,7 +115,7 @@ def file_digest(path: Path) -> str:
 
 @functools.cache
 def _content(path: Path, size: int, changed_ns: int) -> str:
-    """Read once in a process while its size and time stay: a study asks about the same teacher for each of its runs."""
+    """The sha256, cached by path, size and time: a study asks for the same teacher in each of its runs."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -134,7 +135,7 @@ def _teacher_file(config: TrainConfig, place: Place) -> Path:
     path = place.teacher or config.teacher.checkpoint
     if path is None:
         raise UserError(
-            f"teacher {config.teacher.name} has a recipe but no weights here; `transkd run` trains it first, "
+            f"teacher {config.teacher.name} has a recipe but no weights; `transkd run` trains it first, "
             "or give --teacher FILE"
         )
     return Path(path)
