@@ -1,4 +1,4 @@
-"""PackedSplit: a split decoded and resized once into an Arrow file, which every run maps into memory."""
+"""PackedSplit: a split, decoded and resized once into an Arrow file that every run maps into memory."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from trainer.data.pairing import Pair, Split
 from trainer.files.atomic import replacing
 
 PACK_VERSION = 1
-"""Raised when the file's columns, or how they are computed, change."""
+"""Raised by hand when the file's columns, or how they are computed, change."""
 
-_CHUNK = 32  # pairs decoded ahead of the writer: bounds memory to a few hundred MB at Cityscapes' own size
+_CHUNK = 32  # pairs decoded before they are written: a few hundred MB at Cityscapes' full size
 
 
 class PackedSplit:
-    """The n samples of a split at `size` (H, W). Opening maps the file; no pixel is copied until it is asked for."""
+    """The n samples of a split at `size` (H, W). Opening only maps the file; pixels are read on access."""
 
     def __init__(self, path: Path) -> None:
         batches = pa.ipc.open_file(pa.memory_map(str(path)))
@@ -61,10 +61,10 @@ class PackedSplit:
 
 
 def pack(dataset: SegDataset, config: DataConfig, split: Split, cache: Path) -> PackedSplit:
-    """The split at `config.size`, packed under `cache` unless it already is. Processes that start together pack once.
+    """The split at `config.size`, packed under `cache` unless it already is; a lock keeps processes from packing twice.
 
-    Every image and label is read and checked on the way: raises the data set's UserError, and leaves no file.
-    A source file that is added, removed or rewritten makes another pack.
+    Packing reads and checks every image and label; raises the data set's UserError and then writes no file.
+    Adding, removing or rewriting a source file causes a new pack.
     """
     pairs = dataset.pairs(split)
     asked = config.model_dump(mode="json", include={"name", "options", "size"})
@@ -78,7 +78,7 @@ def pack(dataset: SegDataset, config: DataConfig, split: Split, cache: Path) -> 
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 at `size` by PIL's bilinear filter, which averages when it reduces, as the reference does."""
+    """(H, W, 3) uint8 at `size` by PIL's antialiased bilinear filter, as in the reference."""
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
@@ -112,7 +112,7 @@ def fingerprint(sources: Iterable[tuple[str, bytes]]) -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold an advisory lock: a process that dies lets it go."""
+    """Hold an advisory lock; it ends with its process."""
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -123,7 +123,7 @@ def _write(path: Path, dataset: SegDataset, pairs: list[Pair], size: tuple[int, 
     schema = pa.schema(
         [
             ("stem", pa.string()),
-            ("source", pa.binary(32)),  # of `source_digest`
+            ("source", pa.binary(32)),  # `source_digest`
             ("counts", pa.binary(8 * classes)),  # (K,) int64 of the native label
             ("image", pa.binary(size[0] * size[1] * 3)),
             ("label", pa.binary(size[0] * size[1])),
@@ -158,5 +158,5 @@ def _row(dataset: SegDataset, pair: Pair, size: tuple[int, int]) -> tuple[Any, .
 
 
 def _bytes(column: pa.Array) -> np.ndarray:
-    """The bytes of the only value of a binary column, as a view."""
+    """A view of the bytes of a binary column that has one value."""
     return np.frombuffer(column[0].as_buffer(), np.uint8)
