@@ -1,4 +1,4 @@
-"""Response-based distillation: the class probabilities of each pixel.
+"""Response-based distillation: match the class probabilities of each pixel.
 
 Sources: Hinton et al., Distilling the Knowledge in a Neural Network, arXiv 1503.02531; pixel by pixel as in Liu et al.,
 Structured Knowledge Distillation for Semantic Segmentation, CVPR 2019.
@@ -21,8 +21,8 @@ from trainer.models.base import LOGITS, Channels, SegOutput
 class ResponseDistillation(Distiller):
     """KL(teacher || student) of the class probabilities, times the temperature squared, mean over all pixels.
 
-    Pixels that the label ignores count too, for the teacher has an opinion of them. Logits are compared as the networks
-    return them, at a quarter of the image's size.
+    Pixels that the label ignores count too, because the teacher has predictions there. Logits are compared at a quarter
+    of the image's size, as the networks return them.
     Options. `temperature`: divides the logits of both; 1 as in the published code of CIRKD (Yang et al., CVPR 2022).
     """
 

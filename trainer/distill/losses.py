@@ -63,11 +63,11 @@ def mean_squared_difference(student: Tensor, teacher: Tensor) -> Tensor:
 def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
     """Hierarchical context loss of student (N, C, H, W) against teacher (N, C, H, W): a scalar, the mean over samples.
 
-    The mean squared difference at full size and after average pooling to 4x4, 2x2 and 1x1, weighted 1, 1/2, 1/4, 1/8
-    over the sum of the weights. A level that is not smaller than H is left out, and the next takes its weight.
+    The mean squared difference at full size and after average pooling to 4x4, 2x2 and 1x1, with weights 1, 1/2, 1/4,
+    1/8 divided by their sum. A level that is not smaller than H is left out, and the next takes its weight.
     Source: Chen et al., Distilling Knowledge via Knowledge Review, CVPR 2021.
     """
-    # pooling is linear, so the difference is pooled once in place of both maps
+    # pooling is linear, so pooling the difference once equals pooling both maps
     whole = difference(student, teacher)
     height, width = whole.shape[-2:]
     loss, weight, total = mean_square(whole), 1.0, 1.0
@@ -75,7 +75,7 @@ def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
     for level in LEVELS:
         if level >= height:
             continue
-        # the mean of means is the mean only where all bins were equally large
+        # pooling the pooled map is exact only if its bins had equal sizes
         pooled = F.adaptive_avg_pool2d(pooled if equal_bins else whole, level)
         equal_bins = height % level == 0 and width % level == 0
         weight /= 2
@@ -85,12 +85,12 @@ def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class _MeanSquare(torch.autograd.Function):
-    """mean(x ** 2) with one pass over x backward; autograd's own takes four, and a dot product sums too coarsely."""
+    """mean(x ** 2) with a backward of one pass over x, where autograd takes four. (A dot product is less exact.)"""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        # in the order of memory: a reduction over a channels-last map is several times slower than over its elements
+        # in memory order: reducing a channels-last map directly is several times slower
         channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
         return (x.permute(0, 2, 3, 1) if channels_last else x).reshape(-1).square().mean()
 

@@ -49,11 +49,11 @@ class SegFormer(AllMLPNetwork):
             blocks = [Block(f"block{stage}.{i}", width, heads, reduction, next(rates)) for i in range(depth)]
             self.add_module(f"block{stage}", nn.ModuleList(blocks))
             self.add_module(f"norm{stage}", nn.LayerNorm(width, eps=1e-6))
-        self.apply(init_transformer)  # before the head is made: the reference leaves that to its layers' defaults
+        self.apply(init_transformer)  # before the head, which keeps torch's default initialisation, as in the reference
         self.add_head(widths, head_width, num_classes, dropout)
 
     def embed(self, stage: int, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """The patch embedding, published after its norm."""
+        """The patch embedding; `embeds` has it after its norm."""
         tokens, size = getattr(self, f"patch_embed{stage + 1}")(x)
         return tokens, tokens, size
 

@@ -142,7 +142,7 @@ def test_a_frozen_norm_is_not_committed():
 
 
 def test_batches_must_hold_whole_groups():
-    with pytest.raises(UserError, match="a batch of 5 holds no whole number of BatchNorm groups of 2"):
+    with pytest.raises(UserError, match="the batch must be a multiple of the BatchNorm group of 2 samples but has 5"):
         make(group=2)(data(5))
 
 
