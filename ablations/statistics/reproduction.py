@@ -132,7 +132,7 @@ def _verdict(study: Study, group: Sequence[Run], outcomes: Mapping[str, Outcome]
 def _differences(run: Run, recipe: Mapping[str, Any]) -> list[str]:
     """`path ours (published)` for each setting of a run that differs, a reduced train split included."""
     config = run.config.model_dump(mode="json")
-    config["optim"]["norm_batch"] = run.config.optim.group
+    config["optim"]["norm_batch"] = run.config.optim.effective_norm_batch
     options = {f"data.options.{name}": None for name in config["data"]["options"]}
     whole = {"data.select": 0.0} | options | {"data.options.whole": True}
     pairs = [

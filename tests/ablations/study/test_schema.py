@@ -88,7 +88,7 @@ REFUSED = {
         "factors: {optim.lr: [0.1]}\nexcludes: [[distill.csf, distill.pea]]",
         "every point contradicts",
     ),
-    "key twice": ("variants:\n  a: {}\n  b: {}\n  a: {optim.lr: 0.1}\n", "line 12: key 'a' stands twice"),
+    "key twice": ("variants:\n  a: {}\n  b: {}\n  a: {optim.lr: 0.1}\n", "line 12: key 'a' is written twice"),
     "arm named by a boolean": ("variants: {on: {}}", "variants"),
     "seeds in words": (f"{VARIANTS}seeds: three", "seeds: a list is expected, for example [0, 1], but got 'three'"),
     "no looks": (f"{VARIANTS}seeds: {{looks: []}}", "looks: needs 1 or more, but got []"),
