@@ -112,12 +112,13 @@ class Reader:
 
     def _advance(self, line: bytes) -> None:
         self._position += len(line)
-        self._number += 1
+        self._number += line.endswith(b"\n")  # an event may be read before the newline that closes it
         self._mark = (self._mark + line)[-MARK:]
 
 
 def _line(event: Mapping[str, Any]) -> bytes:
-    return json.dumps(_finite(event), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    # An error may name a file whose name is no UTF-8: what cannot be written becomes a question mark.
+    return json.dumps(_finite(event), ensure_ascii=False, allow_nan=False).encode(errors="replace") + b"\n"
 
 
 def _finite(value: Any) -> Any:
