@@ -72,14 +72,6 @@ def test_each_level_is_held_against_the_first(study):
     }
 
 
-@pytest.mark.parametrize("factors", [TWO, LEVELS, CONDITIONAL, HOLES])
-def test_weights_sum_to_nothing_and_an_effect_counts_both_levels_alike(study, factors):
-    for effect in effects_of(study(factors)).effects:
-        weights = np.array(list(effect.weights.values()))
-        assert weights.sum() == pytest.approx(0.0)
-        assert weights[weights > 0].sum() == pytest.approx(1.0 if effect.against else 2.0)
-
-
 def test_a_factor_that_applies_beside_another_only_has_its_effect_there(study):
     effects, missing = effects_of(study(CONDITIONAL))
     names = {effect.name: effect for effect in effects}
