@@ -101,10 +101,8 @@ def test_an_effect_is_measured_where_both_levels_were_allowed(study):
         "pea_gl=on": (1, 4),
         "csf=on × pea=on": (1, 2),
     }
-    assert [line.split(",")[0] for line in missing] == [
-        "not estimable: csf=on × pea_gl=on",
-        "not estimable: pea=on × pea_gl=on",
-    ]
+    why = "for at every point requires or excludes leave out a part of it"
+    assert missing == [f"not estimable: {both}, {why}" for both in ("csf=on × pea_gl=on", "pea=on × pea_gl=on")]
 
 
 def test_one_factor_has_its_table_of_arms_and_no_effects(study):
@@ -121,6 +119,16 @@ def test_a_family_nobody_could_read_keeps_its_main_effects(study):
     effects, missing = effects_of(study(f"factors: {{optim.lr: [{rates}], distill.csf: [null, {{}}]}}"))
     assert len(effects) == MOST - 1
     assert missing == [f"{MOST - 2} interactions are left out, for with them the effects would be over {MOST}"]
+
+
+@pytest.mark.parametrize(("rates", "kept"), [(20, MOST), (21, 22)])
+def test_effects_up_to_the_most_keep_their_interactions(study, rates, kept):
+    """Of csf, pea and a rate with n more levels: 2 + n effects, and 1 + 2 n interactions."""
+    values = ", ".join(f"{i}.0e-5" for i in range(1, rates + 1))
+    effects, _ = effects_of(
+        study(f"factors: {{distill.csf: [null, {{}}], distill.pea: [null, {{}}], optim.lr: [{values}]}}")
+    )
+    assert len(effects) == kept
 
 
 def test_the_table_of_effects_stands_under_the_table_of_arms(study):

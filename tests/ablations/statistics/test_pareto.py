@@ -63,3 +63,9 @@ def test_a_cost_that_is_not_known_of_every_arm_has_no_front():
 def test_one_network_has_no_front_and_without_scores_there_is_none():
     assert pareto_notes([row("a", 50.0, 1.0, 3.0), row("b", 51.0, 1.0, 3.0)]) == []
     assert pareto_notes([row("a", math.nan, 1.0, 3.0), row("b", math.nan, 2.0, 4.0)]) == []
+
+
+def test_a_point_holds_the_mean_and_two_arms_are_enough_for_a_front():
+    rows = [row("cheap", 50.0, 1.0, 3.0), row("dear", 60.0, 2.0, 3.0)]
+    assert [(point.arm, point.accuracy) for point in arm_points(rows)] == [("cheap", 50.0), ("dear", 60.0)]
+    assert pareto_notes(rows) == ["Pareto front of accuracy against GMACs: cheap, dear"]

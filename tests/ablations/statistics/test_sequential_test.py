@@ -56,6 +56,7 @@ def test_a_sixth_seed_can_decide_one_contrast_and_not_two():
     assert differ_p([d, np.ones(2)], (6, 8, 12), 2)[1] == pytest.approx(0.025)
     assert [first_look((6, 8, 12), m) for m in (1, 2, 5, 6, 40)] == [6, 8, 8, 12, 12]
     assert first_look((3, 5), 1) is None
+    assert first_look((3,), 1, alpha=0.25) == 3  # p = 2 / 8 meets it exactly
 
 
 @pytest.mark.parametrize("d", [np.zeros(8), np.array([])], ids=["all equal", "no pair"])
