@@ -1,5 +1,6 @@
 """What a killed driver left is brought into the ledger; what a driver runs with stands in it."""
 
+import hashlib
 import json
 import subprocess
 from importlib import metadata
@@ -157,31 +158,36 @@ def git(folder: Path, *words: str) -> None:
 
 
 def test_the_code_is_named_by_its_commit_and_what_differs_from_it(tmp_path):
-    checkout, diffs = tmp_path / "checkout", tmp_path / "diffs"
+    checkout, diffs = tmp_path / "checkout", tmp_path / "store" / "diffs"
     assert provenance.git(checkout, diffs) == {}
     file = checkout / "trainer" / "loop.py"
     file.parent.mkdir(parents=True)
     file.write_text("one = 1\n")
+    (checkout / "notes.txt").write_text("no code of ours")
+    (checkout / ".gitignore").write_text("built.py\n")
     git(checkout, "init")
     git(checkout, "add", ".")
     git(checkout, "commit", "-m", "first")
-    (checkout / "notes.txt").write_text("no code of ours")
-    git(checkout, "add", ".")
-    git(checkout, "commit", "-m", "second")
     (checkout / "notes.txt").write_text("changed, and no code of ours either")
+    (checkout / "trainer" / "built.py").write_text("ignored = True\n")
     clean = provenance.git(checkout, diffs)
     assert clean.keys() == {"commit", "dirty"} and len(clean["commit"]) == 40 and clean["dirty"] is False
     assert not diffs.exists()
 
+    new = checkout / "trainer" / "new.py"
+    new.write_text("")
+    assert provenance.git(checkout, diffs) == {**clean, "dirty": True, "untracked": ["trainer/new.py"]}
     file.write_text("one = 2\n")
-    git(checkout, "add", ".")  # what is to be committed differs from what was
-    (checkout / "trainer" / "new.py").write_text("")
+    git(checkout, "add", "trainer/loop.py")  # what is to be committed differs from what was
     dirty = [provenance.git(checkout, diffs)]
     (diffs / f"{dirty[0]['diff']}.diff").write_text("")  # a version that a kill left half written
     dirty.append(provenance.git(checkout, diffs))
     assert dirty[0] == dirty[1] and dirty[0]["dirty"] and dirty[0]["untracked"] == ["trainer/new.py"]
-    assert "-one = 1\n+one = 2\n" in (diffs / f"{dirty[0]['diff']}.diff").read_text()
+    text = (diffs / f"{dirty[0]['diff']}.diff").read_text()
+    assert "-one = 1\n+one = 2\n" in text and dirty[0]["diff"] == hashlib.sha256(text.encode()).hexdigest()[:12]
     assert len(list(diffs.iterdir())) == 1
+    new.unlink()
+    assert provenance.git(checkout, diffs) == {**clean, "dirty": True, "diff": dirty[0]["diff"]}
     json.dumps(dirty)
 
 
