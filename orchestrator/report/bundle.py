@@ -44,10 +44,10 @@ def pack(study: Study, text: str, store: Store, file: Path) -> int:
 
     Raises UserError where the store has nothing of the study.
     """
-    events = list(_events(study.name, store.ledger))
+    state = StudyState(study, Ledger(store.ledger))
+    events = list(_events(state))
     if not events:
         raise UserError(f"{store.root} holds nothing of {study.name}; run the study first, or give its --store")
-    state = StudyState(study, Ledger(store.ledger))
     members = {
         "README.md": README.format(name=study.name, suffix=SUFFIX).encode(),
         "study.yaml": text.encode(),
@@ -107,10 +107,12 @@ def lock() -> str:
     return f"# Python {platform.python_version()}\n{listed}"
 
 
-def _events(name: str, ledger: Path) -> Iterator[dict[str, Any]]:
-    """The events about a study, and those of other studies about runs that it shares, with the driver that wrote
-    each: a `study` event says what the runs after it ran with."""
+def _events(state: StudyState) -> Iterator[dict[str, Any]]:
+    """The events about a study, and those of other studies about runs that it shares or counts, with the driver that
+    wrote each: a `study` event says what the runs after it ran with."""
+    name, ledger = state.study.name, state.ledger.path
     runs = {e["run_id"] for e in Reader(ledger).read() if e.get("study") == name and "run_id" in e}
+    runs |= {run.run_id for run in state.members}
     driver: dict[str, Any] | None = None
     for event in Reader(ledger).read():
         own = event.get("study") == name

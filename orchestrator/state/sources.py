@@ -22,19 +22,24 @@ def recorded(study: str, ledger: Ledger) -> Sources:
     finished = [run for run in ledger.outcomes().values() if run.status == "finished"]
     for run in sorted(finished, key=lambda run: (_is_of(run, study), run.changed)):
         if run.config and run.data:
-            data[_data_key(run.config)] = tuple(run.data[split] for split in ("train", "val") if split in run.data)
+            data[_data_key(run.config)] = fingerprints(run)
         weights |= _weights(run)
     data |= {key: tuple(prints) for key, prints in said.get("data", {}).items()}
     numerics = said.get("numerics") or launch.get("environment", {}).get("numerics")
     return Sources(numerics or NUMERICS_VERSION, data, weights | said.get("weights", {}))
 
 
-def origin(run: LedgerRun, sources: Sources, fingerprints: tuple[str, ...] | None) -> str:
-    """Of what a run is that another of its config is not, `fingerprints` being that one's data."""
+def fingerprints(run: LedgerRun) -> tuple[str, ...]:
+    """Of the splits that a run read."""
+    return tuple(run.data[split] for split in ("train", "val") if split in run.data)
+
+
+def origin(run: LedgerRun, sources: Sources, meant: tuple[str, ...] | None) -> str:
+    """Of what a run is that another of its config is not, `meant` being the fingerprints of that one's data."""
     numerics = run.environment.get("numerics", sources.numerics)
     if numerics != sources.numerics:
         return f"numerics version {numerics}"
-    if run.data and tuple(run.data.get(split) for split in ("train", "val")) != fingerprints:
+    if run.data and fingerprints(run) != meant:
         return "other data"
     return "other weights" if run.data else "other data or weights"
 

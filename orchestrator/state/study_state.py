@@ -20,7 +20,7 @@ from ablations.study.trial import Trial
 from ablations.study.variant_search import searches
 from orchestrator.state.outcomes import outcome
 from orchestrator.state.proposals import Proposal, proposals
-from orchestrator.state.sources import origin, recorded
+from orchestrator.state.sources import fingerprints, origin, recorded
 from orchestrator.store.ledger import Ledger, LedgerRun
 from trainer.config import NUMERICS_VERSION, RunIds, Sources, data_key
 
@@ -36,8 +36,8 @@ class StudyRun(NamedTuple):
     """Empty where it is not known: its search has no winner yet, or the sources do not say what it reads."""
     run: LedgerRun
     other: str = ""
-    """Of what a finished run of the same config is, which for that does not count: `other data`, `other weights`,
-    `numerics version 1`. Empty where this run has finished, or where there is none."""
+    """Of what the study's finished run of the same config is, which for that does not count: `other data`,
+    `other weights`, `numerics version 1`. Empty where this run has finished, or where there is none."""
 
     @property
     def finished(self) -> bool:
@@ -84,7 +84,8 @@ class StudyState:
         self.sources = recorded(study.name, ledger) if sources is None else sources
         self.as_recorded = sources is None
         self.searches = [SearchState(arm, own, proposals(own, ledger)) for arm, own in searches(study).items()]
-        self.runs = self._identified(expand(study, winners(self.tuned)))
+        self._plan = expand(study, winners(self.tuned))
+        self.runs = self._identified(self._plan)
 
     @cached_property
     def tuned(self) -> dict[str, Tuned]:
@@ -170,10 +171,20 @@ class StudyState:
         return ((run.plan.key, self.tuned[run.plan.arm]) for run in self.runs if run.plan.awaits)
 
     @cached_property
+    def _finished(self) -> list[LedgerRun]:
+        """Those that finished last come last."""
+        finished = (run for run in self.entries.values() if run.status == "finished")
+        return sorted(finished, key=lambda run: run.changed)
+
+    @cached_property
     def _finished_by_key(self) -> dict[str, LedgerRun]:
         """The run of each config that finished last."""
-        finished = (run for run in self.entries.values() if run.status == "finished")
-        return {run.key: run for run in sorted(finished, key=lambda run: run.changed)}
+        return {run.key: run for run in self._finished}
+
+    @cached_property
+    def _own_finished_by_key(self) -> dict[str, LedgerRun]:
+        """The run of each config that finished last, of those of this study: others say nothing of its seeds."""
+        return {run.key: run for run in self._finished if self._is_ours(run)}
 
     @cached_property
     def _own_by_key(self) -> dict[str, LedgerRun]:
@@ -198,20 +209,33 @@ class StudyState:
         entry = found if found is not None and counts else NOTHING
         if entry.status == "finished" or not run_id:
             return StudyRun(run, run_id, entry)
-        before = self._finished_by_key.get(run.key)
+        before = self._own_finished_by_key.get(run.key)
         return StudyRun(run, run_id, entry, "" if before is None else self._origin(run, before))
 
     def _assumed(self, run: Run) -> StudyRun:
-        """A run of a ledger that does not say what data its runs read: the last of its config, of these numerics."""
+        """A run of a ledger that does not say all that its runs read: the last of its config, unless that is known to
+        be of other numerics or data."""
         found = self._own_by_key.get(run.key) or self._finished_by_key.get(run.key)
         if found is None:
             return StudyRun(run, "", NOTHING)
-        if (
-            found.status == "finished"
-            and found.environment.get("numerics", self.sources.numerics) != self.sources.numerics
-        ):
-            return StudyRun(run, "", NOTHING, self._origin(run, found))
+        if found.status == "finished" and self._contradicts(run, found):
+            return StudyRun(run, "", NOTHING, self._origin(run, found) if self._is_ours(found) else "")
         return StudyRun(run, found.run_id, found)
+
+    def _contradicts(self, run: Run, found: LedgerRun) -> bool:
+        if found.environment.get("numerics", self.sources.numerics) != self.sources.numerics:
+            return True
+        name = data_key(run.config.data)
+        meant = self.sources.data.get(name) or self._data_by_plan.get(name)
+        return bool(found.data and meant) and fingerprints(found) != meant
+
+    @cached_property
+    def _data_by_plan(self) -> dict[str, tuple[str, ...]]:
+        """By `data_key`, the data of the last finished run, where the plan says of which config it is and the ledger
+        does not."""
+        sections = {run.key: run.config.data for run in self._plan}
+        last = sorted(self._finished, key=self._is_ours)
+        return {data_key(sections[run.key]): fingerprints(run) for run in last if run.data and run.key in sections}
 
     def _origin(self, run: Run, found: LedgerRun) -> str:
         return origin(found, self.sources, self.sources.data.get(data_key(run.config.data)))
