@@ -207,9 +207,11 @@ class JournalMachine(RuleBasedStateMachine):
         self.chunk = journal.CHUNK
 
     def teardown(self):
-        journal.CHUNK = self.chunk
-        self.without_its_torn_events_it_is_damaged()
-        shutil.rmtree(self.folder)
+        try:
+            self.without_its_torn_events_it_is_damaged()
+        finally:
+            journal.CHUNK = self.chunk
+            shutil.rmtree(self.folder)
 
     @initialize(chunk=st.sampled_from([1, 300, 1 << 20]))
     def lines_are_parsed_one_by_one_or_many_at_once(self, chunk):
