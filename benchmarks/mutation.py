@@ -83,6 +83,7 @@ def prepare(copy: Path, target: Target) -> None:
             f'\n[tool.mutmut]\nsource_paths = ["ablations", "cluster", "orchestrator", "trainer"]\n'
             f"only_mutate = {json.dumps(target.files)}\npytest_add_cli_args = {json.dumps(chosen)}\n"
             f"pytest_add_cli_args_test_selection = {json.dumps(target.tests)}\n"
+            "timeout_multiplier = 2.0\ntimeout_constant = 5.0\n"  # of the time that the same tests take
         )
 
 

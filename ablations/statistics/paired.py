@@ -7,6 +7,7 @@ test), and that they differ by less than a margin (two one-sided t tests). Both 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -109,7 +110,13 @@ def sign_flip_p(differences: np.ndarray) -> float:
     Exact up to n = 40: the signed sums of each half are enumerated, and those of one half are counted in the sorted
     other (Horowitz and Sahni 1974), so 2**n costs 2**(n/2).
     """
-    d = np.asarray(differences, dtype=float)
+    return _sign_flip_p(np.asarray(differences, dtype=float).tobytes())
+
+
+@functools.lru_cache(maxsize=4096)
+def _sign_flip_p(differences: bytes) -> float:
+    """Of float64 numbers. A table asks for one sample more than once: as a contrast, and as an effect."""
+    d = np.frombuffer(differences)
     if not d.size:
         return 1.0
     # Sums that are equal in theory differ by rounding errors; the tolerance counts them as ties.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -10,18 +9,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from trainer.config import TrainConfig, UserError, digest
+from trainer.config import TrainConfig, UserError
 from trainer.data import PackedSplit, SegDataset, check_data, dataset_class, open_dataset, pack
 from trainer.data.batch import Batch
 from trainer.data.stream import Stream, holdout
 from trainer.data.transforms import auto_class_weights
 from trainer.distill import build_distillers
-from trainer.files.file_digest import file_digest
 from trainer.files.run_folder import write_text
 from trainer.models import SegModel
 from trainer.models.norm import set_norm_batch
 from trainer.place import Place
-from trainer.training.networks import build_student, build_teacher, check_weights, weight_files
+from trainer.training.known_structures import known_cost, structure_file
+from trainer.training.networks import build_student, build_teacher, check_weights
 from trainer.training.task import Distilled
 
 __all__ = ["Data", "build_distilled", "build_teacher", "check", "open_data"]
@@ -90,9 +89,8 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
 
     Cached on disk by structure, so a study with a thousand runs builds each structure once. Raises UserError.
     """
-    file = cache / "checks" / f"{_structure(config)}.json"
-    if file.exists():
-        return json.loads(file.read_text())
+    if (known := known_cost(config, cache)) is not None:
+        return known
     check_data(config.data)
     classes = len(dataset_class(config.data.name).classes)
     check_weights(config, classes)
@@ -113,21 +111,7 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
     from trainer.measure.complexity import deployed
 
     cost = deployed(config.student, classes, config.data.size)
+    file = structure_file(config, cache)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps(cost))
     return cost
-
-
-def _structure(config: TrainConfig) -> str:
-    """Digest of all that `check` depends on: what shapes the modules, the weights present, this package's source."""
-    shape = config.model_dump(mode="json", include={"student", "teacher", "data"})
-    paths = {name: term.options for name, term in config.active.items()}
-    weights = [file_digest(path) for path in weight_files(config)]
-    return digest([shape, paths, config.optim.effective_norm_batch, weights, _source()])
-
-
-@functools.cache
-def _source() -> str:
-    here = Path(__file__).parents[1]
-    files = [(str(f.relative_to(here)), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(here.rglob("*.py"))]
-    return digest(files)

@@ -162,6 +162,13 @@ def test_a_seed_without_one_of_its_cells_takes_no_part(study):
     assert {row.values["verdict"] for row in table.rows} == {"not yet"}
 
 
+def test_an_effect_of_cells_without_any_score_has_no_seed(study):
+    written = study(TWO)
+    scores = _scores(expand(written))
+    del scores["csf=off, pea=off"]
+    assert [effect.by_seed(scores).size for effect in effects_of(written).effects] == [0, 0, 0]
+
+
 def test_effects_of_seeds_that_were_added_for_other_tests_have_no_verdict(study):
     written = study(TWO.replace("seeds: 8", "seeds: {looks: [6, 8]}"))
     runs = expand(written)

@@ -131,6 +131,26 @@ def test_verdicts(differences, margin, verdict):
     assert found.n == len(differences)
 
 
+def test_a_comparison_holds_both_intervals():
+    d = np.random.default_rng(8).normal(0.5, 1.0, 9)
+    ((found,), (nothing,)) = (compare(scores, [("a", "b")]) for scores in (_scores(d.tolist()), {}))
+    low, high = interval(d)
+    bootstrap_low, bootstrap_high = bootstrap_interval(d)
+    assert found.values() == pytest.approx(
+        {
+            "pairs": 9,
+            "difference": d.mean(),
+            "deviation": d.std(ddof=1),
+            "low": low,
+            "high": high,
+            "bootstrap_low": bootstrap_low,
+            "bootstrap_high": bootstrap_high,
+            "p": sign_flip_p(d),
+        }
+    )
+    assert (nothing.n, nothing.p, nothing.verdict) == (0, 1.0, "undecided")
+
+
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
 def test_three_seeds_can_never_be_significant(size):
     (found,) = compare(_scores([size, size, size]), [("a", "b")])
@@ -157,6 +177,12 @@ def test_what_a_design_can_reach():
         describe_design(6, 1)
         == "6 seeds, 1 contrast: the smallest adjusted p is 0.031, so a difference can be decided at 5 %"
     )
+
+
+def test_a_design_is_described_at_the_level_that_is_asked_for():
+    said = "3 seeds, 1 contrast: the smallest adjusted p is 0.25, so a difference can be decided at 25 %"
+    assert describe_design(3, 1, alpha=0.25) == said
+    assert describe_design(2, 1, alpha=0.25).endswith("; 3 seeds could")
 
 
 def test_the_bound_is_what_the_test_reaches():

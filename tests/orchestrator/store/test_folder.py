@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -138,8 +139,10 @@ def test_who_asks_for_the_driver_does_not_keep_one_from_starting(tmp_path):
         fcntl.flock(file, fcntl.LOCK_SH)
         asker = threading.Timer(0.2, fcntl.flock, (file.fileno(), fcntl.LOCK_UN))
         asker.start()
+        begin = time.monotonic()
         with Store(tmp_path).lease():
             asker.join()
+        assert time.monotonic() - begin < 5, "the lock is tried again and again, not once more after a long time"
 
 
 def test_of_eight_processes_one_gets_the_lease(tmp_path):

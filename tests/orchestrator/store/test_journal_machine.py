@@ -61,7 +61,14 @@ def events(run_ids):
         "study": st.sampled_from(["s", "t"]),
         "arm": st.just("arm"),
         "seed": st.integers(0, 1),
+        "role": st.sampled_from(["arm", "trial"]),
         "environment": st.dictionaries(st.sampled_from(["device", "git"]), TEXTS),
+    }
+    kept = {
+        "data": st.dictionaries(st.sampled_from(["train", "val"]), TEXTS),
+        "weights": st.dictionaries(st.just("student"), TEXTS),
+        "artifacts": st.dictionaries(st.just("folder"), TEXTS),
+        "imported": TEXTS,
     }
     result = {
         "last": metrics(),
@@ -76,8 +83,8 @@ def events(run_ids):
         epochs,
         epochs,
         notes,
-        of_a_run("retried", run_ids, **reason, launch=st.integers(1, 2)),
-        of_a_run("finished", run_ids, **result, **place),
+        of_a_run("retried", run_ids, **reason, launch=st.integers(1, 2), micro_batch=st.just(1)),
+        of_a_run("finished", run_ids, **result, **place, **kept),
         of_a_run("failed", run_ids, **reason),
         of_a_run("stopped", run_ids, last=metrics()),
         of_a_run("interrupted", run_ids),
@@ -130,7 +137,11 @@ def folded(events):
         epochs = [event for event in own if event["event"] == "epoch"]
         others = [event for event in own if event["event"] != "epoch"]
         turns = [event for event in others if event["event"] in STATUS]
-        places = [{k: event[k] for k in ("study", "arm", "seed") if k in event} for event in others if "study" in event]
+        places = [
+            {k: event[k] for k in ("study", "arm", "seed", "role") if k in event}
+            for event in others
+            if "study" in event
+        ]
         by_number = {event["metrics"]["epoch"]: event for event in epochs}
         found[run_id] = {
             "key": latest(others, "key", ""),
@@ -147,10 +158,14 @@ def folded(events):
             "epochs": [numbers(by_number[number]["metrics"]) for number in sorted(by_number)],
             "reported": {number: event["time"] for number, event in by_number.items()},
             "config": latest(turns, "config", {}),
+            "data": latest(turns, "data", {}),
+            "weights": latest(turns, "weights", {}),
+            "artifacts": latest(turns, "artifacts", {}),
+            "imported": latest(turns, "imported", ""),
             "environment": environment(events, run_id),
             "notes": [event["text"] for event in others if event["event"] == "note"],
             "retries": [
-                {name: event[name] for name in ("launch", "cause", "reason") if name in event}
+                {name: event[name] for name in ("launch", "cause", "reason", "micro_batch") if name in event}
                 for event in turns
                 if event["event"] == "retried"
             ],
@@ -192,9 +207,11 @@ class JournalMachine(RuleBasedStateMachine):
         self.chunk = journal.CHUNK
 
     def teardown(self):
-        journal.CHUNK = self.chunk
-        self.without_its_torn_events_it_is_damaged()
-        shutil.rmtree(self.folder)
+        try:
+            self.without_its_torn_events_it_is_damaged()
+        finally:
+            journal.CHUNK = self.chunk
+            shutil.rmtree(self.folder)
 
     @initialize(chunk=st.sampled_from([1, 300, 1 << 20]))
     def lines_are_parsed_one_by_one_or_many_at_once(self, chunk):
@@ -261,7 +278,8 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def a_reader_reads(self, data):
-        assert data.draw(st.sampled_from(self.readers)).read() == self.events
+        following = data.draw(st.sampled_from(self.readers))
+        assert following.reader.continues() and following.read() == self.events
 
     @rule()
     def the_file_is_replaced_by_its_copy(self):
