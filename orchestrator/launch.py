@@ -8,7 +8,7 @@ from pathlib import Path
 from ablations.study.schema import Study
 from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on
 from orchestrator.prepare.jobs import Job, Preparer
-from orchestrator.prepare.limits import Bounds, deployed
+from orchestrator.prepare.limits import LimitsCheck, deployed
 from orchestrator.prepare.search_space import refuse_infeasible
 from orchestrator.search.resume import refuse_changed, retry, to_retry
 from orchestrator.state.study_state import SearchState, StudyRun, StudyState
@@ -67,9 +67,9 @@ class Launch:
                 costs[arm] = self.preparer.check(config)
         with located(self.study.name):
             arms = deployed(self.study, plan)
-            bounds = Bounds(self.study.limits, self.spec, self.store, self.ledger)
-            bounds.refuse(arms, costs)
-        refuse_infeasible(self.study, self.preparer.check, bounds)
+            limits_check = LimitsCheck(self.study.limits, self.spec, self.store, self.ledger)
+            limits_check.refuse(arms, costs)
+        refuse_infeasible(self.study, self.preparer.check, limits_check)
         say("structures checked; reading the data")
         self.sources = self.preparer.reader.read(configs.values())
         self.refresh()
@@ -163,7 +163,7 @@ class Launch:
             slots = self.slots(machines)
             self._train(self.teachers, slots, mirror, make_view)
             for state in self.state.searches:
-                if self.trials_left(state) and not self._untaught(state.arm):
+                if self.trials_left(state) and not self._lacks_teacher(state.arm):
                     self._search(state.study, slots, mirror, make_view)
             before = {run.run_id for run in self.state.runs}
             self.refresh()
@@ -173,7 +173,7 @@ class Launch:
                 tried |= {run.run_id for run in todo}
                 self._train(todo, slots, mirror, make_view)
 
-    def _untaught(self, arm: str) -> bool:
+    def _lacks_teacher(self, arm: str) -> bool:
         """Whether the teacher of an arm's trials has not finished; any teacher, where trials are of no arm."""
         missing = {run.plan.key for run in self.teachers if not run.finished}
         needs = {run.plan.needs for run in self.state.runs if run.plan.role == "arm" and run.plan.arm == arm}
@@ -207,20 +207,20 @@ class Launch:
         mirror.send(run.run_id, run.plan.arm, run.plan.seed, run.plan.role)
 
     def _tune(self, jobs: Sequence[Job], slots: int, mirror: Mirror, view: Lines | Live) -> None:
-        from orchestrator.running.callbacks import Watch
+        from orchestrator.running.callbacks import RunCallbacks
         from orchestrator.running.job_queue import JobQueue
         from orchestrator.running.tuner import fit
 
-        watch = Watch({job.run_id: job for job in jobs}, self.ledger, mirror, view)
-        fit(self.study.name, self.spec, self.store, slots, watch, JobQueue(jobs, self.spec, self.store))
+        callbacks = RunCallbacks({job.run_id: job for job in jobs}, self.ledger, mirror, view)
+        fit(self.study.name, self.spec, self.store, slots, callbacks, JobQueue(jobs, self.spec, self.store))
 
     def _search(self, study: Study, slots: int, mirror: Mirror, make_view: MakeView) -> None:
-        from orchestrator.running.callbacks import Watch
+        from orchestrator.running.callbacks import RunCallbacks
         from orchestrator.running.tuner import fit
-        from orchestrator.search.driver import Searching
+        from orchestrator.search.driver import SearchDriver
 
-        searching = Searching(study, self.preparer, self.ledger)
+        search = SearchDriver(study, self.preparer, self.ledger)
         with make_view() as view:
-            watch = searching.watch = Watch(searching.jobs, self.ledger, mirror, view, searching.waits)
-            fit(self.study.name, self.spec, self.store, slots, watch, searching.searcher, searching.scheduler)
+            callbacks = search.callbacks = RunCallbacks(search.jobs, self.ledger, mirror, view, search.waits)
+            fit(self.study.name, self.spec, self.store, slots, callbacks, search.searcher, search.scheduler)
         self.refresh()

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.spec import ClusterSpec, SpecError, concurrency
-from orchestrator.prepare.pace import Pace, earlier, this_hardware
+from orchestrator.prepare.pace import Pace, measured_paces, this_hardware
 from orchestrator.prepare.timed_steps import probe
-from orchestrator.prepare.work_left import Phase, Range, Work, phases
+from orchestrator.prepare.work_left import PendingRun, Phase, Range, phases
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from trainer.config import TrainConfig, UserError
@@ -62,7 +62,9 @@ def estimate(
         nothing = Range(0, 0, 0)
         return Estimate(0, nothing, nothing, nothing, None, ())
     distinct = _distinct(todo)
-    paces, count, where = earlier(state.ledger, store, spec, {run.plan.key: run.plan.config for run in state.runs})
+    paces, count, where = measured_paces(
+        state.ledger, store, spec, {run.plan.key: run.plan.config for run in state.runs}
+    )
     found = {name: paces[name] for name in distinct if name in paces}
     origins = [f"{_counted(count, 'earlier run')} on {where}"] if found else []
     left = {name: config for name, config in distinct.items() if name not in found}
@@ -79,11 +81,11 @@ def estimate(
     if not why:
         seconds = [_seconds(phase, found) for phase in todo]
         held = spec.workers * (spec.gpus_per_worker or spec.cpus_per_worker)
-        device_hours = _sum([work for phase in seconds for work in phase]).times(held / 3600)
+        device_hours = _sum([each for phase in seconds for each in phase]).times(held / 3600)
         if slots:
             hours = _on_the_clock(todo, seconds, slots).times(1 / 3600)
     return Estimate(
-        sum(len(phase.work) for phase in todo),
+        sum(len(phase.runs) for phase in todo),
         hours,
         device_hours,
         _gigabytes(todo, found) if found.keys() >= distinct.keys() else None,
@@ -116,10 +118,10 @@ def _distinct(todo: Sequence[Phase]) -> dict[str, TrainConfig]:
     """One config a structure, those that train most first: where time is short, they are tried."""
     configs: dict[str, TrainConfig] = {}
     epochs: dict[str, float] = {}
-    for work in (work for phase in todo for work in phase.work):
-        configs.setdefault(work.structure, work.config)
-        epochs[work.structure] = epochs.get(work.structure, 0.0) + work.epochs.likely
-    for kind in (kind for phase in todo for kind in phase.kinds):
+    for run in (run for phase in todo for run in phase.runs):
+        configs.setdefault(run.structure, run.config)
+        epochs[run.structure] = epochs.get(run.structure, 0.0) + run.epochs.likely
+    for kind in (kind for phase in todo for kind in phase.possible):
         configs.setdefault(kind.structure, kind.config)
         epochs.setdefault(kind.structure, 0.0)
     return {name: configs[name] for name in sorted(configs, key=lambda name: -epochs[name])}
@@ -170,18 +172,18 @@ def _slots(spec: ClusterSpec) -> tuple[int | None, str]:
 
 
 def _seconds(phase: Phase, found: Mapping[str, Pace]) -> list[Range]:
-    def seconds(work: Work) -> Range:
-        return Range(*(found[work.structure].seconds(epochs) if epochs else 0.0 for epochs in work.epochs))
+    def seconds(run: PendingRun) -> Range:
+        return Range(*(found[run.structure].seconds(epochs) if epochs else 0.0 for epochs in run.epochs))
 
-    return _bounded(list(map(seconds, phase.work)), list(map(seconds, phase.kinds)))
+    return _bounded(list(map(seconds, phase.runs)), list(map(seconds, phase.possible)))
 
 
-def _bounded(work: list[Range], kinds: Sequence[Range]) -> list[Range]:
-    """The work, each from the least that any of the kinds takes to the most; as it is where there are none."""
-    if not kinds:
-        return work
-    least, most = min(kind.least for kind in kinds), max(kind.most for kind in kinds)
-    return [Range(least, one.likely, most) for one in work]
+def _bounded(runs: list[Range], possible: Sequence[Range]) -> list[Range]:
+    """The runs, each from the least that any of the possible takes to the most; as it is where there are none."""
+    if not possible:
+        return runs
+    least, most = min(kind.least for kind in possible), max(kind.most for kind in possible)
+    return [Range(least, one.likely, most) for one in runs]
 
 
 def _on_the_clock(todo: Sequence[Phase], seconds: Sequence[Sequence[Range]], slots: int) -> Range:
@@ -189,9 +191,9 @@ def _on_the_clock(todo: Sequence[Phase], seconds: Sequence[Sequence[Range]], slo
     ends = []
     for which in range(len(Range._fields)):
         total = START_S
-        for phase, work in zip(todo, seconds, strict=True):
-            free = [0.0] * min(slots, phase.beside or slots, len(work))
-            for length in (each[which] for each in work):
+        for phase, runs in zip(todo, seconds, strict=True):
+            free = [0.0] * min(slots, phase.at_once or slots, len(runs))
+            for length in (each[which] for each in runs):
                 heapq.heapreplace(free, free[0] + length)
             total += max(free)
         ends.append(total)
@@ -203,17 +205,17 @@ def _gigabytes(todo: Sequence[Phase], found: Mapping[str, Pace]) -> Range:
     kept, packed = [], {}
     for phase in todo:
         kept += _bounded(
-            [_checkpoints(work, found) for work in phase.work], [_checkpoints(k, found) for k in phase.kinds]
+            [_checkpoints(run, found) for run in phase.runs], [_checkpoints(k, found) for k in phase.possible]
         )
-        for work in phase.work:
-            data = work.config.data.model_dump_json(include={"name", "size", "options"})
-            packed[data] = found[work.structure].packed
+        for run in phase.runs:
+            data = run.config.data.model_dump_json(include={"name", "size", "options"})
+            packed[data] = found[run.structure].packed
     once = sum(packed.values())
     return Range(*(value + once for value in _sum(kept))).times(1e-9)
 
 
-def _checkpoints(work: Work, found: Mapping[str, Pace]) -> Range:
-    return Range(*(found[work.structure].checkpoints if epochs else 0.0 for epochs in work.epochs))
+def _checkpoints(run: PendingRun, found: Mapping[str, Pace]) -> Range:
+    return Range(*(found[run.structure].checkpoints if epochs else 0.0 for epochs in run.epochs))
 
 
 def _sum(ranges: Sequence[Range]) -> Range:

@@ -27,7 +27,7 @@ def deployed(study: Study, runs: Sequence[Run]) -> dict[str, TrainConfig]:
     return found
 
 
-class Bounds:
+class LimitsCheck:
     """Refuses arms and proposals beyond a study's limits."""
 
     def __init__(self, limits: Limits, spec: ClusterSpec, store: Store, ledger: Ledger) -> None:

@@ -54,7 +54,7 @@ def this_hardware(spec: ClusterSpec) -> str:
     return hardware(environment(device, name, spec.torch_threads, spec.workers))
 
 
-def earlier(
+def measured_paces(
     ledger: Ledger, store: Store, spec: ClusterSpec, planned: Mapping[str, TrainConfig]
 ) -> tuple[dict[str, Pace], int, str]:
     """By structure, the pace of runs that have finished under such a spec; how many they are, and on what hardware.

@@ -11,21 +11,21 @@ from ablations.study.plan import check_space, space, trial_config
 from ablations.study.schema import Study
 from ablations.study.search import Dimension
 from ablations.study.variant_search import searches
-from orchestrator.prepare.limits import Bounds
+from orchestrator.prepare.limits import LimitsCheck
 from trainer.config import TrainConfig, UserError, located
 
 Check = Callable[[TrainConfig], Mapping[str, float]]
 """Builds a config's structure, or raises UserError; the deployed student's cost."""
 
 
-def refuse_infeasible(study: Study, check: Check, bounds: Bounds) -> None:
+def refuse_infeasible(study: Study, check: Check, limits_check: LimitsCheck) -> None:
     """Raise UserError where a search of the study would look for nothing: a choice, or a range at both of its ends,
     that can be built beside no other values, or students that are all beyond a limit."""
     for arm, search in searches(study).items():
         with located(f"tune_each of {arm}") if arm else nullcontext():
             points = check_space(search)
             _refuse_unbuildable(search, points, check)
-            _refuse_beyond(search, points[0], check, bounds)
+            _refuse_beyond(search, points[0], check, limits_check)
 
 
 def _refuse_unbuildable(study: Study, points: list[dict[str, Any]], check: Check) -> None:
@@ -62,7 +62,7 @@ def _why_not(study: Study, point: Mapping[str, Any], check: Check) -> str:
     return ""
 
 
-def _refuse_beyond(study: Study, point: Mapping[str, Any], check: Check, bounds: Bounds) -> None:
+def _refuse_beyond(study: Study, point: Mapping[str, Any], check: Check, limits_check: LimitsCheck) -> None:
     """Refuse choices of the student of which none keeps the limits; `point` says what else is proposed."""
     chosen = {
         path: dimension.choices
@@ -80,10 +80,10 @@ def _refuse_beyond(study: Study, point: Mapping[str, Any], check: Check, bounds:
         except UserError:
             return  # another proposal may build it, and keep the limits
         try:
-            bounds.refuse({name: config}, {name: cost})
+            limits_check.refuse({name: config}, {name: cost})
         except UserError:
             configs[name], costs[name] = config, cost
         else:
             return
     with located(study.name):
-        bounds.refuse(configs, costs)
+        limits_check.refuse(configs, costs)

@@ -20,7 +20,7 @@ from trainer.config import TrainConfig, UserError
 DRAWS = 6
 """Proposals, drawn at random, that stand for what is likely of a search: each of its structures has its own pace."""
 
-KINDS = 64
+MOST_STRUCTURES = 64
 """Structures and lengths of a search's trials beyond which these many, drawn at random, stand for all."""
 
 SIMULATED = 2000
@@ -39,7 +39,7 @@ class Range(NamedTuple):
         return Range(*(factor * value for value in self))
 
 
-class Work(NamedTuple):
+class PendingRun(NamedTuple):
     """A run or a trial to come, the structure that decides its pace, and the epochs that it will train."""
 
     config: TrainConfig
@@ -48,14 +48,14 @@ class Work(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """Work that may go on side by side, but for `beside`, where that is the most; the next phase waits for it.
+    """Runs that may train in parallel, `at_once` at most (None: no limit); the next phase starts when all have ended.
 
-    `kinds` is what each of a search's trials may turn out to be: their least and most bound every one of `work`.
+    `possible` is what each trial of a search may turn out to be: the bounds of every one of `runs` come from it.
     """
 
-    work: list[Work]
-    beside: int | None = None
-    kinds: tuple[Work, ...] = ()
+    runs: list[PendingRun]
+    at_once: int | None = None
+    possible: tuple[PendingRun, ...] = ()
 
 
 def phases(state: StudyState) -> list[Phase]:
@@ -72,10 +72,10 @@ def phases(state: StudyState) -> list[Phase]:
     for end in study.looks or (len(study.seeds),):
         due = [_whole(run, named[run.arm]) for run in new if run.role == "arm" and run.seed in study.seeds[begin:end]]
         if begin:  # a look comes only where those before it have not decided
-            due = [work._replace(epochs=work.epochs._replace(least=0.0)) for work in due]
+            due = [run._replace(epochs=run.epochs._replace(least=0.0)) for run in due]
         result.append(Phase(due))
         begin = end
-    return [phase for phase in result if phase.work]
+    return [phase for phase in result if phase.runs]
 
 
 def trial_epochs(search: Search, epochs: int, trials: int) -> Range:
@@ -115,25 +115,25 @@ def _spent(search: Search, epochs: int, trials: int, score: Callable[[], float])
 def _search(state: SearchState) -> Phase:
     study, search = state.study, state.search
     ended = {trial.number for trial in state.trials if trial.state != "running"}
-    beside = search.batch if search.deterministic else None
+    at_once = search.batch if search.deterministic else None
     means: dict[int, Range] = {}
 
-    def trial(config: TrainConfig) -> Work:
+    def trial(config: TrainConfig) -> PendingRun:
         epochs = config.optim.epochs
         if epochs not in means:
             means[epochs] = trial_epochs(search, epochs, search.trials)
-        return Work(config, structure(config), means[epochs])
+        return PendingRun(config, structure(config), means[epochs])
 
     if search.sampler == "grid":
         points = grid_points(study.base, search, study.requires, study.excludes)[: search.trials]
-        return Phase([trial(trial_config(study, point)) for n, point in enumerate(points) if n not in ended], beside)
+        return Phase([trial(trial_config(study, point)) for n, point in enumerate(points) if n not in ended], at_once)
     drawn = [trial(config) for config in _draws(study)]
-    kinds = (*drawn, *(trial(config) for config in _kinds(study)))
-    return Phase([drawn[i % len(drawn)] for i in range(max(0, search.trials - len(ended)))], beside, kinds)
+    possible = (*drawn, *(trial(config) for config in _possible_configs(study)))
+    return Phase([drawn[i % len(drawn)] for i in range(max(0, search.trials - len(ended)))], at_once, possible)
 
 
-def _kinds(study: Study) -> list[TrainConfig]:
-    """A config of each structure and length that a trial can have, as far as they are no more than `KINDS`."""
+def _possible_configs(study: Study) -> list[TrainConfig]:
+    """A config of each structure and number of epochs that a trial can have; a sample where there are too many."""
     rng = random.Random(0)
     points: list[dict[str, object]] = [{}]
     for path, dimension in space(study).items():
@@ -143,13 +143,13 @@ def _kinds(study: Study) -> list[TrainConfig]:
         for point in points:
             for value in values if proposes(study, path, point) else [None]:
                 new = point if value is None else {**point, path: value}
-                found.setdefault(_kind(study, new), new)
+                found.setdefault(_equivalence(study, new), new)
         points = list(found.values())
-        points = rng.sample(points, KINDS) if len(points) > KINDS else points
+        points = rng.sample(points, MOST_STRUCTURES) if len(points) > MOST_STRUCTURES else points
     return [config for point in points if (config := _config(study, point)) is not None]
 
 
-def _kind(study: Study, values: Mapping[str, object]) -> object:
+def _equivalence(study: Study, values: Mapping[str, object]) -> object:
     """What points have in common of which one is enough: structure, length, and the dimensions that apply beside it."""
     config = _config(study, values)
     if config is None:  # what is proposed after it may make it feasible
@@ -179,6 +179,6 @@ def _config(study: Study, values: Mapping[str, object]) -> TrainConfig | None:
         return None
 
 
-def _whole(run: Run, name: str) -> Work:
+def _whole(run: Run, name: str) -> PendingRun:
     epochs = run.config.optim.epochs
-    return Work(run.config, name, Range(epochs, epochs, epochs))
+    return PendingRun(run.config, name, Range(epochs, epochs, epochs))

@@ -16,7 +16,7 @@ from typing import Any
 
 from ablations.study.schema import Study, read
 from orchestrator.report.files import write
-from orchestrator.report.page.data import gather
+from orchestrator.report.page.data import report_of
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.journal import Reader
@@ -59,7 +59,7 @@ def pack(study: Study, text: str, store: Store, file: Path) -> int:
         if name := event.get("environment", {}).get("git", {}).get("diff"):
             diff = store.root / "diffs" / f"{name}.diff"
             members |= {f"diffs/{diff.name}": diff.read_bytes()} if diff.exists() else {}
-    report = gather(state, store)
+    report = report_of(state, store)
     members |= {str(path.relative_to(store.root)): path.read_bytes() for path in report.panels.values()}
     with tempfile.TemporaryDirectory() as folder:
         members |= {f"report/{path.name}": path.read_bytes() for path in write(report, Path(folder))}

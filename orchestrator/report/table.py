@@ -9,7 +9,7 @@ from ablations.table.arms import build_table
 from ablations.table.shape import Table
 from ablations.table.trials import search_table
 from orchestrator.state.outcomes import hardware
-from orchestrator.state.proposals import Proposal, told
+from orchestrator.state.proposals import Proposal, imported_trials
 from orchestrator.state.study_state import SearchState, StudyState
 
 
@@ -34,7 +34,7 @@ def _ranking(state: StudyState) -> Table:
     from orchestrator.search.importance import importances
 
     history = trials(state, state.searches[0])
-    taught = Counter(whose for whose, _ in told(state.study, state.ledger) or [])
+    taught = Counter(whose for whose, _ in imported_trials(state.study, state.ledger) or [])
     ranking = search_table(state.study, [trial for _, trial in history], taught=taught)
     shares = importances(state.study, history)
     if not shares:

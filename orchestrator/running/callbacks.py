@@ -11,11 +11,11 @@ from ray.tune.result import AUTO_RESULT_KEYS
 
 from orchestrator.prepare.jobs import Job
 from orchestrator.running.ray_failures import of_trial
-from orchestrator.running.ray_session import go_on
+from orchestrator.running.ray_session import raise_if_interrupted
 from orchestrator.running.retries import Attempts
 from orchestrator.store.full_disk import full
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.run_folder import ending, gather, gather_retries
+from orchestrator.store.run_folder import copy_from_folder, copy_retries, ending
 from orchestrator.terminal.log_lines import View
 from orchestrator.tracking.mirror import Mirror
 from trainer.files.failure import Failure
@@ -31,7 +31,7 @@ class Silence(TrialProgressCallback):
         """Nothing."""
 
 
-class Watch(tune.Callback):
+class RunCallbacks(tune.Callback):
     """Tune tells it of trials; it tells ledger, tracking and view of runs."""
 
     def __init__(
@@ -58,7 +58,7 @@ class Watch(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process is about to train."""
-        go_on()
+        raise_if_interrupted()
         job = self._job(trial)
         if job.run_id not in self.going_on:
             self.ledger.append(job.event("started", config=job.run.config.model_dump(mode="json")))
@@ -69,11 +69,11 @@ class Watch(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """An epoch is done."""
-        go_on()
+        raise_if_interrupted()
         job = self._job(trial)
         numbers = {name: value for name, value in result.items() if type(value) in (int, float)}
         ours = {name: value for name, value in numbers.items() if name not in AUTO_RESULT_KEYS}
-        gather_retries(self.ledger, job.run_id, job.place.out_dir)
+        copy_retries(self.ledger, job.run_id, job.place.out_dir)
         self.ledger.append_epochs(job.run_id, [ours])
         self.view.epoch(job, numbers)
         self.mirror.job(job)
@@ -102,10 +102,10 @@ class Watch(tune.Callback):
         job, failure = self._job(trial), of_trial(trial)
         self._pause(failure)
         attempts = Attempts(trial.config["job"])
-        if attempts.again(failure):
-            gather_retries(self.ledger, job.run_id, job.place.out_dir)
+        if attempts.record_retry(failure):
+            copy_retries(self.ledger, job.run_id, job.place.out_dir)
         else:
-            trial.config["job"]["refused"] = attempts.told(failure)._asdict()
+            trial.config["job"]["refused"] = attempts.explained(failure)._asdict()
             trial.max_failures = 0  # once more, to say so in the folder; what fails before it can is not tried again
         self.going_on.add(job.run_id)
 
@@ -117,7 +117,7 @@ class Watch(tune.Callback):
         return self.jobs[trial.config["job"]["run_id"]]
 
     def _end(self, job: Job, error: str, cause: str = "lost") -> None:
-        gather(self.ledger, job.run_id, job.place.out_dir)
+        copy_from_folder(self.ledger, job.run_id, job.place.out_dir)
         end = ending(job.place.out_dir, error, cause)
         self.ledger.append(job.event(end.status, **end.facts))
         self.mirror.job(job)

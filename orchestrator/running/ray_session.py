@@ -43,7 +43,7 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def go_on() -> None:
+def raise_if_interrupted() -> None:
     """Raise KeyboardInterrupt where the driver was told to end: code of Ray's may have swallowed the first one."""
     if _INTERRUPTED.is_set():
         raise KeyboardInterrupt

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store.run_folder import FILE, read_retries
+from orchestrator.store.run_folder import RETRIES, read_retries
 from trainer.config import OptimConfig, parse
 from trainer.files.failure import Failure
 from trainer.files.run_folder import write_text
@@ -54,7 +54,7 @@ class Attempts:
             return given
         return int(found["micro_batch"]) if found["launch"] == self.job["launch"] else given
 
-    def again(self, failure: Failure) -> bool:
+    def record_retry(self, failure: Failure) -> bool:
         """Whether one more attempt follows. Then it is written down, and with less memory where that was the cause."""
         line = {"launch": self.job["launch"], **failure._asdict()}
         budget = {"preempted": "auto", **self.job["retries"]}.get(failure.cause, 0)
@@ -69,10 +69,10 @@ class Attempts:
             line["micro_batch"] = min(less, self.micro_batch or less)
             self._remember(line["micro_batch"])
         self.out.mkdir(parents=True, exist_ok=True)
-        write_text(self.out / FILE, "".join(json.dumps(each) + "\n" for each in [*read_retries(self.out), line]))
+        write_text(self.out / RETRIES, "".join(json.dumps(each) + "\n" for each in [*read_retries(self.out), line]))
         return True
 
-    def told(self, failure: Failure) -> Failure:
+    def explained(self, failure: Failure) -> Failure:
         """A last failure with all that a reader needs: what was tried, and what would help."""
         if failure.cause != "memory":
             return failure

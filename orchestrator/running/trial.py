@@ -11,7 +11,7 @@ from ray import train, tune
 from orchestrator.running.ray_failures import of_ray
 from orchestrator.running.retries import Attempts
 from orchestrator.running.shared_store import must_see
-from trainer.files import run_folder as record
+from trainer.files import run_folder
 from trainer.files.failure import Failure
 from trainer.worker import train_worker
 
@@ -34,17 +34,17 @@ def trial(config: dict[str, Any]) -> None:
         failure = attempt({**job, "place": place})
         if failure is None:
             return
-        if attempts.again(failure):
+        if attempts.record_retry(failure):
             failure = None
     out = Path(job["place"]["out_dir"])
-    record.clear_failure(out)
-    record.write_failure(out, *attempts.told(failure))
+    run_folder.clear_failure(out)
+    run_folder.write_failure(out, *attempts.explained(failure))
 
 
 def attempt(job: dict[str, Any]) -> Failure | None:
     """Train once; why it failed, if it did."""
     out = Path(job["place"]["out_dir"])
-    record.clear_failure(out)
+    run_folder.clear_failure(out)
     seen = None
     if job["workers"] == 1:
         # oneDNN remembers, by thread, a scratch space that it could not have, and then refuses smaller ones as well
@@ -57,7 +57,7 @@ def attempt(job: dict[str, Any]) -> Failure | None:
             seen = of_ray(error)
             if seen.cause == "disk":
                 raise
-    heard = record.read_failure(out)
+    heard = run_folder.read_failure(out)
     # What a worker wrote down before the group ended says more, unless it says only that it lost another.
     if heard is not None and heard["cause"] != "lost":
         return Failure(**heard)
@@ -88,6 +88,6 @@ def _group(job: dict[str, Any]) -> None:
     ).fit()
 
 
-def bundle(workers: int, resources: dict[str, float]) -> tune.PlacementGroupFactory:
+def placement_group(workers: int, resources: dict[str, float]) -> tune.PlacementGroupFactory:
     """What a trial itself reserves: its only worker's resources, or a driver's sliver beside the workers' own."""
     return tune.PlacementGroupFactory([resources if workers == 1 else {"memory": DRIVER_MEMORY}])

@@ -9,8 +9,8 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from cluster.spec import ClusterSpec
-from orchestrator.running.callbacks import Silence, Watch
-from orchestrator.running.trial import bundle, trial
+from orchestrator.running.callbacks import RunCallbacks, Silence
+from orchestrator.running.trial import placement_group, trial
 from orchestrator.store.folder import Store
 
 MOST_HALVINGS = 10
@@ -23,7 +23,7 @@ def fit(
     spec: ClusterSpec,
     store: Store,
     slots: int,
-    watch: Watch,
+    callbacks: RunCallbacks,
     searcher: Searcher,
     scheduler: TrialScheduler | None = None,
 ) -> None:
@@ -32,7 +32,7 @@ def fit(
     if spec.gpus_per_worker:
         resources["GPU"] = spec.gpus_per_worker
     tune.Tuner(
-        tune.with_resources(trial, bundle(spec.workers, resources)),
+        tune.with_resources(trial, placement_group(spec.workers, resources)),
         tune_config=tune.TuneConfig(
             max_concurrent_trials=slots,
             reuse_actors=spec.workers == 1,
@@ -46,8 +46,8 @@ def fit(
             name=study,
             storage_path=str(store.ray_dir),
             verbose=0,
-            callbacks=[watch, Silence()],
-            # Tune sees only processes that died; of what, and whether the budget of that is spent, Watch knows
+            callbacks=[callbacks, Silence()],
+            # Tune sees only processes that died; of what, and whether the budget of that is spent, RunCallbacks knows
             failure_config=tune.FailureConfig(max_failures=spec.retries.lost + MOST_HALVINGS),
         ),
     ).fit()

@@ -13,18 +13,18 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ablations.study.trial import Trial
-from orchestrator.search.searcher import Begun, StudySearcher
+from orchestrator.search.searcher import RecordedProposal, StudySearcher
 from orchestrator.state.proposals import Proposal
 
 
-class LockstepSearcher(StudySearcher):
+class BatchSearcher(StudySearcher):
     """Proposes batches. `judged()` is what the ledger says now: all proposals, and by number the epochs done of those
     that are to train on."""
 
     def __init__(self, *given: Any, judged: Callable[[], tuple[list[Proposal], dict[int, int]]]) -> None:
         self.judged = judged
         self.batch: list[int] = []
-        self.due: list[Begun] = []
+        self.due: list[RecordedProposal] = []
         self.sent: dict[str, int] = {}
         super().__init__(*given)
 
@@ -33,7 +33,7 @@ class LockstepSearcher(StudySearcher):
         for first in range(0, len(trials), self.search.batch):
             batch = trials[first : first + self.search.batch]
             for trial in batch:
-                self.optimiser.repeat(trial)
+                self.sampling.repeat(trial)
             self.batch = [trial.number for trial in batch]
             if len(batch) == self.search.batch and all(trial.state != "running" for trial in batch):
                 self._tell(batch)
@@ -76,7 +76,7 @@ class LockstepSearcher(StudySearcher):
 
     def _tell(self, batch: Sequence[Trial]) -> None:
         for trial in batch:
-            self.optimiser.tell(trial)
+            self.sampling.tell(trial)
         self.batch = []
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -11,14 +11,14 @@ from ablations.study.plan import search_identity, trial_run
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
 from orchestrator.prepare.jobs import Job, Preparer
-from orchestrator.prepare.limits import Bounds
-from orchestrator.running.callbacks import Watch
-from orchestrator.search.batch_searcher import LockstepSearcher
+from orchestrator.prepare.limits import LimitsCheck
+from orchestrator.running.callbacks import RunCallbacks
+from orchestrator.search.batch_searcher import BatchSearcher
 from orchestrator.search.curves_seen import FinishedAverages, RungValues
-from orchestrator.search.learn_from import lessons
-from orchestrator.search.scheduler import Stopping
-from orchestrator.search.searcher import Begun, StudySearcher
-from orchestrator.state.proposals import INFRASTRUCTURE_CAUSES, Proposal, curve, proposals, to_train, told
+from orchestrator.search.learn_from import find_trials_to_import
+from orchestrator.search.scheduler import EarlyStopping
+from orchestrator.search.searcher import RecordedProposal, StudySearcher
+from orchestrator.state.proposals import INFRASTRUCTURE_CAUSES, Proposal, curve, imported_trials, proposals, to_train
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import ending
@@ -28,10 +28,10 @@ COSTS = ("params_m", "gmacs", "gmacs_paper")
 """Costs of a proposal's student that are known before it trains."""
 
 
-class Searching:
+class SearchDriver:
     """A search of a study as Tune needs it: `searcher` proposes, `scheduler` stops, `jobs` fills as it goes.
 
-    `watch` hears of trials that end while their process does not run; it is set before the search starts.
+    `callbacks` hears of trials that end while their process does not run; it is set before the search starts.
     """
 
     def __init__(self, study: Study, preparer: Preparer, ledger: Ledger) -> None:
@@ -43,9 +43,9 @@ class Searching:
         self.store: Store = preparer.store
         self.identity = search_identity(study)
         self.epochs = parse(study.base).optim.epochs
-        self.bounds = Bounds(study.limits, preparer.spec, preparer.store, ledger)
+        self.limits_check = LimitsCheck(study.limits, preparer.spec, preparer.store, ledger)
         self.jobs: dict[str, Job] = {}
-        self.watch: Watch | None = None
+        self.callbacks: RunCallbacks | None = None
         self.known: dict[int, Proposal] = {}
         self.numbers: dict[str, list[int]] = {}
         """By run, the proposals that it computes."""
@@ -57,10 +57,10 @@ class Searching:
         history = self.history()
         for proposal in history:
             self._know(proposal)
-        self.scheduler = Stopping(self.goes_on) if self.search.stop != "none" else None
+        self.scheduler = EarlyStopping(self.goes_on) if self.search.stop != "none" else None
         given = (study, history, self._told(history), self._begin, self._ended)
         self.searcher = (
-            LockstepSearcher(*given, judged=self._judged) if self.search.deterministic else StudySearcher(*given)
+            BatchSearcher(*given, judged=self._judged) if self.search.deterministic else StudySearcher(*given)
         )
 
     def history(self) -> list[Proposal]:
@@ -109,7 +109,7 @@ class Searching:
         if number not in (of_run := self.numbers.setdefault(proposal.run_id, [])):
             of_run.append(number)
 
-    def _begin(self, trial: Trial) -> Begun:
+    def _begin(self, trial: Trial) -> RecordedProposal:
         """A proposal's run, recorded where it is new. Raises UserError where it is infeasible."""
         run = trial_run(self.study, trial.number, trial.values)
         if trial.number in self.known:
@@ -126,7 +126,7 @@ class Searching:
         }
         try:
             costs = self.preparer.check(run.config)
-            self.bounds.refuse({run.arm: run.config}, {run.arm: costs})
+            self.limits_check.refuse({run.arm: run.config}, {run.arm: costs})
             job = self.preparer.job(run)
         except UserError as error:
             if self.search.sampler != "grid":
@@ -137,7 +137,7 @@ class Searching:
             hole = replace(trial, state="failed", reason=str(error))
             self._know(Proposal("", hole))
             self._say(Job(self.study.name, run, "", self.preparer.place(run.config)), hole)
-            return Begun("", {}, hole)
+            return RecordedProposal("", {}, hole)
         whole = replace(trial, costs={name: costs[name] for name in COSTS})
         end = self._known_end(whole, job.run_id)
         said = {} if end is None else {"end": {"event": end.state, "last": end.metrics, "reason": end.reason}}
@@ -145,16 +145,16 @@ class Searching:
         self._know(Proposal(job.run_id, end or whole))
         return self._begun(job, end)
 
-    def _begun(self, job: Job, end: Trial | None = None) -> Begun:
+    def _begun(self, job: Job, end: Trial | None = None) -> RecordedProposal:
         self.jobs.setdefault(job.run_id, job)
         if end is not None:
             self._say(job, end)
-        return Begun(job.run_id, job.settings(self.preparer.spec, self.store), end)
+        return RecordedProposal(job.run_id, job.settings(self.preparer.spec, self.store), end)
 
     def _say(self, job: Job, end: Trial) -> None:
-        """Tell the view of the end of a proposal that had no trial of its own, and Watch nothing to tell."""
-        if self.watch is not None:
-            self.watch.view.ended(job, end.state, end.reason or "as the run of another proposal")
+        """Tell the view of the end of a proposal that had no trial of its own, and RunCallbacks nothing to tell."""
+        if self.callbacks is not None:
+            self.callbacks.view.ended(job, end.state, end.reason or "as the run of another proposal")
 
     def _job(self, trial: Trial) -> Job:
         return self.preparer.job(trial_run(self.study, trial.number, trial.values))
@@ -200,8 +200,8 @@ class Searching:
             before = self.known[trial.number].trial
             self._know(Proposal(run_id, trial))
             if trial.state == "stopped" and self._status(run_id) in ("running", "interrupted"):
-                assert self.watch is not None
-                self.watch.over(self._job(trial))
+                assert self.callbacks is not None
+                self.callbacks.over(self._job(trial))
             elif before.state == "running" != trial.state and self._shares(run_id, trial.number):
                 self._say(self._job(trial), trial)
         return history, training
@@ -226,9 +226,9 @@ class Searching:
         """What other searches taught this one before its first proposal: once, however they go on."""
         if not self.search.learn_from:
             return []
-        known = told(self.study, self.ledger)
+        known = imported_trials(self.study, self.ledger)
         if known is None and not history:
-            known = lessons(self.study, self.ledger, self.preparer)
+            known = find_trials_to_import(self.study, self.ledger, self.preparer)
             event = {"event": "told", "study": self.study.name, "search": self.identity}
             self.ledger.append({**event, "trials": [{"study": whose, **asdict(trial)} for whose, trial in known]})
         return [trial for _, trial in known or []]

@@ -9,7 +9,7 @@ import optuna
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
 from ablations.study.schema import Study
-from orchestrator.search.optuna_trials import frozen, in_memory
+from orchestrator.search.optuna_trials import in_memory, optuna_trial
 from orchestrator.state.proposals import Proposal
 
 EVALUATORS = {
@@ -35,11 +35,11 @@ def importances(study: Study, history: Iterable[Proposal], evaluator: str = "ped
     ended = [trial for _, trial in history if trial.state != "running"]
     if sum(trial.state == "finished" for trial in ended) < FEWEST:
         return {}
-    optimised = in_memory(one)
-    optimised.add_trials([frozen(one, trial) for trial in ended])
+    optuna_study = in_memory(one)
+    optuna_study.add_trials([optuna_trial(one, trial) for trial in ended])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return dict(optuna.importance.get_param_importances(optimised, evaluator=EVALUATORS[evaluator]()))
+            return dict(optuna.importance.get_param_importances(optuna_study, evaluator=EVALUATORS[evaluator]()))
     except (ValueError, RuntimeError):
         return {}

@@ -11,19 +11,19 @@ from ablations.study.schema import Study
 from ablations.study.search import ANY_STUDY
 from ablations.study.trial import Trial
 from orchestrator.prepare.jobs import Preparer
-from orchestrator.state.proposals import Lesson, told
+from orchestrator.state.proposals import ImportedTrial, imported_trials
 from orchestrator.store.ledger import Ledger, LedgerRun
 from trainer.config import UserError
 
 
-def lessons(study: Study, ledger: Ledger, preparer: Preparer) -> list[Lesson]:
+def find_trials_to_import(study: Study, ledger: Ledger, preparer: Preparer) -> list[ImportedTrial]:
     """The finished and stopped trials of the searches that `search.learn_from` names, oldest first, each run once.
 
     What is told is a run that this search could have proposed itself: its values are in the space, and with them this
     study's own base makes the very same run, of the same data and seed. So nothing needs to be assumed of two studies
     whose spaces or bases differ. Earlier searches of this study count where it names itself.
     """
-    found: dict[str, Lesson] = {}
+    found: dict[str, ImportedTrial] = {}
     for event, run in _candidates(study, ledger):
         try:
             ours = preparer.job(trial_run(study, len(found), event["values"]))
@@ -33,17 +33,17 @@ def lessons(study: Study, ledger: Ledger, preparer: Preparer) -> list[Lesson]:
             costs = event.get("costs", {})
             last = dict(run.last)
             trial = Trial(len(found), event["values"], run.status, int(last["epoch"]), last, costs=costs)  # type: ignore[arg-type]
-            found.setdefault(run.run_id, Lesson(event["study"], trial))
+            found.setdefault(run.run_id, ImportedTrial(event["study"], trial))
     return list(found.values())
 
 
-def learns_from(study: Study, ledger: Ledger) -> str:
+def learn_from_line(study: Study, ledger: Ledger) -> str:
     """`learns from: first (3 trials), nope (no such search in this store)`: what a search was told, or, before its
     first proposal, what it could be as far as configs say; empty where it is to learn from nobody."""
     search = study.search
     if search is None or not search.learn_from:
         return ""
-    taught = told(study, ledger)
+    taught = imported_trials(study, ledger)
     if taught is None:
         taken = {run.run_id: event["study"] for event, run in reversed(list(_candidates(study, ledger)))}
         counts = Counter(taken.values())

@@ -17,7 +17,7 @@ from ablations.study.early_stopping import Curve
 from ablations.study.plan import search_identity
 from ablations.study.schema import Study
 from ablations.study.variant_search import searches
-from orchestrator.search.optuna_trials import directions, frozen
+from orchestrator.search.optuna_trials import directions, optuna_trial
 from orchestrator.state.proposals import curve, proposals
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
@@ -77,7 +77,7 @@ def _trials(study: Study, ledger: Ledger) -> list[FrozenTrial]:
     assert study.search is not None
     runs = ledger.outcomes()
     return [
-        frozen(
+        optuna_trial(
             study.search,
             trial,
             _until(curve(runs.get(run_id), study.search.metric), trial.epochs),

@@ -1,4 +1,4 @@
-"""Optimiser: Optuna's ask and tell over a search, in memory, rebuilt from what the ledger says."""
+"""OptunaSampling: Optuna's ask and tell over a search, in memory, rebuilt from what the ledger says."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ablations.study.grid_points import grid_points
 from ablations.study.plan import proposes, space, start_points
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
-from orchestrator.search.optuna_trials import distribution, frozen, in_memory, scores
+from orchestrator.search.optuna_trials import distribution, in_memory, optuna_trial, scores
 from orchestrator.search.samplers import GENERATION, sampler
 
 
-class Optimiser:
+class OptunaSampling:
     """Asks Optuna for the values of proposals, and tells it what became of them, by the number of the proposal."""
 
     def __init__(self, study: Study, told: Sequence[Trial] = ()) -> None:
@@ -31,9 +31,9 @@ class Optimiser:
             if self.search.sampler == "grid"
             else None
         )
-        self.optimised = in_memory(self.search)
-        self.told = [frozen(self.search, trial, attributes={GENERATION: 0}) for trial in told]
-        self.optimised.add_trials(self.told)
+        self.optuna_study = in_memory(self.search)
+        self.told = [optuna_trial(self.search, trial, attributes={GENERATION: 0}) for trial in told]
+        self.optuna_study.add_trials(self.told)
         self.asked: dict[int, optuna.Trial] = {}
 
     def ask(self, number: int, attempt: int = 0) -> dict[str, Any]:
@@ -54,15 +54,15 @@ class Optimiser:
 
     def refuse(self, number: int) -> None:
         """The proposal is infeasible, and will be asked for again."""
-        self.optimised.tell(self.asked.pop(number), state=TrialState.FAIL)
+        self.optuna_study.tell(self.asked.pop(number), state=TrialState.FAIL)
 
     def tell(self, trial: Trial) -> None:
         """How a trial ended: finished is COMPLETE, stopped is PRUNED at its epoch, anything else is FAIL."""
         asked = self.asked.pop(trial.number)
-        end = frozen(self.search, trial)
+        end = optuna_trial(self.search, trial)
         for epoch, value in end.intermediate_values.items():
             asked.report(value, epoch)
-        self.optimised.tell(asked, scores(self.search, trial), state=end.state)
+        self.optuna_study.tell(asked, scores(self.search, trial), state=end.state)
 
     def rebuild(self, trials: Iterable[Trial]) -> None:
         """Ask and tell again what has ended, in the order of its numbers."""
@@ -73,10 +73,10 @@ class Optimiser:
 
     def _ask(self, number: int, attempt: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
         """`fixed` are given; what they leave open is the sampler's."""
-        self.optimised.sampler = sampler(self.search, number, attempt, self.told)
+        self.optuna_study.sampler = sampler(self.search, number, attempt, self.told)
         if fixed:
-            self.optimised.enqueue_trial(dict(fixed))
-        asked = self.asked[number] = self.optimised.ask()
+            self.optuna_study.enqueue_trial(dict(fixed))
+        asked = self.asked[number] = self.optuna_study.ask()
         values: dict[str, Any] = {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

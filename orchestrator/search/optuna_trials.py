@@ -51,7 +51,7 @@ def scores(search: Search, trial: Trial) -> list[float] | None:
     return found if trial.state == "finished" and all(map(math.isfinite, found)) else None
 
 
-def frozen(
+def optuna_trial(
     search: Search,
     trial: Trial,
     curve: Mapping[int, float] | None = None,

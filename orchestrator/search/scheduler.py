@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 
-class Stopping(FIFOScheduler):
+class EarlyStopping(FIFOScheduler):
     """Ends a trial after an epoch where `goes_on(run_id, result)` is false."""
 
     def __init__(self, goes_on: Callable[[str, Mapping[str, Any]], bool]) -> None:

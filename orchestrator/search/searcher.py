@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
-from orchestrator.search.optuna_sampling import Optimiser
+from orchestrator.search.optuna_sampling import OptunaSampling
 from orchestrator.state.proposals import Proposal
 from trainer.config import UserError
 
@@ -21,7 +21,7 @@ MOST_INFEASIBLE = 1000
 """Proposals that may be infeasible in a row before the space is called empty."""
 
 
-class Begun(NamedTuple):
+class RecordedProposal(NamedTuple):
     """A proposal that has been recorded: the run that computes it, and what a trial of it is started with.
 
     Where its end is known already, for the same config was trained before, it needs no trial.
@@ -45,7 +45,7 @@ class StudySearcher(Searcher):
         study: Study,
         history: Sequence[Proposal],
         told: Sequence[Trial],
-        begin: Callable[[Trial], Begun],
+        begin: Callable[[Trial], RecordedProposal],
         ended: Callable[[int, bool], Trial],
     ) -> None:
         assert study.search is not None
@@ -55,7 +55,7 @@ class StudySearcher(Searcher):
         self.begin = begin
         self.ended = ended
         self.count = len(history)
-        self.optimiser = Optimiser(study, told)
+        self.sampling = OptunaSampling(study, told)
         self.training: dict[str, list[int]] = {}
         """By run, the proposals that wait for it; the first is whose trial it is."""
         self.run_of: dict[str, str] = {}
@@ -63,7 +63,7 @@ class StudySearcher(Searcher):
 
     def _recall(self, trials: Sequence[Trial]) -> None:
         """Take up what was proposed before this driver."""
-        self.optimiser.rebuild(trials)
+        self.sampling.rebuild(trials)
         self.again = [trial for trial in trials if trial.state == "running"]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class StudySearcher(Searcher):
         while (begun := self._next()) is not None:
             trial, run = begun
             if run.end is not None:
-                self.optimiser.tell(run.end)
+                self.sampling.tell(run.end)
             elif run.run_id in self.training:
                 self.training[run.run_id].append(trial.number)
             else:
@@ -84,23 +84,23 @@ class StudySearcher(Searcher):
                 return {"job": run.settings}
         return Searcher.FINISHED
 
-    def _next(self) -> tuple[Trial, Begun] | None:
+    def _next(self) -> tuple[Trial, RecordedProposal] | None:
         if self.again:
             trial = self.again.pop(0)
-            self.optimiser.repeat(trial)
+            self.sampling.repeat(trial)
             return trial, self.begin(trial)
         return self._propose() if self.count < self.search.trials else None
 
-    def _propose(self) -> tuple[Trial, Begun]:
+    def _propose(self) -> tuple[Trial, RecordedProposal]:
         """The next new proposal, recorded."""
         why = ""
         for attempt in range(MOST_INFEASIBLE):
-            trial = Trial(self.count, self.optimiser.ask(self.count, attempt), "running", infeasible=attempt)
+            trial = Trial(self.count, self.sampling.ask(self.count, attempt), "running", infeasible=attempt)
             try:
                 run = self.begin(trial)
             except UserError as error:
                 why = str(error)
-                self.optimiser.refuse(self.count)
+                self.sampling.refuse(self.count)
                 continue
             self.count += 1
             return trial, run
@@ -109,7 +109,7 @@ class StudySearcher(Searcher):
             f"the last: {why}"
         )
 
-    def _start(self, trial_id: str, run: Begun) -> None:
+    def _start(self, trial_id: str, run: RecordedProposal) -> None:
         self.training[run.run_id] = []
         self.run_of[trial_id] = run.run_id
 
@@ -119,7 +119,7 @@ class StudySearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell how the trial ended."""
         for number in self.training.pop(self.run_of.pop(trial_id)):
-            self.optimiser.tell(self.ended(number, error))
+            self.sampling.tell(self.ended(number, error))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger holds what a search has been told."""

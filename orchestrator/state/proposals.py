@@ -25,7 +25,7 @@ class Proposal(NamedTuple):
     trial: Trial
 
 
-class Lesson(NamedTuple):
+class ImportedTrial(NamedTuple):
     """A trial of another search, told to this one before its first proposal; `study` is whose it was."""
 
     study: str
@@ -53,13 +53,13 @@ def curve(run: LedgerRun | None, metric: str) -> Curve:
     return {int(epoch["epoch"]): epoch[metric] for epoch in epochs if metric in epoch}
 
 
-def told(study: Study, ledger: Ledger) -> list[Lesson] | None:
+def imported_trials(study: Study, ledger: Ledger) -> list[ImportedTrial] | None:
     """What this search was told before its first proposal; None before it has begun."""
     identity = search_identity(study)
     for event in ledger.events():
         if event["event"] == "told" and event["study"] == study.name and event["search"] == identity:
             given = [(trial.pop("study"), trial) for trial in map(dict, event["trials"])]
-            return [Lesson(whose, Trial(**{**t, "metrics": numbers(t["metrics"])})) for whose, t in given]
+            return [ImportedTrial(whose, Trial(**{**t, "metrics": numbers(t["metrics"])})) for whose, t in given]
     return None
 
 

@@ -64,7 +64,7 @@ class Epochs(Sequence[Mapping[str, float]]):
     def add(self, time: str, metrics: Mapping[str, float | None]) -> None:
         """One more epoch, or another record of one."""
         with LOCK:
-            self._settle()
+            self._parse_unread()
             self._insert(time, metrics)
 
     def add_line(self, offset: int, length: int) -> None:
@@ -74,7 +74,7 @@ class Epochs(Sequence[Mapping[str, float]]):
     def time(self, epoch: float) -> str:
         """When an epoch was recorded, ISO 8601."""
         with LOCK:
-            self._settle()
+            self._parse_unread()
             return self._times[epoch]
 
     def _insert(self, time: str, metrics: Mapping[str, float | None]) -> None:
@@ -88,7 +88,7 @@ class Epochs(Sequence[Mapping[str, float]]):
         again = place < len(self._rows) and self._rows[place]["epoch"] == epoch
         self._rows[place : place + again] = [row]
 
-    def _settle(self) -> None:
+    def _parse_unread(self) -> None:
         if self._unread:
             assert self._load is not None, "lines come from a journal that can be read"
             found = self._load(self._unread)
@@ -96,9 +96,9 @@ class Epochs(Sequence[Mapping[str, float]]):
             for time, metrics in found:
                 self._insert(time, metrics)
 
-    def _settled(self) -> list[Metrics]:
+    def _parsed(self) -> list[Metrics]:
         with LOCK:
-            self._settle()
+            self._parse_unread()
             return self._rows
 
     @overload
@@ -106,10 +106,10 @@ class Epochs(Sequence[Mapping[str, float]]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[Mapping[str, float]]: ...
     def __getitem__(self, index: int | slice) -> Mapping[str, float] | Sequence[Mapping[str, float]]:
-        return self._settled()[index]
+        return self._parsed()[index]
 
     def __len__(self) -> int:
-        return len(self._settled())
+        return len(self._parsed())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -117,4 +117,4 @@ class Epochs(Sequence[Mapping[str, float]]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return repr(self._settled())
+        return repr(self._parsed())

@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import pausing
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.run_folder import finished, gather
+from orchestrator.store.run_folder import copy_from_folder, finished
 from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, identity, parse, read_yaml, teacher_run
 from trainer.files.checkpoint import load
 from trainer.files.run_folder import BEST, LAST, read_epochs, read_result
@@ -151,7 +151,7 @@ def copy(source: Path, target: Path) -> None:
 def record(candidate: Candidate, store: Store, ledger: Ledger) -> None:
     """Write an imported run into the ledger: its epochs, and its end."""
     run_id, out = candidate.run_id, store.run_dir(candidate.run_id)
-    gather(ledger, run_id, out)
+    copy_from_folder(ledger, run_id, out)
     facts = finished(out, run_id) or {}
     asked = {"key": candidate.config.key, "config": candidate.config.model_dump(mode="json")}
     ledger.append({"event": "finished", "run_id": run_id, **asked, **facts, "imported": str(candidate.folder)})

@@ -28,16 +28,16 @@ def artifacts(out: Path) -> dict[str, Any]:
     return {"folder": f"{out.parent.name}/{out.name}", "files": names}
 
 
-def gather(ledger: Ledger, run_id: str, out: Path) -> None:
+def copy_from_folder(ledger: Ledger, run_id: str, out: Path) -> None:
     """Append the epochs, the retries and the notes of a run that its folder has and the ledger lacks."""
     ledger.append_epochs(run_id, read_epochs(out))
-    gather_retries(ledger, run_id, out)
+    copy_retries(ledger, run_id, out)
     run = ledger.run(run_id)
     for text in read_notes(out)[len(run.notes) if run else 0 :]:
         ledger.append({"event": "note", "run_id": run_id, "text": text})
 
 
-def gather_retries(ledger: Ledger, run_id: str, out: Path) -> None:
+def copy_retries(ledger: Ledger, run_id: str, out: Path) -> None:
     """Append what the folder says, and the ledger not yet, of attempts that another followed."""
     run = ledger.run(run_id)
     for line in read_retries(out)[len(run.retries) if run else 0 :]:
@@ -50,18 +50,18 @@ def reconcile(ledger: Ledger, store: Store) -> None:
         if run.status != "running":
             continue
         out = store.run_dir(run.run_id)
-        gather(ledger, run.run_id, out)
+        copy_from_folder(ledger, run.run_id, out)
         facts = finished(out, run.run_id)
         ended = {"event": "interrupted"} if facts is None else {"event": "finished", **facts}
         ledger.append({**ended, "run_id": run.run_id, "key": run.key})
 
 
-FILE = "retries.jsonl"
+RETRIES = "retries.jsonl"
 
 
 def read_retries(out: Path) -> list[dict[str, Any]]:
     """A line for each attempt in folder `out` that another followed; one half written is left out."""
-    path = out / FILE
+    path = out / RETRIES
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 

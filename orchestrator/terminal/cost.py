@@ -9,7 +9,7 @@ from orchestrator.prepare.estimate import Estimate
 from orchestrator.prepare.work_left import Range
 
 
-def bill(estimate: Estimate, spec: ClusterSpec) -> list[str]:
+def estimate_lines(estimate: Estimate, spec: ClusterSpec) -> list[str]:
     """Time, disk and money in the first line; in the others where the figures come from, or why one is missing."""
     if not estimate.count:
         return ["estimate: nothing is left to run"]

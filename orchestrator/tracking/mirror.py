@@ -30,7 +30,7 @@ class Mirror:
         self.store = store
         self.ledger = Ledger(store.ledger)
         self.tracker = Tracker(Server(store.mlflow_uri, store.artifacts), store.identity)
-        self.sender = Sender(self.tracker.answers, shown(store.mlflow_uri))
+        self.sender = Sender(self.tracker.why_unreachable, shown(store.mlflow_uri))
         self.sender.send("reconcile", self.tracker.reconcile)
         self.sender.send("study", lambda: self.tracker.open(study))
 

@@ -28,13 +28,13 @@ class Sender:
     """A queue of named actions and one daemon thread that does them in order. Nothing here raises.
 
     An action sent under a name that still waits takes its place: of ten epochs of one run, waiting for a slow
-    server, only the last is mirrored, and it carries all ten. Where an action fails, `answers` tells why the server
-    cannot be reached: then everything waits, and is tried again when the pause ends. Where it answers (""), the
+    server, only the last is mirrored, and it carries all ten. Where an action fails, `why_unreachable` tells why the
+    server cannot be reached: then everything waits, and is tried again when the pause ends. Where it answers (""), the
     trouble is that action's own, and the others go on.
     """
 
-    def __init__(self, answers: Callable[[], str], where: str) -> None:
-        self._answers = answers
+    def __init__(self, why_unreachable: Callable[[], str], where: str) -> None:
+        self._why_unreachable = why_unreachable
         self.where = where
         self._waiting: dict[str, Callable[[], object]] = {}
         self._failed: dict[str, int] = {}
@@ -78,7 +78,7 @@ class Sender:
             try:
                 action()
             except Exception as error:
-                if not self._again(name, action, error) and hurried:
+                if not self._put_back_or_drop(name, action, error) and hurried:
                     return
             else:
                 with self._change:
@@ -87,9 +87,9 @@ class Sender:
                     self._lost.discard(name)
                     self._doing = set()
 
-    def _again(self, name: str, action: Callable[[], object], error: Exception) -> bool:
+    def _put_back_or_drop(self, name: str, action: Callable[[], object], error: Exception) -> bool:
         """Put a failed action back, unless a newer one of its name has come. False: the server is not there."""
-        gone = self._answers()
+        gone = self._why_unreachable()
         with self._change:
             self._doing = set()
             if gone:

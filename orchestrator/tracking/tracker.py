@@ -53,7 +53,7 @@ class _Study:
 class Tracker:
     """Brings MLflow up to date with one store. `owner` names it: stores that share a server leave each other alone.
 
-    Every method raises what MLflow raises; `answers` is to be asked then.
+    Every method raises what MLflow raises; `why_unreachable` is to be asked then.
     """
 
     def __init__(self, server: Server, owner: str) -> None:
@@ -62,7 +62,7 @@ class Tracker:
         self._owner = owner
         self._studies: dict[str, _Study] = {}
 
-    def answers(self) -> str:
+    def why_unreachable(self) -> str:
         """Why the server cannot be reached; empty where it can. What it holds is asked anew: after a call that failed,
         nobody knows."""
         self._studies.clear()

@@ -38,7 +38,7 @@ def plan(
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.prepare.jobs import Preparer
-    from orchestrator.search.learn_from import learns_from
+    from orchestrator.search.learn_from import learn_from_line
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
     from orchestrator.terminal.plan_listing import show_costs, show_plan
@@ -54,12 +54,12 @@ def plan(
     show_plan(state, console, whole=all_runs)
     for line in preparer.could_not_check(state):
         console.print(Text(line, style="yellow"), soft_wrap=True)
-    if taught := learns_from(loaded, ledger):
+    if taught := learn_from_line(loaded, ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
     from orchestrator.prepare.estimate import estimate, refuse
-    from orchestrator.prepare.limits import Bounds, deployed
+    from orchestrator.prepare.limits import LimitsCheck, deployed
     from orchestrator.prepare.search_space import refuse_infeasible
-    from orchestrator.terminal.cost import bill
+    from orchestrator.terminal.cost import estimate_lines
 
     runs = [run.plan for run in state.runs]
     arms = deployed(loaded, runs)
@@ -71,11 +71,11 @@ def plan(
     if costs:
         show_costs(costs, next(iter(configs.values())).data.size, console)
     with located(loaded.name):
-        bounds = Bounds(loaded.limits, spec, where, ledger)
-        bounds.refuse(arms, costs)
-    refuse_infeasible(loaded, preparer.check, bounds)
+        limits_check = LimitsCheck(loaded.limits, spec, where, ledger)
+        limits_check.refuse(arms, costs)
+    refuse_infeasible(loaded, preparer.check, limits_check)
     spending = estimate(state, spec, where, preparer.roots, tries=probe)
-    for line in bill(spending, spec):
+    for line in estimate_lines(spending, spec):
         console.print(Text(line), soft_wrap=True)
     if max_gpu_hours is not None:
         refuse(spending, loaded.name, spec, max_gpu_hours)

@@ -38,12 +38,12 @@ def report(
 
 def _report(study: Study, store: Store, folder: Path) -> None:
     from orchestrator.report.files import write
-    from orchestrator.report.page.data import gather
+    from orchestrator.report.page.data import report_of
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
     from orchestrator.terminal.table import show
 
-    found = gather(StudyState(study, Ledger(store.ledger)), store)
+    found = report_of(StudyState(study, Ledger(store.ledger)), store)
     show(found.table)
     if store.ledger.exists():
         files = write(found, folder)

@@ -62,11 +62,11 @@ def launch(
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.running.ray_session import check_address
-    from orchestrator.search.learn_from import learns_from
+    from orchestrator.search.learn_from import learn_from_line
     from orchestrator.store.full_disk import pausing
     from orchestrator.store.provenance import begin
     from orchestrator.terminal.live_view import view
-    from orchestrator.terminal.log_lines import Board
+    from orchestrator.terminal.log_lines import StudyProgress
     from orchestrator.terminal.table import show
     from orchestrator.tracking.address import check_uri
     from orchestrator.tracking.mirror import Mirror
@@ -93,13 +93,13 @@ def launch(
         refuse(estimate(job.state, spec, where, job.preparer.roots), loaded.name, spec, max_gpu_hours)
     said = f"{loaded.name}: {job.total()} runs, {job.left()} to do; store {where.root}"
     console.print(Text(said, style="dim"), soft_wrap=True)
-    if taught := learns_from(loaded, job.ledger):
+    if taught := learn_from_line(loaded, job.ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
     with pausing(where.root), where.lease():
         begin(loaded.name, text, job.ledger, where, job.sources)
         mirror = Mirror(loaded.name, where)
         try:
-            job.run(mirror, lambda: view(console, Board(job.state)))
+            job.run(mirror, lambda: view(console, StudyProgress(job.state)))
         except BaseException:
             try:
                 _close(loaded, where, mirror, finished=False)
@@ -124,14 +124,14 @@ def _close(study: Study, store: Store, mirror: Mirror, *, finished: bool) -> Rep
     import pandas  # noqa: F401
 
     from orchestrator.report.files import write
-    from orchestrator.report.page.data import gather
+    from orchestrator.report.page.data import report_of
     from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
 
     files: list[Path] = []
     try:
-        report = gather(StudyState(study, Ledger(store.ledger)), store)
+        report = report_of(StudyState(study, Ledger(store.ledger)), store)
         files = write(report, store.root / "studies" / study.name)
     finally:
         mirror.close(files, finished=finished)

@@ -101,7 +101,7 @@ class Report:
         return list(found.values())
 
 
-def gather(state: StudyState, store: Store) -> Report:
+def report_of(state: StudyState, store: Store) -> Report:
     """A study's report; of the store only the folders of its runs are looked at. Nothing is written."""
     return Report(
         study=state.study,

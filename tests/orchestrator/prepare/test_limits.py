@@ -7,7 +7,7 @@ import yaml
 
 from ablations.study.limits import Limits
 from cluster.spec import ClusterSpec
-from orchestrator.prepare.limits import Bounds
+from orchestrator.prepare.limits import LimitsCheck
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from trainer.config import UserError, parse
@@ -22,7 +22,7 @@ def bounds(tmp_path):
 
     def make(limits, **spec):
         store = Store(tmp_path / "store")
-        return Bounds(Limits(**limits), ClusterSpec(**spec), store, Ledger(store.ledger))
+        return LimitsCheck(Limits(**limits), ClusterSpec(**spec), store, Ledger(store.ledger))
 
     return make
 

@@ -10,7 +10,7 @@ from orchestrator.store import provenance
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import reconcile
-from trainer.files import run_folder as record
+from trainer.files import run_folder
 
 RESULT = {
     "run_id": "r",
@@ -37,12 +37,12 @@ def ledger(store):
     ledger.append_epochs("r", [{"epoch": 1.0}])
     out = store.run_dir("r")
     out.mkdir(parents=True)
-    record.write_epochs(out, [{"epoch": 1.0}, {"epoch": 2.0, "val/miou": 40.0}])
+    run_folder.write_epochs(out, [{"epoch": 1.0}, {"epoch": 2.0, "val/miou": 40.0}])
     return ledger
 
 
 def test_a_run_that_was_cut_short_is_interrupted_and_keeps_its_epochs(store, ledger):
-    record.append_note(store.run_dir("r"), "checkpoint last.pt could not be read; began again")
+    run_folder.append_note(store.run_dir("r"), "checkpoint last.pt could not be read; began again")
     for _ in range(2):
         reconcile(ledger, store)
         run = ledger.outcomes()["r"]
@@ -51,7 +51,7 @@ def test_a_run_that_was_cut_short_is_interrupted_and_keeps_its_epochs(store, led
 
 
 def test_a_run_that_ended_as_its_driver_died_is_finished(store, ledger):
-    record.write_result(store.run_dir("r"), RESULT)
+    run_folder.write_result(store.run_dir("r"), RESULT)
     reconcile(ledger, store)
     run = ledger.finished("r")
     assert (run.last, run.seconds, run.data, run.weights) == (
@@ -65,7 +65,7 @@ def test_a_run_that_ended_as_its_driver_died_is_finished(store, ledger):
 
 
 def test_a_result_of_another_run_finishes_nothing(store, ledger):
-    record.write_result(store.run_dir("r"), {**RESULT, "run_id": "other"})
+    run_folder.write_result(store.run_dir("r"), {**RESULT, "run_id": "other"})
     reconcile(ledger, store)
     assert ledger.outcomes()["r"].status == "interrupted"
 
