@@ -72,14 +72,6 @@ def test_each_level_is_held_against_the_first(study):
     }
 
 
-@pytest.mark.parametrize("factors", [TWO, LEVELS, CONDITIONAL, HOLES])
-def test_weights_sum_to_nothing_and_an_effect_counts_both_levels_alike(study, factors):
-    for effect in effects_of(study(factors)).effects:
-        weights = np.array(list(effect.weights.values()))
-        assert weights.sum() == pytest.approx(0.0)
-        assert weights[weights > 0].sum() == pytest.approx(1.0 if effect.against else 2.0)
-
-
 def test_a_factor_that_applies_beside_another_only_has_its_effect_there(study):
     effects, missing = effects_of(study(CONDITIONAL))
     names = {effect.name: effect for effect in effects}
@@ -109,10 +101,8 @@ def test_an_effect_is_measured_where_both_levels_were_allowed(study):
         "pea_gl=on": (1, 4),
         "csf=on × pea=on": (1, 2),
     }
-    assert [line.rpartition(":")[0] for line in missing] == [
-        "not estimable: csf=on × pea_gl=on",
-        "not estimable: pea=on × pea_gl=on",
-    ]
+    why = "requires or excludes leave out a part of every comparison"
+    assert missing == [f"not estimable: {both}: {why}" for both in ("csf=on × pea_gl=on", "pea=on × pea_gl=on")]
 
 
 def test_one_factor_has_its_table_of_arms_and_no_effects(study):
@@ -131,6 +121,16 @@ def test_a_family_nobody_could_read_keeps_its_main_effects(study):
     assert missing == [
         f"{MAX_EFFECTS - 2} interactions are left out: with them there would be over {MAX_EFFECTS} effects"
     ]
+
+
+@pytest.mark.parametrize(("rates", "kept"), [(20, MAX_EFFECTS), (21, 22)])
+def test_effects_up_to_the_most_keep_their_interactions(study, rates, kept):
+    """Of csf, pea and a rate with n more levels: 2 + n effects, and 1 + 2 n interactions."""
+    values = ", ".join(f"{i}.0e-5" for i in range(1, rates + 1))
+    effects, _ = effects_of(
+        study(f"factors: {{distill.csf: [null, {{}}], distill.pea: [null, {{}}], optim.lr: [{values}]}}")
+    )
+    assert len(effects) == kept
 
 
 def test_the_table_of_effects_stands_under_the_table_of_arms(study):

@@ -62,6 +62,18 @@ def test_what_cannot_be_decided_has_no_power():
     assert smallest_margin(1) is None
 
 
+def test_a_level_that_the_smallest_p_meets_exactly_is_met():
+    assert sign_flip_power(3, 100.0, alpha=0.25) == pytest.approx(1.0)
+    assert sign_flip_power(3, 100.0, alpha=0.2499) == 0.0
+
+
+def test_two_seeds_exclude_something_and_one_contrast_is_meant_where_none_are_counted():
+    assert equivalence_power(2, smallest_margin(2)) == pytest.approx(0.8)
+    assert smallest_difference(8) == smallest_difference(8, 1) and smallest_margin(8) == smallest_margin(8, 1)
+    assert seeds_to_detect(1.0, 1.0) == seeds_to_detect(1.0, 1.0, 1) < seeds_to_detect(1.0, 1.0, 2)
+    assert seeds_for_equivalence(1.0, 1.0) == seeds_for_equivalence(1.0, 1.0, 1) < seeds_for_equivalence(1.0, 1.0, 2)
+
+
 def test_detectable_and_seeds_are_each_others_inverse():
     for n, m in ((7, 1), (9, 3), (20, 5)):
         assert sign_flip_power(n, smallest_difference(n, m), m) == pytest.approx(0.8)

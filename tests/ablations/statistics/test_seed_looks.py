@@ -84,6 +84,25 @@ def test_no_verdict_in_the_middle_of_a_look(study):
     assert came.due == {"alone": 8, "Base": 8, "Other": 8}
 
 
+def test_seeds_beyond_a_look_that_has_not_ended_are_not_read(study):
+    """They may be there from another study of the same arms."""
+    written = study(ARMS)
+    runs = expand(written)
+    outcomes = _outcomes(runs, _score)
+    lacking = [run.key for run in runs if (run.arm, run.seed) == ("alone", 5)]
+    came = look_progress(written, runs, {key: outcome for key, outcome in outcomes.items() if key not in lacking})
+    assert came.look == 6 and [one.n for one in came.comparisons] == [5, 5]
+
+
+def test_an_arm_without_a_contrast_has_the_first_look_alone_and_one_without_runs_has_no_pairs(study):
+    written = study(ARMS + "contrasts: [[Base, alone]]\n")
+    arms = {"alone": range(12), "Base": range(12)}
+    assert take_looks(written, arms, {}).due == {"alone": 6, "Base": 6, "Other": 6}
+    runs = expand(written)
+    assert take_looks(written, arms, {"alone": {run.seed: 1.0 for run in runs}}).comparisons[0].n == 0
+    assert look_progress(written, runs, _outcomes(runs, _score)).due == {"alone": 12, "Base": 12, "Other": 6}
+
+
 def test_a_failed_seed_ends_its_look_and_an_arm_that_always_fails_gets_no_more(study):
     written = study(ARMS)
     runs = expand(written)

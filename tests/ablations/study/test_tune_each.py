@@ -89,24 +89,6 @@ def test_an_arm_awaits_its_search_and_then_is_its_winner(study):
     assert not {run.key for run in before.values() if run.awaits} & {run.config.key for run in before.values()}
 
 
-@pytest.mark.parametrize(
-    ("trials", "number"),
-    [
-        ([ended(0, 40.0), ended(1, 42.0), ended(2, 42.0), ended(3, 41.0)], 1),
-        ([ended(0, 40.0), ended(1, 49.0, "stopped"), ended(2, None, "failed"), ended(3, 41.0)], 3),
-        ([ended(0, 40.0), ended(1, float("nan")), ended(2, None, "failed"), ended(3, None, "failed")], 0),
-        ([ended(0, 40.0), ended(1, 42.0), ended(2, 41.0), ended(3, None, "running")], None),
-        ([ended(0, 40.0), ended(1, 42.0), ended(2, 41.0)], None),
-        ([ended(n, None, "failed") for n in range(4)], None),
-    ],
-)
-def test_the_winner_is_the_best_finished_trial_once_all_have_ended(study, trials, number):
-    search = searches(study(TUNED, data=SELECT))["+ CSF"].search
-    for order in (trials, trials[::-1]):
-        winner = Tuned(search, tuple(order)).winner
-        assert (winner.number if winner else None) == number
-
-
 def test_the_table_says_how_each_arm_was_tuned(study):
     written = study(TUNED, data=SELECT)
     found = tuned(

@@ -6,7 +6,7 @@ import random
 import pytest
 import yaml
 
-from ablations.study.early_stopping import TrialSoFar, goes_on
+from ablations.study.early_stopping import passes_median, passes_rung
 from ablations.study.plan import expand
 from ablations.study.schema import Study
 from ablations.study.search import Search
@@ -195,15 +195,20 @@ def test_trials_are_likely_to_train_what_the_rules_let_them(words):
     rng, spent = random.Random(1), 0
     for _ in range(40):
         scores = [rng.random() for _ in range(30)]
-        seen = {bracket: [] for bracket in range(search.brackets)}
+        curves = {bracket: [] for bracket in range(search.brackets)}
         for number, score in enumerate(scores):
-            others, curve, end = seen[search.bracket(number)], {}, "finished"
+            bracket, curve = search.bracket(number), {}
+            others, rungs = curves[bracket], search.rungs(27, bracket)
             for epoch in range(1, 28):
                 curve[epoch] = score
-                if epoch < 27 and not goes_on(search, search.bracket(number), curve, epoch, others):
-                    end = ""
+                at_rung = [other[epoch] for other in others if epoch in other]
+                if epoch in rungs and not passes_rung(score, at_rung, search.eta):
                     break
-            others.append(TrialSoFar(curve, end))
+                whole = [other for other in others if 27 in other]
+                by_median = search.stop == "median" and search.min_epochs <= epoch < 27
+                if by_median and not passes_median(curve, epoch, whole):
+                    break
+            others.append(curve)
             spent += len(curve)
     assert trial_epochs(search, 27, 30).likely == pytest.approx(spent / (40 * 30), rel=0.2)
 

@@ -124,6 +124,15 @@ def test_a_driver_is_who_holds_the_lock_whatever_process_has_its_pid_now(tmp_pat
     assert store.driver() is None
 
 
+def test_a_driver_that_has_the_lock_and_has_not_said_who_it_is_is_just_starting(tmp_path):
+    for said in ("", "{}", '{"pid": 1, "ho'):
+        with (tmp_path / "lease").open("w") as file:
+            file.write(said)
+            file.flush()
+            fcntl.flock(file, fcntl.LOCK_EX)
+            assert Store(tmp_path).driver() == "another driver that is just starting"
+
+
 def test_who_asks_for_the_driver_does_not_keep_one_from_starting(tmp_path):
     with (tmp_path / "lease").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
