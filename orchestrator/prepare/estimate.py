@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablations.statistics.paired import counted
 from cluster.spec import ClusterSpec, SpecError, concurrency
 from orchestrator.prepare.pace import Pace, measured_paces, this_hardware
 from orchestrator.prepare.timed_steps import probe
@@ -66,15 +67,15 @@ def estimate(
         state.ledger, store, spec, {run.plan.key: run.plan.config for run in state.runs}
     )
     found = {name: paces[name] for name in distinct if name in paces}
-    origins = [f"{_counted(count, 'earlier run')} on {where}"] if found else []
+    origins = [f"{counted(count, 'earlier run')} on {where}"] if found else []
     left = {name: config for name, config in distinct.items() if name not in found}
     if left and tries is not False:
         folders = {**{name: Path(folder) for name, folder in spec.data_roots.items()}, **roots}
         found |= (tried := probe(left, spec, store, folders, None if tries else PROBE_S))
         timed = sum(pace.epoch_s is not None for pace in tried.values())
-        origins += [f"a few steps of {_counted(timed, 'structure')}, each alone on this machine"] if timed else []
+        origins += [f"a few steps of {counted(timed, 'structure')}, each alone on this machine"] if timed else []
         found, guessed = _filled(found)
-        origins += [f"the slowest of those for {_counted(guessed, 'structure')} more"] if guessed else []
+        origins += [f"the slowest of those for {counted(guessed, 'structure')} more"] if guessed else []
     slots, unplaced = _slots(spec)
     why = _unknown(found, distinct, spec, tries)
     hours = device_hours = None
@@ -147,7 +148,7 @@ def _unknown(
         return ""
     if spec.gpus_per_worker and not this_hardware(spec):
         return "no earlier run on such a GPU, and no GPU here to try a step on"
-    which = f"{len(missing)} of {_counted(len(distinct), 'structure')}"
+    which = f"{len(missing)} of {counted(len(distinct), 'structure')}"
     if tries is False:
         return f"no earlier run of {which}; without --no-probe a few steps of each are tried"
     if tries is None:
@@ -220,7 +221,3 @@ def _checkpoints(run: PendingRun, found: Mapping[str, Pace]) -> Range:
 
 def _sum(ranges: Sequence[Range]) -> Range:
     return Range(*map(sum, zip(*ranges, strict=True)))
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count} {thing}{'' if count == 1 else 's'}"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 
 from ablations.study.limits import Limits
 from ablations.study.plan import Run
 from ablations.study.schema import Study
 from cluster.spec import ClusterSpec
+from orchestrator.prepare.trainer_program import last_error_line, run_program
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from trainer.config import TrainConfig, UserError, digest, parse, read_yaml
@@ -70,11 +69,10 @@ class LimitsCheck:
             "device": self.device,
             "threads": self.spec.torch_threads,
         }
-        command = [sys.executable, "-m", "trainer.measure.latency"]
-        done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
+        done = run_program("trainer.measure.latency", json.dumps(asked))
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-            raise UserError(f"limits.latency_ms: {config.student.name} could not be measured here: {last}")
+            why = last_error_line(done)
+            raise UserError(f"limits.latency_ms: {config.student.name} could not be measured here: {why}")
         return json.loads(done.stdout)["latency_ms"]
 
     def _recorded(self, network: list[str]) -> float | None:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cluster.spec import ClusterSpec
 from orchestrator.prepare.pace import Pace, this_hardware
+from orchestrator.prepare.trainer_program import ROOT, last_error_line, run_program
 from orchestrator.store.folder import Store
 from trainer.config import TrainConfig, UserError, digest
 from trainer.files.run_folder import write_text
-
-ROOT = Path(__file__).parents[2]
-PROGRAM = "trainer.probe"
 
 
 def probe(
@@ -53,7 +48,8 @@ def probe(
         answers |= _ask([{**settings, "limit_s": limit_s}, *requests])
         for name in todo:
             if "epoch_s" in answers.get(name, {}):
-                _keep(files[name], answers[name])
+                files[name].parent.mkdir(parents=True, exist_ok=True)
+                write_text(files[name], json.dumps(answers[name]))
     return {
         name: Pace(answer.get("epoch_s"), answer.get("once_s", 0.0), answer["checkpoints"], answer["packed"])
         for name, answer in answers.items()
@@ -62,31 +58,18 @@ def probe(
 
 def _ask(requests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The program's answers by id. It may be ended by its alarm, or for its memory: what it said before counts."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-m", PROGRAM],
-        input="".join(json.dumps(request) + "\n" for request in requests),
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_program("trainer.probe", "".join(json.dumps(request) + "\n" for request in requests))
     answers: dict[str, dict[str, Any]] = {}
     for line in done.stdout.splitlines():
         facts = json.loads(line)
         answers.setdefault(facts.pop("id"), {}).update(facts)
     if done.returncode > 0:
-        raise UserError(f"a step cannot be tried: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+        raise UserError(f"a step cannot be tried: {last_error_line(done)}")
     return answers
 
 
 def _root(config: TrainConfig, roots: Mapping[str, Path]) -> str | None:
     return str(roots[config.data.name]) if config.data.name in roots else None
-
-
-def _keep(file: Path, answer: Mapping[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(answer))
 
 
 def _code() -> int:

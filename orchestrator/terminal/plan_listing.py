@@ -10,6 +10,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ablations.statistics.design import design_lines
+from ablations.statistics.paired import counted
 from ablations.statistics.seed_looks import if_needed
 from ablations.statistics.winners import budgets
 from ablations.study.arms import cost_label, label, short
@@ -35,7 +36,7 @@ def show_plan(state: StudyState, console: Console, *, whole: bool = False) -> No
     reused = states.count("reused")
     epochs = sum(run.plan.config.optim.epochs for run, word in pairs if word not in NOT_TRAINED)
     trials = study.search.trials if study.search is not None else sum(budgets(study).values())
-    count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}{f' and {trials} trials' if trials else ''}"
+    count = f"{counted(len(runs), 'run')}{f' and {trials} trials' if trials else ''}"
     console.print(Text(study.name, style="bold"), f"  {count}, {reused} reused, {epochs} epochs to train")
     cut = not whole and len(runs) > LONG
     shown = [*pairs[:ENDS], *pairs[-ENDS:]] if cut else pairs

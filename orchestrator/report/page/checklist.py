@@ -82,7 +82,7 @@ def _contrasts(report: Report) -> str:
 def _seeds(report: Report) -> str:
     counts = Counter(len(scores) for arm, scores in report.scores.items() if _is_arm(report, arm))
     seeds = sorted({m.plan.seed for m in report.members if m.plan.role == "arm"})
-    done = ", ".join(f"{n} in {arms} arm{'s' * (arms > 1)}" for n, arms in sorted(counts.items(), reverse=True))
+    done = ", ".join(f"{n} in {counted(arms, 'arm')}" for n, arms in sorted(counts.items(), reverse=True))
     return f"{', '.join(map(str, seeds))}, an arm and its reference by the same ones; finished: {done}"
 
 
