@@ -1,4 +1,4 @@
-"""Estimate: the hours, GPU-hours and disk that a study will still take, before any is spent; and its refusal."""
+"""Estimate of the hours, GPU-hours and disk that the rest of a study takes, and the check of --max-gpu-hours."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from orchestrator.store.folder import Store
 from trainer.config import TrainConfig, UserError
 
 START_S = 15.0
-"""Before the first epoch: Ray, and torch in its first worker. Measured on two cores (benchmarks/estimate.py)."""
+"""Start-up of Ray and of torch in the first worker. Measured on two cores (benchmarks/estimate.py)."""
 
 PROBE_S = 10.0
-"""Seconds that a study's structures are tried for where nobody asked for it."""
+"""Time limit of probing a study's structures, in seconds, unless --probe is given."""
 
 ENOUGH = 3
-"""Structures that must have been timed before the slowest of them stands for those that were not reached."""
+"""From so many timed structures on, the slowest of them stands for those that were not timed."""
 
 UNBOUNDED = 1e6
-"""CPUs where a spec says only how many GPUs an autoscaler may bring up, or the other way round."""
+"""CPUs or GPUs of an autoscaled cluster whose spec limits only the other."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a study takes from now on. None is what cannot be said; `why` it cannot."""
+    """What the rest of a study takes. None is unknown, and `why` gives the reason."""
 
     count: int
     """Runs and trials."""
     hours: Range | None
-    """On the clock."""
+    """Wall-clock time."""
     device_hours: Range | None
-    """Of the GPUs that the runs hold, or of their CPUs where they hold none."""
+    """GPU-hours; CPU-hours of runs without a GPU."""
     gigabytes: Range | None
     slots: int | None
     """Runs at once."""
     origins: tuple[str, ...]
-    """Where the paces come from, in words."""
+    """Where the measured paces come from, in words."""
     why: str = ""
 
 
@@ -55,9 +55,9 @@ def estimate(
     *,
     tries: bool | None = None,
 ) -> Estimate:
-    """What is left of a study. `tries`: whether structures that no earlier run had are timed on
-    this machine: True however long it takes, None for `PROBE_S` at most, False not at all. Raises UserError where one
-    cannot be built."""
+    """What the rest of a study takes. Structures without an earlier run are timed on this machine: without a time limit
+    if `tries` is True, for `PROBE_S` at most if None, not at all if False. Raises UserError where one cannot be built.
+    """
     todo = phases(state)
     if not todo:
         nothing = Range(0, 0, 0)
@@ -97,9 +97,9 @@ def estimate(
 
 
 def refuse(estimate: Estimate, name: str, spec: ClusterSpec, limit: float) -> None:
-    """Raise UserError where a study may take more than `limit` GPU-hours, or where nobody can tell.
+    """Raise UserError where a study may take more than `limit` GPU-hours, or where there is no estimate.
 
-    The most is held against the limit: every trial to its end, every look needed. Runs without GPUs take none.
+    The upper bound is compared with the limit: no trial is stopped, and all looks are needed. Runs without GPUs take 0.
     """
     if not spec.gpus_per_worker:
         return
@@ -116,7 +116,7 @@ def refuse(estimate: Estimate, name: str, spec: ClusterSpec, limit: float) -> No
 
 
 def _distinct(todo: Sequence[Phase]) -> dict[str, TrainConfig]:
-    """One config a structure, those that train most first: where time is short, they are tried."""
+    """One config of each structure, those with the most epochs first: probing has a time limit."""
     configs: dict[str, TrainConfig] = {}
     epochs: dict[str, float] = {}
     for run in (run for phase in todo for run in phase.runs):
@@ -129,7 +129,7 @@ def _distinct(todo: Sequence[Phase]) -> dict[str, TrainConfig]:
 
 
 def _filled(found: Mapping[str, Pace]) -> tuple[dict[str, Pace], int]:
-    """The paces, with the slowest in place of those that were not timed where enough were; how many these are."""
+    """The paces, where the slowest replaces those that were not timed if `ENOUGH` were; and the number replaced."""
     timed = [pace for pace in found.values() if pace.epoch_s is not None]
     untimed = {name: pace for name, pace in found.items() if pace.epoch_s is None}
     if len(timed) < ENOUGH or not untimed:
@@ -142,12 +142,12 @@ def _filled(found: Mapping[str, Pace]) -> tuple[dict[str, Pace], int]:
 def _unknown(
     found: Mapping[str, Pace], distinct: Mapping[str, TrainConfig], spec: ClusterSpec, tries: bool | None
 ) -> str:
-    """Why there is no estimate of time; empty where there is."""
+    """Why there is no estimate of time; empty where there is one."""
     missing = [name for name in distinct if name not in found or found[name].epoch_s is None]
     if not missing:
         return ""
     if spec.gpus_per_worker and not this_hardware(spec):
-        return "no earlier run on such a GPU, and no GPU here to try a step on"
+        return "there is no earlier run on such a GPU, and this machine has none to time a step on"
     which = f"{len(missing)} of {counted(len(distinct), 'structure')}"
     if tries is False:
         return f"no earlier run of {which}; without --no-probe a few steps of each are tried"
@@ -157,7 +157,7 @@ def _unknown(
 
 
 def _slots(spec: ClusterSpec) -> tuple[int | None, str]:
-    """Runs at once, else why nobody knows."""
+    """The number of runs at once; None and a reason where it is unknown."""
     try:
         if spec.address == "local":
             from orchestrator.prepare.machine import here
@@ -169,7 +169,7 @@ def _slots(spec: ClusterSpec) -> tuple[int | None, str]:
         return None, str(error)
     if spec.concurrency != "auto":
         return spec.concurrency, ""
-    return None, "how many runs go at once is known when the cluster is joined"
+    return None, "the number of runs at once is only known once the cluster is joined"
 
 
 def _seconds(phase: Phase, found: Mapping[str, Pace]) -> list[Range]:
@@ -180,7 +180,7 @@ def _seconds(phase: Phase, found: Mapping[str, Pace]) -> list[Range]:
 
 
 def _bounded(runs: list[Range], possible: Sequence[Range]) -> list[Range]:
-    """The runs, each from the least that any of the possible takes to the most; as it is where there are none."""
+    """The runs, each with the least and the most of all possible ones as bounds; unchanged where there are none."""
     if not possible:
         return runs
     least, most = min(kind.least for kind in possible), max(kind.most for kind in possible)
@@ -188,7 +188,7 @@ def _bounded(runs: list[Range], possible: Sequence[Range]) -> list[Range]:
 
 
 def _on_the_clock(todo: Sequence[Phase], seconds: Sequence[Sequence[Range]], slots: int) -> Range:
-    """Seconds from the start to the end: within a phase the next one begins wherever one has ended."""
+    """Wall-clock seconds: within a phase a run starts as soon as a slot is free."""
     ends = []
     for which in range(len(Range._fields)):
         total = START_S
@@ -202,7 +202,7 @@ def _on_the_clock(todo: Sequence[Phase], seconds: Sequence[Sequence[Range]], slo
 
 
 def _gigabytes(todo: Sequence[Phase], found: Mapping[str, Pace]) -> Range:
-    """Of checkpoints, which every run and trial keeps, and of data sets that are still to be packed."""
+    """Disk space of the checkpoints of all runs and trials, and of data sets that are still to be packed."""
     kept, packed = [], {}
     for phase in todo:
         kept += _bounded(

@@ -1,4 +1,4 @@
-"""Bounds: a study's limits held against what its deployed students cost, latency included where it can be known."""
+"""LimitsCheck: compare the cost of deployed students, latency included, with a study's limits."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from trainer.files.run_folder import write_text
 
 
 def deployed(study: Study, runs: Sequence[Run]) -> dict[str, TrainConfig]:
-    """By arm, the configs that limits hold for before anything runs: of a search its `base`, unless proposals choose
-    the student themselves."""
+    """Arm -> config that limits are checked for before anything runs; of a search its `base`, unless the student itself
+    is searched."""
     found = {run.arm: run.config for run in runs if run.role == "arm"}
     if study.search is not None and not any(path.startswith("student") for path in study.search.space):
         found["base"] = parse(study.base)
@@ -27,7 +27,7 @@ def deployed(study: Study, runs: Sequence[Run]) -> dict[str, TrainConfig]:
 
 
 class LimitsCheck:
-    """Refuses arms and proposals beyond a study's limits."""
+    """Refuses arms and proposals that exceed a study's limits."""
 
     def __init__(self, limits: Limits, spec: ClusterSpec, store: Store, ledger: Ledger) -> None:
         self.limits = limits
@@ -37,7 +37,7 @@ class LimitsCheck:
         self.device = "cuda" if spec.gpus_per_worker else "cpu"
 
     def refuse(self, deployed: Mapping[str, TrainConfig], costs: Mapping[str, Mapping[str, float]]) -> None:
-        """Raise UserError naming every arm of `deployed` that is beyond a limit; `costs` are of their structures."""
+        """Raise UserError naming every arm of `deployed` that exceeds a limit; `costs` are arm -> cost."""
         found = {arm: dict(cost) for arm, cost in costs.items() if arm in deployed}
         if self.limits.latency_ms is not None:
             for arm, config in deployed.items():
@@ -45,10 +45,10 @@ class LimitsCheck:
         self.limits.refuse(found)
 
     def latency_ms(self, config: TrainConfig) -> float:
-        """Of the deployed student: measured once where runs train on this machine; else what a finished run on such a
-        device measured last. Raises UserError where there is none."""
+        """Latency of the deployed student. Where runs train on this machine it is measured once; otherwise it is that
+        of the last finished run on such a device. Raises UserError where there is none."""
         network = _network(config)
-        # What was told once stays: a search must not find a proposal feasible one day and not the next.
+        # cached: a second measurement might differ, and a proposal must not become infeasible later
         place = [self.device, self.spec.torch_threads, socket.gethostname() if self.spec.address == "local" else ""]
         file = self.store.cache / "latency" / f"{digest([*network, *place])}.json"
         if file.exists():
@@ -56,8 +56,8 @@ class LimitsCheck:
         found = self._measured(config) if self.spec.address == "local" else self._recorded(network)
         if found is None:
             raise UserError(
-                f"limits.latency_ms: nobody has measured {config.student.name} at {network[2]} on the cluster's "
-                f"{self.device}; finish one run of it there without this limit, or bound gmacs instead"
+                f"limits.latency_ms: there is no latency of {config.student.name} at {network[2]} on the cluster's "
+                f"{self.device}; finish one run of it there without this limit, or limit gmacs instead"
             )
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps({"latency_ms": found, "network": network, "place": place}))

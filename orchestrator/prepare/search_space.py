@@ -1,4 +1,4 @@
-"""Feasible: what a search can choose, held against what can be built and the limits, before its teacher is trained."""
+"""Checks of a search space before training: each choice can be built, and some student keeps the limits."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from orchestrator.prepare.limits import LimitsCheck
 from trainer.config import TrainConfig, UserError, located
 
 Check = Callable[[TrainConfig], Mapping[str, float]]
-"""Builds a config's structure, or raises UserError; the deployed student's cost."""
+"""Returns the cost of a config's deployed student; raises UserError where it cannot be built."""
 
 
 def refuse_infeasible(study: Study, check: Check, limits_check: LimitsCheck) -> None:
-    """Raise UserError where a search of the study would look for nothing: a choice, or a range at both of its ends,
-    that can be built beside no other values, or students that are all beyond a limit."""
+    """Raise UserError where a search has a choice, or a range at both ends, that cannot be built with any other values,
+    or where all students exceed a limit."""
     for arm, search in searches(study).items():
         with located(f"tune_each of {arm}") if arm else nullcontext():
             points = check_space(search)
@@ -38,7 +38,7 @@ def _refuse_unbuildable(study: Study, points: list[dict[str, Any]], check: Check
             path
             for path in (point if why else ())
             if _part(dimensions[path], path, point) not in built
-            # two values that do not go together are for the sampler to learn, so each is tried beside others
+            # two values may exclude each other, which samplers learn: try each with other values
             and all(_why_not(study, {**other, path: point[path]}, check) for other in good if path in other)
         ]
         alone = {path: reason for path in idle if (reason := _why_not(study, {path: point[path]}, check))}
@@ -49,12 +49,12 @@ def _refuse_unbuildable(study: Study, points: list[dict[str, Any]], check: Check
 
 
 def _part(dimension: Dimension, path: str, point: Mapping[str, Any]) -> tuple[str, str]:
-    """What of a dimension a point tries: one choice, or all of a range, for between its ends may lie what builds."""
+    """The part of a dimension that a point tests: one choice, or a whole range, as values between its ends may build."""
     return path, point[path] if dimension.kind == "choice" else ""
 
 
 def _why_not(study: Study, point: Mapping[str, Any], check: Check) -> str:
-    """Why a proposal cannot be built; empty where it can."""
+    """Why a proposal cannot be built; empty if it can."""
     try:
         check(trial_config(study, point))
     except UserError as error:
@@ -63,7 +63,7 @@ def _why_not(study: Study, point: Mapping[str, Any], check: Check) -> str:
 
 
 def _refuse_beyond(study: Study, point: Mapping[str, Any], check: Check, limits_check: LimitsCheck) -> None:
-    """Refuse choices of the student of which none keeps the limits; `point` says what else is proposed."""
+    """Raise UserError where no choice of the student keeps the limits; `point` has the other proposed values."""
     chosen = {
         path: dimension.choices
         for path, dimension in space(study).items()
@@ -78,7 +78,7 @@ def _refuse_beyond(study: Study, point: Mapping[str, Any], check: Check, limits_
             config = trial_config(study, {**point, **dict(zip(chosen, labels, strict=True))})
             cost = check(config)
         except UserError:
-            return  # another proposal may build it, and keep the limits
+            return  # with other values it may build and keep the limits
         try:
             limits_check.refuse({name: config}, {name: cost})
         except UserError:

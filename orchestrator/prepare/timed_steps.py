@@ -1,4 +1,4 @@
-"""Probe: the trainer's short measurement of structures that no earlier run had, remembered in the store's cache."""
+"""Probe: time a few steps of structures that no earlier run had; results are kept in the store's cache."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def probe(
     roots: Mapping[str, Path],
     limit_s: float | None,
 ) -> dict[str, Pace]:
-    """By structure, what its runs keep on disk and, as far as this machine has their device, take. `configs` are one a
-    structure; those that `limit_s` seconds do not suffice for have no time. Raises UserError where one cannot be built.
+    """Structure -> pace, of one config per structure. Times are None where this machine lacks the device or `limit_s`
+    seconds were too short. Raises UserError where a config cannot be built.
     """
     place = {
         "out_dir": str(store.runs_dir),
@@ -57,14 +57,14 @@ def probe(
 
 
 def _ask(requests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The program's answers by id. It may be ended by its alarm, or for its memory: what it said before counts."""
+    """The program's answers by id. Where its alarm or a lack of memory ended it, the answers so far are used."""
     done = run_program("trainer.probe", "".join(json.dumps(request) + "\n" for request in requests))
     answers: dict[str, dict[str, Any]] = {}
     for line in done.stdout.splitlines():
         facts = json.loads(line)
         answers.setdefault(facts.pop("id"), {}).update(facts)
     if done.returncode > 0:
-        raise UserError(f"a step cannot be tried: {last_error_line(done)}")
+        raise UserError(f"a training step could not be timed: {last_error_line(done)}")
     return answers
 
 
@@ -73,5 +73,5 @@ def _root(config: TrainConfig, roots: Mapping[str, Path]) -> str | None:
 
 
 def _code() -> int:
-    """When the trainer was last changed, in ns: a pace that was measured before is another program's."""
+    """When the trainer's code last changed, in ns: older measurements are not used."""
     return max(file.stat().st_mtime_ns for file in (ROOT / "trainer").rglob("*.py"))

@@ -1,4 +1,4 @@
-"""Standing: where a study stands, beside a driver or without one. Reads the ledger, and never writes."""
+"""Progress: the state of each run of a study, and estimates of the time left. Reads the ledger and never writes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from trainer.config import parse
 
 ORDER = ("finished", "running", "waiting", "interrupted", "stopped", "failed", "missing")
 AHEAD = ("running", "waiting", "interrupted", "missing")
-"""States of runs that have epochs to train."""
+"""States of runs that still have epochs to train."""
 AGAIN = {"lost": "a lost worker", "preempted": "a machine taken back", "memory": "too little memory", "bug": "an error"}
-"""Causes of a failure, in the words of the attempt that follows it."""
+"""Descriptions of failure causes, for the note on the next attempt."""
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """One run of a study: its state, and the epochs done of those it has."""
+    """One run of a study: its state, and how many of its epochs are done."""
 
     label: str
     role: str
@@ -28,39 +28,39 @@ class RunProgress:
     epoch: int
     epochs: int
     score: float | None = None
-    """The metric that the study goes by, as the run last measured it."""
+    """The study's metric, as last measured."""
     epoch_s: float = 0.0
-    """Mean seconds of an epoch; 0 before there was one."""
+    """Mean seconds of an epoch; 0 before the first."""
     note: str = ""
-    """Why it failed, or is tried again."""
+    """Why it failed, or why it was retried."""
 
     @property
     def left(self) -> int:
-        """Epochs it has still to train."""
+        """Epochs that are still to be trained."""
         return self.epochs - self.epoch if self.state in AHEAD else 0
 
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """All runs of a study, and who drives its store, if anybody does."""
+    """All runs of a study, and who holds the store's lease; None if nobody does."""
 
     runs: list[RunProgress]
     driver: str | None
 
     @property
     def counts(self) -> dict[str, int]:
-        """Runs by state, of the states there are."""
+        """The number of runs by state, without states that no run has."""
         found = [run.state for run in self.runs]
         return {state: found.count(state) for state in ORDER if state in found}
 
 
 def study_status(state: StudyState, driver: str | None) -> StudyStatus:
-    """Where the study stands; `driver` is who holds the store's lease."""
+    """The status of all runs; `driver` is who holds the store's lease."""
     return StudyStatus(list(_runs(state, driver is not None)), driver)
 
 
 def run_progress(label: str, role: str, epochs: int, metric: str, state: str, run: LedgerRun | None) -> RunProgress:
-    """A run as the ledger has it now."""
+    """The progress of a run as the ledger has it now."""
     if run is None:
         return RunProgress(label, role, state, 0, epochs)
     note = run.why if state == "failed" else attempt_in_words(run) if state == "running" else ""
@@ -68,7 +68,7 @@ def run_progress(label: str, role: str, epochs: int, metric: str, state: str, ru
 
 
 def attempt_in_words(run: LedgerRun) -> str:
-    """`again after a lost worker, attempt 2`, of a run that one failed attempt at least came before; else empty."""
+    """`again after a lost worker, attempt 2`; empty for a first attempt."""
     if not run.retries:
         return ""
     last = run.retries[-1]
@@ -77,7 +77,7 @@ def attempt_in_words(run: LedgerRun) -> str:
 
 
 def best(runs: Collection[RunProgress]) -> RunProgress | None:
-    """The run with the highest score so far; a trial where no arm has been measured, and never a teacher."""
+    """The arm's run with the highest score so far; the best trial where no arm has a score; None where no trial has."""
     scored = {run.label: run.score for run in runs if run.score is not None and not math.isnan(run.score)}
     for role in ("arm", "trial"):
         of_role = [run for run in runs if run.role == role and run.label in scored]
@@ -87,9 +87,9 @@ def best(runs: Collection[RunProgress]) -> RunProgress | None:
 
 
 def left_s(runs: Collection[RunProgress], at_once: int) -> float | None:
-    """Seconds until all runs have ended, `at_once` at once: at least the work shared out evenly, and at least the
-    longest run. An epoch of a run that has not begun takes as long as those of its role do; a trial that has not begun
-    does as many as those that have ended. None before any epoch."""
+    """Seconds until all runs have ended, `at_once` in parallel: the total divided evenly, and at least the longest run.
+    A run without an epoch takes the mean time of its role's epochs; a trial that has not begun trains as many
+    epochs as ended trials did on average. None before the first epoch."""
     pace = {role: _pace(runs, role) for role in {run.role for run in runs}}
     known = [seconds for seconds in pace.values() if seconds]
     if not known:
@@ -105,7 +105,7 @@ def left_s(runs: Collection[RunProgress], at_once: int) -> float | None:
 
 
 def in_words(seconds: float | None) -> str:
-    """`about 4 min left`; empty where nobody knows, or nothing is."""
+    """`about 4 min left`; empty where it is unknown or 0."""
     if not seconds:
         return ""
     if seconds >= 2 * 3600:
@@ -114,13 +114,13 @@ def in_words(seconds: float | None) -> str:
 
 
 def epochs_of(runs: Collection[RunProgress]) -> tuple[int, int]:
-    """Epochs done, and epochs in all; those that a stopped or failed run will never do are not among them."""
+    """Epochs done, and epochs in total; the total excludes the epochs that stopped and failed runs will not train."""
     done = sum(run.epoch for run in runs)
     return done, done + sum(run.left for run in runs)
 
 
 def best_in_words(runs: Collection[RunProgress]) -> str:
-    """`best 61.20 (trial 7)`; empty before anything was measured."""
+    """`best 61.20 (trial 7)`; empty before the first score."""
     run = best(runs)
     return f"best {run.score:.2f} ({run.label})" if run is not None else ""
 
@@ -141,7 +141,7 @@ def _runs(state: StudyState, driven: bool) -> Iterator[RunProgress]:
 
 
 def metrics_of(state: StudyState) -> dict[str, str]:
-    """The metric that runs of each role go by: trials are chosen by their search's, the others by the study's own."""
+    """The metric of each role's runs: the search's for trials, the study's for arms and teachers."""
     found = {"arm": state.study.metric, "teacher": state.study.metric}
     return found | ({"trial": state.searches[0].search.metric} if state.searches else {})
 
@@ -158,12 +158,12 @@ def _trials(state: StudyState, search: SearchState, driven: bool) -> Iterator[Ru
 
 
 def _now(status: str, driven: bool) -> str:
-    """The ledger knows that a run began; whether anybody still trains it, the lease does."""
+    """The current state: `running` in the ledger means interrupted unless a driver holds the lease."""
     return "interrupted" if status == "running" and not driven else status
 
 
 def stopped_in_words(runs: Collection[RunProgress]) -> str:
-    """`5 stopped, at epoch 1 (3), 3 (2)`; empty where nothing was."""
+    """`5 stopped, at epoch 1 (3), 3 (2)`; empty where no run was stopped."""
     epochs = [run.epoch for run in runs if run.state == "stopped"]
     if not epochs:
         return ""

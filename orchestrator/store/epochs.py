@@ -1,4 +1,4 @@
-"""Epochs: the metrics of a run's epochs, parsed from the journal when first asked for, and kept in little memory.
+"""Epochs: the metrics of a run's epochs, parsed from the journal at first use and stored compactly.
 
 A ledger of 10,000 runs holds millions of numbers, and most commands read few of them.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 Lines = list[tuple[int, int]]
-"""Where lines stand in a file: (offset, length) in bytes."""
+"""Positions of lines in a file: (offset, length) in bytes."""
 
 _NAMES: dict[tuple[str, ...], dict[str, int]] = {}
 """The names of an epoch's metrics and their places, kept once for all epochs that measure the same."""

@@ -1,4 +1,4 @@
-"""Live: the view of a study on a terminal: a line for the whole, one for each run that trains, and the ended above."""
+"""Live: the view of a study on a terminal: a line for the study, one for each running run, ended runs above."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from orchestrator.terminal.log_lines import Lines, StudyProgress
 
 MARKS = {"finished": ("✓", "green"), "failed": ("✗", "red"), "stopped": ("■", "yellow")}
 SHOWN = 12
-"""Runs that have a line of their own."""
+"""At most so many runs have a line of their own."""
 BESIDE = 46
 """Columns beside the longest label."""
 BAR = 20
-"""Columns of the bar of the whole; a run's is half as long."""
+"""Columns of the study's bar; a run's bar is half as long."""
 
 
 class Live:
-    """Shows a progress, and redraws it when something has changed."""
+    """Shows a study's progress, redrawn at each change."""
 
     def __init__(self, console: Console, progress: StudyProgress) -> None:
         self.console = console
@@ -43,24 +43,24 @@ class Live:
         self.screen.stop()
 
     def started(self, job: Job) -> None:
-        """Give the run a line."""
+        """Show a line for the run."""
         self.progress.change(job, "running")
         self.screen.refresh()
 
     def epoch(self, job: Job, metrics: Mapping[str, float]) -> None:
-        """Move the run's bar."""
+        """Update the run's line."""
         self.progress.change(job, "running")
         if "loss" in metrics:
             self.losses[job.label] = metrics["loss"]
         self.screen.refresh()
 
     def waits(self, job: Job) -> None:
-        """Take the run's line away for now."""
+        """Remove the run's line; it may come back."""
         self.progress.change(job, "waiting")
         self.screen.refresh()
 
     def ended(self, job: Job, status: str, note: str) -> None:
-        """Write above how the run ended, in the place of its line."""
+        """Replace the run's line by a permanent one that says how it ended."""
         run = self.progress.change(job, status)
         mark, style = MARKS[status]
         line = Grid.grid(padding=(0, 1))
@@ -73,7 +73,7 @@ class Live:
         self.console.print(line)
 
     def render(self) -> RenderableType:
-        """The progress as it stands."""
+        """The current progress."""
         progress, runs = self.progress, self.progress.runs.values()
         done, total = epochs_of(runs)
         whole = Grid.grid(padding=(0, 2))
@@ -102,7 +102,7 @@ class Live:
 
 
 def shortened(label: str, width: int) -> str:
-    """A label that fits, without its middle: the seed at its end tells runs apart."""
+    """The label, cut in the middle to fit: the seed at its end distinguishes runs."""
     return label if len(label) <= width else f"{label[: width - 10]}…{label[-9:]}"
 
 
@@ -115,5 +115,5 @@ def _notes(running: list[RunProgress]) -> list[Text]:
 
 
 def view(console: Console, progress: StudyProgress) -> Lines | Live:
-    """The view that fits the console."""
+    """A live view on a terminal, lines elsewhere."""
     return (Live if console.is_terminal else Lines)(console, progress)

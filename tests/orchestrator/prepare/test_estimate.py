@@ -311,7 +311,7 @@ def test_the_limit_is_held_against_the_most(store):
 def test_a_limit_that_nobody_can_judge_refuses(store):
     found = of(make(), store, GPU, tries=None)
     assert found.gigabytes is not None, "what it keeps is known all the same"
-    with pytest.raises(UserError, match=r"cannot be estimated: no earlier run on such a GPU, and no GPU here to try"):
+    with pytest.raises(UserError, match=r"cannot be estimated: there is no earlier run on such a GPU, and this"):
         refuse(found, "s", GPU, 100)
 
 

@@ -160,8 +160,8 @@ def changed(**changes):
         (an_epoch_less, "epochs.jsonl is not the record"),
         (better_than_it_was, "epochs.jsonl is not the record"),
         (no_weights, "last.pt is missing"),
-        (changed(run_id="0" * 12), "result.json says run 000000000000, but its parts make it run"),
-        (changed(data={"train": "0" * 12, "val": "0" * 12}), "but its parts make it run"),
+        (changed(run_id="0" * 12), "result.json says run 000000000000, but its config, data and weights give run"),
+        (changed(data={"train": "0" * 12, "val": "0" * 12}), "but its config, data and weights give run"),
         (changed(environment={"numerics": 0}), "computed with numerics 0, and this is 1; train it again"),
         (changed(data=None), "does not say what data it read"),
         *(
@@ -192,7 +192,7 @@ def test_a_pupil_of_another_file_is_not_the_run_its_config_names(folder, store, 
     other = folder / "teacher segformer_mini" / "best.pt"
     fit(config, Place(out_dir=pupil, cache_dir=trained / ".cache", device="cpu", teacher=other), report=nothing)
     state, said = imported(folder, store)["taught"]
-    assert state == "left" and "taught by another file than last.pt" in said
+    assert state == "left" and "its teacher was another file than last.pt" in said
 
 
 def test_an_attempt_of_the_stores_own_gives_way_and_a_kill_between_is_mended(folder, store, monkeypatch):
