@@ -38,7 +38,7 @@ def _refuse_unbuildable(study: Study, points: list[dict[str, Any]], check: Check
             path
             for path in (point if why else ())
             if _part(dimensions[path], path, point) not in built
-            # two values may exclude each other, which samplers learn: try each with other values
+            # two values may exclude each other; samplers learn that: try each with others
             and all(_why_not(study, {**other, path: point[path]}, check) for other in good if path in other)
         ]
         alone = {path: reason for path in idle if (reason := _why_not(study, {path: point[path]}, check))}
@@ -49,7 +49,7 @@ def _refuse_unbuildable(study: Study, points: list[dict[str, Any]], check: Check
 
 
 def _part(dimension: Dimension, path: str, point: Mapping[str, Any]) -> tuple[str, str]:
-    """The part of a dimension that a point tests: one choice, or a whole range, as values between its ends may build."""
+    """The part of a dimension that a point tests: one choice, or the whole range, whose inner values may build."""
     return path, point[path] if dimension.kind == "choice" else ""
 
 

@@ -1,4 +1,4 @@
-"""What the driver does when a run starts, reports and ends: ledger first, then tracking and the view."""
+"""RunCallbacks: what the driver records when a run starts, reports and ends: ledger, then tracking and view."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trainer.files.failure import Failure
 
 
 class Silence(TrialProgressCallback):
-    """Takes the place of Tune's own printer, which speaks of trials without results whatever its verbosity."""
+    """Replaces Tune's progress printer, which reports trials without results at any verbosity."""
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Nothing."""
@@ -32,7 +32,7 @@ class Silence(TrialProgressCallback):
 
 
 class RunCallbacks(tune.Callback):
-    """Tune tells it of trials; it tells ledger, tracking and view of runs."""
+    """Tune's callback: passes the events of trials to ledger, tracking and view."""
 
     def __init__(
         self,
@@ -47,13 +47,12 @@ class RunCallbacks(tune.Callback):
         self.mirror = mirror
         self.view = view
         self.waits = waits
-        """Whether a run whose process has ended may yet go on: a search decides that later, and says `over` if not."""
+        """Whether a run whose process has ended may continue: its search decides later, and calls `over` if not."""
         self.going_on: set[str] = set()
-        """Runs of this driver that go on in another process, if at all: no further `started` is to be counted. Where
-        one died, `retried` says so; where a run waited, there is nothing to say."""
+        """Runs of this driver whose next process continues them: no further `started` event is recorded."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles this for a restore of its own; ours reads the ledger."""
+        """Nothing: Tune pickles this for its own restore, which is not used."""
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -88,17 +87,17 @@ class RunCallbacks(tune.Callback):
             self._end(job, "")
 
     def over(self, job: Job) -> None:
-        """A run that has waited is over: it does not go on from where it is."""
+        """A run that has waited is stopped for good."""
         self._end(job, "")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process raised or died, and no retry is left."""
+        """A trial's process raised an error or died, and no retry is left."""
         failure = of_trial(trial)
         self._end(self._job(trial), failure.reason, failure.cause)
         self._pause(failure)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process died, and Tune starts another. Whether that may train, the cause's budget says."""
+        """A trial's process died, and Tune starts another. Whether it may train depends on the cause's retry budget."""
         job, failure = self._job(trial), of_trial(trial)
         self._pause(failure)
         attempts = Attempts(trial.config["job"])
@@ -106,7 +105,7 @@ class RunCallbacks(tune.Callback):
             copy_retries(self.ledger, job.run_id, job.place.out_dir)
         else:
             trial.config["job"]["refused"] = attempts.explained(failure)._asdict()
-            trial.max_failures = 0  # once more, to say so in the folder; what fails before it can is not tried again
+            trial.max_failures = 0  # started once more to write the failure into the folder
         self.going_on.add(job.run_id)
 
     def _pause(self, failure: Failure) -> None:

@@ -1,4 +1,4 @@
-"""One Tune trial. A run of one worker trains in the trial's own process; a run of more starts a Ray Train group."""
+"""One Tune trial. A run of one worker trains in the trial's process; a run of several starts a Ray Train group."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from trainer.files.failure import Failure
 from trainer.worker import train_worker
 
 DRIVER_MEMORY = 128 * 1024**2
-"""Bytes that the driver of a multi-worker run asks for: no CPU, which its workers need, and never nothing."""
+"""Memory in bytes that the trial of a multi-worker run reserves: it must reserve something, but no CPU."""
 
 
 def trial(config: dict[str, Any]) -> None:
-    """Tune's trainable. `config["job"]`: settings for `train_worker`, and the cluster's terms.
+    """Tune's trainable. `config["job"]`: settings for `train_worker`, and for retries.
 
-    A failed attempt is tried again here, as its cause allows, and the last one stands in the run's folder. Tune sees
-    only what ends this process, and a full disk.
+    Failed attempts are retried here; the final failure is written to the run's folder. Tune only sees the death of this
+    process and a full disk.
     """
     job = config["job"]
     must_see(**job["store"])
@@ -42,12 +42,12 @@ def trial(config: dict[str, Any]) -> None:
 
 
 def attempt(job: dict[str, Any]) -> Failure | None:
-    """Train once; why it failed, if it did."""
+    """Train once; returns the failure, if any."""
     out = Path(job["place"]["out_dir"])
     run_folder.clear_failure(out)
     seen = None
     if job["workers"] == 1:
-        # oneDNN remembers, by thread, a scratch space that it could not have, and then refuses smaller ones as well
+        # after a failed allocation oneDNN refuses smaller ones in the same thread too: each attempt has its own
         with ThreadPoolExecutor(1) as thread:
             thread.submit(train_worker, job).result()
     else:
@@ -58,7 +58,7 @@ def attempt(job: dict[str, Any]) -> Failure | None:
             if seen.cause == "disk":
                 raise
     heard = run_folder.read_failure(out)
-    # What a worker wrote down before the group ended says more, unless it says only that it lost another.
+    # a worker's own failure takes precedence over Ray's error, unless it only lost another worker
     if heard is not None and heard["cause"] != "lost":
         return Failure(**heard)
     return seen
@@ -78,10 +78,10 @@ def _group(job: dict[str, Any]) -> None:
             placement_strategy="PACK",
         ),
         run_config=train.RunConfig(
-            # One name and path a run: a trial that starts again finds its own group's state.
+            # by run id: a restarted trial finds the state of its own group
             name=job["run_id"],
             storage_path=job["ray_dir"],
-            # Train's one number would be spent by bugs as by lost machines; `trial` counts them apart
+            # `trial` counts retries by cause; Ray Train has only one number for all
             failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=1),
             callbacks=[TuneReportCallback()],
         ),
@@ -89,5 +89,5 @@ def _group(job: dict[str, Any]) -> None:
 
 
 def placement_group(workers: int, resources: dict[str, float]) -> tune.PlacementGroupFactory:
-    """What a trial itself reserves: its only worker's resources, or a driver's sliver beside the workers' own."""
+    """The resources of a trial: those of its only worker, or with several workers a little memory."""
     return tune.PlacementGroupFactory([resources if workers == 1 else {"memory": DRIVER_MEMORY}])

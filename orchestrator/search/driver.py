@@ -1,4 +1,4 @@
-"""Searching: one search of a study, driven: proposals become jobs, trials end or are stopped, the ledger remembers."""
+"""SearchDriver: one search of a study. It makes jobs of proposals, stops trials early, and records both."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ COSTS = ("params_m", "gmacs", "gmacs_paper")
 
 
 class SearchDriver:
-    """A search of a study as Tune needs it: `searcher` proposes, `scheduler` stops, `jobs` fills as it goes.
+    """A search for Tune: `searcher` proposes trials, `scheduler` stops them, `jobs` grows with each proposal.
 
-    `callbacks` hears of trials that end while their process does not run; it is set before the search starts.
+    `callbacks` is told of trials that end while no process runs them; set it before the search starts.
     """
 
     def __init__(self, study: Study, preparer: Preparer, ledger: Ledger) -> None:
@@ -48,7 +48,7 @@ class SearchDriver:
         self.callbacks: RunCallbacks | None = None
         self.known: dict[int, Proposal] = {}
         self.numbers: dict[str, list[int]] = {}
-        """By run, the proposals that it computes."""
+        """Run id -> numbers of the proposals that the run computes."""
         for proposal in self.history():
             self._know(proposal)
         self.rungs = RungValues(self.search, self.epochs)
@@ -64,22 +64,22 @@ class SearchDriver:
         )
 
     def history(self) -> list[Proposal]:
-        """The proposals so far, as the ledger has them."""
+        """The proposals in the ledger so far."""
         return proposals(self.study, self.ledger)
 
     def waits(self, run_id: str) -> bool:
-        """Whether a trial whose process has ended is not over: a deterministic search judges it with its batch."""
+        """Whether a trial whose process has ended may continue: a deterministic search judges it with its batch."""
         return self.search.deterministic and ending(self.store.run_dir(run_id), "").status == "stopped"
 
     def goes_on(self, run_id: str, result: Mapping[str, Any]) -> bool:
-        """Whether a trial trains on after an epoch, by what the ledger says of the others."""
+        """Whether a trial continues after an epoch, compared with the other trials in the ledger."""
         epoch, value = int(result.get("epoch", 0)), result.get(self.search.metric)
         if value is None or epoch >= self.epochs:
             return True
         number = self.numbers[run_id][0]
         bracket = self.search.bracket(number)
         if self.search.stop == "asha":
-            # most epochs are no rungs: nothing else is looked at there
+            # most epochs are not rungs, and need no look at other trials
             if epoch not in self.rungs.of(bracket):
                 return True
             return not self.search.deterministic and self._passes_rung(run_id, bracket, epoch, value)
@@ -92,7 +92,7 @@ class SearchDriver:
         return passes_rung(value, beside, self.search.eta)
 
     def _passes_median(self, run_id: str, number: int, bracket: int, now: Curve) -> bool:
-        # Deterministic: of its own batch, nobody has ended before the others have.
+        # a deterministic search compares with earlier batches only
         until = number - number % self.search.batch if self.search.deterministic else len(self.known)
         beside = [
             other
@@ -110,10 +110,10 @@ class SearchDriver:
             of_run.append(number)
 
     def _begin(self, trial: Trial) -> RecordedProposal:
-        """A proposal's run, recorded where it is new. Raises UserError where it is infeasible."""
+        """Record a proposal if it is new, and make its job. Raises UserError where it is infeasible."""
         run = trial_run(self.study, trial.number, trial.values)
         if trial.number in self.known:
-            # an earlier proposal of the same config may have been tried again, and that was the end of this one too
+            # another proposal of the same config may have been retried, which ended this one too
             proposal = self.history()[trial.number]
             self._know(proposal)
             end = None if proposal.trial.state == "running" else proposal.trial
@@ -131,7 +131,7 @@ class SearchDriver:
         except UserError as error:
             if self.search.sampler != "grid":
                 raise
-            # A grid does not ask again: the point is a hole, and it is said why.
+            # a grid has no other value to propose: the point is recorded as failed
             refused = {"event": "failed", "reason": str(error)}
             self.ledger.append({"event": "trial", "study": self.study.name, **facts, "end": refused})
             hole = replace(trial, state="failed", reason=str(error))
@@ -152,7 +152,7 @@ class SearchDriver:
         return RecordedProposal(job.run_id, job.settings(self.preparer.spec, self.store), end)
 
     def _say(self, job: Job, end: Trial) -> None:
-        """Tell the view of the end of a proposal that had no trial of its own, and RunCallbacks nothing to tell."""
+        """Show the end of a proposal that had no trial of its own."""
         if self.callbacks is not None:
             self.callbacks.view.ended(job, end.state, end.reason or "as the run of another proposal")
 
@@ -160,12 +160,12 @@ class SearchDriver:
         return self.preparer.job(trial_run(self.study, trial.number, trial.values))
 
     def _shares(self, run_id: str, number: int) -> bool:
-        """Whether a proposal's run is trained, in this driver, as another's."""
+        """Whether this driver trains the run for another proposal."""
         return run_id in self.jobs and self.jobs[run_id].run.arm != self.study.trial_name(number)
 
     def _known_end(self, trial: Trial, run_id: str) -> Trial | None:
-        """The end of a proposal whose run has ended before: in any study if it finished, else in this search. In a
-        deterministic one, where a trial is stopped is for its batch to say."""
+        """The result of a proposal whose run has ended: finished in any study, or failed or stopped in this search. In
+        a deterministic search only its batch decides about stopping."""
         if (done := self.ledger.finished(run_id)) is not None:
             return replace(trial, state="finished", epochs=int(done.last["epoch"]), metrics=dict(done.last))
         ends = ("failed",) if self.search.deterministic else ("failed", "stopped")
@@ -194,7 +194,7 @@ class SearchDriver:
         return over
 
     def _judged(self) -> tuple[list[Proposal], dict[int, int]]:
-        """A batch has come to rest: what is to become of it. Who has lost at a rung is over."""
+        """Judge the batch when no trial trains; trials that do not pass a rung are recorded as stopped."""
         history, training = to_train(self.study, self.ledger)
         for run_id, trial in history:
             before = self.known[trial.number].trial
@@ -211,7 +211,7 @@ class SearchDriver:
         return run.status if run is not None else "missing"
 
     def _stop_overdue(self) -> None:
-        """Record as stopped the trials that a kill took at an epoch after which they would not have gone on."""
+        """Record as stopped the trials that were killed at an epoch after which they would have been stopped."""
         for run_id, trial in self.history():
             run = self.ledger.run(run_id)
             if run is None or not run.epochs or run.status in ("finished", "stopped"):
@@ -223,7 +223,7 @@ class SearchDriver:
                 self.ledger.append(self._job(trial).event("stopped", last=run.epochs[-1]))
 
     def _told(self, history: list[Proposal]) -> list[Trial]:
-        """What other searches taught this one before its first proposal: once, however they go on."""
+        """The trials imported from other searches. They are chosen and recorded once, before the first proposal."""
         if not self.search.learn_from:
             return []
         known = imported_trials(self.study, self.ledger)

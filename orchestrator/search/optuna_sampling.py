@@ -1,4 +1,4 @@
-"""OptunaSampling: Optuna's ask and tell over a search, in memory, rebuilt from what the ledger says."""
+"""OptunaSampling: Optuna's ask and tell for a search, on an in-memory study that is rebuilt from the ledger."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.search.samplers import GENERATION, sampler
 
 
 class OptunaSampling:
-    """Asks Optuna for the values of proposals, and tells it what became of them, by the number of the proposal."""
+    """Asks Optuna for the values of proposals and tells it their results, by the number of the proposal."""
 
     def __init__(self, study: Study, told: Sequence[Trial] = ()) -> None:
         assert study.search is not None
@@ -37,7 +37,7 @@ class OptunaSampling:
         self.asked: dict[int, optuna.Trial] = {}
 
     def ask(self, number: int, attempt: int = 0) -> dict[str, Any]:
-        """The values of a proposal that has not been made before."""
+        """The values of a new proposal."""
         fixed: Mapping[str, Any] = {}
         if self.points is not None:
             fixed = self.points[number]
@@ -46,18 +46,18 @@ class OptunaSampling:
         return self._ask(number, attempt, fixed)
 
     def repeat(self, trial: Trial) -> None:
-        """Ask for a proposal that was made before, and for the infeasible ones that came before it in its place."""
+        """Ask again for a recorded proposal, and before it for the infeasible ones of the same number."""
         for attempt in range(trial.infeasible):
             self.ask(trial.number, attempt)
             self.refuse(trial.number)
         self._ask(trial.number, trial.infeasible, trial.values)
 
     def refuse(self, number: int) -> None:
-        """The proposal is infeasible, and will be asked for again."""
+        """Tell that the proposal is infeasible; another is asked for under the same number."""
         self.optuna_study.tell(self.asked.pop(number), state=TrialState.FAIL)
 
     def tell(self, trial: Trial) -> None:
-        """How a trial ended: finished is COMPLETE, stopped is PRUNED at its epoch, anything else is FAIL."""
+        """Tell how a trial ended: finished is COMPLETE, stopped is PRUNED at its epoch, anything else is FAIL."""
         asked = self.asked.pop(trial.number)
         end = optuna_trial(self.search, trial)
         for epoch, value in end.intermediate_values.items():
@@ -65,14 +65,14 @@ class OptunaSampling:
         self.optuna_study.tell(asked, scores(self.search, trial), state=end.state)
 
     def rebuild(self, trials: Iterable[Trial]) -> None:
-        """Ask and tell again what has ended, in the order of its numbers."""
+        """Repeat ask and tell for all ended trials, in the order of their numbers."""
         for trial in trials:
             if trial.state != "running":
                 self.repeat(trial)
                 self.tell(trial)
 
     def _ask(self, number: int, attempt: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
-        """`fixed` are given; what they leave open is the sampler's."""
+        """The values of a proposal: `fixed` ones as given, the others by the sampler."""
         self.optuna_study.sampler = sampler(self.search, number, attempt, self.told)
         if fixed:
             self.optuna_study.enqueue_trial(dict(fixed))
@@ -80,7 +80,7 @@ class OptunaSampling:
         values: dict[str, Any] = {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Looked at even where all is given: on this CMA-ES and NSGA-II note which generation a trial is of.
+            # read even where all values are fixed: CMA-ES and NSGA-II then record the trial's generation
             _ = asked.relative_params
             for path, dimension in self.space.items():
                 if proposes(self.study, path, values):

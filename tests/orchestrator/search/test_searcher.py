@@ -233,7 +233,7 @@ def test_infeasible_points_are_asked_again_and_take_no_number(folder):
 
 def test_a_space_without_a_feasible_point_is_said_to_have_none(folder):
     with pytest.raises(
-        UserError, match="sought: 1000 proposals in a row were infeasible; loosen the space; the last: infeas"
+        UserError, match=r"sought: 1000 proposals in a row were infeasible; widen search\.space; the last: inf"
     ):
         Bench(folder(), refuse=lambda values: True).step()
 
