@@ -1,4 +1,4 @@
-"""plan: every run of a study, what it changes and what it costs, before any of them starts."""
+"""plan: list the runs of a study, what they change and what they cost, before any of them starts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plan(
     workers: WorkersOption = None,
     max_gpu_hours: HoursOption = None,
     probe: Annotated[
-        bool | None, typer.Option(help="try a few steps, however long they take, or never [for 10 s at most]")
+        bool | None, typer.Option(help="time a few training steps without a time limit, or not at all [10 s at most]")
     ] = None,
     all_runs: Annotated[bool, typer.Option("--all", help="list every run of a long plan")] = False,
 ) -> None:
@@ -49,7 +49,7 @@ def plan(
     roots, ledger = roots_of(loaded, data_root or []), Ledger(where.ledger)
     preparer = Preparer(loaded.name, spec, where, roots)
     state = StudyState(loaded, ledger, Sources(NUMERICS_VERSION))
-    if state.knows_configs:  # whether a finished run of a config is the one meant now, data and weights tell
+    if state.knows_configs:  # whether its runs can be reused depends on data and weights
         state = StudyState(loaded, ledger, preparer.known_sources([run.plan.config for run in state.runs]))
     show_plan(state, console, whole=all_runs)
     for line in preparer.could_not_check(state):

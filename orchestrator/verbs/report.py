@@ -1,4 +1,4 @@
-"""report: a study's table as the ledger stands now, on the screen and as files."""
+"""report: print a study's table from the ledger, and write the report's files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OutOption = Annotated[
 def report(
     study: StudyOrBundle, store: StoreOption = None, cluster: ClusterOption = None, out: OutOption = None
 ) -> None:
-    """Print a study's table as the ledger stands now, and write it: text, Markdown, LaTeX, CSV, Parquet and a page."""
+    """Print a study's table from the ledger, and write it as text, Markdown, LaTeX, CSV, Parquet and an HTML page."""
     from ablations.study.schema import load
     from orchestrator.report.bundle import is_bundle, unpacked
 

@@ -1,4 +1,4 @@
-"""run: what a study lacks, and its table; also the door of a Ray job."""
+"""run: train the missing runs of a study and print its table; also called by Ray jobs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(
     max_gpu_hours: HoursOption = None,
     retry_failed: RetryOption = False,
 ) -> None:
-    """Run what a study lacks, and print its table. Run again: nothing is done twice."""
+    """Train the missing runs of a study, and print its table. Finished runs are not trained again."""
     if launch(study, cluster, store, data_root or [], workers, max_gpu_hours, retry_failed=retry_failed):
         sys.exit(1)
 
@@ -53,10 +53,10 @@ def launch(
     retry_failed: bool = False,
     join: bool = False,
 ) -> int:
-    """What `transkd run` and `ablations/grid.py` do, and how many runs did not finish, trials of a search aside.
+    """Run a study, for `transkd run` and `ablations/grid.py`; returns how many runs did not finish, without trials.
 
-    What failed of a loss that was not finite is left alone unless `retry_failed`. `join` takes the Ray that is here
-    instead of the spec's own.
+    Runs that failed because a loss was not finite are only retried with `retry_failed`. `join` uses the Ray of this
+    machine instead of starting one.
     """
     from ablations.study.schema import read, source
     from cluster.spec import load as load_spec
@@ -103,7 +103,7 @@ def launch(
         except BaseException:
             try:
                 _close(loaded, where, mirror, finished=False)
-            except Exception as error:  # what ended the study says more
+            except Exception as error:  # the error that ended the study matters more
                 print(f"no report: {in_one_line(error)}", file=sys.stderr)
             raise
         report = _close(loaded, where, mirror, finished=True)
@@ -113,14 +113,14 @@ def launch(
     if failed:
         label, why = next(iter(failed.items()))
         final = any(reason.startswith("nan") for reason in failed.values())
-        remedy = "; what is not finite is tried again with --retry-failed alone" if final else ""
+        remedy = "; runs with a NaN loss are only retried with --retry-failed" if final else ""
         print(f"failed: {len(failed)} of {job.total()} runs, the first {label}: {why}{remedy}", file=sys.stderr)
     return len(failed)
 
 
 def _close(study: Study, store: Store, mirror: Mirror, *, finished: bool) -> Report:
-    """Write the study's report, and send it; where it cannot be written, tracking is closed all the same."""
-    # plotly uses pandas if it finds it imported, and the sender's thread may be importing it just now with mlflow
+    """Write the study's report and send it to tracking, which is closed even if writing fails."""
+    # plotly uses pandas if it is imported, and the sender's thread may be in the middle of importing it
     import pandas  # noqa: F401
 
     from orchestrator.report.files import write

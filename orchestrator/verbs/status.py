@@ -1,15 +1,15 @@
-"""status: where a study stands, beside the driver that runs it."""
+"""status: print the progress of a study, also while a driver runs it."""
 
 from __future__ import annotations
 
 from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, store_of
 
 NAMED = 4
-"""Runs that failed alike and are called by name."""
+"""Of runs with the same failure, at most so many are named."""
 
 
 def status(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
-    """Say where a study stands. Works beside the driver that runs it."""
+    """Print the progress of a study, also while a driver runs it."""
     from ablations.study.schema import load
     from orchestrator.state.progress import best_in_words, epochs_of, in_words, left_s, stopped_in_words, study_status
     from orchestrator.state.study_state import StudyState

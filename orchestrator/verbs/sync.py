@@ -1,4 +1,4 @@
-"""sync: send MLflow what it lacks of a study."""
+"""sync: send to MLflow what it lacks of a study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, st
 
 
 def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
-    """Send to MLflow what it lacks of a study; twice adds nothing."""
+    """Send to MLflow what it lacks of a study."""
     from ablations.statistics.paired import counted
     from ablations.study.schema import load
     from orchestrator.report.files import write
