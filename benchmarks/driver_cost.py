@@ -27,13 +27,13 @@ from ablations.study.plan import expand
 from ablations.study.schema import Study, load
 from cluster.spec import ClusterSpec
 from orchestrator.prepare.jobs import Job, Preparer
-from orchestrator.running.callbacks import Watch
-from orchestrator.search.driver import Searching
+from orchestrator.running.callbacks import RunCallbacks
+from orchestrator.search.driver import SearchDriver
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import ending
-from orchestrator.terminal.log_lines import Board, Lines
+from orchestrator.terminal.log_lines import Lines, StudyProgress
 from trainer.config import parse
 from trainer.files.run_folder import append_epoch, write_result
 
@@ -97,8 +97,8 @@ def watch(store: Store, runs: int) -> dict[str, Clock]:
     preparer.teachers = {run.key: preparer.job(run).run_id for run in expand(study)[:1]}
     jobs = {job.run_id: job for job in map(preparer.job, left)}
     ledger = Ledger(store.ledger)
-    view = Lines(Console(file=io.StringIO()), Board(StudyState(study, ledger)))
-    watching = Watch(jobs, ledger, Silent(), view)  # type: ignore[arg-type]
+    view = Lines(Console(file=io.StringIO()), StudyProgress(StudyState(study, ledger)))
+    watching = RunCallbacks(jobs, ledger, Silent(), view)  # type: ignore[arg-type]
     clock, rng = Clock(), random.Random(0)
     for job in jobs.values():
         trial, out = SimpleNamespace(config={"job": job.settings(spec, store)}), job.place.out_dir
@@ -131,31 +131,31 @@ def search(store: Store, trials: int, sampler: str) -> dict[str, Clock]:
     all_, again, optunas, rng = Clock(), Clock(), _clocked_optuna(), random.Random(0)
     Preparer(study.name, ClusterSpec(), store, {}).check(parse(study.base))  # as `run` does before it searches
     with all_:
-        searching = _searching(study, ledger, store)
+        search = _searching(study, ledger, store)
     while True:
         with all_:
-            config = searching.searcher.suggest("trial")
+            config = search.searcher.suggest("trial")
         if not isinstance(config, dict):
             break
-        job = searching.jobs[config["job"]["run_id"]]
-        _train(searching, job, SimpleNamespace(config=config), all_, rng)
+        job = search.jobs[config["job"]["run_id"]]
+        _train(search, job, SimpleNamespace(config=config), all_, rng)
         with all_:
-            searching.searcher.on_trial_complete("trial")
+            search.searcher.on_trial_complete("trial")
     with all_, again:
         _searching(study, ledger, store)
     return {"": all_, "by Optuna": optunas, "taken up again": again}
 
 
-def _searching(study: Study, ledger: Ledger, store: Store) -> Searching:
+def _searching(study: Study, ledger: Ledger, store: Store) -> SearchDriver:
     preparer = Preparer(study.name, ClusterSpec(), store, {})
     preparer.teachers = {run.key: preparer.job(run).run_id for run in expand(study)}
-    return Searching(study, preparer, ledger)
+    return SearchDriver(study, preparer, ledger)
 
 
-def _train(searching: Searching, job: Job, trial: Any, clock: Clock, rng: random.Random) -> None:
+def _train(search: SearchDriver, job: Job, trial: Any, clock: Clock, rng: random.Random) -> None:
     """What a run leaves in its folder and in the ledger; only the decision after every epoch is clocked."""
-    assert searching.scheduler is not None
-    ledger, out, level = searching.ledger, job.place.out_dir, rng.gauss(0, 5)
+    assert search.scheduler is not None
+    ledger, out, level = search.ledger, job.place.out_dir, rng.gauss(0, 5)
     ledger.append(job.event("started", config=job.run.config.model_dump(mode="json")))
     out.mkdir(parents=True)
     for epoch in range(1, EPOCHS + 1):
@@ -163,7 +163,7 @@ def _train(searching: Searching, job: Job, trial: Any, clock: Clock, rng: random
         last["select/miou"] = last["val/miou"]
         append_epoch(out, last)
         with clock:
-            decision = searching.scheduler.on_trial_result(None, trial, last)
+            decision = search.scheduler.on_trial_result(None, trial, last)
         ledger.append({"event": "epoch", "run_id": job.run_id, "metrics": last})
         if decision == TrialScheduler.STOP:
             break

@@ -1,4 +1,4 @@
-"""transkd: the verbs of studies, one file each in orchestrator/verbs, and the trainer's own beside them."""
+"""transkd: the commands for studies (orchestrator/verbs, one file each) and those of the trainer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ cluster_app = typer.Typer(no_args_is_help=True, help="Cluster specs.")
 
 @app.callback()
 def _verbs() -> None:
-    """TransKD as a system: any ablation is one YAML file, one command, and one table that can be believed."""
+    """TransKD ablations: one YAML file describes a study, one command runs it, one table shows the results."""
 
 
 for verb in (plan, run, status, report, bundle, sync, ui):
@@ -38,7 +38,7 @@ app.registered_groups += trainer_app.registered_groups
 
 
 def guarded(action: Callable[[], object]) -> None:
-    """Do it; each end that is not the hoped for is one line: a failed run code 1, a user's mistake 2, a full disk 3."""
+    """Call `action`. An error is printed in one line; exit codes: failed run 1, user error 2, full disk 3."""
     from cluster.spec import SpecError
     from orchestrator.store.full_disk import StoreFull
 

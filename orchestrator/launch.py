@@ -1,4 +1,4 @@
-"""Study plus cluster: check every run, start what is missing under Ray Tune, record what came out."""
+"""Launch: one `transkd run` of a study. Check every run, start the missing ones under Ray Tune, record the results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from ablations.study.schema import Study
 from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on
 from orchestrator.prepare.jobs import Job, Preparer
-from orchestrator.prepare.limits import Bounds, deployed
+from orchestrator.prepare.limits import LimitsCheck, deployed
 from orchestrator.prepare.search_space import refuse_infeasible
 from orchestrator.search.resume import refuse_changed, retry, to_retry
 from orchestrator.state.study_state import SearchState, StudyRun, StudyState
@@ -21,11 +21,11 @@ from orchestrator.tracking.mirror import Mirror
 from trainer.config import Sources, located, parse
 
 MakeView = Callable[[], Lines | Live]
-"""A view of one phase, used as a context."""
+"""Makes the view of one phase, a context manager."""
 
 
 class Launch:
-    """One `transkd run` of a study: everything is checked in `prepare`, nothing is started before `run`."""
+    """One `transkd run` of a study: `prepare` checks everything, `run` starts what is missing."""
 
     def __init__(
         self,
@@ -46,7 +46,8 @@ class Launch:
         self.state = StudyState(study, self.ledger)
 
     def prepare(self, say: Callable[[str], None]) -> None:
-        """Refuse what cannot run, the cheapest reasons first: footprint, batches, folders, structures, labels."""
+        """Raise UserError for what cannot run. The cheapest checks come first: resources, batch sizes, folders,
+        structures, limits, data."""
         if self.spec.address == "local":
             from orchestrator.prepare.machine import here
 
@@ -67,9 +68,9 @@ class Launch:
                 costs[arm] = self.preparer.check(config)
         with located(self.study.name):
             arms = deployed(self.study, plan)
-            bounds = Bounds(self.study.limits, self.spec, self.store, self.ledger)
-            bounds.refuse(arms, costs)
-        refuse_infeasible(self.study, self.preparer.check, bounds)
+            limits_check = LimitsCheck(self.study.limits, self.spec, self.store, self.ledger)
+            limits_check.refuse(arms, costs)
+        refuse_infeasible(self.study, self.preparer.check, limits_check)
         say("structures checked; reading the data")
         self.sources = self.preparer.reader.read(configs.values())
         self.refresh()
@@ -78,20 +79,20 @@ class Launch:
             refuse_changed(search, self.preparer)
 
     def refresh(self) -> None:
-        """Look at the ledger again. Arms whose search has ended are its winners from then on."""
+        """Read the ledger again. Arms whose search has ended get the values of its best trial."""
         self.state = StudyState(self.study, self.ledger, self.sources)
 
     def todo(self, runs: Sequence[StudyRun]) -> list[StudyRun]:
-        """Those of the runs that are to be trained, each id once: not the finished, nor what can only fail again."""
+        """The runs that are to be trained, each id once: neither finished nor final failures."""
         distinct = {run.run_id: run for run in reversed(runs) if not run.plan.awaits}
         return [run for run in reversed(distinct.values()) if not (run.finished or self.is_final_failure(run))]
 
     def is_final_failure(self, run: StudyRun) -> bool:
-        """Whether a run that failed can only fail again; with `retry_failed` it is tried all the same."""
+        """Whether a failed run is not to be retried; never with `retry_failed`."""
         return not self.retry_failed and self.state.is_final_failure(run)
 
     def unfinished(self) -> dict[str, str]:
-        """Label -> reason, of the runs that have not finished, trials aside: their tables say how they ended."""
+        """Label -> reason of the runs that have not finished, without trials: the table shows how those ended."""
         found = {}
         for run in self.state.due:
             if run.plan.awaits:
@@ -102,7 +103,7 @@ class Launch:
 
     @property
     def due(self) -> list[StudyRun]:
-        """The arms' runs that are to be done now; asked again whenever they have ended."""
+        """The arms' runs that are needed now; finished runs may add those of the next look."""
         return [run for run in self.state.due if run.plan.role == "arm"]
 
     @property
@@ -111,7 +112,7 @@ class Launch:
         return list(self.state.teachers.values())
 
     def trials_left(self, state: SearchState) -> int:
-        """Trials that a search still has to make."""
+        """Trials of a search that are still to be trained, those to retry included."""
         ended = sum(trial.state != "running" for trial in state.trials[: state.search.trials])
         return state.search.trials - ended + len(self._to_retry(state))
 
@@ -122,17 +123,17 @@ class Launch:
         return to_retry(state, self.state, is_final)
 
     def total(self) -> int:
-        """Runs and trials in all, as far as the looks have come."""
+        """The number of runs and trials, without the seeds of looks that have not been reached."""
         return len(self.state.due) + sum(state.search.trials for state in self.state.searches)
 
     def left(self) -> int:
-        """Runs and trials still to do."""
+        """The number of runs and trials that are still to be done."""
         trials = {state.arm: self.trials_left(state) for state in self.state.searches}
         to_come = sum(bool(run.plan.awaits and trials[run.plan.arm]) for run in self.state.due)
         return len(self.todo([*self.teachers, *self.due])) + to_come + sum(trials.values())
 
     def run(self, mirror: Mirror, make_view: MakeView) -> None:
-        """Run what is missing: teachers, then searches, then arms. The caller holds the store's lease."""
+        """Train what is missing: teachers, then searches, then arms. The caller holds the store's lease."""
         reconcile(self.ledger, self.store)
         self.refresh()
         for search in self.state.searches:
@@ -141,10 +142,10 @@ class Launch:
         self._reuse(self.state.runs, mirror)
         if self.left():
             self._run(mirror, make_view)
-        mirror.ended(self.state)  # what ended while no driver watched, trials too
+        mirror.ended(self.state)  # also runs and trials that ended without a driver
 
     def _reuse(self, runs: Sequence[StudyRun], mirror: Mirror) -> None:
-        """Take the runs that have finished, or can only fail, in this study or another, into this one."""
+        """Record finished runs and final failures as runs of this study, where another study did them."""
         for run in runs:
             if run.plan.awaits or not (run.finished or self.is_final_failure(run)):
                 continue
@@ -153,7 +154,7 @@ class Launch:
             mirror.send(run.run_id, run.plan.arm, run.plan.seed, run.plan.role)
 
     def job(self, run: StudyRun) -> Job:
-        """What a run is started with."""
+        """The job of a run."""
         return self.preparer.job(run.plan, run.run_id)
 
     def _run(self, mirror: Mirror, make_view: MakeView) -> None:
@@ -163,7 +164,7 @@ class Launch:
             slots = self.slots(machines)
             self._train(self.teachers, slots, mirror, make_view)
             for state in self.state.searches:
-                if self.trials_left(state) and not self._untaught(state.arm):
+                if self.trials_left(state) and not self._lacks_teacher(state.arm):
                     self._search(state.study, slots, mirror, make_view)
             before = {run.run_id for run in self.state.runs}
             self.refresh()
@@ -173,14 +174,14 @@ class Launch:
                 tried |= {run.run_id for run in todo}
                 self._train(todo, slots, mirror, make_view)
 
-    def _untaught(self, arm: str) -> bool:
-        """Whether the teacher of an arm's trials has not finished; any teacher, where trials are of no arm."""
+    def _lacks_teacher(self, arm: str) -> bool:
+        """Whether the teacher of an arm's trials has not finished; without an arm, whether any teacher has not."""
         missing = {run.plan.key for run in self.teachers if not run.finished}
         needs = {run.plan.needs for run in self.state.runs if run.plan.role == "arm" and run.plan.arm == arm}
         return bool(missing & needs if arm else missing)
 
     def _train(self, runs: Sequence[StudyRun], slots: int, mirror: Mirror, make_view: MakeView) -> None:
-        """Train those that have not finished, but for pupils of a teacher that failed."""
+        """Train the runs that have not finished. Students whose teacher did not finish are recorded as failed."""
         untaught = {run.plan.key: run for run in self.teachers if not run.finished}
         todo = []
         for run in self.todo(runs):
@@ -195,7 +196,7 @@ class Launch:
         self.refresh()
 
     def slots(self, machines: Sequence[Machine]) -> int:
-        """Runs at once. Raises SpecError where not one fits."""
+        """The number of runs at once. Raises SpecError where no run fits."""
         if self.spec.scales:
             return concurrency(self.spec, sum(m.cpus for m in machines), sum(m.gpus for m in machines))
         return concurrency_on(self.spec, machines)
@@ -207,20 +208,20 @@ class Launch:
         mirror.send(run.run_id, run.plan.arm, run.plan.seed, run.plan.role)
 
     def _tune(self, jobs: Sequence[Job], slots: int, mirror: Mirror, view: Lines | Live) -> None:
-        from orchestrator.running.callbacks import Watch
+        from orchestrator.running.callbacks import RunCallbacks
         from orchestrator.running.job_queue import JobQueue
         from orchestrator.running.tuner import fit
 
-        watch = Watch({job.run_id: job for job in jobs}, self.ledger, mirror, view)
-        fit(self.study.name, self.spec, self.store, slots, watch, JobQueue(jobs, self.spec, self.store))
+        callbacks = RunCallbacks({job.run_id: job for job in jobs}, self.ledger, mirror, view)
+        fit(self.study.name, self.spec, self.store, slots, callbacks, JobQueue(jobs, self.spec, self.store))
 
     def _search(self, study: Study, slots: int, mirror: Mirror, make_view: MakeView) -> None:
-        from orchestrator.running.callbacks import Watch
+        from orchestrator.running.callbacks import RunCallbacks
         from orchestrator.running.tuner import fit
-        from orchestrator.search.driver import Searching
+        from orchestrator.search.driver import SearchDriver
 
-        searching = Searching(study, self.preparer, self.ledger)
+        search = SearchDriver(study, self.preparer, self.ledger)
         with make_view() as view:
-            watch = searching.watch = Watch(searching.jobs, self.ledger, mirror, view, searching.waits)
-            fit(self.study.name, self.spec, self.store, slots, watch, searching.searcher, searching.scheduler)
+            callbacks = search.callbacks = RunCallbacks(search.jobs, self.ledger, mirror, view, search.waits)
+            fit(self.study.name, self.spec, self.store, slots, callbacks, search.searcher, search.scheduler)
         self.refresh()

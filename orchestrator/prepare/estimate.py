@@ -1,4 +1,4 @@
-"""Estimate: the hours, GPU-hours and disk that a study will still take, before any is spent; and its refusal."""
+"""Estimate of the hours, GPU-hours and disk that the rest of a study takes, and the check of --max-gpu-hours."""
 
 from __future__ import annotations
 
@@ -7,42 +7,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablations.statistics.paired import counted
 from cluster.spec import ClusterSpec, SpecError, concurrency
-from orchestrator.prepare.pace import Pace, earlier, this_hardware
+from orchestrator.prepare.pace import Pace, measured_paces, this_hardware
 from orchestrator.prepare.timed_steps import probe
-from orchestrator.prepare.work_left import Phase, Range, Work, phases
+from orchestrator.prepare.work_left import PendingRun, Phase, Range, phases
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from trainer.config import TrainConfig, UserError
 
 START_S = 15.0
-"""Before the first epoch: Ray, and torch in its first worker. Measured on two cores (benchmarks/estimate.py)."""
+"""Start-up of Ray and of torch in the first worker. Measured on two cores (benchmarks/estimate.py)."""
 
 PROBE_S = 10.0
-"""Seconds that a study's structures are tried for where nobody asked for it."""
+"""Time limit of probing a study's structures, in seconds, unless --probe is given."""
 
 ENOUGH = 3
-"""Structures that must have been timed before the slowest of them stands for those that were not reached."""
+"""From so many timed structures on, the slowest of them stands for those that were not timed."""
 
 UNBOUNDED = 1e6
-"""CPUs where a spec says only how many GPUs an autoscaler may bring up, or the other way round."""
+"""CPUs or GPUs of an autoscaled cluster whose spec limits only the other."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a study takes from now on. None is what cannot be said; `why` it cannot."""
+    """What the rest of a study takes. None is unknown, and `why` gives the reason."""
 
     count: int
     """Runs and trials."""
     hours: Range | None
-    """On the clock."""
+    """Wall-clock time."""
     device_hours: Range | None
-    """Of the GPUs that the runs hold, or of their CPUs where they hold none."""
+    """GPU-hours; CPU-hours of runs without a GPU."""
     gigabytes: Range | None
     slots: int | None
     """Runs at once."""
     origins: tuple[str, ...]
-    """Where the paces come from, in words."""
+    """Where the measured paces come from, in words."""
     why: str = ""
 
 
@@ -54,36 +55,38 @@ def estimate(
     *,
     tries: bool | None = None,
 ) -> Estimate:
-    """What is left of a study. `tries`: whether structures that no earlier run had are timed on
-    this machine: True however long it takes, None for `PROBE_S` at most, False not at all. Raises UserError where one
-    cannot be built."""
+    """What the rest of a study takes. Structures without an earlier run are timed on this machine: without a time limit
+    if `tries` is True, for `PROBE_S` at most if None, not at all if False. Raises UserError where one cannot be built.
+    """
     todo = phases(state)
     if not todo:
         nothing = Range(0, 0, 0)
         return Estimate(0, nothing, nothing, nothing, None, ())
     distinct = _distinct(todo)
-    paces, count, where = earlier(state.ledger, store, spec, {run.plan.key: run.plan.config for run in state.runs})
+    paces, count, where = measured_paces(
+        state.ledger, store, spec, {run.plan.key: run.plan.config for run in state.runs}
+    )
     found = {name: paces[name] for name in distinct if name in paces}
-    origins = [f"{_counted(count, 'earlier run')} on {where}"] if found else []
+    origins = [f"{counted(count, 'earlier run')} on {where}"] if found else []
     left = {name: config for name, config in distinct.items() if name not in found}
     if left and tries is not False:
         folders = {**{name: Path(folder) for name, folder in spec.data_roots.items()}, **roots}
         found |= (tried := probe(left, spec, store, folders, None if tries else PROBE_S))
         timed = sum(pace.epoch_s is not None for pace in tried.values())
-        origins += [f"a few steps of {_counted(timed, 'structure')}, each alone on this machine"] if timed else []
+        origins += [f"a few steps of {counted(timed, 'structure')}, each alone on this machine"] if timed else []
         found, guessed = _filled(found)
-        origins += [f"the slowest of those for {_counted(guessed, 'structure')} more"] if guessed else []
+        origins += [f"the slowest of those for {counted(guessed, 'structure')} more"] if guessed else []
     slots, unplaced = _slots(spec)
     why = _unknown(found, distinct, spec, tries)
     hours = device_hours = None
     if not why:
         seconds = [_seconds(phase, found) for phase in todo]
         held = spec.workers * (spec.gpus_per_worker or spec.cpus_per_worker)
-        device_hours = _sum([work for phase in seconds for work in phase]).times(held / 3600)
+        device_hours = _sum([each for phase in seconds for each in phase]).times(held / 3600)
         if slots:
             hours = _on_the_clock(todo, seconds, slots).times(1 / 3600)
     return Estimate(
-        sum(len(phase.work) for phase in todo),
+        sum(len(phase.runs) for phase in todo),
         hours,
         device_hours,
         _gigabytes(todo, found) if found.keys() >= distinct.keys() else None,
@@ -94,9 +97,9 @@ def estimate(
 
 
 def refuse(estimate: Estimate, name: str, spec: ClusterSpec, limit: float) -> None:
-    """Raise UserError where a study may take more than `limit` GPU-hours, or where nobody can tell.
+    """Raise UserError where a study may take more than `limit` GPU-hours, or where there is no estimate.
 
-    The most is held against the limit: every trial to its end, every look needed. Runs without GPUs take none.
+    The upper bound is compared with the limit: no trial is stopped, and all looks are needed. Runs without GPUs take 0.
     """
     if not spec.gpus_per_worker:
         return
@@ -113,20 +116,20 @@ def refuse(estimate: Estimate, name: str, spec: ClusterSpec, limit: float) -> No
 
 
 def _distinct(todo: Sequence[Phase]) -> dict[str, TrainConfig]:
-    """One config a structure, those that train most first: where time is short, they are tried."""
+    """One config of each structure, those with the most epochs first: probing has a time limit."""
     configs: dict[str, TrainConfig] = {}
     epochs: dict[str, float] = {}
-    for work in (work for phase in todo for work in phase.work):
-        configs.setdefault(work.structure, work.config)
-        epochs[work.structure] = epochs.get(work.structure, 0.0) + work.epochs.likely
-    for kind in (kind for phase in todo for kind in phase.kinds):
+    for run in (run for phase in todo for run in phase.runs):
+        configs.setdefault(run.structure, run.config)
+        epochs[run.structure] = epochs.get(run.structure, 0.0) + run.epochs.likely
+    for kind in (kind for phase in todo for kind in phase.possible):
         configs.setdefault(kind.structure, kind.config)
         epochs.setdefault(kind.structure, 0.0)
     return {name: configs[name] for name in sorted(configs, key=lambda name: -epochs[name])}
 
 
 def _filled(found: Mapping[str, Pace]) -> tuple[dict[str, Pace], int]:
-    """The paces, with the slowest in place of those that were not timed where enough were; how many these are."""
+    """The paces, where the slowest replaces those that were not timed if `ENOUGH` were; and the number replaced."""
     timed = [pace for pace in found.values() if pace.epoch_s is not None]
     untimed = {name: pace for name, pace in found.items() if pace.epoch_s is None}
     if len(timed) < ENOUGH or not untimed:
@@ -139,13 +142,13 @@ def _filled(found: Mapping[str, Pace]) -> tuple[dict[str, Pace], int]:
 def _unknown(
     found: Mapping[str, Pace], distinct: Mapping[str, TrainConfig], spec: ClusterSpec, tries: bool | None
 ) -> str:
-    """Why there is no estimate of time; empty where there is."""
+    """Why there is no estimate of time; empty where there is one."""
     missing = [name for name in distinct if name not in found or found[name].epoch_s is None]
     if not missing:
         return ""
     if spec.gpus_per_worker and not this_hardware(spec):
-        return "no earlier run on such a GPU, and no GPU here to try a step on"
-    which = f"{len(missing)} of {_counted(len(distinct), 'structure')}"
+        return "there is no earlier run on such a GPU, and this machine has none to time a step on"
+    which = f"{len(missing)} of {counted(len(distinct), 'structure')}"
     if tries is False:
         return f"no earlier run of {which}; without --no-probe a few steps of each are tried"
     if tries is None:
@@ -154,7 +157,7 @@ def _unknown(
 
 
 def _slots(spec: ClusterSpec) -> tuple[int | None, str]:
-    """Runs at once, else why nobody knows."""
+    """The number of runs at once; None and a reason where it is unknown."""
     try:
         if spec.address == "local":
             from orchestrator.prepare.machine import here
@@ -166,32 +169,32 @@ def _slots(spec: ClusterSpec) -> tuple[int | None, str]:
         return None, str(error)
     if spec.concurrency != "auto":
         return spec.concurrency, ""
-    return None, "how many runs go at once is known when the cluster is joined"
+    return None, "the number of runs at once is only known once the cluster is joined"
 
 
 def _seconds(phase: Phase, found: Mapping[str, Pace]) -> list[Range]:
-    def seconds(work: Work) -> Range:
-        return Range(*(found[work.structure].seconds(epochs) if epochs else 0.0 for epochs in work.epochs))
+    def seconds(run: PendingRun) -> Range:
+        return Range(*(found[run.structure].seconds(epochs) if epochs else 0.0 for epochs in run.epochs))
 
-    return _bounded(list(map(seconds, phase.work)), list(map(seconds, phase.kinds)))
+    return _bounded(list(map(seconds, phase.runs)), list(map(seconds, phase.possible)))
 
 
-def _bounded(work: list[Range], kinds: Sequence[Range]) -> list[Range]:
-    """The work, each from the least that any of the kinds takes to the most; as it is where there are none."""
-    if not kinds:
-        return work
-    least, most = min(kind.least for kind in kinds), max(kind.most for kind in kinds)
-    return [Range(least, one.likely, most) for one in work]
+def _bounded(runs: list[Range], possible: Sequence[Range]) -> list[Range]:
+    """The runs, each with the least and the most of all possible ones as bounds; unchanged where there are none."""
+    if not possible:
+        return runs
+    least, most = min(kind.least for kind in possible), max(kind.most for kind in possible)
+    return [Range(least, one.likely, most) for one in runs]
 
 
 def _on_the_clock(todo: Sequence[Phase], seconds: Sequence[Sequence[Range]], slots: int) -> Range:
-    """Seconds from the start to the end: within a phase the next one begins wherever one has ended."""
+    """Wall-clock seconds: within a phase a run starts as soon as a slot is free."""
     ends = []
     for which in range(len(Range._fields)):
         total = START_S
-        for phase, work in zip(todo, seconds, strict=True):
-            free = [0.0] * min(slots, phase.beside or slots, len(work))
-            for length in (each[which] for each in work):
+        for phase, runs in zip(todo, seconds, strict=True):
+            free = [0.0] * min(slots, phase.at_once or slots, len(runs))
+            for length in (each[which] for each in runs):
                 heapq.heapreplace(free, free[0] + length)
             total += max(free)
         ends.append(total)
@@ -199,26 +202,22 @@ def _on_the_clock(todo: Sequence[Phase], seconds: Sequence[Sequence[Range]], slo
 
 
 def _gigabytes(todo: Sequence[Phase], found: Mapping[str, Pace]) -> Range:
-    """Of checkpoints, which every run and trial keeps, and of data sets that are still to be packed."""
+    """Disk space of the checkpoints of all runs and trials, and of data sets that are still to be packed."""
     kept, packed = [], {}
     for phase in todo:
         kept += _bounded(
-            [_checkpoints(work, found) for work in phase.work], [_checkpoints(k, found) for k in phase.kinds]
+            [_checkpoints(run, found) for run in phase.runs], [_checkpoints(k, found) for k in phase.possible]
         )
-        for work in phase.work:
-            data = work.config.data.model_dump_json(include={"name", "size", "options"})
-            packed[data] = found[work.structure].packed
+        for run in phase.runs:
+            data = run.config.data.model_dump_json(include={"name", "size", "options"})
+            packed[data] = found[run.structure].packed
     once = sum(packed.values())
     return Range(*(value + once for value in _sum(kept))).times(1e-9)
 
 
-def _checkpoints(work: Work, found: Mapping[str, Pace]) -> Range:
-    return Range(*(found[work.structure].checkpoints if epochs else 0.0 for epochs in work.epochs))
+def _checkpoints(run: PendingRun, found: Mapping[str, Pace]) -> Range:
+    return Range(*(found[run.structure].checkpoints if epochs else 0.0 for epochs in run.epochs))
 
 
 def _sum(ranges: Sequence[Range]) -> Range:
     return Range(*map(sum, zip(*ranges, strict=True)))
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count} {thing}{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Jobs: a plan's runs with everything that can be known, and refused, before one of them starts."""
+"""Jobs: a plan's runs with their ids, data and folders, checked before one of them starts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trainer.training.sources import SourceReader
 
 LAUNCH = uuid.uuid4().hex[:12]
-"""Names this start of the driver: the budgets of failed runs are counted for one."""
+"""The id of this driver process: retry budgets are counted per launch."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Job:
 
     @property
     def label(self) -> str:
-        """How a person calls it: `TransKD-GL seed 1`, `trial 7`."""
+        """Its name for people: `TransKD-GL seed 1`, `trial 7`."""
         return self.run.label
 
     @property
     def epochs(self) -> int:
-        """Epochs of the whole run."""
+        """The number of epochs of the run."""
         return self.run.config.optim.epochs
 
     def event(self, kind: str, **more: Any) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Job:
         return {"event": kind, "run_id": self.run_id, "key": self.run.key, **who, **more}
 
     def settings(self, spec: ClusterSpec, store: Store) -> dict[str, Any]:
-        """The plain data a trial is started with."""
+        """The settings of its Tune trial, as plain data."""
         resources = {"CPU": spec.cpus_per_worker} | ({"GPU": spec.gpus_per_worker} if spec.gpus_per_worker else {})
         return {
             "run_id": self.run_id,
@@ -67,7 +67,7 @@ class Job:
         }
 
     def _footprint(self, spec: ClusterSpec) -> str:
-        """Names the runs that need the same memory and are given the same: seeds, rates and weights may differ."""
+        """A digest that is equal for runs that need the same memory: seeds, learning rates and weights may differ."""
         config = self.run.config
         shape = config.model_dump(mode="json", include={"student", "teacher", "data"})
         optim = config.optim.model_dump(include={"global_batch", "norm_batch", "precision"})
@@ -77,7 +77,7 @@ class Job:
 
 
 class Preparer:
-    """Makes jobs of runs: checks each structure, reads the data and weights of all, and names what is computed."""
+    """Makes jobs of runs: checks each structure, reads data and weights, and computes the run ids."""
 
     def __init__(self, study: str, spec: ClusterSpec, store: Store, roots: Mapping[str, Path]) -> None:
         self.study = study
@@ -88,7 +88,7 @@ class Preparer:
         """Run ids of the teachers that the study trains, by their config's key."""
 
     def place(self, config: TrainConfig, run_id: str = "", teacher: Path | None = None) -> Place:
-        """Where a config's run happens."""
+        """The folders, device and threads of a config's run."""
         device = "cuda" if self.spec.gpus_per_worker else "cpu"
         return Place(
             out_dir=self.store.run_dir(run_id),
@@ -101,13 +101,13 @@ class Preparer:
         )
 
     def check_root(self, config: TrainConfig) -> None:
-        """Refuse a data set's folder that is missing or laid out otherwise, without reading a picture."""
+        """Raise UserError where a data set's folder is missing or has another layout. Reads no image."""
         from trainer.data import check_root
 
         check_root(config.data, self.roots.get(config.data.name), self.store.cache)
 
     def check(self, config: TrainConfig) -> dict[str, float]:
-        """Refuse what cannot run here; the deployed student's cost. Raises UserError."""
+        """The cost of the deployed student. Raises UserError where the config cannot be built."""
         from trainer.training.known_structures import known_cost
 
         config.optim.shares(self.spec.workers, self.spec.micro_batch)
@@ -119,14 +119,14 @@ class Preparer:
 
     @cached_property
     def reader(self) -> SourceReader:
-        """Reads data and weights where this driver runs."""
+        """Reads data and weights on the driver's machine."""
         from trainer.training.sources import SourceReader
 
         return SourceReader(self.place)
 
     def known_sources(self, configs: Sequence[TrainConfig]) -> Sources:
-        """The sources of configs as far as a plan may take the time to tell: splits that are packed already or that are
-        made by the data set itself, and weights that are here."""
+        """The sources of configs that `plan` can find quickly: splits that are packed already or generated, and weights
+        on this machine."""
         from trainer.data import dataset_class, known_fingerprints
         from trainer.files.file_digest import file_digest
 
@@ -145,7 +145,7 @@ class Preparer:
         return Sources(NUMERICS_VERSION, data, weights)
 
     def could_not_check(self, state: StudyState) -> list[str]:
-        """A line for each reason why it is not known here whether runs will be reused; nothing where all is known."""
+        """A line for each reason why it is unknown whether runs will be reused."""
         reasons: dict[str, int] = {}
         for run in state.unchecked:
             why = self._lacks(run.plan.config, state.sources)
@@ -156,7 +156,7 @@ class Preparer:
         ]
 
     def _lacks(self, config: TrainConfig, sources: Sources) -> str:
-        """What `known_sources` could not find of a config."""
+        """What `known_sources` could not find for a config."""
         name = config.data.name
         if data_key(config.data) not in sources.data:
             if self.roots.get(name) is None:
@@ -166,8 +166,7 @@ class Preparer:
         return f"no such weights here: {', '.join(files)}" if files else "its teacher could not be checked"
 
     def job(self, run: Run, run_id: str = "") -> Job:
-        """The job of a run, whose id is worked out unless it is given. Raises UserError where its teacher is none of
-        `teachers`."""
+        """The job of a run; its id is computed unless given. Raises UserError if its teacher is not in `teachers`."""
         identity = run_id or self.reader.run_id(run.config, run.key)
         teacher = None
         if run.needs is not None:

@@ -1,17 +1,16 @@
-"""Bounds: a study's limits held against what its deployed students cost, latency included where it can be known."""
+"""LimitsCheck: compare the cost of deployed students, latency included, with a study's limits."""
 
 from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 
 from ablations.study.limits import Limits
 from ablations.study.plan import Run
 from ablations.study.schema import Study
 from cluster.spec import ClusterSpec
+from orchestrator.prepare.trainer_program import last_error_line, run_program
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from trainer.config import TrainConfig, UserError, digest, parse, read_yaml
@@ -19,16 +18,16 @@ from trainer.files.run_folder import write_text
 
 
 def deployed(study: Study, runs: Sequence[Run]) -> dict[str, TrainConfig]:
-    """By arm, the configs that limits hold for before anything runs: of a search its `base`, unless proposals choose
-    the student themselves."""
+    """Arm -> config that limits are checked for before anything runs; of a search its `base`, unless the student itself
+    is searched."""
     found = {run.arm: run.config for run in runs if run.role == "arm"}
     if study.search is not None and not any(path.startswith("student") for path in study.search.space):
         found["base"] = parse(study.base)
     return found
 
 
-class Bounds:
-    """Refuses arms and proposals beyond a study's limits."""
+class LimitsCheck:
+    """Refuses arms and proposals that exceed a study's limits."""
 
     def __init__(self, limits: Limits, spec: ClusterSpec, store: Store, ledger: Ledger) -> None:
         self.limits = limits
@@ -38,7 +37,7 @@ class Bounds:
         self.device = "cuda" if spec.gpus_per_worker else "cpu"
 
     def refuse(self, deployed: Mapping[str, TrainConfig], costs: Mapping[str, Mapping[str, float]]) -> None:
-        """Raise UserError naming every arm of `deployed` that is beyond a limit; `costs` are of their structures."""
+        """Raise UserError naming every arm of `deployed` that exceeds a limit; `costs` are arm -> cost."""
         found = {arm: dict(cost) for arm, cost in costs.items() if arm in deployed}
         if self.limits.latency_ms is not None:
             for arm, config in deployed.items():
@@ -46,10 +45,10 @@ class Bounds:
         self.limits.refuse(found)
 
     def latency_ms(self, config: TrainConfig) -> float:
-        """Of the deployed student: measured once where runs train on this machine; else what a finished run on such a
-        device measured last. Raises UserError where there is none."""
+        """Latency of the deployed student. Where runs train on this machine it is measured once; otherwise it is that
+        of the last finished run on such a device. Raises UserError where there is none."""
         network = _network(config)
-        # What was told once stays: a search must not find a proposal feasible one day and not the next.
+        # cached: a second measurement might differ, and a proposal must not become infeasible later
         place = [self.device, self.spec.torch_threads, socket.gethostname() if self.spec.address == "local" else ""]
         file = self.store.cache / "latency" / f"{digest([*network, *place])}.json"
         if file.exists():
@@ -57,8 +56,8 @@ class Bounds:
         found = self._measured(config) if self.spec.address == "local" else self._recorded(network)
         if found is None:
             raise UserError(
-                f"limits.latency_ms: nobody has measured {config.student.name} at {network[2]} on the cluster's "
-                f"{self.device}; finish one run of it there without this limit, or bound gmacs instead"
+                f"limits.latency_ms: there is no latency of {config.student.name} at {network[2]} on the cluster's "
+                f"{self.device}; finish one run of it there without this limit, or limit gmacs instead"
             )
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps({"latency_ms": found, "network": network, "place": place}))
@@ -70,11 +69,10 @@ class Bounds:
             "device": self.device,
             "threads": self.spec.torch_threads,
         }
-        command = [sys.executable, "-m", "trainer.measure.latency"]
-        done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
+        done = run_program("trainer.measure.latency", json.dumps(asked))
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-            raise UserError(f"limits.latency_ms: {config.student.name} could not be measured here: {last}")
+            why = last_error_line(done)
+            raise UserError(f"limits.latency_ms: {config.student.name} could not be measured here: {why}")
         return json.loads(done.stdout)["latency_ms"]
 
     def _recorded(self, network: list[str]) -> float | None:

@@ -1,4 +1,4 @@
-"""Pace: what a run takes, by what decides it, its structure and the hardware, as earlier runs of the ledger tell."""
+"""Pace: time and disk space of a run by structure and hardware, measured by the ledger's earlier runs."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from trainer.files.run_folder import environment
 
 @dataclass(frozen=True)
 class Pace:
-    """What a run of one structure takes. `epoch_s`: seconds of an epoch, its share of validations and its checkpoint
-    among them; `once_s`: the rest of a run; both None where only its bytes on disk are known."""
+    """Time and disk space of a run of one structure. `epoch_s`: seconds of an epoch with its share of validation and
+    checkpoints, None where unknown; `once_s`: seconds of a run outside its epochs; `checkpoints`: bytes."""
 
     epoch_s: float | None
     once_s: float
     checkpoints: float
     packed: float = 0.0
-    """Bytes of its data set where that is still to be packed; 0 where an earlier run has."""
+    """Bytes of its packed data set; 0 where it has been packed already."""
 
     def seconds(self, epochs: float) -> float:
-        """Of a run that ends after so many epochs."""
+        """Seconds of a run of so many epochs."""
         assert self.epoch_s is not None
         return self.once_s + epochs * self.epoch_s
 
 
 def structure(config: TrainConfig) -> str:
-    """12 hex digits of what decides how long an epoch takes: seeds, weights, rates and the number of epochs do not."""
+    """12 hex digits of what determines the time of an epoch; not of seeds, weights, rates and number of epochs."""
     data = config.data.model_dump(mode="json", include={"name", "size", "options", "train_labels", "augment", "select"})
     optim = [config.optim.global_batch, config.optim.effective_norm_batch, config.optim.precision]
     paths = {name: term.options for name, term in config.active.items()}
@@ -43,7 +43,7 @@ def structure(config: TrainConfig) -> str:
 
 
 def this_hardware(spec: ClusterSpec) -> str:
-    """The hardware that a spec's runs would have on this machine, as a table names it; "" where it is not here."""
+    """The name of the hardware that a spec's runs would use on this machine; "" where it lacks the GPU."""
     device, name = "cpu", ""
     if spec.gpus_per_worker:
         from orchestrator.prepare.machine import gpu_name
@@ -54,13 +54,14 @@ def this_hardware(spec: ClusterSpec) -> str:
     return hardware(environment(device, name, spec.torch_threads, spec.workers))
 
 
-def earlier(
+def measured_paces(
     ledger: Ledger, store: Store, spec: ClusterSpec, planned: Mapping[str, TrainConfig]
 ) -> tuple[dict[str, Pace], int, str]:
-    """By structure, the pace of runs that have finished under such a spec; how many they are, and on what hardware.
+    """Structure -> pace, measured by finished runs with the spec's device and workers; the number of these runs, and
+    their hardware.
 
-    Runs of this machine's hardware count where the spec starts a Ray of its own; else those of the hardware that ran
-    last. `planned` are configs by key: ledgers of old hold none.
+    The hardware is this machine's where the spec starts Ray here, otherwise that of the last run. `planned` are configs
+    by key, for old ledgers that hold no configs.
     """
     found: dict[str, list[LedgerRun]] = {}
     finished = [run for run in ledger.outcomes().values() if run.status == "finished" and _like(run, spec)]
@@ -79,14 +80,14 @@ def earlier(
 
 
 def _like(run: LedgerRun, spec: ClusterSpec) -> bool:
-    """Whether a run had a device and workers as the spec gives them, and its epochs are known."""
+    """Whether a run had the spec's device and number of workers, and the time of its epochs is known."""
     device = str(run.environment.get("device", "")).partition(":")[0]
     same = device == ("cuda" if spec.gpus_per_worker else "cpu") and run.environment.get("workers") == spec.workers
     return same and run.epoch_s > 0
 
 
 def _walls(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Seconds from start to end of each run that was started once and finished."""
+    """Wall-clock seconds of each run that was started once and finished."""
     starts: dict[str, list[str]] = {}
     ends: dict[str, str] = {}
     for event in events:
@@ -102,7 +103,7 @@ def _walls(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _pace(runs: list[LedgerRun], walls: Mapping[str, float], store: Store) -> Pace:
-    """The median run of one structure."""
+    """The medians over the runs of one structure."""
     epoch_s = [run.epoch_s for run in runs]
     around = [max(0.0, walls[run.run_id] - run.epoch_s * run.epochs_done) for run in runs if run.run_id in walls]
     sizes = [size for run in runs if (size := sum(f.stat().st_size for f in store.run_dir(run.run_id).glob("*.pt")))]

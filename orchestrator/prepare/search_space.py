@@ -1,4 +1,4 @@
-"""Feasible: what a search can choose, held against what can be built and the limits, before its teacher is trained."""
+"""Checks of a search space before training: each choice can be built, and some student keeps the limits."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ablations.study.plan import check_space, space, trial_config
 from ablations.study.schema import Study
 from ablations.study.search import Dimension
 from ablations.study.variant_search import searches
-from orchestrator.prepare.limits import Bounds
+from orchestrator.prepare.limits import LimitsCheck
 from trainer.config import TrainConfig, UserError, located
 
 Check = Callable[[TrainConfig], Mapping[str, float]]
-"""Builds a config's structure, or raises UserError; the deployed student's cost."""
+"""Returns the cost of a config's deployed student; raises UserError where it cannot be built."""
 
 
-def refuse_infeasible(study: Study, check: Check, bounds: Bounds) -> None:
-    """Raise UserError where a search of the study would look for nothing: a choice, or a range at both of its ends,
-    that can be built beside no other values, or students that are all beyond a limit."""
+def refuse_infeasible(study: Study, check: Check, limits_check: LimitsCheck) -> None:
+    """Raise UserError where a search has a choice, or a range at both ends, that cannot be built with any other values,
+    or where all students exceed a limit."""
     for arm, search in searches(study).items():
         with located(f"tune_each of {arm}") if arm else nullcontext():
             points = check_space(search)
             _refuse_unbuildable(search, points, check)
-            _refuse_beyond(search, points[0], check, bounds)
+            _refuse_beyond(search, points[0], check, limits_check)
 
 
 def _refuse_unbuildable(study: Study, points: list[dict[str, Any]], check: Check) -> None:
@@ -38,7 +38,7 @@ def _refuse_unbuildable(study: Study, points: list[dict[str, Any]], check: Check
             path
             for path in (point if why else ())
             if _part(dimensions[path], path, point) not in built
-            # two values that do not go together are for the sampler to learn, so each is tried beside others
+            # two values may exclude each other; samplers learn that: try each with others
             and all(_why_not(study, {**other, path: point[path]}, check) for other in good if path in other)
         ]
         alone = {path: reason for path in idle if (reason := _why_not(study, {path: point[path]}, check))}
@@ -49,12 +49,12 @@ def _refuse_unbuildable(study: Study, points: list[dict[str, Any]], check: Check
 
 
 def _part(dimension: Dimension, path: str, point: Mapping[str, Any]) -> tuple[str, str]:
-    """What of a dimension a point tries: one choice, or all of a range, for between its ends may lie what builds."""
+    """The part of a dimension that a point tests: one choice, or the whole range, whose inner values may build."""
     return path, point[path] if dimension.kind == "choice" else ""
 
 
 def _why_not(study: Study, point: Mapping[str, Any], check: Check) -> str:
-    """Why a proposal cannot be built; empty where it can."""
+    """Why a proposal cannot be built; empty if it can."""
     try:
         check(trial_config(study, point))
     except UserError as error:
@@ -62,8 +62,8 @@ def _why_not(study: Study, point: Mapping[str, Any], check: Check) -> str:
     return ""
 
 
-def _refuse_beyond(study: Study, point: Mapping[str, Any], check: Check, bounds: Bounds) -> None:
-    """Refuse choices of the student of which none keeps the limits; `point` says what else is proposed."""
+def _refuse_beyond(study: Study, point: Mapping[str, Any], check: Check, limits_check: LimitsCheck) -> None:
+    """Raise UserError where no choice of the student keeps the limits; `point` has the other proposed values."""
     chosen = {
         path: dimension.choices
         for path, dimension in space(study).items()
@@ -78,12 +78,12 @@ def _refuse_beyond(study: Study, point: Mapping[str, Any], check: Check, bounds:
             config = trial_config(study, {**point, **dict(zip(chosen, labels, strict=True))})
             cost = check(config)
         except UserError:
-            return  # another proposal may build it, and keep the limits
+            return  # with other values it may build and keep the limits
         try:
-            bounds.refuse({name: config}, {name: cost})
+            limits_check.refuse({name: config}, {name: cost})
         except UserError:
             configs[name], costs[name] = config, cost
         else:
             return
     with located(study.name):
-        bounds.refuse(configs, costs)
+        limits_check.refuse(configs, costs)

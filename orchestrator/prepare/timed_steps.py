@@ -1,23 +1,18 @@
-"""Probe: the trainer's short measurement of structures that no earlier run had, remembered in the store's cache."""
+"""Probe: time a few steps of structures that no earlier run had; results are kept in the store's cache."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cluster.spec import ClusterSpec
 from orchestrator.prepare.pace import Pace, this_hardware
+from orchestrator.prepare.trainer_program import ROOT, last_error_line, run_program
 from orchestrator.store.folder import Store
 from trainer.config import TrainConfig, UserError, digest
 from trainer.files.run_folder import write_text
-
-ROOT = Path(__file__).parents[2]
-PROGRAM = "trainer.probe"
 
 
 def probe(
@@ -27,8 +22,8 @@ def probe(
     roots: Mapping[str, Path],
     limit_s: float | None,
 ) -> dict[str, Pace]:
-    """By structure, what its runs keep on disk and, as far as this machine has their device, take. `configs` are one a
-    structure; those that `limit_s` seconds do not suffice for have no time. Raises UserError where one cannot be built.
+    """Structure -> pace, of one config per structure. Times are None where this machine lacks the device or `limit_s`
+    seconds were too short. Raises UserError where a config cannot be built.
     """
     place = {
         "out_dir": str(store.runs_dir),
@@ -53,7 +48,8 @@ def probe(
         answers |= _ask([{**settings, "limit_s": limit_s}, *requests])
         for name in todo:
             if "epoch_s" in answers.get(name, {}):
-                _keep(files[name], answers[name])
+                files[name].parent.mkdir(parents=True, exist_ok=True)
+                write_text(files[name], json.dumps(answers[name]))
     return {
         name: Pace(answer.get("epoch_s"), answer.get("once_s", 0.0), answer["checkpoints"], answer["packed"])
         for name, answer in answers.items()
@@ -61,22 +57,14 @@ def probe(
 
 
 def _ask(requests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The program's answers by id. It may be ended by its alarm, or for its memory: what it said before counts."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-m", PROGRAM],
-        input="".join(json.dumps(request) + "\n" for request in requests),
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """The program's answers by id. Where its alarm or a lack of memory ended it, the answers so far are used."""
+    done = run_program("trainer.probe", "".join(json.dumps(request) + "\n" for request in requests))
     answers: dict[str, dict[str, Any]] = {}
     for line in done.stdout.splitlines():
         facts = json.loads(line)
         answers.setdefault(facts.pop("id"), {}).update(facts)
     if done.returncode > 0:
-        raise UserError(f"a step cannot be tried: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+        raise UserError(f"a training step could not be timed: {last_error_line(done)}")
     return answers
 
 
@@ -84,11 +72,6 @@ def _root(config: TrainConfig, roots: Mapping[str, Path]) -> str | None:
     return str(roots[config.data.name]) if config.data.name in roots else None
 
 
-def _keep(file: Path, answer: Mapping[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(answer))
-
-
 def _code() -> int:
-    """When the trainer was last changed, in ns: a pace that was measured before is another program's."""
+    """When the trainer's code last changed, in ns: older measurements are not used."""
     return max(file.stat().st_mtime_ns for file in (ROOT / "trainer").rglob("*.py"))

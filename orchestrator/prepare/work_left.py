@@ -1,4 +1,4 @@
-"""Phases: the runs and trials of a study that are still to come, in the order in which they wait for each other."""
+"""Phases: the runs and trials of a study that are still to be trained, in the order of their dependencies."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from orchestrator.state.study_state import SearchState, StudyState
 from trainer.config import TrainConfig, UserError
 
 DRAWS = 6
-"""Proposals, drawn at random, that stand for what is likely of a search: each of its structures has its own pace."""
+"""Random proposals that the likely time of a search is computed from, as each structure has its own pace."""
 
-KINDS = 64
-"""Structures and lengths of a search's trials beyond which these many, drawn at random, stand for all."""
+MOST_STRUCTURES = 64
+"""A search's bounds are computed from at most so many structures; of more, a random sample is taken."""
 
 SIMULATED = 2000
-"""Trials of made-up searches that a likely cost is taken from."""
+"""Simulated trials that the likely number of epochs is computed from."""
 
 
 class Range(NamedTuple):
-    """The least there can be, what is likely, and the most."""
+    """Lower bound, likely value and upper bound."""
 
     least: float
     likely: float
     most: float
 
     def times(self, factor: float) -> Range:
-        """All three."""
+        """The range times a factor."""
         return Range(*(factor * value for value in self))
 
 
-class Work(NamedTuple):
-    """A run or a trial to come, the structure that decides its pace, and the epochs that it will train."""
+class PendingRun(NamedTuple):
+    """A run or trial that is still to be trained: its config, its structure (see `Pace`) and its number of epochs."""
 
     config: TrainConfig
     structure: str
@@ -48,39 +48,39 @@ class Work(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """Work that may go on side by side, but for `beside`, where that is the most; the next phase waits for it.
+    """Runs that may train in parallel, `at_once` at most (None: no limit); the next phase starts when all have ended.
 
-    `kinds` is what each of a search's trials may turn out to be: their least and most bound every one of `work`.
+    `possible` is what each trial of a search may turn out to be: the bounds of every one of `runs` come from it.
     """
 
-    work: list[Work]
-    beside: int | None = None
-    kinds: tuple[Work, ...] = ()
+    runs: list[PendingRun]
+    at_once: int | None = None
+    possible: tuple[PendingRun, ...] = ()
 
 
 def phases(state: StudyState) -> list[Phase]:
-    """What is left of a study: teachers, its searches, and its arms, look by look. Runs that could not be checked
-    count as left."""
+    """The phases that are left: teachers, searches, and arms, look by look. Runs that could not be checked count as
+    left."""
     study = state.study
     new = [run.plan for run in state.runs if not run.finished]
     result = [Phase([_whole(run, structure(run.config)) for run in new if run.role == "teacher"])]
     result += [_search(search) for search in state.searches]
-    # Runs of one arm differ in their seeds: of 10,000 runs a few hundred are looked at.
+    # runs of one arm differ only in their seed: its structure is computed once
     of_arm = {run.arm: run.config for run in new if run.role == "arm"}
     named = {arm: structure(config) for arm, config in of_arm.items()}
     begin = 0
     for end in study.looks or (len(study.seeds),):
         due = [_whole(run, named[run.arm]) for run in new if run.role == "arm" and run.seed in study.seeds[begin:end]]
-        if begin:  # a look comes only where those before it have not decided
-            due = [work._replace(epochs=work.epochs._replace(least=0.0)) for work in due]
+        if begin:  # a look is only reached if the earlier ones have not decided
+            due = [run._replace(epochs=run.epochs._replace(least=0.0)) for run in due]
         result.append(Phase(due))
         begin = end
-    return [phase for phase in result if phase.work]
+    return [phase for phase in result if phase.runs]
 
 
 def trial_epochs(search: Search, epochs: int, trials: int) -> Range:
-    """Mean epochs of a trial: the least where none is as good as the first, the most where none is stopped. Likely is
-    what the rule itself lets trials train whose order is random, and that stand at each rung as they stood before."""
+    """Mean epochs of a trial. Least: no trial beats the first; most: none is stopped; likely: from simulated searches
+    where each trial has one random score at all rungs."""
     if search.stop == "none":
         return Range(epochs, epochs, epochs)
     rng, searches = random.Random(0), 1 + SIMULATED // trials
@@ -90,7 +90,7 @@ def trial_epochs(search: Search, epochs: int, trials: int) -> Range:
 
 
 def _spent(search: Search, epochs: int, trials: int, score: Callable[[], float]) -> int:
-    """Epochs of a search whose trials follow one another."""
+    """Total epochs of a simulated sequential search; `score` gives the score of each trial."""
     stood: dict[tuple[int, int], list[float]] = {}
     finished: list[float] = []
     total = 0
@@ -115,25 +115,25 @@ def _spent(search: Search, epochs: int, trials: int, score: Callable[[], float])
 def _search(state: SearchState) -> Phase:
     study, search = state.study, state.search
     ended = {trial.number for trial in state.trials if trial.state != "running"}
-    beside = search.batch if search.deterministic else None
+    at_once = search.batch if search.deterministic else None
     means: dict[int, Range] = {}
 
-    def trial(config: TrainConfig) -> Work:
+    def trial(config: TrainConfig) -> PendingRun:
         epochs = config.optim.epochs
         if epochs not in means:
             means[epochs] = trial_epochs(search, epochs, search.trials)
-        return Work(config, structure(config), means[epochs])
+        return PendingRun(config, structure(config), means[epochs])
 
     if search.sampler == "grid":
         points = grid_points(study.base, search, study.requires, study.excludes)[: search.trials]
-        return Phase([trial(trial_config(study, point)) for n, point in enumerate(points) if n not in ended], beside)
+        return Phase([trial(trial_config(study, point)) for n, point in enumerate(points) if n not in ended], at_once)
     drawn = [trial(config) for config in _draws(study)]
-    kinds = (*drawn, *(trial(config) for config in _kinds(study)))
-    return Phase([drawn[i % len(drawn)] for i in range(max(0, search.trials - len(ended)))], beside, kinds)
+    possible = (*drawn, *(trial(config) for config in _possible_configs(study)))
+    return Phase([drawn[i % len(drawn)] for i in range(max(0, search.trials - len(ended)))], at_once, possible)
 
 
-def _kinds(study: Study) -> list[TrainConfig]:
-    """A config of each structure and length that a trial can have, as far as they are no more than `KINDS`."""
+def _possible_configs(study: Study) -> list[TrainConfig]:
+    """A config of each structure and number of epochs that a trial can have; a sample where there are too many."""
     rng = random.Random(0)
     points: list[dict[str, object]] = [{}]
     for path, dimension in space(study).items():
@@ -143,22 +143,22 @@ def _kinds(study: Study) -> list[TrainConfig]:
         for point in points:
             for value in values if proposes(study, path, point) else [None]:
                 new = point if value is None else {**point, path: value}
-                found.setdefault(_kind(study, new), new)
+                found.setdefault(_equivalence(study, new), new)
         points = list(found.values())
-        points = rng.sample(points, KINDS) if len(points) > KINDS else points
+        points = rng.sample(points, MOST_STRUCTURES) if len(points) > MOST_STRUCTURES else points
     return [config for point in points if (config := _config(study, point)) is not None]
 
 
-def _kind(study: Study, values: Mapping[str, object]) -> object:
-    """What points have in common of which one is enough: structure, length, and the dimensions that apply beside it."""
+def _equivalence(study: Study, values: Mapping[str, object]) -> object:
+    """Points with equal values are equivalent: same structure, epochs and dimensions that still apply."""
     config = _config(study, values)
-    if config is None:  # what is proposed after it may make it feasible
+    if config is None:  # values of later dimensions may make it feasible
         return tuple(values.items())
     return structure(config), config.optim.epochs, *(proposes(study, path, values) for path in space(study))
 
 
 def _draws(study: Study) -> list[TrainConfig]:
-    """Configs of random proposals; of one that is infeasible there will be no trial."""
+    """Configs of random feasible proposals."""
     rng = random.Random(0)
     found: list[TrainConfig] = []
     while len(found) < DRAWS:
@@ -179,6 +179,6 @@ def _config(study: Study, values: Mapping[str, object]) -> TrainConfig | None:
         return None
 
 
-def _whole(run: Run, name: str) -> Work:
+def _whole(run: Run, name: str) -> PendingRun:
     epochs = run.config.optim.epochs
-    return Work(run.config, name, Range(epochs, epochs, epochs))
+    return PendingRun(run.config, name, Range(epochs, epochs, epochs))

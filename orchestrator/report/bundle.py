@@ -1,4 +1,4 @@
-"""Bundle: a study in one archive, with plan, lock, ledger and report; unpacked it is a store that reports the same."""
+"""Bundle: a study in one archive, with plan, lock, ledger and report. Unpacked, it is a store for `transkd report`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from ablations.study.schema import Study, read
 from orchestrator.report.files import write
-from orchestrator.report.page.data import gather
+from orchestrator.report.page.data import report_of
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.journal import Reader
@@ -40,7 +40,7 @@ ledger, the same bytes as in `report/`, on a machine without GPU, data or this s
 
 
 def pack(study: Study, text: str, store: Store, file: Path) -> int:
-    """Write the bundle of a study, whose YAML is `text`; its size in bytes. What is in it decides every byte of it.
+    """Write the bundle of a study, whose YAML is `text`; returns its size in bytes. Equal content gives equal bytes.
 
     Raises UserError where the store has nothing of the study.
     """
@@ -59,12 +59,12 @@ def pack(study: Study, text: str, store: Store, file: Path) -> int:
         if name := event.get("environment", {}).get("git", {}).get("diff"):
             diff = store.root / "diffs" / f"{name}.diff"
             members |= {f"diffs/{diff.name}": diff.read_bytes()} if diff.exists() else {}
-    report = gather(state, store)
+    report = report_of(state, store)
     members |= {str(path.relative_to(store.root)): path.read_bytes() for path in report.panels.values()}
     with tempfile.TemporaryDirectory() as folder:
         members |= {f"report/{path.name}": path.read_bytes() for path in write(report, Path(folder))}
     file.parent.mkdir(parents=True, exist_ok=True)
-    # No clock and no file name in the header: archives of one content are equal.
+    # no time and no file name in the header, so that equal content gives equal archives
     with (
         file.open("wb") as raw,
         gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,
@@ -79,8 +79,8 @@ def pack(study: Study, text: str, store: Store, file: Path) -> int:
 
 @contextlib.contextmanager
 def unpacked(file: Path) -> Iterator[tuple[Study, Store]]:
-    """The study of a bundle, and its folder as a store, for as long as the context lasts. Raises UserError where the
-    file is none, or would write beside that folder."""
+    """The study of a bundle, and a temporary folder with its store. Raises UserError where the file is no bundle, or
+    would write outside that folder."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             with tarfile.open(file, "r:gz") as archive:
@@ -96,20 +96,20 @@ def unpacked(file: Path) -> Iterator[tuple[Study, Store]]:
 
 
 def is_bundle(name: str) -> bool:
-    """Whether a verb's STUDY is the file of a bundle."""
+    """Whether the STUDY of a command is a bundle's file."""
     return name.endswith(SUFFIX)
 
 
 def lock() -> str:
-    """The Python that runs, and every package installed beside it: `pip install -r` reads it."""
+    """The versions of Python and of every installed package, as `pip install -r` reads them."""
     found = {(d.metadata["Name"] or "").lower().replace("_", "-"): d.version for d in metadata.distributions()}
     listed = "".join(f"{name}=={version}\n" for name, version in sorted(found.items()) if name)
     return f"# Python {platform.python_version()}\n{listed}"
 
 
 def _events(state: StudyState) -> Iterator[dict[str, Any]]:
-    """The events about a study, and those of other studies about runs that it shares or counts, with the driver that
-    wrote each: a `study` event says what the runs after it ran with."""
+    """The events of a study, and those of other studies about runs that it shares or counts, each after the `study`
+    event that records its driver's environment."""
     name, ledger = state.study.name, state.ledger.path
     runs = {e["run_id"] for e in Reader(ledger).read() if e.get("study") == name and "run_id" in e}
     runs |= {run.run_id for run in state.members}

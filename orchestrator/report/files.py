@@ -1,4 +1,4 @@
-"""Documents: a study's report as files, for readers, papers, spreadsheets and notebooks."""
+"""The files of a report: text, Markdown, LaTeX, CSV, Parquet and the page."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from orchestrator.store.ledger import LedgerRun
 from trainer.files.run_folder import write_text
 
 TRIALS = ("trials.csv", "trials.parquet")
-"""Beside `FILES`, of a study that searches."""
+"""Further files of a study with a search."""
 FILES = ("table.txt", "table.md", "table.tex", "table.csv", "table.parquet", "runs.parquet", "report.html")
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """Write `FILES` into a folder, and `TRIALS` where there are any; their paths, the page last. The same ledger and
-    panels give the same bytes, wherever they lie."""
+    """Write `FILES` into a folder, and `TRIALS` where there are any; returns the paths, the page last. The same ledger
+    and panels give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "table.txt": to_plain(report.table),
@@ -51,8 +51,8 @@ def values_of(table: Table) -> list[dict[str, Any]]:
 
 
 def trial_rows(report: Report) -> list[dict[str, Any]]:
-    """A row for each trial of each search, by number: what was proposed, how it ended, its costs, and every metric of
-    its last epoch."""
+    """A row for each trial of each search, by number: its values, how it ended, its costs, and every metric of its last
+    epoch."""
     return [
         {
             "study": report.study.name,
@@ -72,7 +72,7 @@ def trial_rows(report: Report) -> list[dict[str, Any]]:
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV; a column wherever any row has a value."""
+    """Rows as CSV, with the columns of all rows."""
     out = io.StringIO()
     writer = csv.DictWriter(out, _names(rows), lineterminator="\n")
     writer.writeheader()
@@ -81,12 +81,12 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def to_columns(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """The same in typed columns: numbers as float64 or int64, lists as lists; what is of several types as text."""
+    """Rows as typed columns: numbers as float64 or int64, lists as lists, mixed types as text."""
     return pa.table({name: _column([row.get(name) for row in rows]) for name in _names(rows)})
 
 
 def run_columns(report: Report) -> pa.Table:
-    """A row for each epoch of each run and trial, the long form that plots are made of: who ran, and every metric."""
+    """A row for each epoch of each run and trial (long format): study, arm, seed, role, run, and every metric."""
     who: list[tuple[str, int, str, LedgerRun]]
     who = [(member.plan.arm, member.plan.seed, member.plan.role, member.run) for member in report.members]
     for searched in report.searched:

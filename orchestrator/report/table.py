@@ -1,4 +1,4 @@
-"""The table of a study as its state has it, and the trials of a search as people read them."""
+"""The table of a study from its state, and the trials of a search for display."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ablations.table.arms import build_table
 from ablations.table.shape import Table
 from ablations.table.trials import search_table
 from orchestrator.state.outcomes import hardware
-from orchestrator.state.proposals import Proposal, told
+from orchestrator.state.proposals import Proposal, imported_trials
 from orchestrator.state.study_state import SearchState, StudyState
 
 
 def trials(state: StudyState, search: SearchState) -> list[Proposal]:
-    """The proposals of a search, as people read them: one that failed has the epochs that it trained before it did."""
+    """The proposals of a search for display: a failed one has the epochs that it trained before it failed."""
     found = []
     for run_id, trial in search.history:
         run = state.entries.get(run_id)
@@ -26,7 +26,7 @@ def trials(state: StudyState, search: SearchState) -> list[Proposal]:
 
 
 def table(state: StudyState) -> Table:
-    """The study's table; a search's best trials where the study is a search."""
+    """The study's table: of arms, or of the best trials where the study is a search."""
     return _ranking(state) if state.study.search is not None else _arms(state)
 
 
@@ -34,7 +34,7 @@ def _ranking(state: StudyState) -> Table:
     from orchestrator.search.importance import importances
 
     history = trials(state, state.searches[0])
-    taught = Counter(whose for whose, _ in told(state.study, state.ledger) or [])
+    taught = Counter(whose for whose, _ in imported_trials(state.study, state.ledger) or [])
     ranking = search_table(state.study, [trial for _, trial in history], taught=taught)
     shares = importances(state.study, history)
     if not shares:

@@ -1,4 +1,4 @@
-"""What the driver does when a run starts, reports and ends: ledger first, then tracking and the view."""
+"""RunCallbacks: what the driver records when a run starts, reports and ends: ledger, then tracking and view."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ray.tune.result import AUTO_RESULT_KEYS
 
 from orchestrator.prepare.jobs import Job
 from orchestrator.running.ray_failures import of_trial
-from orchestrator.running.ray_session import go_on
+from orchestrator.running.ray_session import raise_if_interrupted
 from orchestrator.running.retries import Attempts
 from orchestrator.store.full_disk import full
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.run_folder import ending, gather, gather_retries
+from orchestrator.store.run_folder import copy_from_folder, copy_retries, ending
 from orchestrator.terminal.log_lines import View
 from orchestrator.tracking.mirror import Mirror
 from trainer.files.failure import Failure
 
 
 class Silence(TrialProgressCallback):
-    """Takes the place of Tune's own printer, which speaks of trials without results whatever its verbosity."""
+    """Replaces Tune's progress printer, which reports trials without results at any verbosity."""
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Nothing."""
@@ -31,8 +31,8 @@ class Silence(TrialProgressCallback):
         """Nothing."""
 
 
-class Watch(tune.Callback):
-    """Tune tells it of trials; it tells ledger, tracking and view of runs."""
+class RunCallbacks(tune.Callback):
+    """Tune's callback: passes the events of trials to ledger, tracking and view."""
 
     def __init__(
         self,
@@ -47,18 +47,17 @@ class Watch(tune.Callback):
         self.mirror = mirror
         self.view = view
         self.waits = waits
-        """Whether a run whose process has ended may yet go on: a search decides that later, and says `over` if not."""
+        """Whether a run whose process has ended may continue: its search decides later, and calls `over` if not."""
         self.going_on: set[str] = set()
-        """Runs of this driver that go on in another process, if at all: no further `started` is to be counted. Where
-        one died, `retried` says so; where a run waited, there is nothing to say."""
+        """Runs of this driver whose next process continues them: no further `started` event is recorded."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles this for a restore of its own; ours reads the ledger."""
+        """Nothing: Tune pickles this for its own restore, which is not used."""
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process is about to train."""
-        go_on()
+        raise_if_interrupted()
         job = self._job(trial)
         if job.run_id not in self.going_on:
             self.ledger.append(job.event("started", config=job.run.config.model_dump(mode="json")))
@@ -69,11 +68,11 @@ class Watch(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """An epoch is done."""
-        go_on()
+        raise_if_interrupted()
         job = self._job(trial)
         numbers = {name: value for name, value in result.items() if type(value) in (int, float)}
         ours = {name: value for name, value in numbers.items() if name not in AUTO_RESULT_KEYS}
-        gather_retries(self.ledger, job.run_id, job.place.out_dir)
+        copy_retries(self.ledger, job.run_id, job.place.out_dir)
         self.ledger.append_epochs(job.run_id, [ours])
         self.view.epoch(job, numbers)
         self.mirror.job(job)
@@ -88,25 +87,25 @@ class Watch(tune.Callback):
             self._end(job, "")
 
     def over(self, job: Job) -> None:
-        """A run that has waited is over: it does not go on from where it is."""
+        """A run that has waited is stopped for good."""
         self._end(job, "")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process raised or died, and no retry is left."""
+        """A trial's process raised an error or died, and no retry is left."""
         failure = of_trial(trial)
         self._end(self._job(trial), failure.reason, failure.cause)
         self._pause(failure)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process died, and Tune starts another. Whether that may train, the cause's budget says."""
+        """A trial's process died, and Tune starts another. Whether it may train depends on the cause's retry budget."""
         job, failure = self._job(trial), of_trial(trial)
         self._pause(failure)
         attempts = Attempts(trial.config["job"])
-        if attempts.again(failure):
-            gather_retries(self.ledger, job.run_id, job.place.out_dir)
+        if attempts.record_retry(failure):
+            copy_retries(self.ledger, job.run_id, job.place.out_dir)
         else:
-            trial.config["job"]["refused"] = attempts.told(failure)._asdict()
-            trial.max_failures = 0  # once more, to say so in the folder; what fails before it can is not tried again
+            trial.config["job"]["refused"] = attempts.explained(failure)._asdict()
+            trial.max_failures = 0  # started once more to write the failure into the folder
         self.going_on.add(job.run_id)
 
     def _pause(self, failure: Failure) -> None:
@@ -117,7 +116,7 @@ class Watch(tune.Callback):
         return self.jobs[trial.config["job"]["run_id"]]
 
     def _end(self, job: Job, error: str, cause: str = "lost") -> None:
-        gather(self.ledger, job.run_id, job.place.out_dir)
+        copy_from_folder(self.ledger, job.run_id, job.place.out_dir)
         end = ending(job.place.out_dir, error, cause)
         self.ledger.append(job.event(end.status, **end.facts))
         self.mirror.job(job)

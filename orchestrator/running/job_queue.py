@@ -1,6 +1,6 @@
-"""JobQueue: a list of jobs as a Tune searcher, so that starting a study costs the same for each run, however many.
+"""JobQueue: a list of jobs as a Tune searcher, so that starting n jobs takes time proportional to n.
 
-`tune.grid_search` over n settings expands all of them before the first trial starts, in time that grows as n squared.
+`tune.grid_search` over n settings expands all of them before the first trial starts, in time proportional to n squared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class JobQueue(Searcher):
         self._left = iter(jobs)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles a searcher for a restore of its own, and ours reads the ledger."""
+        """Nothing: Tune pickles a searcher for its own restore, which is not used."""
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -34,7 +34,7 @@ class JobQueue(Searcher):
         return Searcher.FINISHED if job is None else {"job": job.settings(self.spec, self.store)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing to learn."""
+        """Nothing: the list is fixed."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save."""

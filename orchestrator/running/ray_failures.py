@@ -1,4 +1,4 @@
-"""Failures as the driver meets them: what Ray raises, and a full disk, which pauses the whole study."""
+"""The failure of a trial, from the errors that Ray raises."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from trainer.files.failure import Failure, failure_of
 
 
 def of_trial(trial: Any) -> Failure:
-    """Why Tune's trial ended. Tune keeps an error's text, and the error itself only of some kinds."""
+    """Why a Tune trial ended. Tune stores the text of every error, and the error itself only for some classes."""
     text = Path(trial.error_file).read_text().rpartition("Failure # ")[2] if trial.error_file else ""
     pickled = Path(trial.pickled_error_file or "")
     if pickled.is_file():
         error = pickle.loads(pickled.read_bytes())
-        if str(error) in text:  # else it is of an earlier attempt
+        if str(error) in text:  # otherwise it belongs to an earlier attempt
             return of_ray(error)
     return of_ray(RuntimeError(text))
 
 
 def of_ray(error: BaseException) -> Failure:
-    """Why a trial ended, from what Ray raised: a full disk and a death say more than what other workers then saw."""
+    """Why a trial ended, from Ray's error. A full disk or a dead worker takes precedence over the errors of others."""
     order = ("disk", "memory", "preempted", "lost")
     seen = [failure_of(inner) for inner in _inside(error)]
     return min(seen, key=lambda failure: order.index(failure.cause) if failure.cause in order else len(order))
 
 
 def _inside(error: BaseException) -> list[BaseException]:
-    """What a task, a group of workers or its controller failed with; the error itself where it wraps nothing."""
+    """The errors that a Ray error wraps: of a task, a worker group or its controller; else the error itself."""
     if workers := getattr(error, "worker_failures", None):
         return [link for inner in workers.values() for link in _inside(inner)]
     for name in ("controller_failure", "health_check_failure", "_base_exc", "cause"):

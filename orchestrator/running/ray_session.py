@@ -1,4 +1,4 @@
-"""A Ray session: started on this machine or joined, quiet, and ended when the study is."""
+"""A Ray session: started on this machine or joined, without log output, and shut down after the study."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENVIRONMENT = {
     # The ledger is the record: Tune's own loggers write 300-character folders and cost memory.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
-    # Ctrl-C ends the driver; Tune would take it for the end of its phase, and the next one would start.
+    # Ctrl-C must end the driver; Tune would end only the phase, and the next one would start.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # A stopped trial's thread has to end before its process can take another; Tune's 2 s are short on a busy machine.
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
@@ -32,7 +32,7 @@ ENVIRONMENT = {
 }
 
 ANSWER_S = 5.0
-"""So long a Ray that is to be joined may take to answer."""
+"""Timeout for an answer of the Ray that is to be joined, in seconds."""
 
 
 _INTERRUPTED = threading.Event()
@@ -43,14 +43,14 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def go_on() -> None:
-    """Raise KeyboardInterrupt where the driver was told to end: code of Ray's may have swallowed the first one."""
+def raise_if_interrupted() -> None:
+    """Raise KeyboardInterrupt again if the driver was interrupted: Ray's code may have swallowed the first one."""
     if _INTERRUPTED.is_set():
         raise KeyboardInterrupt
 
 
 def check_address(address: str) -> None:
-    """Raises UserError where HOST:PORT does not answer: Ray itself would try for minutes, and then end the process."""
+    """Raise UserError where HOST:PORT does not answer: Ray would retry for minutes and then end the process."""
     host, colon, port = address.rpartition(":")
     if address in ("local", "auto"):
         return
@@ -66,7 +66,7 @@ def check_address(address: str) -> None:
 
 
 def _start(**options: Any) -> None:
-    """`ray.init`, whose failures are of any class, the bare Exception among them."""
+    """`ray.init`; its errors, of any class, become UserError."""
     import ray
 
     try:
@@ -78,7 +78,7 @@ def _start(**options: Any) -> None:
 
 @contextlib.contextmanager
 def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
-    """Start or join Ray for one study; yields the machines it has now, all of which see the store."""
+    """Start or join Ray for one study; yields its current machines. Raises UserError where one lacks the store."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(spec.start_timeout_s))
@@ -86,11 +86,11 @@ def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupt)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failed trials are rows of ours, with their reason
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failed trials are shown in the table with their reason
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if spec.address == "local":
         machine = here()
-        # a stopped group's placement is cleaned up through the dashboard: only runs of more workers need it
+        # Ray removes a stopped group's placement through the dashboard: only runs with several workers need it
         _start(
             address="local",
             num_cpus=int(machine.cpus),
@@ -101,7 +101,7 @@ def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
     else:
         _start(address=spec.address, **options)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)  # a job's time is up: Ray, whose handler this was, would just exit
+        signal.signal(signal.SIGTERM, _interrupt)  # e.g. a job's time limit; Ray's own handler would exit at once
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         if len(nodes) > 1:

@@ -1,4 +1,4 @@
-"""Whether all machines of a cluster see one store: found out before a run trains where nobody will look for it."""
+"""Check that all machines of a cluster see the same store, before a run trains on one that does not."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from orchestrator.store.folder import Store
 from trainer.config import UserError
 
 ANSWER_S = 120.0
-"""Longest wait for a machine's answer: a first task there has to start a Python process."""
+"""Timeout for a machine's answer, in seconds: its first task has to start a Python process."""
 
 
 def check_shared(store: Store, nodes: Sequence[Mapping[str, Any]]) -> None:
-    """Have every node read what the driver wrote into the store, and read what each wrote. Raises UserError."""
+    """Let every node read a file of the driver in the store and write one. Raises UserError where a node does not."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -45,7 +45,7 @@ def check_shared(store: Store, nodes: Sequence[Mapping[str, Any]]) -> None:
 
 
 def must_see(root: str, identity: str) -> None:
-    """On a machine that joined later: raise UserError unless the store at `root` is the driver's."""
+    """Raise UserError unless the store at `root` is the driver's; for machines that joined later."""
     file = Path(root) / "identity"
     if not file.is_file() or file.read_text().strip() != identity:
         raise UserError(
@@ -54,6 +54,6 @@ def must_see(root: str, identity: str) -> None:
 
 
 def answer_in(folder: str, name: str) -> None:
-    """On a node: say in the store that the driver's word was read there."""
+    """On a node: confirm in the store that the driver's file can be read."""
     if (Path(folder) / "driver").is_file():
         (Path(folder) / name).touch()

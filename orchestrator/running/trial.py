@@ -1,4 +1,4 @@
-"""One Tune trial. A run of one worker trains in the trial's own process; a run of more starts a Ray Train group."""
+"""One Tune trial. A run of one worker trains in the trial's process; a run of several starts a Ray Train group."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ray import train, tune
 from orchestrator.running.ray_failures import of_ray
 from orchestrator.running.retries import Attempts
 from orchestrator.running.shared_store import must_see
-from trainer.files import run_folder as record
+from trainer.files import run_folder
 from trainer.files.failure import Failure
 from trainer.worker import train_worker
 
 DRIVER_MEMORY = 128 * 1024**2
-"""Bytes that the driver of a multi-worker run asks for: no CPU, which its workers need, and never nothing."""
+"""Memory in bytes that the trial of a multi-worker run reserves: it must reserve something, but no CPU."""
 
 
 def trial(config: dict[str, Any]) -> None:
-    """Tune's trainable. `config["job"]`: settings for `train_worker`, and the cluster's terms.
+    """Tune's trainable. `config["job"]`: settings for `train_worker`, and for retries.
 
-    A failed attempt is tried again here, as its cause allows, and the last one stands in the run's folder. Tune sees
-    only what ends this process, and a full disk.
+    Failed attempts are retried here; the final failure is written to the run's folder. Tune only sees the death of this
+    process and a full disk.
     """
     job = config["job"]
     must_see(**job["store"])
@@ -34,20 +34,20 @@ def trial(config: dict[str, Any]) -> None:
         failure = attempt({**job, "place": place})
         if failure is None:
             return
-        if attempts.again(failure):
+        if attempts.record_retry(failure):
             failure = None
     out = Path(job["place"]["out_dir"])
-    record.clear_failure(out)
-    record.write_failure(out, *attempts.told(failure))
+    run_folder.clear_failure(out)
+    run_folder.write_failure(out, *attempts.explained(failure))
 
 
 def attempt(job: dict[str, Any]) -> Failure | None:
-    """Train once; why it failed, if it did."""
+    """Train once; returns the failure, if any."""
     out = Path(job["place"]["out_dir"])
-    record.clear_failure(out)
+    run_folder.clear_failure(out)
     seen = None
     if job["workers"] == 1:
-        # oneDNN remembers, by thread, a scratch space that it could not have, and then refuses smaller ones as well
+        # after a failed allocation oneDNN refuses smaller ones in the same thread too: each attempt has its own
         with ThreadPoolExecutor(1) as thread:
             thread.submit(train_worker, job).result()
     else:
@@ -57,8 +57,8 @@ def attempt(job: dict[str, Any]) -> Failure | None:
             seen = of_ray(error)
             if seen.cause == "disk":
                 raise
-    heard = record.read_failure(out)
-    # What a worker wrote down before the group ended says more, unless it says only that it lost another.
+    heard = run_folder.read_failure(out)
+    # a worker's own failure takes precedence over Ray's error, unless it only lost another worker
     if heard is not None and heard["cause"] != "lost":
         return Failure(**heard)
     return seen
@@ -78,16 +78,16 @@ def _group(job: dict[str, Any]) -> None:
             placement_strategy="PACK",
         ),
         run_config=train.RunConfig(
-            # One name and path a run: a trial that starts again finds its own group's state.
+            # by run id: a restarted trial finds the state of its own group
             name=job["run_id"],
             storage_path=job["ray_dir"],
-            # Train's one number would be spent by bugs as by lost machines; `trial` counts them apart
+            # `trial` counts retries by cause; Ray Train has only one number for all
             failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=1),
             callbacks=[TuneReportCallback()],
         ),
     ).fit()
 
 
-def bundle(workers: int, resources: dict[str, float]) -> tune.PlacementGroupFactory:
-    """What a trial itself reserves: its only worker's resources, or a driver's sliver beside the workers' own."""
+def placement_group(workers: int, resources: dict[str, float]) -> tune.PlacementGroupFactory:
+    """The resources of a trial: those of its only worker, or with several workers a little memory."""
     return tune.PlacementGroupFactory([resources if workers == 1 else {"memory": DRIVER_MEMORY}])

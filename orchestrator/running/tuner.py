@@ -1,4 +1,4 @@
-"""Fitting: the trials of one phase under Ray Tune, to their end."""
+"""Run the trials of one phase under Ray Tune until all have ended."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from cluster.spec import ClusterSpec
-from orchestrator.running.callbacks import Silence, Watch
-from orchestrator.running.trial import bundle, trial
+from orchestrator.running.callbacks import RunCallbacks, Silence
+from orchestrator.running.trial import placement_group, trial
 from orchestrator.store.folder import Store
 
 MOST_HALVINGS = 10
-"""Tune has one number for all causes of a death, which must only be finite and not the smaller: a micro-batch of 1,024
-samples is halved no more often."""
+"""Restarts for halving the micro-batch, added to Tune's `max_failures`, which counts all causes of a dead process: a
+micro-batch of 1,024 samples can be halved 10 times."""
 
 
 def fit(
@@ -23,16 +23,16 @@ def fit(
     spec: ClusterSpec,
     store: Store,
     slots: int,
-    watch: Watch,
+    callbacks: RunCallbacks,
     searcher: Searcher,
     scheduler: TrialScheduler | None = None,
 ) -> None:
-    """Run the trials that the searcher gives, at most `slots` at once; the scheduler may end one after an epoch."""
+    """Run the trials that the searcher gives, at most `slots` at once; the scheduler may stop one after an epoch."""
     resources: dict[str, float] = {"CPU": spec.cpus_per_worker}
     if spec.gpus_per_worker:
         resources["GPU"] = spec.gpus_per_worker
     tune.Tuner(
-        tune.with_resources(trial, bundle(spec.workers, resources)),
+        tune.with_resources(trial, placement_group(spec.workers, resources)),
         tune_config=tune.TuneConfig(
             max_concurrent_trials=slots,
             reuse_actors=spec.workers == 1,
@@ -40,19 +40,19 @@ def fit(
             trial_name_creator=_folder,
             search_alg=searcher,
             scheduler=scheduler,
-            num_samples=-1,  # the searcher says when there is no more: a trial may be started more than once
+            num_samples=-1,  # the searcher decides when to end: a trial may be started more than once
         ),
         run_config=tune.RunConfig(
             name=study,
             storage_path=str(store.ray_dir),
             verbose=0,
-            callbacks=[watch, Silence()],
-            # Tune sees only processes that died; of what, and whether the budget of that is spent, Watch knows
+            callbacks=[callbacks, Silence()],
+            # an upper bound for dead processes; RunCallbacks applies the retry budget of each cause
             failure_config=tune.FailureConfig(max_failures=spec.retries.lost + MOST_HALVINGS),
         ),
     ).fit()
 
 
 def _folder(trial: Any) -> str:
-    """A trial's folder is called as its run: parameters in a name make paths of 300 characters."""
+    """A trial's folder has the run id as its name: with parameters the path would have 300 characters."""
     return str(trial.config["job"]["run_id"])

@@ -1,8 +1,8 @@
-"""Lockstep: the searcher of a deterministic search, which repeats itself however many trials run at once.
+"""BatchSearcher: the searcher of a deterministic search, whose proposals do not depend on how many trials run at once.
 
-Proposals are made in batches and told in the order of their numbers. At a rung of ASHA a trial does not wait with its
-process: it is ended like a killed one, and started again from its checkpoint if it is to go on, once all of the batch
-have got there. So nothing here depends on which trial was quicker, and a paused trial holds neither CPU nor GPU.
+Proposals are made in batches, and their results are told to Optuna in the order of their numbers. At a rung of ASHA the
+process of a trial ends. Once all trials of the batch have reached the rung, those that continue are started again from
+their checkpoints. So the results do not depend on timing, and a paused trial holds neither CPU nor GPU.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ablations.study.trial import Trial
-from orchestrator.search.searcher import Begun, StudySearcher
+from orchestrator.search.searcher import RecordedProposal, StudySearcher
 from orchestrator.state.proposals import Proposal
 
 
-class LockstepSearcher(StudySearcher):
-    """Proposes batches. `judged()` is what the ledger says now: all proposals, and by number the epochs done of those
-    that are to train on."""
+class BatchSearcher(StudySearcher):
+    """Proposes batches. `judged()` returns all proposals of the ledger, and by number the epochs done of those that are
+    to be trained now."""
 
     def __init__(self, *given: Any, judged: Callable[[], tuple[list[Proposal], dict[int, int]]]) -> None:
         self.judged = judged
         self.batch: list[int] = []
-        self.due: list[Begun] = []
+        self.due: list[RecordedProposal] = []
         self.sent: dict[str, int] = {}
         super().__init__(*given)
 
     def _recall(self, trials: Sequence[Trial]) -> None:
-        """Ask a whole batch before any of it is told, as it was when it was new."""
+        """Repeat the proposals of each batch before telling its results, as in the original order."""
         for first in range(0, len(trials), self.search.batch):
             batch = trials[first : first + self.search.batch]
             for trial in batch:
-                self.optimiser.repeat(trial)
+                self.sampling.repeat(trial)
             self.batch = [trial.number for trial in batch]
             if len(batch) == self.search.batch and all(trial.state != "running" for trial in batch):
                 self._tell(batch)
@@ -50,7 +50,7 @@ class LockstepSearcher(StudySearcher):
         return {"job": run.settings}
 
     def _advance(self) -> bool:
-        """Nobody trains: judge the batch, and find who is to train next, in this batch or a new one."""
+        """Called when no trial trains: judge the batch and queue the next trials, of this batch or a new one."""
         history, training = self.judged()
         if training:
             return self._queue([history[number] for number in training], training)
@@ -63,8 +63,8 @@ class LockstepSearcher(StudySearcher):
         return self.count > before
 
     def _queue(self, proposals: Sequence[Proposal], done: Mapping[int, int]) -> bool:
-        """Line up what trains on, each run once. False where one has come no further since it was last sent: its
-        process was lost for good, and the batch waits for another driver."""
+        """Queue the trials that continue, each run once. False where one has made no progress since its last start: its
+        process was lost for good, and the batch waits for the next launch."""
         for run_id, trial in proposals:
             if self.sent.get(run_id) == done[trial.number]:
                 return False
@@ -76,9 +76,9 @@ class LockstepSearcher(StudySearcher):
 
     def _tell(self, batch: Sequence[Trial]) -> None:
         for trial in batch:
-            self.optimiser.tell(trial)
+            self.sampling.tell(trial)
         self.batch = []
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing is told before the batch is over; the ledger knows how the trial ended."""
+        """Results are told to Optuna when the batch is over, from the ledger."""
         self.training.pop(self.run_of.pop(trial_id))

@@ -1,4 +1,4 @@
-"""What the trials of a search have shown at its rungs and on average, read from the ledger once for each trial."""
+"""Values of trials at rungs and running averages of finished trials, read from the ledger once for each trial."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RungValues:
         return list(self._rungs[bracket])
 
     def at(self, bracket: int, rung: int, trials: Iterable[Proposal], runs: Runs, but: str) -> list[float]:
-        """What the trials of a bracket had at a rung, of those that have reached it, all but the run `but`."""
+        """The values at a rung of a bracket's trials that have reached it, except the run `but`."""
         values = []
         for run_id, trial in trials:
             if run_id == but or self.search.bracket(trial.number) != bracket:

@@ -1,4 +1,4 @@
-"""Searching: one search of a study, driven: proposals become jobs, trials end or are stopped, the ledger remembers."""
+"""SearchDriver: one search of a study. It makes jobs of proposals, stops trials early, and records both."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ablations.study.plan import search_identity, trial_run
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
 from orchestrator.prepare.jobs import Job, Preparer
-from orchestrator.prepare.limits import Bounds
-from orchestrator.running.callbacks import Watch
-from orchestrator.search.batch_searcher import LockstepSearcher
+from orchestrator.prepare.limits import LimitsCheck
+from orchestrator.running.callbacks import RunCallbacks
+from orchestrator.search.batch_searcher import BatchSearcher
 from orchestrator.search.curves_seen import FinishedAverages, RungValues
-from orchestrator.search.learn_from import lessons
-from orchestrator.search.scheduler import Stopping
-from orchestrator.search.searcher import Begun, StudySearcher
-from orchestrator.state.proposals import INFRASTRUCTURE_CAUSES, Proposal, curve, proposals, to_train, told
+from orchestrator.search.learn_from import find_trials_to_import
+from orchestrator.search.scheduler import EarlyStopping
+from orchestrator.search.searcher import RecordedProposal, StudySearcher
+from orchestrator.state.proposals import INFRASTRUCTURE_CAUSES, Proposal, curve, imported_trials, proposals, to_train
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import ending
@@ -28,10 +28,10 @@ COSTS = ("params_m", "gmacs", "gmacs_paper")
 """Costs of a proposal's student that are known before it trains."""
 
 
-class Searching:
-    """A search of a study as Tune needs it: `searcher` proposes, `scheduler` stops, `jobs` fills as it goes.
+class SearchDriver:
+    """A search for Tune: `searcher` proposes trials, `scheduler` stops them, `jobs` grows with each proposal.
 
-    `watch` hears of trials that end while their process does not run; it is set before the search starts.
+    `callbacks` is told of trials that end while no process runs them; set it before the search starts.
     """
 
     def __init__(self, study: Study, preparer: Preparer, ledger: Ledger) -> None:
@@ -43,12 +43,12 @@ class Searching:
         self.store: Store = preparer.store
         self.identity = search_identity(study)
         self.epochs = parse(study.base).optim.epochs
-        self.bounds = Bounds(study.limits, preparer.spec, preparer.store, ledger)
+        self.limits_check = LimitsCheck(study.limits, preparer.spec, preparer.store, ledger)
         self.jobs: dict[str, Job] = {}
-        self.watch: Watch | None = None
+        self.callbacks: RunCallbacks | None = None
         self.known: dict[int, Proposal] = {}
         self.numbers: dict[str, list[int]] = {}
-        """By run, the proposals that it computes."""
+        """Run id -> numbers of the proposals that the run computes."""
         for proposal in self.history():
             self._know(proposal)
         self.rungs = RungValues(self.search, self.epochs)
@@ -57,29 +57,29 @@ class Searching:
         history = self.history()
         for proposal in history:
             self._know(proposal)
-        self.scheduler = Stopping(self.goes_on) if self.search.stop != "none" else None
+        self.scheduler = EarlyStopping(self.goes_on) if self.search.stop != "none" else None
         given = (study, history, self._told(history), self._begin, self._ended)
         self.searcher = (
-            LockstepSearcher(*given, judged=self._judged) if self.search.deterministic else StudySearcher(*given)
+            BatchSearcher(*given, judged=self._judged) if self.search.deterministic else StudySearcher(*given)
         )
 
     def history(self) -> list[Proposal]:
-        """The proposals so far, as the ledger has them."""
+        """The proposals in the ledger so far."""
         return proposals(self.study, self.ledger)
 
     def waits(self, run_id: str) -> bool:
-        """Whether a trial whose process has ended is not over: a deterministic search judges it with its batch."""
+        """Whether a trial whose process has ended may continue: a deterministic search judges it with its batch."""
         return self.search.deterministic and ending(self.store.run_dir(run_id), "").status == "stopped"
 
     def goes_on(self, run_id: str, result: Mapping[str, Any]) -> bool:
-        """Whether a trial trains on after an epoch, by what the ledger says of the others."""
+        """Whether a trial continues after an epoch, compared with the other trials in the ledger."""
         epoch, value = int(result.get("epoch", 0)), result.get(self.search.metric)
         if value is None or epoch >= self.epochs:
             return True
         number = self.numbers[run_id][0]
         bracket = self.search.bracket(number)
         if self.search.stop == "asha":
-            # most epochs are no rungs: nothing else is looked at there
+            # most epochs are not rungs, and need no look at other trials
             if epoch not in self.rungs.of(bracket):
                 return True
             return not self.search.deterministic and self._passes_rung(run_id, bracket, epoch, value)
@@ -92,7 +92,7 @@ class Searching:
         return passes_rung(value, beside, self.search.eta)
 
     def _passes_median(self, run_id: str, number: int, bracket: int, now: Curve) -> bool:
-        # Deterministic: of its own batch, nobody has ended before the others have.
+        # a deterministic search compares with earlier batches only
         until = number - number % self.search.batch if self.search.deterministic else len(self.known)
         beside = [
             other
@@ -109,11 +109,11 @@ class Searching:
         if number not in (of_run := self.numbers.setdefault(proposal.run_id, [])):
             of_run.append(number)
 
-    def _begin(self, trial: Trial) -> Begun:
-        """A proposal's run, recorded where it is new. Raises UserError where it is infeasible."""
+    def _begin(self, trial: Trial) -> RecordedProposal:
+        """Record a proposal if it is new, and make its job. Raises UserError where it is infeasible."""
         run = trial_run(self.study, trial.number, trial.values)
         if trial.number in self.known:
-            # an earlier proposal of the same config may have been tried again, and that was the end of this one too
+            # another proposal of the same config may have been retried, which ended this one too
             proposal = self.history()[trial.number]
             self._know(proposal)
             end = None if proposal.trial.state == "running" else proposal.trial
@@ -126,18 +126,18 @@ class Searching:
         }
         try:
             costs = self.preparer.check(run.config)
-            self.bounds.refuse({run.arm: run.config}, {run.arm: costs})
+            self.limits_check.refuse({run.arm: run.config}, {run.arm: costs})
             job = self.preparer.job(run)
         except UserError as error:
             if self.search.sampler != "grid":
                 raise
-            # A grid does not ask again: the point is a hole, and it is said why.
+            # a grid has no other value to propose: the point is recorded as failed
             refused = {"event": "failed", "reason": str(error)}
             self.ledger.append({"event": "trial", "study": self.study.name, **facts, "end": refused})
             hole = replace(trial, state="failed", reason=str(error))
             self._know(Proposal("", hole))
             self._say(Job(self.study.name, run, "", self.preparer.place(run.config)), hole)
-            return Begun("", {}, hole)
+            return RecordedProposal("", {}, hole)
         whole = replace(trial, costs={name: costs[name] for name in COSTS})
         end = self._known_end(whole, job.run_id)
         said = {} if end is None else {"end": {"event": end.state, "last": end.metrics, "reason": end.reason}}
@@ -145,27 +145,27 @@ class Searching:
         self._know(Proposal(job.run_id, end or whole))
         return self._begun(job, end)
 
-    def _begun(self, job: Job, end: Trial | None = None) -> Begun:
+    def _begun(self, job: Job, end: Trial | None = None) -> RecordedProposal:
         self.jobs.setdefault(job.run_id, job)
         if end is not None:
             self._say(job, end)
-        return Begun(job.run_id, job.settings(self.preparer.spec, self.store), end)
+        return RecordedProposal(job.run_id, job.settings(self.preparer.spec, self.store), end)
 
     def _say(self, job: Job, end: Trial) -> None:
-        """Tell the view of the end of a proposal that had no trial of its own, and Watch nothing to tell."""
-        if self.watch is not None:
-            self.watch.view.ended(job, end.state, end.reason or "as the run of another proposal")
+        """Show the end of a proposal that had no trial of its own."""
+        if self.callbacks is not None:
+            self.callbacks.view.ended(job, end.state, end.reason or "as the run of another proposal")
 
     def _job(self, trial: Trial) -> Job:
         return self.preparer.job(trial_run(self.study, trial.number, trial.values))
 
     def _shares(self, run_id: str, number: int) -> bool:
-        """Whether a proposal's run is trained, in this driver, as another's."""
+        """Whether this driver trains the run for another proposal."""
         return run_id in self.jobs and self.jobs[run_id].run.arm != self.study.trial_name(number)
 
     def _known_end(self, trial: Trial, run_id: str) -> Trial | None:
-        """The end of a proposal whose run has ended before: in any study if it finished, else in this search. In a
-        deterministic one, where a trial is stopped is for its batch to say."""
+        """The result of a proposal whose run has ended: finished in any study, or failed or stopped in this search. In
+        a deterministic search only its batch decides about stopping."""
         if (done := self.ledger.finished(run_id)) is not None:
             return replace(trial, state="finished", epochs=int(done.last["epoch"]), metrics=dict(done.last))
         ends = ("failed",) if self.search.deterministic else ("failed", "stopped")
@@ -194,14 +194,14 @@ class Searching:
         return over
 
     def _judged(self) -> tuple[list[Proposal], dict[int, int]]:
-        """A batch has come to rest: what is to become of it. Who has lost at a rung is over."""
+        """Judge the batch when no trial trains; trials that do not pass a rung are recorded as stopped."""
         history, training = to_train(self.study, self.ledger)
         for run_id, trial in history:
             before = self.known[trial.number].trial
             self._know(Proposal(run_id, trial))
             if trial.state == "stopped" and self._status(run_id) in ("running", "interrupted"):
-                assert self.watch is not None
-                self.watch.over(self._job(trial))
+                assert self.callbacks is not None
+                self.callbacks.over(self._job(trial))
             elif before.state == "running" != trial.state and self._shares(run_id, trial.number):
                 self._say(self._job(trial), trial)
         return history, training
@@ -211,7 +211,7 @@ class Searching:
         return run.status if run is not None else "missing"
 
     def _stop_overdue(self) -> None:
-        """Record as stopped the trials that a kill took at an epoch after which they would not have gone on."""
+        """Record as stopped the trials that were killed at an epoch after which they would have been stopped."""
         for run_id, trial in self.history():
             run = self.ledger.run(run_id)
             if run is None or not run.epochs or run.status in ("finished", "stopped"):
@@ -223,12 +223,12 @@ class Searching:
                 self.ledger.append(self._job(trial).event("stopped", last=run.epochs[-1]))
 
     def _told(self, history: list[Proposal]) -> list[Trial]:
-        """What other searches taught this one before its first proposal: once, however they go on."""
+        """The trials imported from other searches. They are chosen and recorded once, before the first proposal."""
         if not self.search.learn_from:
             return []
-        known = told(self.study, self.ledger)
+        known = imported_trials(self.study, self.ledger)
         if known is None and not history:
-            known = lessons(self.study, self.ledger, self.preparer)
+            known = find_trials_to_import(self.study, self.ledger, self.preparer)
             event = {"event": "told", "study": self.study.name, "search": self.identity}
             self.ledger.append({**event, "trials": [{"study": whose, **asdict(trial)} for whose, trial in known]})
         return [trial for _, trial in known or []]

@@ -9,25 +9,24 @@ import optuna
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
 from ablations.study.schema import Study
-from orchestrator.search.optuna_trials import frozen, in_memory
+from orchestrator.search.optuna_trials import in_memory, optuna_trial
 from orchestrator.state.proposals import Proposal
 
 EVALUATORS = {
     "ped_anova": lambda: PedAnovaImportanceEvaluator(),
     "fanova": lambda: FanovaImportanceEvaluator(seed=0),
 }
-"""PED-ANOVA (Watanabe et al., IJCAI 2023) asks what the best trials have in common; fANOVA (Hutter et al., ICML 2014)
-what moves the score anywhere. They may disagree, so whoever shows one names it."""
+"""PED-ANOVA (Watanabe et al., IJCAI 2023) measures importance for being among the best trials; fANOVA (Hutter et al.,
+ICML 2014) over the whole space. They may disagree: always show the evaluator's name."""
 
 FEWEST = 10
-"""Finished trials below which nothing is said: PED-ANOVA calls a tenth of them the best, and that is to be one."""
+"""Minimum of finished trials: PED-ANOVA takes the best tenth of them, which must be at least one."""
 
 
 def importances(study: Study, history: Iterable[Proposal], evaluator: str = "ped_anova") -> dict[str, float]:
-    """Each dimension's share, in sum 1, the largest first, by one of `EVALUATORS`; empty where there are too few
-    finished trials to say.
+    """Dimension -> importance by one of `EVALUATORS`, in sum 1, the largest first; empty with too few finished trials.
 
-    fANOVA leaves out the dimensions that only some trials have.
+    fANOVA leaves out dimensions that only some trials have.
     """
     search = study.search
     assert search is not None
@@ -35,11 +34,11 @@ def importances(study: Study, history: Iterable[Proposal], evaluator: str = "ped
     ended = [trial for _, trial in history if trial.state != "running"]
     if sum(trial.state == "finished" for trial in ended) < FEWEST:
         return {}
-    optimised = in_memory(one)
-    optimised.add_trials([frozen(one, trial) for trial in ended])
+    optuna_study = in_memory(one)
+    optuna_study.add_trials([optuna_trial(one, trial) for trial in ended])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return dict(optuna.importance.get_param_importances(optimised, evaluator=EVALUATORS[evaluator]()))
+            return dict(optuna.importance.get_param_importances(optuna_study, evaluator=EVALUATORS[evaluator]()))
     except (ValueError, RuntimeError):
         return {}

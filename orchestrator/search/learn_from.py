@@ -1,4 +1,4 @@
-"""Lessons: trials of other searches in the store that a search is told before its first proposal."""
+"""`learn_from`: trials of other searches in the store that a search imports before its first proposal."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ablations.study.schema import Study
 from ablations.study.search import ANY_STUDY
 from ablations.study.trial import Trial
 from orchestrator.prepare.jobs import Preparer
-from orchestrator.state.proposals import Lesson, told
+from orchestrator.state.proposals import ImportedTrial, imported_trials
 from orchestrator.store.ledger import Ledger, LedgerRun
 from trainer.config import UserError
 
 
-def lessons(study: Study, ledger: Ledger, preparer: Preparer) -> list[Lesson]:
+def find_trials_to_import(study: Study, ledger: Ledger, preparer: Preparer) -> list[ImportedTrial]:
     """The finished and stopped trials of the searches that `search.learn_from` names, oldest first, each run once.
 
-    What is told is a run that this search could have proposed itself: its values are in the space, and with them this
-    study's own base makes the very same run, of the same data and seed. So nothing needs to be assumed of two studies
-    whose spaces or bases differ. Earlier searches of this study count where it names itself.
+    A trial is imported only if this search could have proposed it: its values are in the space, and this study's base
+    with these values has the same run id. So spaces and bases of the studies may differ. Earlier searches of this study
+    are included where it names itself.
     """
-    found: dict[str, Lesson] = {}
+    found: dict[str, ImportedTrial] = {}
     for event, run in _candidates(study, ledger):
         try:
             ours = preparer.job(trial_run(study, len(found), event["values"]))
@@ -33,17 +33,17 @@ def lessons(study: Study, ledger: Ledger, preparer: Preparer) -> list[Lesson]:
             costs = event.get("costs", {})
             last = dict(run.last)
             trial = Trial(len(found), event["values"], run.status, int(last["epoch"]), last, costs=costs)  # type: ignore[arg-type]
-            found.setdefault(run.run_id, Lesson(event["study"], trial))
+            found.setdefault(run.run_id, ImportedTrial(event["study"], trial))
     return list(found.values())
 
 
-def learns_from(study: Study, ledger: Ledger) -> str:
-    """`learns from: first (3 trials), nope (no such search in this store)`: what a search was told, or, before its
-    first proposal, what it could be as far as configs say; empty where it is to learn from nobody."""
+def learn_from_line(study: Study, ledger: Ledger) -> str:
+    """`learns from: first (3 trials), nope (no such search in this store)`: the imported trials; before the first
+    proposal those that could be imported, judged by their configs. Empty without `learn_from`."""
     search = study.search
     if search is None or not search.learn_from:
         return ""
-    taught = told(study, ledger)
+    taught = imported_trials(study, ledger)
     if taught is None:
         taken = {run.run_id: event["study"] for event, run in reversed(list(_candidates(study, ledger)))}
         counts = Counter(taken.values())
@@ -61,7 +61,7 @@ def learns_from(study: Study, ledger: Ledger) -> str:
 
 
 def _asked(study: Study, ledger: Ledger) -> Iterator[Mapping[str, Any]]:
-    """The proposals of other searches, this study's own earlier ones among them, that became runs."""
+    """The proposals of other searches that became runs, including earlier searches of this study."""
     ours = (study.name, search_identity(study))
     for event in ledger.events():
         if event["event"] == "trial" and "run_id" in event and (event["study"], event["search"]) != ours:
@@ -69,7 +69,7 @@ def _asked(study: Study, ledger: Ledger) -> Iterator[Mapping[str, Any]]:
 
 
 def _candidates(study: Study, ledger: Ledger) -> Iterator[tuple[Mapping[str, Any], LedgerRun]]:
-    """The proposals of the named searches that have finished or were stopped, and have a config of this search's."""
+    """The proposals of the named searches that finished or were stopped and whose config this search could propose."""
     assert study.search is not None
     runs = ledger.outcomes()
     for event in _asked(study, ledger):
@@ -85,7 +85,7 @@ def _candidates(study: Study, ledger: Ledger) -> Iterator[tuple[Mapping[str, Any
 
 
 def _proposable(study: Study, values: Mapping[str, Any]) -> bool:
-    """Whether a proposal of this search could hold these values, and no others."""
+    """Whether a proposal of this search could have exactly these values."""
     seen: dict[str, Any] = {}
     for path, dimension in space(study).items():
         if not proposes(study, path, seen):

@@ -1,6 +1,6 @@
-"""Dashboard: a study's searches in `STORE/optuna.db`, for optuna-dashboard.
+"""A study's searches in `STORE/optuna.db`, for optuna-dashboard.
 
-Written from the ledger and never read back: like MLflow it is a mirror, and what becomes of it costs no run.
+It is written from the ledger and never read back; losing it loses no result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ablations.study.early_stopping import Curve
 from ablations.study.plan import search_identity
 from ablations.study.schema import Study
 from ablations.study.variant_search import searches
-from orchestrator.search.optuna_trials import directions, frozen
+from orchestrator.search.optuna_trials import directions, optuna_trial
 from orchestrator.state.proposals import curve, proposals
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
@@ -29,7 +29,7 @@ def database(store: Store) -> str:
 
 
 def mirror(study: Study, store: Store) -> str:
-    """Bring a study's searches up to date in the store's Optuna database. Nothing raises; what went wrong is said."""
+    """Bring a study's searches up to date in the store's Optuna database. Raises nothing; returns an error message."""
     wanted = {arm: search for arm, search in searches(study).items() if search.search is not None}
     if not wanted:
         return ""
@@ -54,8 +54,8 @@ def _open(store: Store) -> RDBStorage:
 
 
 def _mirror(study: Study, arm: str, ledger: Ledger, storage: RDBStorage) -> None:
-    """One search: Optuna's trial n is proposal n. What ended stays, so mostly the rest is appended; where an earlier
-    trial has changed, for it was waiting or was run again, the study is written anew."""
+    """Write one search; Optuna's trial n is proposal n. New trials are appended; where an existing trial has changed
+    (it was waiting, or was retried), the study is written again."""
     assert study.search is not None
     name = " ".join(part for part in (study.name, arm, search_identity(study)) if part)
     trials = _trials(study, ledger)
@@ -77,7 +77,7 @@ def _trials(study: Study, ledger: Ledger) -> list[FrozenTrial]:
     assert study.search is not None
     runs = ledger.outcomes()
     return [
-        frozen(
+        optuna_trial(
             study.search,
             trial,
             _until(curve(runs.get(run_id), study.search.metric), trial.epochs),
@@ -88,12 +88,12 @@ def _trials(study: Study, ledger: Ledger) -> list[FrozenTrial]:
 
 
 def _until(shown: Curve, epoch: int) -> Curve:
-    """Of a run that others trained further, what this search has seen."""
+    """The part of a curve up to an epoch: another study may have trained the run further."""
     return {at: value for at, value in shown.items() if at <= epoch}
 
 
 def _continues(kept: OptunaStudy, trials: list[FrozenTrial]) -> bool:
-    """Whether what is kept is how `trials` begins."""
+    """Whether the stored trials are the first of `trials`."""
 
     def facts(trial: FrozenTrial) -> tuple[object, ...]:
         return trial.state, trial.values, trial.params, trial.intermediate_values, trial.user_attrs

@@ -1,4 +1,4 @@
-"""Optimiser: Optuna's ask and tell over a search, in memory, rebuilt from what the ledger says."""
+"""OptunaSampling: Optuna's ask and tell for a search, on an in-memory study that is rebuilt from the ledger."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ablations.study.grid_points import grid_points
 from ablations.study.plan import proposes, space, start_points
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
-from orchestrator.search.optuna_trials import distribution, frozen, in_memory, scores
+from orchestrator.search.optuna_trials import distribution, in_memory, optuna_trial, scores
 from orchestrator.search.samplers import GENERATION, sampler
 
 
-class Optimiser:
-    """Asks Optuna for the values of proposals, and tells it what became of them, by the number of the proposal."""
+class OptunaSampling:
+    """Asks Optuna for the values of proposals and tells it their results, by the number of the proposal."""
 
     def __init__(self, study: Study, told: Sequence[Trial] = ()) -> None:
         assert study.search is not None
@@ -31,13 +31,13 @@ class Optimiser:
             if self.search.sampler == "grid"
             else None
         )
-        self.optimised = in_memory(self.search)
-        self.told = [frozen(self.search, trial, attributes={GENERATION: 0}) for trial in told]
-        self.optimised.add_trials(self.told)
+        self.optuna_study = in_memory(self.search)
+        self.told = [optuna_trial(self.search, trial, attributes={GENERATION: 0}) for trial in told]
+        self.optuna_study.add_trials(self.told)
         self.asked: dict[int, optuna.Trial] = {}
 
     def ask(self, number: int, attempt: int = 0) -> dict[str, Any]:
-        """The values of a proposal that has not been made before."""
+        """The values of a new proposal."""
         fixed: Mapping[str, Any] = {}
         if self.points is not None:
             fixed = self.points[number]
@@ -46,41 +46,41 @@ class Optimiser:
         return self._ask(number, attempt, fixed)
 
     def repeat(self, trial: Trial) -> None:
-        """Ask for a proposal that was made before, and for the infeasible ones that came before it in its place."""
+        """Ask again for a recorded proposal, and before it for the infeasible ones of the same number."""
         for attempt in range(trial.infeasible):
             self.ask(trial.number, attempt)
             self.refuse(trial.number)
         self._ask(trial.number, trial.infeasible, trial.values)
 
     def refuse(self, number: int) -> None:
-        """The proposal is infeasible, and will be asked for again."""
-        self.optimised.tell(self.asked.pop(number), state=TrialState.FAIL)
+        """Tell that the proposal is infeasible; another is asked for under the same number."""
+        self.optuna_study.tell(self.asked.pop(number), state=TrialState.FAIL)
 
     def tell(self, trial: Trial) -> None:
-        """How a trial ended: finished is COMPLETE, stopped is PRUNED at its epoch, anything else is FAIL."""
+        """Tell how a trial ended: finished is COMPLETE, stopped is PRUNED at its epoch, anything else is FAIL."""
         asked = self.asked.pop(trial.number)
-        end = frozen(self.search, trial)
+        end = optuna_trial(self.search, trial)
         for epoch, value in end.intermediate_values.items():
             asked.report(value, epoch)
-        self.optimised.tell(asked, scores(self.search, trial), state=end.state)
+        self.optuna_study.tell(asked, scores(self.search, trial), state=end.state)
 
     def rebuild(self, trials: Iterable[Trial]) -> None:
-        """Ask and tell again what has ended, in the order of its numbers."""
+        """Repeat ask and tell for all ended trials, in the order of their numbers."""
         for trial in trials:
             if trial.state != "running":
                 self.repeat(trial)
                 self.tell(trial)
 
     def _ask(self, number: int, attempt: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
-        """`fixed` are given; what they leave open is the sampler's."""
-        self.optimised.sampler = sampler(self.search, number, attempt, self.told)
+        """The values of a proposal: `fixed` ones as given, the others by the sampler."""
+        self.optuna_study.sampler = sampler(self.search, number, attempt, self.told)
         if fixed:
-            self.optimised.enqueue_trial(dict(fixed))
-        asked = self.asked[number] = self.optimised.ask()
+            self.optuna_study.enqueue_trial(dict(fixed))
+        asked = self.asked[number] = self.optuna_study.ask()
         values: dict[str, Any] = {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Looked at even where all is given: on this CMA-ES and NSGA-II note which generation a trial is of.
+            # read even where all values are fixed: CMA-ES and NSGA-II then record the trial's generation
             _ = asked.relative_params
             for path, dimension in self.space.items():
                 if proposes(self.study, path, values):

@@ -1,4 +1,4 @@
-"""Frozen: a search's trials in Optuna's words, for its samplers, its importances and its dashboard."""
+"""A search's trials as Optuna trials, for its samplers, importances and dashboard."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ STATES = {
     "failed": TrialState.FAIL,
     "running": TrialState.WAITING,
 }
-"""Nobody trains for Optuna: a trial that has not ended waits to be run."""
+"""`running` is WAITING, as Optuna does not run the trials."""
 
 
 def directions(search: Search) -> list[str]:
-    """Of the metric, and of the cost that stands against it."""
+    """The directions of the metric and of the cost, if the search has two objectives."""
     return ["maximize", "minimize"] if search.against else ["maximize"]
 
 
 def in_memory(search: Search) -> optuna.Study:
-    """An empty study that nobody else sees, and that says nothing."""
+    """An empty in-memory Optuna study that logs only warnings."""
     optuna.logging.set_verbosity(logging.WARNING)
     return optuna.create_study(directions=directions(search))
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
-    """A dimension; a choice is one of its labels."""
+    """The Optuna distribution of a dimension; a choice is by label."""
     if dimension.kind == "choice":
         return CategoricalDistribution(list(dimension.choices))
     if dimension.kind == "int":
@@ -44,14 +44,14 @@ def distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def scores(search: Search, trial: Trial) -> list[float] | None:
-    """The objectives of a finished trial; None where one is not a number, for Optuna knows no such result."""
+    """The objectives of a finished trial; None where one is not finite, as Optuna does not accept that."""
     found = [trial.metrics.get(search.metric, math.nan)]
     if search.against:
         found.append(trial.costs.get(search.against, math.nan))
     return found if trial.state == "finished" and all(map(math.isfinite, found)) else None
 
 
-def frozen(
+def optuna_trial(
     search: Search,
     trial: Trial,
     curve: Mapping[int, float] | None = None,
@@ -59,9 +59,10 @@ def frozen(
     facts: Mapping[str, Any] | None = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> FrozenTrial:
-    """A trial; `curve` is the metric by epoch (one metric only), `facts` are for people, `attributes` for samplers.
+    """A trial for Optuna. `curve` is the metric by epoch (one objective only), `facts` become user attributes,
+    `attributes` system attributes.
 
-    A stopped trial stands with its last value. What has no finite score has failed.
+    A stopped trial has its last value. A trial without a finite score has state FAIL.
     """
     values = scores(search, trial)
     state = STATES[trial.state]

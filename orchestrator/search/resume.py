@@ -1,4 +1,4 @@
-"""Resume: the trials that a search made before a launch. Whether they still are its runs, and which to run again."""
+"""Resume a search: check that its recorded trials still have the same run ids, and which failed ones to retry."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from trainer.config import UserError
 
 
 def refuse_changed(state: SearchState, preparer: Preparer) -> None:
-    """Raise UserError where a trial would be another run today: a ranking must not mix data, weights or numerics."""
+    """Raise UserError where a recorded trial would now have another run id: a ranking must not mix data, weights or
+    numerics."""
     firsts: dict[str, tuple[str, Run]] = {}
     for run_id, trial in state.history:
         if run_id:
             run = trial_run(state.study, trial.number, trial.values)
-            # beside the config, which is the search's own, an id depends on no more than this
+            # trials that read the same data and weights are checked once
             reads = run.config.model_dump_json(include={"data": True, "teacher": True, "student": {"init"}})
             firsts.setdefault(reads, (run_id, run))
     for run_id, run in firsts.values():
         if (now := preparer.job(run).run_id) != run_id:
             raise UserError(
-                f"{state.study.name}: {run.arm} was run {run_id} and would be {now} today: data, weights or numerics "
-                "have changed; give the study another name, and this one keeps its trials, or bring back what they read"
+                f"{state.study.name}: {run.arm} was run {run_id} and would now be run {now}: data, weights or numerics "
+                "have changed; restore them, or give the study another name (this one keeps its trials)"
             )
 
 
 def to_retry(state: SearchState, whole: StudyState, is_final: Callable[[StudyRun], bool]) -> list[int]:
-    """Numbers of the failed trials that the next launch tries again: all but those that can only fail again.
+    """Numbers of the failed trials that this launch retries: all except final failures.
 
-    In a deterministic search what came after a batch was proposed because of its failures. So failures are tried again
-    as long as no trial of a later batch has come to a better end, and later batches are then proposed anew.
+    In a deterministic search later proposals depend on the failures of earlier batches. So failures are retried only
+    while no trial of a later batch has finished or been stopped; later batches are then proposed again.
     """
     search = state.search
     failed = []
@@ -52,6 +53,6 @@ def to_retry(state: SearchState, whole: StudyState, is_final: Callable[[StudyRun
 
 
 def retry(study: Study, ledger: Ledger, numbers: Iterable[int]) -> None:
-    """Record that these trials are to be run again: from now on, they have not ended."""
+    """Record that these trials are to be retried: from now on they count as not ended."""
     for number in numbers:
         ledger.append({"event": "again", "study": study.name, "search": search_identity(study), "number": number})

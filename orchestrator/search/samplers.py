@@ -1,5 +1,5 @@
-"""Samplers: by name, how Optuna chooses the next proposal. A sampler is made anew for each one, so that a proposal is a
-function of (seed, number, what was told); what CMA-ES and NSGA-II remember, they keep in the study they look at.
+"""Samplers by name. A new sampler is made for each proposal, so that a proposal is a function of (seed, number, results
+told before). CMA-ES and NSGA-II keep their state in the Optuna study.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from optuna.trial import FrozenTrial, TrialState
 from ablations.study.search import Search
 
 PATIENCE = 10
-"""Infeasible proposals after which the rest are random: a sampler learns nothing from a point that was never trained,
-and where one choice is always refused TPE has only seen the other, and proposes the refused one for ever."""
+"""Infeasible proposals in a row after which random ones follow: samplers learn nothing from infeasible points, and TPE
+would propose a choice that is always refused again and again."""
 
 WARM_START = 10
-"""Earlier results from which CMA-ES takes its first mean and covariance: it uses the best tenth (Nomura et al., AAAI
-2021)."""
+"""Minimum of imported results for warm-starting CMA-ES: mean and covariance come from the best tenth (Nomura et al.,
+AAAI 2021)."""
 
 GENERATION = "NSGAIISampler:generation"
 """The attribute by which NSGA-II finds a generation's trials."""
@@ -53,7 +53,7 @@ SAMPLERS: dict[str, Callable[[Search, int, Sequence[FrozenTrial]], BaseSampler]]
     "tpe": _tpe,
     "cmaes": _cmaes,
     "nsga2": _nsga2,
-    "grid": _random,  # its points are given; nothing is left to choose
+    "grid": _random,  # the points are given
     "random": _random,
 }
 

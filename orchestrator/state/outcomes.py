@@ -1,4 +1,4 @@
-"""A ledger's run in the words of tables: its outcome, and the hardware that it ran on."""
+"""From a ledger's run to what tables show: its outcome, and the hardware that it ran on."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ STATUS = {"finished": "finished", "failed": "failed"} | dict.fromkeys(("running"
 
 
 def outcome(run: LedgerRun) -> Outcome:
-    """A ledger's run in the table's words."""
+    """The outcome of a ledger's run."""
     return Outcome(STATUS.get(run.status, "missing"), run.last, run.why, run.best)  # type: ignore[arg-type]
 
 
 def hardware(environment: Mapping[str, Any]) -> str:
-    """A run's hardware as a table says it: `cpu (x86_64, 1 thread)`, `cuda (NVIDIA H100)`. GPUs of one kind are one."""
+    """The name of a run's hardware: `cpu (x86_64, 1 thread)`, `cuda (NVIDIA H100)`. The number of GPUs is left out."""
     device = str(environment.get("device", "")).partition(":")[0]
     parts = [environment.get("device_name") or (environment.get("processor") if device == "cpu" else None)]
     if device == "cpu" and (threads := environment.get("threads")):

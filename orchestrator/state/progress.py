@@ -1,4 +1,4 @@
-"""Standing: where a study stands, beside a driver or without one. Reads the ledger, and never writes."""
+"""Progress: the state of each run of a study, and estimates of the time left. Reads the ledger and never writes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from trainer.config import parse
 
 ORDER = ("finished", "running", "waiting", "interrupted", "stopped", "failed", "missing")
 AHEAD = ("running", "waiting", "interrupted", "missing")
-"""States of runs that have epochs to train."""
+"""States of runs that still have epochs to train."""
 AGAIN = {"lost": "a lost worker", "preempted": "a machine taken back", "memory": "too little memory", "bug": "an error"}
-"""Causes of a failure, in the words of the attempt that follows it."""
+"""Descriptions of failure causes, for the note on the next attempt."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """One run of a study: its state, and the epochs done of those it has."""
+class RunProgress:
+    """One run of a study: its state, and how many of its epochs are done."""
 
     label: str
     role: str
@@ -28,47 +28,47 @@ class Part:
     epoch: int
     epochs: int
     score: float | None = None
-    """The metric that the study goes by, as the run last measured it."""
+    """The study's metric, as last measured."""
     epoch_s: float = 0.0
-    """Mean seconds of an epoch; 0 before there was one."""
+    """Mean seconds of an epoch; 0 before the first."""
     note: str = ""
-    """Why it failed, or is tried again."""
+    """Why it failed, or why it was retried."""
 
     @property
     def left(self) -> int:
-        """Epochs it has still to train."""
+        """Epochs that are still to be trained."""
         return self.epochs - self.epoch if self.state in AHEAD else 0
 
 
 @dataclass(frozen=True)
-class Standing:
-    """All runs of a study, and who drives its store, if anybody does."""
+class StudyStatus:
+    """All runs of a study, and who holds the store's lease; None if nobody does."""
 
-    parts: list[Part]
+    runs: list[RunProgress]
     driver: str | None
 
     @property
     def counts(self) -> dict[str, int]:
-        """Runs by state, of the states there are."""
-        found = [part.state for part in self.parts]
+        """The number of runs by state, without states that no run has."""
+        found = [run.state for run in self.runs]
         return {state: found.count(state) for state in ORDER if state in found}
 
 
-def standing(state: StudyState, driver: str | None) -> Standing:
-    """Where the study stands; `driver` is who holds the store's lease."""
-    return Standing(list(_parts(state, driver is not None)), driver)
+def study_status(state: StudyState, driver: str | None) -> StudyStatus:
+    """The status of all runs; `driver` is who holds the store's lease."""
+    return StudyStatus(list(_runs(state, driver is not None)), driver)
 
 
-def part_of(label: str, role: str, epochs: int, metric: str, state: str, run: LedgerRun | None) -> Part:
-    """A run as the ledger has it now."""
+def run_progress(label: str, role: str, epochs: int, metric: str, state: str, run: LedgerRun | None) -> RunProgress:
+    """The progress of a run as the ledger has it now."""
     if run is None:
-        return Part(label, role, state, 0, epochs)
-    note = run.why if state == "failed" else again(run) if state == "running" else ""
-    return Part(label, role, state, run.epochs_done, epochs, run.latest(metric), run.epoch_s, note)
+        return RunProgress(label, role, state, 0, epochs)
+    note = run.why if state == "failed" else attempt_in_words(run) if state == "running" else ""
+    return RunProgress(label, role, state, run.epochs_done, epochs, run.latest(metric), run.epoch_s, note)
 
 
-def again(run: LedgerRun) -> str:
-    """`again after a lost worker, attempt 2`, of a run that one failed attempt at least came before; else empty."""
+def attempt_in_words(run: LedgerRun) -> str:
+    """`again after a lost worker, attempt 2`; empty for a first attempt."""
     if not run.retries:
         return ""
     last = run.retries[-1]
@@ -76,36 +76,36 @@ def again(run: LedgerRun) -> str:
     return f"again after {AGAIN.get(last['cause'], last['cause'])}, attempt {run.attempts}{size}"
 
 
-def best(parts: Collection[Part]) -> Part | None:
-    """The run with the highest score so far; a trial where no arm has been measured, and never a teacher."""
-    scored = {part.label: part.score for part in parts if part.score is not None and not math.isnan(part.score)}
+def best(runs: Collection[RunProgress]) -> RunProgress | None:
+    """The arm's run with the highest score so far; the best trial where no arm has a score; None where no trial has."""
+    scored = {run.label: run.score for run in runs if run.score is not None and not math.isnan(run.score)}
     for role in ("arm", "trial"):
-        of_role = [part for part in parts if part.role == role and part.label in scored]
+        of_role = [run for run in runs if run.role == role and run.label in scored]
         if of_role:
-            return max(of_role, key=lambda part: scored[part.label])
+            return max(of_role, key=lambda run: scored[run.label])
     return None
 
 
-def left_s(parts: Collection[Part], abreast: int) -> float | None:
-    """Seconds until all parts have ended, `abreast` at once: at least the work shared out evenly, and at least the
-    longest run. An epoch of a run that has not begun takes as long as those of its role do; a trial that has not begun
-    does as many as those that have ended. None before any epoch."""
-    pace = {role: _pace(parts, role) for role in {part.role for part in parts}}
+def left_s(runs: Collection[RunProgress], at_once: int) -> float | None:
+    """Seconds until all runs have ended, `at_once` in parallel: the total divided evenly, and at least the longest run.
+    A run without an epoch takes the mean time of its role's epochs; a trial that has not begun trains as many
+    epochs as ended trials did on average. None before the first epoch."""
+    pace = {role: _pace(runs, role) for role in {run.role for run in runs}}
     known = [seconds for seconds in pace.values() if seconds]
     if not known:
         return None
-    tried = [part.epoch for part in parts if part.role == "trial" and part.state in ("finished", "stopped")]
+    tried = [run.epoch for run in runs if run.role == "trial" and run.state in ("finished", "stopped")]
     to_come = fmean(tried) if tried else math.inf
     work = [
-        min(part.left, to_come if part.role == "trial" and not part.epoch else part.left)
-        * (part.epoch_s or pace[part.role] or fmean(known))
-        for part in parts
+        min(run.left, to_come if run.role == "trial" and not run.epoch else run.left)
+        * (run.epoch_s or pace[run.role] or fmean(known))
+        for run in runs
     ]
-    return max(sum(work) / max(1, abreast), max(work))
+    return max(sum(work) / max(1, at_once), max(work))
 
 
 def in_words(seconds: float | None) -> str:
-    """`about 4 min left`; empty where nobody knows, or nothing is."""
+    """`about 4 min left`; empty where it is unknown or 0."""
     if not seconds:
         return ""
     if seconds >= 2 * 3600:
@@ -113,58 +113,58 @@ def in_words(seconds: float | None) -> str:
     return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
 
-def epochs_of(parts: Collection[Part]) -> tuple[int, int]:
-    """Epochs done, and epochs in all; those that a stopped or failed run will never do are not among them."""
-    done = sum(part.epoch for part in parts)
-    return done, done + sum(part.left for part in parts)
+def epochs_of(runs: Collection[RunProgress]) -> tuple[int, int]:
+    """Epochs done, and epochs in total; the total excludes the epochs that stopped and failed runs will not train."""
+    done = sum(run.epoch for run in runs)
+    return done, done + sum(run.left for run in runs)
 
 
-def best_in_words(parts: Collection[Part]) -> str:
-    """`best 61.20 (trial 7)`; empty before anything was measured."""
-    part = best(parts)
-    return f"best {part.score:.2f} ({part.label})" if part is not None else ""
+def best_in_words(runs: Collection[RunProgress]) -> str:
+    """`best 61.20 (trial 7)`; empty before the first score."""
+    run = best(runs)
+    return f"best {run.score:.2f} ({run.label})" if run is not None else ""
 
 
-def _pace(parts: Collection[Part], role: str) -> float:
-    seconds = [part.epoch_s for part in parts if part.role == role and part.epoch_s]
+def _pace(runs: Collection[RunProgress], role: str) -> float:
+    seconds = [run.epoch_s for run in runs if run.role == role and run.epoch_s]
     return fmean(seconds) if seconds else 0.0
 
 
-def _parts(state: StudyState, driven: bool) -> Iterator[Part]:
+def _runs(state: StudyState, driven: bool) -> Iterator[RunProgress]:
     metrics = metrics_of(state)
     for run in state.due:
         now = _now(run.run.status, driven)
         entry = run.run if run.run.run_id else None
-        yield part_of(run.label, run.plan.role, run.plan.config.optim.epochs, metrics[run.plan.role], now, entry)
+        yield run_progress(run.label, run.plan.role, run.plan.config.optim.epochs, metrics[run.plan.role], now, entry)
     for search in state.searches:
         yield from _trials(state, search, driven)
 
 
 def metrics_of(state: StudyState) -> dict[str, str]:
-    """The metric that runs of each role go by: trials are chosen by their search's, the others by the study's own."""
+    """The metric of each role's runs: the search's for trials, the study's for arms and teachers."""
     found = {"arm": state.study.metric, "teacher": state.study.metric}
     return found | ({"trial": state.searches[0].search.metric} if state.searches else {})
 
 
-def _trials(state: StudyState, search: SearchState, driven: bool) -> Iterator[Part]:
+def _trials(state: StudyState, search: SearchState, driven: bool) -> Iterator[RunProgress]:
     study, metric = search.study, search.search.metric
     epochs = parse(study.base).optim.epochs
     for proposal in search.history:
         number, now = proposal.trial.number, _now(proposal.trial.state, driven)
         run = state.entries.get(proposal.run_id)
-        yield part_of(study.trial_name(number), "trial", epochs, metric, now, run)
+        yield run_progress(study.trial_name(number), "trial", epochs, metric, now, run)
     for number in range(len(search.history), search.search.trials):
-        yield Part(study.trial_name(number), "trial", "missing", 0, epochs)
+        yield RunProgress(study.trial_name(number), "trial", "missing", 0, epochs)
 
 
 def _now(status: str, driven: bool) -> str:
-    """The ledger knows that a run began; whether anybody still trains it, the lease does."""
+    """The current state: `running` in the ledger means interrupted unless a driver holds the lease."""
     return "interrupted" if status == "running" and not driven else status
 
 
-def stopped_in_words(parts: Collection[Part]) -> str:
-    """`5 stopped, at epoch 1 (3), 3 (2)`; empty where nothing was."""
-    epochs = [part.epoch for part in parts if part.state == "stopped"]
+def stopped_in_words(runs: Collection[RunProgress]) -> str:
+    """`5 stopped, at epoch 1 (3), 3 (2)`; empty where no run was stopped."""
+    epochs = [run.epoch for run in runs if run.state == "stopped"]
     if not epochs:
         return ""
     counted = ", ".join(f"{epoch} ({epochs.count(epoch)})" for epoch in sorted(set(epochs)))

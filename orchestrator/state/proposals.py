@@ -1,4 +1,4 @@
-"""Proposals: what a search has proposed so far and what came of it, as the ledger has it. Without Optuna and Ray."""
+"""Proposals: the trials that a search has proposed so far and how they ended, from the ledger. No Optuna, no Ray."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from orchestrator.store.ledger import Ledger, LedgerRun, Mark, numbers
 from trainer.config import parse
 
 INFRASTRUCTURE_CAUSES = ("lost", "preempted", "disk")
-"""Causes of a failure that say nothing of what was proposed: such a trial is run again."""
+"""Causes of a failure that do not depend on the proposed values: such a trial is run again."""
 
 
 class Proposal(NamedTuple):
-    """An earlier proposal: the run that computes it, empty where none can, and what came of it."""
+    """A proposal: the id of its run (empty where it is infeasible) and the trial with its result."""
 
     run_id: str
     trial: Trial
 
 
-class Lesson(NamedTuple):
-    """A trial of another search, told to this one before its first proposal; `study` is whose it was."""
+class ImportedTrial(NamedTuple):
+    """A trial of another study's search, given to this search's sampler before its first proposal."""
 
     study: str
     trial: Trial
 
 
 def proposals(study: Study, ledger: Ledger) -> list[Proposal]:
-    """The proposals of this very search so far, in order. One that has ended stays as it is, whatever other studies
-    make of its run: what a search was told does not change afterwards. In a deterministic search the curves decide."""
+    """The proposals of this search so far, in order. The result of an ended trial stays as it was, even where another
+    study trains its run further. In a deterministic search the curves decide when a trial is stopped."""
     search = study.search
     assert search is not None
     found = _recorded(study, search, ledger)
@@ -42,24 +42,24 @@ def proposals(study: Study, ledger: Ledger) -> list[Proposal]:
 
 
 def to_train(study: Study, ledger: Ledger) -> tuple[list[Proposal], dict[int, int]]:
-    """The proposals of a deterministic search, and of those that are to train on now, by number, the epochs done."""
+    """The proposals of a deterministic search, and by number the epochs done of those that are to be trained now."""
     assert study.search is not None
     return _judged(study, study.search, _recorded(study, study.search, ledger), ledger)
 
 
 def curve(run: LedgerRun | None, metric: str) -> Curve:
-    """The curve of a run: what the metric was after each epoch that measured it."""
+    """The curve of a run: epoch -> metric, of the epochs that measured it."""
     epochs = run.epochs if run is not None else []
     return {int(epoch["epoch"]): epoch[metric] for epoch in epochs if metric in epoch}
 
 
-def told(study: Study, ledger: Ledger) -> list[Lesson] | None:
-    """What this search was told before its first proposal; None before it has begun."""
+def imported_trials(study: Study, ledger: Ledger) -> list[ImportedTrial] | None:
+    """The trials that this search imported before its first proposal; None before it has begun."""
     identity = search_identity(study)
     for event in ledger.events():
         if event["event"] == "told" and event["study"] == study.name and event["search"] == identity:
             given = [(trial.pop("study"), trial) for trial in map(dict, event["trials"])]
-            return [Lesson(whose, Trial(**{**t, "metrics": numbers(t["metrics"])})) for whose, t in given]
+            return [ImportedTrial(whose, Trial(**{**t, "metrics": numbers(t["metrics"])})) for whose, t in given]
     return None
 
 
@@ -78,13 +78,13 @@ def _trial(asked: Mapping[str, Any], end: Mapping[str, Any]) -> Trial:
 
 
 class _Recorded:
-    """The proposals of one search as the ledger's events have them; it follows the ledger as it grows."""
+    """The proposals of one search, folded from the ledger's events; only new events are read each time."""
 
     def __init__(self, study: str, search: Search, identity: str) -> None:
         self.study = study
         self.search = search
         self.identity = identity
-        # A trial of a deterministic search is stopped where its curve says so: elsewhere in a longer search.
+        # in a deterministic search `stopped` is decided from the curves, in `_judged`
         self.final = ("finished", "failed") if search.deterministic else ("finished", "failed", "stopped")
         self.mark: Mark | None = None
         self._forget()
@@ -99,7 +99,7 @@ class _Recorded:
         """All proposals by now, in the order of their numbers."""
         events, mark = ledger.events_from(self.mark)
         if self.mark is not None and mark.fold is not self.mark.fold:
-            self._forget()  # the ledger is another file now, and `events` are all of it
+            self._forget()  # the ledger file was replaced: `events` starts from its beginning
         self.mark = mark
         for event in events:
             if event.get("study", self.study) == self.study:
@@ -120,7 +120,7 @@ class _Recorded:
                 self.ends[number] = event["end"]
         elif kind == "again" and event["search"] == self.identity:
             self._open(event["number"])
-            if self.search.deterministic:  # later batches were proposed because it had failed
+            if self.search.deterministic:  # proposals of later batches depend on this failure
                 batch = event["number"] // self.search.batch
                 for number in [number for number in self.asked if number // self.search.batch > batch]:
                     self._open(number)
@@ -133,13 +133,13 @@ class _Recorded:
                     self.found.pop(number, None)
 
     def _open(self, number: int) -> None:
-        """The proposal has not ended any more."""
+        """Mark the proposal as not ended."""
         self.ends.pop(number, None)
         self.found.pop(number, None)
 
 
 _RECORDED: dict[tuple[Any, ...], _Recorded] = {}
-"""By ledger and search: whoever asks in a process, an event is folded once."""
+"""By ledger and search, one for the process: an event is folded once."""
 
 
 def _recorded(study: Study, search: Search, ledger: Ledger) -> list[Proposal]:

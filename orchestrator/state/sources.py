@@ -1,4 +1,4 @@
-"""Sources as the ledger records them: the data, weights and numerics that a study's runs last read and computed by."""
+"""Sources from the ledger: the data, weights and numerics version of a study's last runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from trainer.config import NUMERICS_VERSION, Sources, digest
 
 
 def recorded(study: str, ledger: Ledger) -> Sources:
-    """The sources of a study's last launch. What its `study` event does not say, its finished runs do, the last first,
-    and after them those of other studies."""
+    """The sources of a study's last launch. What its `study` event lacks is taken from finished runs: from the study's
+    latest, then from those of other studies."""
     launch: Mapping[str, Any] = {}
     for event in ledger.events():
         if event["event"] == "study" and event.get("study") == study:
@@ -30,12 +30,13 @@ def recorded(study: str, ledger: Ledger) -> Sources:
 
 
 def fingerprints(run: LedgerRun) -> tuple[str, ...]:
-    """Of the splits that a run read."""
+    """The fingerprints of the splits that a run read."""
     return tuple(run.data[split] for split in ("train", "val") if split in run.data)
 
 
 def origin(run: LedgerRun, sources: Sources, meant: tuple[str, ...] | None) -> str:
-    """Of what a run is that another of its config is not, `meant` being the fingerprints of that one's data."""
+    """How a run differs from one of its config under `sources`: `numerics version 1`, `other data`, `other weights`.
+    `meant` are the fingerprints of the data under `sources`."""
     numerics = run.environment.get("numerics", sources.numerics)
     if numerics != sources.numerics:
         return f"numerics version {numerics}"
@@ -54,7 +55,7 @@ def _data_key(config: Mapping[str, Any]) -> str:
 
 
 def _weights(run: LedgerRun) -> dict[str, str]:
-    """By file, as the run's config names it, the sha256 that was read."""
+    """File name in the config -> sha256 of the file that was read."""
     config, found = run.config, {}
     if config and config["student"]["init"] != "scratch" and "student" in run.weights:
         found[config["student"]["init"]] = run.weights["student"]["sha256"]

@@ -1,7 +1,7 @@
-"""StudyState: what a study is by now. Its runs by run id, its searches, and what is finished, due and not counted.
+"""StudyState: a study's runs by run id, its searches, and which runs are finished, due or not counted.
 
-Made once from (study, ledger, sources), where the sources give the run ids; plan, estimate, run, status, report, page,
-bundle and tracking all read it. Without Ray, torch and a clock.
+Computed from (study, ledger, sources); the sources determine the run ids. Plan, estimate, run, status, report, page,
+bundle and tracking all read it. It imports no Ray and no torch, and reads no clock.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from orchestrator.store.ledger import Ledger, LedgerRun
 from trainer.config import NUMERICS_VERSION, RunIds, Sources, data_key
 
 NOTHING = LedgerRun("")
-"""What the ledger holds of a run that it does not know."""
+"""The entry of a run that the ledger does not have."""
 
 
 class StudyRun(NamedTuple):
-    """A run of a study: as planned, the id it has under the study's sources, and what the ledger holds of that id."""
+    """A run of a study: its plan, its run id under the study's sources, and the ledger's entry of that id."""
 
     plan: Run
     run_id: str
-    """Empty where it is not known: its search has no winner yet, or the sources do not say what it reads."""
+    """Empty where it is unknown: its search has no winner yet, or the sources lack its data or weights."""
     run: LedgerRun
     other: str = ""
-    """Of what the study's finished run of the same config is, which for that does not count: `other data`,
-    `other weights`, `numerics version 1`. Empty where this run has finished, or where there is none."""
+    """Why a finished run of the same config is not counted: `other data`, `other weights`, `numerics version 1`. Empty
+    where this run has finished or there is no such run."""
 
     @property
     def finished(self) -> bool:
-        """Whether it need not be trained."""
+        """Whether it has finished and need not be trained."""
         return self.run.status == "finished"
 
     @property
     def label(self) -> str:
-        """How a person calls it."""
+        """Its name for people."""
         return self.plan.label
 
 
 class SearchState(NamedTuple):
-    """A search of a study: of which arm (empty where the study is one search), as a study, and its proposals."""
+    """A search of a study: its arm (empty where the study is one search), the search as a study, and its proposals."""
 
     arm: str
     study: Study
@@ -65,16 +65,16 @@ class SearchState(NamedTuple):
 
     @property
     def trials(self) -> list[Trial]:
-        """What came of each proposal."""
+        """The trial of each proposal."""
         return [trial for _, trial in self.history]
 
 
 class StudyState:
-    """A study as the ledger stands when this is made.
+    """A study and the ledger at the time of construction.
 
-    Without `sources`, those of the study's last launch are taken: a report needs neither data nor weights. With them, a
-    run of which they do not say what it reads has no id, counts as missing, and stands in `unchecked` where a run of
-    its config has finished.
+    Without `sources`, those of the study's last launch are used, so that a report needs neither data nor weights. With
+    `sources`, a run whose data or weights they lack has no id and counts as missing; it is in `unchecked` where a run
+    of its config has finished.
     """
 
     def __init__(self, study: Study, ledger: Ledger, sources: Sources | None = None) -> None:
@@ -89,7 +89,7 @@ class StudyState:
 
     @cached_property
     def tuned(self) -> dict[str, Tuned]:
-        """By arm, the search that comes before it, as far as it has come; empty where nothing is tuned."""
+        """Arm -> its search and the trials so far; empty where no arm is tuned."""
         if self.study.tune_each is None:
             return {}
         return {
@@ -99,13 +99,13 @@ class StudyState:
 
     @cached_property
     def outcomes(self) -> dict[str, Outcome]:
-        """By `Run.key`, what a table reads: of runs, and of those whose search goes on or has no winner."""
+        """`Run.key` -> outcome: of runs in the ledger, and of runs whose search is not over or has no winner."""
         found = {run.plan.key: outcome(run.run) for run in self.runs if run.run is not NOTHING}
         return found | {key: Outcome("missing" if t.left else "failed", reason=t.reason) for key, t in self._waiting()}
 
     @cached_property
     def due(self) -> list[StudyRun]:
-        """The runs that are to stand by now: all, but for seeds of looks that have not been reached."""
+        """The runs that are needed so far: all except seeds of looks that have not been reached."""
         now = {run.key for run in due(self.study, [run.plan for run in self.runs], self.outcomes)}
         return [run for run in self.runs if run.plan.key in now]
 
@@ -116,7 +116,7 @@ class StudyState:
 
     @cached_property
     def unchecked(self) -> list[StudyRun]:
-        """Runs without an id of whose config a run has finished: they may be reused, and nobody can tell from here."""
+        """Runs without an id of whose config a run has finished: whether they will be reused is unknown."""
         return [r for r in self.runs if not r.run_id and not r.plan.awaits and r.plan.key in self._finished_by_key]
 
     @property
@@ -127,17 +127,17 @@ class StudyState:
 
     @property
     def members(self) -> Iterable[LedgerRun]:
-        """The ledger's runs of this study: those planned, and those of its trials, each once."""
+        """The ledger's runs of this study: planned runs and trials, each once."""
         found = {run.run_id: run.run for run in self.runs if run.run is not NOTHING}
         ids = (run_id for state in self.searches for run_id, _ in state.history if run_id in self.entries)
         return (found | {run_id: self.entries[run_id] for run_id in ids}).values()
 
     def trial_run(self, proposal: Proposal) -> LedgerRun:
-        """The run of a proposal."""
+        """The ledger's entry of a proposal's run."""
         return self.entries.get(proposal.run_id, LedgerRun(proposal.run_id))
 
     def is_final_failure(self, run: StudyRun) -> bool:
-        """Whether a run has failed of what its id stands for: a loss is not finite, its own or its teacher's."""
+        """Whether a failure is due to the config: the loss of the run or of its teacher was not finite."""
         if run.run.status != "failed":
             return False
         teacher = self.teachers.get(run.plan.needs or "")
@@ -146,7 +146,7 @@ class StudyState:
         return run.run.cause == "nan"
 
     def uncounted(self) -> list[str]:
-        """A note for each kind of finished runs that are not counted, for they read or compute something else."""
+        """Notes on finished runs of the same configs that are not counted: other data, weights or numerics."""
         seeds: dict[str, int] = {}
         by_arm: dict[tuple[str, str], int] = {}
         for run in self.due:
@@ -204,7 +204,7 @@ class StudyState:
         if not run_id and self.as_recorded and not run.awaits:
             return self._assumed(run)
         found = self.entries.get(run_id)
-        # what another study left unfinished is no run of this one, unless it can only fail again
+        # an unfinished run of another study is not one of this study, unless its failure is final
         counts = found and (found.status == "finished" or found.cause == "nan" or self._is_ours(found))
         entry = found if found is not None and counts else NOTHING
         if entry.status == "finished" or not run_id:
@@ -213,8 +213,8 @@ class StudyState:
         return StudyRun(run, run_id, entry, "" if before is None else self._origin(run, before))
 
     def _assumed(self, run: Run) -> StudyRun:
-        """A run of a ledger that does not say all that its runs read: the last of its config, unless that is known to
-        be of other numerics or data."""
+        """The run of a plan where the ledger lacks the sources: the last of its config, unless that is known to be of
+        another numerics version or of other data."""
         found = self._own_by_key.get(run.key) or self._finished_by_key.get(run.key)
         if found is None:
             return StudyRun(run, "", NOTHING)

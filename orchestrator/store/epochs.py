@@ -1,4 +1,4 @@
-"""Epochs: the metrics of a run's epochs, parsed from the journal when first asked for, and kept in little memory.
+"""Epochs: the metrics of a run's epochs, parsed from the journal at first use and stored compactly.
 
 A ledger of 10,000 runs holds millions of numbers, and most commands read few of them.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 Lines = list[tuple[int, int]]
-"""Where lines stand in a file: (offset, length) in bytes."""
+"""Positions of lines in a file: (offset, length) in bytes."""
 
 _NAMES: dict[tuple[str, ...], dict[str, int]] = {}
 """The names of an epoch's metrics and their places, kept once for all epochs that measure the same."""
@@ -65,7 +65,7 @@ class Epochs(Sequence[Mapping[str, float]]):
     def add(self, time: str, metrics: Mapping[str, float | None]) -> None:
         """One more epoch, or another record of one."""
         with LOCK:
-            self._settle()
+            self._parse_unread()
             self._insert(time, metrics)
 
     def add_line(self, offset: int, length: int) -> None:
@@ -76,7 +76,7 @@ class Epochs(Sequence[Mapping[str, float]]):
     def times(self) -> Mapping[float, str]:
         """When each epoch was recorded, by its number, ISO 8601."""
         with LOCK:
-            self._settle()
+            self._parse_unread()
             return self._times
 
     def _insert(self, time: str, metrics: Mapping[str, float | None]) -> None:
@@ -90,7 +90,7 @@ class Epochs(Sequence[Mapping[str, float]]):
         again = place < len(self._rows) and self._rows[place]["epoch"] == epoch
         self._rows[place : place + again] = [row]
 
-    def _settle(self) -> None:
+    def _parse_unread(self) -> None:
         if self._unread:
             assert self._load is not None, "lines come from a journal that can be read"
             found = self._load(self._unread)
@@ -98,9 +98,9 @@ class Epochs(Sequence[Mapping[str, float]]):
             for time, metrics in found:
                 self._insert(time, metrics)
 
-    def _settled(self) -> list[Metrics]:
+    def _parsed(self) -> list[Metrics]:
         with LOCK:
-            self._settle()
+            self._parse_unread()
             return self._rows
 
     @overload
@@ -108,10 +108,10 @@ class Epochs(Sequence[Mapping[str, float]]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[Mapping[str, float]]: ...
     def __getitem__(self, index: int | slice) -> Mapping[str, float] | Sequence[Mapping[str, float]]:
-        return self._settled()[index]
+        return self._parsed()[index]
 
     def __len__(self) -> int:
-        return len(self._settled())
+        return len(self._parsed())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -119,4 +119,4 @@ class Epochs(Sequence[Mapping[str, float]]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return repr(self._settled())
+        return repr(self._parsed())

@@ -17,7 +17,7 @@ from trainer.config import UserError
 
 ENVIRONMENT = "TRANSKD_STORE"
 ASKING_S = 0.5
-"""For so long a lock that is held may be only somebody who asks who holds it."""
+"""How long to retry a held lock: `driver()` of another process holds it for a moment."""
 
 
 def resolve(option: str | Path | None = None, spec: str | Path | None = None) -> Path:
@@ -39,7 +39,7 @@ def resolve(option: str | Path | None = None, spec: str | Path | None = None) ->
 
 
 class Store:
-    """Names of everything below one absolute folder; only `lease` and `identity` write anything."""
+    """The paths below one absolute folder; only `lease` and `identity` write anything."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -59,7 +59,7 @@ class Store:
 
     @property
     def cache(self) -> Path:
-        """What can be made again: generated scenes, packed splits, structure checks."""
+        """Files that can be recomputed: generated scenes, packed splits, structure checks."""
         return self.root / "cache"
 
     @property
@@ -79,9 +79,9 @@ class Store:
 
     @property
     def identity(self) -> str:
-        """12 hex digits that stay with the store when its folder moves; made at first use.
+        """12 hex digits that identify the store even after its folder moves; created at first use.
 
-        They keep stores apart on a tracking server that several people share.
+        They distinguish stores that share a tracking server.
         """
         path = self.root / "identity"
         try:
@@ -100,7 +100,7 @@ class Store:
         return path.read_text().strip()
 
     def driver(self) -> str | None:
-        """Who holds the lease; None when nobody does. The lock is asked, for a pid may be another process's by now."""
+        """Who holds the lease; None if nobody does. The lock decides, as the pid in the file may be out of date."""
         path = self.root / "lease"
         try:
             with path.open("rb") as file:
@@ -113,9 +113,9 @@ class Store:
 
     @contextmanager
     def lease(self) -> Iterator[None]:
-        """Be the only driver on this store. Raises UserError naming the holder while another process has it.
+        """Hold the store's lease: one driver at a time. Raises UserError where another process has it, naming that.
 
-        The kernel drops the lock with the process, so a killed driver leaves nothing to clean up.
+        The kernel releases the lock when the process ends, so a killed driver leaves nothing to clean up.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         path = self.root / "lease"
@@ -133,7 +133,7 @@ class Store:
             try:
                 yield
             finally:
-                # Emptied before it is let go: a later reader must not be told of a driver that has left.
+                # Emptied before the release: a later reader must not see a driver that has ended.
                 file.truncate(0)
                 file.flush()
 

@@ -1,4 +1,4 @@
-"""A full disk pauses the whole study: StoreFull, and its message."""
+"""StoreFull: a full disk pauses the whole study, with a message."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from trainer.files.failure import Failure, cause_of, chain, failure_of
 
 
 class StoreFull(BaseException):
-    """No disk is left: the study pauses, in one line. Exit code 3.
+    """No disk space is left: the study pauses with a one-line message and exit code 3.
 
-    Not an Exception: Tune would take it for the failure of the trial that it was about, and go on with the next.
+    Not an Exception: Tune would treat it as the failure of one trial and go on with the next.
     """
 
 
 @contextlib.contextmanager
 def pausing(root: Path) -> Iterator[None]:
-    """What fails inside for want of disk raises StoreFull. `root` is the store."""
+    """Turn errors of a full disk inside the block into StoreFull. `root` is the store."""
     try:
         yield
     except StoreFull:
@@ -34,7 +34,7 @@ def pausing(root: Path) -> Iterator[None]:
 
 
 def full(root: Path, failure: Failure) -> StoreFull:
-    """The pause, in words: what was to be written, and what is left there: in the store, unless another is named."""
+    """The StoreFull of a failed write. It names the path, and the free space of the store or of the other path."""
     named = re.search(r"\[Errno \d+\] [^:]+: '(/[^']+)'", failure.reason)
     elsewhere = Path(named[1]) if named and not Path(named[1]).is_relative_to(root) else None
     mount = (elsewhere or root).resolve()

@@ -1,4 +1,4 @@
-"""Importing: runs that `python -m trainer fit` finished anywhere, verified and taken into a store, once."""
+"""Import: copy runs that `python -m trainer fit` finished elsewhere into a store, after verifying them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import pausing
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.run_folder import finished, gather
+from orchestrator.store.run_folder import copy_from_folder, finished
 from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, identity, parse, read_yaml, teacher_run
 from trainer.files.checkpoint import load
 from trainer.files.run_folder import BEST, LAST, read_epochs, read_result
@@ -22,7 +22,7 @@ from trainer.files.run_folder import BEST, LAST, read_epochs, read_result
 
 @dataclass(frozen=True)
 class Found:
-    """What became of one run's folder: `taken`, `there` or `left`, and why."""
+    """The result for one folder: `taken` (imported), `there` (already in the store) or `left` (refused), and why."""
 
     folder: Path
     state: str
@@ -38,14 +38,14 @@ class Candidate:
     result: dict[str, Any]
     run_id: str
     about: str
-    """For people: its id and how good it is."""
+    """For people: its id and its mIoU."""
 
 
 def take_in(folder: Path, store: Store, ledger: Ledger) -> Iterator[Found]:
-    """Take in the run in `folder`, or all below it. The caller holds the store's lease.
+    """Import the run in `folder`, or all runs below it. The caller holds the store's lease.
 
-    Runs that have not finished, or that are not what they say, are left. Raises UserError where there is none at all,
-    and StoreFull.
+    Runs that have not finished or whose files are inconsistent are refused. Raises UserError where there is no run, and
+    StoreFull.
     """
     candidates = []
     for place in runs_below(folder):
@@ -53,7 +53,7 @@ def take_in(folder: Path, store: Store, ledger: Ledger) -> Iterator[Found]:
             candidates.append(read(place))
         except UserError as error:
             yield Found(place, "left", str(error))
-    # Teachers first: a pupil is only known by the very file that taught it.
+    # Teachers first: the id of a student's run depends on its teacher's run.
     for candidate in sorted(candidates, key=lambda one: teacher_run(one.config) is not None):
         try:
             if ledger.finished(candidate.run_id) is not None:
@@ -70,7 +70,7 @@ def take_in(folder: Path, store: Store, ledger: Ledger) -> Iterator[Found]:
 
 
 def runs_below(folder: Path) -> list[Path]:
-    """Folders of runs: this one, or those below it. Raises UserError where there is none."""
+    """The folders of runs: this one or those below it. Raises UserError where there is none."""
     if not folder.is_dir():
         raise UserError(f"no such folder: {folder}")
     found = [path.parent for path in sorted(folder.rglob("config.yaml"))]
@@ -81,7 +81,7 @@ def runs_below(folder: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _foreign() -> Iterator[None]:
-    """Files that lack what `fit` writes, or have something else in its place, raise UserError."""
+    """Turn errors from files that are not as `fit` writes them into UserError."""
     try:
         yield
     except UserError:
@@ -92,7 +92,7 @@ def _foreign() -> Iterator[None]:
 
 @_foreign()
 def read(folder: Path) -> Candidate:
-    """The finished run in a folder. Raises UserError saying what is missing, or does not fit the rest."""
+    """The finished run in a folder. Raises UserError where a file is missing or inconsistent with the others."""
     config = parse(read_yaml(folder / "config.yaml"), "config.yaml")
     epochs, result = read_epochs(folder), read_result(folder)
     if result is None:
@@ -109,19 +109,19 @@ def read(folder: Path) -> Candidate:
 
 @_foreign()
 def verify(candidate: Candidate, store: Store, ledger: Ledger) -> None:
-    """Raise UserError unless the run's id is that of its config, numerics, data and weights, and its checkpoints are
-    whole and its own."""
+    """Raise UserError unless the run's id follows from its config, numerics, data and weights, and its checkpoints are
+    readable and belong to it."""
     numerics = candidate.result["environment"]["numerics"]
     if numerics != NUMERICS_VERSION:
         raise UserError(f"computed with numerics {numerics}, and this is {NUMERICS_VERSION}; train it again")
     data = candidate.result.get("data")
     if data is None:
-        raise UserError("its result does not say what data it read; it was written by an earlier version")
+        raise UserError("result.json must name the data that was read, but an earlier version wrote it; train it again")
     found = identity(
         candidate.config.key, NUMERICS_VERSION, [data["train"], data["val"]], _weights(candidate, store, ledger)
     )
     if found != candidate.run_id:
-        raise UserError(f"result.json says run {candidate.run_id}, but its parts make it run {found}")
+        raise UserError(f"result.json says run {candidate.run_id}, but its config, data and weights give run {found}")
     last, best = load(candidate.folder / LAST), load(candidate.folder / BEST)
     if last["run_id"] != found or len(last["history"]) != candidate.config.optim.epochs:
         raise UserError(f"{LAST} is not the end of the run in result.json")
@@ -130,7 +130,7 @@ def verify(candidate: Candidate, store: Store, ledger: Ledger) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a run's files so that a kill leaves none or all of them; what an unfinished attempt left there gives way."""
+    """Copy a run's files into `target`, all or none of them. Leftovers of unfinished attempts are deleted."""
     for left in target.parent.glob(f".{target.name}.*"):
         shutil.rmtree(left)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -139,7 +139,7 @@ def copy(source: Path, target: Path) -> None:
         for file in source.iterdir():
             if file.is_file() and not file.name.startswith("."):
                 with file.open("rb") as one, (partial / file.name).open("wb") as other:
-                    shutil.copyfileobj(one, other)  # shutil.copy would say of a full disk that the source is on it
+                    shutil.copyfileobj(one, other)  # shutil.copy would name the source in the error of a full disk
     except BaseException:
         shutil.rmtree(partial)
         raise
@@ -149,16 +149,16 @@ def copy(source: Path, target: Path) -> None:
 
 
 def record(candidate: Candidate, store: Store, ledger: Ledger) -> None:
-    """Write an imported run into the ledger: its epochs, and its end."""
+    """Record an imported run in the ledger: its epochs and its end."""
     run_id, out = candidate.run_id, store.run_dir(candidate.run_id)
-    gather(ledger, run_id, out)
+    copy_from_folder(ledger, run_id, out)
     facts = finished(out, run_id) or {}
     asked = {"key": candidate.config.key, "config": candidate.config.model_dump(mode="json")}
     ledger.append({"event": "finished", "run_id": run_id, **asked, **facts, "imported": str(candidate.folder)})
 
 
 def _weights(candidate: Candidate, store: Store, ledger: Ledger) -> dict[str, str]:
-    """What stands in a run's identity for the weights it started from."""
+    """The weights that enter a run's id: a sha256, or the id of the run that trained the teacher."""
     config, used = candidate.config, candidate.result["weights"]
     weights = {}
     if config.student.init != "scratch":
@@ -168,20 +168,20 @@ def _weights(candidate: Candidate, store: Store, ledger: Ledger) -> dict[str, st
         weights["teacher"] = _teacher(trained.key, used.get("teacher", {}).get("sha256"), store, ledger)
     elif config.teacher is not None:
         if "teacher" not in used:
-            raise UserError("its config names a teacher that nothing uses; such a run is known without one")
+            raise UserError("its config names a teacher that no path uses; remove `teacher` and train it again")
         weights["teacher"] = used["teacher"]["sha256"]
     return weights
 
 
 def _teacher(key: str, sha256: str | None, store: Store, ledger: Ledger) -> str:
-    """The id of the run whose weights taught; `fit --teacher` takes any file, and only its own makes the run."""
+    """The id of the store's run that trained the teacher file (`fit --teacher` accepts any file)."""
     known = [run.run_id for run in ledger.outcomes().values() if run.key == key and run.status == "finished"]
     for run_id in known:
         if sha256 is None or _sha256(store.run_dir(run_id) / LAST) == sha256:
             return run_id
     if not known:
         raise UserError(f"its teacher, config {key}, is not in the store; import that run too")
-    raise UserError(f"it was taught by another file than {LAST} of its teacher in the store, run {known[-1]}")
+    raise UserError(f"its teacher was another file than {LAST} of run {known[-1]} in the store; train it with that")
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Provenance: what a driver runs with, for the ledger: the study's text, packages, the code's commit and changes."""
+"""Provenance that a driver records in the ledger: the study's text, package versions, git commit and changes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from trainer.files.run_folder import write_text
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "ray", "optuna", "mlflow")
 CODE = ("ablations", "cluster", "orchestrator", "trainer", "pyproject.toml")
-"""What of a checkout can change a result or a table."""
+"""The parts of a checkout that can change a result or a table."""
 GIT_S = 30.0
-"""Longest wait for git: a checkout on a network's disk may be slow, and is not worth a run."""
+"""Timeout of git, in seconds: a checkout on a network disk may be slow, and must not hold up the study."""
 
 
 def begin(study: str, text: str, ledger: Ledger, store: Store, sources: Sources | None = None) -> None:
-    """Record that a driver begins on a study, `text` its YAML and `sources` what its runs read, unless the last one
-    that did was the same in all."""
+    """Record that a driver starts on a study; `text` is its YAML, `sources` what its runs read. Nothing is written if
+    the last such event is equal."""
     event = {"event": "study", "study": study, "text": text, "digest": digest(text), "environment": here(store)}
     event |= {"sources": sources.plain()} if sources else {}
     before: dict[str, Any] = next((event for event in reversed(list(ledger.events())) if event["event"] == "study"), {})
@@ -32,7 +32,7 @@ def begin(study: str, text: str, ledger: Ledger, store: Store, sources: Sources 
 
 
 def here(store: Store) -> dict[str, Any]:
-    """Versions of what is installed, and of the code where it is a checkout."""
+    """Versions of Python and packages, and of the code where it is a git checkout."""
     found: dict[str, Any] = {"numerics": NUMERICS_VERSION, "python": platform.python_version(), "packages": {}}
     for name in PACKAGES:
         try:
@@ -44,8 +44,8 @@ def here(store: Store) -> dict[str, Any]:
 
 
 def git(checkout: Path, diffs: Path) -> dict[str, Any]:
-    """Commit of a checkout, the digest of what differs from it (its text is `diffs`/DIGEST.diff), and source files that
-    git does not know. Empty where it is none, or where there is no git."""
+    """Commit of a checkout, digest of the uncommitted changes (written to `diffs`/DIGEST.diff), and untracked source
+    files. Empty where it is no checkout or git is missing."""
     if not (checkout / ".git").exists():
         return {}
     try:

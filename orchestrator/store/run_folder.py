@@ -1,4 +1,4 @@
-"""Facts: what a run's folder says and the ledger lacks, brought into the ledger; after a kill, too."""
+"""Run folders: copy into the ledger what a run's folder holds and the ledger lacks, also after a kill."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from orchestrator.store.ledger import Ledger
 from trainer.files.run_folder import read_epochs, read_failure, read_notes, read_result
 
 KEPT = ("last", "best", "complexity", "environment", "seconds", "micro_batch", "data", "weights")
-"""What the ledger keeps of a result."""
+"""The fields of result.json that the ledger keeps."""
 
 
 def finished(out: Path, run_id: str) -> dict[str, Any] | None:
-    """What the ledger keeps of the run in folder `out`; None unless it has finished, and is this very run."""
+    """What the ledger keeps of the run in folder `out`; None unless it has finished and has this id."""
     result = read_result(out)
     if result is None or result["run_id"] != run_id:
         return None
@@ -28,45 +28,45 @@ def artifacts(out: Path) -> dict[str, Any]:
     return {"folder": f"{out.parent.name}/{out.name}", "files": names}
 
 
-def gather(ledger: Ledger, run_id: str, out: Path) -> None:
+def copy_from_folder(ledger: Ledger, run_id: str, out: Path) -> None:
     """Append the epochs, the retries and the notes of a run that its folder has and the ledger lacks."""
     ledger.append_epochs(run_id, read_epochs(out))
-    gather_retries(ledger, run_id, out)
+    copy_retries(ledger, run_id, out)
     run = ledger.run(run_id)
     for text in read_notes(out)[len(run.notes) if run else 0 :]:
         ledger.append({"event": "note", "run_id": run_id, "text": text})
 
 
-def gather_retries(ledger: Ledger, run_id: str, out: Path) -> None:
-    """Append what the folder says, and the ledger not yet, of attempts that another followed."""
+def copy_retries(ledger: Ledger, run_id: str, out: Path) -> None:
+    """Append the retries that the folder has and the ledger lacks."""
     run = ledger.run(run_id)
     for line in read_retries(out)[len(run.retries) if run else 0 :]:
         ledger.append({"event": "retried", "run_id": run_id, **line})
 
 
 def reconcile(ledger: Ledger, store: Store) -> None:
-    """Under the lease, nothing runs: say of what a dead driver left as running how it really ended."""
+    """Correct runs that a dead driver left as `running`: record how they ended. Call it under the lease."""
     for run in list(ledger.outcomes().values()):
         if run.status != "running":
             continue
         out = store.run_dir(run.run_id)
-        gather(ledger, run.run_id, out)
+        copy_from_folder(ledger, run.run_id, out)
         facts = finished(out, run.run_id)
         ended = {"event": "interrupted"} if facts is None else {"event": "finished", **facts}
         ledger.append({**ended, "run_id": run.run_id, "key": run.key})
 
 
-FILE = "retries.jsonl"
+RETRIES = "retries.jsonl"
 
 
 def read_retries(out: Path) -> list[dict[str, Any]]:
-    """A line for each attempt in folder `out` that another followed; one half written is left out."""
-    path = out / FILE
+    """The retries of the run in folder `out`, one a line; a half-written last line is ignored."""
+    path = out / RETRIES
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 class Ending(NamedTuple):
-    """How a run ended: its status, what the ledger keeps of it, and a note for people."""
+    """How a run ended: its status, the fields for the ledger, and a note for people."""
 
     status: str
     facts: dict[str, Any]
@@ -74,7 +74,7 @@ class Ending(NamedTuple):
 
 
 def ending(out: Path, error: str, cause: str = "lost") -> Ending:
-    """How the run in folder `out` ended. The folder knows best; `error` and its cause are what Ray saw, if anything."""
+    """How the run in folder `out` ended. Its files take precedence over `error` and `cause`, which are what Ray saw."""
     facts, failure = finished(out, out.name), read_failure(out)
     if facts is not None:
         return Ending("finished", facts, f"mIoU {facts['last']['val/miou']:.2f}  {facts['seconds']:.0f} s")

@@ -1,4 +1,4 @@
-"""Bill: an estimate in words, as `transkd plan` prints it."""
+"""The lines that `transkd plan` prints of an estimate."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from orchestrator.prepare.estimate import Estimate
 from orchestrator.prepare.work_left import Range
 
 
-def bill(estimate: Estimate, spec: ClusterSpec) -> list[str]:
-    """Time, disk and money in the first line; in the others where the figures come from, or why one is missing."""
+def estimate_lines(estimate: Estimate, spec: ClusterSpec) -> list[str]:
+    """First time, disk space and money; then where the figures come from, or why one is missing."""
     if not estimate.count:
         return ["estimate: nothing is left to run"]
     parts = []
@@ -34,7 +34,7 @@ def bill(estimate: Estimate, spec: ClusterSpec) -> list[str]:
 
 
 def _ranged(value: Range, words: Callable[[float], str]) -> str:
-    """`2.1 h`, `2.1 h (1.3 h to 4 h)`, or `1.3 h to 4 h` where the most is as likely as anything."""
+    """`2.1 h`, `2.1 h (1.3 h to 4 h)`, or `1.3 h to 4 h` where the upper bound is the likely value."""
     least, likely, most = map(words, value)
     if least == most:
         return likely
@@ -50,5 +50,5 @@ def _duration(hours: float) -> str:
 
 
 def _number(value: float) -> str:
-    """Two digits, and all of those before the point."""
+    """Two significant digits; from 10 on a whole number."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

@@ -1,4 +1,4 @@
-"""Live: the view of a study on a terminal: a line for the whole, one for each run that trains, and the ended above."""
+"""Live: the view of a study on a terminal: a line for the study, one for each running run, ended runs above."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from orchestrator.prepare.jobs import Job
-from orchestrator.state.progress import Part, best_in_words, epochs_of, stopped_in_words
-from orchestrator.terminal.log_lines import Board, Lines
+from orchestrator.state.progress import RunProgress, best_in_words, epochs_of, stopped_in_words
+from orchestrator.terminal.log_lines import Lines, StudyProgress
 
 MARKS = {"finished": ("✓", "green"), "failed": ("✗", "red"), "stopped": ("■", "yellow")}
 SHOWN = 12
-"""Runs that have a line of their own."""
+"""At most so many runs have a line of their own."""
 BESIDE = 46
 """Columns beside the longest label."""
 BAR = 20
-"""Columns of the bar of the whole; a run's is half as long."""
+"""Columns of the study's bar; a run's bar is half as long."""
 
 
 class Live:
-    """Shows a board, and redraws it when something has changed."""
+    """Shows a study's progress, redrawn at each change."""
 
-    def __init__(self, console: Console, board: Board) -> None:
+    def __init__(self, console: Console, progress: StudyProgress) -> None:
         self.console = console
-        self.board = board
+        self.progress = progress
         self.losses: dict[str, float] = {}
         self.screen = Screen(console=console, transient=True, auto_refresh=False, get_renderable=self.render)
 
@@ -43,66 +43,66 @@ class Live:
         self.screen.stop()
 
     def started(self, job: Job) -> None:
-        """Give the run a line."""
-        self.board.change(job, "running")
+        """Show a line for the run."""
+        self.progress.change(job, "running")
         self.screen.refresh()
 
     def epoch(self, job: Job, metrics: Mapping[str, float]) -> None:
-        """Move the run's bar."""
-        self.board.change(job, "running")
+        """Update the run's line."""
+        self.progress.change(job, "running")
         if "loss" in metrics:
             self.losses[job.label] = metrics["loss"]
         self.screen.refresh()
 
     def waits(self, job: Job) -> None:
-        """Take the run's line away for now."""
-        self.board.change(job, "waiting")
+        """Remove the run's line; it may come back."""
+        self.progress.change(job, "waiting")
         self.screen.refresh()
 
     def ended(self, job: Job, status: str, note: str) -> None:
-        """Write above how the run ended, in the place of its line."""
-        part = self.board.change(job, status)
+        """Replace the run's line by a permanent one that says how it ended."""
+        run = self.progress.change(job, status)
         mark, style = MARKS[status]
         line = Grid.grid(padding=(0, 1))
         line.add_row(
             Text(mark, style=style),
             Text(shortened(job.label, self.console.width - BESIDE), no_wrap=True),
-            Text(part.note or note, style="dim"),
+            Text(run.note or note, style="dim"),
         )
         self.screen.refresh()
         self.console.print(line)
 
     def render(self) -> RenderableType:
-        """The board as it stands."""
-        board, parts = self.board, self.board.parts.values()
-        done, total = epochs_of(parts)
+        """The current progress."""
+        progress, runs = self.progress, self.progress.runs.values()
+        done, total = epochs_of(runs)
         whole = Grid.grid(padding=(0, 2))
-        counts = f"{board.ended}/{len(parts)} runs  {done}/{total} epochs"
-        whole.add_row(_bar(done, total, BAR), Text(counts), Text(board.left))
-        failed = board.count("failed")
-        also = (best_in_words(parts), stopped_in_words(parts), f"{failed} failed" if failed else "")
+        counts = f"{progress.ended}/{len(runs)} runs  {done}/{total} epochs"
+        whole.add_row(_bar(done, total, BAR), Text(counts), Text(progress.left))
+        failed = progress.count("failed")
+        also = (best_in_words(runs), stopped_in_words(runs), f"{failed} failed" if failed else "")
         told = Text("  ".join(filter(None, also)), style="dim", no_wrap=True, overflow="ellipsis")
-        running = board.running
+        running = progress.running
         shown = Grid.grid(padding=(0, 2, 0, 0))
-        for part in running[:SHOWN]:
-            shown.add_row(*self._run(part))
+        for run in running[:SHOWN]:
+            shown.add_row(*self._run(run))
         more = [Text(f"  and {len(running) - SHOWN} more", style="dim")] if len(running) > SHOWN else []
         return Group(Text(), *([shown] if running else []), *more, *_notes(running), whole, *([told] if told else []))
 
-    def _run(self, part: Part) -> list[RenderableType]:
-        score = f"{part.score:.1f}" if part.score is not None else ""
-        loss = self.losses.get(part.label)
+    def _run(self, run: RunProgress) -> list[RenderableType]:
+        score = f"{run.score:.1f}" if run.score is not None else ""
+        loss = self.losses.get(run.label)
         return [
-            Text(f"  {shortened(part.label, self.console.width - BESIDE)}", no_wrap=True),
-            _bar(part.epoch, part.epochs, BAR // 2),
-            Text(f"{part.epoch}/{part.epochs}", justify="right", no_wrap=True),
+            Text(f"  {shortened(run.label, self.console.width - BESIDE)}", no_wrap=True),
+            _bar(run.epoch, run.epochs, BAR // 2),
+            Text(f"{run.epoch}/{run.epochs}", justify="right", no_wrap=True),
             Text(score and f"mIoU {score}", no_wrap=True),
             Text(f"loss {loss:.3f}" if loss is not None else "", style="dim", no_wrap=True),
         ]
 
 
 def shortened(label: str, width: int) -> str:
-    """A label that fits, without its middle: the seed at its end tells runs apart."""
+    """The label, cut in the middle to fit: the seed at its end distinguishes runs."""
     return label if len(label) <= width else f"{label[: width - 10]}…{label[-9:]}"
 
 
@@ -110,10 +110,10 @@ def _bar(done: int, total: int, width: int) -> ProgressBar:
     return ProgressBar(total=max(1, total), completed=done, width=width, complete_style="cyan", finished_style="cyan")
 
 
-def _notes(running: list[Part]) -> list[Text]:
-    return [Text(f"  {part.label}: {part.note}", style="yellow") for part in running if part.note]
+def _notes(running: list[RunProgress]) -> list[Text]:
+    return [Text(f"  {run.label}: {run.note}", style="yellow") for run in running if run.note]
 
 
-def view(console: Console, board: Board) -> Lines | Live:
-    """The view that fits the console."""
-    return (Live if console.is_terminal else Lines)(console, board)
+def view(console: Console, progress: StudyProgress) -> Lines | Live:
+    """A live view on a terminal, lines elsewhere."""
+    return (Live if console.is_terminal else Lines)(console, progress)

@@ -1,4 +1,4 @@
-"""Progress: what the driver tells whoever watches, and the plain view of it: one line a change, or a minute."""
+"""The views' interface, the progress that they show, and the plain view: a line for each change, or each minute."""
 
 from __future__ import annotations
 
@@ -12,67 +12,76 @@ from typing import Protocol
 from rich.console import Console
 
 from orchestrator.prepare.jobs import Job
-from orchestrator.state.progress import Part, best_in_words, epochs_of, in_words, left_s, metrics_of, part_of, standing
+from orchestrator.state.progress import (
+    RunProgress,
+    best_in_words,
+    epochs_of,
+    in_words,
+    left_s,
+    metrics_of,
+    run_progress,
+    study_status,
+)
 from orchestrator.state.study_state import StudyState
 
 QUIET_S = 60.0
-"""Where nothing changes, a study that goes on is mentioned so often."""
+"""Without changes, the progress is printed every so many seconds."""
 NAMED = 4
-"""Runs that such a line names."""
+"""At most so many runs are named in that line."""
 
 
 class View(Protocol):
-    """What the driver tells whoever watches; the ledger has been told before."""
+    """What the driver reports to the terminal, after the ledger."""
 
     def started(self, job: Job) -> None:
-        """A run begins, or begins again."""
+        """A run starts or resumes."""
 
     def epoch(self, job: Job, metrics: Mapping[str, float]) -> None:
-        """A run has done an epoch."""
+        """A run has finished an epoch."""
 
     def waits(self, job: Job) -> None:
-        """A run trains no more for now: whether it goes on is decided with others'."""
+        """A run pauses: its search will decide whether it continues."""
 
     def ended(self, job: Job, status: str, note: str) -> None:
-        """A run is finished, failed or stopped."""
+        """A run has finished, failed or been stopped."""
 
 
-class Board:
-    """All runs of a study, as they stood when a phase of it began, and as the driver's own have changed since."""
+class StudyProgress:
+    """The progress of all runs of a study: read at the start of a phase, then updated by the driver's own runs."""
 
     def __init__(self, state: StudyState) -> None:
-        parts = standing(state, driver="this one").parts
-        # nothing trains yet, whatever the ledger says of runs that a search holds back
-        self.parts = {p.label: replace(p, state="waiting") if p.state == "running" else p for p in parts}
+        runs = study_status(state, driver="this one").runs
+        # nothing trains yet: `running` in the ledger are trials that wait for their batch
+        self.runs = {p.label: replace(p, state="waiting") if p.state == "running" else p for p in runs}
         self.metrics = metrics_of(state)
         self.ledger = state.ledger
-        self.abreast = 1
-        self._running = dict.fromkeys(label for label, part in self.parts.items() if part.state == "running")
-        self._counts = Counter(part.state for part in self.parts.values())
+        self.at_once = 1
+        self._running = dict.fromkeys(label for label, run in self.runs.items() if run.state == "running")
+        self._counts = Counter(run.state for run in self.runs.values())
         self._left, self._left_until = "", 0.0
 
-    def change(self, job: Job, state: str) -> Part:
-        """A job's run as the ledger has it now."""
-        run = self.ledger.run(job.run_id)  # None of a proposal that cannot be run
-        part = part_of(job.label, job.run.role, job.epochs, self.metrics[job.run.role], state, run)
-        before = self.parts.get(job.label)
+    def change(self, job: Job, state: str) -> RunProgress:
+        """Update a job's run from the ledger, and give it this state."""
+        entry = self.ledger.run(job.run_id)  # None of a proposal that cannot be run
+        run = run_progress(job.label, job.run.role, job.epochs, self.metrics[job.run.role], state, entry)
+        before = self.runs.get(job.label)
         self._counts.subtract([before.state] if before else [])
-        self._counts[part.state] += 1
-        self.parts[job.label] = part
-        if part.state == "running":
+        self._counts[run.state] += 1
+        self.runs[job.label] = run
+        if run.state == "running":
             self._running.setdefault(job.label)
         else:
             self._running.pop(job.label, None)
-        self.abreast = max(self.abreast, len(self._running))
-        return part
+        self.at_once = max(self.at_once, len(self._running))
+        return run
 
     @property
-    def running(self) -> list[Part]:
-        """The runs that train, in the order in which they began."""
-        return [self.parts[label] for label in self._running]
+    def running(self) -> list[RunProgress]:
+        """The running runs, in the order of their start."""
+        return [self.runs[label] for label in self._running]
 
     def count(self, *states: str) -> int:
-        """Runs in these states."""
+        """The number of runs in these states."""
         return sum(self._counts[state] for state in states)
 
     @property
@@ -84,18 +93,18 @@ class Board:
         """`about 4 min left`."""
         begun = time.monotonic()
         if begun >= self._left_until:
-            self._left = in_words(left_s(self.parts.values(), self.abreast))
-            # it looks at every run: of 10,000 not at each change, but for a twentieth of the time
+            self._left = in_words(left_s(self.runs.values(), self.at_once))
+            # this reads every run: it is computed again only after 20 times as long as it took
             self._left_until = time.monotonic() + 20 * (time.monotonic() - begun)
         return self._left
 
 
 class Lines:
-    """One line a change, for files and job logs."""
+    """One line for each change, for files and job logs."""
 
-    def __init__(self, console: Console, board: Board) -> None:
+    def __init__(self, console: Console, progress: StudyProgress) -> None:
         self.console = console
-        self.board = board
+        self.progress = progress
         self._spoke = time.monotonic()
         self._attempts: dict[str, str] = {}
 
@@ -108,15 +117,15 @@ class Lines:
         return None
 
     def started(self, job: Job) -> None:
-        """Say that a run begins, or goes on."""
-        part = self.board.change(job, "running")
-        self._attempts[job.label] = part.note
-        begins = f"goes on after epoch {part.epoch}" if part.epoch else "started"
-        self._say(f"        {job.label}: {', '.join(filter(None, (begins, part.note)))}")
+        """Print that a run starts or resumes."""
+        run = self.progress.change(job, "running")
+        self._attempts[job.label] = run.note
+        begins = f"goes on after epoch {run.epoch}" if run.epoch else "started"
+        self._say(f"        {job.label}: {', '.join(filter(None, (begins, run.note)))}")
 
     def epoch(self, job: Job, metrics: Mapping[str, float]) -> None:
-        """Say that a run had to begin again, and once a minute where the study stands."""
-        note = self.board.change(job, "running").note
+        """Print that a run was retried; once a minute the progress of the study."""
+        note = self.progress.change(job, "running").note
         if note != self._attempts.get(job.label, ""):
             self._attempts[job.label] = note
             self._say(f"        {job.label}: {note}")
@@ -124,22 +133,22 @@ class Lines:
             self._say(f"        {self._standing()}")
 
     def waits(self, job: Job) -> None:
-        """Say nothing: it has not ended."""
-        self.board.change(job, "waiting")
+        """Print nothing: the run has not ended."""
+        self.progress.change(job, "waiting")
 
     def ended(self, job: Job, status: str, note: str) -> None:
-        """Say how a run ended, and what is left."""
-        part = self.board.change(job, status)
-        parts = (f"{job.label}: {status}", part.note or note, self.board.left)
-        self._say(f"{self.board.ended:3}/{len(self.board.parts):<3} {'  '.join(filter(None, parts))}")
+        """Print how a run ended, and the time left."""
+        run = self.progress.change(job, status)
+        said = (f"{job.label}: {status}", run.note or note, self.progress.left)
+        self._say(f"{self.progress.ended:3}/{len(self.progress.runs):<3} {'  '.join(filter(None, said))}")
 
     def _standing(self) -> str:
-        done, total = epochs_of(self.board.parts.values())
-        running = self.board.running
-        named = ", ".join(f"{part.label} {part.epoch}/{part.epochs}" for part in running[:NAMED])
+        done, total = epochs_of(self.progress.runs.values())
+        running = self.progress.running
+        named = ", ".join(f"{run.label} {run.epoch}/{run.epochs}" for run in running[:NAMED])
         more = f" and {len(running) - NAMED} more" if len(running) > NAMED else ""
-        parts = (f"{done}/{total} epochs", named + more, best_in_words(self.board.parts.values()), self.board.left)
-        return "  ".join(filter(None, parts))
+        said = (f"{done}/{total} epochs", named + more, best_in_words(self.progress.runs.values()), self.progress.left)
+        return "  ".join(filter(None, said))
 
     def _say(self, text: str) -> None:
         self._spoke = time.monotonic()

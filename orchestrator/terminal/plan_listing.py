@@ -1,4 +1,4 @@
-"""The listing of a plan: every run at once and without torch; the costs fill in after it."""
+"""The listing of a plan: all runs, printed without importing torch; the costs follow."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ablations.statistics.design import design_lines
+from ablations.statistics.paired import counted
 from ablations.statistics.seed_looks import if_needed
 from ablations.statistics.winners import budgets
 from ablations.study.arms import cost_label, label, short
@@ -20,14 +21,14 @@ from orchestrator.terminal.table import UNDERLINE
 from trainer.config import parse
 
 LONG = 200
-"""Runs that are listed whole; of more, the first and the last."""
+"""Up to so many runs are all listed; of more, the first and the last `ENDS`."""
 ENDS = 20
 NOT_TRAINED = ("reused", "failed")
-"""What `transkd run` does not train."""
+"""States of runs that `transkd run` does not train."""
 
 
 def show_plan(state: StudyState, console: Console, *, whole: bool = False) -> None:
-    """Print the runs: variant, seed, what it changes, and whether a finished run is reused. `whole`: every one."""
+    """Print the runs: variant, seed, what it changes, and whether a finished run is reused. `whole` lists all."""
     study, runs = state.study, state.runs
     unchecked = {run.plan.key for run in state.unchecked}
     states = ["unchecked" if run.plan.key in unchecked else _state(state, run) for run in runs]
@@ -35,7 +36,7 @@ def show_plan(state: StudyState, console: Console, *, whole: bool = False) -> No
     reused = states.count("reused")
     epochs = sum(run.plan.config.optim.epochs for run, word in pairs if word not in NOT_TRAINED)
     trials = study.search.trials if study.search is not None else sum(budgets(study).values())
-    count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}{f' and {trials} trials' if trials else ''}"
+    count = f"{counted(len(runs), 'run')}{f' and {trials} trials' if trials else ''}"
     console.print(Text(study.name, style="bold"), f"  {count}, {reused} reused, {epochs} epochs to train")
     cut = not whole and len(runs) > LONG
     shown = [*pairs[:ENDS], *pairs[-ENDS:]] if cut else pairs
@@ -51,7 +52,7 @@ def show_plan(state: StudyState, console: Console, *, whole: bool = False) -> No
     for number, (run, word) in enumerate(shown):
         if cut and number == ENDS:
             grid.add_row("...")
-        # what a run is called is known once its data has been read; before, its config's key names it
+        # the run id is known once the data has been read; before, the config's key is shown
         plan, name = run.plan, run.run_id or run.plan.key
         cells = (plan.arm, str(plan.seed), changes(plan.changed), name, word)
         grid.add_row(*map(Text, cells), style="dim" if word == "reused" else "")
@@ -120,7 +121,7 @@ def changes(changed: Mapping[str, Any]) -> str:
 
 
 def _state(state: StudyState, run: StudyRun) -> str:
-    """`reused`; `failed` of what can only fail again; of a seed that only a later look asks for `if needed`; `new`."""
+    """`reused`; `failed`: a final failure; `if needed`: a seed of a later look; `new`."""
     if run.finished:
         return "reused"
     if state.is_final_failure(run):

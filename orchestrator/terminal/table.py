@@ -1,4 +1,4 @@
-"""Report: a table on the screen, calm at any width."""
+"""Print a table: on a terminal in colour and split to its width, elsewhere as plain text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BESIDE = (
     *("best", "published", "reproduced", "M par.", "GMACs*", "GMACs†", "ms‡", "MiB‡"),
     *(part for parts in CONDITIONS.values() for part in parts),
 )
-"""Headings that go into a second block where the width is short, so that a difference stays by its verdict."""
+"""Columns that move to a second block on a narrow terminal, so that differences stay next to their verdicts."""
 COLOURS = {
     "better": "green",
     "finished": "green",
@@ -37,13 +37,13 @@ COLOURS = {
     "recipe differs": "yellow",
     "recipe unknown": "yellow",
 }
-"""Of verdicts, of reproductions, and of the states of trials."""
+"""Colours of verdicts, of reproduction results and of trial states."""
 ALARMS = ("not finished", "failed", "unequal", "recipe differs", "recipe unknown")
-"""How the notes begin that should not be overlooked."""
+"""Notes that begin so are printed as warnings."""
 
 
 def show(table: Table, console: Console | None = None) -> None:
-    """Print the table and those under it: in colour on a terminal; into a pipe or file as plain text, never folded."""
+    """Print the table and those below it: in colour on a terminal; into a pipe or file as plain text, never wrapped."""
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.file.write(to_plain(table))
@@ -63,7 +63,7 @@ def show(table: Table, console: Console | None = None) -> None:
 
 
 def _blocks(table: Table, width: int) -> list[list[int]]:
-    """Columns by number, in as many blocks as the width needs: nothing is cut. Each starts with the first column."""
+    """Column numbers, split into blocks that fit the width. Each block starts with the first column."""
     widths = [
         max(len(text) for text in (column.heading, *(row.cells[i] for row in table.rows)))
         for i, column in enumerate(table.columns)

@@ -1,4 +1,4 @@
-"""The address of tracking: refused at once where MLflow could never use it, and shown without its password."""
+"""The tracking URI: checked before a study starts, and shown without its password."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
 def check_uri(uri: str, store: Path) -> str:
-    """The address as it was given. Raises UserError where no tracking could ever be there; whether it answers is
-    another question, and no reason not to train."""
+    """The URI as given. Raises UserError where MLflow cannot use it. Whether a server answers is not checked, as runs
+    train without tracking too."""
     scheme, colon, rest = uri.partition(":")
     plugins = {plugin.name for plugin in entry_points(group="mlflow.tracking_store")}
     if uri == "databricks" or scheme in plugins:
@@ -44,7 +44,7 @@ def check_uri(uri: str, store: Path) -> str:
 
 
 def shown(uri: str) -> str:
-    """The address for people and logs."""
+    """The URI without its password, for people and logs."""
     parts = urlsplit(uri)
     if parts.password is None:
         return uri

@@ -1,4 +1,4 @@
-"""The mirror: a study's runs sent to MLflow in the background, from the ledger and the folders of their files."""
+"""Mirror: sends a study's runs to MLflow in the background, from the ledger and the runs' folders."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from orchestrator.tracking.tracker import Tracker
 LOG = logging.getLogger(__name__)
 
 FLUSH_S = 120.0
-"""Longest wait, at the end of a study, for tracking to catch up; `transkd sync` sends the rest."""
+"""Longest wait for tracking at the end of a study, in seconds; `transkd sync` sends the rest."""
 
 
 class Mirror:
-    """Keeps tracking up to date with one study. Nothing here raises, and nothing waits but `close`."""
+    """Keeps tracking up to date with one study. No method raises, and only `close` waits."""
 
     def __init__(self, study: str, store: Store) -> None:
         self.study = study
         self.store = store
         self.ledger = Ledger(store.ledger)
         self.tracker = Tracker(Server(store.mlflow_uri, store.artifacts), store.identity)
-        self.sender = Sender(self.tracker.answers, shown(store.mlflow_uri))
+        self.sender = Sender(self.tracker.why_unreachable, shown(store.mlflow_uri))
         self.sender.send("reconcile", self.tracker.reconcile)
         self.sender.send("study", lambda: self.tracker.open(study))
 
@@ -39,7 +39,7 @@ class Mirror:
         self.send(job.run_id, job.run.arm, job.run.seed, job.run.role)
 
     def send(self, run_id: str, arm: str, seed: int | None, role: str) -> None:
-        """Bring a run up to date with what the ledger says of it when its turn comes."""
+        """Queue a run; when its turn comes, MLflow is brought up to date with the ledger."""
 
         def mirror() -> None:
             if (run := self.ledger.run(run_id)) is not None:
@@ -48,7 +48,7 @@ class Mirror:
         self.sender.send(run_id, mirror)
 
     def ended(self, state: StudyState) -> list[LedgerRun]:
-        """Bring all runs of a study that have ended up to date, whoever saw them end; those runs."""
+        """Send all ended runs of a study, also those that ended without this driver; returns them."""
         found = []
         for run in state.members:
             place = next((member for member in run.members if member.study == self.study), None)
@@ -58,11 +58,11 @@ class Mirror:
         return found
 
     def close(self, files: Iterable[Path], timeout_s: float | None = FLUSH_S, *, finished: bool) -> set[str]:
-        """Put the study's report on its parent, end it, and wait for what is on its way; the names of what is not."""
+        """Send the report files to the parent run, end it, and wait for the queue; the names of what was not sent."""
         self.sender.send("report", lambda: self.tracker.files(self.study, files))
         if finished:
             self.sender.send("close", lambda: self.tracker.close(self.study))
-        # Nothing trains any more: what still stands as RUNNING was interrupted, the parent too.
+        # nothing trains any more: runs that are still RUNNING were interrupted, the parent too
         self.sender.send("interrupted", self.tracker.reconcile)
         left = self.sender.close(timeout_s)
         if left:
@@ -71,8 +71,7 @@ class Mirror:
 
 
 def sync(state: StudyState, store: Store, files: Iterable[Path]) -> tuple[int, set[str]]:
-    """Send what tracking lacks of a study: how many runs are up to date now, and the names of what is not. Twice adds
-    nothing."""
+    """Send what tracking lacks of a study. Returns how many runs are up to date, and the names of what was not sent."""
     mirror = Mirror(state.study.name, store)
     ended = mirror.ended(state)
     finished = all(run.status in ("finished", "failed", "stopped") for run in state.members)

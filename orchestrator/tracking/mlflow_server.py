@@ -1,4 +1,4 @@
-"""Tracking: MLflow as we speak to it, in bulk and in silence. The one file that imports mlflow."""
+"""The calls to MLflow, in batches and without its log output. The only file that imports mlflow."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ TAG_LENGTH = 5000
 METRIC_BATCH = 1000
 """The server's limits: parameters a request, characters a parameter, characters a tag, points a request."""
 EXPERIMENT_BATCH = 100
-"""Experiments that one search names."""
+"""Experiments per search request."""
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Tells MLflow's page that an experiment holds training runs, and no traces of agents."""
+"""Makes MLflow's page show an experiment as training runs, not as traces of agents."""
 
 QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # MLflow's own would hold a call for minutes when the server is gone; trying again is the sender's.
+    # MLflow's own retries would block for minutes when the server is gone; the sender retries
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 
 
 class Point(NamedTuple):
-    """One value of a metric: of which step, and when (milliseconds since 1970)."""
+    """One value of a metric, with step and time (milliseconds since 1970)."""
 
     name: str
     value: float
@@ -38,10 +38,10 @@ class Point(NamedTuple):
 
 
 class Server:
-    """One MLflow server, or a bare database beside the folder `artifacts`, reached at the first question.
+    """One MLflow server, or a database with the folder `artifacts`; connected at the first call.
 
-    Who may ask is MLflow's own affair: MLFLOW_TRACKING_USERNAME, _PASSWORD, _TOKEN and their like are left to it.
-    Every method raises what MLflow raises.
+    Authentication is MLflow's: it reads MLFLOW_TRACKING_USERNAME, _PASSWORD, _TOKEN and others itself. Every method
+    raises what MLflow raises.
     """
 
     def __init__(self, uri: str, artifacts: Path) -> None:
@@ -57,12 +57,12 @@ class Server:
         return self._made
 
     def ask(self) -> None:
-        """Raise unless the server is there and lets us in."""
+        """Raise unless the server answers and accepts our credentials."""
         self._client.search_experiments(max_results=1)
 
     def experiment(self, title: str, folder: str) -> str:
-        """The id of an experiment, made where absent, and brought back with its runs where it was deleted by hand. Its
-        files go below `artifacts`, unless a server decides."""
+        """The id of an experiment; created where absent, restored where it was deleted. Its files go below `artifacts`,
+        unless a server decides."""
         found = self._client.get_experiment_by_name(title)
         if found is not None:
             if found.lifecycle_stage == "deleted":
@@ -83,7 +83,7 @@ class Server:
             yield from _pages(self._client.search_runs, named[start : start + EXPERIMENT_BATCH], filter_string=where)
 
     def create(self, experiment: str, tags: Mapping[str, str]) -> str:
-        """A new run, running; its id."""
+        """Create a run with status RUNNING; returns its id."""
         return str(self._client.create_run(experiment, tags=cut(tags)).info.run_id)
 
     def steps(self, run: str, metric: str) -> set[int]:
@@ -95,7 +95,7 @@ class Server:
         return set(self._client.get_run(run).data.metrics)
 
     def log_params(self, run: str, params: Mapping[str, str]) -> None:
-        """Add parameters, which stay as they are for ever."""
+        """Add parameters; MLflow does not allow changing them later."""
         from mlflow.entities import Param
 
         made = [Param(name, text[:PARAM_LENGTH]) for name, text in params.items()]
@@ -116,13 +116,13 @@ class Server:
             self._client.log_batch(run, metrics=request)
 
     def tag(self, run: str, tags: Mapping[str, str]) -> None:
-        """Set tags, cut to what fits."""
+        """Set tags, cut to the allowed length."""
         from mlflow.entities import RunTag
 
         self._client.log_batch(run, tags=[RunTag(name, text) for name, text in cut(tags).items()])
 
     def log_file(self, run: str, path: Path) -> None:
-        """Add a file under its own name, in the place of an older one."""
+        """Add a file under its own name; it replaces an older one."""
         self._client.log_artifact(run, str(path))
 
     def log_text(self, run: str, name: str, text: str) -> None:
@@ -130,24 +130,24 @@ class Server:
         self._client.log_text(run, text, name)
 
     def reopen(self, run: str) -> None:
-        """Have a run stand as RUNNING again."""
+        """Set a run's status to RUNNING again."""
         self._client.update_run(run, status="RUNNING")
 
     def end(self, run: str, status: str) -> None:
-        """Give a run its end: FINISHED, FAILED or KILLED."""
+        """End a run with status FINISHED, FAILED or KILLED."""
         self._client.set_terminated(run, status)
 
 
 def cut(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags as long as a server takes them."""
+    """Tags, cut to the length that a server accepts."""
     return {name: text[:TAG_LENGTH] for name, text in tags.items()}
 
 
 def create_database(uri: str, artifacts: Path) -> None:
-    """Make an SQLite database that is not there yet, by the driver and never by workers.
+    """Create an SQLite database that does not exist yet; only the driver does, never workers.
 
-    MLflow's migrations take seconds, and one that was cut short can neither be used nor completed: it gets its name
-    when it is whole.
+    MLflow's migrations take seconds, and a database whose migration was interrupted is unusable: it is created under
+    a temporary name and renamed.
     """
     if not uri.startswith("sqlite"):
         return
@@ -165,17 +165,17 @@ def create_database(uri: str, artifacts: Path) -> None:
     partial.unlink(missing_ok=True)
     SqlAlchemyStore(str(url.set(database=str(partial))), str(artifacts)).engine.dispose()
     partial.replace(database)
-    for rest in database.parent.glob(f".{database.name}.*"):  # of those that were killed here
+    for rest in database.parent.glob(f".{database.name}.*"):  # left by killed processes
         rest.unlink(missing_ok=True)
 
 
 def _mlflow() -> Any:
-    """MLflow, silent."""
+    """The module mlflow, without its log output."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     import mlflow
 
-    # urllib3 counts its retries aloud; an outage is told once, by the sender.
+    # urllib3 logs each retry; the sender logs an outage once
     for logger in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     return mlflow

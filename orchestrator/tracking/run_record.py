@@ -1,4 +1,4 @@
-"""A run as a tracker is told of it: parameters, tags, points and files. Nothing is sent from here."""
+"""Record: what MLflow is to hold of a run: parameters, tags, points and files. Sends nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLASS = "val/iou/"
 
 @dataclass(frozen=True)
 class Record:
-    """One run in one study, as the ledger tells it, and the folder that holds its files."""
+    """One run of a study: its entry in the ledger, and its folder."""
 
     study: str
     arm: str
@@ -41,12 +41,12 @@ class Record:
 
     @property
     def params(self) -> dict[str, str]:
-        """Its config under dotted names (`optim.lr`); none of a run that was never started."""
+        """Its config under dotted names (`optim.lr`); empty for a run that was never started."""
         return flatten(self.run.config)
 
     @property
     def tags(self) -> dict[str, str]:
-        """What a tracker files the run under."""
+        """Its tags."""
         seed = "" if self.seed is None else str(self.seed)
         return {
             "mlflow.runName": f"{self.arm} seed {seed}" if seed else self.arm,
@@ -90,7 +90,7 @@ class Record:
 
     @property
     def ended_ms(self) -> int:
-        """When it ended, in milliseconds since 1970; when it started, of a run that goes on."""
+        """When it ended, in milliseconds since 1970; when it started, for a running one."""
         return milliseconds(self.run.changed)
 
     @property
@@ -124,7 +124,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def named_digests(paths: Iterable[Path]) -> dict[Path, str]:
-    """What each file holds, in 12 hex digits."""
+    """Path -> digest of the content, 12 hex digits."""
     found = {}
     for path in paths:
         with path.open("rb") as file:

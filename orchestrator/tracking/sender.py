@@ -1,4 +1,4 @@
-"""Sender: does tracking on a thread of its own, so that a server that is slow or gone costs the driver nothing."""
+"""Sender: a tracking queue with its own thread, so that a slow or missing server does not delay the driver."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ LOG = logging.getLogger(__name__)
 
 FIRST_S = 1.0
 LONGEST_S = 300.0
-"""The pause after the first call without an answer, and the longest."""
+"""The pause after the first call without an answer, and the longest pause."""
 TRIES = 2
-"""Times that an action is tried while the server answers: a run deleted on the page is made again the second time."""
+"""Attempts at an action while the server answers. The second one creates again a run that was deleted on the page."""
 
 
 def pause_s(misses: int) -> float:
-    """How long to leave a server alone that has not answered so many times running: doubled each time, up to a bound,
-    and cut by chance to as little as half, so that drivers which lost one server do not return to it together
+    """Pause after so many calls in a row without an answer: exponential backoff, with jitter from half to all of
+    it so that drivers do not return to a server at the same moment
     ("equal jitter", M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015)."""
     longest = min(LONGEST_S, FIRST_S * 2.0 ** min(misses - 1, 30))
     return random.uniform(longest / 2, longest)
 
 
 class Sender:
-    """A queue of named actions and one daemon thread that does them in order. Nothing here raises.
+    """A queue of named actions and one daemon thread that runs them in order. No method raises.
 
-    An action sent under a name that still waits takes its place: of ten epochs of one run, waiting for a slow
-    server, only the last is mirrored, and it carries all ten. Where an action fails, `answers` tells why the server
-    cannot be reached: then everything waits, and is tried again when the pause ends. Where it answers (""), the
+    An action replaces a waiting one of the same name: if ten epochs of a run wait for a slow server, one action
+    sends all ten. Where an action fails, `why_unreachable` tells why the
+    server cannot be reached: then everything waits, and is tried again when the pause ends. Where it answers (""), the
     trouble is that action's own, and the others go on.
     """
 
-    def __init__(self, answers: Callable[[], str], where: str) -> None:
-        self._answers = answers
+    def __init__(self, why_unreachable: Callable[[], str], where: str) -> None:
+        self._why_unreachable = why_unreachable
         self.where = where
         self._waiting: dict[str, Callable[[], object]] = {}
         self._failed: dict[str, int] = {}
@@ -48,15 +48,15 @@ class Sender:
         self._thread.start()
 
     def send(self, name: str, action: Callable[[], object]) -> None:
-        """Have it done soon; returns at once."""
+        """Queue an action; returns at once."""
         with self._change:
             self._waiting[name] = action
             self._change.notify_all()
 
     def close(self, timeout_s: float | None = None) -> set[str]:
-        """Do what waits, at most so long, and no more afterwards; a server that does not answer now is not waited for.
+        """Run the waiting actions, at most so long, then stop. A server that does not answer is not waited for.
 
-        Returns the names of what was not done.
+        Returns the names of actions that were not done.
         """
         with self._change:
             self._closing = True
@@ -78,7 +78,7 @@ class Sender:
             try:
                 action()
             except Exception as error:
-                if not self._again(name, action, error) and hurried:
+                if not self._put_back_or_drop(name, action, error) and hurried:
                     return
             else:
                 with self._change:
@@ -87,9 +87,9 @@ class Sender:
                     self._lost.discard(name)
                     self._doing = set()
 
-    def _again(self, name: str, action: Callable[[], object], error: Exception) -> bool:
-        """Put a failed action back, unless a newer one of its name has come. False: the server is not there."""
-        gone = self._answers()
+    def _put_back_or_drop(self, name: str, action: Callable[[], object], error: Exception) -> bool:
+        """Queue a failed action again, unless a newer one of its name waits. False where the server does not answer."""
+        gone = self._why_unreachable()
         with self._change:
             self._doing = set()
             if gone:
@@ -97,7 +97,7 @@ class Sender:
                 self._misses += 1
                 if not self._warned:
                     self._warned = True
-                    LOG.warning("no tracking at %s; runs go on, and it is tried again: %s", self.where, gone)
+                    LOG.warning("no tracking at %s; runs continue, and tracking is retried: %s", self.where, gone)
                 self._change.wait_for(lambda: self._closing, pause_s(self._misses))
                 return False
             self._misses = 0
@@ -111,10 +111,10 @@ class Sender:
         return True
 
     def _put_back(self, name: str, action: Callable[[], object]) -> None:
-        """Before what came after it: what ends a study must not overtake what opens it."""
+        """Put an action back at the front: the order of actions must not change."""
         self._waiting = {name: action} | self._waiting
 
 
 def in_one_line(error: Exception) -> str:
-    """An error as a log tells it: its kind and what it says, cut where it goes on and on."""
+    """An error for a log: its class and message, cut to 300 characters."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,7 +1,7 @@
-"""Tracker: the store's runs as MLflow shows them. Everything here can be said again: what is there is not sent again.
+"""Tracker: the store's runs in MLflow. All methods are idempotent: what MLflow already holds is not sent again.
 
-A study is an experiment `transkd/<study>` holding one parent run; each run of the study is a child of it, found by
-its tags before it is made.
+A study is an experiment `transkd/<study>` with one parent run; each run of the study is a child of it. A run is
+looked up by its tags before it is created.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ STATUS = {
     "stopped": "KILLED",
     "interrupted": "KILLED",
 }
-"""The ledger's words in MLflow's. The ledger's own word is the tag `transkd.status`."""
+"""The ledger's status -> MLflow's. The tag `transkd.status` has the ledger's."""
 MARKER = "epoch"
-"""A metric of every epoch: where its history has a step, that epoch's points have arrived whole."""
+"""A metric of every epoch: where its history has a step, all points of that epoch have arrived."""
 
 OURS = "name LIKE 'transkd/%'"
-"""Picks our experiments on a server that others use too."""
+"""Selects our experiments on a shared server."""
 
 
 @dataclass
@@ -51,9 +51,9 @@ class _Study:
 
 
 class Tracker:
-    """Brings MLflow up to date with one store. `owner` names it: stores that share a server leave each other alone.
+    """Brings MLflow up to date with one store. `owner` is the store's identity: stores may share a server.
 
-    Every method raises what MLflow raises; `answers` is to be asked then.
+    Every method raises what MLflow raises; call `why_unreachable` then.
     """
 
     def __init__(self, server: Server, owner: str) -> None:
@@ -62,9 +62,9 @@ class Tracker:
         self._owner = owner
         self._studies: dict[str, _Study] = {}
 
-    def answers(self) -> str:
-        """Why the server cannot be reached; empty where it can. What it holds is asked anew: after a call that failed,
-        nobody knows."""
+    def why_unreachable(self) -> str:
+        """Why the server cannot be reached; empty where it can. Forgets what the server holds, as a failed call leaves
+        that unknown."""
         self._studies.clear()
         try:
             self.server.ask()
@@ -73,7 +73,7 @@ class Tracker:
         return ""
 
     def open(self, study: str) -> None:
-        """Have the study's parent run stand as running."""
+        """Set the study's parent run to RUNNING."""
         parent = self._study(study).parent
         self.server.reopen(parent.id)
         self._tag(parent, {"transkd.status": "running"})
@@ -100,11 +100,11 @@ class Tracker:
             self.server.log_text(there.id, "per_class_iou.json", json.dumps(record.per_class, indent=1))
         self.server.end(there.id, status)
         there.status = status
-        # Last, for it says that all of the above has arrived.
+        # last: this tag means that all of the above has arrived
         self._tag(there, {"transkd.mirrored": content})
 
     def files(self, study: str, paths: Iterable[Path]) -> None:
-        """Put a study's files (its table, its report) on its parent run; each is sent when it has changed."""
+        """Send a study's files (its table, its report) to its parent run, those that have changed."""
         self._send_files(self._study(study).parent, paths)
 
     def close(self, study: str) -> None:
@@ -114,9 +114,9 @@ class Tracker:
         self.server.end(parent.id, "FINISHED")
 
     def reconcile(self) -> None:
-        """Mark as killed what a dead driver of this store left RUNNING, in all studies.
+        """Set to KILLED the runs of all studies that a dead driver of this store left RUNNING.
 
-        Call it under the store's lease, while nothing trains. A resumed run opens its MLflow run again.
+        Call it under the store's lease, while nothing trains. A resumed run reopens its MLflow run.
         """
         left = f"{self._mine} and attributes.status = 'RUNNING'"
         for run in self.server.runs(self.server.experiments(OURS), left):
@@ -125,7 +125,7 @@ class Tracker:
         self._studies.clear()
 
     def _study(self, name: str) -> _Study:
-        """The study's experiment and parent run, made where absent, with what is known of its children."""
+        """The study's experiment, parent run (created where absent) and child runs."""
         if name in self._studies:
             return self._studies[name]
         experiment = self.server.experiment(f"transkd/{name}", name)
@@ -144,7 +144,7 @@ class Tracker:
         return self._studies[name]
 
     def _child(self, study: _Study, record: Record) -> _Mirrored:
-        """The MLflow run of this run, made where absent, with its tags."""
+        """The MLflow run of this run, created where absent, with its tags."""
         tags = {"mlflow.parentRunId": study.parent.id, "transkd.store": self._owner, **record.tags}
         there = study.runs.get(record.run_id)
         if there is None:
@@ -173,7 +173,7 @@ class Tracker:
         self.server.log_points(there.id, missing)
 
     def _send_files(self, there: _Mirrored, paths: Iterable[Path]) -> None:
-        """Send the files that are absent on the server, or were of another content when they were sent."""
+        """Send the files that the server lacks or that have changed since they were sent."""
         now = named_digests(paths)
         held = json.loads(there.tags.get("transkd.files", "{}"))
         changed = {path: digest for path, digest in now.items() if held.get(path.name) != digest}

@@ -1,1 +1,1 @@
-"""The verbs of `transkd` that are about studies, one file each; the trainer's own are in trainer/verbs."""
+"""The commands of `transkd` for studies, one file each; the trainer's are in trainer/verbs."""

@@ -1,4 +1,4 @@
-"""bundle: a study in one file, from which `transkd report` makes the same report anywhere."""
+"""bundle: write a study to one file, which `transkd report` reads on any machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""import: take runs that the trainer finished elsewhere into the store."""
+"""import: copy runs that the trainer finished elsewhere into the store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.verbs.options import ClusterOption, StoreOption, store_of
 
-SAID = {"taken": "taken in", "there": "already there", "left": "left"}
+SAID = {"taken": "imported", "there": "already there", "left": "refused"}
 
 
 def import_(
@@ -17,7 +17,7 @@ def import_(
     store: StoreOption = None,
     cluster: ClusterOption = None,
 ) -> None:
-    """Take in runs that `fit` finished elsewhere: studies that plan them then reuse them. Twice adds nothing."""
+    """Import runs that `fit` finished elsewhere, so that studies reuse them. Importing twice adds nothing."""
     from orchestrator.store.import_runs import take_in
     from orchestrator.store.ledger import Ledger
 

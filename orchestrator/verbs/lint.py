@@ -1,4 +1,4 @@
-"""cluster lint: what would hang, or cost money for nothing, found before it does."""
+"""cluster lint: check a cluster spec for settings that would hang or waste money."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def lint_cluster(
         str | None, typer.Option("--cluster", help="spec to run on a launcher's machines [aws for ray-up-aws.yaml]")
     ] = None,
 ) -> None:
-    """Say what would hang, or cost money for nothing: of a spec on this machine, or on the machines of a launcher."""
+    """List what in a spec would hang or waste money, on this machine or on the machines of a launcher file."""
     from cluster.launcher import is_launcher, lint_launcher, read, spec_beside
     from cluster.lint import lint
     from cluster.spec import load as load_spec

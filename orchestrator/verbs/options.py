@@ -1,4 +1,4 @@
-"""Options that verbs share, and what they stand for."""
+"""Options that several commands share, and their values."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ RootsOption = Annotated[
     list[str] | None, typer.Option("--data-root", help="folder of the study's data set, or NAME=FOLDER; repeatable")
 ]
 RetryOption = Annotated[
-    bool, typer.Option("--retry-failed", help="run again, too, what failed of a loss that was not finite")
+    bool, typer.Option("--retry-failed", help="also retry runs that failed because a loss was not finite")
 ]
-WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="processes a run, instead of the spec's")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="processes per run, instead of the spec's")]
 
 HoursOption = Annotated[
     float | None,
-    typer.Option("--max-gpu-hours", min=0, help="refuse a study that may take more, or whose cost nobody can tell"),
+    typer.Option("--max-gpu-hours", min=0, help="refuse a study that may take more, or that cannot be estimated"),
 ]
 
 
@@ -46,7 +46,7 @@ def roots_of(study: Study, given: list[str]) -> dict[str, Path]:
     for text in given:
         own = study.base.get("data", {}).get("name", "scenes")
         name, equals, folder = text.partition("=")
-        if not equals or Path(text).expanduser().is_dir():  # a folder's name may hold a `=`
+        if not equals or Path(text).expanduser().is_dir():  # a folder's name may contain `=`
             name, folder = own, text
         if name != own:
             raise UserError(f"--data-root: the study's data set is {own}, not {name}; write FOLDER or {own}=FOLDER")

@@ -1,4 +1,4 @@
-"""plan: every run of a study, what it changes and what it costs, before any of them starts."""
+"""plan: list the runs of a study, what they change and what they cost, before any of them starts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plan(
     workers: WorkersOption = None,
     max_gpu_hours: HoursOption = None,
     probe: Annotated[
-        bool | None, typer.Option(help="try a few steps, however long they take, or never [for 10 s at most]")
+        bool | None, typer.Option(help="time a few training steps without a time limit, or not at all [10 s at most]")
     ] = None,
     all_runs: Annotated[bool, typer.Option("--all", help="list every run of a long plan")] = False,
 ) -> None:
@@ -38,7 +38,7 @@ def plan(
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.prepare.jobs import Preparer
-    from orchestrator.search.learn_from import learns_from
+    from orchestrator.search.learn_from import learn_from_line
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
     from orchestrator.terminal.plan_listing import show_costs, show_plan
@@ -49,17 +49,17 @@ def plan(
     roots, ledger = roots_of(loaded, data_root or []), Ledger(where.ledger)
     preparer = Preparer(loaded.name, spec, where, roots)
     state = StudyState(loaded, ledger, Sources(NUMERICS_VERSION))
-    if state.knows_configs:  # whether a finished run of a config is the one meant now, data and weights tell
+    if state.knows_configs:  # whether its runs can be reused depends on data and weights
         state = StudyState(loaded, ledger, preparer.known_sources([run.plan.config for run in state.runs]))
     show_plan(state, console, whole=all_runs)
     for line in preparer.could_not_check(state):
         console.print(Text(line, style="yellow"), soft_wrap=True)
-    if taught := learns_from(loaded, ledger):
+    if taught := learn_from_line(loaded, ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
     from orchestrator.prepare.estimate import estimate, refuse
-    from orchestrator.prepare.limits import Bounds, deployed
+    from orchestrator.prepare.limits import LimitsCheck, deployed
     from orchestrator.prepare.search_space import refuse_infeasible
-    from orchestrator.terminal.cost import bill
+    from orchestrator.terminal.cost import estimate_lines
 
     runs = [run.plan for run in state.runs]
     arms = deployed(loaded, runs)
@@ -71,11 +71,11 @@ def plan(
     if costs:
         show_costs(costs, next(iter(configs.values())).data.size, console)
     with located(loaded.name):
-        bounds = Bounds(loaded.limits, spec, where, ledger)
-        bounds.refuse(arms, costs)
-    refuse_infeasible(loaded, preparer.check, bounds)
+        limits_check = LimitsCheck(loaded.limits, spec, where, ledger)
+        limits_check.refuse(arms, costs)
+    refuse_infeasible(loaded, preparer.check, limits_check)
     spending = estimate(state, spec, where, preparer.roots, tries=probe)
-    for line in bill(spending, spec):
+    for line in estimate_lines(spending, spec):
         console.print(Text(line), soft_wrap=True)
     if max_gpu_hours is not None:
         refuse(spending, loaded.name, spec, max_gpu_hours)

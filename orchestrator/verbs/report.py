@@ -1,4 +1,4 @@
-"""report: a study's table as the ledger stands now, on the screen and as files."""
+"""report: print a study's table from the ledger, and write the report's files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OutOption = Annotated[
 def report(
     study: StudyOrBundle, store: StoreOption = None, cluster: ClusterOption = None, out: OutOption = None
 ) -> None:
-    """Print a study's table as the ledger stands now, and write it: text, Markdown, LaTeX, CSV, Parquet and a page."""
+    """Print a study's table from the ledger, and write it as text, Markdown, LaTeX, CSV, Parquet and an HTML page."""
     from ablations.study.schema import load
     from orchestrator.report.bundle import is_bundle, unpacked
 
@@ -38,12 +38,12 @@ def report(
 
 def _report(study: Study, store: Store, folder: Path) -> None:
     from orchestrator.report.files import write
-    from orchestrator.report.page.data import gather
+    from orchestrator.report.page.data import report_of
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
     from orchestrator.terminal.table import show
 
-    found = gather(StudyState(study, Ledger(store.ledger)), store)
+    found = report_of(StudyState(study, Ledger(store.ledger)), store)
     show(found.table)
     if store.ledger.exists():
         files = write(found, folder)

@@ -1,4 +1,4 @@
-"""run: what a study lacks, and its table; also the door of a Ray job."""
+"""run: train the missing runs of a study and print its table; also called by Ray jobs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(
     max_gpu_hours: HoursOption = None,
     retry_failed: RetryOption = False,
 ) -> None:
-    """Run what a study lacks, and print its table. Run again: nothing is done twice."""
+    """Train the missing runs of a study, and print its table. Finished runs are not trained again."""
     if launch(study, cluster, store, data_root or [], workers, max_gpu_hours, retry_failed=retry_failed):
         sys.exit(1)
 
@@ -53,20 +53,20 @@ def launch(
     retry_failed: bool = False,
     join: bool = False,
 ) -> int:
-    """What `transkd run` and `ablations/grid.py` do, and how many runs did not finish, trials of a search aside.
+    """Run a study, for `transkd run` and `ablations/grid.py`; returns how many runs did not finish, without trials.
 
-    What failed of a loss that was not finite is left alone unless `retry_failed`. `join` takes the Ray that is here
-    instead of the spec's own.
+    Runs that failed because a loss was not finite are only retried with `retry_failed`. `join` uses the Ray of this
+    machine instead of starting one.
     """
     from ablations.study.schema import read, source
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.running.ray_session import check_address
-    from orchestrator.search.learn_from import learns_from
+    from orchestrator.search.learn_from import learn_from_line
     from orchestrator.store.full_disk import pausing
     from orchestrator.store.provenance import begin
     from orchestrator.terminal.live_view import view
-    from orchestrator.terminal.log_lines import Board
+    from orchestrator.terminal.log_lines import StudyProgress
     from orchestrator.terminal.table import show
     from orchestrator.tracking.address import check_uri
     from orchestrator.tracking.mirror import Mirror
@@ -93,17 +93,17 @@ def launch(
         refuse(estimate(job.state, spec, where, job.preparer.roots), loaded.name, spec, max_gpu_hours)
     said = f"{loaded.name}: {job.total()} runs, {job.left()} to do; store {where.root}"
     console.print(Text(said, style="dim"), soft_wrap=True)
-    if taught := learns_from(loaded, job.ledger):
+    if taught := learn_from_line(loaded, job.ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
     with pausing(where.root), where.lease():
         begin(loaded.name, text, job.ledger, where, job.sources)
         mirror = Mirror(loaded.name, where)
         try:
-            job.run(mirror, lambda: view(console, Board(job.state)))
+            job.run(mirror, lambda: view(console, StudyProgress(job.state)))
         except BaseException:
             try:
                 _close(loaded, where, mirror, finished=False)
-            except Exception as error:  # what ended the study says more
+            except Exception as error:  # the error that ended the study matters more
                 print(f"no report: {in_one_line(error)}", file=sys.stderr)
             raise
         report = _close(loaded, where, mirror, finished=True)
@@ -113,25 +113,25 @@ def launch(
     if failed:
         label, why = next(iter(failed.items()))
         final = any(reason.startswith("nan") for reason in failed.values())
-        remedy = "; what is not finite is tried again with --retry-failed alone" if final else ""
+        remedy = "; runs with a NaN loss are only retried with --retry-failed" if final else ""
         print(f"failed: {len(failed)} of {job.total()} runs, the first {label}: {why}{remedy}", file=sys.stderr)
     return len(failed)
 
 
 def _close(study: Study, store: Store, mirror: Mirror, *, finished: bool) -> Report:
-    """Write the study's report, and send it; where it cannot be written, tracking is closed all the same."""
-    # plotly uses pandas if it finds it imported, and the sender's thread may be importing it just now with mlflow
+    """Write the study's report and send it to tracking, which is closed even if writing fails."""
+    # plotly uses pandas if it is imported, and the sender's thread may be in the middle of importing it
     import pandas  # noqa: F401
 
     from orchestrator.report.files import write
-    from orchestrator.report.page.data import gather
+    from orchestrator.report.page.data import report_of
     from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
 
     files: list[Path] = []
     try:
-        report = gather(StudyState(study, Ledger(store.ledger)), store)
+        report = report_of(StudyState(study, Ledger(store.ledger)), store)
         files = write(report, store.root / "studies" / study.name)
     finally:
         mirror.close(files, finished=finished)

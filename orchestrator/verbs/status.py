@@ -1,38 +1,38 @@
-"""status: where a study stands, beside the driver that runs it."""
+"""status: print the progress of a study, also while a driver runs it."""
 
 from __future__ import annotations
 
 from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, store_of
 
 NAMED = 4
-"""Runs that failed alike and are called by name."""
+"""Of runs with the same failure, at most so many are named."""
 
 
 def status(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
-    """Say where a study stands. Works beside the driver that runs it."""
+    """Print the progress of a study, also while a driver runs it."""
     from ablations.study.schema import load
-    from orchestrator.state.progress import best_in_words, epochs_of, in_words, left_s, standing, stopped_in_words
+    from orchestrator.state.progress import best_in_words, epochs_of, in_words, left_s, stopped_in_words, study_status
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
 
     loaded, where = load(study), store_of(store, cluster)
-    now = standing(StudyState(loaded, Ledger(where.ledger)), where.driver())
-    parts, counts = now.parts, now.counts
+    now = study_status(StudyState(loaded, Ledger(where.ledger)), where.driver())
+    runs, counts = now.runs, now.counts
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
-    print(f"{loaded.name}: {len(parts)} runs: {states}; driver: {now.driver or 'none'}")
-    done, total = epochs_of(parts)
+    print(f"{loaded.name}: {len(runs)} runs: {states}; driver: {now.driver or 'none'}")
+    done, total = epochs_of(runs)
     if done:
-        left = in_words(left_s(parts, counts.get("running", 0))) if now.driver else ""
-        said = (f"{done}/{total} epochs", best_in_words(parts), stopped_in_words(parts), left)
+        left = in_words(left_s(runs, counts.get("running", 0))) if now.driver else ""
+        said = (f"{done}/{total} epochs", best_in_words(runs), stopped_in_words(runs), left)
         print(f"  {'  '.join(filter(None, said))}")
-    for part in parts:
-        if part.state in ("running", "interrupted"):
-            score = "" if part.score is None else f"  mIoU {part.score:.2f}"
-            print(f"  {part.label}: {part.state} at epoch {part.epoch}/{part.epochs}{score}  {part.note}".rstrip())
+    for run in runs:
+        if run.state in ("running", "interrupted"):
+            score = "" if run.score is None else f"  mIoU {run.score:.2f}"
+            print(f"  {run.label}: {run.state} at epoch {run.epoch}/{run.epochs}{score}  {run.note}".rstrip())
     failed: dict[str, list[str]] = {}
-    for part in parts:
-        if part.state == "failed":
-            failed.setdefault(part.note, []).append(part.label)
+    for run in runs:
+        if run.state == "failed":
+            failed.setdefault(run.note, []).append(run.label)
     for note, labels in failed.items():
         more = f" and {len(labels) - NAMED} more" if len(labels) > NAMED else ""
         print(f"  {', '.join(labels[:NAMED])}{more}: failed: {note}")

@@ -1,4 +1,4 @@
-"""sync: send MLflow what it lacks of a study."""
+"""sync: send to MLflow what it lacks of a study."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, st
 
 
 def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
-    """Send to MLflow what it lacks of a study; twice adds nothing."""
+    """Send to MLflow what it lacks of a study."""
     from ablations.statistics.paired import counted
     from ablations.study.schema import load
     from orchestrator.report.files import write
-    from orchestrator.report.page.data import gather
+    from orchestrator.report.page.data import report_of
     from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
@@ -26,7 +26,7 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
         ledger = Ledger(where.ledger)
         reconcile(ledger, where)
         state = StudyState(loaded, ledger)
-        sent, left = send(state, where, write(gather(state, where), where.root / "studies" / loaded.name))
+        sent, left = send(state, where, write(report_of(state, where), where.root / "studies" / loaded.name))
         lacking = searches_to_optuna(loaded, where)
     if lacking:
         print(lacking, file=sys.stderr)

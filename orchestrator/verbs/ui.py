@@ -1,4 +1,4 @@
-"""ui: MLflow's page on the store."""
+"""ui: start MLflow's web page for the store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def ui(
     cluster: ClusterOption = None,
     port: Annotated[int, typer.Option(help="port of the page")] = 5000,
 ) -> None:
-    """Open MLflow's page on the store. Ctrl-C ends it."""
+    """Start MLflow's web page for the store. Ctrl-C ends it."""
     from orchestrator.tracking.address import check_uri, shown
     from orchestrator.tracking.mlflow_server import create_database
     from trainer.config import UserError

@@ -192,7 +192,7 @@ def finished(_finished, tmp_path) -> Finished:
 def _migrated(tmp_path_factory) -> Path:
     """An empty MLflow database, migrated once for all tests, through the door that a driver uses."""
     root = tmp_path_factory.mktemp("migrated")
-    assert Tracker(Server(f"sqlite:///{root}/new/mlflow.db", root / "artifacts"), "mine").answers() == ""
+    assert Tracker(Server(f"sqlite:///{root}/new/mlflow.db", root / "artifacts"), "mine").why_unreachable() == ""
     return root / "new" / "mlflow.db"
 
 

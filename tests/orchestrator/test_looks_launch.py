@@ -8,7 +8,7 @@ from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.report.table import table
-from orchestrator.state.progress import standing
+from orchestrator.state.progress import study_status
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
@@ -110,7 +110,7 @@ tune_each: {trials: 2, startup: 1, space: {optim.lr: {log: [1.0e-4, 1.0e-2]}}}
     launch = Launch(study, ClusterSpec(cpus_per_worker=0.5), lab.store, {})
     launch.prepare(lambda text: None)
     assert launch.total() == launch.left() == 16
-    assert standing(StudyState(study, lab.ledger), None).counts == {"missing": 16}
+    assert study_status(StudyState(study, lab.ledger), None).counts == {"missing": 16}
 
 
 def test_runs_of_another_study_take_part_in_the_looks_of_this(lab):
@@ -121,7 +121,7 @@ def test_runs_of_another_study_take_part_in_the_looks_of_this(lab):
 def test_status_and_table_count_no_run_that_was_not_needed(lab):
     lab.work_off(lab.launch(), 3)
     study = lab.study()
-    assert standing(StudyState(study, lab.ledger), None).counts == {"finished": 32}
+    assert study_status(StudyState(study, lab.ledger), None).counts == {"finished": 32}
     shown = table(StudyState(study, lab.ledger))
     assert [(row.cells[0], row.cells[1], row.values.get("verdict")) for row in shown.rows] == [
         ("alone", "12", None),

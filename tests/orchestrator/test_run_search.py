@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from ablations.study.schema import load
-from orchestrator.search.optuna_sampling import Optimiser
+from orchestrator.search.optuna_sampling import OptunaSampling
 from orchestrator.state.proposals import proposals
 from orchestrator.store.ledger import Ledger
 
@@ -107,7 +107,7 @@ def test_a_deterministic_search_is_a_function_of_its_curves_whatever_kills_it(dr
     history = [trial for _, trial in proposals(study, ledger)]
     assert [trial.number for trial in history] == list(range(5))
     # Proposals follow from what was told, batch by batch, and stops from the curves: neither from who was first.
-    optimiser = Optimiser(study)
+    optimiser = OptunaSampling(study)
     for batch in (history[:3], history[3:]):
         assert [optimiser.ask(trial.number) for trial in batch] == [trial.values for trial in batch]
         for trial in batch:

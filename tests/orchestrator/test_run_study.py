@@ -14,7 +14,7 @@ from ablations.study.schema import load
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.tracking.mirror import Mirror
-from orchestrator.terminal.log_lines import Board, Lines
+from orchestrator.terminal.log_lines import StudyProgress, Lines
 from orchestrator.store.folder import Store
 from rich.console import Console
 
@@ -28,7 +28,7 @@ study = load(sys.argv[1])
 job = Launch(study, ClusterSpec(cpus_per_worker=0.5, concurrency=1), store, {})
 job.prepare(lambda text: None)
 with store.lease():
-    job.run(Mirror(study.name, store), lambda: View(Console(file=sys.stderr), Board(job.state)))
+    job.run(Mirror(study.name, store), lambda: View(Console(file=sys.stderr), StudyProgress(job.state)))
 print(json.dumps({"driver": os.getpid(), "pids": {label: sorted(found) for label, found in pids.items()}}))
 """
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from ablations.study.schema import load
-from orchestrator.state.progress import standing
+from orchestrator.state.progress import study_status
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
@@ -79,7 +79,7 @@ def test_winners_run_on_their_own_seeds_and_a_kill_in_a_search_changes_nothing(d
     assert driver.table("tuned") == table
     loaded, store = load(study[0]), Store(driver.store)
     ledger = Ledger(store.ledger)
-    assert standing(StudyState(loaded, ledger), None).counts == {"finished": 9}
+    assert study_status(StudyState(loaded, ledger), None).counts == {"finished": 9}
     assert all(run.finished for run in StudyState(loaded, ledger).runs)
 
     killed = type(driver)(driver.store.parent / "killed" / "store")

@@ -1,1 +1,1 @@
-"""The page: a study's report as one self-contained HTML file, a figure a file."""
+"""The page: a study's report as one self-contained HTML file. Each section has a module here."""

@@ -1,7 +1,7 @@
-"""Checklist: the questions that reviewers ask of an experiment, answered from what the ledger and the study say.
+"""The reproducibility checklist, answered from the ledger and the study.
 
-The questions are those on experiments of the reproducibility checklist of Pineau et al. (JMLR 22, 2021, Fig. 8), in our
-words, with those that an ablation adds.
+The questions follow those on experiments in the checklist of Pineau et al. (JMLR 22, 2021, Fig. 8), with some for
+ablations added.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ UNKNOWN = "not recorded"
 
 
 def answers(report: Report) -> dict[str, str]:
-    """Question -> answer, in the order in which they are asked."""
+    """Question -> answer, in the order of the page."""
     found = {
         "What is measured": f"{described(report.study.metric)}, {protocol(report.study)} protocol, at the last epoch; "
         "higher is better",
@@ -51,7 +51,7 @@ def answers(report: Report) -> dict[str, str]:
 
 
 def section(report: Report) -> Section:
-    """The checklist, filled."""
+    """The section with all answers."""
     lines = Markup("\n").join(Markup("<dt>{}</dt><dd>{}</dd>").format(*pair) for pair in answers(report).items())
     return Section("checklist", "Reproducibility checklist", (Markup("<dl>\n{}\n</dl>").format(lines),))
 
@@ -66,7 +66,7 @@ def _data(report: Report) -> str:
 
 
 def _contrasts(report: Report) -> str:
-    """By reference; of a large grid the table lists the arms."""
+    """The arms by reference; only their number where there are many."""
     by_reference: dict[str, list[str]] = {}
     for arm, reference in report.study.pairs:
         by_reference.setdefault(reference, []).append(arm)
@@ -82,8 +82,8 @@ def _contrasts(report: Report) -> str:
 def _seeds(report: Report) -> str:
     counts = Counter(len(scores) for arm, scores in report.scores.items() if _is_arm(report, arm))
     seeds = sorted({m.plan.seed for m in report.members if m.plan.role == "arm"})
-    done = ", ".join(f"{n} in {arms} arm{'s' * (arms > 1)}" for n, arms in sorted(counts.items(), reverse=True))
-    return f"{', '.join(map(str, seeds))}, an arm and its reference by the same ones; finished: {done}"
+    done = ", ".join(f"{n} in {counted(arms, 'arm')}" for n, arms in sorted(counts.items(), reverse=True))
+    return f"{', '.join(map(str, seeds))}, the same for an arm and its reference; finished: {done}"
 
 
 def _margin(report: Report) -> str:
@@ -106,7 +106,7 @@ def _is_arm(report: Report, arm: str) -> bool:
 
 
 def _training(report: Report) -> str:
-    """Where arms differ, each value once; of a search what it does not vary."""
+    """Epochs, batch and learning rate: each value that an arm has, or `searched`."""
     searched = report.study.search.space if report.study.search else {}
     optims = [member.plan.config.optim for member in report.members if member.plan.role == "arm"]
     optims = optims or [parse(report.study.base).optim]
@@ -120,9 +120,9 @@ def _training(report: Report) -> str:
 
 
 def _tuning(report: Report) -> str:
-    """Each search with its budget; an arm that was not tuned beside others that were is named."""
+    """Each search with its budget, and the arms that were not tuned where others were."""
     if not report.searched:
-        return "none were searched in this study: every arm has the values of its file"
+        return "none: every arm has the values of the study's file"
     said = []
     for searched in report.searched:
         search = searched.search
@@ -138,7 +138,7 @@ def _tuning(report: Report) -> str:
 
 
 def _unfinished(report: Report) -> str:
-    """Failed runs by cause, and what has not ended. How a trial ended its search says, whatever its run did since."""
+    """Failed runs by cause, and runs that have not ended. A trial counts with its state in its own search."""
     ends = [(member.run.status, member.run) for member in report.members]
     for s in report.searched:
         ends += [(trial.state, run) for trial, run in zip(s.trials, s.runs, strict=True)]
@@ -153,7 +153,7 @@ def _unfinished(report: Report) -> str:
 
 
 def _compute(report: Report) -> str:
-    """Hours by hardware, of attempts that ended; what killed attempts cost is known to nobody."""
+    """Hours by hardware, of attempts that ended; the time of killed attempts is unknown."""
     hours: dict[str, float] = {}
     for run in report.runs:
         if run.seconds:
@@ -180,4 +180,4 @@ def _deviations(report: Report) -> str:
         return "the study states no published numbers"
     rows = {arm: (*found.differs, *found.unknown) for arm, found in report.published.items()}
     said = [f"{arm}: {', '.join(own)}" for arm, own in rows.items() if own]
-    return "; ".join(said) or "none that the configs tell"
+    return "; ".join(said) or "none in the configs"

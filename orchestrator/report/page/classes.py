@@ -13,9 +13,9 @@ from orchestrator.report.page.parts import Section
 
 CLASS = "val/iou/"
 SEQUENTIAL = ((247, 251, 255), (107, 174, 214), (8, 48, 107))
-"""From 0 to 100 %: light to dark, so that it prints. ColorBrewer's Blues."""
+"""From 0 to 100 %, light to dark, readable in print too. ColorBrewer's Blues."""
 DIVERGING = ((213, 94, 0), (255, 255, 255), (0, 114, 178))
-"""From a loss to a gain: Okabe and Ito's vermillion and blue."""
+"""From negative to positive differences: Okabe and Ito's vermillion and blue."""
 
 Map = dict[str, dict[str, float]]
 """Class -> arm -> points."""
@@ -67,7 +67,7 @@ def section(report: Report) -> Section | None:
     differences = class_differences(report)
     if most := max((abs(v) for row in differences.values() for v in row.values() if math.isfinite(v)), default=0.0):
         said = "Difference to the arm it is first compared with, in points, over the seeds that both have. "
-        said += "Classes are described and not tested."
+        said += "Differences of single classes are not tested."
         blocks.append(_map(differences, said, -most, most, DIVERGING, "+"))
     return Section("classes", "Classes", (Markup('<div class="maps">{}</div>').format(Markup("").join(blocks)),))
 
@@ -94,7 +94,7 @@ def _cell(
     if not math.isfinite(value):
         return Markup("<td>–</td>")
     red, green, blue = _between(colours, (value - low) / (high - low))
-    # Relative luminance decides the ink (WCAG 2, without its gamma: near enough for two inks).
+    # black or white text by relative luminance (WCAG 2, without gamma)
     ink = "#111" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 128 else "#fff"
     near = round(value, 1)
     shown = f"{near:{sign}.1f}" if near else "0.0"

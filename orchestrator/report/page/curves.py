@@ -1,4 +1,4 @@
-"""Curves: how each arm learned, as the mean over its seeds within a band from the lowest to the highest seed."""
+"""Learning curves of each arm: mean over seeds, with a band from the lowest to the highest seed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from orchestrator.report.page.parts import PALETTE, Section, figure, label, plot
 from orchestrator.store.ledger import LedgerRun
 
 LOSS = "loss/ce"
-"""Cross entropy alone: arms add different terms to it, and their sums are of different scales."""
+"""Cross entropy only: total losses have different terms in each arm and are not comparable."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric by epoch over the seeds of an arm: arrays (E,) over the epochs that any seed has recorded it at."""
+    """A metric by epoch over the seeds of an arm: arrays (E,) over the epochs at which any seed has it."""
 
     epochs: np.ndarray
     mean: np.ndarray
@@ -49,13 +49,13 @@ def curve(runs: Sequence[LedgerRun], metric: str) -> Curve | None:
 
 
 def curves(report: Report, metric: str) -> dict[str, Curve]:
-    """By arm, in the order of the table, those that have any."""
+    """Arm -> curve, in the order of the table, without arms that have none."""
     found = {arm: curve([member.run for member in report.groups[arm]], metric) for arm in report.arms}
     return {arm: own for arm, own in found.items() if own is not None}
 
 
 def curves_figure(found: dict[str, Curve], title: str) -> go.Figure:
-    """A line an arm, with its band; fainter ones where many would lie on each other."""
+    """A line for each arm, with its band; bands are fainter where there are many."""
     alpha = 0.15 if len(found) <= len(PALETTE) else 0.06
     bands, lines = [], []
     for index, (arm, own) in enumerate(found.items()):

@@ -1,4 +1,4 @@
-"""Data: all that a report says of a study, gathered once from the ledger; figures and files are functions of it."""
+"""Report: the data of a study's report, read once from the ledger; figures and files are functions of it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from orchestrator.store.folder import Store
 from orchestrator.store.ledger import LedgerRun
 
 MOST_ARMS = 16
-"""Arms that a figure with a line or a column for each can hold."""
+"""Figures with a line or column for each arm show at most so many arms."""
 
 
 @dataclass(frozen=True)
 class Searched:
-    """A search: of which arm (empty where the study is one search), as a study, and its proposals with their runs."""
+    """A search: its arm (empty where the study is one search), the search as a study, and its proposals with runs."""
 
     arm: str
     study: Study
@@ -42,18 +42,18 @@ class Searched:
 
     @property
     def trials(self) -> list[Trial]:
-        """The proposals and what came of them, without their runs' ids."""
+        """The trial of each proposal."""
         return [proposal.trial for proposal in self.history]
 
 
 @dataclass(frozen=True)
 class Report:
-    """A study as its ledger stands: the table, the runs behind it, its searches, and where pictures lie."""
+    """A study at one state of the ledger: the table, its runs, its searches, and the paths of panels."""
 
     study: Study
     table: Table
     members: tuple[StudyRun, ...]
-    """The runs that are to stand by now, as planned and as the ledger has them."""
+    """The runs that are needed so far (`StudyState.due`)."""
     searched: tuple[Searched, ...]
     published: dict[str, Reproduction]
     panels: dict[str, Path]
@@ -75,7 +75,7 @@ class Report:
 
     @cached_property
     def arms(self) -> list[str]:
-        """The arms that figures show, in the order of the table: all, or those compared with and the highest."""
+        """The arms that figures show, in the order of the table: all, or references and the highest scores."""
         arms = [arm for arm, group in self.groups.items() if group[0].plan.role == "arm"]
         if len(arms) <= MOST_ARMS:
             return arms
@@ -87,22 +87,22 @@ class Report:
 
     @cached_property
     def of_all(self) -> str:
-        """What a caption says where arms are left out; empty where none is."""
+        """The sentence for captions of figures that leave out arms; empty where none does."""
         count = sum(group[0].plan.role == "arm" for group in self.groups.values())
         if count == len(self.arms):
             return ""
-        return f" Shown are {len(self.arms)} of {count} arms: those that others are compared with, and the highest."
+        return f" Shown are {len(self.arms)} of {count} arms: the references and those with the highest means."
 
     @cached_property
     def runs(self) -> list[LedgerRun]:
-        """Every run that was begun, trials too, each once."""
+        """Every run that was started, trials included, each once."""
         found = {member.run.run_id: member.run for member in self.members if member.run.run_id}
         found |= {run.run_id: run for search in self.searched for run in search.runs if run.run_id}
         return list(found.values())
 
 
-def gather(state: StudyState, store: Store) -> Report:
-    """A study's report; of the store only the folders of its runs are looked at. Nothing is written."""
+def report_of(state: StudyState, store: Store) -> Report:
+    """The report of a study. Of the store only run folders are read; nothing is written."""
     return Report(
         study=state.study,
         table=table(state),

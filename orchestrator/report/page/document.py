@@ -1,4 +1,4 @@
-"""Document: the sections of a report as one HTML file that opens from disk, without a network."""
+"""The sections of a report as one HTML file that needs no network."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from orchestrator.report.page import checklist, classes, curves, forest, panels,
 from orchestrator.report.page.data import Report
 
 SECTIONS = (tables, forest, curves, classes, pareto, search, panels, provenance, checklist)
-"""In the order of the page; each gives a Section, or None where the study has nothing to say there."""
+"""In the order of the page; each has `section(report)`, which is None where the study has no data for it."""
 
 
 def page(report: Report) -> str:
-    """The page. A function of the report alone: the same ledger gives the same bytes."""
+    """The page's HTML: the same report gives the same bytes."""
     from plotly.offline import get_plotlyjs
 
     sections = [made for part in SECTIONS if (made := part.section(report)) is not None]
@@ -39,7 +39,7 @@ def page(report: Report) -> str:
 
 
 def unfinished(report: Report) -> str:
-    """What is missing, while there is anything; empty for a study that is complete."""
+    """How many runs have ended, while some have not; else empty."""
     runs = [member.run.status for member in report.members]
     planned = len(runs)
     for searched in report.searched:
@@ -48,8 +48,8 @@ def unfinished(report: Report) -> str:
     ended = sum(status in ("finished", "failed", "stopped") for status in runs)
     if ended == planned:
         return ""
-    running = f", {count} begun" if (count := runs.count("running")) else ""
-    return f"{ended} of {planned} runs have ended{running}: this page will change."
+    running = f", {count} running" if (count := runs.count("running")) else ""
+    return f"Incomplete: {ended} of {planned} runs have ended{running}."
 
 
 def _own(name: str) -> Markup:

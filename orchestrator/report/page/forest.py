@@ -1,4 +1,4 @@
-"""Forest: each contrast's paired differences, their mean, its interval and verdict, and the margin around zero."""
+"""Forest plot: paired differences of each contrast, with mean, interval, verdict and equivalence margin."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from orchestrator.report.page.data import Report
 from orchestrator.report.page.parts import VERDICTS, Section, figure, label, plot, rounded
 
 ROW = 46
-"""Pixels that a contrast takes: its name above, its points below."""
+"""Height of a contrast in pixels: its name above, its points below."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A contrast as drawn, in points of the metric; `seeds` are the differences of single seeds."""
+    """A contrast in points of the metric; `seeds` are the differences of single seeds."""
 
     arm: str
     reference: str
@@ -37,7 +37,7 @@ def differences(report: Report) -> list[Difference]:
             values["low"],
             values["high"],
             values["verdict"],
-            # Those it was judged by: an arm may have had more seeds since, for the sake of another contrast.
+            # the seeds of the verdict: an arm may have more seeds by now, for another contrast
             tuple(paired(report.scores[values["arm"]], report.scores[values["reference"]])[: values["pairs"]]),
         )
         for values in (row.values for row in report.table.rows)
@@ -46,7 +46,7 @@ def differences(report: Report) -> list[Difference]:
 
 
 def forest_figure(rows: list[Difference], margin: float | None) -> go.Figure:
-    """A line a contrast, the first on top: small rings are seeds, the large symbol their mean in its interval."""
+    """A row for each contrast, the first on top: small rings are seeds, the large symbol is their mean."""
     seeds = go.Scatter(
         x=rounded([x for row in rows for x in row.seeds]),
         y=[i for i, row in enumerate(rows) for _ in row.seeds],
@@ -128,9 +128,9 @@ def section(report: Report) -> Section | None:
     if not rows:
         return None
     margin = report.study.margin
-    shaded = f" The shaded band is the margin of ±{margin:g} points that would not matter." if margin else ""
+    shaded = f" The shaded band is the equivalence margin of ±{margin:g} points." if margin else ""
     caption = (
-        "Paired differences by contrast: single seeds, their mean, and its 95 % t interval, which informs and does not "
-        f"decide.{shaded}"
+        "Paired differences by contrast: single seeds, their mean, and its 95 % t interval. Verdicts are decided "
+        f"by the test, not by the interval.{shaded}"
     )
     return Section("differences", "Differences", (plot("forest", forest_figure(rows, margin), caption),))

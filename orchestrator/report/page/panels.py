@@ -1,4 +1,4 @@
-"""Panels: the same validation images through every arm, side by side with the truth."""
+"""Panels: predictions of every arm for the same validation images, next to the ground truth."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from orchestrator.report.page.parts import Section
 from orchestrator.state.study_state import StudyRun
 
 WIDTH = 320
-"""Pixels of a tile at most: sharp on a phone, and a page of a dozen arms stays small."""
+"""Maximum width of a tile in pixels, which keeps the page small."""
 PARTS = ("image", "truth", "prediction")
-"""What a run's panel holds from left to right, a validation image a row, with white gaps between."""
+"""The parts of a run's panel from left to right, with white gaps; each validation image is a row."""
 
 
 def section(report: Report) -> Section | None:
-    """A block for each validation image: it, its truth, and what each arm made of it with one of its seeds."""
+    """A block for each validation image: image, ground truth, and the prediction of one seed of each arm."""
     tiles: dict[str, list[dict[str, Image.Image]]] = {}
     seeds = {}
     for arm in (arm for arm in report.arms if arm in report.panels):
@@ -50,7 +50,7 @@ def section(report: Report) -> Section | None:
 
 
 def _tiles(report: Report, arm: str, member: StudyRun) -> list[dict[str, Image.Image]]:
-    """The panel cut into its parts. Tiles have the arm's input size, so what is left over are the gaps."""
+    """The panel cut into its parts. Tiles have the arm's input size; the rest of the width are the gaps."""
     height, width = member.plan.config.data.size
     with Image.open(report.panels[arm]) as panel:
         gap = (panel.width - len(PARTS) * width) // (len(PARTS) - 1)
@@ -64,7 +64,8 @@ def _tiles(report: Report, arm: str, member: StudyRun) -> list[dict[str, Image.I
 
 
 def _inline(tile: Image.Image, kind: str) -> str:
-    """A data URI. A photograph is smoothed, and labels are not: a blend of two classes is a third."""
+    """A data URI. Photographs are resampled smoothly, label maps by nearest neighbour: mixed colours would be other
+    classes."""
     size = (min(WIDTH, tile.width), round(tile.height * min(WIDTH, tile.width) / tile.width))
     out = io.BytesIO()
     if kind == "JPEG":

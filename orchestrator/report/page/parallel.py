@@ -1,7 +1,7 @@
-"""Parallel coordinates: every finished trial of a search as a line from dimension to dimension, down to its score.
+"""Parallel coordinates: every finished trial of a search as a line through its values, down to its score.
 
-Axes lie across the page and lines run down it, so that a phone has room for them. Plotly's own trace for this draws in
-WebGL, knows no dimension that does not apply to a trial, and does not print.
+Axes are horizontal, so that they fit on a phone. Plotly's own trace for this uses WebGL, cannot leave out a dimension
+that does not apply to a trial, and does not print.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from orchestrator.report.page.parts import figure, label, rounded
 AXIS = 64
 """Pixels from one axis to the next."""
 BINS = ("#C6DBEF", "#9ECAE1", "#6BAED6", "#3182BD", "#08519C")
-"""Colours of the fifths of trials, from the worst to the best. ColorBrewer's Blues."""
+"""Colours of the quintiles of trials, from the worst to the best. ColorBrewer's Blues."""
 BEST = "#D55E00"
 
 
 def parallel_figure(study: Study, trials: Sequence[Trial]) -> go.Figure | None:
-    """The figure, or None below two finished trials. A line has no dot on the axis of a dimension that did not
-    apply."""
+    """The figure, or None with fewer than two finished trials. Dimensions that did not apply to a trial have no dot."""
     search = study.search
     assert search is not None
     scored = [(trial.metrics.get(search.metric, math.nan), trial) for trial in trials if trial.state == "finished"]
@@ -85,7 +84,7 @@ def parallel_figure(study: Study, trials: Sequence[Trial]) -> go.Figure | None:
 
 
 def _placing(dimension: Dimension) -> Callable[[Any], float]:
-    """A proposal's place on its axis, 0 to 1: a choice by its number, a range as it was sampled."""
+    """Maps a value to its axis, 0 to 1: choices by index, ranges linearly or logarithmically as sampled."""
     if dimension.kind == "choice":
         names = list(dimension.choices)
         return lambda value: names.index(value) / max(len(names) - 1, 1)

@@ -1,4 +1,4 @@
-"""Pareto: accuracy against what the deployed student costs, and the arms that none beats in both."""
+"""Accuracy against cost of the deployed student, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.report.page.parts import Section, figure, label, plot, rounded
 
 
 def pareto_figure(points: list[Point], cost: str, title: str) -> go.Figure:
-    """A point an arm, and the front through those on it."""
+    """A point for each arm, and the Pareto front."""
     front = sorted((p for p in points if cost in p.on), key=lambda p: p.costs[cost])
     line = go.Scatter(
         x=rounded(p.costs[cost] for p in front),
@@ -39,12 +39,12 @@ def pareto_figure(points: list[Point], cost: str, title: str) -> go.Figure:
 
 
 def section(report: Report) -> Section | None:
-    """A figure for each cost in which arms differ."""
+    """A figure for each cost that differs between arms."""
     points = [point for point in arm_points([row.values for row in report.table.rows]) if point.arm in report.arms]
     blocks = []
     for cost in COSTS:
         if len({point.costs[cost] for point in points if cost in point.costs}) > 1:
-            caption = f"Accuracy against {COSTS[cost]}. Filled: no arm is at once better and cheaper.{report.of_all}"
+            caption = f"Accuracy against {COSTS[cost]}. Filled: on the Pareto front.{report.of_all}"
             title = f"{described(report.study.metric)} (%)"
             blocks.append(plot(f"pareto-{cost}", pareto_figure(points, cost, title), caption))
     return Section("cost", "Accuracy against cost", (side_by_side(blocks),)) if blocks else None

@@ -1,4 +1,4 @@
-"""Parts: what sections of the page are made of, and the looks that all figures share."""
+"""Building blocks of the page's sections, and the style that all figures share."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
-"""Okabe and Ito, Color Universal Design (2008): told apart by colour-blind readers. Without their yellow and black,
-which are lost on a light and on a dark page."""
+"""Okabe and Ito, Color Universal Design (2008): distinguishable for colour-blind readers. Without their yellow and
+black, which are hard to see on a light and on a dark page."""
 DASHES = ("solid", "dash", "dot", "dashdot")
 VERDICTS = {
     "better": ("#009E73", "triangle-up"),
@@ -22,12 +22,12 @@ VERDICTS = {
     "undecided": ("#808080", "circle"),
     "not yet": ("#808080", "circle-open"),
 }
-"""Colour and symbol: neither tells a verdict alone."""
+"""Colour and symbol of each verdict."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page that its contents name; left out where a study has nothing to say there."""
+    """A section of the page, with its anchor and title for the table of contents."""
 
     anchor: str
     title: str
@@ -35,7 +35,7 @@ class Section:
 
 
 def style(index: int) -> tuple[str, str]:
-    """Colour and dash of the arm in this place: 28 arms differ."""
+    """Colour and dash of the arm at this index: different for 28 arms."""
     return PALETTE[index % len(PALETTE)], DASHES[index // len(PALETTE) % len(DASHES)]
 
 
@@ -46,17 +46,17 @@ def shaded(colour: str, alpha: float) -> str:
 
 
 def rounded(values: Iterable[float | None]) -> list[float | None]:
-    """Six digits, which no screen shows more of, keep the page small; what is not finite is a gap."""
+    """Values with six digits, which keeps the page small; None (a gap) where a value is not finite."""
     return [float(f"{v:.6g}") if v is not None and math.isfinite(v) else None for v in values]
 
 
 def label(text: str) -> str:
-    """Text for a figure, where Plotly reads tags."""
+    """Text for a figure, escaped as Plotly interprets tags."""
     return html.escape(text, quote=False)
 
 
 def figure(traces: Sequence[Any], height: int, **layout: Any) -> go.Figure:
-    """A figure in the page's looks. Its colours of ink and lines are the page's, light or dark (page.js)."""
+    """A figure in the page's style. page.js sets the colours of text and lines for the light or dark theme."""
     shared = {
         "template": "none",
         "height": height,
@@ -70,7 +70,7 @@ def figure(traces: Sequence[Any], height: int, **layout: Any) -> go.Figure:
 
 
 def plot(anchor: str, drawn: go.Figure, caption: str) -> Markup:
-    """A figure and its caption. The figure's data stands beside it as JSON, in which no tag can open."""
+    """A figure and its caption. The figure's data is JSON in the page, with `<` escaped."""
     data = drawn.to_json(engine="json").replace("<", "\\u003c")
     return Markup(
         '<figure><div class="plot" id="{0}" role="img" aria-label="{1}" style="height:{2}px"></div>'
@@ -79,5 +79,5 @@ def plot(anchor: str, drawn: go.Figure, caption: str) -> Markup:
 
 
 def side_by_side(blocks: Iterable[Markup]) -> Markup:
-    """Figures beside each other where the width allows it."""
+    """Figures next to each other where the width allows it."""
     return Markup('<div class="beside">{}</div>').format(Markup("").join(blocks))

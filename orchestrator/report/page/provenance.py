@@ -1,4 +1,4 @@
-"""Provenance: with what the runs were computed, every value that any of them had, and the runs themselves."""
+"""Provenance: code, packages, hardware, data and weights of the runs, and a list of the runs."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ NAMES = {
     "threads": "threads a worker",
     "workers": "workers a run",
 }
-"""The ledger's words in a reader's; the others stand as they are."""
+"""Readable names for fields of the ledger; other fields keep their names."""
 
 
 def facts(runs: Iterable[LedgerRun]) -> dict[str, Counter[str]]:
-    """Name -> value -> how many of the runs had it, of runs that recorded any."""
+    """Name -> value -> number of runs that recorded it."""
     found: dict[str, Counter[str]] = {}
     for run in runs:
         for name, value in _flat(_recorded(run)).items():
@@ -39,13 +39,13 @@ def facts(runs: Iterable[LedgerRun]) -> dict[str, Counter[str]]:
 
 
 def section(report: Report) -> Section | None:
-    """What the runs record, and a list of them. A value that not all runs share says how many had it."""
+    """What the runs recorded, and a list of the runs. Values that only some runs have show their number."""
     if not report.runs:
         return None
     finished = [run for run in report.runs if run.status == "finished"]
     at_end, lines = facts(finished), []
     for name, values in facts(report.runs).items():
-        # What a run alone can tell, such as its hardware and data, it tells as it finishes.
+        # some fields, such as hardware and data, are only recorded by finished runs
         runs, what = (finished, "finished runs") if values == at_end.get(name) else (report.runs, "runs")
         shown = Markup("<br>").join(_value(text, count, len(runs), what) for text, count in sorted(values.items()))
         lines.append(Markup("<dt>{}</dt><dd>{}</dd>").format(name, shown))
@@ -54,7 +54,7 @@ def section(report: Report) -> Section | None:
 
 
 def _recorded(run: LedgerRun) -> dict[str, Any]:
-    """What names the computation; of weights the file's name and digest, for where they lay is nobody's result."""
+    """The recorded fields of a run; of weights the file's name and digest, without its folder."""
     environment = dict(run.environment)
     environment |= environment.pop("packages", {})
     weights = {
@@ -79,7 +79,7 @@ def _value(text: str, count: int, total: int, what: str) -> Markup:
 
 
 def _runs(report: Report) -> Markup:
-    """The runs, folded away: for who wants to look one up."""
+    """The list of runs, collapsed."""
     listed = [(m.plan.arm, m.plan.seed, m.run) for m in report.members if m.run.run_id]
     for search in report.searched:
         named = [(search.study.trial_name(trial.number), search.study.seeds[0]) for trial in search.trials]
@@ -105,6 +105,6 @@ def _runs(report: Report) -> Markup:
 
 
 def _remarks(run: LedgerRun) -> str:
-    """Why it failed, whence it was taken in, and what happened while it was made."""
+    """Why it failed, the folder it was imported from, and its notes."""
     failed = f"{run.cause}: {run.reason}" if run.cause and run.reason else run.reason
-    return "; ".join(filter(None, [failed, f"taken in from {run.imported}" if run.imported else "", *run.notes]))
+    return "; ".join(filter(None, [failed, f"imported from {run.imported}" if run.imported else "", *run.notes]))

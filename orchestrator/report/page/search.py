@@ -1,4 +1,4 @@
-"""Search: what was tried in which order, and which dimensions mattered."""
+"""Search: the history of trials, importances of dimensions, and parallel coordinates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EVALUATORS: dict[Literal["fanova", "ped_anova"], str] = {"fanova": "fANOVA", "pe
 
 
 def history_figure(trials: Sequence[Trial], metric: str) -> go.Figure:
-    """A point a trial: finished, stopped at the score it had then, and the best of those finished so far."""
+    """A point for each finished trial and, at its last score, each stopped one; and the best finished so far."""
     traces = []
     for state, symbol, colour in (("stopped", "circle-open", "#808080"), ("finished", "circle", PALETTE[0])):
         if own := _scored([trial for trial in trials if trial.state == state], metric):
@@ -77,7 +77,7 @@ def importance_figure(shares: Mapping[Literal["fanova", "ped_anova"], Mapping[st
 
 
 def against_figure(trials: Sequence[Trial], metric: str, cost: str) -> go.Figure:
-    """Finished trials by both objectives of a search that has two, and the front that none beats in both."""
+    """Finished trials of a search with two objectives, and the Pareto front."""
     points = [(trial, score, trial.costs[cost]) for trial, score in _finished(trials, metric) if cost in trial.costs]
     best = sorted((points[i] for i in front([point[1:] for point in points])), key=lambda point: point[2])
     line = go.Scatter(
@@ -102,7 +102,7 @@ def against_figure(trials: Sequence[Trial], metric: str, cost: str) -> go.Figure
 
 
 def section(report: Report) -> Section | None:
-    """Each search: its history, what mattered, and all its points."""
+    """For each search: history, importances and parallel coordinates."""
     blocks = [block for index, searched in enumerate(report.searched) for block in _blocks(searched, index)]
     return Section("search", "Search", tuple(blocks)) if blocks else None
 
@@ -123,13 +123,13 @@ def _blocks(searched: Searched, index: int) -> list[Markup]:
         beside.append(plot(f"against-{index}", against_figure(trials, search.metric, search.against), said))
     shares = {name: own for name in EVALUATORS if (own := importances(searched.study, searched.history, name))}
     if shares:
-        said = f"What mattered{of} among finished trials, by two evaluators. Where they differ, doubt both; "
-        said += "fANOVA judges those alone that every trial has."
+        said = f"Importance of dimensions{of} over finished trials, by two evaluators. If they differ, trust neither. "
+        said += "fANOVA leaves out dimensions that only some trials have."
         beside.append(plot(f"importance-{index}", importance_figure(shares), said))
     blocks = [side_by_side(beside)]
     if (drawn := parallel_figure(searched.study, trials)) is not None:
         said = f"Every finished trial{of} as a line down to its score; darker is better, and the best is orange. "
-        said += "No dot on an axis: the dimension did not apply."
+        said += "A line without a dot on an axis: the dimension did not apply to the trial."
         blocks.append(plot(f"parallel-{index}", drawn, said))
     return blocks
 
@@ -140,6 +140,6 @@ def _finished(trials: Sequence[Trial], metric: str) -> list[tuple[Trial, float]]
 
 
 def _scored(trials: Sequence[Trial], metric: str) -> list[tuple[Trial, float]]:
-    """Those that have a score, with it."""
+    """The trials that have a finite score, with it."""
     scores = [(trial, trial.metrics.get(metric, math.nan)) for trial in trials]
     return [(trial, score) for trial, score in scores if math.isfinite(score)]

@@ -1,4 +1,4 @@
-"""Tables: the study's table as HTML, its verdicts coloured as on a terminal, its best set bold where they allow."""
+"""The study's tables as HTML: verdicts in colour; the best arm is bold if the verdicts support it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ TAGS = {"best": Markup("<strong>{}</strong>"), "second": Markup("<u>{}</u>")}
 
 
 def section(report: Report) -> Section:
-    """The table, whose title is the page's, and under their own titles those that stand under it."""
+    """The study's table, and the further tables with their titles as captions."""
     more = (table_html(table, table.title.replace("   ", ": ", 1)) for table in report.table.more)
     return Section("table", "Results", (table_html(report.table), *more))
 
 
 def table_html(table: Table, caption: str = "") -> Markup:
-    """A table in a box that scrolls by itself, and its notes."""
+    """A table in a scrollable box, and its notes."""
     marked = marks(table)
     head = Markup("").join(
         Markup('<th scope="col"{}>{}</th>').format(_align(column.right), column.heading) for column in table.columns

@@ -6,19 +6,19 @@ import random
 import pytest
 import yaml
 
-from ablations.study.early_stopping import TrialSoFar, goes_on
+from ablations.study.early_stopping import passes_median, passes_rung
 from ablations.study.plan import expand
 from ablations.study.schema import Study
 from ablations.study.search import Search
 from cluster.spec import ClusterSpec
 from orchestrator.prepare import estimate as module
 from orchestrator.prepare.estimate import START_S, estimate, refuse
-from orchestrator.prepare.pace import earlier, structure, this_hardware
-from orchestrator.prepare.work_left import DRAWS, KINDS, Range, phases, trial_epochs
+from orchestrator.prepare.pace import measured_paces, structure, this_hardware
+from orchestrator.prepare.work_left import DRAWS, MOST_STRUCTURES, Range, phases, trial_epochs
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from orchestrator.terminal.cost import bill
+from orchestrator.terminal.cost import estimate_lines
 from trainer.config import UserError
 from trainer.files.run_folder import environment
 
@@ -80,26 +80,26 @@ def of(study, store, spec, **options):
 def test_what_is_left_comes_in_the_order_in_which_it_waits(store):
     study = make()
     teacher, arms = phases(StudyState(study, Ledger(store.ledger)))
-    assert [work.epochs.most for work in teacher.work] == [4]
-    assert [work.epochs for work in arms.work] == [Range(10, 10, 10)] * 4
+    assert [run.epochs.most for run in teacher.runs] == [4]
+    assert [run.epochs for run in arms.runs] == [Range(10, 10, 10)] * 4
     record(store, study, CPU)
     (arms,) = phases(StudyState(study, Ledger(store.ledger)))
-    assert [work.config.seed for work in arms.work] == [1, 1]
+    assert [run.config.seed for run in arms.runs] == [1, 1]
 
 
 def test_teachers_of_one_name_have_a_pace_each(store):
     study = make(variants={"small": {}, "large": {"data.size": [128, 256]}})
     teachers, _ = phases(StudyState(study, Ledger(store.ledger)))
-    assert {work.structure for work in teachers.work} == {structure(work.config) for work in teachers.work}
-    assert len({work.structure for work in teachers.work}) == 2
+    assert {run.structure for run in teachers.runs} == {structure(run.config) for run in teachers.runs}
+    assert len({run.structure for run in teachers.runs}) == 2
 
 
 def test_later_looks_may_never_come(store):
     study = make(seeds={"looks": [4, 6, 9], "until": "decided"})
     _, *looks = phases(StudyState(study, Ledger(store.ledger)))
-    assert [len(look.work) for look in looks] == [8, 4, 6]
-    assert [{work.epochs.least for work in look.work} for look in looks] == [{10}, {0}, {0}]
-    assert {work.epochs.most for look in looks for work in look.work} == {10}
+    assert [len(look.runs) for look in looks] == [8, 4, 6]
+    assert [{run.epochs.least for run in look.runs} for look in looks] == [{10}, {0}, {0}]
+    assert {run.epochs.most for look in looks for run in look.runs} == {10}
 
 
 def test_every_tuned_variant_searches_before_its_seeds(store):
@@ -107,15 +107,15 @@ def test_every_tuned_variant_searches_before_its_seeds(store):
     tune = {"trials": 5, "stop": "asha", "space": {"distill.csf.weight": {"log": [0.1, 10.0]}}}
     study = make(base=base, tune_each=tune)
     _, search, arms = phases(StudyState(study, Ledger(store.ledger)))
-    assert len(search.work) == 5
-    assert len(arms.work) == 4
-    assert all("csf" in work.config.active and work.epochs.most == 9 for work in search.work)
+    assert len(search.runs) == 5
+    assert len(arms.runs) == 4
+    assert all("csf" in run.config.active and run.epochs.most == 9 for run in search.runs)
 
 
 def test_a_batch_bounds_what_a_deterministic_search_runs_at_once(store):
     search = {"trials": 6, "deterministic": True, "batch": 3, "space": {"optim.lr": {"log": [1.0e-4, 1.0e-2]}}}
     _, trials = phases(StudyState(make(variants=None, search=search, seeds=1), Ledger(store.ledger)))
-    assert (trials.beside, len(trials.work)) == (3, 6)
+    assert (trials.at_once, len(trials.runs)) == (3, 6)
 
 
 def searching(space, words=(), **changes):
@@ -142,8 +142,8 @@ def test_a_structure_that_no_draw_has_is_asked_for_too(store):
     names = [f"segformer_b{i}" for i in range(6)] + ["segformer_tiny", "segformer_mini"]
     study = searching({"student.name": {"choice": names}})
     todo = phases(StudyState(study, Ledger(store.ledger)))
-    assert {kind.config.student.name for kind in todo[-1].kinds} == set(names)
-    assert {work.config.student.name for work in todo[-1].work} < set(names)
+    assert {run.config.student.name for run in todo[-1].possible} == set(names)
+    assert {run.config.student.name for run in todo[-1].runs} < set(names)
     assert of(study, store, CPU).why.startswith("no earlier run of 9 of 9 structures"), "the teacher's, and all these"
 
 
@@ -167,7 +167,7 @@ BOTH = {"base": {**BASE, "distill": {"csf": {}, "pea": {}}}, "requires": {"disti
         (
             {"optim.global_batch": {"choice": [4 * k for k in range(1, 80)]}},
             {},
-            range(KINDS, KINDS + DRAWS + 1),
+            range(MOST_STRUCTURES, MOST_STRUCTURES + DRAWS + 1),
         ),
     ],
     ids=["one", "conditional", "contradictory", "too many"],
@@ -175,7 +175,7 @@ BOTH = {"base": {**BASE, "distill": {"csf": {}, "pea": {}}}, "requires": {"disti
 def test_the_structures_that_a_trial_can_have(store, space, more, structures):
     study = searching(space, **more)
     *_, search = phases(StudyState(study, Ledger(store.ledger)))
-    assert len({kind.structure for kind in search.kinds}) in structures
+    assert len({run.structure for run in search.possible}) in structures
 
 
 def test_the_epochs_of_a_trial_lie_between_the_first_rung_and_all():
@@ -195,15 +195,20 @@ def test_trials_are_likely_to_train_what_the_rules_let_them(words):
     rng, spent = random.Random(1), 0
     for _ in range(40):
         scores = [rng.random() for _ in range(30)]
-        seen = {bracket: [] for bracket in range(search.brackets)}
+        curves = {bracket: [] for bracket in range(search.brackets)}
         for number, score in enumerate(scores):
-            others, curve, end = seen[search.bracket(number)], {}, "finished"
+            bracket, curve = search.bracket(number), {}
+            others, rungs = curves[bracket], search.rungs(27, bracket)
             for epoch in range(1, 28):
                 curve[epoch] = score
-                if epoch < 27 and not goes_on(search, search.bracket(number), curve, epoch, others):
-                    end = ""
+                at_rung = [other[epoch] for other in others if epoch in other]
+                if epoch in rungs and not passes_rung(score, at_rung, search.eta):
                     break
-            others.append(TrialSoFar(curve, end))
+                whole = [other for other in others if 27 in other]
+                by_median = search.stop == "median" and search.min_epochs <= epoch < 27
+                if by_median and not passes_median(curve, epoch, whole):
+                    break
+            others.append(curve)
             spent += len(curve)
     assert trial_epochs(search, 27, 30).likely == pytest.approx(spent / (40 * 30), rel=0.2)
 
@@ -237,7 +242,7 @@ def test_hours_are_those_that_earlier_runs_took(store):
     assert found.hours == pytest.approx([(START_S + 27 + 17 + 27) / 3600] * 3, abs=12 / 3600)
     assert found.gigabytes == pytest.approx([6 * 1.5e-3] * 3)
     assert found.origins == ("3 earlier runs on cuda (A GPU)",)
-    line = bill(found, GPU)[0]
+    line = estimate_lines(found, GPU)[0]
     assert "2 runs at once; 0.037 GPU-hours; 0.11 at 3 a GPU-hour; 0.009 GB on disk" in line
 
 
@@ -277,7 +282,7 @@ def test_another_study_of_the_same_structure_tells_too_and_old_ledgers_by_the_pl
 )
 def test_only_like_hardware_counts(store, spec, recorded, counts):
     record(store, make(), ClusterSpec(), **recorded)
-    paces, count, where = earlier(Ledger(store.ledger), store, spec, {})
+    paces, count, where = measured_paces(Ledger(store.ledger), store, spec, {})
     assert (count == 3) is counts
     assert len(paces) == count
     assert not counts or where
@@ -286,7 +291,7 @@ def test_only_like_hardware_counts(store, spec, recorded, counts):
 def test_without_a_pace_there_is_no_time_and_it_is_said_why(store):
     found = of(make(), store, CPU)
     assert found.hours is found.device_hours is found.gigabytes is None
-    assert bill(found, CPU) == [
+    assert estimate_lines(found, CPU) == [
         "no estimate of time: no earlier run of 3 of 3 structures; without --no-probe a few steps of each are tried"
     ]
 
@@ -306,7 +311,7 @@ def test_the_limit_is_held_against_the_most(store):
 def test_a_limit_that_nobody_can_judge_refuses(store):
     found = of(make(), store, GPU, tries=None)
     assert found.gigabytes is not None, "what it keeps is known all the same"
-    with pytest.raises(UserError, match=r"cannot be estimated: no earlier run on such a GPU, and no GPU here to try"):
+    with pytest.raises(UserError, match=r"cannot be estimated: there is no earlier run on such a GPU, and this"):
         refuse(found, "s", GPU, 100)
 
 
@@ -331,7 +336,7 @@ def test_a_study_that_is_done_takes_nothing(store):
     study = make(seeds=1)
     record(store, study, CPU)
     found = of(study, store, CPU)
-    assert bill(found, CPU) == ["estimate: nothing is left to run"]
+    assert estimate_lines(found, CPU) == ["estimate: nothing is left to run"]
     refuse(found, "s", GPU, 0.0)
 
 
@@ -339,7 +344,7 @@ def test_ranges_in_words(store):
     study = make(seeds={"looks": [2, 4], "until": "decided"})
     record(store, study, CPU)
     found = of(study, store, CPU)
-    assert bill(found, CPU)[0].startswith("estimate: 42 s to 96 s, 2 runs at once; 0.012 to 0.037 CPU-hours")
+    assert estimate_lines(found, CPU)[0].startswith("estimate: 42 s to 96 s, 2 runs at once; 0.012 to 0.037 CPU-hours")
 
 
 @pytest.mark.slow

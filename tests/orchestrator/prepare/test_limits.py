@@ -7,7 +7,7 @@ import yaml
 
 from ablations.study.limits import Limits
 from cluster.spec import ClusterSpec
-from orchestrator.prepare.limits import Bounds
+from orchestrator.prepare.limits import LimitsCheck
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from trainer.config import UserError, parse
@@ -22,7 +22,7 @@ def bounds(tmp_path):
 
     def make(limits, **spec):
         store = Store(tmp_path / "store")
-        return Bounds(Limits(**limits), ClusterSpec(**spec), store, Ledger(store.ledger))
+        return LimitsCheck(Limits(**limits), ClusterSpec(**spec), store, Ledger(store.ledger))
 
     return make
 
@@ -44,12 +44,12 @@ def test_elsewhere_latency_is_what_a_run_there_measured_last(bounds):
     remote = bounds({"latency_ms": 20}, address="auto", gpus_per_worker=1)
     with pytest.raises(UserError) as error:
         remote.refuse({"arm": parse(TINY)}, {"arm": COST})
-    assert "nobody has measured segformer_tiny at 3x64x128 on the cluster's cuda" in str(error.value)
+    assert "there is no latency of segformer_tiny at 3x64x128 on the cluster's cuda" in str(error.value)
     assert "finish one run of it there" in str(error.value)
     finish(remote, "a", TINY, "cpu", 1.0)
     finish(remote, "b", TINY | {"data": {"name": "scenes", "size": [96, 128]}}, "cuda", 2.0)
     finish(remote, "c", TINY | {"student": {"name": "segformer_mini"}}, "cuda", 3.0)
-    with pytest.raises(UserError, match="nobody has measured"):
+    with pytest.raises(UserError, match="there is no latency of"):
         remote.latency_ms(parse(TINY))
     finish(remote, "d", TINY | {"optim": {"lr": 1.0}}, "cuda:0", 25.0)
     with pytest.raises(UserError, match=r"limits: arm: latency_ms 25 is above 20; take a smaller student"):

@@ -16,7 +16,7 @@ from PIL import Image
 from ablations.study.plan import Run, expand, search_identity, trial_run
 from ablations.study.schema import Study, read
 from ablations.study.variant_search import searches
-from orchestrator.report.page.data import Report, gather
+from orchestrator.report.page.data import Report, report_of
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
@@ -97,7 +97,7 @@ class Synthetic:
     @property
     def report(self) -> Report:
         """As `transkd report` gathers it."""
-        return gather(StudyState(self.study, Ledger(self.store.ledger)), self.store)
+        return report_of(StudyState(self.study, Ledger(self.store.ledger)), self.store)
 
 
 def level(run: Run) -> float:

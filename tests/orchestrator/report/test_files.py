@@ -13,7 +13,7 @@ import pytest
 from ablations.table.latex import to_latex
 from ablations.table.text import to_markdown, to_plain
 from orchestrator.report.files import FILES, TRIALS, to_columns, to_csv, values_of, write
-from orchestrator.report.page.data import gather
+from orchestrator.report.page.data import report_of
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
@@ -55,7 +55,7 @@ def test_the_same_ledger_gives_the_same_bytes_elsewhere(synthetic, tmp_path, kin
     first = write(made.report, tmp_path / "first")
     shutil.copytree(made.store.root, tmp_path / "moved")
     second = write(
-        gather(StudyState(made.study, Ledger(Store(tmp_path / "moved").ledger)), Store(tmp_path / "moved")),
+        report_of(StudyState(made.study, Ledger(Store(tmp_path / "moved").ledger)), Store(tmp_path / "moved")),
         tmp_path / "second",
     )
     for a, b in zip(first, second, strict=True):

@@ -14,12 +14,12 @@ from cluster.retries import Retries
 from cluster.spec import ClusterSpec
 from orchestrator.prepare import jobs
 from orchestrator.prepare.jobs import Job
-from orchestrator.running.callbacks import Watch
+from orchestrator.running.callbacks import RunCallbacks
 from orchestrator.running.ray_failures import of_ray
 from orchestrator.running.retries import Attempts, halved
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.run_folder import FILE, read_retries
+from orchestrator.store.run_folder import RETRIES, read_retries
 from trainer.config import OptimConfig, UserError, parse
 from trainer.files.failure import Failure
 from trainer.files.run_folder import read_failure
@@ -57,55 +57,55 @@ def test_micro_batches_hold_whole_groups_down_to_one(batch, group, workers, size
 
 def test_a_cause_spends_its_own_budget_and_no_other(tmp_path):
     tried = attempts(tmp_path, retries=Retries(lost=2, bug=1))
-    assert [tried.again(LOST), tried.again(BUG), tried.again(LOST)] == [True, True, True]
+    assert [tried.record_retry(LOST), tried.record_retry(BUG), tried.record_retry(LOST)] == [True, True, True]
     # by whoever counts: the driver, and a process that has just been started
     again = attempts(tmp_path, retries=Retries(lost=2, bug=1))
-    assert [again.again(LOST), again.again(BUG)] == [False, False]
+    assert [again.record_retry(LOST), again.record_retry(BUG)] == [False, False]
     assert [line["cause"] for line in read_retries(again.out)] == ["lost", "bug", "lost"]
 
 
 @pytest.mark.parametrize("cause", ["user", "nan", "bug", "disk", "teacher"])
 def test_what_would_fail_alike_is_not_tried_again_by_default(tmp_path, cause):
-    assert not attempts(tmp_path).again(Failure(cause, "why"))
+    assert not attempts(tmp_path).record_retry(Failure(cause, "why"))
     assert read_retries(tmp_path / "runs" / "run0") == []
 
 
 def test_another_start_of_the_driver_has_the_whole_budget(tmp_path, monkeypatch):
     tried = attempts(tmp_path, retries=Retries(lost=1))
-    assert [tried.again(LOST), tried.again(LOST)] == [True, False]
-    assert tried.again(MEMORY) and tried.micro_batch == 4
+    assert [tried.record_retry(LOST), tried.record_retry(LOST)] == [True, False]
+    assert tried.record_retry(MEMORY) and tried.micro_batch == 4
     monkeypatch.setattr(jobs, "LAUNCH", "another")
     tried = attempts(tmp_path, retries=Retries(lost=1))
-    assert tried.again(LOST)
+    assert tried.record_retry(LOST)
     assert tried.micro_batch is None
 
 
 def test_a_machine_whose_loss_was_announced_costs_nothing(tmp_path):
     tried = attempts(tmp_path, retries=Retries(lost=1))
-    assert all(tried.again(Failure("preempted", "went")) for _ in range(20))
-    assert [tried.again(LOST), tried.again(LOST)] == [True, False]
+    assert all(tried.record_retry(Failure("preempted", "went")) for _ in range(20))
+    assert [tried.record_retry(LOST), tried.record_retry(LOST)] == [True, False]
 
 
 def test_a_line_cut_short_is_no_attempt_and_spoils_none_that_follows(tmp_path):
     tried = attempts(tmp_path)
-    assert tried.again(LOST)
-    file = tried.out / FILE
+    assert tried.record_retry(LOST)
+    file = tried.out / RETRIES
     file.write_text(file.read_text() + file.read_text()[:40])  # as a power cut leaves it
-    assert tried.again(BUG._replace(cause="lost"))
+    assert tried.record_retry(BUG._replace(cause="lost"))
     assert [line["reason"] for line in read_retries(tried.out)] == ["went", "broke"]
 
 
 def test_too_little_memory_halves_the_micro_batch_of_all_runs_alike(tmp_path):
     first = attempts(tmp_path, seed=0)
-    assert first.again(MEMORY) and first.begin() == 4
+    assert first.record_retry(MEMORY) and first.begin() == 4
     other = attempts(tmp_path, seed=1, lr=1.0)
     assert other.begin() == 4, "what differs in seed and rate alone needs as much"
-    assert other.again(MEMORY) and other.begin() == 2
+    assert other.record_retry(MEMORY) and other.begin() == 2
     assert [line["micro_batch"] for path in (first.out, other.out) for line in read_retries(path)] == [4, 2]
     assert attempts(tmp_path, seed=2, norm_batch=4).micro_batch is None
     assert attempts(tmp_path, seed=2, workers=2).micro_batch is None
-    assert not other.again(MEMORY), "no BatchNorm group can be split"
-    told = other.told(MEMORY).reason
+    assert not other.record_retry(MEMORY), "no BatchNorm group can be split"
+    told = other.explained(MEMORY).reason
     assert told.startswith("no memory left with micro_batch 2, which a BatchNorm group of 2 (optim.norm_batch) ")
     assert told.endswith("give a run more memory or more workers, or choose a smaller data.size")
 
@@ -118,14 +118,14 @@ def test_runs_that_fail_side_by_side_halve_once(tmp_path, counted_by):
         assert [run.begin() for run in runs] == [size] * 4
         if counted_by == "driver":
             runs = [attempts(tmp_path, seed=seed) for seed in range(4)]
-        assert [run.again(MEMORY) for run in runs] == [size != 2] * 4
-    assert all("with micro_batch 2, which a BatchNorm group" in run.told(MEMORY).reason for run in runs)
+        assert [run.record_retry(MEMORY) for run in runs] == [size != 2] * 4
+    assert all("with micro_batch 2, which a BatchNorm group" in run.explained(MEMORY).reason for run in runs)
 
 
 def test_halving_can_be_forbidden(tmp_path):
     tried = attempts(tmp_path, retries=Retries(memory=0))
-    assert not tried.again(MEMORY)
-    assert "with micro_batch 8, and retries.memory is 0; " in tried.told(MEMORY).reason
+    assert not tried.record_retry(MEMORY)
+    assert "with micro_batch 8, and retries.memory is 0; " in tried.explained(MEMORY).reason
 
 
 class Recorded(Trial):
@@ -146,12 +146,12 @@ def test_a_trial_without_a_budget_is_started_once_more_to_say_so_and_no_more(tmp
     job = made(tmp_path)
     trial = Recorded("trial", config={"job": attempts(tmp_path).job}, max_failures=13, stub=True)
     trial.local_path = str(tmp_path)
-    watch = Watch({job.run_id: job}, Ledger(tmp_path / "ledger.jsonl"), None, None)
+    callbacks = RunCallbacks({job.run_id: job}, Ledger(tmp_path / "ledger.jsonl"), None, None)
     for number in range(1, 20):
         trial.handle_error(error)
         if not trial.should_recover():
             break
-        watch.on_trial_recover(number, [trial], trial)
+        callbacks.on_trial_recover(number, [trial], trial)
     assert number == starts
     assert trial.config["job"]["refused"]["cause"] == of_ray(error).cause
 

@@ -17,7 +17,7 @@ from cluster.retries import Retries
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.tracking.mirror import Mirror
-from orchestrator.terminal.log_lines import Board, Lines
+from orchestrator.terminal.log_lines import StudyProgress, Lines
 from orchestrator.store.folder import Store
 from rich.console import Console
 
@@ -38,7 +38,7 @@ for run in job.state.runs:
     if run.plan.arm == "buggy":  # what no code of ours expects
         (store.run_dir(run.run_id) / "best.pt").mkdir(parents=True)
 with store.lease():
-    job.run(Mirror(study.name, store), lambda: Harming(Console(file=sys.stderr), Board(job.state)))
+    job.run(Mirror(study.name, store), lambda: Harming(Console(file=sys.stderr), StudyProgress(job.state)))
 print(json.dumps(job.unfinished()))
 """
 
@@ -100,6 +100,6 @@ def test_a_loss_that_was_not_finite_is_computed_again_only_where_asked(finished)
     assert done.out.splitlines()[:2] == ["0 2", "2 2"]
     assert "tiny: 7 runs, 0 to do" in done.out
     assert re.fullmatch(
-        r"failed: 2 of 7 runs, .*; what is not finite is tried again with --retry-failed alone\n", done.err
+        r"failed: 2 of 7 runs, .*; runs with a NaN loss are only retried with --retry-failed\n", done.err
     )
     assert finished.driver.events("started") == before

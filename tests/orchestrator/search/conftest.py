@@ -11,8 +11,8 @@ from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.prepare.jobs import Preparer
-from orchestrator.running.callbacks import Watch
-from orchestrator.search.driver import Searching
+from orchestrator.running.callbacks import RunCallbacks
+from orchestrator.search.driver import SearchDriver
 from orchestrator.state.proposals import proposals
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
@@ -56,24 +56,24 @@ search:
     def search(self, study):
         preparer = Preparer(study.name, self.preparer.spec, self.store, {})
         preparer.teachers = {run.key: preparer.job(run).run_id for run in expand(study)}
-        return Searching(study, preparer, self.ledger)
+        return SearchDriver(study, preparer, self.ledger)
 
     def run(self, study, trials=100, until=99, view=None):
         """Run trials one after the other; a trial is killed after `until` epochs. The run ids that trained."""
-        searching, trained = self.search(study), []
-        watch = searching.watch = Watch(searching.jobs, self.ledger, Silent(), view or Silent(), searching.waits)
-        while len(trained) < trials and isinstance(config := searching.searcher.suggest(f"t{len(trained)}"), dict):
+        search, trained = self.search(study), []
+        callbacks = search.callbacks = RunCallbacks(search.jobs, self.ledger, Silent(), view or Silent(), search.waits)
+        while len(trained) < trials and isinstance(config := search.searcher.suggest(f"t{len(trained)}"), dict):
             trial = SimpleNamespace(config=config)
-            job = searching.jobs[config["job"]["run_id"]]
+            job = search.jobs[config["job"]["run_id"]]
             trained.append(job.run_id)
-            watch.on_trial_start(0, [trial], trial)
-            if not self.train(searching, job, until):
+            callbacks.on_trial_start(0, [trial], trial)
+            if not self.train(search, job, until):
                 break
-            watch.on_trial_complete(0, [trial], trial)
-            searching.searcher.on_trial_complete(f"t{len(trained) - 1}")
+            callbacks.on_trial_complete(0, [trial], trial)
+            search.searcher.on_trial_complete(f"t{len(trained) - 1}")
         return trained
 
-    def train(self, searching, job, until):
+    def train(self, search, job, until):
         out = self.store.run_dir(job.run_id)
         clear_failure(out)
         if self.failing:
@@ -85,7 +85,7 @@ search:
         for epoch in range(len(read_epochs(out)) + 1, 4):
             metrics = {"epoch": float(epoch), "select/miou": epoch - sum(weights), "val/miou": epoch - weights[0]}
             append_epoch(out, metrics)
-            goes_on = searching.scheduler is None or searching.goes_on(job.run_id, metrics)
+            goes_on = search.scheduler is None or search.goes_on(job.run_id, metrics)
             if epoch == until:
                 return False
             self.ledger.append_epochs(job.run_id, [metrics])

@@ -9,11 +9,11 @@ from rich.console import Console
 
 from ablations.study.schema import read
 from ablations.table.trials import search_table
-from orchestrator.search.learn_from import learns_from
+from orchestrator.search.learn_from import learn_from_line
 from orchestrator.search.optuna_dashboard import database, mirror
-from orchestrator.state.proposals import proposals, told
+from orchestrator.state.proposals import imported_trials, proposals
 from orchestrator.state.study_state import StudyState
-from orchestrator.terminal.log_lines import Board, Lines
+from orchestrator.terminal.log_lines import Lines, StudyProgress
 from trainer.files.run_folder import read_epochs
 
 
@@ -78,15 +78,15 @@ def test_earlier_trials_are_told_once_however_the_other_study_goes_on(bench, mak
     words = f"{{trials: 4, startup: 2, learn_from: any study, {bench.RANGES}}}"
     study = bench.study(words)
     bench.run(study, trials=2)
-    lessons = told(study, bench.ledger)
-    assert [whose for whose, _ in lessons] == ["first"] * 3, "a trial without pea's weight is none of this space"
-    assert [t.metrics["select/miou"] for _, t in lessons] == [
+    imported = imported_trials(study, bench.ledger)
+    assert [whose for whose, _ in imported] == ["first"] * 3, "a trial without pea's weight is none of this space"
+    assert [t.metrics["select/miou"] for _, t in imported] == [
         trial.metrics["select/miou"]
         for _, trial in proposals(bench.study(f"{{trials: 3, {bench.RANGES}}}", "first"), bench.ledger)
     ]
     bench.run(bench.study(f"{{trials: 5, {bench.RANGES}}}", "first"))
     bench.run(study)
-    assert told(study, bench.ledger) == lessons
+    assert imported_trials(study, bench.ledger) == imported
     # Nobody was there to learn from, and the sampler proposes otherwise.
     alone = make_bench()
     alone.run(bench.study(words))
@@ -97,14 +97,16 @@ def test_earlier_trials_are_told_once_however_the_other_study_goes_on(bench, mak
         .replace("SEARCH", words.replace(", space", ",\n  space"))
     )
     bench.run(read(changed, "changed.yaml"), trials=1)
-    assert told(read(changed, "changed.yaml"), bench.ledger) == [], "another learning rate is another question"
+    assert imported_trials(read(changed, "changed.yaml"), bench.ledger) == [], (
+        "another learning rate is another question"
+    )
     table = search_table(study, [trial for _, trial in proposals(study, bench.ledger)], taught={"first": 3})
     assert "earlier trials that the search learnt from before its first proposal: 3 of first" in table.notes
 
 
 def test_who_teaches_a_search_is_said_before_it_begins(bench):
     def said(names):
-        return learns_from(bench.study(f"{{trials: 2, learn_from: {names}, {bench.RANGES}}}"), bench.ledger)
+        return learn_from_line(bench.study(f"{{trials: 2, learn_from: {names}, {bench.RANGES}}}"), bench.ledger)
 
     assert said("any study") == "learns from: any study (no other search in this store)"
     bench.run(bench.study(f"{{trials: 3, {bench.RANGES}}}", "first"))
@@ -128,10 +130,10 @@ def test_the_board_counts_trials_that_are_the_run_of_another(bench, sampler, det
     # a grid has holes: students beyond the limit
     study = study.model_copy(update={"limits": type(study.limits)(params_m=0.2)})
     bench.run(bench.study(f"{{sampler: grid, {bench.CHOICES}}}", "other"), trials=2)
-    board = Board(StudyState(study, bench.ledger))
-    bench.run(study, view=Lines(Console(file=io.StringIO()), board))
-    states = {part.label: part.state for part in Board(StudyState(study, bench.ledger)).parts.values()}
-    assert {part.label: part.state for part in board.parts.values()} == states
+    progress = StudyProgress(StudyState(study, bench.ledger))
+    bench.run(study, view=Lines(Console(file=io.StringIO()), progress))
+    states = {run.label: run.state for run in StudyProgress(StudyState(study, bench.ledger)).runs.values()}
+    assert {run.label: run.state for run in progress.runs.values()} == states
     assert "missing" not in {state for label, state in states.items() if "trial" in label}
 
 
@@ -139,8 +141,8 @@ def test_another_study_of_the_same_words_is_learned_from(bench):
     words = f"{{trials: 2, learn_from: any study, {bench.RANGES}}}"
     bench.run(bench.study(words, "first"))
     bench.run(bench.study(words, "second"))
-    assert [whose for whose, _ in told(bench.study(words, "second"), bench.ledger)] == ["first"] * 2
-    assert told(bench.study(words, "first"), bench.ledger) == []
+    assert [whose for whose, _ in imported_trials(bench.study(words, "second"), bench.ledger)] == ["first"] * 2
+    assert imported_trials(bench.study(words, "first"), bench.ledger) == []
 
 
 def test_two_objectives_leave_a_front(bench):

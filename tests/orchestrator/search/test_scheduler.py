@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from ray.tune.schedulers import TrialScheduler
 
-from orchestrator.search.scheduler import Stopping
+from orchestrator.search.scheduler import EarlyStopping
 
 
 def test_a_trial_is_ended_where_the_rule_says_so():
@@ -14,7 +14,7 @@ def test_a_trial_is_ended_where_the_rule_says_so():
         asked.append((run_id, result["epoch"]))
         return result["epoch"] < 3
 
-    scheduler = Stopping(goes_on)
+    scheduler = EarlyStopping(goes_on)
     trial = SimpleNamespace(config={"job": {"run_id": "a"}})
     said = [scheduler.on_trial_result(None, trial, {"epoch": epoch}) for epoch in (1, 2, 3)]
     assert said == [TrialScheduler.CONTINUE, TrialScheduler.CONTINUE, TrialScheduler.STOP]

@@ -8,11 +8,11 @@ import pytest
 from ablations.study.plan import search_identity, start_points
 from ablations.study.schema import read
 from ablations.study.trial import Trial
-from orchestrator.search.batch_searcher import LockstepSearcher
+from orchestrator.search.batch_searcher import BatchSearcher
 from orchestrator.search.importance import EVALUATORS, importances
-from orchestrator.search.optuna_sampling import Optimiser
+from orchestrator.search.optuna_sampling import OptunaSampling
 from orchestrator.search.samplers import SAMPLERS
-from orchestrator.search.searcher import Begun, StudySearcher
+from orchestrator.search.searcher import RecordedProposal, StudySearcher
 from orchestrator.state.proposals import proposals, to_train
 from orchestrator.store.ledger import Ledger
 from trainer.config import UserError
@@ -73,7 +73,7 @@ class Bench:
         self.known = {trial.number: (run_id, trial) for run_id, trial in history}
         given = (self.study, history, told, self.begin, self.ended)
         self.searcher = (
-            LockstepSearcher(*given, judged=lambda: to_train(self.study, self.ledger))
+            BatchSearcher(*given, judged=lambda: to_train(self.study, self.ledger))
             if self.search.deterministic
             else StudySearcher(*given)
         )
@@ -86,13 +86,13 @@ class Bench:
             raise UserError("infeasible")
         run_id = json.dumps(trial.values, sort_keys=True)
         if trial.number in self.known:
-            return Begun(run_id, {"run_id": run_id})
+            return RecordedProposal(run_id, {"run_id": run_id})
         self.known[trial.number] = (run_id, trial)
         facts = {"number": trial.number, "values": trial.values, "infeasible": trial.infeasible}
         over = [t for run, t in self.history if run == run_id and t.state != "running"]
         end = {"end": {"event": over[0].state, "last": over[0].metrics}} if over else {}
         self.event("trial", run_id, search=self.identity, **facts, costs=self.costs(trial.values), **end)
-        return Begun(run_id, {"run_id": run_id}, self.ended(trial.number, False) if over else None)
+        return RecordedProposal(run_id, {"run_id": run_id}, self.ended(trial.number, False) if over else None)
 
     def event(self, kind, run_id, **more):
         self.ledger.append({"event": kind, "run_id": run_id, "study": self.study.name, **more})
@@ -233,7 +233,7 @@ def test_infeasible_points_are_asked_again_and_take_no_number(folder):
 
 def test_a_space_without_a_feasible_point_is_said_to_have_none(folder):
     with pytest.raises(
-        UserError, match="sought: 1000 proposals in a row were infeasible; loosen the space; the last: infeas"
+        UserError, match=r"sought: 1000 proposals in a row were infeasible; widen search\.space; the last: inf"
     ):
         Bench(folder(), refuse=lambda values: True).step()
 
@@ -251,7 +251,7 @@ def test_two_proposals_of_one_config_are_one_run(folder, slots):
     assert len(bench.trained) == len(set(bench.trained)) == len({json.dumps(values) for _, values, *_ in found}) == 4
     for run_id in bench.trained:
         assert len({(trial.state, trial.epochs) for run, trial in bench.history if run == run_id}) == 1
-    assert not bench.searcher.optimiser.asked, "all were told"
+    assert not bench.searcher.sampling.asked, "all were told"
 
 
 LOCKSTEP = STUDY.replace("startup: 3", "startup: 3\n  deterministic: true\n  batch: 5")
@@ -288,10 +288,10 @@ def test_a_trial_that_comes_no_further_is_left_to_the_next_driver(folder):
 def test_optuna_is_told_how_trials_ended_and_names_what_mattered(folder):
     bench = Bench(folder())
     bench.run()
-    optimiser = Optimiser(bench.study)
-    optimiser.rebuild(trial for _, trial in bench.history)
+    sampling = OptunaSampling(bench.study)
+    sampling.rebuild(trial for _, trial in bench.history)
     expected = {"finished": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL"}
-    states = [trial.state.name for trial in optimiser.optimised.trials]
+    states = [trial.state.name for trial in sampling.optuna_study.trials]
     assert states == [expected[trial.state] for _, trial in bench.history]
     whole = Bench(folder(), STUDY.replace("asha", "none"))
     whole.run()

@@ -160,10 +160,10 @@ def changed(**changes):
         (an_epoch_less, "epochs.jsonl is not the record"),
         (better_than_it_was, "epochs.jsonl is not the record"),
         (no_weights, "last.pt is missing"),
-        (changed(run_id="0" * 12), "result.json says run 000000000000, but its parts make it run"),
-        (changed(data={"train": "0" * 12, "val": "0" * 12}), "but its parts make it run"),
+        (changed(run_id="0" * 12), "result.json says run 000000000000, but its config, data and weights give run"),
+        (changed(data={"train": "0" * 12, "val": "0" * 12}), "but its config, data and weights give run"),
         (changed(environment={"numerics": 0}), "computed with numerics 0, and this is 1; train it again"),
-        (changed(data=None), "does not say what data it read"),
+        (changed(data=None), "must name the data that was read"),
         *(
             (changed(**{name: LACKING}), f"its files are not as `fit` writes them: KeyError: '{name}'")
             for name in PARTS
@@ -192,7 +192,7 @@ def test_a_pupil_of_another_file_is_not_the_run_its_config_names(folder, store, 
     other = folder / "teacher segformer_mini" / "best.pt"
     fit(config, Place(out_dir=pupil, cache_dir=trained / ".cache", device="cpu", teacher=other), report=nothing)
     state, said = imported(folder, store)["taught"]
-    assert state == "left" and "taught by another file than last.pt" in said
+    assert state == "left" and "its teacher was another file than last.pt" in said
 
 
 def test_an_attempt_of_the_stores_own_gives_way_and_a_kill_between_is_mended(folder, store, monkeypatch):
@@ -232,12 +232,12 @@ def test_a_full_disk_pauses_and_nothing_half_copied_stays(folder, store, monkeyp
 
 def test_the_verb_names_every_folder_and_counts(folder, tmp_path, capsys):
     unfinished(folder / "taught")
-    for said in ("2 taken in, 0 already there, 1 left", "0 taken in, 2 already there, 1 left"):
+    for said in ("2 imported, 0 already there, 1 refused", "0 imported, 2 already there, 1 refused"):
         import_(folder, tmp_path / "store")
         *lines, last = capsys.readouterr().out.splitlines()
         assert last == said
-        assert f"left: {folder / 'taught'}: not finished: 2 of 2 epochs" in lines
-        assert sum(line.startswith(("taken in: ", "already there: ")) for line in lines) == 2
+        assert f"refused: {folder / 'taught'}: not finished: 2 of 2 epochs" in lines
+        assert sum(line.startswith(("imported: ", "already there: ")) for line in lines) == 2
 
 
 def test_folders_without_a_run_are_refused(tmp_path, store):

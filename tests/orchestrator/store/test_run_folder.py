@@ -11,9 +11,9 @@ import pytest
 from orchestrator.store import provenance
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.run_folder import ending, gather, reconcile
+from orchestrator.store.run_folder import copy_from_folder, ending, reconcile
 from trainer.config import NUMERICS_VERSION, digest
-from trainer.files import run_folder as record
+from trainer.files import run_folder
 
 RESULT = {
     "run_id": "r",
@@ -40,12 +40,12 @@ def ledger(store):
     ledger.append_epochs("r", [{"epoch": 1.0}])
     out = store.run_dir("r")
     out.mkdir(parents=True)
-    record.write_epochs(out, [{"epoch": 1.0}, {"epoch": 2.0, "val/miou": 40.0}])
+    run_folder.write_epochs(out, [{"epoch": 1.0}, {"epoch": 2.0, "val/miou": 40.0}])
     return ledger
 
 
 def test_a_run_that_was_cut_short_is_interrupted_and_keeps_its_epochs(store, ledger):
-    record.append_note(store.run_dir("r"), "checkpoint last.pt could not be read; began again")
+    run_folder.append_note(store.run_dir("r"), "checkpoint last.pt could not be read; began again")
     for _ in range(2):
         reconcile(ledger, store)
         run = ledger.outcomes()["r"]
@@ -54,7 +54,7 @@ def test_a_run_that_was_cut_short_is_interrupted_and_keeps_its_epochs(store, led
 
 
 def test_a_run_that_ended_as_its_driver_died_is_finished(store, ledger):
-    record.write_result(store.run_dir("r"), RESULT)
+    run_folder.write_result(store.run_dir("r"), RESULT)
     reconcile(ledger, store)
     run = ledger.finished("r")
     assert (run.last, run.seconds, run.data, run.weights) == (
@@ -68,7 +68,7 @@ def test_a_run_that_ended_as_its_driver_died_is_finished(store, ledger):
 
 
 def test_a_result_of_another_run_finishes_nothing(store, ledger):
-    record.write_result(store.run_dir("r"), {**RESULT, "run_id": "other"})
+    run_folder.write_result(store.run_dir("r"), {**RESULT, "run_id": "other"})
     reconcile(ledger, store)
     assert ledger.outcomes()["r"].status == "interrupted"
 
@@ -90,7 +90,7 @@ def test_every_run_that_was_left_is_looked_at_and_keeps_its_key(store, ledger):
 
 
 @pytest.mark.parametrize(("run_id", "most"), [("r", 2), ("unheard of", 2), ("never retried", 0)])
-def test_what_a_folder_says_is_gathered_once(store, ledger, run_id, most):
+def test_what_a_folder_says_is_copied_once(store, ledger, run_id, most):
     out = store.run_dir(run_id)
     out.mkdir(exist_ok=True)
     lost, memory = {"launch": 1, "cause": "lost", "reason": "went"}, {"launch": 2, "cause": "memory", "reason": "é"}
@@ -99,7 +99,7 @@ def test_what_a_folder_says_is_gathered_once(store, ledger, run_id, most):
         made = [json.dumps(line) for line in lines[:count]]
         (out / "retries.jsonl").write_text("\n".join([*made, '{"launch": 3, "cau']))
         (out / "notes.txt").write_text("\n".join([*notes[:count], "half a no"]))
-        gather(ledger, run_id, out)
+        copy_from_folder(ledger, run_id, out)
         run = ledger.outcomes()[run_id]
         assert (run.retries, run.notes) == (lines[:count], notes[:count])
     assert run.failures == {line["cause"]: 1 for line in lines}
@@ -110,12 +110,12 @@ def test_how_a_run_ended_is_what_its_folder_says_and_else_what_ray_saw(store, le
     assert ending(out, "") == ("stopped", {"last": {"epoch": 2.0, "val/miou": 40.0}}, "at epoch 2")
     assert ending(out, "it went") == ("failed", {"cause": "lost", "reason": "it went"}, "it went")
     assert ending(out, "no room", "memory") == ("failed", {"cause": "memory", "reason": "no room"}, "no room")
-    record.write_failure(out, "nan", "loss/ce is not finite")
+    run_folder.write_failure(out, "nan", "loss/ce is not finite")
     failed = ("failed", {"cause": "nan", "reason": "loss/ce is not finite"}, "loss/ce is not finite")
     assert ending(out, "it went") == failed
-    record.write_result(out, {**RESULT, "run_id": "another"})
+    run_folder.write_result(out, {**RESULT, "run_id": "another"})
     assert ending(out, "it went") == failed
-    record.write_result(out, RESULT)
+    run_folder.write_result(out, RESULT)
     (out / ".lock").write_text("")
     files = ["epochs.jsonl", "failure.json", "result.json"]
     facts = {name: value for name, value in RESULT.items() if name != "run_id"}

@@ -14,9 +14,9 @@ from orchestrator.state.progress import epochs_of
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from orchestrator.terminal import log_lines as progress
+from orchestrator.terminal import log_lines
 from orchestrator.terminal.live_view import Live, view
-from orchestrator.terminal.log_lines import Board, Lines
+from orchestrator.terminal.log_lines import Lines, StudyProgress
 from orchestrator.verbs.status import status
 
 ARMS = ("alone", "A method whose name is rather long for a terminal of eighty columns")
@@ -34,7 +34,7 @@ STUDY = {
 
 
 class Driven:
-    """A study whose runs a test moves: the ledger is told first, then the view, as Watch does."""
+    """A study whose runs a test moves: the ledger is told first, then the view, as RunCallbacks does."""
 
     def __init__(self, folder):
         (folder / "watched.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
@@ -43,8 +43,8 @@ class Driven:
         self.ledger = Ledger(self.store.ledger)
         self.views = []
 
-    def board(self):
-        return Board(StudyState(self.study, self.ledger))
+    def progress(self):
+        return StudyProgress(StudyState(self.study, self.ledger))
 
     def job(self, arm, seed):
         run = SimpleNamespace(arm=arm, seed=seed, role="arm")
@@ -84,7 +84,7 @@ def driven(tmp_path):
 def lines(driven):
     """lines(): what was said so far, without the time."""
     out = io.StringIO()
-    driven.views.append(view(Console(file=out), driven.board()))
+    driven.views.append(view(Console(file=out), driven.progress()))
     assert isinstance(driven.views[0], Lines)
     return lambda: [line[9:] for line in out.getvalue().splitlines()]
 
@@ -125,7 +125,7 @@ def test_a_study_that_goes_on_is_mentioned_once_a_minute(driven, lines, monkeypa
     clock = SimpleNamespace(monotonic=lambda: now.s, strftime=lambda pattern: "12:00:00")
     driven.start("alone", 0)
     driven.start(ARMS[1], 0)
-    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(log_lines, "time", clock)
     driven.views[0]._spoke = now.s
     for epoch in (1, 2, 3):
         now.s += 25
@@ -143,17 +143,17 @@ def test_a_phase_begins_with_what_stands_already_and_nothing_trains_yet(driven):
     driven.train("alone", 1, *range(1, 11))
     driven.end("alone", 1, "finished", last={})
     with driven.store.lease():
-        board = driven.board()
-    assert board.running == []
-    assert (board.ended, board.count("waiting"), board.count("missing")) == (1, 1, 2)
-    assert epochs_of(board.parts.values()) == (11, 40)
+        progress = driven.progress()
+    assert progress.running == []
+    assert (progress.ended, progress.count("waiting"), progress.count("missing")) == (1, 1, 2)
+    assert epochs_of(progress.runs.values()) == (11, 40)
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_terminal_shows_the_whole_and_each_run_that_trains(driven, width):
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=width, height=30)
-    live = view(console, driven.board())
+    live = view(console, driven.progress())
     assert isinstance(live, Live)
     driven.views.append(live)
     with live:
@@ -182,13 +182,13 @@ def test_a_terminal_shows_the_whole_and_each_run_that_trains(driven, width):
 
 
 def test_a_run_that_waits_for_a_verdict_has_no_line_and_is_not_over(driven):
-    live = Live(Console(file=io.StringIO(), force_terminal=True, width=80), driven.board())
+    live = Live(Console(file=io.StringIO(), force_terminal=True, width=80), driven.progress())
     driven.views.append(live)
     driven.start("alone", 0)
     driven.train("alone", 0, 1, 2)
     live.waits(driven.job("alone", 0))
-    assert live.board.running == [] and live.board.ended == 0
-    assert live.board.count("waiting") == 1
+    assert live.progress.running == [] and live.progress.ended == 0
+    assert live.progress.count("waiting") == 1
 
 
 def test_status_says_from_another_shell_what_trains_what_is_best_and_why_runs_failed(driven, tmp_path, capsys):

@@ -164,10 +164,10 @@ def test_a_password_is_mlflows_own_affair(served, tmp_path, monkeypatch):
     locked = Door(served, password="sesame")
     try:
         tracker = Tracker(Server(locked.uri, tmp_path), "mine")
-        assert "401" in tracker.answers()
+        assert "401" in tracker.why_unreachable()
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "sesame")
-        assert tracker.answers() == ""
+        assert tracker.why_unreachable() == ""
         (tmp_path / "table.md").write_text("| arm |")
         tracker.open("locked")
         tracker.files("locked", [tmp_path / "table.md"])

@@ -18,7 +18,7 @@ class There:
         self.got = []
         self.asked = 0
 
-    def answers(self):
+    def why_unreachable(self):
         self.asked += 1
         return self.gone
 
@@ -53,7 +53,7 @@ def wait_for(condition, timeout_s=10.0):
 
 
 def test_order_is_kept_and_of_one_name_only_the_newest_is_done(there):
-    sender = Sender(there.answers, "there")
+    sender = Sender(there.why_unreachable, "there")
     begun, go = threading.Event(), threading.Event()
     sender.send("slow", lambda: (begun.set(), go.wait(10.0), there.got.append("slow")))
     assert begun.wait(10.0)
@@ -67,7 +67,7 @@ def test_order_is_kept_and_of_one_name_only_the_newest_is_done(there):
 
 
 def test_what_could_not_be_sent_is_sent_when_the_other_side_is_back_without_being_told(there, quick, caplog):
-    sender = Sender(there.answers, "there")
+    sender = Sender(there.why_unreachable, "there")
     there.gone = "nobody at home"
     with caplog.at_level(logging.WARNING):
         for epoch in range(3):
@@ -79,7 +79,7 @@ def test_what_could_not_be_sent_is_sent_when_the_other_side_is_back_without_bein
     wait_for(lambda: len(there.got) == 2)
     assert there.got == ["run0 2", "run1 2"]
     assert [record.getMessage() for record in caplog.records] == [
-        "no tracking at there; runs go on, and it is tried again: nobody at home"
+        "no tracking at there; runs continue, and tracking is retried: nobody at home"
     ]
     assert sender.close() == set()
 
@@ -93,7 +93,7 @@ def test_pauses_double_up_to_some_minutes_and_differ():
 
 def test_closing_does_not_wait_for_a_side_that_is_gone(there, monkeypatch):
     monkeypatch.setattr(module, "FIRST_S", 60.0)
-    sender = Sender(there.answers, "there")
+    sender = Sender(there.why_unreachable, "there")
     there.gone = "nobody at home"
     sender.send("run0", there.take("run0"))
     wait_for(lambda: there.asked == 1)  # and now it pauses
@@ -105,7 +105,7 @@ def test_closing_does_not_wait_for_a_side_that_is_gone(there, monkeypatch):
 
 
 def test_closing_waits_no_longer_than_it_is_told(there):
-    sender = Sender(there.answers, "there")
+    sender = Sender(there.why_unreachable, "there")
     go = threading.Event()
     sender.send("hangs", go.wait)
     sender.send("run0", there.take("run0"))
@@ -114,7 +114,7 @@ def test_closing_waits_no_longer_than_it_is_told(there):
 
 
 def test_an_action_in_trouble_of_its_own_is_tried_again_and_then_left_and_holds_up_nobody(there, caplog):
-    sender = Sender(there.answers, "there")
+    sender = Sender(there.why_unreachable, "there")
     tried = []
 
     def refused():
@@ -133,7 +133,7 @@ def test_an_action_in_trouble_of_its_own_is_tried_again_and_then_left_and_holds_
 
 
 def test_an_action_that_is_tried_again_keeps_its_place(there):
-    sender = Sender(there.answers, "there")
+    sender = Sender(there.why_unreachable, "there")
     begun, go = threading.Event(), threading.Event()
     passing = iter([ValueError("database is locked")])
 
@@ -153,7 +153,7 @@ def test_an_action_that_is_tried_again_keeps_its_place(there):
 
 
 def test_what_was_left_and_then_succeeds_is_no_longer_missing(there):
-    sender = Sender(there.answers, "there")
+    sender = Sender(there.why_unreachable, "there")
     sender.send("run0", lambda: 1 / 0)
     wait_for(lambda: there.asked == 2)
     sender.send("run0", there.take("run0"))

@@ -236,7 +236,7 @@ def test_a_run_deleted_by_hand_comes_back(make, client, record):
     client.delete_run(children(client)[0].info.run_id)
     with pytest.raises(Exception, match="deleted"):
         tracker.mirror(record(3))
-    assert tracker.answers() == ""
+    assert tracker.why_unreachable() == ""
     tracker.mirror(record(3))
     assert steps(client, children(client)[0]) == [1, 2, 3]
 
