@@ -1,6 +1,6 @@
-"""The door for jobs: `ray job submit --working-dir . -- python ablations/grid.py STUDY`, or without `ray job submit`.
+"""Entry point of Ray jobs: `ray job submit --working-dir . -- python ablations/grid.py STUDY`; also runs by itself.
 
-Runs studies one after the other, as `transkd run` does. Inside a Ray job it joins the cluster the job was sent to.
+Runs studies one after the other, as `transkd run` does. Inside a Ray job it joins the cluster of the job.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-# A job's working directory is an unpacked archive: the packages beside this folder are meant, installed or not.
+# A job's working directory is an unpacked archive: import the packages in it, not those that may be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from orchestrator.cli import guarded
@@ -31,7 +31,7 @@ def main(
     workers: WorkersOption = None,
     max_gpu_hours: HoursOption = None,
 ) -> None:
-    """Run what the studies lack, and print their tables."""
+    """Run what is missing of each study, and print its table."""
     join = IN_A_JOB in os.environ
     failed = [launch(study, cluster, store, data_root, workers, max_gpu_hours, join=join) for study in studies]
     if any(failed):

@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from ablations.statistics.paired import compare
-from ablations.statistics.seed_looks import follow
+from ablations.statistics.seed_looks import take_looks
 from ablations.study.schema import Study
 
 LOOKS = (6, 8, 12)
@@ -50,7 +50,7 @@ def simulate(effects: tuple[float, ...], margin: float | None, rng: np.random.Ge
         means = (0.0, *effects)
         scores = {arm: dict(enumerate(row + mean)) for arm, row, mean in zip(arms, seeds, means, strict=True)}
         fixed.append([one.verdict for one in compare(scores, asked.pairs, margin)])
-        came = follow(asked, ended, scores)
+        came = take_looks(asked, ended, scores)
         looked.append([one.verdict for one in came.comparisons])
         made.append(sum(came.due.values()) / (len(arms) * LOOKS[-1]))
     return np.array(fixed), np.array(looked), np.array(made)

@@ -54,7 +54,7 @@ def step(
             model.linear_fuse.__class__ = PublishedFusion
     distilled = Distilled(student, build_distillers(TERMS, student.channels, teacher.channels, 0), 19).to(device)
     optim = OptimConfig(global_batch=2, precision=precision)
-    set_norm_batch(distilled, optim.group)
+    set_norm_batch(distilled, optim.effective_norm_batch)
     learner = Learner(distilled, optim, TERMS)
     needs = EVERYTHING if published else distilled.teacher_needs
     taught = Teacher(teacher.requires_grad_(graph), needs, precision == "bf16")

@@ -1,4 +1,4 @@
-"""Launcher files (`ray up`, KubeRay): which machines they bring up, and whether a cluster spec's runs fit on them."""
+"""Launcher files (`ray up`, KubeRay): the machines they start, and whether the runs of a cluster spec fit on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PLACEHOLDER = re.compile(r"\b(?:ami|fs)-0{17}|[\w.-]*example\.com[\w./:-]*|\bfi
 
 
 class MachineType(NamedTuple):
-    """A kind of machine that a launcher may bring up, between `least` and `most` at once. The head is one, 1 to 1."""
+    """A node type of a launcher with its smallest and largest count; the head has `least` = `most` = 1."""
 
     name: str
     machine: Machine
@@ -27,16 +27,16 @@ class MachineType(NamedTuple):
 
 
 class Launcher(NamedTuple):
-    """A launcher file, reduced to what lint asks. `mounts`: folders that every machine shares."""
+    """The parts of a launcher file that lint checks. `mounts`: folders that all machines share."""
 
     types: list[MachineType]
     mounts: list[str]
     findings: list[Finding]
-    """What is wrong with the file whatever the spec."""
+    """Problems of the file itself, independent of the spec."""
 
 
 def read(path: Path) -> Launcher:
-    """The machines of a launcher file. Raises SpecError where it is neither for `ray up` nor a RayJob or RayCluster."""
+    """Parse a launcher file. Raises SpecError unless it is for `ray up`, or a RayJob or RayCluster."""
     try:
         documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -51,7 +51,7 @@ def read(path: Path) -> Launcher:
 
 
 def is_launcher(path: Path) -> bool:
-    """Whether a file is for `ray up` or `kubectl apply`, and no cluster spec."""
+    """Whether a file is for `ray up` or `kubectl apply` instead of a cluster spec."""
     try:
         return bool(re.search(r"^(cluster_name|apiVersion):", path.read_text(), re.MULTILINE))
     except (OSError, UnicodeDecodeError):
@@ -59,12 +59,12 @@ def is_launcher(path: Path) -> bool:
 
 
 def spec_beside(path: Path) -> str:
-    """The name of the spec that goes with a launcher file: `ray-up-aws.yaml` brings up what `aws` speaks of."""
+    """The name of a launcher file's cluster spec: `aws` for `ray-up-aws.yaml`."""
     return path.stem.removeprefix("ray-up-").removeprefix("kubectl-")
 
 
 def lint_launcher(launcher: Launcher, spec: ClusterSpec) -> list[Finding]:
-    """What would hang or cost money for nothing when `spec` runs on the machines of `launcher`; empty if nothing."""
+    """Problems that would hang a study or waste money when `spec` runs on the machines of `launcher`."""
     return [*launcher.findings, *_fits(launcher, spec), *_reaches_the_store(launcher, spec)]
 
 
@@ -81,7 +81,7 @@ def _fits(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
     ):
         if limit is not None and limit != most:
             yield Finding(
-                "limits-differ", f"{name} is {limit:g} but the launcher brings up {most:g}", f"set {name}: {most:g}"
+                "limits-differ", f"{name} is {limit:g} but the launcher starts up to {most:g}", f"set {name}: {most:g}"
             )
 
 
@@ -112,22 +112,20 @@ def _ray_up(config: dict[str, Any]) -> Launcher:
         )
     if provider.get("type") in ("aws", "gcp") and not provider.get("region"):
         found.append(
-            Finding("region-missing", "provider has no region: Ray takes one of its own", "set provider.region")
+            Finding("region-missing", "provider has no region: Ray would use its default", "set provider.region")
         )
     types = []
     for name, kind in kinds.items():
         resources = kind.get("resources")
         if not resources or "CPU" not in resources:
-            message = (
-                f"the resources of {name} are left to detection: whether a run fits is known only when it is paid for"
-            )
+            message = f"{name} states no resources: whether a run fits would be known only once the machine runs"
             found.append(
                 Finding("resources-unstated", message, f"set available_node_types.{name}.resources: {{CPU: N}}")
             )
             resources = {}
         least, most = (1, 1) if name == head else (kind.get("min_workers", 0), kind.get("max_workers", limit))
         if name != head and most > limit:
-            message = f"max_workers of {name} is {most} but of the cluster {limit}: the smaller one counts"
+            message = f"max_workers of {name} is {most} but that of the cluster is {limit}: the smaller one applies"
             found.append(Finding("limit-exceeded", message, f"set max_workers: {most} at the top"))
         machine = Machine(resources.get("CPU", 0), resources.get("GPU", 0))
         types.append(MachineType(name, machine, least, min(most, limit)))
@@ -139,7 +137,13 @@ def _ray_up(config: dict[str, Any]) -> Launcher:
 def _kuberay(cluster: dict[str, Any]) -> Launcher:
     found = []
     if not cluster.get("enableInTreeAutoscaling"):
-        found.append(Finding("no-autoscaler", "the cluster keeps its first size", "set enableInTreeAutoscaling: true"))
+        found.append(
+            Finding(
+                "no-autoscaler",
+                "enableInTreeAutoscaling is off: the cluster keeps its initial size",
+                "set enableInTreeAutoscaling: true",
+            )
+        )
     types, shared = [], []
     for group in [cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", [])]:
         name = group.get("groupName", "head")
@@ -156,7 +160,7 @@ def _kuberay(cluster: dict[str, Any]) -> Launcher:
         mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container.get("volumeMounts", [])}
         shared.append({path for path, volume in mounts.items() if "persistentVolumeClaim" in volume})
         if "emptyDir" not in mounts.get("/dev/shm", {}):
-            message = f"/dev/shm of {name} is the container's 64 MB, which Ray and PyTorch outgrow"
+            message = f"/dev/shm of {name} has the container's default of 64 MB, too little for Ray and PyTorch"
             found.append(Finding("shm-small", message, "mount an emptyDir with medium: Memory there"))
     return Launcher(types, sorted(set.intersection(*shared)), [*found, *_always_on(types)])
 
@@ -164,7 +168,7 @@ def _kuberay(cluster: dict[str, Any]) -> Launcher:
 def _always_on(types: list[MachineType]) -> list[Finding]:
     return [
         Finding(
-            "always-on", f"{kind.least} of {kind.name} run while nothing does", f"set the least of {kind.name} to 0"
+            "always-on", f"{kind.least} of {kind.name} run while no study does", f"set the minimum of {kind.name} to 0"
         )
         for kind in types
         if kind.least and kind.machine.gpus
@@ -172,5 +176,5 @@ def _always_on(types: list[MachineType]) -> list[Finding]:
 
 
 def _amount(quantity: str) -> int:
-    """A Kubernetes quantity of CPUs or GPUs as KubeRay's autoscaler counts it: `500m` is 1."""
+    """A Kubernetes quantity of CPUs or GPUs as KubeRay's autoscaler counts it, rounded up: `500m` is 1."""
     return math.ceil(float(quantity.removesuffix("m")) / 1000) if quantity.endswith("m") else math.ceil(float(quantity))

@@ -1,4 +1,4 @@
-"""What would hang, or cost money for nothing, found in a cluster spec before a machine starts."""
+"""lint(): find settings of a cluster spec that would hang or waste money, before a machine starts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 from cluster.spec import ClusterSpec, Machine, SpecError, concurrency
 
 BOOT_S = 300
-"""A cloud machine with a GPU boots, installs and joins in three to five minutes; a shorter wait gives up too early."""
+"""Seconds in which a cloud machine with a GPU boots, installs and joins (three to five minutes)."""
 
 
 class Finding(NamedTuple):
-    """One thing to mend: a stable code, what is wrong, and what to write instead."""
+    """One problem: a stable code, what is wrong, and what to write instead."""
 
     code: str
     message: str
@@ -21,7 +21,7 @@ class Finding(NamedTuple):
 
 
 def lint(spec: ClusterSpec, cpus: float, gpus: float = 0) -> list[Finding]:
-    """Findings for a spec on a cluster that has `cpus` and `gpus` now; empty when there is nothing to mend."""
+    """The problems of a spec on a cluster that has `cpus` and `gpus` now."""
     ceiling = Machine(max(cpus, spec.max_cpus or 0), max(gpus, spec.max_gpus or 0))
     found = [_fits(spec, cpus, gpus), _threads(spec), _idle_gpus(spec, ceiling), *_autoscaler(spec), *_folders(spec)]
     return [finding for finding in found if finding]
@@ -39,7 +39,7 @@ def _fits(spec: ClusterSpec, cpus: float, gpus: float) -> Finding | None:
 def _threads(spec: ClusterSpec) -> Finding | None:
     if spec.torch_threads <= max(1, spec.cpus_per_worker):
         return None
-    message = f"{spec.torch_threads} threads on {spec.cpus_per_worker:g} CPUs of a worker: runs slow each other down"
+    message = f"{spec.torch_threads} threads per worker on {spec.cpus_per_worker:g} CPUs: runs slow each other down"
     return Finding("threads-exceed-cpus", message, f"set cpus_per_worker: {spec.torch_threads} or remove threads")
 
 
@@ -47,14 +47,14 @@ def _idle_gpus(spec: ClusterSpec, have: Machine) -> Finding | None:
     if not have.gpus:
         return None
     if not spec.gpus_per_worker:
-        return Finding("gpus-unused", f"no run asks for the {have.gpus:g} GPUs", "set gpus_per_worker: 1")
+        return Finding("gpus-unused", f"no run uses the {have.gpus:g} GPUs", "set gpus_per_worker: 1")
     fit = _runs(spec, have)
     served = _runs(spec, have._replace(cpus=have.gpus * spec.workers * spec.cpus_per_worker / spec.gpus_per_worker))
     if not 0 < fit < served:
         return None
     share = have.cpus / (served * spec.workers)
     share = float(int(share)) if share >= 1 else int(share * 100) / 100
-    message = f"the GPUs could serve {served} runs at once but the CPUs {fit}: the other GPUs are paid for and idle"
+    message = f"the GPUs have room for {served} runs at once but the CPUs for {fit}: the other GPUs stay idle"
     return Finding("gpus-starved", message, f"set cpus_per_worker: {share:g}")
 
 
@@ -70,12 +70,12 @@ def _autoscaler(spec: ClusterSpec) -> list[Finding | None]:
         return [None]
     absent = Finding(
         "no-autoscaler",
-        f"max_cpus and max_gpus speak of machines to come, but address is {spec.address}: none will",
+        f"max_cpus and max_gpus are for an autoscaler, but address {spec.address} has none",
         "set address: auto where a cluster with an autoscaler runs, or remove max_cpus and max_gpus",
     )
     hasty = Finding(
         "start-timeout-short",
-        f"start_timeout_s is {spec.start_timeout_s:g}, and a machine needs up to {BOOT_S} to boot",
+        f"start_timeout_s is {spec.start_timeout_s:g}, but a machine needs up to {BOOT_S} seconds to boot",
         f"set start_timeout_s: {BOOT_S} or more",
     )
     return [absent if spec.address == "local" else None, hasty if spec.start_timeout_s < BOOT_S else None]
@@ -91,6 +91,6 @@ def _folders(spec: ClusterSpec) -> list[Finding | None]:
             if not Path(folder).is_dir()
         ]
     if spec.store is None and not os.environ.get("TRANSKD_STORE"):
-        message = "no store is named, and the default, a folder under home, is another one on each machine"
+        message = "store is not set, and the default, a folder under home, differs between machines"
         return [Finding("store-not-shared", message, "set store: to a folder that every machine mounts")]
     return [None]

@@ -1,4 +1,4 @@
-"""Mistakes in a cluster spec, in words: the key, the rule, the value, and what was probably meant."""
+"""Error messages for a cluster spec: the key, the rule, the value, and the key that was probably meant."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pydantic import ValidationError
 
 from cluster.retries import Retries
 
-_RENAMED = {"max_failures": "a lost machine and a bug have budgets of their own now; write retries: {lost: N}"}
+_RENAMED = {"max_failures": "is replaced by retries, which counts each cause separately; write retries: {lost: N}"}
 
 _BRANCHES = ("literal['auto']", "int", "constrained-int")
-"""What pydantic adds to the place of a value that may be `auto` or a number."""
+"""pydantic appends one of these to the location of a value that may be `auto` or a number."""
 
 
 def lines(error: ValidationError, keys: Iterable[str]) -> list[str]:
-    """A line for each key that is wrong; `keys` are those that a spec may have."""
+    """One line per wrong key; `keys` are the valid ones."""
     found: dict[str, str] = {}
     for item in error.errors():
         path = [str(part) for part in item["loc"] if part not in _BRANCHES]
@@ -29,7 +29,7 @@ def lines(error: ValidationError, keys: Iterable[str]) -> list[str]:
         elif field in ("concurrency", "retries.memory") and item["type"] != "value_error":
             message = f"must be `auto` or a whole number but got {item['input']!r}"
         elif field == "retries":
-            message = f"must be causes and numbers, for example {{lost: 3}}, but got {item['input']!r}"
+            message = f"must map causes to numbers, for example {{lost: 3}}, but got {item['input']!r}"
         elif item["type"] != "value_error":
             message = f"{message[0].lower()}{message[1:]} but got {item['input']!r}"
         found.setdefault(field, f"{field}: {message}")
@@ -37,7 +37,7 @@ def lines(error: ValidationError, keys: Iterable[str]) -> list[str]:
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """The known name that `name` is close to, or all of them."""
+    """`did you mean ...?` with the known name closest to `name`, or a list of all."""
     choices = list(known)
     close = difflib.get_close_matches(name, choices, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(choices)}"

@@ -1,4 +1,4 @@
-"""Retries: how often one start of a study tries a failed run again, by what it failed of."""
+"""Retries: how often one start of a study retries a failed run, by the cause of the failure."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Retries(BaseModel):
-    """Further attempts at a run, by the cause of the last one's end. A cause spends its own budget and no other's."""
+    """Most retries of a run per cause of failure; each cause is counted separately."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     lost: int = Field(3, ge=0)
-    """Its worker or machine went. What a cloud announces before it takes a machine back costs nothing."""
+    """A worker or its machine died. Preemptions that the cloud announces are not counted."""
     memory: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
-    """It did not fit: again with half the micro-batch; `auto`: down to one BatchNorm group."""
+    """Out of memory: each retry halves the micro-batch; `auto`: until it is one BatchNorm group."""
     bug: int = Field(0, ge=0)
-    """Code raised an error: it would most likely raise it again."""
+    """Any other exception; by default not retried, because it would most likely be raised again."""
     nan: int = Field(0, ge=0)
-    """A loss was not finite."""
+    """A loss was NaN or infinite."""

@@ -1,4 +1,4 @@
-"""ClusterSpec: what one run is given and how many runs go at once. It never changes a run's numbers."""
+"""ClusterSpec: the resources of one run and the number of runs at once. It never changes a run's numbers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cluster.mistakes import hint, lines
 from cluster.retries import Retries
 
 _TICKS = 10_000
-"""Ray counts resources in ten-thousandths; counting alike keeps 3 x 0.1 CPUs inside 0.3."""
+"""Ray counts resources in ten-thousandths; counting likewise lets 3 x 0.1 CPUs fit into 0.3."""
 
 _LAUNCHER_KEYS = {"apiVersion": "kubectl apply -f", "cluster_name": "ray up"}
 
 
 class SpecError(ValueError):
-    """A cluster spec that is wrong, or that these machines cannot serve: one line with the remedy. Exit code 2."""
+    """A wrong cluster spec, or one that these machines cannot run: one line with the remedy. Exit code 2."""
 
 
 class Machine(NamedTuple):
@@ -30,37 +30,37 @@ class Machine(NamedTuple):
 
 
 class ClusterSpec(BaseModel):
-    """The machines, as one frozen value: a YAML file given to `transkd run --cluster FILE`."""
+    """The contents of a cluster spec, the YAML file of `transkd run --cluster FILE`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     address: str = Field("local", min_length=1)
-    """`local` starts a Ray on this machine, `auto` joins the one that runs here, `HOST:PORT` joins that one."""
+    """`local` starts Ray on this machine, `auto` joins the cluster running here, `HOST:PORT` joins that cluster."""
     workers: int = Field(1, ge=1)
     """Data-parallel processes of one run. The global batch stays the same."""
     cpus_per_worker: float = Field(1, ge=0.01)
     gpus_per_worker: float = Field(0, ge=0)
     """Below 1, several runs share a GPU (their memory must fit); above 1, a whole number."""
     threads: int | None = Field(None, ge=1)
-    """torch threads of a worker; default: its whole CPUs."""
+    """torch threads of a worker; default: its CPUs, rounded down."""
     micro_batch: int | None = Field(None, ge=1)
-    """Samples in one forward pass, where a worker's share of the global batch does not fit its memory."""
+    """Samples in one forward pass; set it when a worker's share of the global batch exceeds the memory."""
     concurrency: Literal["auto"] | int = "auto"
     """Runs at once; `auto`: as many as fit."""
     max_cpus: float | None = Field(None, gt=0)
-    """CPUs that an autoscaler may bring up; default: what is there now."""
+    """CPUs up to which an autoscaler may grow; default: those there now."""
     max_gpus: float | None = Field(None, ge=0)
-    """GPUs that an autoscaler may bring up; default: what is there now."""
+    """GPUs up to which an autoscaler may grow; default: those there now."""
     store: str | None = None
-    """Folder of ledger, checkpoints and tracking, seen by every machine under this path."""
+    """Folder of ledger, checkpoints and tracking; the same path on every machine."""
     data_roots: dict[str, str] = Field(default_factory=dict)
-    """Data set name to its folder, seen by every machine under this path."""
+    """Data set name -> its folder; the same path on every machine."""
     price_per_gpu_hour: float | None = Field(None, gt=0)
-    """What one GPU costs an hour, its machine included, in a currency of your own: `transkd plan` multiplies."""
+    """Price of one GPU with its machine per hour, in any currency; `transkd plan` computes the cost of a study."""
     retries: Retries = Retries()
-    """Times that one start of a study tries a failed run again, by what it failed of."""
+    """How often one start of a study retries a failed run, by cause."""
     start_timeout_s: float = Field(600, gt=0)
-    """Longest wait for a run's workers; above the boot time of a machine where an autoscaler is at work."""
+    """Longest wait for a run's workers; with an autoscaler, above the boot time of a machine."""
 
     @field_validator("concurrency")
     @classmethod
@@ -96,39 +96,39 @@ class ClusterSpec(BaseModel):
     def _a_price_has_something_to_price(self) -> ClusterSpec:
         if self.price_per_gpu_hour is not None and not self.gpus_per_worker:
             raise ValueError(
-                f"price_per_gpu_hour is {self.price_per_gpu_hour:g} but gpus_per_worker is 0; give the runs GPUs, or "
+                f"price_per_gpu_hour is {self.price_per_gpu_hour:g} but gpus_per_worker is 0; set gpus_per_worker, or "
                 "remove the price"
             )
         return self
 
     @property
     def torch_threads(self) -> int:
-        """Threads of torch in each worker, explicit because Ray would else choose."""
+        """torch threads of each worker; explicit, because Ray would choose otherwise."""
         return self.threads or max(1, int(self.cpus_per_worker))
 
     @property
     def scales(self) -> bool:
-        """Whether an autoscaler may bring up machines that are not there now."""
+        """Whether an autoscaler may add machines."""
         return self.max_cpus is not None or self.max_gpus is not None
 
 
 def footprint(spec: ClusterSpec) -> dict[str, float]:
-    """Ray resources of one run, all its workers together: `{"CPU": 4.0, "GPU": 2.0}`; no key for what it lacks."""
+    """Ray resources of one run, all its workers together: `{"CPU": 4.0, "GPU": 2.0}`, without keys for zero."""
     need = {"CPU": spec.workers * spec.cpus_per_worker, "GPU": spec.workers * spec.gpus_per_worker}
     return {name: round(amount, 4) for name, amount in need.items() if amount}
 
 
 def concurrency(spec: ClusterSpec, cpus: float, gpus: float = 0) -> int:
-    """Runs at once where `cpus` and `gpus` are there now, or, if it is more, up to the spec's `max_cpus`, `max_gpus`.
+    """Runs at once on `cpus` and `gpus`, or on the spec's `max_cpus` and `max_gpus` where these are larger.
 
-    Raises SpecError where not one run fits, or fewer than the spec asks for: such a study would wait for ever.
+    Raises SpecError when no run fits, or fewer than `concurrency`: such a study would wait forever.
     """
     ceiling = Machine(max(cpus, spec.max_cpus or 0), max(gpus, spec.max_gpus or 0))
     return concurrency_on(spec, [ceiling])
 
 
 def concurrency_on(spec: ClusterSpec, machines: Sequence[Machine]) -> int:
-    """Runs at once on these machines, each worker whole on one of them. Raises SpecError as `concurrency` does."""
+    """Runs at once on these machines; a worker cannot span two. Raises SpecError as `concurrency` does."""
     fit = sum(_workers_on(spec, machine) for machine in machines) // spec.workers
     if not fit:
         raise SpecError(_why_none_fits(spec, machines))
@@ -136,7 +136,7 @@ def concurrency_on(spec: ClusterSpec, machines: Sequence[Machine]) -> int:
         return fit
     if spec.concurrency > fit:
         raise SpecError(
-            f"concurrency is {spec.concurrency} but of runs that need {_text(footprint(spec))} only {fit} fit on "
+            f"concurrency is {spec.concurrency}, but only {fit} runs that need {_text(footprint(spec))} fit on "
             f"{_have(machines)}; lower concurrency or remove the line"
         )
     return spec.concurrency
@@ -167,7 +167,7 @@ def _why_none_fits(spec: ClusterSpec, machines: Sequence[Machine]) -> str:
             there = "there is 1" if total[name] == 1 else f"there are {total[name]:g}"
             return f"a run needs {_text({name: need})} ({workers} x {worker[name]:g}) but {there}; {remedy}"
     return (
-        f"{workers} of {_text(worker)} cannot be placed on {_have(machines)}: a worker never spans two machines; "
+        f"{workers} of {_text(worker)} cannot be placed on {_have(machines)}: a worker cannot span two machines; "
         "lower workers, cpus_per_worker or gpus_per_worker"
     )
 
@@ -194,15 +194,15 @@ def _absolute(folder: str) -> str:
 
 
 def names() -> list[str]:
-    """Specs that come with the project: `local` for `cluster/local.yaml`. Launcher files carry their command's name."""
+    """Names of the bundled specs, `local` for `cluster/local.yaml`; launcher files are excluded by their prefix."""
     files = Path(__file__).parent.glob("*.yaml")
     return sorted(path.stem for path in files if not path.name.startswith(("ray-up-", "kubectl-")))
 
 
 def load(source: str | Path | None = None) -> ClusterSpec:
-    """The spec of a YAML file, or of one that comes with the project by its bare name (`gpu`); None is `local`.
+    """The spec of a YAML file, or a bundled spec by its name (`gpu`); None is `local`.
 
-    Raises SpecError in one line naming the file, the key, the rule and the value.
+    Raises SpecError: one line with the file, the key, the rule and the value.
     """
     path = _locate("local" if source is None else source)
     try:
@@ -228,7 +228,7 @@ def load(source: str | Path | None = None) -> ClusterSpec:
 
 
 def with_workers(spec: ClusterSpec, workers: int) -> ClusterSpec:
-    """The spec with another number of workers a run. Raises SpecError where it rules that number out."""
+    """The spec with another number of workers per run. Raises SpecError when the spec forbids that number."""
     try:
         return ClusterSpec.model_validate({**spec.model_dump(), "workers": workers})
     except ValidationError as error:

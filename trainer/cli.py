@@ -1,4 +1,4 @@
-"""python -m trainer: the verbs of one model, in one process, without a cluster."""
+"""The commands of `python -m trainer`, which work on one model in one process, without a cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 @app.callback()
 def _verbs() -> None:
-    """Train one model of TransKD in one process, then measure it, look at what it sees, and take it elsewhere."""
+    """Train one TransKD model in one process, evaluate it, predict with it and export it."""
 
 
 app.command()(fit)
@@ -31,15 +31,18 @@ app.add_typer(data_app, name="data")
 
 
 def in_one_line(action: Callable[[], object], *refusals: type[Exception]) -> None:
-    """Do it; a failed run (its loss, its memory) is one line and exit code 1, a user's mistake (UserError, `refusals`)
-    one line and code 2, a full disk one line and code 3."""
+    """Call `action` and end with one line and an exit code where it fails.
+
+    1: the run failed (loss not finite, out of memory). 2: the user's mistake (UserError, `refusals`, a path that cannot
+    be used). 3: the disk is full. Other exceptions are raised.
+    """
     try:
         action()
     except (UserError, *refusals) as error:  # type: ignore[misc]
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as end:
-        if end.code == 130:  # what typer makes of Ctrl-C
+        if end.code == 130:  # typer's exit code for Ctrl-C
             print("stopped; run the same command again to go on", file=sys.stderr)
         raise
     except Exception as error:
@@ -57,5 +60,5 @@ def in_one_line(action: Callable[[], object], *refusals: type[Exception]) -> Non
 
 
 def main() -> None:
-    """Run a verb."""
+    """Run the command line."""
     in_one_line(app)

@@ -1,4 +1,4 @@
-"""check_options: the options of a YAML section against the signature of what they will be passed to."""
+"""check_options: check the options of a YAML section against the signature of the function that receives them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def check_options(
 ) -> None:
     """Raise UserError unless `factory(<skip>, **options)` fits its signature: `distill.pea: unknown option ...`.
 
-    `where` is the section as the user wrote it; `skip` are the parameters that the caller supplies itself.
+    `where` is the section's name in the message; `skip` are the parameters that the caller passes itself.
     """
     open_to_user = {
         name: parameter

@@ -1,4 +1,4 @@
-"""Place: everything about a run that must not change its numbers. Never hashed."""
+"""Place: the settings of a run that must not change its numbers. They are not part of its id."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def default_cache() -> Path:
 
 @dataclass(frozen=True)
 class Place:
-    """Where and on what a run happens. Paths, devices, threads and micro-batches are free to differ."""
+    """Where a run's files are and on which device it runs; equal runs may have different places."""
 
     out_dir: Path
     """Folder of this run: config.yaml, epochs.jsonl, result.json, last.pt, best.pt."""
     data_root: Path | None = None
-    """Folder of the data set; None for data sets that make their own (`scenes`)."""
+    """Folder of the data set; None for a data set that generates its images (`scenes`)."""
     cache_dir: Path = field(default_factory=default_cache)
     """Folder of packed (decoded and resized) splits, shared by all runs."""
     device: str = "auto"
@@ -27,8 +27,8 @@ class Place:
     threads: int = 1
     """CPU threads of torch in this process."""
     micro_batch: int | None = None
-    """Samples in one forward pass; default: this worker's whole share of the global batch."""
+    """Samples in one forward pass; default: all of a worker's share of the global batch."""
     teacher: Path | None = None
-    """Weights of a teacher that a study has trained, for configs with `teacher.train`."""
+    """Weights of the teacher that the study has trained, for configs with `teacher.train`."""
     compile: bool = False
     """Compile the student and its paths with `torch.compile`."""

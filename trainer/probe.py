@@ -1,8 +1,8 @@
-"""Probe: how long a run's epochs take on this machine, and what it keeps, from a few of its steps on made-up pictures.
+"""Estimate the time and disk space of runs on this machine, from a few of their training steps on random images.
 
-A program of its own, for a step that does not fit the memory may end its process, and the GPU is let go with it:
-`python -m trainer.probe` reads a JSON line of settings and one for each run, and answers in JSON lines: what each run
-keeps, then, one after another, what each takes. Runs that the time did not suffice for have no second line.
+`python -m trainer.probe` reads JSON lines on stdin, one of settings and one per run, and answers in JSON lines: first
+every run's disk space, then run by run the measured times, until the time limit. It is a process of its own because a
+step that exceeds the memory may kill its process, and because the GPU is released when it ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from trainer.data import PackedSplit, dataset_class, open_dataset
 from trainer.data.base import Official
 from trainer.data.stream import HostBatch, Stream, holdout
 from trainer.files import checkpoint
-from trainer.measure.device import pick_device
+from trainer.measure.device import pick_device, synchronize
 from trainer.place import Place
 from trainer.training.build import Data, build_distilled, build_teacher
 from trainer.training.evaluate import evaluate
@@ -36,20 +36,20 @@ from trainer.training.task import Distilled
 from trainer.training.teacher import Teacher
 
 STEPS_S = 0.5
-"""Seconds of steps that are timed, and of validation."""
+"""Duration of the timed training steps, and of the timed validation, each."""
 WARM_UP = {"cpu": 1, "cuda": 4}
-"""Steps before those: allocators and kernels settle."""
+"""Untimed steps before, in which memory is allocated and kernels are chosen."""
 MOST_STEPS = 50
 VAL_BATCH = 8
-"""Images that `evaluate` takes at once."""
+"""Images in one forward pass of `evaluate`."""
 BLOCK = 16
-"""Side, in pixels, of the squares of one class in a made-up label: noise would be no work for an augmentation."""
-UNLIKE = (375, 500)
-"""(H, W) of pictures where a data set's differ: what most of VOC's are."""
+"""Side in pixels of the one-class squares of a random label."""
+ASSUMED_SIZE = (375, 500)
+"""(H, W) assumed for images of data sets whose images differ in size: that of most VOC images."""
 
 
-class MadeUp(PackedSplit):
-    """A split of `count` samples that are all the same made-up picture, at `size` and with a label at `native` size."""
+class FakeSplit(PackedSplit):
+    """A split that holds one random image `count` times, at `size`, with a label at `native` size, both (H, W)."""
 
     def __init__(self, count: int, size: tuple[int, int], native: tuple[int, int], classes: int) -> None:
         rng = np.random.default_rng(0)
@@ -67,52 +67,54 @@ def _squares(rng: np.random.Generator, size: tuple[int, int], classes: int) -> n
     return coarse.repeat(BLOCK, 0).repeat(BLOCK, 1)[: size[0], : size[1]].copy()
 
 
-def splits(config: TrainConfig, root: Path | None) -> Official:
-    """How many pairs a run trains on and validates on: those in the folder, else those its data set is known to have.
+def split_sizes(config: TrainConfig, root: Path | None) -> Official:
+    """The numbers of training and validation pairs: of the folder `root`, or without one of the official splits.
 
-    Raises UserError for what is no data set, and for a folder that is not one.
+    Raises UserError for an unknown data set, and for a folder that does not hold it.
     """
-    known = dataset_class(config.data.name).announced(**config.data.options)
+    known = dataset_class(config.data.name).expected_splits(**config.data.options)
     if root is None:
         return known
     dataset = open_dataset(config.data, root, root)
     return Official(len(dataset.pairs("train")), len(dataset.pairs("val")), known.size)
 
 
-def made_up(config: TrainConfig, found: Official) -> Data:
-    """The data of a run with every picture made up."""
+def fake_data(config: TrainConfig, found: Official) -> Data:
+    """A run's data with random images in place of its own."""
     dataset = dataset_class(config.data.name)
-    native = found.size or UNLIKE
-    train, val = (MadeUp(n, config.data.size, native, len(dataset.classes)) for n in (found.train, found.val))
+    native = found.size or ASSUMED_SIZE
+    train, val = (FakeSplit(n, config.data.size, native, len(dataset.classes)) for n in (found.train, found.val))
     return Data(dataset, train, val, *holdout(found.train, config.data.select))  # type: ignore[arg-type]  # its classes
 
 
-def keeps(config: TrainConfig, found: Official) -> dict[str, float]:
-    """Bytes: `checkpoints`, what a run leaves (the last whole, the best student), and `packed`, its data set."""
+def disk_bytes(config: TrainConfig, found: Official) -> dict[str, float]:
+    """Disk space in bytes: `checkpoints` of a finished run (last.pt and best.pt), `packed` of its data set."""
     with torch.device("meta"):
-        distilled = build_distilled(config, _teacher(config), made_up(config, found))
+        distilled = build_distilled(config, _teacher(config), fake_data(config, found))
     model, student = (sum(t.nbytes for t in m.state_dict().values()) for m in (distilled, distilled.student))
     trained = sum(p.nbytes for p in distilled.parameters() if p.requires_grad)
     height, width = config.data.size
-    native = found.size or UNLIKE
+    native = found.size or ASSUMED_SIZE
     label = 0 if native == config.data.size else native[0] * native[1]
     return {
-        "checkpoints": model + 2 * trained + student,  # AdamW keeps two moments of what is trained
+        "checkpoints": model + 2 * trained + student,  # AdamW stores two moments per trained parameter
         "packed": (found.train + found.val) * (4 * height * width + label),
     }
 
 
-def takes(config: TrainConfig, place: Place, workers: int, found: Official) -> dict[str, float]:
-    """Seconds: `epoch_s`, an epoch with its checkpoint and its share of the validations, and `once_s`, the rest of a
-    run. A worker's share of a step is timed; what workers of a run wait for each other is not. Raises UserError."""
+def measure_times(config: TrainConfig, place: Place, workers: int, found: Official) -> dict[str, float]:
+    """Seconds: `epoch_s`, an epoch with its checkpoint and validations (averaged), and `once_s`, the rest of a run.
+
+    One worker's share of a step is timed, without the communication between workers. Raises UserError.
+    """
     started = time.perf_counter()
     share, micro = config.optim.shares(workers, place.micro_batch)
     steps = (found.train - len(holdout(found.train, config.data.select)[1])) // config.optim.global_batch
     images = found.val + len(holdout(found.train, config.data.select)[1])
-    optim = config.optim.model_copy(update={"global_batch": share, "norm_batch": config.optim.group})
+    optim = config.optim.model_copy(update={"global_batch": share, "norm_batch": config.optim.effective_norm_batch})
     config = config.model_copy(update={"optim": optim})
     device = pick_device(place.device)
-    data = made_up(config, found)
+    data = fake_data(config, found)
     teacher, model = None, _teacher(config)
     distilled = build_distilled(config, model, data).to(device)
     if model is not None and config.teacher is not None:
@@ -127,13 +129,13 @@ def takes(config: TrainConfig, place: Place, workers: int, found: Official) -> d
 
     stream = Stream(data.train, config, data.learn, 0, 1)
     step_s = _timed(device, step, (host for epoch in count() for host in stream.epoch(epoch)))
-    image_s = _timed(device, lambda chunk: _judge(distilled, data, config, chunk), _chunks(found.val)) / VAL_BATCH
+    image_s = _timed(device, lambda chunk: _validate(distilled, data, config, chunk), _chunks(found.val)) / VAL_BATCH
     validation_s = -(-images // workers) * image_s
     epochs = config.optim.epochs
     validations = epochs // config.eval.every + bool(epochs % config.eval.every)
     return {
-        "epoch_s": steps * step_s + _save_s(learner, place.cache_dir) + validation_s * validations / epochs,
-        "once_s": once_s + image_s * 12,  # twelve passes measure the deployed student (footprint.py)
+        "epoch_s": steps * step_s + _checkpoint_s(learner, place.cache_dir) + validation_s * validations / epochs,
+        "once_s": once_s + image_s * 12,  # footprint.py runs twelve passes of the student
     }
 
 
@@ -141,54 +143,49 @@ def _teacher(config: TrainConfig) -> Any:
     return build_teacher(config, None, len(dataset_class(config.data.name).classes))
 
 
-def _judge(distilled: Distilled, data: Data, config: TrainConfig, chunk: np.ndarray) -> None:
+def _validate(distilled: Distilled, data: Data, config: TrainConfig, chunk: np.ndarray) -> None:
     evaluate(distilled.student, data.val, data.classes, config.data, config.eval.protocols, indices=chunk)
 
 
 def _chunks(images: int) -> Iterator[np.ndarray]:
-    """Always as many as `evaluate` takes at once: of a smaller split some are taken twice."""
+    """Endless batches of VAL_BATCH indices; a smaller split repeats some."""
     while True:
         yield np.arange(VAL_BATCH) % images
 
 
 def _timed(device: torch.device, action: Callable[[Any], None], items: Iterator[Any]) -> float:
-    """Mean seconds of `action(item)`, its item's making included as far as it is waited for."""
+    """Mean seconds of `action(item)`, including the wait for the next item."""
     for _ in range(WARM_UP[device.type]):
         action(next(items))
-    _wait(device)
+    synchronize(device)
     started, done, seconds = time.perf_counter(), 0, 0.0
     while not done or (seconds < STEPS_S and done < MOST_STEPS):
         action(next(items))
-        _wait(device)
+        synchronize(device)
         done += 1
         seconds = time.perf_counter() - started
     return seconds / done
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _save_s(learner: Learner, folder: Path) -> float:
-    """Seconds of a checkpoint, on the disk where the runs' own will lie."""
+def _checkpoint_s(learner: Learner, folder: Path) -> float:
+    """Seconds to write a checkpoint below `folder`, which should be on the same disk as the runs."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as place:
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
         started = time.perf_counter()
         state = {"model": learner.distilled.state_dict(), "optimiser": learner.optimiser.state_dict()}
-        checkpoint.save(Path(place) / "last.pt", state)
+        checkpoint.save(Path(temporary) / "last.pt", state)
         return time.perf_counter() - started
 
 
-def _within_memory() -> None:
-    """Have an allocation beyond what is free now fail, instead of driving this machine into its swap."""
+def _limit_memory() -> None:
+    """Limit this process to the memory that is free now: larger allocations then fail instead of swapping."""
     for line in Path("/proc/meminfo").read_text().splitlines() if sys.platform == "linux" else ():
         if line.startswith("MemAvailable:"):
             resource.setrlimit(resource.RLIMIT_DATA, (int(line.split()[1]) * 1024,) * 2)
 
 
 def main() -> None:
-    """Answer the requests on stdin. The first line: `limit_s` (null: none), `workers`, and `place`, Place's fields."""
+    """Answer the requests on stdin. The first line: `limit_s` (or null), `workers` and `place` (Place's fields)."""
     settings, *requests = map(json.loads, sys.stdin)
     given: dict[str, Any] = {k: Path(v) if k.endswith("_dir") else v for k, v in settings["place"].items()}
     place = Place(**given)
@@ -197,23 +194,23 @@ def main() -> None:
     for request in requests:
         config = parse(request["config"])
         fresh = config.model_copy(update={"student": config.student.model_copy(update={"init": "scratch"})})
-        runs.append((request["id"], fresh, splits(config, Path(request["root"]) if request["root"] else None)))
-        _answer(request["id"], keeps(fresh, runs[-1][2]))
+        runs.append((request["id"], fresh, split_sizes(config, Path(request["root"]) if request["root"] else None)))
+        _print_answer(request["id"], disk_bytes(fresh, runs[-1][2]))
     if place.device == "cpu":
-        _within_memory()
+        _limit_memory()
     elif not torch.cuda.is_available():
         return
     if settings["limit_s"]:
-        # by the kernel: a step of a large network returns to Python too late, and the process may end anywhere
+        # SIGALRM ends the process: Python could not check the time within a step of a large network
         signal.setitimer(signal.ITIMER_REAL, settings["limit_s"])
     for name, config, found in runs:
         try:
-            _answer(name, takes(config, place, settings["workers"], found))
-        except (MemoryError, RuntimeError) as error:  # what torch raises where memory is short
-            _answer(name, {"error": " ".join(str(error).split())[:200]})
+            _print_answer(name, measure_times(config, place, settings["workers"], found))
+        except (MemoryError, RuntimeError) as error:  # torch raises either when memory is short
+            _print_answer(name, {"error": " ".join(str(error).split())[:200]})
 
 
-def _answer(name: str, facts: dict[str, Any]) -> None:
+def _print_answer(name: str, facts: dict[str, Any]) -> None:
     print(json.dumps({"id": name, **facts}), flush=True)
 
 

@@ -1,7 +1,7 @@
-"""Random numbers as a function of (seed, purpose, epoch, sample), never of what else a run contains.
+"""Random numbers as a function of (seed, purpose, epoch, sample) only, so that adding a module changes no others.
 
-Host side (numpy): `derive` names a stream, `generator` draws from it. Device side (torch): a batch carries one
-64-bit key a sample, a module mixes in the salt of its own name, and a vectorised hash gives its mask.
+On the host (numpy), `derive` makes the key of a named stream and `generator` draws from it. On the device (torch), a
+batch carries one 64-bit key per sample; each module hashes it with a salt made of the module's name.
 The hash is the SplitMix64 finaliser (Steele, Lea and Flood, OOPSLA 2014) on wrapping 64-bit integers.
 """
 
@@ -21,7 +21,7 @@ _MASK = (1 << 64) - 1
 
 
 def derive(*parts: int | str) -> int:
-    """64 bits (unsigned) that name a stream: derive(seed, "order", epoch)."""
+    """The unsigned 64-bit key of a stream, for example derive(seed, "order", epoch)."""
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
@@ -47,19 +47,19 @@ def sample_keys(seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def initialising(*parts: int | str) -> Iterator[None]:
-    """Parameters made inside are drawn from the stream named by `parts`; the global state is left as it was."""
+    """Draw the parameters of modules made inside from the stream named by `parts`; torch's global state is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(*parts) & (_MASK >> 1))  # torch.manual_seed would seed GPUs too
         yield
 
 
 def salt(name: str) -> int:
-    """The salt (signed 64 bits) that a module of this name mixes into the keys of a batch."""
+    """The salt (signed 64 bits) with which a module of this name hashes the keys of a batch."""
     return _signed(derive("salt", name))
 
 
 def uniform(keys: Tensor, module_salt: int, n: int) -> Tensor:
-    """Uniform float32 numbers in [0, 1), (N, n), from keys (N,) int64: equal keys and salt, equal numbers."""
+    """Uniform float32 numbers in [0, 1), (N, n), from keys (N,) int64; a function of keys and salt only."""
     lane = torch.arange(n, device=keys.device, dtype=torch.int64) * _signed(_GOLDEN)
     x = _mix(_mix(keys ^ module_salt)[:, None] + lane)
     return ((x >> 40) & 0xFFFFFF).to(torch.float32) * (1.0 / (1 << 24))
@@ -72,7 +72,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical shift of int64: torch's own is arithmetic."""
+    """Logical right shift of int64; torch's own is arithmetic."""
     return (x >> bits) & (_MASK >> bits)
 
 

@@ -1,4 +1,4 @@
-"""fit() inside Ray: in a Tune trial's own process, or as one worker of a Ray Train run. The one file here with Ray."""
+"""fit() under Ray: in a Tune trial's process, or as one worker of a Ray Train run. Only this file imports Ray."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ import ray.tune
 import torch
 
 from trainer.config import parse
-from trainer.files import run_folder as record
+from trainer.files import run_folder
 from trainer.files.failure import failure_of
 from trainer.place import Place
 from trainer.training import parallel
 from trainer.training.loop import fit
-from trainer.training.memory import give_back
+from trainer.training.memory import release_memory
 
-LET_GO_S = 60.0
-"""Longest wait for the process that trained the run before: Ray ends it seconds after its driver was killed."""
+LOCK_WAIT_S = 60.0
+"""Longest wait for the run folder's lock: after a driver is killed, Ray takes seconds to end its worker."""
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Train one run. `settings`: config (plain data), place (Place's fields), workers (of the run).
+    """Train one run. `settings`: config (plain data), place (Place's fields), workers (number of the run's processes).
 
-    What ends an attempt is written into the run's folder, and not raised: whoever started it decides what follows. But
-    a full disk is raised, where nothing can be written; and all is in one of several workers, so that Ray ends those
-    that wait for it.
+    A failure is written to failure.json in the run's folder and not raised, so that the orchestrator decides on
+    retries. Two exceptions: a full disk is raised, because nothing can be written; and one of several workers always
+    raises, so that Ray ends the others, which wait for it.
     """
     place = Place(**settings["place"])
-    nested = settings["workers"] > 1
-    if nested and place.device == "cuda":  # the workers of a machine see all of its GPUs
+    distributed = settings["workers"] > 1
+    if distributed and place.device == "cuda":  # each worker sees all GPUs of its machine
         device = ray.train.torch.get_device()
         torch.cuda.set_device(device)
         place = replace(place, device=str(device))
 
     def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
-        if nested:
+        if distributed:
             ray.train.report(metrics)
         else:
             ray.tune.report(metrics)
 
     try:
-        # of a run's workers one holds its folder, against what a killed driver's Ray has not ended yet
-        with record.alone(place.out_dir, LET_GO_S) if parallel.rank() == 0 else contextlib.nullcontext():
+        # worker 0 locks the folder against a worker of a killed driver that Ray has not ended yet
+        with run_folder.lock_folder(place.out_dir, LOCK_WAIT_S) if parallel.rank() == 0 else contextlib.nullcontext():
             fit(parse(settings["config"]), place, report=report)
     except Exception as error:
         failure = failure_of(error)
         if failure.cause == "disk":
             raise
-        record.write_failure(place.out_dir, *failure)
+        run_folder.write_failure(place.out_dir, *failure)
         if failure.cause == "bug":
-            record.write_text(place.out_dir / "traceback.txt", traceback.format_exc())
-        if nested:
+            run_folder.write_text(place.out_dir / "traceback.txt", traceback.format_exc())
+        if distributed:
             raise
-    finally:  # the error is gone by now, and with it the frames that held the run's tensors
-        give_back()
+    finally:  # here the error is gone, and with it the frames that held the run's tensors
+        release_memory()

@@ -1,11 +1,10 @@
-"""Effects: what each factor of a grid does, and what two do together, from the paired cells of every seed.
+"""Factor effects: main effects and two-way interactions of a grid, as one contrast of the cells of each seed.
 
 A main effect is the mean difference between a level and the first level of its factor, over all points at which both
-were run: points differ in the other factors alone, and every point counts both levels once, so no other factor can
-pass for this one. Where a factor does not apply its points are one run, which counts at each of them. An interaction is
-by how much the effect of one factor is larger beside a level of another than beside that one's first level (Montgomery,
-Design and Analysis of Experiments, chapter 5; there halved). Each is one contrast of the cells of a seed, so seeds are
-pairs here as everywhere.
+were run. Each point has both levels once, so effects are not confounded with other factors. Where a factor does not
+apply, its points share one run, which counts at each of them. The interaction A x B is the difference between the
+effect of A at a level of B and its effect at B's first level (Montgomery, Design and Analysis of Experiments, chapter
+5, where it is half of that). Seeds are the pairs, as for contrasts of arms.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ import numpy as np
 from ablations.study.arms import cell, short
 from ablations.study.schema import Study
 
-MOST = 60
-"""Effects beyond which interactions are left out: a family of so many decides nothing, and nobody reads it."""
+MAX_EFFECTS = 60
+"""With more effects than this, interactions are left out: in so large a family hardly any test can be significant."""
 
 Point = tuple[int, ...]
 """The number of the level of each factor."""
 Levels = tuple[tuple[int, int], ...]
-"""Factors, each at a level, by their numbers."""
+"""Pairs (factor, level), both by number."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,12 @@ class Effect:
 
     name: str
     against: str
-    """The level it is held against; empty for an interaction."""
+    """The reference level; empty for an interaction."""
     weights: dict[str, float]
     points: int
-    """Combinations of the other factors that it is a mean over, of `of`."""
+    """Combinations of the other factors over which it is the mean."""
     of: int
+    """All combinations of the other factors."""
 
     def by_seed(self, scores: Mapping[str, Mapping[int, float]]) -> np.ndarray:
         """The effect (n,) of each seed that has a score in every arm it needs, from scores by arm and seed."""
@@ -50,7 +50,7 @@ class Effect:
 
 
 class Effects(NamedTuple):
-    """The effects of a grid in their order, and a line for each that it does not hold."""
+    """The effects of a grid in their order, and a line for each effect that cannot be estimated or is left out."""
 
     effects: list[Effect]
     missing: list[str]
@@ -71,14 +71,14 @@ def effects_of(study: Study) -> Effects:
     if sum(len(values) > 1 for values in factors.values()) < 2:
         return Effects([], [])
     grid = _Grid(list(factors), [list(values) for values in factors.values()], _arms(study))
-    alone = [((f, level),) for f, labels in enumerate(grid.labels) for level in range(1, len(labels))]
-    together = [(one, other) for (one,), (other,) in itertools.combinations(alone, 2) if one[0] != other[0]]
+    main = [((f, level),) for f, labels in enumerate(grid.labels) for level in range(1, len(labels))]
+    two_way = [(one, other) for (one,), (other,) in itertools.combinations(main, 2) if one[0] != other[0]]
     missing = []
-    if len(alone) + len(together) > MOST:
-        missing.append(f"{len(together)} interactions are left out, for with them the effects would be over {MOST}")
-        together = []
+    if len(main) + len(two_way) > MAX_EFFECTS:
+        missing.append(f"{len(two_way)} interactions are left out: with them there would be over {MAX_EFFECTS} effects")
+        two_way = []
     effects = []
-    for levels in [*alone, *together]:
+    for levels in [*main, *two_way]:
         found = _effect(grid, levels)
         if isinstance(found, Effect):
             effects.append(found)
@@ -88,7 +88,7 @@ def effects_of(study: Study) -> Effects:
 
 
 def _arms(study: Study) -> dict[Point, str]:
-    """The arm at each point of the grid; points that were left out are not in it, and merged ones have one arm."""
+    """The arm at each point of the grid. Points that were left out are absent; merged points share one arm."""
     factors = study.factors or {}
     found = {}
     for point in itertools.product(*(range(len(values)) for values in factors.values())):
@@ -111,12 +111,16 @@ def _effect(grid: _Grid, levels: Levels) -> Effect | str:
     for context in contexts:
         arms = tuple(grid.arms.get(_moved(context, chosen), "") for chosen in corners)
         left_out |= "" in arms
-        # Where a factor does not apply its levels are one run, and there is nothing to compare.
+        # Where a factor does not apply, its levels share one run, and there is nothing to compare.
         if "" not in arms and len(set(arms)) == len(arms):
             compared.append(arms)
     if not compared:
-        why = "requires or excludes leave out a part of it" if left_out else "one applies beside one level only"
-        return f"not estimable: {name}, for at every point {why}"
+        why = (
+            "requires or excludes leave out a part of every comparison"
+            if left_out
+            else "one factor applies at only one level of the other"
+        )
+        return f"not estimable: {name}: {why}"
     weights: dict[str, float] = {}
     for arms in compared:
         for arm, chosen in zip(arms, corners, strict=True):
@@ -126,16 +130,16 @@ def _effect(grid: _Grid, levels: Levels) -> Effect | str:
 
 
 def _moved(point: Point, levels: Levels) -> Point:
-    """A point with some factors at other levels."""
+    """The point with the factors of `levels` at those levels."""
     chosen = dict(levels)
     return tuple(chosen.get(factor, level) for factor, level in enumerate(point))
 
 
 def effects_tested(study: Study) -> int:
-    """Effects with a verdict. A study with looks tests none: its seeds are added for the contrasts."""
+    """The number of effects with a verdict. A study with looks tests none: its seeds are added for the contrasts."""
     return 0 if study.looks else len(effects_of(study).effects)
 
 
-def tests_of(study: Study) -> int:
-    """How many differences a study may call better, worse or equivalent."""
+def count_tests(study: Study) -> int:
+    """The size of the study's family of tests: contrasts and effects with a verdict."""
     return len(study.pairs) + effects_tested(study)

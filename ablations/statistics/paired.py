@@ -1,12 +1,13 @@
 """Statistics of paired seeds: differences, intervals, exact sign-flip test, Holm, equivalence, verdicts.
 
 Seeds are pairs: arms of one seed share initialisation, order and augmentation, so the difference of a seed is the
-observation. n is a number of seeds, m a number of contrasts. Two claims are made, each with a family-wise error of
-its own: that two arms differ (sign-flip test), and that they do not differ by a margin (two one-sided t tests).
+observation. n is a number of seeds, m a number of contrasts. Two claims are tested: that two arms differ (sign-flip
+test), and that they differ by less than a margin (two one-sided t tests). Both are in one family (see `holm`).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,37 +17,37 @@ import numpy as np
 from scipy import special
 
 FAMILY_WISE = 0.05
-"""Chance that a table claims at least one difference where there is none."""
+"""Family-wise error rate: the probability that a table claims at least one difference where there is none."""
 
-LEAST_TO_RESAMPLE = 6
-"""Pairs below which there is no bootstrap interval."""
+MIN_BOOTSTRAP_PAIRS = 6
+"""The fewest pairs with a bootstrap interval."""
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the common seeds say about an arm against another. Differences in points of the metric."""
+    """The paired comparison of two arms over the seeds that both have. Differences are in points of the metric."""
 
     differences: tuple[float, ...]
-    """One a pair, in the order of the seeds."""
+    """One for each pair, in the order of the seeds."""
     difference: float
     deviation: float
-    """Standard deviation of the paired differences; NaN below two."""
+    """Standard deviation of the paired differences; NaN below two pairs."""
     low: float
     high: float
-    """Student's t interval."""
+    """Limits of Student's t interval."""
     p: float
-    """Of the two-sided sign-flip test, adjusted by Holm over the study's contrasts."""
+    """p of the two-sided sign-flip test, adjusted by Holm over the study's family of tests."""
     verdict: Verdict
 
     @property
     def n(self) -> int:
-        """Pairs."""
+        """The number of pairs."""
         return len(self.differences)
 
     def values(self) -> dict[str, float]:
-        """The numbers as a row of a table has them."""
+        """The numbers by the names they have in the row of a table."""
         low, high = bootstrap_interval(np.array(self.differences))
         return {
             "pairs": self.n,
@@ -80,23 +81,23 @@ def interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float
 
 
 def bootstrap_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Bias-corrected and accelerated bootstrap interval of the mean difference (Efron 1987), the same on every call.
+    """Bias-corrected and accelerated bootstrap interval of the mean difference (Efron 1987), with a fixed seed.
 
-    (NaN, NaN) below six pairs, of which too few distinct resamples can be drawn.
+    (NaN, NaN) below six pairs, as so few have too few distinct resamples.
     """
     d = np.asarray(differences, dtype=float)
-    if d.size < LEAST_TO_RESAMPLE:
+    if d.size < MIN_BOOTSTRAP_PAIRS:
         return math.nan, math.nan
     if np.ptp(d) == 0:
         return float(d[0]), float(d[0])
-    from scipy.stats import bootstrap  # half a second, of no use to a command that shows no interval
+    from scipy.stats import bootstrap  # imported here: it takes half a second, and most commands show no interval
 
     found = bootstrap((d,), np.mean, confidence_level=level, method="BCa", rng=np.random.default_rng(0))
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def prediction_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Student's t interval in which one more run like these n falls; (NaN, NaN) below two values."""
+    """Student's t prediction interval for one more run like these n; (NaN, NaN) below two values."""
     mean, std = mean_std(values)
     n = len(values)
     half = float(special.stdtrit(n - 1, (1 + level) / 2)) * std * math.sqrt(1 + 1 / n) if n > 1 else math.nan
@@ -109,21 +110,27 @@ def sign_flip_p(differences: np.ndarray) -> float:
     Exact up to n = 40: the signed sums of each half are enumerated, and those of one half are counted in the sorted
     other (Horowitz and Sahni 1974), so 2**n costs 2**(n/2).
     """
-    d = np.asarray(differences, dtype=float)
+    return _sign_flip_p(np.asarray(differences, dtype=float).tobytes())
+
+
+@functools.lru_cache(maxsize=4096)
+def _sign_flip_p(differences: bytes) -> float:
+    """Of float64 numbers. A table asks for one sample more than once: as a contrast, and as an effect."""
+    d = np.frombuffer(differences)
     if not d.size:
         return 1.0
-    # Sums that are equal on paper differ in their last bits; without the slack, ties would be lost at random.
+    # Sums that are equal in theory differ by rounding errors; the tolerance counts them as ties.
     extreme = abs(d.sum()) - 1e-9 * np.abs(d).sum()
     if extreme <= 0:
         return 1.0
     left, right = _signed_sums(d[: d.size // 2]), _signed_sums(d[d.size // 2 :])
     below = np.searchsorted(left, extreme - right, "left")
-    # Each assignment has its opposite: what is as extreme below zero is as much again.
+    # Two-sided: each assignment has an opposite with the negative sum.
     return min(1.0, 2.0 * float((left.size - below).sum()) / 2.0**d.size)
 
 
 def _signed_sums(d: np.ndarray) -> np.ndarray:
-    """All 2**n of them, sorted: both halves of each step are, so that merging them is all there is to do."""
+    """All 2**n signed sums, sorted. Each step merges two sorted halves, which a stable sort does in linear time."""
     sums = np.zeros(1)
     for value in np.abs(d):
         sums = np.sort(np.concatenate((sums - value, sums + value)), kind="stable")
@@ -131,19 +138,20 @@ def _signed_sums(d: np.ndarray) -> np.ndarray:
 
 
 def holm(*claims: Sequence[float]) -> list[list[float]]:
-    """Adjusted p, (claims, m), of claims on each of m contrasts: reject where at most alpha.
+    """Adjusted p, (claims, m), of the claims on each of m contrasts. A claim is accepted where its p is at most alpha.
 
-    A contrast's claims exclude each other's opposite, so that at most one of them can be wrong: arms that do not differ
-    are equivalent, and arms a margin apart differ. A p is multiplied by the contrasts of which a claim is yet to be
-    made, for no more can be wrong at once (Shaffer 1986, procedure S1). With one claim each that is Holm's (1979).
+    With one claim for each contrast this is Holm's procedure (1979). With two, that the arms differ and that they are
+    equivalent, at most one of a contrast's null hypotheses is true: no difference implies equivalence, and a difference
+    beyond the margin is a difference. So each p is multiplied by the number of contrasts that still have an unaccepted
+    claim, the most null hypotheses that can be true at once (Shaffer 1986, procedure S1).
     """
     adjusted = [[1.0] * len(p) for p in claims]
-    yet = [len(claims)] * len(claims[0])
-    standing, worst = len(yet), 0.0
+    claims_left = [len(claims)] * len(claims[0])
+    contrasts_left, worst = len(claims_left), 0.0
     for p, claim, contrast in sorted((p, k, i) for k, of in enumerate(claims) for i, p in enumerate(of)):
-        adjusted[claim][contrast] = worst = max(worst, min(1.0, standing * p))
-        yet[contrast] -= 1
-        standing -= not yet[contrast]
+        adjusted[claim][contrast] = worst = max(worst, min(1.0, contrasts_left * p))
+        claims_left[contrast] -= 1
+        contrasts_left -= not claims_left[contrast]
     return adjusted
 
 
@@ -168,23 +176,23 @@ def compare(
 ) -> list[Comparison]:
     """The verdict on each contrast (arm, reference), from scores by arm and seed; higher is better.
 
-    The family is all contrasts, with data or not, and whatever else is among the study's `tests`. `pending` ones have
-    seeds still to come and stay undecided: a test that is read after every seed is made many times, and its 5 % are no
-    longer 5 %.
+    The family of tests is all contrasts, those without data included, and other tests of the study up to `tests`.
+    `pending` contrasts have seeds that have not ended and stay undecided: testing after every seed would raise the
+    error rate above alpha.
     """
     pairs = [paired(scores.get(arm, {}), scores.get(reference, {})) for arm, reference in contrasts]
-    return judge(pairs, [pair not in pending for pair in contrasts], margin, alpha, tests)
+    return compare_samples(pairs, [pair not in pending for pair in contrasts], margin, alpha, tests)
 
 
-def judge(
+def compare_samples(
     samples: Sequence[np.ndarray],
     ended: Sequence[bool],
     margin: float | None = None,
     alpha: float = FAMILY_WISE,
     tests: int = 0,
 ) -> list[Comparison]:
-    """The verdict on each sample of paired differences, (n,) each; all are one family, of which some may not have
-    `ended`. Where it is a part of `tests`, it spends its share of alpha."""
+    """The verdict on each sample of paired differences, (n,) each. Samples are one family of tests; those that have not
+    `ended` stay undecided. Where the study has more `tests` than these, the family gets its share of alpha."""
     both = list(zip(samples, ended, strict=True))
     differ = [sign_flip_p(d) if done else 1.0 for d, done in both]
     same = [equivalence_p(d, margin) if done else 1.0 for d, done in both] if margin else []
@@ -197,20 +205,21 @@ def judge(
 
 
 def adjust(differ: Sequence[float], same: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Adjusted p that m arms differ, and that they are equivalent: 1 without a margin, where `same` is empty."""
+    """Adjusted p of difference and of equivalence for m contrasts; without a margin `same` is empty and its p are 1."""
     adjusted = holm(differ, same) if same else [*holm(differ), [1.0] * len(differ)]
     return adjusted[0], adjusted[1]
 
 
 def comparison(differences: np.ndarray, p: float, word: Verdict) -> Comparison:
-    """Paired differences (n,) with their intervals, and what was decided."""
+    """The comparison of paired differences (n,): their mean and interval, with an adjusted p and a verdict."""
     low, high = interval(differences)
     mean, deviation = mean_std(differences)
     return Comparison(tuple(differences.tolist()), mean, deviation, low, high, p, word)
 
 
 def verdict(differences: np.ndarray, p_differ: float, p_same: float, alpha: float = FAMILY_WISE) -> Verdict:
-    """A word for adjusted p values. Within the margin comes first: the study said such a gain would not matter."""
+    """The verdict for adjusted p values. Equivalence comes before a difference: the study's margin calls it too small
+    to matter."""
     if p_same <= alpha:
         return "equivalent"
     if p_differ <= alpha:
@@ -219,7 +228,7 @@ def verdict(differences: np.ndarray, p_differ: float, p_same: float, alpha: floa
 
 
 def smallest_p(n: int) -> float:
-    """The smallest two-sided p that n pairs can reach: all signs alike."""
+    """The smallest two-sided p that n pairs can reach, where all differences have the same sign."""
     return min(1.0, 2.0 / 2**n)
 
 
@@ -241,14 +250,3 @@ def seeds_needed(m: int, alpha: float = FAMILY_WISE) -> int:
 def counted(count: int, what: str) -> str:
     """`1 seed`, `2 seeds`."""
     return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def describe_design(n: int, contrasts: int, effects: int = 0, alpha: float = FAMILY_WISE) -> str:
-    """What a design can reach, in one line, to be read before it costs anything."""
-    m = contrasts + effects
-    counts = ", ".join(counted(count, what) for count, what in ((n, "seed"), (contrasts, "contrast")))
-    counts += f" and {counted(effects, 'effect')}" if effects else ""
-    smallest = f"the smallest adjusted p is {smallest_adjusted_p(n, m):.2g}"
-    if can_decide(n, m, alpha):
-        return f"{counts}: {smallest}, so a difference can be decided at {alpha * 100:g} %"
-    return f"this design cannot decide a difference: {counts}, {smallest}; {seeds_needed(m, alpha)} seeds could"

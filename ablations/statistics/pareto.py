@@ -1,4 +1,4 @@
-"""Pareto: which arms no other arm beats at once in accuracy and in cost."""
+"""Pareto: which arms are on the Pareto front of accuracy and cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 COSTS = {"gmacs": "GMACs", "params_m": "million parameters", "latency_ms": "ms"}
-"""Costs of the deployed student that a front is drawn against, by their name in a row, and in words."""
+"""Costs of the deployed student that have a Pareto front: name in a row -> words in a note."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,10 @@ class Point:
 
 
 def front(points: Sequence[Sequence[float]]) -> list[int]:
-    """Indices of the points that none dominates, in their order. The first coordinate is better high, the rest low.
+    """Indices of the points that no other dominates, in their order. Of the first coordinate high values are better,
+    of the others low ones.
 
-    A point dominates another where it is as good in all coordinates and better in one; of equal points all stand. A
+    A point dominates another where it is as good in all coordinates and better in one; equal points are all kept. A
     point with a NaN cannot be compared: it is left out, and dominates nothing.
     """
     known = {i: (-p[0], *p[1:]) for i, p in enumerate(points) if not any(map(math.isnan, p))}
@@ -40,8 +41,8 @@ def front(points: Sequence[Sequence[float]]) -> list[int]:
 def arm_points(rows: Sequence[Mapping[str, Any]]) -> list[Point]:
     """The arms of a table as points, from the values of its rows (`Row.values`), teachers left out.
 
-    Each cost has a front of its own. A cost that is not known of every arm has none: an arm would stand on the front
-    because its rival was not measured.
+    Each cost has its own front. A cost that is not known of every arm has none: an arm could be on it only because
+    another was not measured.
     """
     arms = [row for row in rows if row.get("role") == "arm"]
     costs = {name for name in COSTS if arms and all(row.get(name) is not None for row in arms)}
@@ -58,8 +59,7 @@ def arm_points(rows: Sequence[Mapping[str, Any]]) -> list[Point]:
 
 
 def pareto_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for each cost in which arms differ, naming its front from the cheapest on; arms that cost the same have
-    none."""
+    """A line for each cost in which arms differ: the arms on its front, the cheapest first."""
     points = arm_points(rows)
     notes = []
     for name, words in COSTS.items():

@@ -1,4 +1,4 @@
-"""Reproduction: whether our runs bear out a published number, and what forbids to ask."""
+"""Reproduction: whether our runs reproduce a published number, and why a comparison is not valid where it is not."""
 
 from __future__ import annotations
 
@@ -6,44 +6,41 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from ablations.statistics.outcome import MISSING, Outcome, protocol
+from ablations.statistics.outcome import MISSING, Outcome, arms_not_ended, protocol
 from ablations.statistics.paired import mean_std, prediction_interval
-from ablations.study.arms import label
+from ablations.study.arms import label, value_at
 from ablations.study.metric import is_whole
-from ablations.study.plan import Run
+from ablations.study.plan import Run, by_arm
 from ablations.study.published import ASPECTS, Published
 from ablations.study.schema import Study
 from trainer.config import Term
 
-LEAST_SEEDS = 3
-"""Fewer give a prediction interval that holds nearly every number."""
+MIN_SEEDS = 3
+"""The fewest seeds for a verdict: the prediction interval of two is so wide that nearly every number lies in it."""
 TEACHER_TOLERANCE = 0.1
-"""mIoU points by which a teacher from a checkpoint may miss the published one and still be that teacher."""
+"""mIoU points by which a teacher from a checkpoint may differ from the published one and count as the same."""
 
 Verdict = Literal["yes", "no", "undecided", "not yet", "recipe differs", "recipe unknown"]
 
 
 class Reproduction(NamedTuple):
-    """What an arm's runs say of its published number: the single runs of a publication take no part in verdicts."""
+    """Whether an arm's runs reproduce its published number. Published numbers take no part in the table's verdicts."""
 
     published: float
     verdict: Verdict
     differs: tuple[str, ...]
-    """`path ours (published)`, one an entry; empty where the recipes are equal."""
+    """An entry `path ours (published)` for each difference; empty where the recipes are equal."""
     unknown: tuple[str, ...]
-    """Aspects of which the published recipe says nothing."""
+    """Aspects that the published recipe does not give."""
 
 
 def reproductions(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> dict[str, Reproduction]:
-    """By row of the table, for those that have a published number of the table's protocol."""
+    """By label, for the rows of the table that have a published number of the table's protocol."""
     published = study.published
     if published is None or published.protocol != protocol(study) or not is_whole(study.metric):
         return {}
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.arm, []).append(run)
     found: dict[str, Reproduction] = {}
-    for arm, group in groups.items():  # teachers come first, and an arm is judged with its own
+    for arm, group in by_arm(runs).items():  # teachers come first: the result of an arm depends on its teacher's
         name = "teacher" if group[0].role == "teacher" else arm
         if name not in published.arms or (name == "teacher" and not _is_published_teacher(published, group[0])):
             continue
@@ -53,23 +50,23 @@ def reproductions(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outc
 
 
 def reproduction_notes(study: Study, found: Mapping[str, Reproduction]) -> list[str]:
-    """The source, the rule, and what differs: what all rows have in common once, then the rest by row."""
+    """The source, the rule, and the differences of recipes: those common to all rows once, then the others by row."""
     published = study.published
     if published is None:
         return []
     if published.protocol != protocol(study):
         return [f"published numbers left out: {published.protocol} protocol, and this table's is {protocol(study)}"]
     if not is_whole(study.metric):
-        return [f"published numbers left out: they are of all val, and this table's are of {study.metric}"]
+        return [f"published numbers left out: they are mIoU over all of val, and this table shows {study.metric}"]
     notes = [
         f"published: {published.source}; single runs, best epoch on val; "
-        "best is our mean over seeds of the same, and no verdict uses either"
+        "best: our mean over seeds of the best epoch; the verdicts use neither"
     ]
     if any(not row.differs and not row.unknown for row in found.values()):
         margin = f"within ±{study.margin:g} points of our best, or " if study.margin else ""
         notes.append(
-            f"reproduced: the published number lies {margin}in the 95 % prediction interval of one more run "
-            f"like ours ({LEAST_SEEDS} seeds at least)"
+            f"reproduced: the published number lies {margin}in the 95 % prediction interval for one more run "
+            f"like ours (at least {MIN_SEEDS} seeds)"
         )
     return (
         notes
@@ -109,7 +106,7 @@ def _reproduction(
             if stated is None or abs(stated - theirs) > TEACHER_TOLERANCE:
                 differs.append(f"teacher.miou {label(stated)} ({label(theirs)})")
         elif taught is None or taught.verdict in ("no", "undecided", "recipe differs", "recipe unknown"):
-            differs.append("a teacher that is not reproduced")
+            differs.append("the teacher is not reproduced")
         elif taught.verdict == "not yet":
             verdict = "not yet"
     if differs or unknown:
@@ -118,32 +115,32 @@ def _reproduction(
 
 
 def _verdict(study: Study, group: Sequence[Run], outcomes: Mapping[str, Outcome], number: float) -> Verdict:
-    ended = [outcomes.get(run.key, MISSING) for run in group]
-    if any(outcome.status in ("missing", "running") for outcome in ended):
+    if arms_not_ended(group, outcomes):
         return "not yet"
+    ended = [outcomes.get(run.key, MISSING) for run in group]
     bests = [o.best.get(study.metric, math.nan) for o in ended if o.status == "finished"]
     bests = [best for best in bests if math.isfinite(best)]
     mean, _ = mean_std(bests)
     if bests and study.margin and abs(mean - number) <= study.margin:
         return "yes"
-    if len(bests) < LEAST_SEEDS:
+    if len(bests) < MIN_SEEDS:
         return "undecided"
     low, high = prediction_interval(bests)
     return "yes" if low <= number <= high else "no"
 
 
 def _differences(run: Run, recipe: Mapping[str, Any]) -> list[str]:
-    """`path ours (published)` for what a run does otherwise, a held-out or otherwise cut train split included."""
+    """`path ours (published)` for each setting of a run that differs, a reduced train split included."""
     config = run.config.model_dump(mode="json")
-    config["optim"]["norm_batch"] = run.config.optim.group
+    config["optim"]["norm_batch"] = run.config.optim.effective_norm_batch
     options = {f"data.options.{name}": None for name in config["data"]["options"]}
     whole = {"data.select": 0.0} | options | {"data.options.whole": True}
     pairs = [
-        (path, _at(config, path), theirs)
+        (path, _compared_value(config, path), theirs)
         for path, theirs in (whole | dict(recipe)).items()
         if path != "distill" and (config["teacher"] is not None or not path.startswith("teacher."))
     ]
-    found = [f"{path} {_short(ours)} ({_short(theirs)})" for path, ours, theirs in pairs if ours != theirs]
+    found = [f"{path} {_brief(ours)} ({_brief(theirs)})" for path, ours, theirs in pairs if ours != theirs]
     if "distill" not in recipe:
         return found
     return found + _path_differences(
@@ -152,7 +149,8 @@ def _differences(run: Run, recipe: Mapping[str, Any]) -> list[str]:
 
 
 def _path_differences(ours: Mapping[str, Term], theirs: Mapping[str, Term]) -> list[str]:
-    """What either side has and the other lacks, as written: what an unwritten option is, only the modules know."""
+    """The knowledge paths, weights and options that differ. Options are compared as written, without the defaults that
+    the modules fill in."""
     found = []
     for name in {**theirs, **ours}:
         if name not in ours or name not in theirs:
@@ -164,24 +162,21 @@ def _path_differences(ours: Mapping[str, Term], theirs: Mapping[str, Term]) -> l
             for term in (ours[name], theirs[name])
         )
         found += [
-            f"distill.{name}.{key} {_short(own.get(key))} ({_short(other.get(key))})"
+            f"distill.{name}.{key} {_brief(own.get(key))} ({_brief(other.get(key))})"
             for key in other | own
             if own.get(key) != other.get(key)
         ]
     return found
 
 
-def _at(config: Any, path: str) -> Any:
-    """The value at a dotted path, or None. Of `student.init` only whether there is one: files have many names."""
-    for part in path.split("."):
-        config = config.get(part) if isinstance(config, dict) else None
-    if path == ASPECTS["initialisation"] and config != "scratch":
-        return "pretrained"
-    return config
+def _compared_value(config: Any, path: str) -> Any:
+    """The value at a dotted path. Every file of weights in `student.init` counts as `pretrained`."""
+    value = value_at(config, path)
+    return "pretrained" if path == ASPECTS["initialisation"] and value != "scratch" else value
 
 
-def _short(value: Any) -> str:
-    """A value as it stands in a note; a list too long to read is counted."""
+def _brief(value: Any) -> str:
+    """A value as shown in a note; of a list with more than four entries only their number."""
     if isinstance(value, list | tuple) and len(value) > 4:
         return f"{len(value)} numbers"
     return "not set" if value is None else label(value)

@@ -1,6 +1,6 @@
-"""Sequential: a study that adds seeds until its contrasts are decided; which are due, and what the looks have said.
+"""Seed looks: a study that adds seeds until its contrasts are decided: which runs are due, and the verdicts so far.
 
-A pure function of the outcomes, so a study that was killed anywhere goes on as if it had not been.
+A pure function of the outcomes, so a study that was killed continues exactly as one that was not.
 """
 
 from __future__ import annotations
@@ -11,36 +11,38 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablations.statistics.outcome import MISSING, Outcome, scores_of
+from ablations.statistics.outcome import MISSING, Outcome, scores_by_arm
 from ablations.statistics.paired import Comparison, Verdict, adjust, comparison, paired, verdict
 from ablations.statistics.sequential_test import differ_p, same_p
-from ablations.study.plan import Run
+from ablations.study.plan import Run, by_arm
 from ablations.study.schema import Study
 
 
 @dataclass(frozen=True)
-class Course:
-    """How far a study with looks has come."""
+class LookProgress:
+    """The looks that a study has taken so far."""
 
     look: int
     """Seeds of the last look that was begun."""
     due: dict[str, int]
-    """Arm -> how many of the study's seeds it is to have by now; a reference has as many as any arm it is for."""
+    """Arm -> how many of the study's seeds are due by now; a reference needs as many as any arm compared with it."""
     comparisons: list[Comparison]
-    """One a contrast, of the pairs it was judged by. Those of `pending` ones are undecided so far."""
+    """One for each contrast, of the pairs at its last look. Those of `pending` contrasts are undecided so far."""
     pending: frozenset[tuple[str, str]]
     """Undecided contrasts of a look whose runs have not all ended."""
 
 
-def follow(study: Study, ended: Mapping[str, Collection[int]], scores: Mapping[str, Mapping[int, float]]) -> Course:
+def take_looks(
+    study: Study, ended: Mapping[str, Collection[int]], scores: Mapping[str, Mapping[int, float]]
+) -> LookProgress:
     """The looks of a study as far as its runs have `ended` (arm -> seeds, failed ones too).
 
-    All contrasts that are undecided at a look go on together to the next, and a verdict stands. A contrast whose pairs
-    have all failed does not go on.
+    All contrasts that are undecided at a look continue to the next; a verdict is final. A contrast whose pairs have all
+    failed does not continue.
     """
     m = len(study.pairs)
     blocks = {pair: _blocks(study, scores, pair) for pair in study.pairs}
-    # After look k these depend on the pairs up to look k alone, so all looks can be asked at once.
+    # The p values of look k depend on the pairs up to look k alone, so those of all looks can be computed at once.
     differ = {pair: differ_p(found, study.looks, m) for pair, found in blocks.items()}
     same = {pair: same_p(found, study.looks, study.margin) for pair, found in blocks.items()} if study.margin else {}
     words: dict[tuple[str, str], Verdict] = dict.fromkeys(study.pairs, "undecided")
@@ -65,39 +67,35 @@ def follow(study: Study, ended: Mapping[str, Collection[int]], scores: Mapping[s
             break
     shown = [_joined(blocks[pair], judged[pair] + (pair in pending)) for pair in study.pairs]
     found = [comparison(d, one, words[pair]) for d, one, pair in zip(shown, p, study.pairs, strict=True)]
-    return Course(look, due, found, pending)
+    return LookProgress(look, due, found, pending)
 
 
-def course(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> Course:
-    """How far a study with looks has come, from the outcomes of its runs by `Run.key`."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        if run.role == "arm":
-            groups.setdefault(run.arm, []).append(run)
+def look_progress(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> LookProgress:
+    """The looks that a study has taken so far, from the outcomes of its runs by `Run.key`."""
+    arms = [run for run in runs if run.role == "arm"]
     ended = {
-        arm: {run.seed for run in group if outcomes.get(run.key, MISSING).status in ("finished", "failed")}
-        for arm, group in groups.items()
+        arm: {run.seed for run in group if outcomes.get(run.key, MISSING).ended} for arm, group in by_arm(arms).items()
     }
-    return follow(study, ended, {arm: scores_of(study, group, outcomes) for arm, group in groups.items()})
+    return take_looks(study, ended, scores_by_arm(study, arms, outcomes))
 
 
 def due(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> list[Run]:
-    """The runs that are to stand by now, those that have ended included: all, but for seeds of later looks."""
-    return due_at(study, runs, course(study, runs, outcomes)) if study.looks else list(runs)
+    """The runs that the study needs by now, ended ones included: all of them, except seeds of later looks."""
+    return due_at(study, runs, look_progress(study, runs, outcomes)) if study.looks else list(runs)
 
 
-def due_at(study: Study, runs: Sequence[Run], came: Course) -> list[Run]:
-    """`due`, for a course that is known."""
-    return [run for run in runs if run.role != "arm" or study.seeds.index(run.seed) < came.due[run.arm]]
+def due_at(study: Study, runs: Sequence[Run], progress: LookProgress) -> list[Run]:
+    """`due` where the progress is known already."""
+    return [run for run in runs if run.role != "arm" or study.seeds.index(run.seed) < progress.due[run.arm]]
 
 
 def if_needed(study: Study, run: Run) -> bool:
-    """Whether a run belongs to a later look, and is made only where the first has not decided."""
+    """Whether a run belongs to a later look, and is trained only where earlier looks have not decided."""
     return bool(study.looks) and run.role == "arm" and study.seeds.index(run.seed) >= study.looks[0]
 
 
 def _blocks(study: Study, scores: Mapping[str, Mapping[int, float]], pair: tuple[str, str]) -> list[np.ndarray]:
-    """The paired differences that each look adds, as far as there are any."""
+    """The paired differences that each look adds, of the seeds that have a score in both arms."""
     arm, reference = (scores.get(name, {}) for name in pair)
     return [
         paired({seed: arm[seed] for seed in study.seeds[start:stop] if seed in arm}, reference)

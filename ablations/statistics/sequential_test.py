@@ -1,9 +1,9 @@
-"""Looks: one contrast tested at several counts of seeds, its error spent over them.
+"""Group-sequential test: one contrast tested at several numbers of seeds (looks), with alpha spent over them.
 
-A test that is read after every few seeds is many tests. Here the counts at which it is read are declared beforehand,
-and by look k no more than alpha * sqrt(n_k / n_K) has been spent, n_k being the pairs of look k and K the last: the
-power family of Kim and DeMets (1987), with an exponent that spends early, for six pairs of alike signs have p = 0.031
-and a flatter start could never stop there. What discrete tests leave unspent is carried to the next look.
+Testing repeatedly at the full level would raise the error rate. Here the looks are declared beforehand, and the alpha
+spent by look k is at most alpha * sqrt(n_k / n_K), where n_k are the pairs of look k and K is the last look: the power
+family of Kim and DeMets (1987). Its exponent of 1/2 spends early: six pairs have a smallest p of 0.031, and with a
+larger exponent no look at six could reach it. Alpha that a discrete test leaves unspent is carried to the next look.
 """
 
 from __future__ import annotations
@@ -16,68 +16,68 @@ from scipy import special
 
 from ablations.statistics.paired import FAMILY_WISE, equivalence_p, smallest_p
 
-CELLS = 256
-"""Steps of the grid in a mean absolute difference. Differences are rounded to it, so that sums can be counted."""
-LARGEST = 64 * CELLS
-"""A difference beyond 64 times the mean of the first look counts as 64 times: the grid must end somewhere."""
-EDGES = 100_000
-"""Simulated studies at the edge of the margin."""
+GRID_STEPS = 256
+"""Grid steps in a mean absolute difference. Differences are rounded to the grid, so that their sums can be counted."""
+LARGEST = 64 * GRID_STEPS
+"""Differences are cut off at 64 times the mean absolute difference of the first look, to bound the grid."""
+SIMULATIONS = 100_000
+"""Simulated studies whose true difference equals the margin."""
 
 
 def shares(looks: Sequence[int]) -> np.ndarray:
-    """The share (K,) of the error that may be spent by each look."""
+    """The share (K,) of alpha that may be spent by each look."""
     return np.sqrt(np.asarray(looks) / looks[-1])
 
 
 def levels(m: int, alpha: float = FAMILY_WISE) -> np.ndarray:
     """The levels, falling, at which Holm's procedure may test one of m contrasts: alpha, alpha / 2, ..., alpha / m.
 
-    All of them for a handful of contrasts, and two dozen for more: a p is rounded up to the next level.
+    At most 24 of them: with more contrasts a p is rounded up to the next level.
     """
     steps = np.unique(np.geomspace(1, max(m, 1), 24).round())
-    # Holm multiplies again, and the last bit must not lose what was rejected at exactly alpha / m.
+    # Slightly below alpha / m, so that rounding in Holm's multiplication cannot undo a rejection at exactly that level.
     return alpha / steps * (1 - 1e-12)
 
 
 def differ_p(blocks: Sequence[np.ndarray], looks: Sequence[int], m: int, alpha: float = FAMILY_WISE) -> list[float]:
     """After each look, the smallest of `levels` at which the sign-flip test has rejected by then, or 1.
 
-    `blocks` are the paired differences that each look so far has added. Given their sizes, all signs are equally
-    likely under the null hypothesis, so the chance to cross at this look and at none before is counted, not
-    approximated, and with it the critical sum of each look; the guarantee holds for every distribution in which a
-    difference and its negative are alike, at any number of pairs. These sequential p values go into Holm's procedure
-    like others, whatever look each contrast stopped at (Liu and Anderson 2008; Maurer and Bretz 2013), where a level
-    that is crossed implies all larger ones; with discrete tests that has to be enforced, and is.
+    `blocks` are the paired differences that each look so far has added. Given the sizes of the differences, all signs
+    are equally likely under the null hypothesis, so the probability of a first rejection at each look, and with it the
+    look's critical sum, is computed exactly. The level holds for every distribution that is symmetric about zero and
+    for any number of pairs. Holm's procedure takes these sequential p values like others, whatever look each contrast
+    stopped at (Liu and Anderson 2008; Maurer and Bretz 2013). It needs a rejection at one level to imply a rejection at
+    all larger ones, which is enforced below, as discrete tests do not ensure it.
     """
-    rungs = levels(m, alpha)
-    crossed = np.zeros(rungs.size, bool)
-    # Probability of each sum -size..size without having crossed before: multiples of 2**-n, so exact in float64.
-    alive = np.ones((rungs.size, 1))
-    spent = np.zeros(rungs.size)
+    all_levels = levels(m, alpha)
+    rejected = np.zeros(all_levels.size, bool)
+    # Probability of each sum -size..size without a rejection before: multiples of 2**-n, so exact in float64.
+    alive = np.ones((all_levels.size, 1))
+    spent = np.zeros(all_levels.size)
     total, found = 0, []
     for steps, share in zip(_on_grid(blocks), shares(looks), strict=False):
         for length in np.abs(steps):
-            alive = _either_way(alive, int(length))
+            alive = _add_difference(alive, int(length))
         total += int(steps.sum())
         size = alive.shape[1] // 2
         beyond = _tails(alive, size)  # (levels, size + 2): P(|sum| >= 0), ..., P(|sum| >= size + 1) = 0
-        critical = (beyond > (rungs * share - spent)[:, None]).sum(axis=1)
-        critical = np.maximum.accumulate(critical)  # a smaller level crosses nowhere that a larger one does not
+        critical = (beyond > (all_levels * share - spent)[:, None]).sum(axis=1)
+        critical = np.maximum.accumulate(critical)  # a smaller level rejects only where all larger ones do
         spent += np.take_along_axis(beyond, critical[:, None], axis=1)[:, 0]
         alive[np.abs(np.arange(-size, size + 1)) >= critical[:, None]] = 0.0
-        crossed |= abs(total) >= critical
-        found.append(float(rungs[crossed].min()) if crossed.any() else 1.0)
+        rejected |= abs(total) >= critical
+        found.append(float(all_levels[rejected].min()) if rejected.any() else 1.0)
     return found
 
 
 def same_p(blocks: Sequence[np.ndarray], looks: Sequence[int], margin: float) -> list[float]:
-    """After each look, the sequential p that the mean difference lies within (-margin, margin).
+    """After each look, the sequential p of equivalence: that the mean difference lies within (-margin, margin).
 
-    Two one-sided t tests at each look; the smallest p so far is held against the distribution of the smallest over all
-    declared looks, for normal differences whose mean is the margin: their spread cancels, so it is known before a run.
+    Two one-sided t tests at each look. The smallest p so far is compared with the distribution of the smallest p over
+    all declared looks, for normal differences whose mean equals the margin; this does not depend on their variance.
     """
     own = [equivalence_p(np.concatenate(blocks[: k + 1]), margin) for k in range(len(blocks))]
-    minima = _smallest_at_the_edge(tuple(looks))
+    minima = _smallest_p_at_margin(tuple(looks))
     below = np.searchsorted(minima, np.minimum.accumulate(own), "right")
     return [float(p) for p in (1 + below) / (1 + minima.size)]
 
@@ -89,18 +89,18 @@ def first_look(looks: Sequence[int], m: int, alpha: float = FAMILY_WISE) -> int 
 
 
 def _on_grid(blocks: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Differences as whole steps of a grid that the first look with any difference fixes, signs aside: a later look
-    must not move the critical sums of an earlier one."""
+    """Differences as integer numbers of grid steps. The first look with a nonzero difference sets the step, from sizes
+    alone, so that later looks do not change the critical sums of earlier ones."""
     for k in range(len(blocks)):
         sizes = np.abs(np.concatenate(blocks[: k + 1]))
         if sizes.any():
-            unit = sizes.mean() / CELLS
+            unit = sizes.mean() / GRID_STEPS
             return [np.rint(np.clip(block / unit, -LARGEST, LARGEST)).astype(int) for block in blocks]
     return [np.zeros(len(block), int) for block in blocks]
 
 
-def _either_way(alive: np.ndarray, length: int) -> np.ndarray:
-    """Probabilities of the sums -size..size, a row a level, after one more step up or down, on a wider grid."""
+def _add_difference(alive: np.ndarray, length: int) -> np.ndarray:
+    """Probabilities of the sums, one row for each level, after one more difference of +length or -length."""
     wider = np.zeros((alive.shape[0], alive.shape[1] + 2 * length))
     wider[:, : alive.shape[1]] += alive
     wider[:, 2 * length :] += alive
@@ -115,10 +115,11 @@ def _tails(alive: np.ndarray, size: int) -> np.ndarray:
 
 
 @lru_cache
-def _smallest_at_the_edge(looks: tuple[int, ...]) -> np.ndarray:
-    """Sorted (EDGES,): the smallest one-sided p over all looks, of normal differences whose mean is the margin."""
-    below = np.random.default_rng(0).standard_normal((EDGES, looks[-1]))  # margin - difference, in deviations
-    minima = np.ones(EDGES)
+def _smallest_p_at_margin(looks: tuple[int, ...]) -> np.ndarray:
+    """Sorted (SIMULATIONS,): the smallest one-sided p over all looks, of normal differences with the margin as mean."""
+    # margin - difference, in standard deviations
+    below = np.random.default_rng(0).standard_normal((SIMULATIONS, looks[-1]))
+    minima = np.ones(SIMULATIONS)
     for n in looks:
         seen = below[:, :n]
         t = seen.mean(axis=1) / (seen.std(axis=1, ddof=1) / np.sqrt(n))

@@ -1,26 +1,26 @@
-"""Contrasts: a study's runs and their outcomes -> the runs that count, and the verdict on each contrast."""
+"""Verdicts: from a study's runs and their outcomes to the runs of its table and the verdict on each contrast."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ablations.statistics.factor_effects import tests_of
-from ablations.statistics.outcome import MISSING, Outcome, scores_of
+from ablations.statistics.factor_effects import count_tests
+from ablations.statistics.outcome import Outcome, arms_not_ended, scores_by_arm
 from ablations.statistics.paired import Comparison, compare
-from ablations.statistics.seed_looks import course, due_at
+from ablations.statistics.seed_looks import due_at, look_progress
 from ablations.study.plan import Run
 from ablations.study.schema import Study
 
 
 class Contrast(NamedTuple):
-    """What is known of an arm against its reference."""
+    """The comparison of an arm with its reference."""
 
     arm: str
     reference: str
     found: Comparison
     pending: bool
-    """Whether runs of either have still to end: there is no verdict yet."""
+    """Whether runs of either arm have not ended: there is no verdict yet."""
 
     @property
     def verdict(self) -> str:
@@ -28,27 +28,24 @@ class Contrast(NamedTuple):
         return "not yet" if self.pending else self.found.verdict
 
 
-class Judged(NamedTuple):
-    """The runs that stand in the table, the contrasts in their order, and the look a study with looks has come to."""
+class StudyVerdicts(NamedTuple):
+    """The runs that the table shows, the contrasts in their order, and the seeds of the last look begun."""
 
     runs: list[Run]
     contrasts: list[Contrast]
     look: int
 
 
-def judged(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> Judged:
-    """The verdicts of a study from all its runs; seeds of looks that are not needed leave with no trace."""
+def study_verdicts(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> StudyVerdicts:
+    """The verdicts of a study from all its runs; runs of looks that are not needed are left out of the result."""
     if study.looks:
-        came = course(study, runs, outcomes)
-        pairs = zip(study.pairs, came.comparisons, strict=True)
-        found = [Contrast(*pair, compared, pair in came.pending) for pair, compared in pairs]
-        return Judged(due_at(study, runs, came), found, came.look)
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.arm, []).append(run)
-    waiting = {run.arm for run in runs if outcomes.get(run.key, MISSING).status in ("missing", "running")}
-    pending = {pair for pair in study.pairs if waiting & set(pair)}
-    scores = {arm: scores_of(study, group, outcomes) for arm, group in groups.items()}
-    compared = compare(scores, study.pairs, study.margin, pending, tests=tests_of(study))
+        progress = look_progress(study, runs, outcomes)
+        pairs = zip(study.pairs, progress.comparisons, strict=True)
+        found = [Contrast(*pair, compared, pair in progress.pending) for pair, compared in pairs]
+        return StudyVerdicts(due_at(study, runs, progress), found, progress.look)
+    not_ended = arms_not_ended(runs, outcomes)
+    pending = {pair for pair in study.pairs if not_ended & set(pair)}
+    scores = scores_by_arm(study, runs, outcomes)
+    compared = compare(scores, study.pairs, study.margin, pending, tests=count_tests(study))
     found = [Contrast(*pair, one, pair in pending) for pair, one in zip(study.pairs, compared, strict=True)]
-    return Judged(list(runs), found, len(study.seeds))
+    return StudyVerdicts(list(runs), found, len(study.seeds))

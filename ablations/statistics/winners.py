@@ -1,4 +1,4 @@
-"""Winners: what the search of each tuned variant has settled on, and what a table must say about it."""
+"""Winners: the best trial of each tuned variant's search, and the number of trials that each variant had."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ablations.study.variant_search import searches
 
 @dataclass(frozen=True)
 class Tuned:
-    """A variant's search as far as it has come. It has a winner once all its trials have ended."""
+    """The search of one variant and its trials so far. It has a winner once all trials have ended."""
 
     search: Search
     trials: tuple[Trial, ...]
 
     @property
     def left(self) -> int:
-        """Trials that have not ended."""
+        """The number of trials that have not ended."""
         return max(0, self.search.trials - sum(trial.state != "running" for trial in self.trials))
 
     @property
     def winner(self) -> Trial | None:
-        """The best finished trial by the search's metric, the earlier of equal ones. A stopped trial cannot win: it was
-        scored at an earlier epoch."""
+        """The finished trial with the highest metric, of equal ones the earliest. Stopped trials are left out: their
+        scores are of earlier epochs."""
         scores = {trial.number: trial.metrics.get(self.search.metric, math.nan) for trial in self.trials}
         ended = [t for t in self.trials if t.state == "finished" and math.isfinite(scores[t.number])]
         return min(ended, key=lambda t: (-scores[t.number], t.number)) if ended and not self.left else None
@@ -42,12 +42,12 @@ class Tuned:
 
 
 def winners(tuned: Mapping[str, Tuned]) -> dict[str, dict[str, Any]]:
-    """By arm, the values of its winner as they were proposed; an arm without one is left out."""
+    """By arm, the values of its winner as proposed; arms without a winner are left out."""
     return {arm: dict(found.winner.values) for arm, found in tuned.items() if found.winner}
 
 
 def budgets(study: Study) -> dict[str, int]:
-    """By arm, the trials of its search; 0 where no dimension applies to it. Empty where nothing is tuned."""
+    """By arm, the number of trials of its search; 0 where no dimension applies. Empty for a study without tune_each."""
     if study.tune_each is None:
         return {}
     found = searches(study)

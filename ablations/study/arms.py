@@ -1,26 +1,26 @@
-"""Arms: what a study compares, as names and overrides of its base. Plain data in, plain data out."""
+"""Arms: what a study compares, as labels and overrides of its base, and how values are written in labels."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from trainer.config import UserError, removable
+from trainer.config import UserError, removable, unknown
 
 Overrides = dict[str, Any]
 """Dotted path -> value: {"optim.lr": 1.0e-3, "distill.pea": None}."""
 
 
 class Arms(NamedTuple):
-    """The arms of a study in their order, and how many grid points `requires` and `excludes` left out."""
+    """The arms of a study (label -> overrides) in their order, and the number of grid points that were left out."""
 
     overrides: dict[str, Overrides]
     left_out: int
 
 
 def terms(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, float]:
-    """The knowledge paths and their weights once `values` are laid over the base, as far as both are well formed."""
+    """The knowledge paths and their weights after `values` override the base; malformed entries are ignored."""
     given = values.get("distill", base.get("distill"))
     whole = dict(given) if isinstance(given, dict) else {}
     whole |= {path.split(".")[1]: value for path, value in values.items() if path.count(".") == 1 and _distils(path)}
@@ -32,8 +32,15 @@ def terms(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, float
     return found | {name: values[key] for name in found if (key := f"distill.{name}.weight") in values}
 
 
+def value_at(data: Any, path: str) -> Any:
+    """The value at a dotted path of nested mappings, or None."""
+    for part in path.split("."):
+        data = data.get(part) if isinstance(data, dict) else None
+    return data
+
+
 def mentioned(base: Mapping[str, Any], changes: Sequence[Overrides]) -> set[str]:
-    """The names of all knowledge paths that a base or any override of it writes down."""
+    """The names of all knowledge paths that a base or any override of it contains."""
     found = set(base.get("distill") or {})
     for path, value in (item for overrides in changes for item in overrides.items()):
         if path == "distill":
@@ -48,9 +55,9 @@ def _distils(path: str) -> bool:
 
 
 def applies(path: str, weights: Mapping[str, float]) -> bool:
-    """Whether a factor or a search dimension means anything beside these knowledge paths (see `terms`).
+    """Whether a factor or search dimension has an effect, given the weights of the knowledge paths (see `terms`).
 
-    A weight needs its path, an option needs a path that is not switched off, a teacher needs a pupil.
+    A weight needs its path, an option a path of nonzero weight, a setting of the teacher any path of nonzero weight.
     """
     root, *rest = path.split(".")
     if root == "teacher":
@@ -63,7 +70,7 @@ def applies(path: str, weights: Mapping[str, float]) -> bool:
 def contradiction(
     weights: Mapping[str, float], requires: Mapping[str, Sequence[str]], excludes: Sequence[Sequence[str]]
 ) -> str | None:
-    """Why these knowledge paths may not stand together, or None."""
+    """Why `requires` or `excludes` forbid these knowledge paths together, or None."""
     active = {f"distill.{name}" for name, weight in weights.items() if weight}
     for path, needed in requires.items():
         missing = [other for other in needed if other not in active]
@@ -76,8 +83,20 @@ def contradiction(
     return None
 
 
+def check_rules(
+    requires: Mapping[str, Sequence[str]], excludes: Sequence[Sequence[str]], mentioned: Iterable[str]
+) -> None:
+    """Raise UserError where `requires` or `excludes` names what is no knowledge path of the study (see `mentioned`)."""
+    known = {f"distill.{name}" for name in mentioned}
+    for path in itertools.chain(requires, *requires.values(), *excludes):
+        if not path.startswith("distill.") or path.count(".") != 1:
+            raise UserError(f"requires and excludes must name knowledge paths, such as distill.pea, but got '{path}'")
+        if path not in known:
+            raise UserError(f"requires and excludes: {unknown('knowledge path', path, known)}")
+
+
 def label(value: Any) -> str:
-    """A value as a word of an arm's name: off, on, 0.001, [0.1, 1.0], {weight: 2.0}."""
+    """A value as written in a label: off, on, 0.001, [0.1, 1], {weight: 2}."""
     if value is None or value == {}:
         return "off" if value is None else "on"
     if isinstance(value, bool):
@@ -92,12 +111,12 @@ def label(value: Any) -> str:
 
 
 def brief_label(value: Any) -> str:
-    """A value that a search proposed, to three digits."""
+    """A value that a search proposed, to three significant digits."""
     return label(float(f"{value:.3g}") if isinstance(value, float) else value)
 
 
 def cost_label(value: float) -> str:
-    """Millions of parameters or GMACs: two decimals, and three digits of what they would not show."""
+    """Millions of parameters or GMACs: two decimals, and below 0.01 three significant digits."""
     return f"{value:.2f}" if value >= 0.01 else brief_label(value)
 
 
@@ -106,23 +125,39 @@ def labelled(values: Any) -> dict[str, Any]:
     if isinstance(values, dict):
         named = values
     elif isinstance(values, list | tuple):
-        named = {label(value): value for value in values}
-        if len(named) < len(values):
-            raise UserError(f"each value may stand once, but got {label(values)}")
+        named = {}
+        for value in values:
+            if (name := label(value)) in named:
+                raise UserError(
+                    f"values must have different labels, but {named[name]!r} and {value!r} are both shown as '{name}'; "
+                    "remove one, or name the values: {NAME: VALUE, ...}"
+                )
+            named[name] = value
     else:
         raise UserError(f"values are a list, or a mapping from names to values, but got {values!r}")
     if not named:
         raise UserError("at least one value is needed, but got none")
+    refuse_lookalikes(map(str, named))
     return named
 
 
+def refuse_lookalikes(names: Iterable[str]) -> None:
+    """Raise UserError for a blank name, and for two names that differ only in white space: tables show them alike."""
+    shown: dict[str, str] = {}
+    for name in names:
+        if not (plain := " ".join(name.split())):
+            raise UserError(f"a name must not be blank, but got {name!r}; write a word")
+        if (other := shown.setdefault(plain, name)) != name:
+            raise UserError(f"names must differ in more than white space, but got {other!r} and {name!r}; rename one")
+
+
 def short(path: str) -> str:
-    """A dotted path as it stands in an arm's name: `distill.pea.options.stage_weights` -> `pea.stage_weights`."""
+    """A dotted path as written in a label: `distill.pea.options.stage_weights` -> `pea.stage_weights`."""
     return path.removeprefix("distill.").removeprefix("optim.").replace(".options.", ".")
 
 
 class Cell(NamedTuple):
-    """A point of a grid: its arm's name, its overrides without those that do not apply there, its knowledge paths."""
+    """A point of a grid: its arm's label, the overrides that apply there, and the weights of its knowledge paths."""
 
     name: str
     kept: Overrides
@@ -130,7 +165,7 @@ class Cell(NamedTuple):
 
 
 def cell(base: Mapping[str, Any], point: Mapping[str, tuple[str, Any]]) -> Cell:
-    """The cell of a point: path -> (label, value). Points at which only idle factors differ have one name."""
+    """The cell of a point: path -> (label, value). Points that differ only in factors without effect share a label."""
     values = {path: value for path, (_, value) in point.items()}
     weights = terms(base, values)
     kept = {path: value for path, value in values.items() if applies(path, weights)}
@@ -145,7 +180,7 @@ def grid(
     requires: Mapping[str, Sequence[str]],
     excludes: Sequence[Sequence[str]],
 ) -> Arms:
-    """Every combination of the factors. One that does not apply at a point is left out of it, so points may merge."""
+    """Every combination of the factors. A factor that does not apply at a point is left out, so points may merge."""
     arms: dict[str, Overrides] = {}
     left_out: set[str] = set()
     seen: set[str] = set()
@@ -154,20 +189,21 @@ def grid(
         seen |= here.kept.keys()
         if contradiction(here.weights, requires, excludes):
             left_out.add(here.name)
-        else:
-            arms[here.name] = here.kept
-    if idle := [path for path in factors if path not in seen]:
-        raise UserError(f"{idle[0]} applies at no point; its path is never switched on")
+        elif arms.setdefault(here.name, here.kept) != here.kept:
+            raise UserError(
+                f"two points would both be called '{here.name}'; give the values of one factor other names: "
+                "{NAME: VALUE, ...}"
+            )
+    if unused := [path for path in factors if path not in seen]:
+        raise UserError(f"{unused[0]} applies at no point; its path is never switched on")
     if not arms:
         raise UserError("every point contradicts `requires` or `excludes`; nothing is left to run")
     return Arms(arms, len(left_out))
 
 
 def leave_one_out(base: Mapping[str, Any], mapping: str, whole: str) -> dict[str, Overrides]:
-    """One arm for each key of a mapping of the base, without it: `<whole> without csf`."""
-    inside: Any = base
-    for part in mapping.split("."):
-        inside = inside.get(part) if isinstance(inside, dict) else None
+    """One arm for each key of a mapping in the base, without that key: `<whole> without csf`."""
+    inside = value_at(base, mapping)
     if not isinstance(inside, dict) or not inside or not removable(f"{mapping}.key"):
         raise UserError(f"leave_one_out: expected `distill`, or options, with entries in the base, but got {mapping!r}")
     return {f"{whole} without {key}": {f"{mapping}.{key}": None} for key in inside}

@@ -1,7 +1,7 @@
-"""Stopping: which trials of a search end early, as pure functions of the curves that they have shown.
+"""Early stopping: which trials of a search are stopped, as pure functions of their curves so far.
 
-A curve maps an epoch to the search's metric there, higher is better. Every trial follows the schedule of its full
-length, so a point of a curve is comparable whatever became of the trial.
+A curve maps an epoch to the search's metric at that epoch; higher is better. Every trial has the schedule of its full
+length, so values at one epoch are comparable between trials, whether or not these are stopped later.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ablations.study.search import Search
 
 Curve = Mapping[int, float]
 
-FEWEST = 5
-"""Finished trials before the median rule judges: of fewer, the median is any trial's luck."""
+MIN_FINISHED = 5
+"""Finished trials that the median rule needs before it stops any: the median of fewer is too noisy."""
 
 
 def passes_rung(value: float, others: Sequence[float], eta: int) -> bool:
-    """Whether a trial goes on past a rung: it is among the best 1/eta of those that have reached it, itself included
-    (asynchronous successive halving, Li et al., MLSys 2020, Algorithm 2)."""
+    """Whether a trial continues after a rung: it is among the best 1/eta of the trials that have reached the rung,
+    itself included (asynchronous successive halving, Li et al., MLSys 2020, Algorithm 2)."""
     if math.isnan(value):
         return False
     better = sum(other > value for other in others)
@@ -36,7 +36,7 @@ def passes_median(curve: Curve, epoch: int, finished: Sequence[Curve]) -> bool:
 
 def passes_averages(curve: Curve, epoch: int, averages: Sequence[float]) -> bool:
     """`passes_median`, given the running averages of the finished trials up to the epoch."""
-    if len(averages) < FEWEST:
+    if len(averages) < MIN_FINISHED:
         return True
     return max(_until(curve, epoch), default=-math.inf) >= median(averages)
 
@@ -45,48 +45,49 @@ def _until(curve: Curve, epoch: int) -> list[float]:
     return [value for at, value in curve.items() if at <= epoch and not math.isnan(value)]
 
 
-class Seen(NamedTuple):
-    """What there is of a trial: its curve so far, and whether it has come to an end of its own."""
+class TrialSoFar(NamedTuple):
+    """A trial's curve so far, and whether it has finished or failed (being stopped is not an end of its own)."""
 
     curve: Curve
     end: Literal["", "finished", "failed"] = ""
 
 
 class Verdict(NamedTuple):
-    """What is to become of a trial: it trains on, waits for the others of its batch, or is over. `epoch` is where it
-    was stopped."""
+    """The state of a trial: it trains, waits for the others of its batch, was stopped (at `epoch`) or has ended."""
 
     state: Literal["trains", "waits", "stopped", "ended"]
     epoch: int = 0
 
 
-def lockstep(search: Search, epochs: int, trials: Sequence[Seen]) -> list[Verdict]:
-    """The verdicts on the trials of a deterministic search, by number, whatever the order in which they were trained.
+def batch_verdicts(search: Search, epochs: int, trials: Sequence[TrialSoFar]) -> list[Verdict]:
+    """The verdicts on the trials of a deterministic search, by number, independent of the order of training.
 
-    Batches follow each other. At a rung nobody is judged before all of the batch that get there have got there; then
-    each is held against all that stood at the rung in earlier batches and its own. The median rule holds a trial
-    against the earlier batches. The trials may end within a batch: what is not proposed yet is waited for, up to
+    Batches come one after the other. At a rung, no trial is judged before every trial of the batch has reached the rung
+    or ended; then each is compared with all trials of its own and of earlier batches at that rung. The median rule
+    compares a trial with earlier batches only. A batch also waits for its trials that are not proposed yet, up to
     `search.trials`.
     """
     verdicts: list[Verdict] = []
-    stood: dict[tuple[int, int], list[float]] = {}
+    at_rung: dict[tuple[int, int], list[float]] = {}
     total = max(search.trials, len(trials))
     while len(verdicts) < len(trials):
         first = len(verdicts)
         numbers = range(first, min(first + search.batch, total))
-        batch = {number: trials[number] if number < len(trials) else Seen({}) for number in numbers}
+        batch = {number: trials[number] if number < len(trials) else TrialSoFar({}) for number in numbers}
         finished = [
             trials[n].curve for n, v in enumerate(verdicts) if v.state == "ended" and trials[n].end == "finished"
         ]
         judged = _by_median(search, epochs, batch, finished)
         for bracket in range(search.brackets):
             of_bracket = {n: seen for n, seen in batch.items() if search.bracket(n) == bracket}
-            judged |= _at_rungs(search, search.rungs(epochs, bracket), of_bracket, bracket, stood)
-        verdicts += [judged.get(n) or _itself(seen) for n, seen in batch.items() if n < len(trials)]
+            judged |= _at_rungs(search, search.rungs(epochs, bracket), of_bracket, bracket, at_rung)
+        verdicts += [judged.get(n) or _not_stopped(seen) for n, seen in batch.items() if n < len(trials)]
     return verdicts
 
 
-def _by_median(search: Search, epochs: int, batch: Mapping[int, Seen], finished: Sequence[Curve]) -> dict[int, Verdict]:
+def _by_median(
+    search: Search, epochs: int, batch: Mapping[int, TrialSoFar], finished: Sequence[Curve]
+) -> dict[int, Verdict]:
     found = {}
     for number, seen in batch.items() if search.stop == "median" else ():
         for epoch in sorted(seen.curve):
@@ -99,18 +100,19 @@ def _by_median(search: Search, epochs: int, batch: Mapping[int, Seen], finished:
 def _at_rungs(
     search: Search,
     rungs: Sequence[int],
-    batch: Mapping[int, Seen],
+    batch: Mapping[int, TrialSoFar],
     bracket: int,
-    stood: dict[tuple[int, int], list[float]],
+    at_rung: dict[tuple[int, int], list[float]],
 ) -> dict[int, Verdict]:
-    """The verdicts on the trials of a bracket in one batch, as far as rungs decide; `stood` gains what stood there."""
+    """The verdicts at rungs on the trials of a bracket in one batch. Adds their values to `at_rung`, which has those of
+    earlier batches by (bracket, rung)."""
     found: dict[int, Verdict] = {}
     going = dict(batch)
     for rung in rungs:
         here = {number: seen.curve[rung] for number, seen in going.items() if rung in seen.curve}
         if any(rung not in seen.curve and not seen.end for seen in going.values()):
             return found | {number: Verdict("waits") for number in here}
-        earlier = stood.setdefault((bracket, rung), [])
+        earlier = at_rung.setdefault((bracket, rung), [])
         for number, value in here.items():
             beside = [other for n, other in here.items() if n != number]
             if not passes_rung(value, earlier + beside, search.eta):
@@ -120,5 +122,5 @@ def _at_rungs(
     return found
 
 
-def _itself(seen: Seen) -> Verdict:
+def _not_stopped(seen: TrialSoFar) -> Verdict:
     return Verdict("ended" if seen.end else "trains")

@@ -1,4 +1,4 @@
-"""Points: the proposals of a grid search, each that applies once, in the order in which they are made."""
+"""Grid points: all proposals of a grid search, in the order in which they are made."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def grid_points(
     base: Mapping[str, Any], search: Search, requires: Mapping[str, Sequence[str]], excludes: Sequence[Sequence[str]]
 ) -> list[dict[str, Any]]:
     """All points of a grid search, as proposals: numbers, and labels of choices. A dimension that does not apply at a
-    point is left out of it, so points merge; contradictions are left out.
+    point is left out, so points may merge; points that contradict `requires` or `excludes` are left out.
 
-    They are shuffled by the search's seed: a grid that is cut short has seen all of the space. Raises UserError where
-    nothing is left, or where `trials` is more than there are.
+    The search's seed shuffles them, so that a grid that is stopped early has sampled the whole space. Raises UserError
+    where no point is left, or where `trials` exceeds their number.
     """
     factors = {path: _values(dimension) for path, dimension in search.space.items()}
     with located("search.space"):

@@ -1,4 +1,4 @@
-"""Limits: what the deployed student of a study may cost, refused before a run is spent."""
+"""Limits: upper bounds on the cost of a study's deployed student, checked before any run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from trainer.config import Number, Strict, UserError
 
 
 class Limits(Strict):
-    """Upper bounds of the deployed student for one image of `data.size`; see the footnotes of a table for the units."""
+    """Upper bounds on the cost of the deployed student, for one image of `data.size`."""
 
     params_m: Number | None = Field(None, gt=0, description="parameters, millions")
-    gmacs: Number | None = Field(None, gt=0, description="all products that run, attention included")
+    gmacs: Number | None = Field(None, gt=0, description="all products that are computed, attention included")
     gmacs_paper: Number | None = Field(None, gt=0, description="in the paper's convention")
     latency_ms: Number | None = Field(None, gt=0, description="median, measured on the hardware that trains")
 
@@ -23,13 +23,13 @@ class Limits(Strict):
         return self.model_dump(exclude_none=True)
 
     def exceeded(self, cost: Mapping[str, float]) -> str:
-        """What a cost breaks, such as `params_m 3.72 is above 3`; empty where it keeps all bounds."""
+        """The bounds that a cost exceeds, such as `params_m 3.72 is above 3`; empty where it exceeds none."""
         return " and ".join(
             f"{name} {cost[name]:.4g} is above {bound:g}" for name, bound in self.given.items() if cost[name] > bound
         )
 
     def refuse(self, costs: Mapping[str, Mapping[str, float]]) -> None:
-        """Raise UserError naming every arm that is beyond a bound. `costs` are by arm."""
-        broken = [f"{arm}: {why}" for arm, cost in costs.items() if (why := self.exceeded(cost))]
-        if broken:
-            raise UserError(f"limits: {'; '.join(broken)}; take a smaller student or data.size, or raise the limit")
+        """Raise UserError naming every arm that exceeds a bound. `costs` are by arm."""
+        over = [f"{arm}: {why}" for arm, cost in costs.items() if (why := self.exceeded(cost))]
+        if over:
+            raise UserError(f"limits: {'; '.join(over)}; take a smaller student or data.size, or raise the limit")

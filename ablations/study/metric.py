@@ -1,4 +1,4 @@
-"""Metric: the names under which a run logs what a study may compare by, and the protocol each is of."""
+"""Metric: the names of the metrics by which a study can compare, and the protocol of each."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ CONDITIONS = {"acdc": ("fog", "night", "rain", "snow")}
 
 
 def conditions(config: TrainConfig) -> tuple[str, ...]:
-    """The conditions that a config's data set reports separately; none for most."""
+    """The conditions that a config's data set reports separately; most have none."""
     return CONDITIONS.get(config.data.name, ())
 
 
 def protocol_of(metric: str, config: TrainConfig) -> str:
-    """`val/miou` is of the first in `eval.protocols`, and so are classes and conditions; `val/paper/miou` is of its
-    own."""
+    """The protocol of a metric: `val/paper/miou` names its own; `val/miou`, classes and conditions have the first of
+    `eval.protocols`."""
     parts = metric.split("/")
     return parts[1] if len(parts) == 3 and parts[1] in PROTOCOLS else config.eval.protocols[0]
 
 
 def is_whole(metric: str) -> bool:
-    """Whether a metric is the mean over all classes and all of val, which publications report."""
+    """Whether a metric is the mean over all classes and all of val, as publications report it."""
     return metric in ("val/miou", *(f"val/{protocol}/miou" for protocol in PROTOCOLS))
 
 
 def described(metric: str) -> str:
-    """A metric in a title's words: `val mIoU`, `val mIoU in fog`, `val IoU of rider`. Its protocol stands beside it."""
+    """A metric as written in titles, without its protocol: `val mIoU`, `val mIoU in fog`, `val IoU of rider`."""
     if metric.startswith("val/iou/"):
         return f"val IoU of {metric.removeprefix('val/iou/')}"
     return "val mIoU" if is_whole(metric) else f"val mIoU in {metric.split('/')[1]}"
 
 
 def check_metric(metric: str, config: TrainConfig) -> None:
-    """Raise UserError for a metric that no run of this config logs. Class names are the data set's, and not known
-    here."""
+    """Raise UserError for a metric that no run of this config logs. Names of classes are not checked, as only the data
+    set knows them."""
     parts = (*config.eval.protocols[1:], *conditions(config))
     logged = ["val/miou", *(f"val/{part}/miou" for part in parts)]
     if metric not in logged and not metric.startswith("val/iou/"):

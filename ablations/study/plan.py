@@ -1,9 +1,9 @@
-"""Plan: a study -> the runs that answer it, each a whole config; teachers first, then all arms of a seed together."""
+"""Plan: from a study to its runs, each with a complete config: teachers first, then all arms of a seed together."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -11,28 +11,30 @@ from typing import Any, Literal
 from ablations.study.arms import applies, contradiction, terms
 from ablations.study.schema import Study
 from ablations.study.search import Dimension, Search
+from ablations.study.teachers import teacher_config, teacher_labels
 from ablations.study.variant_search import searches
-from trainer.config import TrainConfig, UserError, digest, located, override, parse, teacher_run, unknown
+from trainer.config import TrainConfig, UserError, digest, located, override, parse, unknown
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run of a study: what it is called there, and all that changes its numbers."""
+    """One training run of a study: its label and everything that affects its results."""
 
     role: Literal["teacher", "arm", "trial"]
     arm: str
+    """Its label, which names its row in tables: runs of one label differ only in their seeds."""
     seed: int
     config: TrainConfig
     changed: dict[str, Any]
-    """Dotted path -> value where it departs from the base, as the study wrote it."""
+    """Dotted path -> value where it differs from the base, as written in the study."""
     needs: str | None
-    """Key of the run whose weights teach this one; None without a teacher, or with one from a checkpoint."""
+    """Key of the run that trains its teacher; None without a teacher, or with one from a checkpoint."""
     awaits: str = ""
-    """Identity of the search whose winner this run is to be, until it is known; `config` is the variant as written."""
+    """Identity of the search whose best values it will use, while they are unknown; `config` is then without them."""
 
     @cached_property
     def key(self) -> str:
-        """12 hex digits naming what was asked."""
+        """12 hex digits that identify the config."""
         return digest([self.awaits, self.seed]) if self.awaits else self.config.key
 
     @property
@@ -41,51 +43,50 @@ class Run:
         return self.arm if self.role == "trial" else f"{self.arm} seed {self.seed}"
 
 
-def expand(study: Study, winners: Mapping[str, Mapping[str, Any]] | None = None) -> list[Run]:
-    """All runs of a study that are known before it starts: for a search its teacher, for its trials are proposed.
+def by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs by label, in the order in which labels first occur."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.arm, []).append(run)
+    return groups
 
-    `winners` are the values that each tuned arm's search has settled on, as proposed; the runs of a tuned arm that is
-    not among them await its search. Seeds are the outer loop, so a study that is cut short has whole pairs. Raises
-    UserError on an arm whose config is not valid, and on two arms that would compute the same.
+
+def expand(study: Study, winners: Mapping[str, Mapping[str, Any]] | None = None) -> list[Run]:
+    """All runs of a study that are known before it starts; of a search the teacher's, as trials are proposed later.
+
+    `winners` gives, by tuned arm, the values of the best trial as proposed; runs of a tuned arm without an entry await
+    its search. All arms of a seed stand together, so a study that is stopped early has complete pairs. Raises UserError
+    on an arm whose config is not valid, on two arms that would compute the same, and on an arm with a teacher's name.
     """
     base = parse(study.base, f"{study.name}: base")
     if study.search is not None:
         check_space(study)
-        return [run for run in [_teacher(base, base)] if run]
+        return _teacher_runs(study, [teacher_config(base, base)])
     tuned = searches(study)
     for arm, search in tuned.items():
         with located(f"tune_each of {arm}"):
             check_space(search)
     values = {arm: _resolved(tuned[arm], won) for arm, won in (winners or {}).items()}
     configs = _configs(study, values)
-    _refuse_twins(_configs(study, {arm: _first_point(search) for arm, search in tuned.items()}) if tuned else configs)
+    _refuse_duplicates(
+        _configs(study, {arm: _first_point(search) for arm, search in tuned.items()}) if tuned else configs
+    )
     awaits = {arm: search_identity(search) for arm, search in tuned.items() if arm not in values}
     changed = {
         arm: changes | values.get(arm, dict.fromkeys(space(tuned[arm]), "tuned") if arm in tuned else {})
         for arm, changes in study.compared.overrides.items()
     }
-    teachers = {name: _teacher(base, config) for name, config in configs.items()}
-    # The key names the run, so two arms with one teacher train it once.
-    first = {run.key: run for run in teachers.values() if run}
-    needs = {name: run.key if run else None for name, run in teachers.items()}
-    arms = [
-        Run(
-            "arm",
-            name,
-            seed,
-            config.model_copy(update={"seed": seed}),
-            changed[name],
-            needs[name],
-            awaits.get(name, ""),
-        )
-        for seed in study.seeds
-        for name, config in configs.items()
-    ]
-    return [*first.values(), *arms]
+    trained = {name: teacher_config(base, config) for name, config in configs.items()}
+    needs = {name: config.key if config else None for name, config in trained.items()}
+    arms = []
+    for seed, (name, config) in itertools.product(study.seeds, configs.items()):
+        own = config.model_copy(update={"seed": seed})
+        arms.append(Run("arm", name, seed, own, changed[name], needs[name], awaits.get(name, "")))
+    return [*_teacher_runs(study, trained.values()), *arms]
 
 
 def _configs(study: Study, values: Mapping[str, Mapping[str, Any]]) -> dict[str, TrainConfig]:
-    """Every arm's config, whatever its seed, with `values` (by arm) laid over it."""
+    """The config of every arm, before its seed is set, with `values` (by arm) as further overrides."""
     return {
         arm: _canonical(_build(study, {**changes, **values.get(arm, {})}, f"{study.name}: {arm}"))
         for arm, changes in study.compared.overrides.items()
@@ -93,7 +94,7 @@ def _configs(study: Study, values: Mapping[str, Mapping[str, Any]]) -> dict[str,
 
 
 def _first_point(study: Study) -> dict[str, Any]:
-    """One value for every dimension: variants that differ only in what is tuned would be tuned to the same."""
+    """One value for every dimension, to find variants that are equal once tuned values no longer tell them apart."""
     return _resolved(study, {path: _ends(dimension)[0] for path, dimension in space(study).items()})
 
 
@@ -106,11 +107,11 @@ def _build(study: Study, changes: Mapping[str, Any], where: str) -> TrainConfig:
 
 
 def _canonical(config: TrainConfig) -> TrainConfig:
-    """Without what does nothing, so that the student alone is one run whatever teacher it does not have."""
+    """The config without inactive paths and unused teachers, so that the student alone is one run in all studies."""
     return config.model_copy(update={"distill": config.active, "teacher": config.teacher if config.active else None})
 
 
-def _refuse_twins(configs: Mapping[str, TrainConfig]) -> None:
+def _refuse_duplicates(configs: Mapping[str, TrainConfig]) -> None:
     names: dict[str, str] = {}
     for name, config in configs.items():
         other = names.setdefault(config.key, name)
@@ -118,31 +119,28 @@ def _refuse_twins(configs: Mapping[str, TrainConfig]) -> None:
             raise UserError(f"arms '{other}' and '{name}' are the same run; drop one, or change what should differ")
 
 
-def _teacher(base: TrainConfig, config: TrainConfig) -> Run | None:
-    """The run that trains an arm's teacher, by the *base's* recipe: an arm that changes the student's learning rate
-    must not change who teaches it. Only the teacher itself and the data it sees are the arm's."""
-    data = {name: getattr(config.data, name) for name in ("name", "size", "options")}
-    asked = base.model_copy(update={"teacher": config.teacher, "data": base.data.model_copy(update=data)})
-    trained = teacher_run(asked)
-    if trained is None:
-        return None
-    return Run("teacher", f"teacher {trained.student.name}", trained.seed, trained, {}, None)
+def _teacher_runs(study: Study, trained: Iterable[TrainConfig | None]) -> list[Run]:
+    """One run for each distinct teacher: arms that share one train it once."""
+    configs = {config.key: config for config in trained if config}
+    with located(study.name):
+        labels = teacher_labels(configs, study.compared.overrides)
+    return [Run("teacher", labels[key], config.seed, config, {}, None) for key, config in configs.items()]
 
 
 def space(study: Study) -> dict[str, Dimension]:
-    """The dimensions of a search in the order to propose them: one that decides whether another applies is earlier."""
+    """The dimensions of a search in the order of proposal: a knowledge path comes before its weight and options."""
     dimensions = _search(study).space
     return {path: dimensions[path] for path in sorted(dimensions, key=lambda path: path.count("."))}
 
 
 def proposes(study: Study, path: str, values: Mapping[str, Any]) -> bool:
-    """Whether a dimension applies beside the proposals made so far: no weight is asked for without its path."""
+    """Whether a dimension applies given the values proposed so far: a weight is not proposed without its path."""
     return applies(path, terms(study.base, _resolved(study, values)))
 
 
 def trial_config(study: Study, values: Mapping[str, Any]) -> TrainConfig:
-    """The config of a proposal: path -> number or label. Raises UserError when it is not valid, or contradicts
-    `requires` or `excludes`: infeasible, to be asked for again."""
+    """The config of a proposal (path -> number or label). Raises UserError where it is infeasible, because it is not
+    valid or contradicts `requires` or `excludes`; the sampler then proposes again."""
     changes = _resolved(study, values)
     if clash := contradiction(terms(study.base, changes), study.requires, study.excludes):
         raise UserError(f"{study.name}: {clash}")
@@ -151,30 +149,30 @@ def trial_config(study: Study, values: Mapping[str, Any]) -> TrainConfig:
 
 
 def trial_run(study: Study, number: int, values: Mapping[str, Any]) -> Run:
-    """A proposal as a run of the study, called `trial <number>`."""
+    """A proposal as a run of the study, with the label of its trial."""
     config = trial_config(study, values)
-    teacher = _teacher(parse(study.recipe), config)
+    teacher = teacher_config(parse(study.recipe), config)
     return Run("trial", study.trial_name(number), config.seed, config, dict(values), teacher.key if teacher else None)
 
 
-JUDGED = ("deterministic", "batch", "stop", "eta", "min_epochs", "brackets", "startup")
-"""Fields of a deterministic search on which its proposals depend, beside those of any search."""
+_DETERMINISTIC_FIELDS = ("deterministic", "batch", "stop", "eta", "min_epochs", "brackets", "startup")
+"""Further fields on which the proposals of a deterministic search depend."""
 
 
 def search_identity(study: Study) -> str:
-    """12 hex digits naming what is searched: another base, space, limit or metric makes another, more trials do not."""
+    """12 hex digits that identify a search: they depend on its base, space, limits and metric, not on `trials`."""
     search = _search(study)
     space_of = {path: dimension.model_dump(mode="json") for path, dimension in search.space.items()}
     rules = [study.requires, study.excludes, study.seeds, search.metric, search.sampler, search.seed]
     told = {name: getattr(search, name) for name in ("against", "learn_from") if getattr(search, name)}
     told |= {"limits": study.limits.given} if study.limits.given else {}
-    # There the curves decide what was told, by these rules, and that again with every trial.
-    judged = {name: getattr(search, name) for name in JUDGED} if search.deterministic else {}
+    # Early stopping decides which results a deterministic search is given, and so its later proposals.
+    judged = {name: getattr(search, name) for name in _DETERMINISTIC_FIELDS} if search.deterministic else {}
     return digest([study.base, space_of, *rules, *([told, judged] if told or judged else [])])
 
 
 def start_points(study: Study) -> list[dict[str, Any]]:
-    """The known points a search begins with, as proposals; what a point leaves open is the sampler's."""
+    """The given points that a search proposes first; the sampler chooses the dimensions that a point leaves out."""
     dimensions = space(study)
     points = []
     for index, given in enumerate(_search(study).start):
@@ -189,15 +187,17 @@ def start_points(study: Study) -> list[dict[str, Any]]:
                 raise UserError(f"{study.name}: search.start.{index}: {path}: {error}") from None
         for path in point:
             if not proposes(study, path, point):
-                raise UserError(f"{study.name}: search.start.{index}: {path} does not apply, for its path is off")
+                raise UserError(
+                    f"{study.name}: search.start.{index}: {path} does not apply, as its path is off; remove it"
+                )
         points.append(point)
     return points
 
 
 def check_space(study: Study) -> list[dict[str, Any]]:
-    """Build a config at both ends, or at every choice, of each dimension: the typo in trial 47 fails at trial 0.
+    """Build a config at both ends, or at every choice, of each dimension, so that mistakes show before the first trial.
 
-    Returns the proposals that were built.
+    Returns the proposals that were built. Raises UserError where one is not valid or a dimension never applies.
     """
     start_points(study)
     dimensions = space(study)
@@ -221,13 +221,13 @@ def check_space(study: Study) -> list[dict[str, Any]]:
                 break
     if not points:
         raise UserError(f"{study.name}: search.space: every point contradicts `requires` or `excludes`")
-    if idle := [path for path, ends in untried.items() if ends]:
-        raise UserError(f"{study.name}: search.space: {idle[0]} never applies; its path is never switched on")
+    if unused := [path for path, ends in untried.items() if ends]:
+        raise UserError(f"{study.name}: search.space: {unused[0]} never applies; its path is never switched on")
     return points
 
 
 def _switches(path: str, dimension: Dimension) -> bool:
-    """Whether a dimension decides if others apply: the paths, and choices of weights, which may hold 0."""
+    """Whether a dimension decides if others apply: knowledge paths, and choices of weights, which may contain 0."""
     root, *rest = path.split(".")
     return root == "distill" and (len(rest) < 2 or (rest[1:] == ["weight"] and dimension.kind == "choice"))
 

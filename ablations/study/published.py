@@ -1,4 +1,4 @@
-"""Published: numbers of a publication and the recipe they were reached with, as the schema of a study's YAML."""
+"""Published: numbers of a publication and the recipe that gave them, as the schema of a study's YAML."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ ASPECTS = {
     "split": "data.name",
     "knowledge paths": "distill",
 }
-"""What a recipe must say before any result is held against its number; its protocol stands beside it."""
+"""Settings that a published recipe must give before its number is compared with a result: aspect -> dotted path."""
 
 INITS = ("scratch", "pretrained")
-"""What a recipe says of `student.init`: two files of ImageNet weights are one initialisation."""
+"""Values of `student.init` in a recipe. All files of ImageNet weights count as `pretrained`."""
 
 _SHAPE = TrainConfig(teacher=TeacherConfig(train=TeacherRecipe())).model_dump(mode="json")
 
 
 class Published(Strict):
-    """Numbers by arm (`teacher` too), in points, like `val/miou`: single runs, of the best epoch on val.
+    """Numbers by arm (and `teacher`), in points, like `val/miou`: single runs, of the best epoch on val.
 
-    `recipe` is the published config as dotted paths; `recipes` says by arm where that arm's was another. A path of
-    `teacher` counts in the arms that have one. `distill` is given whole: a run's paths, weights and options are
-    compared with it as written, so an option stands there where our runs write it. `recipe: NAME` takes both from the
+    `recipe` is the published config as dotted paths; `recipes` gives, by arm, the settings in which that arm differed.
+    Paths of `teacher` apply to arms that have one. `distill` must be given as a whole: paths, weights and options are
+    compared as written, so it must list the same options as the study's runs. `recipe: NAME` takes both from the
     packaged study of that name.
     """
 
@@ -43,7 +43,7 @@ class Published(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _numbers_stand_beside_the_source(cls, data: Any) -> Any:
+    def _collect_arms(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
         own = {key: data[key] for key in ("source", "protocol", "recipe", "recipes") if key in data}
@@ -56,26 +56,26 @@ class Published(Strict):
 
     @field_validator("recipe")
     @classmethod
-    def _recipe_is_a_config(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+    def _check_recipe_paths(cls, recipe: dict[str, Any]) -> dict[str, Any]:
         _check_recipe(recipe)
         return recipe
 
     @field_validator("recipes")
     @classmethod
-    def _recipes_are_configs(cls, recipes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _check_recipes_paths(cls, recipes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for recipe in recipes.values():
             _check_recipe(recipe)
         return recipes
 
     @model_validator(mode="after")
-    def _recipes_have_numbers(self) -> Published:
+    def _check_recipes_arms(self) -> Published:
         for arm in self.recipes:
             if arm not in self.arms:
                 raise UserError(f"recipes: {unknown('published arm', arm, self.arms)}")
         return self
 
     def recipe_of(self, arm: str) -> dict[str, Any]:
-        """The published recipe of an arm, or of the run that trained `teacher`: its own network, and no paths."""
+        """The published recipe of an arm. For `teacher`, that of the run that trained it: its network, and no paths."""
         own = self.recipes.get(arm, {})
         if arm != "teacher":
             return self.recipe | own
@@ -85,33 +85,35 @@ class Published(Strict):
 
 
 def _packaged(name: str) -> dict[str, Any]:
-    """The `published` of a packaged study, as written."""
+    """The `published` section of a packaged study, as written."""
     file = resources.files("ablations.studies") / f"{name}.yaml"
     try:
         published = yaml.safe_load(file.read_text()).get("published", {})
     except OSError:
         published = {}
     if not isinstance(published.get("recipe"), dict):
-        raise UserError(f"recipe: no packaged study '{name}' that has a published recipe of its own")
+        raise UserError(f"recipe: there is no packaged study '{name}' with a published recipe; write the recipe here")
     return published
 
 
 def _check_recipe(recipe: Mapping[str, Any]) -> None:
-    """Raise UserError for a path no config has: it would differ from every run and never be seen as a typo."""
+    """Raise UserError for a path that no config has: a typo would otherwise count as a difference of recipes."""
     for path, value in recipe.items():
         if path.startswith("distill."):
-            raise UserError(f"a recipe gives distill whole, such as `distill: {{csf: {{}}}}`, but got the key '{path}'")
+            raise UserError(
+                f"a recipe must give distill as a whole, such as `distill: {{csf: {{}}}}`, but got the key '{path}'"
+            )
         if path == "distill":
             parse({"teacher": _SHAPE["teacher"], path: value}, "recipe")
         inside: Any = _SHAPE
         for part in path.split("."):
-            if inside == {}:  # options are open: what they may hold is known where modules are built
+            if inside == {}:  # options can have any key here; they are checked where modules are built
                 break
             if not isinstance(inside, dict) or part not in inside:
                 raise unknown("recipe key", path, _paths(_SHAPE))
             inside = inside[part]
         if path == ASPECTS["initialisation"] and value not in INITS:
-            raise UserError(f"{path} of a recipe is one of {', '.join(INITS)}, but got {value!r}")
+            raise UserError(f"{path} of a recipe must be one of {', '.join(INITS)}, but got {value!r}")
 
 
 def _paths(data: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -10,26 +10,37 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from ablations.study.arms import Arms, Overrides, contradiction, grid, labelled, leave_one_out, mentioned, terms
+from ablations.study.arms import (
+    Arms,
+    Overrides,
+    check_rules,
+    contradiction,
+    grid,
+    labelled,
+    leave_one_out,
+    mentioned,
+    refuse_lookalikes,
+    terms,
+)
 from ablations.study.grid_points import grid_points
 from ablations.study.limits import Limits
 from ablations.study.metric import check_metric
 from ablations.study.published import Published
 from ablations.study.search import Search
-from ablations.study.seeds import count_or_list, growing, with_looks
+from ablations.study.seeds import expand_count, increasing, split_looks
 from ablations.study.tune_each import TuneEach
 from trainer.config import Number, Strict, TrainConfig, UserError, explain, located, parse, parse_yaml, unknown
 
 FIXED_IN_A_SEARCH = ("teacher", "data.name", "data.size", "data.options", "data.select")
-"""Trials of different teachers or data cannot be ranked in one list: such questions are factors."""
+"""Settings that no search may vary: scores under different teachers or data cannot be ranked. Make them factors."""
 
 
 class Study(Strict):
     """One question: a base config, what varies in it, the seeds, and what is compared with what.
 
-    What varies is one of `variants` (named overrides), `factors` (their full grid) and `search`; `leave_one_out`
-    adds to the variants, or stands alone, the base without each entry of a mapping. `tune_each` searches the weights of
-    every variant before its seeds run; `limits` bounds what the deployed student may cost.
+    What varies is one of `variants` (named overrides), `factors` (a full grid) and `search`. `leave_one_out` adds one
+    arm for each entry of a mapping of the base, without that entry; it may also stand without variants. `tune_each`
+    tunes every variant before its seeds run; `limits` bounds the cost of the deployed student.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -42,26 +53,27 @@ class Study(Strict):
     limits: Limits = Limits()
     requires: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     excludes: tuple[tuple[str, ...], ...] = ()
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(count_or_list)] = (0,)
-    looks: Annotated[tuple[int, ...], AfterValidator(growing)] = Field(
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(expand_count)] = (0,)
+    looks: Annotated[tuple[int, ...], AfterValidator(increasing)] = Field(
         (), description="as `seeds: {looks: [6, 8, 12], until: decided}` gives them"
     )
     reference: str = Field("", description="default: the first arm")
     contrasts: tuple[tuple[str, str], ...] = Field((), description="[arm, its reference]; default: all to `reference`")
-    margin: Number | None = Field(None, gt=0, description="points of the metric that would not matter")
+    margin: Number | None = Field(None, gt=0, description="equivalence margin, in points of the metric")
     metric: str = Field("val/miou", pattern="^val/", description="of the last epoch; higher is better")
     published: Published | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _take_looks_apart(cls, data: Any) -> Any:
-        return with_looks(data)
+    def _expand_looks(cls, data: Any) -> Any:
+        return split_looks(data)
 
     @model_validator(mode="after")
-    def _hangs_together(self) -> Study:
+    def _check(self) -> Study:
         base = parse(self.base, "base")
         check_metric(self.metric, base)
-        self._check_rungs(base)
+        if searched := self.search or self.tune_each:
+            searched.check_rungs(base.optim.epochs, base.eval.every)
         self._check_kind()
         self._check_paths()
         if self.search is None:
@@ -69,7 +81,7 @@ class Study(Strict):
         elif self.search.sampler == "grid":
             points = grid_points(self.base, self.search, self.requires, self.excludes)
             whole = self.search.model_copy(update={"trials": self.search.trials or len(points)})
-            # how many points there are, only the study knows: `search` is complete from here on
+            # The number of grid points depends on the study's base, so `search` gets its `trials` here.
             object.__setattr__(self, "search", whole)
         if self.tune_each is not None:
             self.tune_each.check(self.base, self.compared.overrides, self.seeds)
@@ -82,7 +94,9 @@ class Study(Strict):
             return Arms({}, 0)
         if self.factors is not None:
             with located("factors"):
-                return grid(self.base, self.factors, self.requires, self.excludes)
+                found = grid(self.base, self.factors, self.requires, self.excludes)
+                refuse_lookalikes(found.overrides)
+                return found
         arms = dict(self.variants or {"base": {}})
         whole = next((name for name, changes in arms.items() if not changes), "base")
         added = leave_one_out(self.base, self.leave_one_out, whole) if self.leave_one_out else {}
@@ -91,15 +105,17 @@ class Study(Strict):
                 raise UserError(f"variants.{name}: {clash}")
         if twice := arms.keys() & added.keys():
             raise UserError(f"variants.{min(twice)}: leave_one_out adds an arm of this name; drop one of the two")
+        with located("variants"):
+            refuse_lookalikes(arms | added)
         return Arms(arms | added, 0)
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The base by which teachers are trained."""
+        """The base config whose settings train the teachers."""
         return self.base
 
     def trial_name(self, number: int) -> str:
-        """What a trial of this search is called."""
+        """The label of a trial of this search."""
         return f"trial {number}"
 
     @property
@@ -111,33 +127,13 @@ class Study(Strict):
         reference = self.reference or names[0]
         return tuple((name, reference) for name in names if name != reference)
 
-    def _check_rungs(self, base: TrainConfig) -> None:
-        searched = self.search or self.tune_each
-        if searched and searched.stop != "none" and searched.min_epochs >= base.optim.epochs:
-            raise UserError(
-                f"search.min_epochs is {searched.min_epochs} of {base.optim.epochs} epochs, so stop: {searched.stop} "
-                "never stops; lower min_epochs, or set stop: none"
-            )
-        most = len(searched.rungs(base.optim.epochs)) + 1 if searched else 1
-        if searched and searched.brackets > most:
-            raise UserError(
-                f"search.brackets is {searched.brackets} but {base.optim.epochs} epochs have rungs for {most}, where "
-                "the last never stops; lower brackets"
-            )
-        for rung in searched.rungs(base.optim.epochs) if searched else ():
-            if rung % base.eval.every:
-                raise UserError(
-                    f"search: nothing is known at rung {rung}, for eval.every is {base.eval.every}; set it to 1, or "
-                    "search.min_epochs to a multiple of it"
-                )
-
     def _check_kind(self) -> None:
         given = [kind for kind in ("variants", "factors", "search") if getattr(self, kind) is not None]
         if len(given) > 1 or not (given or self.leave_one_out):
             got = " and ".join(given) or "none"
             raise UserError(f"a study has one of variants, factors, search (or leave_one_out alone), but got {got}")
         if self.leave_one_out and given not in ([], ["variants"]):
-            raise UserError(f"leave_one_out adds to variants, not to {given[0]}")
+            raise UserError(f"leave_one_out adds to variants, not to {given[0]}; write the arms as variants")
         if self.tune_each is not None and given not in ([], ["variants"]):
             raise UserError(f"tune_each tunes variants, not {given[0]}; write the arms as variants")
         if self.search is not None:
@@ -159,27 +155,23 @@ class Study(Strict):
             *({path: value} for path, values in space.items() for value in values.choices.values() or (None,)),
         ]
         if "seed" in self.base or any("seed" in overrides for overrides in changes):
-            raise UserError("seed is not set in a config of a study; list it under `seeds`, so that all arms share it")
+            raise UserError(
+                "seed must not be set in the config of a study; list it under `seeds`, which all arms share"
+            )
         for path in space:
             for fixed in FIXED_IN_A_SEARCH:
                 if f"{path}.".startswith(f"{fixed}.") or f"{fixed}.".startswith(f"{path}."):
                     raise UserError(
                         f"{kind}.space: trials share one {path.split('.')[0]}, so {path} is fixed; make it a factor"
                     )
-        named = [
-            *self.requires,
-            *(p for ps in self.requires.values() for p in ps),
-            *(p for g in self.excludes for p in g),
-        ]
-        known = {f"distill.{name}" for name in mentioned(self.base, changes)}
-        for path in named:
-            if not path.startswith("distill.") or path.count(".") != 1:
-                raise UserError(f"requires and excludes name knowledge paths, such as distill.pea, but got '{path}'")
-            if path not in known:
-                raise UserError(f"requires and excludes: {unknown('knowledge path', path, known)}")
+        check_rules(self.requires, self.excludes, mentioned(self.base, changes))
 
     def _check_names(self) -> None:
         arms = self.compared.overrides
+        if self.published and "teacher" in arms:
+            raise UserError(
+                "variants.teacher: `published` uses this name for the run that trains the teacher; rename it"
+            )
         for where, names in (
             ("reference", [self.reference] if self.reference else []),
             ("contrasts", [name for pair in self.contrasts for name in pair]),
@@ -190,14 +182,16 @@ class Study(Strict):
                     raise UserError(f"{where}: {unknown('arm', name, arms)}")
         for pair in self.contrasts:
             if pair[0] == pair[1]:
-                raise UserError(f"contrasts: '{pair[0]}' is compared with itself")
+                raise UserError(f"contrasts: '{pair[0]}' is compared with itself; name another reference")
         if self.looks and (not self.pairs or self.looks[-1] != len(self.seeds)):
             raise UserError(
-                "looks are written as `seeds: {looks: [6, 8, 12]}`, and need a contrast to decide, but got "
+                "looks must be written as `seeds: {looks: [6, 8, 12]}` in a study with a contrast, but got "
                 f"{len(self.pairs)} contrasts, looks {list(self.looks)} and {len(self.seeds)} seeds"
             )
         if len(set(map(frozenset, self.contrasts))) < len(self.contrasts):
-            raise UserError("contrasts: two arms may be compared once, for a test that is made twice costs power twice")
+            raise UserError(
+                "contrasts: two arms may be compared once, as every test lowers the power of the others; remove one"
+            )
 
 
 def read(text: str, where: str) -> Study:
@@ -221,17 +215,17 @@ def read(text: str, where: str) -> Study:
 
 
 def packaged() -> tuple[str, ...]:
-    """Names of the studies that come with the project."""
+    """Names of the packaged studies."""
     return tuple(sorted(f.name.removesuffix(".yaml") for f in _packaged_files()))
 
 
 def load(name: str | Path) -> Study:
-    """The study of a packaged name or a YAML file. Raises UserError when there is none, or when it has a mistake."""
+    """The packaged study of this name, or that of a YAML file. Raises UserError where there is none, or it is wrong."""
     return read(*source(name))
 
 
 def source(name: str | Path) -> tuple[str, str]:
-    """The text of a study's YAML, and what to call the file. Raises UserError when there is none."""
+    """The text of a study's YAML and the name of its file. Raises UserError where there is none."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         try:

@@ -1,4 +1,4 @@
-"""Search: which configurations a study proposes, selects by and stops early, as the schema of its YAML."""
+"""Search: the space of a hyperparameter search, its sampler, metric and early stopping, as the schema of its YAML."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from trainer.config import Number, Strict, UserError, unknown
 RANGES = ("log", "uniform", "int")
 
 ANY_STUDY = "any study"
-"""In `learn_from`, every study in the store; no study can be called so."""
+"""In `learn_from`, every study in the store. No study can have this name."""
 
 
 class Dimension(Strict):
     """One dotted path to search: {log: [low, high]}, {uniform: ...}, {int: ...} (ends included) or {choice: [...]}.
 
-    `choices` maps labels to values: a proposal names the label, so it stays a word whatever the value is.
+    `choices` maps labels to values; a proposal is the label.
     """
 
     kind: Literal["log", "uniform", "int", "choice"]
@@ -43,13 +43,13 @@ class Dimension(Strict):
         return {"kind": kind, "low": given[0], "high": given[1]}
 
     @model_validator(mode="after")
-    def _range_is_one(self) -> Dimension:
+    def _check_range(self) -> Dimension:
         if self.kind == "choice":
             return self
         if self.low >= self.high:
             raise ValueError(f"{self.kind}: low must be below high but got [{self.low:g}, {self.high:g}]")
         if self.kind == "log" and self.low <= 0:
-            raise ValueError(f"log: low must be above 0 but got {self.low:g}; a logarithm has no zero")
+            raise ValueError(f"log: low must be above 0 but got {self.low:g}; raise it, or use uniform")
         if self.kind == "int" and (self.low % 1 or self.high % 1):
             raise ValueError(f"int: both ends must be whole numbers but got [{self.low:g}, {self.high:g}]")
         return self
@@ -61,7 +61,7 @@ class Dimension(Strict):
         return int(proposed) if self.kind == "int" else proposed
 
     def proposal(self, given: Any) -> Any:
-        """What a sampler would have proposed for a value or a label. Raises UserError when it could not have."""
+        """The proposal that has this value or label. Raises UserError where the dimension does not contain it."""
         if self.kind == "choice":
             for name, value in self.choices.items():
                 if value == given and type(value) is type(given):
@@ -78,16 +78,16 @@ class Dimension(Strict):
 
 
 class Search(Strict):
-    """How a search proposes, selects and stops. `trials` is a total: raising it continues the same search."""
+    """The settings of a search. `trials` is a total: raising it continues the same search."""
 
     space: dict[str, Dimension] = Field(min_length=1)
     trials: int = Field(0, ge=1, description="a grid may leave it out: all of its points")
     sampler: Literal["tpe", "cmaes", "nsga2", "grid", "random"] = "tpe"
     stop: Literal["asha", "median", "none"] = "none"
     metric: Literal["select/miou"] = "select/miou"
-    """Of samples cut from train: val is reported and never selected by. Higher is better."""
+    """mIoU on samples held out of train; val is reported and never used for selection. Higher is better."""
     against: Literal["params_m", "gmacs", "gmacs_paper"] | None = None
-    """A cost of the deployed student that is to be low: the search is then for the front of both."""
+    """Second objective: a cost of the deployed student to minimise. The search is then for the Pareto front."""
     startup: int = Field(10, ge=1, description="random trials before tpe and cmaes model; nsga2: a generation")
     eta: int = Field(3, ge=2, description="asha: one trial in eta goes on past a rung")
     min_epochs: int = Field(1, ge=1, description="epochs before a trial may be stopped; asha: to the first rung")
@@ -97,31 +97,31 @@ class Search(Strict):
     seed: int = Field(0, ge=0)
     start: tuple[dict[str, Any], ...] = ()
     learn_from: tuple[str, ...] = ()
-    """Studies in the store whose trials are told before the first proposal, or `any study`."""
+    """Studies in the store whose trials the sampler is given before its first proposal, or `any study`."""
 
     @field_validator("learn_from", mode="before")
     @classmethod
-    def _one_or_more(cls, names: Any) -> Any:
+    def _as_tuple(cls, names: Any) -> Any:
         return (names,) if isinstance(names, str) else names
 
     @model_validator(mode="after")
-    def _hangs_together(self) -> Search:
+    def _check(self) -> Search:
         if not self.trials and self.sampler != "grid":
             raise ValueError("trials is missing; give the total, such as trials: 40")
         self._check_sampler()
         if self.against and self.stop != "none":
-            raise ValueError(f"stop: {self.stop} judges by one metric, and `against` makes two; set stop: none")
+            raise ValueError(f"stop: {self.stop} judges by one metric, and `against` adds a second; set stop: none")
         if self.against and self.sampler == "cmaes":
-            raise ValueError("sampler: cmaes has one objective, and `against` makes two; use nsga2, tpe or random")
-        for name, needs, why in (
-            ("eta", self.stop == "asha", "of asha's rungs; set stop: asha"),
-            ("min_epochs", self.stop != "none", "of a stopping rule; set stop: asha or median"),
-            ("startup", self.sampler in ("tpe", "cmaes", "nsga2"), "of tpe, cmaes and nsga2; take one of them"),
-            ("brackets", self.stop == "asha", "of asha's rungs; set stop: asha"),
-            ("batch", self.deterministic, "of a deterministic search; set deterministic: true"),
+            raise ValueError("sampler: cmaes has one objective, and `against` adds a second; use nsga2, tpe or random")
+        for name, applies, needed in (
+            ("eta", self.stop == "asha", "stop: asha"),
+            ("min_epochs", self.stop != "none", "stop: asha or median"),
+            ("startup", self.sampler in ("tpe", "cmaes", "nsga2"), "sampler: tpe, cmaes or nsga2"),
+            ("brackets", self.stop == "asha", "stop: asha"),
+            ("batch", self.deterministic, "deterministic: true"),
         ):
-            if name in self.model_fields_set and not needs:
-                raise ValueError(f"{name} is a word {why}, or remove it")
+            if name in self.model_fields_set and not applies:
+                raise ValueError(f"{name} only applies with {needed}; set it, or remove {name}")
         return self
 
     def _check_sampler(self) -> None:
@@ -134,9 +134,11 @@ class Search(Strict):
         if self.sampler == "grid" and ranges:
             raise ValueError(f"sampler: grid needs choices or ints, but {ranges[0]} is a range; write choice: [...]")
         if self.sampler == "grid" and self.start:
-            raise ValueError("start: a grid has an order of its own; remove start, or use tpe")
+            raise ValueError("start: a grid proposes all of its points in any case; remove start, or use tpe")
         if self.stop != "none" and "optim.epochs" in self.space:
-            raise ValueError(f"stop: {self.stop} compares trials of one length; fix optim.epochs, or set stop: none")
+            raise ValueError(
+                f"stop: {self.stop} compares trials of equal length; take optim.epochs out of space, or set stop: none"
+            )
         if self.sampler == "nsga2" and self.startup < 2:
             raise ValueError("startup: a generation of nsga2 needs two parents; set 2 or more, such as 10")
         if self.learn_from and self.sampler in ("grid", "random"):
@@ -144,8 +146,7 @@ class Search(Strict):
 
     def rungs(self, epochs: int, bracket: int = 0) -> tuple[int, ...]:
         """Epochs at which a trial of `epochs` may be stopped: min_epochs * eta**(bracket + k) below `epochs` (Li et
-        al., MLSys 2020, Algorithm 1, whose s is the bracket). A rung is a point of the full-length curve: every trial
-        follows the schedule of all its epochs."""
+        al., MLSys 2020, Algorithm 1, whose s is the bracket). The schedule of every trial is that of all `epochs`."""
         rungs = []
         rung = self.min_epochs * self.eta**bracket
         while self.stop == "asha" and rung < epochs:
@@ -154,7 +155,7 @@ class Search(Strict):
         return tuple(rungs)
 
     def bracket(self, number: int) -> int:
-        """The bracket of a trial: at any moment each has its share as nearly as can be (see `shares`)."""
+        """The bracket of a trial. At any time each bracket has its share of trials (see `shares`), up to rounding."""
         return _brackets(self.shares, max(number + 1, self.trials))[number] if self.brackets > 1 else 0
 
     @property
@@ -165,11 +166,31 @@ class Search(Strict):
         starts = [math.ceil(most / (s + 1) * self.eta**s) for s in reversed(range(most))]
         return tuple(start / sum(starts) for start in starts)
 
+    def check_rungs(self, epochs: int, every: int) -> None:
+        """Raise UserError where early stopping cannot work on trials of `epochs`, evaluated `every` so many."""
+        if self.stop != "none" and self.min_epochs >= epochs:
+            raise UserError(
+                f"search.min_epochs is {self.min_epochs} of {epochs} epochs, so stop: {self.stop} never stops; lower "
+                "min_epochs, or set stop: none"
+            )
+        most = len(self.rungs(epochs)) + 1
+        if self.brackets > most:
+            raise UserError(
+                f"search.brackets is {self.brackets} but {epochs} epochs have rungs for {most}, where the last never "
+                "stops; lower brackets"
+            )
+        for rung in self.rungs(epochs):
+            if rung % every:
+                raise UserError(
+                    f"search: trials are not evaluated at rung {rung}, as eval.every is {every}; set eval.every to 1, "
+                    "or search.min_epochs to a multiple of eval.every"
+                )
+
     def describe_stops(self, epochs: int) -> list[str]:
-        """Where trials of `epochs` may be stopped, with the share of a full trial's cost; a line a bracket."""
+        """Where trials of `epochs` may be stopped, and at what share of a full trial's cost; one line per bracket."""
         if self.stop == "median":
             spent = f"{self.min_epochs} ({self.min_epochs / epochs:.0%}) of {epochs}"
-            return [f"stops from epoch {spent} on: what is below the median of the finished trials' running means"]
+            return [f"stops from epoch {spent} on: trials below the median of the finished trials' running means"]
         lines = []
         for bracket, share in enumerate(self.shares if self.stop == "asha" else ()):
             listed = ", ".join(f"{rung} ({rung / epochs:.0%})" for rung in self.rungs(epochs, bracket))
@@ -180,10 +201,10 @@ class Search(Strict):
 
 @cache
 def _brackets(shares: tuple[float, ...], trials: int) -> tuple[int, ...]:
-    """The bracket of each trial, every next one where most is owed. Kept, for each epoch asks it of every trial."""
+    """The bracket of each trial: always the one furthest below its share. Cached, as it is needed at every epoch."""
     counts, chosen = [0] * len(shares), []
     for trial in range(trials):
-        owed = [share * (trial + 1) - count for share, count in zip(shares, counts, strict=True)]
-        chosen.append(owed.index(max(owed)))
+        deficits = [share * (trial + 1) - count for share, count in zip(shares, counts, strict=True)]
+        chosen.append(deficits.index(max(deficits)))
         counts[chosen[-1]] += 1
     return tuple(chosen)

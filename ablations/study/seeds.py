@@ -1,4 +1,4 @@
-"""Seeds: how a study's YAML gives them, as a count, as a list, or as looks at which it is read."""
+"""Seeds: how a study's YAML gives them, as a count, as a list, or as looks of a group-sequential test."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pydantic import AfterValidator, Field, ValidationError
 from trainer.config import Strict, explain
 
 MAX_SEEDS = 40
-"""The exact sign-flip test enumerates 2**(n/2) sums (see stats.py); more seeds than this are another experiment."""
+"""The exact sign-flip test enumerates 2**(n/2) sums (see statistics/paired.py), which limits the number of seeds."""
 
 
-def growing(looks: tuple[int, ...]) -> tuple[int, ...]:
-    """Looks as given, or none. Raises ValueError where they are no counts of seeds that grow."""
+def increasing(looks: tuple[int, ...]) -> tuple[int, ...]:
+    """The looks as given, possibly none. Raises ValueError where they are not increasing counts of seeds."""
     got = list(looks)
     if len(got) == 1:
-        raise ValueError(f"one look is a fixed design; write seeds: {got[0]}")
+        raise ValueError(f"at least two looks are needed, as one is a fixed number of seeds; write seeds: {got[0]}")
     if any(later <= earlier for earlier, later in itertools.pairwise(got)):
         raise ValueError(f"looks must grow, such as [6, 8, 12], but got {got}")
     if got and (got[0] < 2 or got[-1] > MAX_SEEDS):
@@ -26,14 +26,14 @@ def growing(looks: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Looks(Strict):
-    """Counts of seeds at which undecided contrasts are read, and get the seeds of the next count."""
+    """Counts of seeds at which contrasts are tested; those that stay undecided get the seeds of the next count."""
 
-    looks: Annotated[tuple[int, ...], AfterValidator(growing)] = Field(min_length=1)
+    looks: Annotated[tuple[int, ...], AfterValidator(increasing)] = Field(min_length=1)
     until: Literal["decided"] = "decided"
 
 
-def with_looks(data: Any) -> Any:
-    """A study's data with `seeds: {looks: [6, 8, 12]}` taken apart: all seeds, and the looks beside them."""
+def split_looks(data: Any) -> Any:
+    """A study's data with `seeds: {looks: [6, 8, 12]}` replaced by the list of all seeds and a separate `looks`."""
     if not isinstance(data, dict) or not isinstance(data.get("seeds"), dict):
         return data
     try:
@@ -43,8 +43,8 @@ def with_looks(data: Any) -> Any:
     return {**data, "seeds": list(range(given.looks[-1])), "looks": given.looks}
 
 
-def count_or_list(seeds: Any) -> Any:
-    """`seeds: 3` as the seeds 0, 1, 2. Raises ValueError on too many, and on one that stands twice."""
+def expand_count(seeds: Any) -> Any:
+    """`seeds: 3` as the seeds 0, 1, 2. Raises ValueError on too many, and on a duplicate."""
     if isinstance(seeds, int) and not isinstance(seeds, bool):
         if not 1 <= seeds <= MAX_SEEDS:
             raise ValueError(f"a count of seeds must be 1 to {MAX_SEEDS} but got {seeds}")

@@ -1,4 +1,4 @@
-"""A trial of a search: one proposal and what came of it."""
+"""Trial: one proposal of a search and its result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Trial:
-    """One proposal of a search and what came of it; `metrics` are those of its last epoch."""
+    """One proposal of a search and its result; `metrics` are those of its last epoch."""
 
     number: int
     values: dict[str, Any]
@@ -17,6 +17,6 @@ class Trial:
     metrics: dict[str, float] = field(default_factory=dict)
     reason: str = ""
     costs: dict[str, float] = field(default_factory=dict)
-    """Of the deployed student, known before it trained."""
+    """Costs of the deployed student, known before training."""
     infeasible: int = 0
-    """Proposals that were infeasible, and took no number, between the one before and this."""
+    """Infeasible proposals, which have no number, between the previous trial and this one."""

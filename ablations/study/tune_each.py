@@ -1,7 +1,8 @@
-"""TuneEach: the search that every variant of a study is given over its own weights, as the schema of its YAML."""
+"""TuneEach: a search for every variant of a study over its own settings, as the schema of its YAML."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -13,27 +14,32 @@ from trainer.config import UserError, override, unknown
 
 
 class TuneEach(Search):
-    """One search a variant, all alike: of `space`, a variant searches the dimensions that mean something beside its
-    knowledge paths. Trials train with `train_seed`; the winner is trained again with the study's `seeds`.
+    """The same search for every variant; each searches the dimensions of `space` that apply to its knowledge paths.
+
+    Trials train with `train_seed`; the best one is trained again with the study's `seeds`.
     """
 
-    train_seed: int = Field(100, ge=0, description="none of the study's seeds: a winner is lucky on its own")
+    train_seed: int = Field(
+        100, ge=0, description="must not be one of `seeds`: a score on the seed it was chosen by is biased upwards"
+    )
     trials_of: dict[str, Annotated[int, Field(ge=1)]] = Field(
         default_factory=dict, description="variants with another number of trials, which the table flags"
     )
 
     @model_validator(mode="after")
-    def _variants_keep_their_paths(self) -> TuneEach:
+    def _check_tune_each(self) -> TuneEach:
         if self.against is not None:
-            raise UserError("against: a variant is trained again as its one winner, and two objectives have a front")
+            raise UserError("against: two objectives have no single best trial to train again; remove it")
         if self.learn_from:
-            raise UserError("learn_from: what was learnt elsewhere adds to one variant's budget, not to all; remove it")
+            raise UserError("learn_from: earlier trials would add to the budget of some variants only; remove it")
         for path, dimension in self.space.items():
             root, *rest = path.split(".")
             if root == "distill" and len(rest) < 2:
-                raise UserError(f"space: the variants say which knowledge paths stand; make {path} a variant")
+                raise UserError(f"space: variants differ in their knowledge paths; make {path} a variant")
             if root == "distill" and rest[1:] == ["weight"] and _may_be_zero(dimension):
-                raise UserError(f"space: {path} must be above 0 everywhere: without its path a variant is another one")
+                raise UserError(
+                    f"space: {path} must be above 0 everywhere, as 0 would turn the variant into another one"
+                )
         for index, point in enumerate(self.start):
             for path in point:
                 if path not in self.space:
@@ -41,7 +47,7 @@ class TuneEach(Search):
         return self
 
     def search_of(self, variant: str, base: Mapping[str, Any]) -> Search | None:
-        """The search of a variant whose whole config is `base`; None where no dimension applies to it."""
+        """The search of a variant, with `base` its complete config; None where no dimension applies to it."""
         weights = terms(base, {})
         space = {path: dimension for path, dimension in self.space.items() if applies(path, weights)}
         if not space:
@@ -53,13 +59,18 @@ class TuneEach(Search):
         return Search.model_construct(self.model_fields_set & shared.keys(), **(shared | own))
 
     def check(self, base: Mapping[str, Any], arms: Mapping[str, Overrides], seeds: Sequence[int]) -> None:
-        """Refuse what does not fit the study's arms (name -> overrides of `base`) and seeds. Raises UserError."""
+        """Raise UserError where this does not fit the study's arms (name -> overrides of `base`) and seeds."""
         if self.train_seed in seeds:
             raise UserError(
-                f"tune_each.train_seed must be none of `seeds`, for a winner is lucky on its own, but got "
-                f"{self.train_seed}; change either"
+                "tune_each.train_seed must not be one of `seeds`, as a score on the seed it was chosen by is biased "
+                f"upwards, but got {self.train_seed}; change either"
             )
         for arm, changes in arms.items():
+            if (trial := re.fullmatch(r"(.*) trial \d+", arm)) and trial[1] in arms:
+                raise UserError(
+                    f"variants.{arm}: trials of '{trial[1]}' are called '{trial[1]} trial 0', '{trial[1]} trial 1' and "
+                    "so on; rename the variant"
+                )
             for path in self.space:
                 if path in changes:
                     raise UserError(f"{arm}: sets {path}, which tune_each searches; drop it from one of the two")

@@ -1,4 +1,4 @@
-"""Tuning: the searches of a study, one for each variant that is tuned, as studies of their own."""
+"""Variant search: the searches of a study with `tune_each`, one for each variant, as separate studies."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from trainer.config import located, override
 
 
 class VariantSearch(Study):
-    """The search of one variant: its base is the variant's whole config, its only seed that of the trials."""
+    """The search of one variant: its base is the variant's complete config, its only seed the `train_seed`."""
 
     variant: str
     whole: dict[str, Any]
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The base of the whole study: one teacher serves the search and the seeds after it."""
+        """The base of the whole study, so that the search and the final seeds share one teacher."""
         return self.whole
 
     def trial_name(self, number: int) -> str:
-        """Trials of all variants stand in one study, so their names say whose they are."""
+        """The label of a trial; it names the variant, as one study has trials of several."""
         return f"{self.variant} trial {number}"
 
 
 def searches(study: Study) -> dict[str, Study]:
-    """By arm, the search that comes before it, in the order of the arms; a study that is a search has one, of no arm.
+    """By arm, the search that tunes it, in the order of the arms. A study with `search` has one entry, of name "".
 
     Raises UserError where the search of a variant is not valid.
     """

@@ -1,4 +1,4 @@
-"""Table: the outcomes of a study's runs -> the rows a reader can believe. Pure data; drawing is elsewhere."""
+"""Table of arms: from the outcomes of a study's runs to rows and notes. Pure data; text.py and latex.py format it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations.statistics.outcome import Outcome, protocol, scores_of, teachers
-from ablations.statistics.paired import FAMILY_WISE, mean_std
+from ablations.statistics.outcome import Outcome, protocol, scores_by_arm, teachers
+from ablations.statistics.paired import FAMILY_WISE, counted, mean_std
 from ablations.statistics.pareto import pareto_notes
 from ablations.statistics.reproduction import Reproduction, reproduction_notes, reproductions
-from ablations.statistics.verdicts import Contrast, judged
+from ablations.statistics.verdicts import Contrast, study_verdicts
 from ablations.statistics.winners import Tuned, budgets
 from ablations.study.arms import cost_label
 from ablations.study.metric import conditions, described
-from ablations.study.plan import Run
+from ablations.study.plan import Run, by_arm
 from ablations.study.schema import Study
 from ablations.table.costs import cost_notes, costs_of
 from ablations.table.effects import effects_table
@@ -40,9 +40,9 @@ _HEADINGS = {
     "peak_mib": Column("MiB‡", right=True),
 }
 _DIGITS = {"trials": 0, "best": 1, "latency_ms": 1, "peak_mib": 0}
-"""After the point, where a column has not two."""
+"""Decimals of the columns that do not have two."""
 _COSTS = ("params_m", "gmacs_paper", "gmacs")
-"""Columns of which two decimals may say nothing: below them three digits are shown."""
+"""Columns where values below 0.01 are shown with three significant digits, as two decimals would hide them."""
 
 
 def build_table(
@@ -54,17 +54,17 @@ def build_table(
 ) -> Table:
     """The table of a study with arms. `outcomes` and `costs` (see `costs_of`) are by `Run.key`, `tuned` by arm."""
     planned = len(runs)
-    runs, found, look = judged(study, runs, outcomes)
-    arms = _grouped(runs)
-    scores = {arm: scores_of(study, group, outcomes) for arm, group in arms.items()}
+    runs, found, look = study_verdicts(study, runs, outcomes)
+    arms, scores = by_arm(runs), scores_by_arm(study, runs, outcomes)
     contrasts = _contrasts(found)
-    cost, held = costs_of(arms, costs or {}), reproductions(study, runs, outcomes)
+    cost, reproduced = costs_of(arms, costs or {}), reproductions(study, runs, outcomes)
     trials = {arm: {"trials": count} for arm, count in budgets(study).items()}
     rows = []
     for arm, group in arms.items():
         own = contrasts.get(arm, [])
         first = own[0] if own else {"reference": "-" if contrasts else ""}
-        about = _about(study, arm, group, scores[arm], outcomes, held) | _parts(study, group, scores[arm], outcomes)
+        about = _about(study, arm, group, scores[arm], outcomes, reproduced)
+        about |= _by_condition(study, group, scores[arm], outcomes)
         rows.append(about | trials.get(arm, {}) | cost.get(arm, {}) | first)
         rows += [{"arm": arm, "again": True} | row for row in own[1:]]
     notes = [
@@ -72,7 +72,7 @@ def build_table(
         *pair_notes(found, scores),
         *seed_notes(study, found, look, planned - len(runs)),
         *tuning_notes(study, tuned or {}),
-        *reproduction_notes(study, held),
+        *reproduction_notes(study, reproduced),
     ]
     notes += [*cost_notes(study, arms, cost), *pareto_notes(rows)]
     headings = _headings(study)
@@ -86,20 +86,13 @@ def build_table(
     )
 
 
-def _grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.arm, []).append(run)
-    return groups
-
-
 def _headings(study: Study) -> dict[str, Column]:
-    """All columns in their order; the conditions of a data set stand behind the verdict, as parts of the whole."""
+    """All columns in their order; those of a data set's conditions follow the verdict."""
     found: dict[str, Column] = {}
     for name, column in _HEADINGS.items():
         found[name] = column
         if name == "verdict":
-            found |= {part: Column(part, right=True) for part in conditions(parse(study.base))}
+            found |= {condition: Column(condition, right=True) for condition in conditions(parse(study.base))}
     return found
 
 
@@ -109,11 +102,11 @@ def _about(
     group: Sequence[Run],
     scores: Mapping[int, float],
     outcomes: Mapping[str, Outcome],
-    held: Mapping[str, Reproduction],
+    reproduced: Mapping[str, Reproduction],
 ) -> dict[str, Any]:
     mean, std = mean_std(list(scores.values()))
     bests = [outcomes[r.key].best.get(study.metric, math.nan) for r in group if r.seed in scores]
-    published = held.get(arm)
+    published = reproduced.get(arm)
     return {
         "arm": arm,
         "role": group[0].role,
@@ -121,26 +114,26 @@ def _about(
         "seeds": len(group),
         "mean": mean,
         "std": std,
-        # Only beside published numbers, which are of the best epoch; ours are judged by the last.
-        "best": mean_std(bests)[0] if held else math.nan,
+        # Shown for comparison with published numbers, which are of the best epoch; verdicts use the last epoch.
+        "best": mean_std(bests)[0] if reproduced else math.nan,
         "published": published.published if published else None,
         "reproduced": published.verdict if published else "",
     }
 
 
-def _parts(
+def _by_condition(
     study: Study, group: Sequence[Run], scores: Mapping[int, float], outcomes: Mapping[str, Outcome]
 ) -> dict[str, float]:
     """The mean of each condition over the seeds that have a score."""
     ended = [outcomes[run.key].metrics for run in group if run.seed in scores]
     return {
-        part: mean_std([metrics.get(f"val/{part}/miou", math.nan) for metrics in ended])[0]
-        for part in conditions(parse(study.base))
+        condition: mean_std([metrics.get(f"val/{condition}/miou", math.nan) for metrics in ended])[0]
+        for condition in conditions(parse(study.base))
     }
 
 
 def _contrasts(found: Sequence[Contrast]) -> dict[str, list[dict[str, Any]]]:
-    """The contrasts of each arm that has any."""
+    """The contrasts of each arm that has any, as values of its rows."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for one in found:
         row = {"reference": one.reference, **one.found.values(), "verdict": one.verdict}
@@ -171,7 +164,7 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
 
 
 def _title(study: Study, runs: Sequence[Run], scores: Mapping[str, Mapping[int, float]]) -> str:
-    seeds = f"{len(study.seeds)} seed{'s' if len(study.seeds) != 1 else ''}"
+    seeds = counted(len(study.seeds), "seed")
     if study.looks:
         seeds = f"{study.looks[0]} to {seeds} as needed"
     parts = [f"{described(study.metric)} ({protocol(study)} protocol)", "last epoch", seeds]

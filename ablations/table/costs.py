@@ -1,4 +1,4 @@
-"""Costs: what the deployed student of each row costs, and the footnotes that say by which convention."""
+"""Costs: the cost of each row's deployed student, and footnotes on how it is counted or measured."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ablations.study.schema import Study
 from trainer.config import parse
 
 MEASURED: dict[str, Callable[[list[float]], float]] = {"latency_ms": statistics.median, "peak_mib": max}
-"""Name -> what a row shows of its runs' values. They depend on the machine and on what else it did: shown where arms
-deploy different networks, all measured on one kind of hardware. Arms that deploy one network would differ by noise, and
-a study done twice would not give one table."""
+"""Measured costs: name -> how a row combines the values of its runs. They vary with the machine and its load, so they
+are shown only where arms deploy different networks that were all measured on one kind of hardware. For one network, the
+differences would be noise, and the same study would print different tables."""
 
 
 def costs_of(arms: Mapping[str, Sequence[Run]], costs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By row: `params_m`, `gmacs_paper`, `gmacs`; `latency_ms`, the median over its runs, and `peak_mib`, the most, of
-    one kind of `hardware`. `costs` are by `Run.key`."""
+    """By row: `params_m`, `gmacs_paper`, `gmacs`, `latency_ms` (median over its runs), `peak_mib` (maximum) and the
+    `hardware` they were measured on. `costs` are by `Run.key`."""
     found: dict[str, dict[str, Any]] = {}
     for arm, group in arms.items():
         known = [costs[run.key] for run in group if run.key in costs]
@@ -39,27 +39,27 @@ def costs_of(arms: Mapping[str, Sequence[Run]], costs: Mapping[str, Mapping[str,
 
 
 def _networks_differ(arms: Mapping[str, Sequence[Run]]) -> bool:
-    """Whether arms deploy different networks, or one at different sizes; a teacher is not deployed."""
+    """Whether arms deploy different networks, or one at different image sizes; teachers are not deployed."""
     configs = [group[0].config for group in arms.values() if group[0].role == "arm"]
     return len({(config.student.name, config.data.size) for config in configs}) > 1
 
 
 def cost_notes(study: Study, arms: Mapping[str, Sequence[Run]], found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A footnote for each convention among the columns, and a line where hardware forbids one."""
+    """A footnote for each cost column, and a line where latency is left out because hardware differs."""
     if not found:
         return []
     height, width = parse(study.base).data.size
     image = f"of one 3x{height}x{width} image"
     notes = []
     if any(row["gmacs_paper"] is not None for row in found.values()):
-        notes.append(f"* {image}, in the paper's convention")
+        notes.append(f"* {image}, by the paper's convention: attention products are not counted")
     if any(row["gmacs"] is not None for row in found.values()):
-        notes.append("† of the same, all products that run, attention included")
+        notes.append("† of the same image: all products that are computed, attention included")
     hardware = sorted({name for row in found.values() for name in row["hardware"]})
     if not _networks_differ(arms):
         return notes
     if any(row[name] is not None for row in found.values() for name in MEASURED):
-        notes.append(f"‡ {image} on {hardware[0]}: median latency, and most memory at once")
+        notes.append(f"‡ {image} on {hardware[0]}: median latency and peak memory")
     elif len(hardware) > 1:
-        notes.append(f"latency left out: rows were measured on {' and '.join(hardware)}")
+        notes.append(f"latency left out: rows were measured on different hardware, {' and '.join(hardware)}")
     return notes

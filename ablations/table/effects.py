@@ -1,12 +1,12 @@
-"""Effects table: the main effects and interactions of a factorial study, under its table of arms."""
+"""Effects table: the main effects and interactions of a factorial study, shown below its table of arms."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ablations.statistics.factor_effects import Effect, effects_of, tests_of
-from ablations.statistics.outcome import MISSING, Outcome, scores_of
-from ablations.statistics.paired import Comparison, judge
+from ablations.statistics.factor_effects import Effect, count_tests, effects_of
+from ablations.statistics.outcome import Outcome, arms_not_ended, scores_by_arm
+from ablations.statistics.paired import Comparison, compare_samples
 from ablations.study.metric import described
 from ablations.study.plan import Run
 from ablations.study.schema import Study
@@ -23,32 +23,29 @@ _COLUMNS = (
 
 
 def effects_table(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> tuple[Table, ...]:
-    """The table of effects, or none where the study has no two factors. A seed counts where all its cells have a score.
+    """The table of effects; empty for a study with fewer than two factors. A seed counts where all cells have a score.
 
-    A study with looks gets no verdicts here: its seeds were chosen by other tests.
+    A study with looks gets no verdicts here, as seeds were added depending on the tests of its contrasts.
     """
     effects, missing = effects_of(study)
     if not effects and not missing:
         return ()
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.arm, []).append(run)
-    scores = {arm: scores_of(study, group, outcomes) for arm, group in groups.items()}
-    waiting = {run.arm for run in runs if outcomes.get(run.key, MISSING).status in ("missing", "running")}
-    ended = [not study.looks and not waiting & effect.weights.keys() for effect in effects]
-    compared = judge([effect.by_seed(scores) for effect in effects], ended, study.margin, tests=tests_of(study))
+    scores = scores_by_arm(study, runs, outcomes)
+    not_ended = arms_not_ended(runs, outcomes)
+    ended = [not study.looks and not not_ended & effect.weights.keys() for effect in effects]
+    samples = [effect.by_seed(scores) for effect in effects]
+    compared = compare_samples(samples, ended, study.margin, tests=count_tests(study))
     words = [
         one.verdict if done else "" if study.looks else "not yet" for one, done in zip(compared, ended, strict=True)
     ]
     rows = [_row(effect, one, word) for effect, one, word in zip(effects, compared, words, strict=True)]
     notes = [
-        "effect: mean difference over the points of the grid that have both levels; × is what two levels do together "
-        "beyond the sum of what each does alone",
+        "effect: mean difference over the points of the grid that have both levels; A × B: interaction of A and B",
     ]
     if study.looks:
-        notes.append("no verdicts: seeds were added until the contrasts above were decided, not these")
+        notes.append("no verdicts on effects: seeds were added until the contrasts above were decided")
     elif effects:
-        notes.append("verdicts share their 5 % with the contrasts above")
+        notes.append("effects and the contrasts above are one family of tests at 5 %")
     title = f"effects   of the factors of {study.name} on {described(study.metric)}"
     return (Table(title, _COLUMNS, tuple(rows), (*notes, *missing)),)
 

@@ -1,4 +1,4 @@
-"""LaTeX: a table for a paper, set with booktabs, as a file to be put in with \\input."""
+"""LaTeX: a table for a paper, set with booktabs, as a file to include with \\input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ablations.table.marks import SCORE, mark_note, marks
 from ablations.table.shape import Row, Table
 
 PREAMBLE = "% \\usepackage{booktabs,graphicx}"
-"""What a document needs to take the table in; a wide one is scaled down to the line, which needs graphicx."""
+"""The packages that the including document needs; graphicx scales wide tables down to the line width."""
 MARKS = {"best": "\\textbf", "second": "\\underline"}
 
 SPECIAL = {
@@ -30,22 +30,22 @@ SPECIAL = {
     "†": "\\textsuperscript{\\dag}",
     "‡": "\\textsuperscript{\\ddag}",
 }
-"""Characters that TeX reads as commands, or that its usual fonts lack."""
+"""Characters that TeX reads as commands or that its usual fonts lack."""
 SIGNED = re.compile(r"(?<![\w.])([-+])(?=\d)")
-"""A sign before a number: a hyphen there is a minus."""
+"""A sign before a number, which is set as a plus or minus in math mode."""
 
 
 def to_latex(table: Table) -> str:
     """A `table` environment, and one more for each table below; ends with a newline.
 
-    Bold and underlined are what `marks` allows. Other than ASCII and what our tables are made of, characters stand as
-    they are: pdflatex sets accents, and XeLaTeX or LuaLaTeX the rest.
+    Rows are bold or underlined by `marks`. Characters outside ASCII and `SPECIAL` are kept: pdflatex sets accents, and
+    XeLaTeX or LuaLaTeX the rest.
     """
     return "\n".join([PREAMBLE, *map(_environment, (table, *table.more))])
 
 
 def escape(text: str) -> str:
-    """Text as TeX sets it."""
+    """Text with TeX's special characters escaped."""
     return "".join(SPECIAL.get(character, character) for character in text)
 
 
@@ -62,7 +62,7 @@ def _environment(table: Table) -> str:
             "\\centering",
             f"\\caption{{{caption}}}",
             f"\\label{{tab:{label}}}",
-            # Natural width where the line holds it, else as wide as the line.
+            # The natural width if it fits the line, else the line width.
             "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
             f"\\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
             "\\toprule",
@@ -83,7 +83,7 @@ def _environment(table: Table) -> str:
 
 
 def _rows(table: Table) -> list[str]:
-    """A line a row; teachers are set apart from arms by a rule."""
+    """One line for each row; a rule separates teachers from arms."""
     marked, lines = marks(table), []
     for i, row in enumerate(table.rows):
         if i and _is_teacher(table.rows[i - 1]) and not _is_teacher(row):

@@ -1,9 +1,8 @@
-"""Marks: which row of a table may be set as the best, and which as the second, by its verdicts alone.
+"""Marks: which row of a table is marked as the best and which as the second best, by verdicts alone.
 
-The rule. An arm lies above another where a verdict says so, or where a chain of verdicts does: better than what is
-better. The best lies above every other arm; the second above every other arm but the best. A higher mean alone earns
-no mark, nor does a verdict that is undecided or still to come. Teachers take no part. Of two arms one can be the best,
-and none the second.
+An arm ranks above another if a verdict says so, directly or via other arms (A better than B, B better than
+C). The best ranks above all other arms, the second above all but the best. A higher mean is not enough, and undecided
+or missing verdicts do not count. Teachers are left out. Of two arms one can be the best, and none is the second.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from ablations.table.shape import Table
 
 Mark = Literal["best", "second"]
 SCORE = "mIoU"
-"""Heading of the column that a mark is set in."""
+"""Heading of the column whose cell is marked."""
 
 
 def marks(table: Table) -> dict[int, Mark]:
-    """The marked rows by number; an arm's first row holds its score."""
+    """Row number -> mark. An arm's first row, which has its score, is marked."""
     first = {row.values["arm"]: i for i, row in enumerate(table.rows) if row.values.get("role") == "arm"}
     below: dict[str, set[str]] = {arm: set() for arm in first}
     for row in table.rows:
@@ -30,7 +29,7 @@ def marks(table: Table) -> dict[int, Mark]:
             elif row.values.get("verdict") == "worse":
                 below[reference].add(arm)
     reached = {arm: len(_reachable(arm, below)) for arm in below}
-    # As in a tournament: only one arm can lie above all others, and under it only one above all the rest.
+    # Unless verdicts contradict each other, at most one arm ranks above all others, and one above all but that one.
     best = [arm for arm in below if reached[arm] == len(below) - 1]
     second = [arm for arm in below if reached[arm] == len(below) - 2]
     if len(best) != 1 or len(below) < 2:
@@ -42,18 +41,18 @@ def marks(table: Table) -> dict[int, Mark]:
 
 
 def mark_note(table: Table, best: str, second: str) -> str:
-    """What the marks mean, in the words of a format (`bold`, `underlined`); empty where no verdict is on arms."""
+    """What the marks mean; `best` and `second` name them in a format (`bold`, `underlined`). Empty without verdicts."""
     if not any(row.values.get("verdict") and row.values.get("role") == "arm" for row in table.rows):
         return ""
     found = marks(table).values()
     if not found:
-        return f"{best} would be an arm that the verdicts place above all others: there is none"
-    said = f"{best}: by the verdicts better than every other arm, directly or in a chain"
+        return f"no arm is {best}: none is significantly better than all others"
+    said = f"{best}: significantly better than every other arm, directly or via other arms"
     return f"{said}; {second}: better than all but that one" if "second" in found else said
 
 
 def _reachable(arm: str, below: Mapping[str, set[str]]) -> set[str]:
-    """All arms below this one."""
+    """All arms that this one ranks above."""
     found: set[str] = set()
     ahead = list(below[arm])
     while ahead:

@@ -1,4 +1,4 @@
-"""Tabular: the shape of a table, whatever it is of, and numbers as tables show them."""
+"""Table shape: columns, rows and notes, whatever the table shows, and how numbers are formatted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, and whether its cells are numbers, which align right."""
+    """A heading, and whether its cells are aligned right, as numbers are."""
 
     heading: str
     right: bool = False
@@ -17,7 +17,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One cell a column, as shown; and the raw numbers behind them, by name, for files."""
+    """One cell for each column, as shown, and the raw values by name, for files."""
 
     cells: tuple[str, ...]
     values: dict[str, Any]
@@ -25,7 +25,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A title, columns, rows, notes without which the rows must not be read, and tables that stand under this one."""
+    """A title, columns, rows, the notes needed to read them, and further tables to show below this one."""
 
     title: str
     columns: tuple[Column, ...]
@@ -35,14 +35,14 @@ class Table:
 
 
 def number(value: float | None, digits: int = 1, signed: bool = False) -> str:
-    """A number as shown: no minus before zero, and `-` where there is none."""
+    """A number as shown: zero without a minus, and `-` for None and NaN."""
     if value is None or math.isnan(value):
         return "-"
     return f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"
 
 
 def difference(mean: float, low: float, high: float, pairs: int) -> str:
-    """A mean paired difference and its interval, as shown; empty without a pair, and without interval of one."""
+    """A mean paired difference and its interval, as shown: no interval for one pair, and empty without pairs."""
     if not pairs:
         return ""
     limits = f" [{number(low)}, {number(high)}]" if pairs > 1 else ""

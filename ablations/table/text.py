@@ -1,4 +1,4 @@
-"""Render: a table as plain text or Markdown, for files, logs and a notebook."""
+"""Text: a table as plain text or Markdown, for files, logs and notebooks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ablations.table.shape import Table
 
 
 def to_plain(table: Table) -> str:
-    """Aligned columns without lines, the notes below, then the tables under this one; ends with a newline."""
+    """Aligned columns without rules, the notes below, then further tables; ends with a newline."""
     grid = [tuple(column.heading for column in table.columns), *(row.cells for row in table.rows)]
     widths = [max(map(len, cells)) for cells in zip(*grid, strict=True)]
     lines = [
@@ -21,7 +21,7 @@ def to_plain(table: Table) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """A heading, a pipe table, the notes as a list, then the tables under this one; ends with a newline."""
+    """A heading, a pipe table, the notes as a list, then further tables; ends with a newline."""
     lines = [
         f"### {_escaped(table.title)}",
         "",

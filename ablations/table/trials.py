@@ -1,4 +1,4 @@
-"""Ranking: the trials of a search -> a table of the best configurations."""
+"""Table of trials: the best trials of a search, ranked."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _ORDER = {"finished": 0, "stopped": 1, "running": 2, "failed": 3}
 def search_table(
     study: Study, trials: Sequence[Trial], top: int = 10, taught: Mapping[str, int] | None = None
 ) -> Table:
-    """The `top` trials. Finished ones first, by the search's metric: a stopped one was scored at an earlier epoch.
-    Where a cost stands against the metric, the finished trials that none beats in both are marked, and come first.
+    """The `top` trials by the search's metric. Finished trials come first, as stopped ones were scored at an earlier
+    epoch. With a cost as second objective, the finished trials on the Pareto front are marked and come before others.
 
-    `taught` counts, by study, the earlier trials that the search was told before its first.
+    `taught` counts, by study, the earlier trials from which the search learnt before its first proposal.
     """
     search = study.search
-    assert search is not None, "a study with arms has a table, not a ranking"
+    assert search is not None, "a study with arms has no trials of its own to rank"
 
     on_front = _front(search, trials)
 
     def rank(trial: Trial) -> tuple[int, bool, float, int]:
         score = trial.metrics.get(search.metric, math.nan)
-        beaten = trial.number not in on_front
-        return _ORDER[trial.state], beaten, -score if math.isfinite(score) else math.inf, trial.number
+        dominated = trial.number not in on_front
+        return _ORDER[trial.state], dominated, -score if math.isfinite(score) else math.inf, trial.number
 
     best = sorted(trials, key=rank)[:top]
     paths = list(space(study))
@@ -50,12 +50,12 @@ def search_table(
         + (f" against {search.against}" if search.against else ""),
         columns=columns,
         rows=tuple(_row(study, search, trial, paths, trial.number in on_front) for trial in best),
-        notes=tuple(_notes(study, trials, taught or {})),
+        notes=tuple(_notes(study, search, trials, taught or {})),
     )
 
 
 def _front(search: Search, trials: Sequence[Trial]) -> set[int]:
-    """Numbers of the finished trials on the front of metric and cost; empty where there is one objective."""
+    """Numbers of the finished trials on the Pareto front of metric and cost; empty where there is one objective."""
     done = [trial for trial in trials if trial.state == "finished"] if search.against else []
     points = [(t.metrics.get(search.metric, math.nan), t.costs.get(search.against or "", math.nan)) for t in done]
     return {done[i].number for i in front(points)}
@@ -65,7 +65,7 @@ def _row(study: Study, search: Search, trial: Trial, paths: Sequence[str], best:
     scores = [trial.metrics.get(search.metric), trial.metrics.get(study.metric)]
     proposed = ["" if path not in trial.values else brief_label(trial.values[path]) for path in paths]
     cost = trial.costs.get(search.against) if search.against else None
-    # to digits, not decimals: a small student has thousandths of a GMAC
+    # Significant digits instead of decimals: a small student has thousandths of a GMAC.
     against = ["-" if cost is None else brief_label(cost), "front" if best else ""] if search.against else []
     return Row(
         (str(trial.number), *proposed, *map(number, scores), *against, str(trial.epochs), trial.state),
@@ -81,15 +81,15 @@ def _row(study: Study, search: Search, trial: Trial, paths: Sequence[str], best:
     )
 
 
-def _notes(study: Study, trials: Sequence[Trial], taught: Mapping[str, int]) -> list[str]:
+def _notes(study: Study, search: Search, trials: Sequence[Trial], taught: Mapping[str, int]) -> list[str]:
     counts = {state: sum(trial.state == state for trial in trials) for state in _ORDER}
     notes = [", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no trial yet"]
     notes += [f"failed: trial {t.number}: {t.reason or 'no reason given'}" for t in trials if t.state == "failed"]
-    if study.search is not None and study.search.learn_from:
-        told = ", ".join(f"{count} of {name}" for name, count in taught.items()) or "nothing was there"
-        notes.append(f"told before the first proposal, of earlier trials: {told}")
+    if search.learn_from:
+        told = ", ".join(f"{count} of {name}" for name, count in taught.items()) or "none was found"
+        notes.append(f"earlier trials that the search learnt from before its first proposal: {told}")
     notes.append(
-        f"{study.metric} is reported and was not selected by; one seed a trial: "
-        "confirm the winner with a study of several seeds"
+        f"trials are ranked by {search.metric}, never by {study.metric}; each has one seed: confirm the best in a "
+        "study with several seeds"
     )
     return notes

@@ -108,9 +108,13 @@ class Preparer:
 
     def check(self, config: TrainConfig) -> dict[str, float]:
         """Refuse what cannot run here; the deployed student's cost. Raises UserError."""
-        from trainer.training.build import check
+        from trainer.training.known_structures import known_cost
 
         config.optim.shares(self.spec.workers, self.spec.micro_batch)
+        if (known := known_cost(config, self.store.cache)) is not None:
+            return known
+        from trainer.training.build import check
+
         return check(config, self.store.cache)
 
     @cached_property

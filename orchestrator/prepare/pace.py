@@ -36,7 +36,7 @@ class Pace:
 def structure(config: TrainConfig) -> str:
     """12 hex digits of what decides how long an epoch takes: seeds, weights, rates and the number of epochs do not."""
     data = config.data.model_dump(mode="json", include={"name", "size", "options", "train_labels", "augment", "select"})
-    optim = [config.optim.global_batch, config.optim.group, config.optim.precision]
+    optim = [config.optim.global_batch, config.optim.effective_norm_batch, config.optim.precision]
     paths = {name: term.options for name, term in config.active.items()}
     teacher = config.teacher.name if config.teacher and config.active else None
     return digest([config.student.name, teacher, data, optim, config.eval.model_dump(mode="json"), paths])

@@ -14,6 +14,7 @@ from cluster.spec import ClusterSpec
 from orchestrator.prepare.pace import Pace, this_hardware
 from orchestrator.store.folder import Store
 from trainer.config import TrainConfig, UserError, digest
+from trainer.files.run_folder import write_text
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = "trainer.probe"
@@ -85,9 +86,7 @@ def _root(config: TrainConfig, roots: Mapping[str, Path]) -> str | None:
 
 def _keep(file: Path, answer: Mapping[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text(json.dumps(answer))
-    partial.replace(file)
+    write_text(file, json.dumps(answer))
 
 
 def _code() -> int:

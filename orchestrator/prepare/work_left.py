@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import NamedTuple
 
-from ablations.study.early_stopping import FEWEST, passes_rung
+from ablations.study.early_stopping import MIN_FINISHED, passes_rung
 from ablations.study.grid_points import grid_points
 from ablations.study.plan import Run, proposes, space, trial_config
 from ablations.study.schema import Study
@@ -105,7 +105,7 @@ def _spent(search: Search, epochs: int, trials: int, score: Callable[[], float])
             if not passes:
                 end = rung
                 break
-        if search.stop == "median" and len(finished) >= FEWEST and value < median(finished):
+        if search.stop == "median" and len(finished) >= MIN_FINISHED and value < median(finished):
             end = search.min_epochs
         if end == epochs:
             finished.append(value)

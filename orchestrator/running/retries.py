@@ -21,7 +21,10 @@ from trainer.files.run_folder import write_text
 def halved(optim: OptimConfig, workers: int, micro_batch: int | None) -> int | None:
     """The largest micro-batch of at most half as many samples that holds whole BatchNorm groups; None if none does."""
     share, now = optim.shares(workers, micro_batch)
-    return max((n for n in range(optim.group, now // 2 + 1, optim.group) if share % n == 0), default=None)
+    return max(
+        (n for n in range(optim.effective_norm_batch, now // 2 + 1, optim.effective_norm_batch) if share % n == 0),
+        default=None,
+    )
 
 
 class Attempts:
@@ -75,7 +78,8 @@ class Attempts:
             return failure
         _, now = self.optim.shares(self.job["workers"], self.used)
         if halved(self.optim, self.job["workers"], self.used) is None:
-            why = f"which a BatchNorm group of {self.optim.group} (optim.norm_batch) does not let be halved"
+            group = self.optim.effective_norm_batch
+            why = f"which a BatchNorm group of {group} (optim.norm_batch) does not let be halved"
         else:
             why = f"and retries.memory is {self.job['retries']['memory']}"
         remedy = "give a run more memory or more workers, or choose a smaller data.size"

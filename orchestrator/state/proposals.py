@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ablations.study.early_stopping import Curve, Seen, lockstep
+from ablations.study.early_stopping import Curve, TrialSoFar, batch_verdicts
 from ablations.study.plan import search_identity
 from ablations.study.schema import Study
 from ablations.study.search import Search
@@ -155,10 +155,10 @@ def _judged(
 ) -> tuple[list[Proposal], dict[int, int]]:
     runs = ledger.outcomes()
     seen = [
-        Seen(curve(runs.get(run_id), search.metric), "" if trial.state == "running" else trial.state)  # type: ignore[arg-type]
+        TrialSoFar(curve(runs.get(run_id), search.metric), "" if trial.state == "running" else trial.state)  # type: ignore[arg-type]
         for run_id, trial in recorded
     ]
-    verdicts = lockstep(search, parse(study.base).optim.epochs, seen)
+    verdicts = batch_verdicts(search, parse(study.base).optim.epochs, seen)
     found, training = [], {}
     for (run_id, trial), verdict in zip(recorded, verdicts, strict=True):
         if verdict.state == "stopped":

@@ -27,14 +27,15 @@ class Metrics(Mapping[str, float]):
     __slots__ = ("_places", "_values")
 
     def __init__(self, metrics: Mapping[str, float | None]) -> None:
-        names, values = tuple(metrics), metrics.values()
+        names = tuple(metrics)
         if (places := _NAMES.get(names)) is None:
             places = _NAMES[names] = {name: place for place, name in enumerate(names)}
         self._places = places
-        self._values = array("d", [math.nan if v is None else v for v in values] if None in values else values)
+        self._values = array("d", (math.nan if value is None else value for value in metrics.values()))
 
     def __getitem__(self, name: str) -> float:
-        return self._values[self._places[name]]
+        value = self._values[self._places[name]]
+        return math.nan if value != value else value  # one NaN for all, so that equal metrics compare as equal
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -71,11 +72,12 @@ class Epochs(Sequence[Mapping[str, float]]):
         """One more record, which stands in the journal and is parsed when it is needed. The caller holds `LOCK`."""
         self._unread.append((offset, length))
 
-    def time(self, epoch: float) -> str:
-        """When an epoch was recorded, ISO 8601."""
+    @property
+    def times(self) -> Mapping[float, str]:
+        """When each epoch was recorded, by its number, ISO 8601."""
         with LOCK:
             self._settle()
-            return self._times[epoch]
+            return self._times
 
     def _insert(self, time: str, metrics: Mapping[str, float | None]) -> None:
         row = Metrics(metrics)

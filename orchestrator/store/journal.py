@@ -109,7 +109,9 @@ class Reader:
                 if found is None:
                     yield from self._one_by_one(lines)
                 else:
-                    self._number += len(lines)
+                    self._number += len(lines) - (
+                        not lines[-1].endswith(b"\n")
+                    )  # an event may be read before its newline
                     self._position += sum(map(len, lines))
                     self._mark = (self._mark + b"".join(lines[-MARK:]))[-MARK:]
                     yield from found
@@ -162,7 +164,7 @@ class Reader:
 
     def _advance(self, line: bytes) -> None:
         self._position += len(line)
-        self._number += 1
+        self._number += line.endswith(b"\n")  # an event may be read before the newline that closes it
         self._mark = (self._mark + line)[-MARK:]
 
 
@@ -177,7 +179,8 @@ def _run_of_epoch(line: bytes) -> str:
 
 
 def _line(event: Mapping[str, Any]) -> bytes:
-    return json.dumps(_finite(event), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    # An error may name a file whose name is no UTF-8: what cannot be written becomes a question mark.
+    return json.dumps(_finite(event), ensure_ascii=False, allow_nan=False).encode(errors="replace") + b"\n"
 
 
 def _finite(value: Any) -> Any:

@@ -125,9 +125,10 @@ class LedgerRun:
         self.artifacts = event.get("artifacts", self.artifacts)
         self.imported = event.get("imported", self.imported)
 
-    def reported(self, epoch: float) -> str:
-        """When an epoch was, by its number, ISO 8601."""
-        return self._epochs.time(epoch)
+    @property
+    def reported(self) -> Mapping[float, str]:
+        """When each epoch was, by its number, ISO 8601."""
+        return self._epochs.times
 
     @property
     def epochs_done(self) -> int:

@@ -67,7 +67,7 @@ class Record:
         found = {}
         for epoch in self.run.epochs:
             if (step := int(epoch["epoch"])) not in held:
-                when = milliseconds(self.run.reported(epoch["epoch"]))
+                when = milliseconds(self.run.reported[epoch["epoch"]])
                 found[step] = [Point(name, float(v), step, when) for name, v in epoch.items() if _is_finite(v)]
         return found
 

@@ -85,7 +85,7 @@ def test_home_is_written_out(tmp_path):
         ("{workers: 2, gpus_per_worker: 0.5}", "NCCL refuses two workers of a run on one GPU; set gpus_per_worker: 1"),
         (
             "price_per_gpu_hour: 2.5",
-            "price_per_gpu_hour is 2.5 but gpus_per_worker is 0; give the runs GPUs, or remove",
+            "price_per_gpu_hour is 2.5 but gpus_per_worker is 0; set gpus_per_worker, or remove",
         ),
         ("- workers", "expected `key: value` lines"),
         ("workers: [", "is not valid YAML"),
@@ -168,7 +168,7 @@ def test_concurrency_is_what_fits(spec, cpus, gpus, runs):
         ),
         (GPU_BOX, 8, 0, "a run needs 1 GPU (1 worker x 1) but there are 0; lower gpus_per_worker"),
         (ClusterSpec(workers=4, max_cpus=2), 0, 0, "lower workers or cpus_per_worker, or raise max_cpus"),
-        (ClusterSpec(concurrency=3), 2, 0, "concurrency is 3 but of runs that need 1 CPU only 2 fit on 2 CPUs"),
+        (ClusterSpec(concurrency=3), 2, 0, "concurrency is 3, but only 2 runs that need 1 CPU fit on 2 CPUs"),
     ],
 )
 def test_what_cannot_fit_is_refused_with_the_arithmetic(spec, cpus, gpus, words):
@@ -199,12 +199,15 @@ def test_each_cause_of_a_failure_has_a_budget():
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("max_failures: 2", "max_failures: a lost machine and a bug have budgets of their own now; write retries: "),
+        (
+            "max_failures: 2",
+            "max_failures: is replaced by retries, which counts each cause separately; write retries: ",
+        ),
         ("retries: {lots: 2}", "retries.lots: unknown key; did you mean 'lost'?"),
         ("retries: {memory: some}", "retries.memory: must be `auto` or a whole number but got 'some'"),
         ("retries: {memory: -1}", "retries.memory: must be `auto` or a whole number but got -1"),
         ("retries: {bug: -1}", "retries.bug: input should be greater than or equal to 0 but got -1"),
-        ("retries: 3", "retries: must be causes and numbers, for example {lost: 3}, but got 3"),
+        ("retries: 3", "retries: must map causes to numbers, for example {lost: 3}, but got 3"),
     ],
 )
 def test_a_wrong_budget_is_refused_with_its_remedy(tmp_path, line, said):

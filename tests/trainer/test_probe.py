@@ -11,7 +11,7 @@ from trainer.data import DATASETS
 from trainer.data.base import Official
 from trainer.data.stream import Stream
 from trainer.files.run_folder import read_epochs
-from trainer.probe import MadeUp, keeps, splits, takes
+from trainer.probe import FakeSplit, disk_bytes, measure_times, split_sizes
 from trainer.training.loop import fit
 
 PATHS = {"csf": {}, "pea": {}}
@@ -34,13 +34,13 @@ def ask(requests, root=None, limit_s=None, device="cpu"):
 
 @pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"scenes"}))
 def test_the_splits_of_a_data_set_are_known_before_it_is_there(name, tiny, tmp_path):
-    found = splits(tiny({}, {"data.name": name, "data.options": {}}), None)
+    found = split_sizes(tiny({}, {"data.name": name, "data.options": {}}), None)
     assert found == DATASETS[name](tmp_path, cache=tmp_path).official
 
 
 def test_no_scenes_are_painted_to_count_them(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert splits(tiny(), None)[:3] == (16, 5, (64, 128))
+    assert split_sizes(tiny(), None)[:3] == (16, 5, (64, 128))
     assert not list(tmp_path.iterdir())
 
 
@@ -49,15 +49,15 @@ def test_a_folder_is_counted_rather_than_believed(tiny, tmp_path):
 
     write_scenes(tmp_path, train=3, val=2, seed=0, size=(64, 128))
     config = tiny({}, {"data.name": "cityscapes", "data.options": {}})
-    assert splits(config, tmp_path)[:2] == (3, 2)
+    assert split_sizes(config, tmp_path)[:2] == (3, 2)
 
 
 def test_made_up_pictures_go_through_the_stream(tiny):
-    split = MadeUp(16, (64, 128), (96, 192), 19)
+    split = FakeSplit(16, (64, 128), (96, 192), 19)
     host = next(Stream(split, tiny(), None, 0, 1).epoch(0))
     assert host.image.shape == (4, 3, 64, 128)
     assert split.native_label(7).shape == (96, 192)
-    assert len(np.unique(split.labels([0]))) > 5
+    assert len(np.unique(split.sample(0)[1])) > 5
 
 
 def test_what_a_run_keeps_is_what_its_files_weigh(tiny, place, teacher_weights):
@@ -65,7 +65,7 @@ def test_what_a_run_keeps_is_what_its_files_weigh(tiny, place, teacher_weights):
     fit(config, where, report=lambda metrics, checkpoint: None)
     written = sum(path.stat().st_size for path in where.out_dir.glob("*.pt"))
     packed = sum(path.stat().st_size for path in (where.cache_dir / "packed").glob("scenes-*.arrow"))
-    found = keeps(config, FOUND)
+    found = disk_bytes(config, FOUND)
     assert found["checkpoints"] == pytest.approx(written, rel=0.15)
     assert 0 < found["packed"] <= packed
 
@@ -74,7 +74,7 @@ def test_an_epoch_takes_about_what_a_run_took(tiny, place):
     config, where = tiny(PATHS, {"optim.epochs": 4}), place()
     fit(config, where, report=lambda metrics, checkpoint: None)
     took = sorted(epoch["seconds"] for epoch in read_epochs(where.out_dir))[:2]
-    found = takes(config, where, 1, FOUND)
+    found = measure_times(config, where, 1, FOUND)
     assert found["once_s"] > 0
     # The machine may be busy in one of the two; an estimate that is wrong in kind is wrong by more than this.
     assert min(took) / 4 < found["epoch_s"] < 4 * max(took)
@@ -83,7 +83,7 @@ def test_an_epoch_takes_about_what_a_run_took(tiny, place):
 def test_validation_that_is_rarer_costs_less(tiny, place):
     often, rarely = tiny({}, {"optim.epochs": 8}), tiny({}, {"optim.epochs": 8, "eval.every": 8})
     many = Official(4, 4000, (64, 128))
-    assert takes(often, place(), 1, many)["epoch_s"] > 3 * takes(rarely, place(), 1, many)["epoch_s"]
+    assert measure_times(often, place(), 1, many)["epoch_s"] > 3 * measure_times(rarely, place(), 1, many)["epoch_s"]
 
 
 def test_the_program_tells_sizes_first_and_times_as_far_as_the_alarm_lets_it(tiny, tmp_path):

@@ -21,11 +21,11 @@ from trainer.config.schema import (
 from trainer.config.yaml_text import parse_yaml
 
 NUMERICS_VERSION = 1
-"""Raised by hand when a change moves the numbers of an unchanged config (tests/trainer/training/test_golden_curve.py).
+"""Raised by hand when a code change alters an unchanged config's numbers (tests/trainer/training/test_golden_curve.py).
 """
 
 IGNORE = 255
-"""Label value that no loss and no metric counts."""
+"""Label value that losses and metrics ignore."""
 
 __all__ = [
     "IGNORE",

@@ -1,4 +1,4 @@
-"""Errors: what a user wrote or gave is wrong, in one line with name, rule, value and remedy."""
+"""The errors that users see: one line with the name, the rule, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pydantic import BaseModel, ValidationError
 
 _LISTS = ("tuple_type", "list_type")
 _MAPPINGS = ("dict_type", "model_type", "model_attributes_type")
-"""What pydantic calls the mistake of a value where a section or a mapping belongs."""
+"""pydantic's error types for a value where a mapping is expected."""
 
 
 class UserError(ValueError):
-    """Something a user wrote or gave is wrong: one line with name, rule, value and remedy. Exit code 2."""
+    """A mistake in what the user gave: one line with the name, the rule, the value and the remedy. Exit code 2."""
 
 
 class NumericalError(RuntimeError):
-    """A loss left the finite numbers: the run fails, the study goes on."""
+    """A loss is NaN or infinite: the run fails, the study continues."""
 
 
 @contextlib.contextmanager
 def located(where: str) -> Iterator[None]:
-    """UserErrors raised inside say where the mistake stands: `STUDY: ARM: ...`."""
+    """Prefix UserErrors raised inside with the place of the mistake: `STUDY: ARM: ...`."""
     try:
         yield
     except UserError as error:
@@ -40,7 +40,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 
 
 def explain(error: ValidationError, where: str) -> UserError:
-    """A pydantic error as one line a user can act on: `FILE: optim.lr must ... (got -1)`."""
+    """A pydantic error as a one-line UserError: `FILE: optim.lr: must ..., but got -1`."""
     lines = []
     for item in error.errors():
         path = ".".join(str(part) for part in item["loc"]) or "the whole file"
@@ -64,7 +64,7 @@ def explain(error: ValidationError, where: str) -> UserError:
 
 
 def _known_keys(title: str, loc: tuple[int | str, ...]) -> str:
-    """`did you mean ...?` for an unknown key of a config section, where the section is one of ours."""
+    """`did you mean ...?` for an unknown key; "" where the section is no model of ours."""
     models: dict[str, type[BaseModel]] = {c.__name__: c for c in _subclasses(BaseModel)}
     model: Any = models.get(title)
     for part in loc[:-1]:

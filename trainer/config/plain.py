@@ -1,4 +1,4 @@
-"""Plain data: configs as YAML, as JSON to hash, and with dotted paths replaced."""
+"""Configs as plain data: read from YAML, hashed as JSON, changed at dotted paths."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from trainer.config.yaml_text import parse_yaml
 
 
 def digest(value: Any) -> str:
-    """12 hex digits of a JSON value, whatever the order of its keys."""
+    """12 hex digits of the sha256 of a JSON value; the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def override(data: Mapping[str, Any], overrides: Mapping[str, Any], *, absent_ok: bool = False) -> dict[str, Any]:
-    """A config's plain data with dotted paths replaced; shorter paths first, so their order does not matter.
+    """A copy of a config's plain data with the values at dotted paths replaced, shorter paths first.
 
-    A value replaces what was there, whole mappings too. `None` removes a path of `distill` or an option, and
-    elsewhere it is the value. Removing what is not there is an error, for in a variant it is a typo, unless
-    `absent_ok`: there it is the "off" of a factor. Keys are checked when the result becomes a TrainConfig.
+    A value replaces the old one as a whole, also a mapping. `None` removes a knowledge path or an option, and is an
+    ordinary value elsewhere. Raises UserError for removing an absent key, which in a variant is a typo, unless
+    `absent_ok`, for the level "off" of a factor. Unknown keys are found when the result becomes a TrainConfig.
     """
     result = copy.deepcopy(dict(data))
     for path in sorted(overrides, key=lambda path: path.count(".")):
@@ -35,16 +35,16 @@ def override(data: Mapping[str, Any], overrides: Mapping[str, Any], *, absent_ok
 def _assign(data: dict[str, Any], path: str, value: Any, absent_ok: bool) -> None:
     *sections, last = path.split(".")
     for depth, section in enumerate(sections):
-        # A weight for a path that is not there would switch the path on: an arm nobody asked for.
+        # Setting `distill.pea.weight` without a path `pea` would add the path: an arm that nobody asked for.
         if depth == 1 and sections[0] == "distill" and section not in data:
             raise UserError(f"{path}: {unknown('knowledge path', section, data)}")
         if data.get(section) is None:
             data[section] = {}
         data = data[section]
         if not isinstance(data, dict):
-            raise UserError(f"{path}: {'.'.join(sections[: depth + 1])} has no keys, for it is {data!r}")
+            raise UserError(f"{path}: {'.'.join(sections[: depth + 1])} must be a mapping but is {data!r}")
     if value is not None or not removable(path):
-        data[last] = copy.deepcopy(value)  # a later path may write into it, and the study keeps its own
+        data[last] = copy.deepcopy(value)  # a later override may change it, and must not change the study
     elif last in data:
         del data[last]
     elif not absent_ok:
@@ -52,7 +52,7 @@ def _assign(data: dict[str, Any], path: str, value: Any, absent_ok: bool) -> Non
 
 
 def removable(path: str) -> bool:
-    """Whether `None` removes what the path names: a path of `distill` or an option, for both are open mappings."""
+    """Whether `None` removes the key at a dotted path: true for knowledge paths and options, the open mappings."""
     parts = path.split(".")
     return len(parts) > 1 and (parts[:-1] == ["distill"] or parts[-2] == "options")
 

@@ -11,7 +11,7 @@ from trainer.config.plain import digest
 
 
 def _only_numbers(value: Any) -> Any:
-    """Text and truth values are not numbers here; PyYAML reads `1e-5` (no dot) as text: say so instead of guessing."""
+    """Refuse text and truth values for a number. PyYAML reads `1e-5` (no dot) as text; the error says so."""
     if isinstance(value, bool):
         raise ValueError(f"a number is expected, not {str(value).lower()}")
     if isinstance(value, str):
@@ -34,15 +34,15 @@ Normalize = Literal["unit", "imagenet"]
 
 
 class Strict(BaseModel):
-    """Frozen, and no strangers: an unknown key is an error with its path."""
+    """Frozen; an unknown key is an error that names its path."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 class ModelConfig(Strict):
-    """A network. `init` is `scratch` or the path of a checkpoint whose backbone is loaded; the head starts fresh.
+    """A network. `init` is `scratch`, or a checkpoint whose backbone is loaded; the head is always initialised anew.
 
-    With `partial` a file may give less than the whole backbone; what it lacks starts fresh too.
+    `partial` accepts a checkpoint that lacks parts of the backbone; they are initialised anew.
     """
 
     name: str = "segformer_b0"
@@ -54,12 +54,12 @@ class ModelConfig(Strict):
     @model_validator(mode="after")
     def _partial_of_something(self) -> ModelConfig:
         if self.partial and self.init == "scratch":
-            raise ValueError("partial is about the file under `init`, which is scratch; name the file or drop partial")
+            raise ValueError("partial needs a checkpoint, but init is scratch; set init to a file or remove partial")
         return self
 
 
 class OptimConfig(Strict):
-    """AdamW with polynomial decay. `lr` per step, `epochs` over the train split, batches in samples."""
+    """AdamW with polynomial decay of `lr`. `global_batch` and `norm_batch` count samples."""
 
     lr: Number = Field(6.0e-5, gt=0)
     weight_decay: Number = Field(0.01, ge=0)
@@ -81,30 +81,30 @@ class OptimConfig(Strict):
         return self
 
     @property
-    def group(self) -> int:
-        """Samples in one BatchNorm group."""
+    def effective_norm_batch(self) -> int:
+        """Samples in one BatchNorm group: `norm_batch`, or by default the global batch."""
         return self.norm_batch or self.global_batch
 
     def shares(self, workers: int, micro_batch: int | None) -> tuple[int, int]:
-        """Samples (a worker's share of a step, one forward pass). Every pass must hold whole BatchNorm groups."""
+        """(samples of one worker per step, samples per forward pass). A pass must hold whole BatchNorm groups."""
         if self.global_batch % workers:
             raise UserError(
-                f"workers must divide optim.global_batch ({self.global_batch}) but got {workers}; change either"
+                f"workers must divide optim.global_batch ({self.global_batch}) but got {workers}; change one of them"
             )
         share = self.global_batch // workers
         micro = min(micro_batch or share, share)
         if share % micro:
-            raise UserError(f"micro_batch must divide a worker's {share} samples a step but got {micro}")
-        if micro % self.group:
+            raise UserError(f"micro_batch must divide the {share} samples a worker has per step but got {micro}")
+        if micro % self.effective_norm_batch:
             raise UserError(
                 f"a forward pass of {micro} samples ({workers} workers, global_batch {self.global_batch}) must hold "
-                f"whole BatchNorm groups of {self.group}; set optim.norm_batch to a divisor of {micro}"
+                f"whole BatchNorm groups of {self.effective_norm_batch}; set optim.norm_batch to a divisor of {micro}"
             )
         return share, micro
 
 
 class DataConfig(Strict):
-    """A data set at an input size (height, width), and how its training samples are seen."""
+    """A data set, the input `size` (height, width) in pixels, augmentation, normalisation and class weights."""
 
     name: str = "scenes"
     size: tuple[Integer, Integer] = (96, 192)
@@ -113,7 +113,7 @@ class DataConfig(Strict):
     augment: Literal["standard", "reference", "none"] = "standard"
     normalize: Normalize = "imagenet"
     class_weights: Literal["auto"] | tuple[Number, ...] | None = None
-    select: Number = Field(0.0, ge=0, lt=0.5, description="share of train held out to select by")
+    select: Number = Field(0.0, ge=0, lt=0.5, description="share of train held out for selecting variants")
 
     @model_validator(mode="after")
     def _size_fits_the_strides(self) -> DataConfig:
@@ -124,7 +124,7 @@ class DataConfig(Strict):
 
 
 class EvalConfig(Strict):
-    """Validation. The first protocol is `val/miou`; others are logged as `val/<protocol>/miou`."""
+    """Validation. The first protocol is logged as `val/miou`, others as `val/<protocol>/miou`."""
 
     protocols: tuple[Literal["full", "paper"], ...] = ("full",)
     every: Integer = Field(1, ge=1, description="epochs between validations; the last epoch is always validated")
@@ -137,7 +137,7 @@ class EvalConfig(Strict):
 
 
 class TeacherRecipe(Strict):
-    """How a study trains its own teacher: what differs from the study's base recipe. `init` is as for a student."""
+    """How a study trains its own teacher: the settings that differ from its base config. `init`: as of ModelConfig."""
 
     init: str = "scratch"
     epochs: Integer | None = Field(None, ge=1)
@@ -147,9 +147,10 @@ class TeacherRecipe(Strict):
 
 
 class TeacherConfig(Strict):
-    """The frozen teacher: a checkpoint with the mIoU it must reach before it teaches, or a recipe to train it.
+    """The frozen teacher: a checkpoint, or a recipe to train it.
 
-    `normalize` is what its weights were trained with, where that is not the student's `data.normalize`.
+    `miou` is the validation mIoU that the checkpoint must reach before distillation starts. `normalize` is the
+    normalisation its weights were trained with, where that differs from `data.normalize`.
     """
 
     name: str = "segformer_b2"
@@ -163,7 +164,9 @@ class TeacherConfig(Strict):
         if (self.checkpoint is None) == (self.train is None):
             raise ValueError("a teacher needs either `checkpoint: FILE` or `train: {epochs: N}`, and not both")
         if self.train is not None and self.normalize is not None:
-            raise ValueError("normalize is for a checkpoint; a teacher trained here sees data.normalize; leave it out")
+            raise ValueError(
+                "normalize is for a checkpoint; a teacher trained by recipe uses data.normalize; remove it"
+            )
         return self
 
 
@@ -174,12 +177,12 @@ class Term(Strict):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-_YOUNGER = (("student.partial", False), ("teacher.normalize", None), ("teacher.train.init", "scratch"))
-"""Fields added since ledgers exist: at their defaults they stay out of the key, so that finished runs keep theirs."""
+_FIELDS_ADDED_LATER = (("student.partial", False), ("teacher.normalize", None), ("teacher.train.init", "scratch"))
+"""(path, default) of fields added after the first ledgers: left out of the key at their default, so old keys stay."""
 
 
 class TrainConfig(Strict):
-    """One run, whole. Equal configs are the same run: `key` is the hash of the canonical JSON."""
+    """Everything that determines one run. `key` is the hash of its canonical JSON: equal configs are the same run."""
 
     student: ModelConfig = ModelConfig()
     teacher: TeacherConfig | None = None
@@ -192,19 +195,19 @@ class TrainConfig(Strict):
     @model_validator(mode="after")
     def _paths_need_a_teacher(self) -> TrainConfig:
         if self.active and self.teacher is None:
-            raise ValueError(f"distill.{next(iter(self.active))} needs a teacher; add `teacher:` or drop the path")
+            raise ValueError(f"distill.{next(iter(self.active))} needs a teacher; add `teacher:` or remove the path")
         return self
 
     @property
     def active(self) -> dict[str, Term]:
-        """The paths with a weight above 0: the others are neither built nor called."""
+        """The knowledge paths with a weight above 0; the others are not built."""
         return {name: term for name, term in self.distill.items() if term.weight > 0}
 
     @property
     def key(self) -> str:
-        """12 hex digits naming what was asked."""
+        """12 hex digits that identify the config."""
         asked = self.model_dump(mode="json")
-        for path, default in _YOUNGER:
+        for path, default in _FIELDS_ADDED_LATER:
             *sections, name = path.split(".")
             found: Any = asked
             for section in sections:

@@ -1,4 +1,4 @@
-"""YAML in which nothing is lost silently."""
+"""parse_yaml(): YAML with duplicate keys refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trainer.config.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key may stand once: PyYAML keeps the last silently, and an arm would be gone."""
+    """Refuses duplicate keys: PyYAML keeps the last one silently, so an arm of a study would be lost."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys: set[Any] = set()
@@ -20,15 +20,15 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if not isinstance(key, str | int | float | bool | None):
-                raise UserError(f"line {line}: a key must be a word, but got {key!r}")
+                raise UserError(f"line {line}: a key must be a string, number or truth value but got {key!r}")
             if key in keys:
-                raise UserError(f"line {line}: key '{key}' stands twice; keep one")
+                raise UserError(f"line {line}: key '{key}' is written twice; keep one")
             keys.add(key)
         return super().construct_mapping(node, deep)
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The plain data of a YAML text. Raises UserError naming `where` when it is not YAML, or a key stands twice."""
+    """The plain data of a YAML text. Raises UserError naming `where` when it is not YAML, or a key is written twice."""
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:

@@ -1,4 +1,4 @@
-"""DATASETS: name -> data set, and open_dataset, which checks a config against it."""
+"""DATASETS: name -> class of a data set. open_dataset() opens the one that a config names."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def dataset_class(name: str) -> type[SegDataset]:
 
 
 def check_data(config: DataConfig) -> None:
-    """Raise UserError for an unknown data set or option, before any folder is needed."""
+    """Raise UserError for an unknown data set or option; needs no folder."""
     check_options("data.options", dataset_class(config.name), config.options, skip=("root", "cache"))
 
 
 def check_root(config: DataConfig, data_root: Path | None, cache: Path) -> None:
-    """Raise UserError for a folder that is missing, is laid out otherwise or lacks halves: what a second can tell.
+    """Raise UserError for a missing folder, a wrong layout, or images and labels without a partner.
 
-    Nothing is decoded, and a data set that makes its own pictures does not make them here.
+    Takes about a second: no image is decoded, and a data set that generates its images does not do so here.
     """
     if data_root is not None or dataset_class(config.name).needs_root:
         dataset = open_dataset(config, data_root, cache)
@@ -73,7 +73,7 @@ def known_fingerprints(config: DataConfig, data_root: Path | None, cache: Path) 
 
 
 def open_dataset(config: DataConfig, data_root: Path | None, cache: Path) -> SegDataset:
-    """The data set a config names. Raises UserError for an unknown name or option, or a folder that is missing."""
+    """The data set of a config. Raises UserError for an unknown name or option, or a missing folder."""
     check_data(config)
     dataset = dataset_class(config.name)
     if data_root is None and dataset.needs_root:

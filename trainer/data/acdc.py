@@ -1,4 +1,4 @@
-"""ACDC: Cityscapes' classes in fog, at night, in rain and in snow, each condition also reported by itself."""
+"""ACDC: Cityscapes' classes in fog, at night, in rain and in snow; mIoU is also reported for each condition."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ CONDITIONS = {"fog": (400, 100), "night": (400, 106), "rain": (400, 100), "snow"
 class ACDC(Cityscapes):
     """The Adverse Conditions Dataset, 1920x1080. Train is all four conditions together, as in the paper.
 
-    A condition whose folder is missing is left out, as of any subset; `data check` and the option `whole` name it.
+    A condition whose folder is missing is skipped; `data check` and the option `whole` report it.
     """
 
     official = Official(1600, 406, (1080, 1920), CONDITIONS)
 
     def find(self, split: Split) -> Found:
-        """By stem, for example `fog/GOPR0475/GOPR0475_frame_000041`."""
+        """Files by stem, for example `fog/GOPR0475/GOPR0475_frame_000041`."""
         assert self.root is not None
         base = folder(self.root / "rgb_anon", LAYOUT)
         folder(self.root / "gt", LAYOUT)
@@ -35,16 +35,16 @@ class ACDC(Cityscapes):
         for condition in CONDITIONS:
             pictures, truths = (self.root / kind / condition / split for kind in ("rgb_anon", "gt"))
             images |= _below(condition, by_suffix(pictures, "_rgb_anon.png"))
-            for suffix in ("_gt_labelIds.png", "_gt_labelTrainIds.png"):  # the second is preferred
+            for suffix in ("_gt_labelIds.png", "_gt_labelTrainIds.png"):  # trainIds replace labelIds of the same stem
                 labels |= _below(condition, by_suffix(truths, suffix))
         return Found(images, labels, base)
 
     def condition_of(self, stem: str) -> str:
-        """The first part of the stem."""
+        """The first component of the stem."""
         return stem.partition("/")[0]
 
     def paths(self, split: Split, index: int) -> tuple[str, str]:
-        """The conditions in turn."""
+        """The conditions alternate with `index`."""
         condition = list(CONDITIONS)[index % len(CONDITIONS)]
         stem = f"{condition}/{split}/SYNTH{index:04d}/SYNTH{index:04d}_frame_000001"
         return f"rgb_anon/{stem}_rgb_anon.png", f"gt/{stem}_gt_labelTrainIds.png"

@@ -1,4 +1,4 @@
-"""SegDataset: what a data set must say of itself; its images and labels paired by stem, and read with clear errors."""
+"""SegDataset: the base class of data sets. It pairs images and labels by stem and reads them with clear errors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from trainer.config import IGNORE, UserError
 from trainer.data.pairing import Found, Pair, Split
 
 INVALID = 254
-"""Entry of a label table for a value that must not occur."""
+"""Marks, in a label table, a file value that must not occur."""
 
 
 class Official(NamedTuple):
-    """The splits as their publishers made them."""
+    """Sizes of the official splits."""
 
     train: int  # pairs
     val: int
@@ -30,7 +30,7 @@ class Official(NamedTuple):
 
 
 class SegDataset:
-    """Images with one label a pixel. A subclass names its classes, finds its files and knows the official splits."""
+    """Images with one label per pixel. A subclass has the classes, finds the files and knows the official splits."""
 
     classes: ClassVar[tuple[str, ...]]
     palette: ClassVar[tuple[tuple[int, int, int], ...]]  # RGB of each class
@@ -38,16 +38,16 @@ class SegDataset:
     official: Official
 
     def __init__(self, root: Path | None, *, cache: Path, whole: bool = False) -> None:
-        """`root` is the folder of the data set; `cache` is where a data set that makes its own may put it.
+        """`root` is the data set's folder; a data set that generates its images writes them below `cache`.
 
-        `whole` refuses a folder that holds fewer or more pairs than the official splits.
+        With `whole`, a folder with fewer or more pairs than the official splits is an error.
         """
         self.root = root
         self.whole = flag("whole", whole)
 
     @classmethod
-    def announced(cls, **options: Any) -> Official:
-        """The splits that options ask for, said before any file of them is there."""
+    def expected_splits(cls, **options: Any) -> Official:
+        """The official splits under these options; needs no files."""
         return cls(None, cache=Path(), **options).official
 
     @classmethod
@@ -60,28 +60,28 @@ class SegDataset:
         raise NotImplementedError
 
     def table(self, path: Path) -> np.ndarray:
-        """What each value of this label file means: (256,) uint8 of train ids, IGNORE or INVALID."""
+        """The mapping of this label file's values: (256,) uint8 of train ids, IGNORE or INVALID."""
         raise NotImplementedError
 
     def paths(self, split: Split, index: int) -> tuple[str, str]:
-        """Where, below the root, image and label of a made-up pair number `index` belong."""
+        """Paths below the root for image and label of synthetic pair number `index`."""
         raise NotImplementedError
 
     def lists(self, stems: Mapping[Split, list[str]]) -> dict[str, list[str]]:
-        """The lists that this layout keeps of its splits: path below the root -> stems. None unless overridden."""
+        """The list files of the layout: path below the root -> stems. By default there are none."""
         return {}
 
     def condition_of(self, stem: str) -> str | None:
-        """The condition (weather, time of day) under which a picture is reported separately, if there is one."""
+        """The condition (weather, time of day) of an image, by which mIoU is also reported, or None."""
         return None
 
     def conditions(self, stems: Sequence[str]) -> dict[str, np.ndarray]:
-        """Condition -> positions among the stems of the pictures it has; empty where the data set names none."""
+        """Condition -> indices of its stems; empty for a data set without conditions."""
         named = [self.condition_of(stem) for stem in stems]
         return {name: np.flatnonzero([other == name for other in named]) for name in sorted({n for n in named if n})}
 
     def pairs(self, split: Split) -> list[Pair]:
-        """The pairs of a split, sorted by stem. Raises UserError for what `find` refuses, and for a missing half."""
+        """The pairs of a split, sorted by stem. Raises UserError as `find` does, and for a file without its partner."""
         found = self.find(split)
         for flaw in found.flaws():
             raise UserError(flaw.summary())
@@ -89,7 +89,7 @@ class SegDataset:
         if self.whole and len(pairs) != self.official.pairs(split):
             raise UserError(
                 f"split {split} of {self.root} holds {len(pairs)} pairs, officially {self.official.pairs(split)}; "
-                "complete the folder, or drop data.options.whole"
+                "complete the folder, or remove data.options.whole"
             )
         return pairs
 
@@ -99,7 +99,7 @@ class SegDataset:
             return np.asarray(image.convert("RGB"))
 
     def read_label(self, path: Path) -> np.ndarray:
-        """(H, W) uint8 of train ids 0..K-1 and IGNORE. Raises UserError naming file, value and place of a stranger."""
+        """(H, W) uint8 of train ids 0..K-1 and IGNORE. Raises UserError with file and pixel of an invalid value."""
         with _opened(path) as image:
             if image.mode not in ("L", "P"):
                 raise UserError(
@@ -108,12 +108,12 @@ class SegDataset:
                 )
             values = np.asarray(image)
         label = self.table(path)[values]
-        strangers = label == INVALID
-        if strangers.any():
-            row, column = (int(at) for at in np.argwhere(strangers)[0])
+        invalid = label == INVALID
+        if invalid.any():
+            row, column = (int(at) for at in np.argwhere(invalid)[0])
             raise UserError(
                 f"label {path} holds {values[row, column]} at row {row}, column {column} "
-                f"({int(strangers.sum())} such pixels) but may hold {_ranges(self.table(path))}; "
+                f"({int(invalid.sum())} such pixels) but may hold {_ranges(self.table(path))}; "
                 "correct the file or the way it was exported"
             )
         return label
@@ -144,14 +144,14 @@ def label_table(train_ids: Mapping[int, int], ignored: tuple[int, ...]) -> np.nd
 
 
 def flag(name: str, value: bool) -> bool:
-    """An option that is true or false. Raises UserError for anything else."""
+    """`value`. Raises UserError naming the option unless it is true or false."""
     if type(value) is not bool:
         raise UserError(f"data.options: {name} must be true or false but got {value!r}; write it without quotes")
     return value
 
 
 def cache_folder(path: Path) -> Path:
-    """`path`, made if need be. Raises UserError where nobody may write."""
+    """Make the folder `path` and return it. Raises UserError when that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -167,7 +167,7 @@ def _opened(path: Path) -> Image.Image:
         except BaseException:
             image.close()
             raise
-    except (OSError, SyntaxError) as error:  # Pillow says SyntaxError of some damaged PNGs
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some damaged PNGs
         raise UserError(f"cannot read {path} as an image ({error}); restore the file") from None
     return image
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """N samples. The image is float, normalised; the label is `IGNORE` (255) where nothing counts."""
+    """N samples. The image is float, normalised; the label is `IGNORE` (255) at pixels without a class."""
 
     image: Tensor  # (N, 3, H, W) float32
     label: Tensor  # (N, H, W), or (N, H/4, W/4) with quarter labels, int64

@@ -34,7 +34,7 @@ _TABLE = label_table({i: i for i in range(len(CLASSES))}, ignored=(UNLABELLED,))
 class CamVid(SegDataset):
     """The Cambridge-driving Labeled Video Database, 480x360, in the split of the SegNet tutorial.
 
-    Its 233 test images are not used; published figures that are measured on them are not comparable with `val/miou`.
+    Its 233 test images are not used, so `val/miou` is not comparable with published results on them.
     """
 
     classes: ClassVar[tuple[str, ...]] = tuple(CLASSES)
@@ -42,16 +42,16 @@ class CamVid(SegDataset):
     official = Official(367, 101, (360, 480))
 
     def find(self, split: Split) -> Found:
-        """By file stem."""
+        """Files by stem."""
         assert self.root is not None
         images = folder(self.root / "images" / split, LAYOUT)
         labels = folder(self.root / "labels" / split, LAYOUT)
         return Found(by_stem(images, ".jpg", ".png"), by_stem(labels, ".png"), images)
 
     def paths(self, split: Split, index: int) -> tuple[str, str]:
-        """One folder a split."""
+        """Each split has its own folder."""
         return f"images/{split}/made_{index:05d}.png", f"labels/{split}/made_{index:05d}.png"
 
     def table(self, path: Path) -> np.ndarray:
-        """One table for every file."""
+        """The same mapping for every file."""
         return _TABLE

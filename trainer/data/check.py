@@ -1,4 +1,4 @@
-"""check_split(): read a split before a training does, and say everything that is wrong with it."""
+"""check_split(): read a whole split and list everything that is wrong with it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import numpy as np
 
 from trainer.config import IGNORE, UserError
 from trainer.data.base import SegDataset, refuse_unequal
-from trainer.data.fingerprint import fingerprint, source_digest
+from trainer.data.packed import fingerprint, source_digest
 from trainer.data.pairing import Pair, Split
 
 
 class Contents(NamedTuple):
-    """What a split holds, and what is wrong with it."""
+    """Content and problems of a split."""
 
     pairs: int
     sizes: Counter[tuple[int, int]]  # (H, W) -> images
     counts: np.ndarray  # (K,) int64 pixels of each class
     ignored: int  # pixels
-    conditions: Counter[str]  # condition -> pairs, 0 of one that is missing
-    fingerprint: str | None  # as it enters a run's identity; None where a run would be refused
+    conditions: Counter[str]  # condition -> pairs; 0 for a missing one
+    fingerprint: str | None  # as in run ids; None when a problem would stop a run
     problems: list[str]
 
 
 class _Read(NamedTuple):
-    """One pair, as far as it can be read."""
+    """One pair, as far as it is readable."""
 
     source: bytes
     size: tuple[int, int] | None
@@ -38,9 +38,9 @@ class _Read(NamedTuple):
 
 
 def check_split(dataset: SegDataset, split: Split, *, subset: bool, progress: Callable[[int, int], None]) -> Contents:
-    """Pair, decode and count a whole split. `progress(done, of)` is told of every pair.
+    """Pair, decode and count a whole split. `progress(done, of)` is called after every pair.
 
-    `subset` leaves the official counts, sizes and classes out of what is asked of it.
+    `subset` skips the comparison with the official counts, sizes and classes.
     """
     try:
         found = dataset.find(split)
@@ -50,14 +50,14 @@ def check_split(dataset: SegDataset, split: Split, *, subset: bool, progress: Ca
     pairs = found.pairs()
     counts, sizes = np.zeros(256, np.int64), Counter[tuple[int, int]]()
     sources: list[tuple[str, bytes]] = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding and reading leave the interpreter's lock
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding and reading release the GIL
         for done, read in enumerate(pool.map(lambda pair: _read(dataset, pair), pairs)):
             sources.append((pairs[done].stem, read.source))
             sizes.update([read.size] if read.size else [])
             counts += read.counts
             problems += read.problems
             progress(done + 1, len(pairs))
-    conditions = Counter(dict.fromkeys(dataset.official.conditions, 0))  # one that is missing is told as 0
+    conditions = Counter(dict.fromkeys(dataset.official.conditions, 0))  # a missing one counts as 0
     conditions.update(name for pair in pairs if (name := dataset.condition_of(pair.stem)) is not None)
     contents = Contents(
         pairs=len(pairs),
@@ -94,9 +94,9 @@ def _read(dataset: SegDataset, pair: Pair) -> _Read:
 
 
 def _unofficial(dataset: SegDataset, split: Split, contents: Contents) -> list[str]:
-    """Where a split differs from the official one."""
+    """The differences between a split and the official one."""
     official = dataset.official
-    remedy = "complete the folder, or say --subset"
+    remedy = "complete the folder, or give --subset"
     problems = []
     height, width = official.size or (0, 0)
     if contents.pairs != official.pairs(split):
@@ -109,12 +109,12 @@ def _unofficial(dataset: SegDataset, split: Split, contents: Contents) -> list[s
         if official.size is not None and size != official.size:
             problems.append(
                 f"split {split}: {images} images are {size[1]}x{size[0]}, officially {width}x{height} "
-                "(width x height); take the originals, or say --subset"
+                "(width x height); use the original files, or give --subset"
             )
     absent = [name for name, pixels in zip(dataset.classes, contents.counts, strict=True) if not pixels]
     if absent and contents.pairs:
         problems.append(
-            f"split {split}: no pixel of {', '.join(absent)}; where a whole split lacks a class, its labels may have "
-            "been exported with other numbers, so look at them, or say --subset"
+            f"split {split}: no pixel of {', '.join(absent)}; the labels may have been exported with other class "
+            "numbers: correct them, or give --subset"
         )
     return problems

@@ -17,7 +17,7 @@ LAYOUT = (
 
 
 class CityscapesClass(NamedTuple):
-    """A class that is trained: its name, its value in `labelIds` files, and its published colour."""
+    """A trained class: its name, its value in `labelIds` files, and its published colour."""
 
     name: str
     label_id: int
@@ -56,7 +56,7 @@ _FROM_LABEL_IDS = label_table(
 
 
 class Cityscapes(SegDataset):
-    """Real Cityscapes, or anything written in its layout. `labelTrainIds` is read where a stem has both files."""
+    """Cityscapes, or any data in its layout. Where a stem has both label files, `labelTrainIds` is read."""
 
     classes: ClassVar[tuple[str, ...]] = tuple(entry.name for entry in CLASSES)
     palette: ClassVar[tuple[tuple[int, int, int], ...]] = tuple(entry.colour for entry in CLASSES)
@@ -64,7 +64,7 @@ class Cityscapes(SegDataset):
     official = Official(2975, 500, (1024, 2048))
 
     def find(self, split: Split) -> Found:
-        """By stem, for example `aachen/aachen_000000_000019`."""
+        """Files by stem, for example `aachen/aachen_000000_000019`."""
         assert self.root is not None
         images = folder(self.root / "leftImg8bit" / split, LAYOUT)
         labels = folder(self.root / "gtFine" / split, LAYOUT)
@@ -75,10 +75,10 @@ class Cityscapes(SegDataset):
         )
 
     def paths(self, split: Split, index: int) -> tuple[str, str]:
-        """In a city that does not exist."""
+        """Paths in a city named `synthetic`."""
         stem = f"{split}/synthetic/synthetic_{index:06d}_000019"
         return f"leftImg8bit/{stem}_leftImg8bit.png", f"gtFine/{stem}_gtFine_labelTrainIds.png"
 
     def table(self, path: Path) -> np.ndarray:
-        """The mapping that the file's own name asks for."""
+        """The mapping for train ids or for label ids, chosen by the file's name."""
         return _FROM_TRAIN_IDS if path.name.endswith("_labelTrainIds.png") else _FROM_LABEL_IDS

@@ -1,4 +1,4 @@
-"""make_tree(): a tiny, correct tree in the layout of any data set, for tests and demonstrations."""
+"""make_tree(): write a tiny, correct data set in the layout of any data set, for tests and demonstrations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.data.synthetic.canvas import IDS
 from trainer.data.synthetic.painter import paint
 from trainer.rng import generator
 
-# What the painter's classes are called by data sets that know fewer of them.
+# The painter's classes -> their names in data sets with fewer classes.
 OTHERWISE = {
     "vegetation": "tree",
     "traffic sign": "sign",
@@ -23,15 +23,15 @@ OTHERWISE = {
     "rider": "bicyclist",
     "bicycle": "bicyclist",
 }
-SHAPES = 12  # a picture
+SHAPES = 12  # per image
 
 
 def make_tree(dataset: SegDataset, *, train: int, val: int, seed: int, size: tuple[int, int]) -> None:
     """Write `train` and `val` pairs of (H, W) `size` below the data set's root, with the lists its layout keeps.
 
-    Street scenes where the data set knows streets, else blobs in its colours; every label holds ignored pixels too.
-    A data set whose pictures differ in size gets every other one upright. Raises UserError for a folder that is not
-    empty, or a size under 32 pixels.
+    Street scenes if the data set has classes of streets, else blobs in its colours; every label has ignored pixels.
+    If the data set's images differ in size, every second image is in portrait format. Raises UserError for a folder
+    that is not empty, and for a size below 32 pixels.
     """
     assert dataset.root is not None
     refuse_filled(dataset.root)
@@ -57,9 +57,9 @@ def make_tree(dataset: SegDataset, *, train: int, val: int, seed: int, size: tup
 
 
 def refuse_filled(root: Path) -> None:
-    """Raise UserError unless a folder is empty or not there yet."""
+    """Raise UserError unless a folder is empty or does not exist."""
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(f"{root} is not an empty folder; choose another")
+        raise UserError(f"{root} is not an empty folder; choose an empty or new one")
 
 
 def _street(
@@ -81,7 +81,7 @@ def _blobs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rectangles and ellipses in the classes' colours under noise, (H, W, 3), and their label, (H, W).
 
-    The classes come in turn, so that a few pictures hold most of them.
+    Classes are used in turn, so that a few images contain most of them.
     """
     rng = generator(seed, "blobs", split, index)
     height, width = size
@@ -100,7 +100,7 @@ def _blobs(
 
 
 def _indexed(dataset: SegDataset, path: Path, label: np.ndarray) -> Image.Image:
-    """A label in train ids as the file at `path` holds it: the data set's own values, shown in its colours."""
+    """A label in train ids as the file at `path` stores it: with the data set's own values and palette."""
     table = dataset.table(path)
     value = {train_id: int(np.flatnonzero(table == train_id)[0]) for train_id in (*range(len(dataset.classes)), IGNORE)}
     values = np.zeros(256, np.uint8)
@@ -116,4 +116,4 @@ def _indexed(dataset: SegDataset, path: Path, label: np.ndarray) -> Image.Image:
 
 def _save(path: Path, image: Image.Image) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, quality=95)  # which PNG, having no quality, passes over
+    image.save(path, quality=95)  # PNG ignores quality

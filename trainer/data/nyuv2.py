@@ -1,4 +1,4 @@
-"""NYU Depth v2 in 40 classes of indoor scenes: RGB and labels, the official split of 795 and 654 pictures."""
+"""NYU Depth v2 in 40 classes of indoor scenes: RGB and labels, the official split of 795 and 654 images."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ CLASSES = (
     "toilet", "sink", "lamp", "bathtub", "bag", "otherstructure", "otherfurniture", "otherprop",
 )  # fmt: skip
 
-# Files hold 1..40, and 0 where nobody labelled. The published code subtracts one through PIL, which makes 0 of -1:
-# there, unlabelled pixels are learnt and judged as wall.
+# Files hold 1..40, and 0 for unlabelled. The published code subtracts 1 in PIL, where 0 stays 0: it trains and
+# evaluates unlabelled pixels as class 0, wall.
 _TABLE = label_table({i + 1: i for i in range(len(CLASSES))}, ignored=(0,))
 
 
 class NYUv2(SegDataset):
-    """NYU Depth v2 without its depth, 640x480; `val` is the official test split. Depth folders are not looked at."""
+    """NYU Depth v2 without its depth, 640x480; `val` is the official test split. Depth folders are ignored."""
 
     classes: ClassVar[tuple[str, ...]] = CLASSES
     palette: ClassVar[tuple[tuple[int, int, int], ...]] = voc_colours(len(CLASSES) + 1)[1:]
     official = Official(795, 654, (480, 640))
 
     def find(self, split: Split) -> Found:
-        """By the stems in the lists."""
+        """Files by the stems in the lists."""
         assert self.root is not None
         for pictures, truths in FOLDERS:
             images, labels = self.root / pictures, self.root / truths
@@ -52,13 +52,13 @@ class NYUv2(SegDataset):
         raise UserError(f"no folders RGB and Label in {self.root}; expected the layout {LAYOUT}")
 
     def table(self, path: Path) -> np.ndarray:
-        """One table for every file."""
+        """The same mapping for every file."""
         return _TABLE
 
     def paths(self, split: Split, index: int) -> tuple[str, str]:
-        """Both splits in one folder."""
+        """Both splits share the folders."""
         return f"RGB/{split}_{index:05d}.jpg", f"Label/{split}_{index:05d}.png"
 
     def lists(self, stems: Mapping[Split, list[str]]) -> dict[str, list[str]]:
-        """One list a split."""
+        """One list per split."""
         return {"train.txt": stems["train"], "test.txt": stems["val"]}

@@ -1,11 +1,12 @@
-"""PackedSplit: a split decoded and resized once into an Arrow file, which every run maps into memory."""
+"""PackedSplit: a split, decoded and resized once into an Arrow file that every run maps into memory."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,17 @@ from PIL import Image
 
 from trainer.config import IGNORE, DataConfig, digest
 from trainer.data.base import SegDataset, cache_folder
-from trainer.data.fingerprint import fingerprint, source_digest
 from trainer.data.pairing import Pair, Split
+from trainer.files.atomic import replacing
 
 PACK_VERSION = 1
-"""Raised when the file's columns, or how they are computed, change."""
+"""Raised by hand when the file's columns, or how they are computed, change."""
 
-_CHUNK = 32  # pairs decoded ahead of the writer: bounds memory to a few hundred MB at Cityscapes' own size
+_CHUNK = 32  # pairs decoded before they are written: a few hundred MB at Cityscapes' full size
 
 
 class PackedSplit:
-    """The n samples of a split at `size` (H, W). Opening maps the file; no pixel is copied until it is asked for."""
+    """The n samples of a split at `size` (H, W). Opening only maps the file; pixels are read on access."""
 
     def __init__(self, path: Path) -> None:
         batches = pa.ipc.open_file(pa.memory_map(str(path)))
@@ -50,10 +51,6 @@ class PackedSplit:
         """(n, H, W, 3) uint8 RGB, a copy."""
         return np.stack([self._images[i] for i in indices])
 
-    def labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n, H, W) uint8 of train ids and IGNORE, reduced by nearest neighbour, a copy."""
-        return np.stack([self._labels[i] for i in indices])
-
     def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Image (H, W, 3) and label (H, W) as read-only views of the file."""
         return self._images[i], self._labels[i]
@@ -64,10 +61,10 @@ class PackedSplit:
 
 
 def pack(dataset: SegDataset, config: DataConfig, split: Split, cache: Path) -> PackedSplit:
-    """The split at `config.size`, packed under `cache` unless it already is. Processes that start together pack once.
+    """The split at `config.size`, packed under `cache` unless it already is; a lock keeps processes from packing twice.
 
-    Every image and label is read and checked on the way: raises the data set's UserError, and leaves no file.
-    A source file that is added, removed or rewritten makes another pack.
+    Packing reads and checks every image and label; raises the data set's UserError and then writes no file.
+    Adding, removing or rewriting a source file causes a new pack.
     """
     pairs = dataset.pairs(split)
     path = _file(config, split, pairs, cache_folder(cache / "packed"))
@@ -91,7 +88,7 @@ def _file(config: DataConfig, split: Split, pairs: list[Pair], folder: Path) -> 
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 at `size` by PIL's bilinear filter, which averages when it reduces, as the reference does."""
+    """(H, W, 3) uint8 at `size` by PIL's antialiased bilinear filter, as in the reference."""
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
@@ -105,9 +102,27 @@ def _listing(pairs: list[Pair]) -> list[list[Any]]:
     return [[stem, str(path), found.st_size, found.st_mtime_ns] for stem, path, found in status]
 
 
+def source_digest(pair: Pair) -> bytes:
+    """32 bytes: the sha256 of the image file's bytes followed by the label file's bytes."""
+    source = hashlib.sha256(pair.image.read_bytes())
+    source.update(pair.label.read_bytes())
+    return source.digest()
+
+
+def fingerprint(sources: Iterable[tuple[str, bytes]]) -> str:
+    """12 hex digits of a split's content, which enter run ids: of (stem, source digest) in the order of the stems.
+
+    Folders, file times and the input size do not change it.
+    """
+    content = hashlib.sha256()
+    for stem, source in sources:
+        content.update(stem.encode() + b"\0" + source)
+    return content.hexdigest()[:12]
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold an advisory lock: a process that dies lets it go."""
+    """Hold an advisory lock; it ends with its process."""
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -118,7 +133,7 @@ def _write(path: Path, dataset: SegDataset, pairs: list[Pair], size: tuple[int, 
     schema = pa.schema(
         [
             ("stem", pa.string()),
-            ("source", pa.binary(32)),  # of `source_digest`
+            ("source", pa.binary(32)),  # `source_digest`
             ("counts", pa.binary(8 * classes)),  # (K,) int64 of the native label
             ("image", pa.binary(size[0] * size[1] * 3)),
             ("label", pa.binary(size[0] * size[1])),
@@ -127,18 +142,14 @@ def _write(path: Path, dataset: SegDataset, pairs: list[Pair], size: tuple[int, 
         ],
         metadata={"height": str(size[0]), "width": str(size[1])},
     )
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with (
-            pa.ipc.new_file(str(temporary), schema) as writer,
-            ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-        ):
-            for start in range(0, len(pairs), _CHUNK):
-                for row in pool.map(lambda pair: _row(dataset, pair, size), pairs[start : start + _CHUNK]):
-                    writer.write_batch(pa.record_batch([[value] for value in row], schema=schema))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing(path) as temporary,
+        pa.ipc.new_file(str(temporary), schema) as writer,
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+    ):
+        for start in range(0, len(pairs), _CHUNK):
+            for row in pool.map(lambda pair: _row(dataset, pair, size), pairs[start : start + _CHUNK]):
+                writer.write_batch(pa.record_batch([[value] for value in row], schema=schema))
 
 
 def _row(dataset: SegDataset, pair: Pair, size: tuple[int, int]) -> tuple[Any, ...]:
@@ -157,5 +168,5 @@ def _row(dataset: SegDataset, pair: Pair, size: tuple[int, int]) -> tuple[Any, .
 
 
 def _bytes(column: pa.Array) -> np.ndarray:
-    """The bytes of the only value of a binary column, as a view."""
+    """A view of the bytes of a binary column that has one value."""
     return np.frombuffer(column[0].as_buffer(), np.uint8)

@@ -1,4 +1,4 @@
-"""Pairing by stem: the images and labels of a split, and all that keeps them from being pairs."""
+"""Pair the images and labels of a split by stem, and report files without a partner."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from trainer.config import UserError
 Split = Literal["train", "val"]
 
 EXPECTED = "; expected the layout "
-"""Between what is wrong with a folder and how it should look."""
+"""Separates, in a message, the problem from the expected layout."""
 
-_NAMED = 3  # items of a flaw that its one-line summary shows
+_NAMED = 3  # items that a one-line summary shows
 
 
 class Pair(NamedTuple):
-    """One image and its label, on disk."""
+    """The files of one image and its label."""
 
     stem: str
     image: Path
@@ -25,19 +25,19 @@ class Pair(NamedTuple):
 
 
 class Flaw(NamedTuple):
-    """One kind of mistake in a split, and every file or stem that makes it."""
+    """One kind of problem in a split, with all files or stems that have it."""
 
     what: str
     items: list[str]
     remedy: str
 
     def summary(self) -> str:
-        """One line about them all, which names the first."""
+        """One line for all items, which names the first few."""
         more = len(self.items) - _NAMED
         return self._about(", ".join(self.items[:_NAMED]) + (f" and {more} more" if more > 0 else ""))
 
     def lines(self) -> list[str]:
-        """One line about each."""
+        """One line per item."""
         return [self._about(item) for item in self.items]
 
     def _about(self, items: str) -> str:
@@ -45,28 +45,28 @@ class Flaw(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The halves of a split by stem, before it is known that they fit together."""
+    """The image and label files of a split by stem, not yet paired."""
 
     images: Mapping[str, Path]
     labels: Mapping[str, Path]
-    where: Path  # the folder or list that says what belongs to the split
-    lost: tuple[str, ...] = ()  # stems that the list names, with neither half there
-    shared: tuple[str, ...] = ()  # stems that the lists of both splits name
-    lists: Mapping[Split, Path] = {}  # those lists, where the layout has any
+    where: Path  # the folder or list that defines the split
+    lost: tuple[str, ...] = ()  # stems in the list that have neither image nor label
+    shared: tuple[str, ...] = ()  # stems in the lists of both splits
+    lists: Mapping[Split, Path] = {}  # the lists, in layouts that have them
 
     def pairs(self) -> list[Pair]:
-        """What has both halves, sorted by stem."""
+        """The stems with image and label, sorted."""
         both = sorted(set(self.images) & set(self.labels))
         return [Pair(stem, self.images[stem], self.labels[stem]) for stem in both]
 
     def flaws(self) -> list[Flaw]:
-        """Everything that is wrong before a file is opened."""
+        """All problems that can be found without opening a file."""
         both = " and ".join(str(path) for path in self.lists.values())
         flaws = [
-            _alone("image", "label", self.images, self.labels),
-            _alone("label", "image", self.labels, self.images),
+            _unpaired("image", "label", self.images, self.labels),
+            _unpaired("label", "image", self.labels, self.images),
             Flaw(
-                f"{self.where} names what has neither image nor label",
+                f"listed in {self.where} but without image and label",
                 list(self.lost),
                 "complete the folders or correct the list",
             ),
@@ -78,32 +78,32 @@ class Found(NamedTuple):
 
 
 def folder(path: Path, layout: str) -> Path:
-    """`path` if it is a folder, else a UserError that shows the layout expected."""
+    """`path`. Raises UserError with the expected layout unless it is a folder."""
     if not path.is_dir():
         raise UserError(f"no folder {path}{EXPECTED}{layout}")
     return path
 
 
 def by_stem(base: Path, *endings: str) -> dict[str, Path]:
-    """Stem -> file, of the files directly in a folder. Raises UserError where two files have one stem."""
+    """Stem -> file, for the files directly in a folder. Raises UserError when two files have the same stem."""
     found: dict[str, Path] = {}
     for path in sorted(base.iterdir()):
         if path.suffix in endings:
             if path.stem in found:
-                raise UserError(f"{found[path.stem]} and {path} have one stem; keep one of them")
+                raise UserError(f"{found[path.stem]} and {path} have the same stem; keep one of them")
             found[path.stem] = path
     return found
 
 
 def by_suffix(base: Path, suffix: str) -> dict[str, Path]:
-    """FOLDER/STEM -> file, of the files one folder below: equal numbers in two cities stay apart."""
+    """FOLDER/STEM -> file, for the files in subfolders; with the folder, equal stems in two cities stay distinct."""
     return {str(path.relative_to(base)).removesuffix(suffix): path for path in base.glob(f"*/*{suffix}")}
 
 
 def listed(
     split: Split, lists: Mapping[Split, Path], images: Mapping[str, Path], labels: Mapping[str, Path], layout: str
 ) -> Found:
-    """What the list of a split names, of the halves in folders that both splits share. UserError for a bad list."""
+    """The files of a split by its list, when both splits share folders. Raises UserError for a bad list."""
     stems = {which: _read_list(path, layout) for which, path in lists.items()}
     mine = stems[split]
     return Found(
@@ -117,7 +117,7 @@ def listed(
 
 
 def _read_list(path: Path, layout: str) -> list[str]:
-    """The stems of a list: a line is a stem, or begins with the path of an image, as prepared copies have it."""
+    """The stems of a list. A line is a stem, or begins with the path of an image, as in some prepared copies."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError):
@@ -133,6 +133,6 @@ def _read_list(path: Path, layout: str) -> list[str]:
     return list(stems)
 
 
-def _alone(kind: str, other: str, have: Mapping[str, Path], want: Mapping[str, Path]) -> Flaw:
+def _unpaired(kind: str, other: str, have: Mapping[str, Path], want: Mapping[str, Path]) -> Flaw:
     files = [str(have[stem]) for stem in sorted(set(have) - set(want))]
     return Flaw(f"{kind} without its {other}", files, f"add the {other} or remove the {kind}")

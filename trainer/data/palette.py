@@ -1,4 +1,4 @@
-"""The colour map of the PASCAL VOC development kit, for label sets that have no colours of their own too."""
+"""The colour map of the PASCAL VOC development kit, also used for label sets without colours of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenes: synthetic road scenes with Cityscapes' 19 classes, written to disk in its layout and read by its reader."""
+"""Scenes: synthetic road scenes with Cityscapes' 19 classes and layout, generated on disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEFAULTS: dict[str, Any] = {"train": 240, "val": 60, "seed": 0, "size": (96, 192
 
 
 class Scenes(Cityscapes):
-    """Pictures made from a seed, in the cache unless a folder of them is given."""
+    """Scenes generated from a seed, in the cache unless a folder of scenes is given."""
 
     needs_root: ClassVar[bool] = False
 
@@ -36,9 +36,9 @@ class Scenes(Cityscapes):
         seed: int | None = None,
         size: tuple[int, int] | None = None,
     ) -> None:
-        """`train` and `val` are numbers of pictures, 240 and 60 unless given; `size` is (H, W) in pixels, [96, 192].
+        """`train` and `val` count images (default 240 and 60); `size` is (H, W) in pixels (default 96 x 192).
 
-        Raises UserError for options out of range, or a `root` whose scenes were made with others.
+        Raises UserError for options out of range, and for a `root` whose scenes were made with other options.
         """
         given = {"train": train, "val": val, "seed": seed, "size": size}
         chosen = {name: value for name, value in given.items() if value is not None}
@@ -65,8 +65,8 @@ class Scenes(Cityscapes):
         return root is not None or _cached(cache, _checked(**DEFAULTS | options)).exists()
 
     @classmethod
-    def announced(cls, **options: Any) -> Official:
-        """As many pictures as would be made; none is."""
+    def expected_splits(cls, **options: Any) -> Official:
+        """The splits that these options would generate."""
         chosen = _checked(**DEFAULTS | options)
         return Official(chosen["train"], chosen["val"], tuple(chosen["size"]))
 
@@ -76,9 +76,9 @@ def _cached(cache: Path, options: dict[str, Any]) -> Path:
 
 
 def write_scenes(root: Path, *, train: int, val: int, seed: int, size: tuple[int, int]) -> None:
-    """Write `train` and `val` pictures of (H, W) `size` with Cityscapes label ids below `root`, in Cityscapes' layout.
+    """Write `train` and `val` images of (H, W) `size` with Cityscapes label ids below `root`, in Cityscapes' layout.
 
-    Picture i of a split is a function of (seed, split, i, size): more of them leaves the first ones as they were.
+    Image i of a split is a function of (seed, split, i, size) only, not of the number of images.
     """
     from trainer.data.synthetic.painter import paint  # imports torch, which no reader of scenes needs
 
@@ -96,9 +96,9 @@ def write_scenes(root: Path, *, train: int, val: int, seed: int, size: tuple[int
 
 
 def _write_at_once(root: Path, options: dict[str, Any]) -> None:
-    """Processes that start together may each write a copy: the first rename wins and all copies are equal."""
+    """Write to a temporary folder and rename it. Of several processes the first rename wins; their copies are equal."""
     temporary = Path(tempfile.mkdtemp(prefix=f"{root.name}-", dir=cache_folder(root.parent)))
-    temporary.chmod(0o755)  # others may share the cache; mkdtemp shuts them out
+    temporary.chmod(0o755)  # mkdtemp allows only its owner, but users may share the cache
     try:
         write_scenes(temporary, **{name: options[name] for name in ("train", "val", "seed", "size")})
         try:
@@ -111,7 +111,7 @@ def _write_at_once(root: Path, options: dict[str, Any]) -> None:
 
 
 def _checked(train: int, val: int, seed: int, size: tuple[int, int]) -> dict[str, Any]:
-    """The options as plain data, with the version of the painter that gives them their meaning."""
+    """The options as plain data, with the painter's version. Raises UserError for values out of range."""
     for name, value, least in (("train", train, 1), ("val", val, 1), ("seed", seed, 0)):
         if type(value) is not int or value < least:
             raise UserError(f"data.options: {name} must be a whole number of at least {least} but got {value!r}")

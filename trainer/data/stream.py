@@ -1,4 +1,4 @@
-"""Stream: the training samples of every step, as a function of (seed, epoch, step) and of nothing else."""
+"""Stream: the training samples of every step, as a function of (seed, epoch, step) only."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from trainer.data.batch import Batch
 from trainer.data.packed import PackedSplit
 from trainer.data.transforms import augment
 
-# Of the images that public backbones were pre-trained on, in RGB.
+# RGB mean and standard deviation of ImageNet, on which public backbones were pre-trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class HostBatch(NamedTuple):
-    """N samples as bytes in host memory: a quarter of what the floats would take to move."""
+    """N samples in host memory as uint8, a quarter of the bytes that float32 would copy to the GPU."""
 
     image: Tensor  # (N, 3, H, W) uint8
     label: Tensor  # (N, H, W), or (N, H/4, W/4) with quarter labels, uint8
@@ -30,7 +30,7 @@ class HostBatch(NamedTuple):
 
 
 class Stream:
-    """What one worker trains on: its contiguous share of every global batch.
+    """One worker's training samples: its contiguous share of every global batch.
 
     Order and augmentation depend on the seed, the epoch and the sample; never on rank, world or micro-batch.
     """
@@ -57,20 +57,15 @@ class Stream:
         self.first = rank * self.share
         self.steps_per_epoch = len(self.indices) // self.global_batch
 
-    def step(self, epoch: int, k: int) -> HostBatch:
-        """This worker's share of step `k` of an epoch."""
-        order = rng.permutation(self.config.seed, epoch, len(self.indices))
-        return self._assemble(epoch, order, k)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[HostBatch]:
-        """Steps `start` .. the last of an epoch, each made by a thread while the one before it is consumed.
+    def epoch(self, epoch: int) -> Iterator[HostBatch]:
+        """This worker's batch of every step of an epoch; a thread prepares one batch ahead.
 
         The thread ends with the iterator; its errors are raised here.
         """
         order = rng.permutation(self.config.seed, epoch, len(self.indices))
         with ThreadPoolExecutor(1, thread_name_prefix="stream") as thread:
             ahead = None
-            for k in range(start, self.steps_per_epoch):
+            for k in range(self.steps_per_epoch):
                 coming = thread.submit(self._assemble, epoch, order, k)
                 if ahead:
                     yield ahead.result()
@@ -100,7 +95,7 @@ class Stream:
 
 
 def to_batch(host: HostBatch, device: torch.device | str, normalize: Literal["unit", "imagenet"]) -> Batch:
-    """Move the bytes to the device, and make numbers of them there."""
+    """Copy the uint8 samples to the device, and convert and normalise them there."""
     image, label, keys = (part.to(device, non_blocking=True) for part in host)
     return Batch(normalise(image, normalize), label.long(), keys)
 
@@ -115,7 +110,7 @@ def normalise(image: Tensor, normalize: Literal["unit", "imagenet"]) -> Tensor:
 
 
 def holdout(n: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """(train indices, selection indices), sorted: a split of n samples that depends on n and share only.
+    """(train indices, held-out indices), sorted: a random split of n samples that depends on n and share only.
 
     A share above 0 holds out at least one sample.
     """

@@ -20,8 +20,8 @@ def augment(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Flip (half of the time) and shift image (H, W, 3) and label (H, W), uint8; if `quarter`, label to (H/4, W/4).
 
-    `standard` moves both at full size. `reference` repeats the published training code, whose label is reduced first
-    and then moved by as many of its own, four times larger, pixels.
+    `standard` shifts both at full size. `reference` follows the published training code, which reduces the label first
+    and then shifts it by the same number of its own, four times larger, pixels.
     """
     flip = bool(rng.random() < 0.5)
     across, down = (int(shift) for shift in rng.integers(-MAX_SHIFT, MAX_SHIFT, size=2, endpoint=True))
@@ -38,7 +38,7 @@ def augment(
 def flip_and_shift(
     image: np.ndarray, label: np.ndarray, flip: bool, across: int, down: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both mirrored if `flip`, then moved right by `across` and down by `down`; uncovered: 0 in the image, IGNORE."""
+    """Mirror both if `flip`, then shift them right by `across` and down by `down`, filled with 0 and IGNORE."""
     image, label = _flipped(image, flip), _flipped(label, flip)
     return shift(image, across, down, fill=0), shift(label, across, down, fill=IGNORE)
 
@@ -46,7 +46,7 @@ def flip_and_shift(
 def flip_and_shift_as_reference(
     image: np.ndarray, label: np.ndarray, flip: bool, across: int, down: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the published code does to an image and a label of whatever size each has.
+    """Flip and shift as the published code does; image and label may differ in size.
 
     It pads on the left and top, and crops on the right and bottom. A negative shift crops first and is "padded" by a
     crop beyond the border, which writes 0: class road in Cityscapes.
@@ -57,7 +57,7 @@ def flip_and_shift_as_reference(
 
 
 def shift(array: np.ndarray, across: int, down: int, fill: int) -> np.ndarray:
-    """A copy of (H, W, ...) moved right by `across` and down by `down`, with `fill` where nothing came from."""
+    """A copy of (H, W, ...) shifted right by `across` and down by `down`; uncovered pixels get `fill`."""
     height, width = array.shape[:2]
     moved = np.full_like(array, fill)
     to = (slice(max(down, 0), height + min(down, 0)), slice(max(across, 0), width + min(across, 0)))

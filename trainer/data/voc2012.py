@@ -30,22 +30,22 @@ _TABLE = label_table({i: i for i in range(len(CLASSES))}, ignored=())
 class VOC2012(SegDataset):
     """The segmentation task of VOC 2012; 255, the rim of every object, is ignored.
 
-    Pictures differ in size and shape. All are resized to `data.size` whatever their shape; the protocol `full` judges
-    each at its label's own size. `val` is always the official one.
+    Images differ in size and aspect ratio. All are resized to `data.size`; the protocol `full` evaluates each at its
+    label's own size. `val` is always the official one.
     """
 
     classes: ClassVar[tuple[str, ...]] = CLASSES
     palette: ClassVar[tuple[tuple[int, int, int], ...]] = voc_colours(len(CLASSES))
 
     def __init__(self, root: Path | None, *, cache: Path, whole: bool = False, aug: bool = False) -> None:
-        """`aug` learns from the 10,582 pictures that remain of VOC and of SBD (Hariharan et al., ICCV 2011) when those
-        of val are taken away, instead of from the 1,464 of VOC alone."""
+        """`aug` trains on the 10,582 images of VOC and SBD (Hariharan et al., ICCV 2011) that are not in val; without
+        it, on VOC's 1,464."""
         super().__init__(root, cache=cache, whole=whole)
         self.aug = flag("aug", aug)
         self.official = Official(10582 if aug else 1464, 1449, None)
 
     def find(self, split: Split) -> Found:
-        """By the stems in the lists, for example `2007_000032`. SBD's own lists overlap with val: that is refused."""
+        """Files by the stems in the lists, such as `2007_000032`. SBD's own lists overlap with val and are refused."""
         assert self.root is not None
         images = folder(self.root / "JPEGImages", LAYOUT)
         labels = folder(self.root / self._labels(split), LAYOUT)
@@ -53,16 +53,16 @@ class VOC2012(SegDataset):
         return listed(split, lists, by_stem(images, ".jpg"), by_stem(labels, ".png"), LAYOUT)
 
     def table(self, path: Path) -> np.ndarray:
-        """One table for every file."""
+        """The same mapping for every file."""
         return _TABLE
 
     def paths(self, split: Split, index: int) -> tuple[str, str]:
-        """Both splits in one folder of images."""
+        """Both splits share the folder of images."""
         stem = f"{split}_{index:06d}"
         return f"JPEGImages/{stem}.jpg", f"{self._labels(split)}/{stem}.png"
 
     def lists(self, stems: Mapping[Split, list[str]]) -> dict[str, list[str]]:
-        """One list a split."""
+        """One list per split."""
         return {self._list("train"): stems["train"], self._list("val"): stems["val"]}
 
     def _labels(self, split: Split) -> str:

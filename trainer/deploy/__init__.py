@@ -1,1 +1,1 @@
-"""A trained student, opened, used or exported."""
+"""Use of a trained student: open it, predict with it, export it."""

@@ -1,4 +1,4 @@
-"""The plain student as one ONNX file, which takes an image as it is: uint8 RGB, normalised inside the graph."""
+"""The student as one ONNX file whose input is a uint8 RGB image; normalisation is part of the graph."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from trainer.config import DataConfig, UserError
 from trainer.data.stream import normalise
 from trainer.deploy.open import Student
 from trainer.measure.complexity import parameters
-from trainer.models import SegModel
-from trainer.training.evaluate import LOGITS
+from trainer.models.base import LOGITS, SegModel
 
 INPUT, OUTPUT = "image", "logits"
 STEP = 32
-"""Pixels to one row of the deepest stage."""
+"""Stride of the deepest stage, in pixels."""
 
 
 class Deployed(nn.Module):
-    """A student from bytes to logits: what an application would otherwise have to repeat, and get wrong."""
+    """A student with its normalisation: uint8 images to logits, so that applications need not repeat it."""
 
     def __init__(self, model: SegModel, data: DataConfig, full_size: bool) -> None:
         super().__init__()
@@ -46,8 +45,8 @@ class Deployed(nn.Module):
 def write_onnx(path: Path, student: Student, *, opset: int, full_size: bool, dynamic: bool) -> Deployed:
     """Export a student on the CPU in float32 to one file, weights inside; returns the module that was exported.
 
-    The graph takes one image of `data.size`, or where `dynamic` any number of images of any multiple of 32 pixels: then
-    all stages divide evenly. Raises UserError when `data.size` is none.
+    The graph takes one image of `data.size`, or with `dynamic` any number of images whose sides are multiples of 32, so
+    that all stages divide evenly. Raises UserError when `data.size` is no such multiple.
     """
     size = student.config.data.size
     if dynamic and any(side % STEP for side in size):
@@ -76,7 +75,7 @@ def _open_axes() -> dict[int, Any]:
 
 
 def metadata(student: Student, full_size: bool, dynamic: bool) -> dict[str, str]:
-    """What a user of the file must know, as ONNX `metadata_props`; lists are JSON."""
+    """What users of the file need to know, as ONNX `metadata_props`; lists are JSON."""
     height, width = student.config.data.size
     told = {
         "input": f"{INPUT}: uint8 RGB (N, H, W, 3), resized bilinearly; normalisation is inside the graph",
@@ -97,7 +96,7 @@ def metadata(student: Student, full_size: bool, dynamic: bool) -> dict[str, str]
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's notes on its own inner workings: a deprecation, and a fold that the runtime makes."""
+    """Silence the exporter's FutureWarning and its optimiser's log, which do not concern the user."""
     log = logging.getLogger("onnxscript.optimizer")
     level = log.level
     log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Does an exported file compute what the network computes? Its logits beside torch's, image by image."""
+"""Compare the logits of an exported ONNX file with torch's."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ import torch
 from trainer.deploy.onnx import INPUT, OUTPUT, Deployed
 
 REQUIRED = 0.999
-"""Share of pixels whose class must be the same."""
+"""Share of pixels that must get the same class."""
 
 
 class Parity(NamedTuple):
-    """Logits of two programs, compared pixel by pixel."""
+    """The result of comparing logits pixel by pixel."""
 
     images: int
     pixels: int
-    agreeing: int  # pixels of the same class, with finite logits in both
+    agreeing: int  # pixels with the same class and finite logits in both
     difference: float  # the largest between two logits; infinite where one is not finite
     largest: float  # the largest finite logit of the reference, in magnitude
 
     @property
     def agreement(self) -> float:
-        """Share of pixels with the same class; 0 of none."""
+        """Share of pixels with the same class; 0 without pixels."""
         return self.agreeing / max(self.pixels, 1)
 
     @property
     def accepted(self) -> bool:
-        """Whether a file may be used in place of the network."""
+        """Whether the agreement is at least REQUIRED."""
         return self.agreement >= REQUIRED
 
 
 def compare(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Parity:
-    """Sum up (reference, exported) logits, each (N, P, h, w); a pixel that is not finite in both disagrees."""
+    """Compare pairs (reference, exported) of logits (N, P, h, w); a pixel not finite in either counts as different."""
     images = pixels = agreeing = 0
     difference = largest = 0.0
     for reference, exported in pairs:
@@ -57,7 +57,7 @@ def compare(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Parity:
 
 
 def open_session(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    """The file in onnxruntime on the CPU: images (N, H, W, 3) uint8 -> logits."""
+    """A function that runs the file in onnxruntime on the CPU: images (N, H, W, 3) uint8 -> logits."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -65,7 +65,7 @@ def open_session(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]
 
 
 def in_torch(module: Deployed) -> Callable[[np.ndarray], np.ndarray]:
-    """The same from torch."""
+    """A function that runs `module` in torch: images (N, H, W, 3) uint8 -> logits."""
 
     def run(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -75,7 +75,7 @@ def in_torch(module: Deployed) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def latency_ms(run: Callable[[np.ndarray], np.ndarray], image: np.ndarray, repeats: int = 10) -> float:
-    """Median time of one image (1, H, W, 3), the first call not counted."""
+    """Median milliseconds for one image (1, H, W, 3), without the first call."""
     times_s = []
     for _ in range(repeats + 1):
         start = time.perf_counter()

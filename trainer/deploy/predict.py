@@ -1,6 +1,6 @@
-"""Predictions as files: for every image of a folder a colour mask, an overlay and a picture of class ids.
+"""Write predictions as files: for each image of a folder a colour mask, an overlay and a PNG of class ids.
 
-Images are read, labelled and written as a stream: no more than three batches are in memory, however long the folder.
+Reading, predicting and writing overlap; at most three batches are in memory, whatever the size of the folder.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from trainer.config import UserError
 from trainer.data.cityscapes import LABEL_IDS
 from trainer.data.packed import resize_image
 from trainer.deploy.open import Student
+from trainer.files.atomic import replacing
 from trainer.files.run_folder import write_text
 from trainer.training.evaluate import forward
 from trainer.training.panel import colour
@@ -29,20 +30,20 @@ from trainer.training.panel import colour
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 MANIFEST = "predict.json"
 OPACITY = 0.5
-"""Share of the mask in an overlay."""
+"""Weight of the mask in an overlay; the image has the rest."""
 
 Kind = Literal["masks", "overlays", "train_ids", "label_ids"]
 
 
 class Job(NamedTuple):
-    """One image, and where each picture made of it goes."""
+    """One image, and the output file of each kind."""
 
     image: Path
     files: dict[Kind, Path]
 
 
-class Seen(NamedTuple):
-    """An image as it is (H, W, 3), and at the size of the network's input; or why it cannot be read."""
+class LoadedImage(NamedTuple):
+    """An image at its own size and at the network's input size, both (H, W, 3); or the error that it cannot be read."""
 
     job: Job
     native: np.ndarray | None
@@ -51,7 +52,7 @@ class Seen(NamedTuple):
 
 
 def find_images(images: Path) -> list[Path]:
-    """The image itself, or all below a folder but the predictions of any student. Raises UserError for none."""
+    """The image itself, or all images below a folder, except folders of predictions. Raises UserError if none."""
     if images.is_file():
         return [images]
     if not images.is_dir():
@@ -63,13 +64,13 @@ def find_images(images: Path) -> list[Path]:
         if path.suffix.lower() in SUFFIXES and predictions.isdisjoint(path.parents) and path.is_file()
     )
     if not found:
-        but = f" but predictions, which {MANIFEST} marks" if predictions else ""
+        but = f" except predictions (folders with {MANIFEST})" if predictions else ""
         raise UserError(f"no images below {images}{but}; expected files ending in {', '.join(sorted(SUFFIXES))}")
     return found
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8. Raises UserError for a file that is no picture."""
+    """(H, W, 3) uint8. Raises UserError for a file that cannot be read as an image."""
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
@@ -78,9 +79,9 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def plan(images: Path, found: list[Path], out: Path, kinds: tuple[Kind, ...]) -> list[Job]:
-    """A job an image: `out/KIND/FOLDER/STEM.png`.
+    """One job per image, which writes `out/KIND/FOLDER/STEM.png`.
 
-    Raises UserError for two images that would share a name, or an `out` in which pictures could take an image's place.
+    Raises UserError for two images with the same output, and when `out` contains the images and could overwrite them.
     """
     base = images if images.is_dir() else images.parent
     if base.resolve().is_relative_to(out.resolve()):
@@ -94,8 +95,11 @@ def plan(images: Path, found: list[Path], out: Path, kinds: tuple[Kind, ...]) ->
     return [Job(path, {kind: out / kind / name for kind in kinds}) for name, path in taken.items()]
 
 
-def claim(out: Path, student: Student) -> None:
-    """Mark a folder as this student's. Raises UserError when it holds anything else, or a mark that is damaged."""
+def mark_folder(out: Path, student: Student) -> None:
+    """Write predict.json, which marks `out` as predictions of this student.
+
+    Raises UserError when `out` holds anything else, another student's predictions, or a damaged predict.json.
+    """
     told = {
         "sha256": student.origin["sha256"],
         "data": student.config.data.name,
@@ -118,8 +122,8 @@ def claim(out: Path, student: Student) -> None:
     write_text(path, json.dumps(told, indent=1) + "\n")
 
 
-def to_do(jobs: list[Job]) -> list[Job]:
-    """The jobs with a picture that is missing, or older than its image."""
+def unfinished(jobs: list[Job]) -> list[Job]:
+    """The jobs with an output that is missing or older than its image."""
 
     def done(job: Job) -> bool:
         made = job.image.stat().st_mtime_ns
@@ -129,12 +133,12 @@ def to_do(jobs: list[Job]) -> list[Job]:
 
 
 def predict(student: Student, jobs: list[Job], batch: int) -> Iterator[tuple[Job, str | None]]:
-    """Do the jobs; yields each when its pictures are written, with the reason why where its image cannot be read."""
+    """Run the jobs; yields each when its files are written, with an error message if its image cannot be read."""
     size = student.config.data.size
     chunks = [jobs[start : start + batch] for start in range(0, len(jobs), batch)]
     with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 1))) as pool:
 
-        def start(chunk: list[Job]) -> list[Future[Seen]]:
+        def start(chunk: list[Job]) -> list[Future[LoadedImage]]:
             return [pool.submit(_read, job, size) for job in chunk]
 
         ahead = start(chunks[0]) if chunks else []
@@ -154,11 +158,11 @@ def predict(student: Student, jobs: list[Job], batch: int) -> Iterator[tuple[Job
 
 
 @torch.no_grad()
-def _label(student: Student, seen: list[Seen]) -> list[tuple[Seen, np.ndarray]]:
-    """Each image with its class indices (H, W) uint8 at its own size: logits upsampled, then the largest of K.
+def _label(student: Student, seen: list[LoadedImage]) -> list[tuple[LoadedImage, np.ndarray]]:
+    """Each image with its class indices (H, W) uint8 at its own size: the argmax of the upsampled logits.
 
-    The resizing is that of training and of protocol `full`. An output beyond the K classes (void) is never chosen:
-    every pixel gets a class.
+    Images are resized as in training, logits as in protocol `full`. Void, an output beyond the K classes, is left out,
+    so every pixel gets a class.
     """
     if not seen:
         return []
@@ -173,27 +177,26 @@ def _label(student: Student, seen: list[Seen]) -> list[tuple[Seen, np.ndarray]]:
     return result
 
 
-def _read(job: Job, size: tuple[int, int]) -> Seen:
+def _read(job: Job, size: tuple[int, int]) -> LoadedImage:
     try:
         native = read_rgb(job.image)
     except UserError as error:
-        return Seen(job, None, None, str(error))
-    return Seen(job, native, resize_image(native, size), None)
+        return LoadedImage(job, None, None, str(error))
+    return LoadedImage(job, native, resize_image(native, size), None)
 
 
-def _write(student: Student, seen: Seen, label: np.ndarray) -> None:
+def _write(student: Student, seen: LoadedImage, label: np.ndarray) -> None:
     for kind, path in seen.job.files.items():
         assert seen.native is not None
         path.parent.mkdir(parents=True, exist_ok=True)
         encoded = io.BytesIO()
         Image.fromarray(picture(kind, student, seen.native, label)).save(encoded, "PNG", compress_level=1)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_bytes(encoded.getvalue())
-        partial.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(encoded.getvalue())
 
 
 def picture(kind: Kind, student: Student, image: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """What a file of a kind shows: (H, W, 3) RGB, or (H, W) ids, uint8."""
+    """The content of a file of this kind: (H, W, 3) RGB or (H, W) ids, uint8."""
     if kind == "train_ids":
         return label
     if kind == "label_ids":
@@ -205,7 +208,7 @@ def picture(kind: Kind, student: Student, image: np.ndarray, label: np.ndarray) 
 
 
 def label_ids(classes: tuple[str, ...]) -> np.ndarray:
-    """(K,) uint8: the label id of each train id. Raises UserError for classes that are not those of Cityscapes."""
+    """(K,) uint8: the label id of each train id. Raises UserError for classes other than those of Cityscapes."""
     if not set(classes) <= LABEL_IDS.keys():
-        raise UserError("--ids label: only the classes of Cityscapes have label ids; write --ids train")
+        raise UserError("--ids label: only the classes of Cityscapes have label ids; use --ids train")
     return np.array([LABEL_IDS[name] for name in classes], dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""DISTILLERS: name -> class. A new knowledge path is one file and one line here."""
+"""DISTILLERS: name -> class. To add a knowledge path, write one file and add one line here."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ DISTILLERS: dict[str, type[Distiller]] = {
 }
 
 ALTERNATIVES = ("pea", "pea_gl", "pea_ea")
-"""Ways to compare the same patch embeddings: a run has at most one."""
+"""Alternative losses on the patch embeddings, of which a run has at most one."""
 
 
 def build_distillers(
     terms: Mapping[str, Term], student: Channels, teacher: Channels, seed: int
 ) -> dict[str, Distiller]:
-    """The paths of weight above 0, in the order given; each one's initialisation depends on seed and name alone.
+    """The paths with a weight above 0, in the order given. Each is initialised by seed and name only.
 
-    Raises UserError, with the path's address in the config, for an unknown name, two alternatives, or bad options.
+    Raises UserError with the path's place in the config for an unknown name, two alternatives, or bad options.
     """
     for name in terms:
         if name not in DISTILLERS:

@@ -1,4 +1,4 @@
-"""Distiller: the contract of one knowledge path."""
+"""Distiller: the base class of knowledge paths."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from trainer.models.base import Channels, SegOutput
 
 
 class Distiller(nn.Module):
-    """One path from a frozen teacher to a student. Owns its projections; knows no weight.
+    """One knowledge path: a loss between a frozen teacher and a student, with its projections.
 
-    A subclass takes `(student: Channels, teacher: Channels, *, <its options>)`, raises UserError for options or
-    geometries it cannot work with, has no parameter its forward never uses, and couples samples only inside the groups
-    that `set_norm_batch` declares.
+    Loss weights are applied by Learner.
+
+    A subclass takes `(student: Channels, teacher: Channels, *, <its options>)` and raises UserError for options or
+    geometries that it does not support. Its forward uses every parameter (DDP requires it), and relates samples only
+    within the groups of `set_norm_batch`, so that the loss does not depend on micro-batches and workers.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What it reads of the teacher: any of features, embeds, logits. The teacher computes nothing else."""
+    """The teacher's outputs that it reads: any of LOGITS, FEATURES, EMBEDS. The teacher computes no others."""
 
     def __init__(self, student: Channels, teacher: Channels) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Cross-image relations: how alike the pixels of two images are, to the student and to the teacher.
+"""Cross-image relational distillation: match the similarities between the pixels of two images.
 
 Source: Yang et al., Cross-Image Relational Knowledge Distillation for Semantic Segmentation, CVPR 2022: the mini-batch
-pixel-to-pixel term, temperature as in the published code. The terms on memories of pixels and of regions are left out:
-what such a queue holds depends on how the batches before were split over workers.
+pixel-to-pixel term, temperature as in the published code. The terms with memory banks of pixels and regions are left
+out: the content of such a queue depends on how earlier batches were split over workers.
 Letters: N samples in groups of n, C channels, H and W sizes, L pixels of a map after pooling.
 """
 
@@ -16,22 +16,21 @@ from torch import Tensor
 from trainer.config import UserError
 from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
-from trainer.distill.relations import product, unit
+from trainer.distill.losses import product, unit
 from trainer.distill.stages import check_count, check_positive, check_stage, check_strides
-from trainer.models.base import Channels, SegOutput
+from trainer.models.base import FEATURES, Channels, SegOutput
 
 
 class CrossImageRelations(Distiller):
-    """KL(teacher || student) of how each pixel of one image distributes itself over the pixels of another.
+    """KL(teacher || student) of the softmax of one pixel's cosine similarities to all pixels of another image.
 
-    By the softmax of cosine similarities over a temperature. Mean over pixels and over all ordered pairs of images in a
-    BatchNorm group (optim.norm_batch), an image with itself included, where the published code takes the samples on one
-    GPU. Has no parameters: only similarities are compared, so widths may differ.
-    Options. `stage`: whose features are compared, 1 to 4. `temperature`: of the softmax. `pool`: side of the cells that
-    are averaged first; time and memory fall by its fourth power.
+    Mean over pixels and over all ordered pairs of images in a BatchNorm group (optim.norm_batch), including an image
+    with itself; the published code pairs the samples on one GPU. Has no parameters; widths may differ.
+    Options. `stage`: the compared stage, 1 to 4. `temperature`: of the softmax. `pool`: side of the average pooling
+    before the comparison; time and memory fall with its fourth power.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = FEATURES
 
     def __init__(
         self, student: Channels, teacher: Channels, *, stage: int = 4, temperature: float = 0.1, pool: int = 1
@@ -44,18 +43,18 @@ class CrossImageRelations(Distiller):
         self.norm_batch: int | None = None
 
     def set_norm_batch(self, norm_batch: int) -> None:
-        """Declare the samples in one group."""
+        """Set the number of samples in one group; unset, the batch is one group."""
         self.norm_batch = norm_batch
 
     def log_relations(self, feature: Tensor) -> Tensor:
-        """feature (N, C, H, W) -> log probabilities (N / n, n * L, n, L) of a pixel over the pixels of an image."""
+        """feature (N, C, H, W) -> log probabilities (N / n, n * L, n, L): group, pixel, image, its pixels."""
         size = self.norm_batch or len(feature)
         if len(feature) % size:
-            raise UserError(f"a batch of {len(feature)} holds no whole number of groups of {size} samples")
+            raise UserError(f"the batch must be a multiple of the group of {size} samples but has {len(feature)}")
         if self.pool > 1:
             feature = F.avg_pool2d(feature, self.pool, ceil_mode=True)
         if feature[0, 0].numel() == 1:
-            raise UserError(f"pool {self.pool} leaves one cell of the stage's map, which relates to nothing; lower it")
+            raise UserError(f"pool {self.pool} leaves one cell of the stage's map, but relations need two; lower pool")
         pixels = unit(feature.flatten(2)).mT  # (N, L, C)
         length = pixels.shape[1]
         pixels = pixels.reshape(-1, size * length, pixels.shape[2])

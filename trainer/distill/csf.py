@@ -21,7 +21,7 @@ from trainer.models.base import Channels
 from trainer.models.norm import GroupedBatchNorm2d
 
 SQUEEZED = 32
-"""Channels in the waist of the selective kernel attention."""
+"""Channels of the bottleneck of the selective kernel attention."""
 
 DISTANCES: dict[str, Callable[..., Tensor]] = {
     "hcl": hierarchical_context,
@@ -34,13 +34,12 @@ DISTANCES: dict[str, Callable[..., Tensor]] = {
 class CrossSelectiveFusion(FusedFeatures):
     """A distance between fused student features and the teacher's features, summed over stages.
 
-    Options. `width`: channels M that are fused and passed from stage to stage. `norm`: `layer` normalises the squeezed
-    vector of the attention over its channels; `reference` does as the published code does, by BatchNorm over the group,
-    or not at all in groups of one sample. `stage_weights`: factor of each stage's loss, shallow to deep; the stages
-    shallower than the last weight above 0 are not computed. `distance`: `hcl`, the hierarchical context loss; `mse`,
-    the mean squared difference; `cwd`, the divergence of softmax over positions, channel by channel; `kl`, that of
-    softmax over channels, position by position, which the published code computes under this name. `temperature`: of
-    `cwd` and `kl`, 1 if not given.
+    Options. `width`: channels M of the fused maps. `norm`: normalisation in the attention's bottleneck; `layer` is
+    LayerNorm; `reference` is, as in the published code, BatchNorm over the group, or none in groups of one sample.
+    `stage_weights`: factor of each stage's loss, shallow to deep; stages shallower than the first weight above 0 are
+    not computed. `distance`: `hcl`, the hierarchical context loss; `mse`, the mean squared difference; `cwd`, the KL
+    divergence of softmax over positions, per channel; `kl`, the KL divergence of softmax over channels, per position,
+    as the published code computes under this name. `temperature`: of `cwd` and `kl`, default 1.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class CrossSelectiveFusion(FusedFeatures):
 
 
 class SelectiveKernel(nn.Module):
-    """Attention that weighs two maps channel by channel, by what both hold together.
+    """Attention that weighs two maps per channel, from the average-pooled sum of both.
 
     Source: Li et al., Selective Kernel Networks, CVPR 2019.
     """
@@ -80,20 +79,20 @@ class SelectiveKernel(nn.Module):
     def forward(self, own: Tensor, deeper: Tensor) -> Tensor:
         """own and deeper (N, M, H, W) -> their mixture (N, M, H, W)."""
         squeezed = self.squeeze(own.mean((2, 3)) + deeper.mean((2, 3)))  # (N, 32)
-        # a softmax over two is the sigmoid of their difference, and the mixture is then a linear interpolation
+        # a softmax over two scores is the sigmoid of their difference, so the mixture is a linear interpolation
         share = torch.sigmoid(self.own(squeezed) - self.deeper(squeezed))[:, :, None, None]  # (N, M, 1, 1)
         return torch.lerp(deeper, own, share.to(own.dtype))
 
 
 class LayerSqueeze(nn.Sequential):
-    """(N, M) -> (N, 32), normalised over the channels of each sample: no sample depends on another."""
+    """(N, M) -> (N, 32) with LayerNorm, so that samples are independent."""
 
     def __init__(self, width: int) -> None:
         super().__init__(nn.Linear(width, SQUEEZED, bias=False), nn.LayerNorm(SQUEEZED), nn.ReLU())
 
 
 class ReferenceSqueeze(nn.Module):
-    """(N, M) -> (N, 32): BatchNorm in groups of several samples, another projection without it in groups of one."""
+    """(N, M) -> (N, 32): with BatchNorm for groups of several samples; for groups of one, a projection without it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -103,14 +102,14 @@ class ReferenceSqueeze(nn.Module):
         self.norm_batch: int | None = None
 
     def set_norm_batch(self, norm_batch: int) -> None:
-        """Declare the samples in one group, and freeze the projection that such groups never use."""
+        """Set the number of samples in one group, and freeze the projection that such groups do not use."""
         self.norm_batch = norm_batch
         self.grouped.requires_grad_(norm_batch > 1)
         self.norm.requires_grad_(norm_batch > 1)
         self.single.requires_grad_(norm_batch == 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, M) -> (N, 32). Undeclared, the batch is the group."""
+        """x (N, M) -> (N, 32). Without `norm_batch`, the batch is one group."""
         if (self.norm_batch or len(x)) == 1:
             return F.relu(self.single(x))
         return F.relu(self.norm(self.grouped(x)[:, :, None, None])).flatten(1)

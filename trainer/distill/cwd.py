@@ -1,4 +1,4 @@
-"""Channel-wise distillation: where in the image each channel is active, as a distribution over positions.
+"""Channel-wise distillation: match each channel's softmax over positions.
 
 Source: Shu et al., Channel-wise Knowledge Distillation for Dense Prediction, ICCV 2021. Published weights, with
 temperature 4: 3 on logits (its code); 50 on features of CNNs, 5 with 0.3 on logits for SegFormer (the code of CIRKD,
@@ -17,21 +17,21 @@ from torch import Tensor, nn
 from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
 from trainer.distill.divergences import channel_divergence, channel_square
-from trainer.distill.logits import shared_logits
+from trainer.distill.losses import shared_logits
 from trainer.distill.stages import check_choice, check_positive, check_stages, check_strides
-from trainer.models.base import Channels, SegOutput
+from trainer.models.base import FEATURES, LOGITS, Channels, SegOutput
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"kl": channel_divergence, "mse": channel_square}
 
 
 class ChannelWiseDistillation(Distiller):
-    """Distance of student and teacher in the distribution of each class's logit over the image, mean over classes.
+    """Distance between student and teacher of each class's softmax over positions, mean over classes.
 
     Options. `temperature`: divides the logits of both. `distance`: `kl`, the divergence from the teacher's
     distribution, or `mse`, the squared distance of the two, which the published code computes at temperature 1 only.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    needs: ClassVar[frozenset[str]] = LOGITS
 
     def __init__(self, student: Channels, teacher: Channels, *, temperature: float = 4.0, distance: str = "kl") -> None:
         super().__init__(student, teacher)
@@ -44,14 +44,14 @@ class ChannelWiseDistillation(Distiller):
 
 
 class ChannelWiseFeatureDistillation(Distiller):
-    """The same of stage outputs, mean over channels, summed over stages.
+    """The same distance for stage outputs, mean over channels, summed over stages.
 
-    A path of its own, so that it may go with that of logits at another weight. A 1x1 convolution brings a stage of
-    another width to the teacher's, without bias, which softmax over positions cancels.
-    Options. `stages`: those that are compared, 1 to 4. `temperature` and `distance`: as in `cwd`.
+    A path of its own, so that it can be combined with `cwd` at another weight. Where widths differ, a 1x1 convolution
+    projects to the teacher's width; it has no bias, because softmax over positions cancels it.
+    Options. `stages`: the compared stages, 1 to 4. `temperature` and `distance`: as in `cwd`.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = FEATURES
 
     def __init__(
         self,

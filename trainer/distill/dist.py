@@ -14,25 +14,24 @@ from torch import Tensor
 from trainer.config import UserError
 from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
-from trainer.distill.logits import shared_logits
-from trainer.distill.relations import full
+from trainer.distill.losses import full, shared_logits
 from trainer.distill.stages import check_number, check_positive
-from trainer.models.base import Channels, SegOutput
+from trainer.models.base import LOGITS, Channels, SegOutput
 
 EPSILON = 1e-8
-"""Added to the product of two norms, as published: what does not vary correlates with nothing."""
+"""Added to the product of two norms, as published: a constant vector then has correlation 0."""
 
 
 class CorrelationDistillation(Distiller):
-    """One minus Pearson's correlation of the probabilities of student and teacher, in two directions.
+    """One minus Pearson's correlation of student and teacher probabilities: inter-class and intra-class relations.
 
-    Between classes: over the classes of a pixel, mean over pixels. Within a class: over all pixels of a group, mean
-    over classes; groups are those of BatchNorm (optim.norm_batch), where the published code takes one GPU's samples.
-    Options. `beta` and `gamma`: factors of the first and the second. `temperature`: divides the logits of both; the
-    loss is multiplied by its square.
+    Inter-class: over the classes of a pixel, mean over pixels. Intra-class: over all pixels of a BatchNorm group
+    (optim.norm_batch), mean over classes; the published code takes the samples on one GPU.
+    Options. `beta` and `gamma`: factors of the inter-class and the intra-class term. `temperature`: divides the logits
+    of both; the loss is multiplied by its square.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    needs: ClassVar[frozenset[str]] = LOGITS
 
     def __init__(
         self,
@@ -51,11 +50,11 @@ class CorrelationDistillation(Distiller):
                 "to drop the whole path, remove it from `distill`"
             )
         self.temperature = check_positive("temperature", temperature)
-        self.group_size: int | None = None
+        self.norm_batch: int | None = None
 
     def set_norm_batch(self, norm_batch: int) -> None:
-        """Declare the samples in one group. Undeclared, the batch is the group."""
-        self.group_size = norm_batch
+        """Set the number of samples in one group; unset, the batch is one group."""
+        self.norm_batch = norm_batch
 
     def forward(self, batch: Batch, student: SegOutput, teacher: SegOutput) -> Tensor:
         """The path's loss, a scalar."""
@@ -65,8 +64,8 @@ class CorrelationDistillation(Distiller):
         return self.temperature**2 * (self.beta * between + self.gamma * within)
 
     def _probabilities(self, logits: Tensor) -> Tensor:
-        """(N, K, H, W) -> (G, g * H * W, K), a row a pixel, in float32 or more."""
-        pixels = (self.group_size or len(logits)) * logits[0, 0].numel()
+        """(N, K, H, W) -> (G, g * H * W, K), one row per pixel, at least in float32."""
+        pixels = (self.norm_batch or len(logits)) * logits[0, 0].numel()
         rows = logits.movedim(1, -1).reshape(-1, pixels, logits.shape[1])
         return (full(rows) / self.temperature).softmax(2)
 

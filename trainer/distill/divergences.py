@@ -1,6 +1,6 @@
-"""Distances of softmax distributions: over the channels of each pixel, or over the positions of each channel.
+"""Distances between softmax distributions: over the channels of each pixel, or over the positions of each channel.
 
-All are means over distributions, times the temperature squared, which keeps gradients comparable between temperatures
+All are means over distributions times the temperature squared, which keeps gradients comparable across temperatures
 (Hinton et al., arXiv 1503.02531, section 2).
 Letters: N samples, C channels, H and W height and width, T the temperature.
 """
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.config import UserError
-from trainer.distill.relations import full
+from trainer.distill.losses import full
 from trainer.distill.stages import check_choice, check_positive
 
 
@@ -42,9 +42,9 @@ def channel_square(student: Tensor, teacher: Tensor, temperature: float = 1.0) -
 def divergence(student: Tensor, teacher: Tensor, dim: int, temperature: float) -> Tensor:
     """KL(teacher || student) of softmax(x / T) along `dim` of equal shapes: a scalar, the mean over distributions.
 
-    In the log domain: the published `softmax().log()` is infinite where a probability rounds to 0.
+    Computed with log_softmax: the published `softmax().log()` is infinite where a probability rounds to 0.
     """
-    if student.stride(1) == 1:  # channels last: softmax takes half the time along the order of memory
+    if student.stride(1) == 1:  # channels last: softmax over the last axis in memory is twice as fast
         student, teacher = student.movedim(1, -1), teacher.movedim(1, -1)
         dim = student.dim() - 1 if dim == 1 else dim - 1
     ours, theirs = ((full(x) / temperature).log_softmax(dim) for x in (student, teacher))
@@ -54,7 +54,7 @@ def divergence(student: Tensor, teacher: Tensor, dim: int, temperature: float) -
 def choose_distance(
     distances: Mapping[str, Callable[..., Tensor]], name: Any, temperature: Any
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The distance of this name, at a temperature unless that is None. Raises UserError for one that has none."""
+    """The distance `name`, at `temperature` unless that is None. Raises UserError for one without a temperature."""
     distance = distances[check_choice("distance", name, distances)]
     if temperature is None:
         return distance

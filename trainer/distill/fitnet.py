@@ -1,4 +1,4 @@
-"""FitNet hints: student features, regressed to the teacher's width, against the teacher's.
+"""FitNet hints: regress the teacher's features from the student's.
 
 Source: Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015, eq. 3.
 Letters: N samples, C_i and T_i widths of student and teacher at stage i, H_i and W_i sizes.
@@ -16,17 +16,17 @@ from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
 from trainer.distill.losses import mean_squared_difference
 from trainer.distill.stages import check_stages, check_strides
-from trainer.models.base import Channels, SegOutput
+from trainer.models.base import FEATURES, Channels, SegOutput
 
 
 class FitNetHints(Distiller):
-    """A 1x1 convolution from each hinted stage to the teacher's width, and the mean squared difference, summed.
+    """A 1x1 convolution from each compared stage to the teacher's width, and the mean squared difference, summed.
 
-    The paper trains on hints first and on labels afterwards; here both are terms of one loss.
-    Options. `stages`: those that are hinted, 1 to 4; the paper's hint is the teacher's middle layer.
+    The paper trains first on hints and then on labels; here both are terms of one loss.
+    Options. `stages`: the compared stages, 1 to 4; the paper's hint is the teacher's middle layer.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = FEATURES
 
     def __init__(self, student: Channels, teacher: Channels, *, stages: Sequence[int] = (2,)) -> None:
         super().__init__(student, teacher)

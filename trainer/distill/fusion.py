@@ -1,6 +1,7 @@
-"""Student features fused from deep to shallow, each stage then brought to the teacher's width and compared with it.
+"""Fuse student features from deep to shallow, project each stage to the teacher's width, and compare.
 
-Source: Chen et al., Distilling Knowledge via Knowledge Review, CVPR 2021. TransKD (arXiv 2202.13393) mixes otherwise.
+Source: Chen et al., Distilling Knowledge via Knowledge Review, CVPR 2021; TransKD (arXiv 2202.13393) fuses by another
+module.
 Letters: N samples, C_i and T_i widths of student and teacher at stage i, M the width fused, H_i and W_i sizes.
 """
 
@@ -16,21 +17,21 @@ from torch import Tensor, nn
 from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
 from trainer.distill.stages import check_count, check_strides, check_weights
-from trainer.models.base import Channels, SegOutput
+from trainer.models.base import FEATURES, Channels, SegOutput
 from trainer.models.norm import GroupedBatchNorm2d
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-"""(N, C, H, W) of the student, the same of the teacher -> a scalar, the mean over samples."""
+"""(student (N, C, H, W), teacher (N, C, H, W)) -> a scalar, the mean over samples."""
 
 
 class FusedFeatures(Distiller):
     """A distance between fused student features and the teacher's features, summed over stages.
 
-    `mixture` makes, for each stage but the deepest, the module that mixes what the stage has with what comes from
-    below: two maps (N, M, H, W) -> one. The stages shallower than the last weight above 0 are not computed.
+    `mixture(M)` makes, for each stage but the deepest, the module that fuses the stage's map with the deeper stage's:
+    two maps (N, M, H, W) -> one. Stages shallower than the first weight above 0 are not computed.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs: ClassVar[frozenset[str]] = FEATURES
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class StageFusion(nn.Module):
     def __init__(self, student_width: int, width: int, teacher_width: int | None, mixture: nn.Module | None) -> None:
         super().__init__()
         self.reduce = _convolution(student_width, width, 1)
-        self.kernel = mixture  # the name it has in saved weights
+        self.kernel = mixture  # named as in saved weights
         self.expand = None if teacher_width is None else _convolution(width, teacher_width, 3)
 
     def forward(self, feature: Tensor, deeper: Tensor | None) -> tuple[Tensor | None, Tensor]:

@@ -1,4 +1,4 @@
-"""Response-based distillation: the class probabilities of each pixel.
+"""Response-based distillation: match the class probabilities of each pixel.
 
 Sources: Hinton et al., Distilling the Knowledge in a Neural Network, arXiv 1503.02531; pixel by pixel as in Liu et al.,
 Structured Knowledge Distillation for Semantic Segmentation, CVPR 2019.
@@ -13,20 +13,20 @@ from torch import Tensor
 from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
 from trainer.distill.divergences import pixel_divergence
-from trainer.distill.logits import shared_logits
+from trainer.distill.losses import shared_logits
 from trainer.distill.stages import check_positive
-from trainer.models.base import Channels, SegOutput
+from trainer.models.base import LOGITS, Channels, SegOutput
 
 
 class ResponseDistillation(Distiller):
     """KL(teacher || student) of the class probabilities, times the temperature squared, mean over all pixels.
 
-    Pixels that the label ignores count too, for the teacher has an opinion of them. Logits are compared as the networks
-    return them, at a quarter of the image's size.
+    Pixels that the label ignores count too, because the teacher has predictions there. Logits are compared at a quarter
+    of the image's size, as the networks return them.
     Options. `temperature`: divides the logits of both; 1 as in the published code of CIRKD (Yang et al., CVPR 2022).
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    needs: ClassVar[frozenset[str]] = LOGITS
 
     def __init__(self, student: Channels, teacher: Channels, *, temperature: float = 1.0) -> None:
         super().__init__(student, teacher)

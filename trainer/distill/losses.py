@@ -1,6 +1,6 @@
-"""The distances that knowledge paths share: mean squared difference and the hierarchical context loss.
+"""What the losses of several distillers share: precision, cosine similarities, the logits compared, and distances.
 
-Letters: N samples, C channels, H and W height and width of a feature map.
+Letters: N samples, C channels, H and W height and width of a feature map, L pixels, K classes that both networks have.
 """
 
 from __future__ import annotations
@@ -11,13 +11,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer.models.base import SegOutput
+
 LEVELS = (4, 2, 1)
 """Sides of the pooled maps that the hierarchical context loss compares after the full one."""
 
 
+def full(x: Tensor) -> Tensor:
+    """x in float32, or float64 if x is: losses are computed in full precision even from bfloat16 features."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def unit(x: Tensor) -> Tensor:
+    """x (N, C, L) with each pixel's vector divided by its length; a zero vector stays zero."""
+    return F.normalize(full(x), dim=1)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix product a @ b outside autocast: in bfloat16 the difference of two similarities would be lost."""
+    if a.is_meta:  # the meta device has no autocast
+        return a @ b
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
+
+
+def shared_logits(student: SegOutput, teacher: SegOutput) -> tuple[Tensor, Tensor]:
+    """The logits (N, K, H/4, W/4) of the first K classes, which both networks have.
+
+    Published teachers also predict void, a 20th class; students of 19 classes do not, so softmax leaves it out.
+    """
+    assert student.logits is not None and teacher.logits is not None
+    classes = min(student.logits.shape[1], teacher.logits.shape[1])
+    return student.logits[:, :classes], teacher.logits[:, :classes]
+
+
 def difference(student: Tensor, teacher: Tensor) -> Tensor:
-    """student - teacher in float32, or float64 if the student is: bfloat16 inputs do not make a bfloat16 loss."""
-    return student.to(torch.promote_types(student.dtype, torch.float32)) - teacher
+    """student - teacher in float32, or float64 if the student is."""
+    return full(student) - teacher
 
 
 def mean_square(x: Tensor) -> Tensor:
@@ -33,20 +63,20 @@ def mean_squared_difference(student: Tensor, teacher: Tensor) -> Tensor:
 def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
     """Hierarchical context loss of student (N, C, H, W) against teacher (N, C, H, W): a scalar, the mean over samples.
 
-    The mean squared difference at full size and after average pooling to 4x4, 2x2 and 1x1, weighted 1, 1/2, 1/4, 1/8
-    over the sum of the weights. A level that is not smaller than H is left out, and the next takes its weight.
+    The mean squared difference at full size and after average pooling to 4x4, 2x2 and 1x1, with weights 1, 1/2, 1/4,
+    1/8 divided by their sum. A level that is not smaller than H is left out, and the next takes its weight.
     Source: Chen et al., Distilling Knowledge via Knowledge Review, CVPR 2021.
     """
-    # pooling is linear, so the difference is pooled once in place of both maps
-    full = difference(student, teacher)
-    height, width = full.shape[-2:]
-    loss, weight, total = mean_square(full), 1.0, 1.0
-    pooled, equal_bins = full, True
+    # pooling is linear, so pooling the difference once equals pooling both maps
+    whole = difference(student, teacher)
+    height, width = whole.shape[-2:]
+    loss, weight, total = mean_square(whole), 1.0, 1.0
+    pooled, equal_bins = whole, True
     for level in LEVELS:
         if level >= height:
             continue
-        # the mean of means is the mean only where all bins were equally large
-        pooled = F.adaptive_avg_pool2d(pooled if equal_bins else full, level)
+        # pooling the pooled map is exact only if its bins had equal sizes
+        pooled = F.adaptive_avg_pool2d(pooled if equal_bins else whole, level)
         equal_bins = height % level == 0 and width % level == 0
         weight /= 2
         loss = loss + weight * mean_square(pooled)
@@ -55,12 +85,12 @@ def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class _MeanSquare(torch.autograd.Function):
-    """mean(x ** 2) with one pass over x backward; autograd's own takes four, and a dot product sums too coarsely."""
+    """mean(x ** 2) with a backward of one pass over x, where autograd takes four. (A dot product is less exact.)"""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        # in the order of memory: a reduction over a channels-last map is several times slower than over its elements
+        # in memory order: reducing a channels-last map directly is several times slower
         channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
         return (x.permute(0, 2, 3, 1) if channels_last else x).reshape(-1).square().mean()
 

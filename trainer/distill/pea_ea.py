@@ -1,4 +1,4 @@
-"""PEA with the Embedding Assistant: patch embeddings of teacher width beside the projected ones.
+"""PEA with the Embedding Assistant: additional patch embeddings at the teacher's width.
 
 Source: TransKD-EA, arXiv 2202.13393.
 Letters: N samples, H and W sizes, L_i tokens of stage i, C_i and T_i widths of student and teacher.
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 from trainer.config import UserError
 from trainer.data.batch import Batch
-from trainer.distill.pea import PatchEmbeddingAlignment
+from trainer.distill.pea import DISTANCE, STAGE_WEIGHTS, PatchEmbeddingAlignment
 from trainer.distill.stages import check_numbers, check_stages
 from trainer.models.base import Channels, SegOutput
 
 
 class EmbeddingAssistant(PatchEmbeddingAlignment):
-    """Patch embedding alignment of a sum: the projected embedding, and one made anew at the teacher's width.
+    """Aligns the sum of two embeddings: the projected one, and an assistant's at the teacher's width.
 
-    The new one embeds what the student's own stage embeds: the image, then the feature of the stage before.
-    Options. `stage_weights`, `distance`, `temperature`: as in `pea`. `assisted`: stages with the new embedding, 1 to 4,
-    the others being as in `pea`. `projection_scales` and `assistant_scales`: where the learned factors of the two
-    summands start, one a stage.
+    The assistant embeds the input of the student's stage: the image, or the feature of the stage before.
+    Options. `stage_weights`, `distance`, `temperature`: as in `pea`. `assisted`: the stages with an assistant, 1 to 4;
+    the others are as in `pea`. `projection_scales` and `assistant_scales`: initial values of the learned factors of the
+    two summands, one per stage.
     """
 
     def __init__(
@@ -34,8 +34,8 @@ class EmbeddingAssistant(PatchEmbeddingAlignment):
         student: Channels,
         teacher: Channels,
         *,
-        stage_weights: Sequence[float] = (0.1, 0.1, 0.5, 1.0),
-        distance: str = "mse",
+        stage_weights: Sequence[float] = STAGE_WEIGHTS,
+        distance: str = DISTANCE,
         temperature: float | None = None,
         assisted: Sequence[int] = (1, 2, 3, 4),
         projection_scales: Sequence[float] = (0.1, 0.2, 0.3, 0.4),
@@ -59,7 +59,7 @@ class EmbeddingAssistant(PatchEmbeddingAlignment):
         )
 
     def embed(self, batch: Batch, student: SegOutput) -> tuple[Tensor, ...]:
-        """What is compared: (N, L_i, T_i) for each stage of `self.stages`."""
+        """The embeddings to align (N, L_i, T_i) for each stage of `self.stages`."""
         inputs = (batch.image, *student.features)
         embeds = []
         for module, i in zip(self.projections, self.stages, strict=True):
@@ -68,7 +68,7 @@ class EmbeddingAssistant(PatchEmbeddingAlignment):
                 continue
             index, projection = self.assisted.index(i), cast(nn.Linear, module)
             scale = self.projection_scales[index]
-            # a factor on a linear map's parameters costs nothing; on its output it costs two passes over all tokens
+            # scaling the parameters instead of the output saves two passes over all tokens
             projected = F.linear(student.embeds[i], scale * projection.weight, scale * projection.bias)
             embeds.append(projected + self.assistants[index](inputs[i], self.assistant_scales[index]))
         return tuple(embeds)
@@ -89,7 +89,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor) -> Tensor:
         """x (N, C, H, W), scale () -> scale times the embedding, (N, ceil(H / step) * ceil(W / step), T)."""
-        # channels last, a convolution leaves tokens in order; features arrive so, the image does not
+        # a channels-last convolution returns tokens in memory order; features are channels last, the image is not
         x = x.contiguous(memory_format=torch.channels_last)
         tokens = self.patches(x).flatten(2).transpose(1, 2)
         gain, bias = scale * self.norm.weight, scale * self.norm.bias
@@ -97,7 +97,7 @@ class PatchEmbedding(nn.Module):
 
 
 def _step(before: int, after: int) -> int:
-    """The stride of a stage relative to the one before. Raises UserError when it is not whole."""
+    """The stride of a stage relative to the one before. Raises UserError unless it is an integer."""
     if after % before:
         raise UserError(
             f"the student's strides must be multiples of one another but got {before} and {after}; use `pea`"

@@ -1,4 +1,4 @@
-"""PEA with the Global-Local Mixer: attention and gated convolution mix one embedding first.
+"""PEA with the Global-Local Mixer: attention and gated convolution mix the tokens of one stage first.
 
 Source: TransKD-GL, arXiv 2202.13393.
 Letters: N samples, L tokens in row-major order, C width, h heads.
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from trainer.config import UserError
 from trainer.data.batch import Batch
-from trainer.distill.pea import PatchEmbeddingAlignment
+from trainer.distill.pea import DISTANCE, STAGE_WEIGHTS, PatchEmbeddingAlignment
 from trainer.distill.stages import check_count, check_number, check_stage
 from trainer.models.base import Channels, SegOutput
 
 
 class GlobalLocalAlignment(PatchEmbeddingAlignment):
-    """Patch embedding alignment with one stage mixed over tokens, at the student's width, before its projection.
+    """Patch embedding alignment in which the mixer is applied to one stage before its projection.
 
-    Options. `stage_weights`, `distance`, `temperature`: as in `pea`. `stage`: the one that is mixed, 1 to 4; its weight
-    must be above 0. `heads`: of the attention. `attention_scale` and `convolution_scale`: where the two learned factors
-    start. `residual`: add the embedding to its mixture, which the published runs do not.
+    Options. `stage_weights`, `distance`, `temperature`: as in `pea`. `stage`: the mixed stage, 1 to 4; its weight must
+    be above 0. `heads`: of the attention. `attention_scale` and `convolution_scale`: initial values of the two learned
+    factors. `residual`: add the embedding to the mixer's output, which the published runs do not.
     """
 
     def __init__(
@@ -32,8 +32,8 @@ class GlobalLocalAlignment(PatchEmbeddingAlignment):
         student: Channels,
         teacher: Channels,
         *,
-        stage_weights: Sequence[float] = (0.1, 0.1, 0.5, 1.0),
-        distance: str = "mse",
+        stage_weights: Sequence[float] = STAGE_WEIGHTS,
+        distance: str = DISTANCE,
         temperature: float | None = None,
         stage: int = 4,
         heads: int = 8,
@@ -54,7 +54,7 @@ class GlobalLocalAlignment(PatchEmbeddingAlignment):
         self.mixer = GlobalLocalMixer(student.embeds[self.mixed], heads, attention_scale, convolution_scale)
 
     def embed(self, batch: Batch, student: SegOutput) -> tuple[Tensor, ...]:
-        """What is compared: (N, L_i, T_i) for each stage of `self.stages`."""
+        """The embeddings to align (N, L_i, T_i) for each stage of `self.stages`."""
         embeds = list(student.embeds)
         mixed = self.mixer(embeds[self.mixed])
         embeds[self.mixed] = mixed + embeds[self.mixed] if self.residual else mixed
@@ -86,7 +86,7 @@ class GlobalLocalMixer(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(n, length, width))
 
     def convolve(self, x: Tensor) -> Tensor:
-        """The local part: x (N, L, C) -> (N, L, C). The end of a row neighbours the start of the next, as published."""
+        """The local part: x (N, L, C) -> (N, L, C). Row ends neighbour the next row's start, as published."""
         return F.glu(self.value_gate(x.transpose(1, 2)), dim=1).transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Knowledge Review: student features fused from deep to shallow by attention over positions, against the teacher's.
+"""Knowledge Review: fuse student features from deep to shallow by spatial attention, and match the teacher's.
 
 Source: Chen et al., Distilling Knowledge via Knowledge Review, CVPR 2021.
 Letters: N samples, M the width fused, H and W sizes.
@@ -19,9 +19,8 @@ from trainer.models.base import Channels
 class KnowledgeReview(FusedFeatures):
     """Hierarchical context loss between fused student features and the teacher's features, summed over stages.
 
-    Options. `width`: channels M that are fused and passed from stage to stage; 64 as in TransKD's comparison.
-    `stage_weights`: factor of each stage's loss, shallow to deep; the stages shallower than the last weight above 0 are
-    not computed.
+    Options. `width`: channels M of the fused maps; 64 as in TransKD's comparison. `stage_weights`: factor of each
+    stage's loss, shallow to deep; stages shallower than the first weight above 0 are not computed.
     """
 
     def __init__(
@@ -43,7 +42,7 @@ class KnowledgeReview(FusedFeatures):
 
 
 class AttentionBasedFusion(nn.Module):
-    """Weighs two maps position by position, each by its own gate, from what both hold there."""
+    """Weighs two maps per position, each by a sigmoid gate computed from both maps."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What paths check before they build: geometry, stages and their weights, numbers, names."""
+"""Checks of the options of knowledge paths: strides, stages and their weights, numbers, names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainer.models.base import Channels
 
 
 def check_strides(student: Channels, teacher: Channels) -> None:
-    """Raises UserError unless both networks have the same stages: maps of unequal size are not compared."""
+    """Raises UserError unless both networks have equal strides: only maps of equal size are compared."""
     if student.strides != teacher.strides:
         raise UserError(
             f"the stages of student and teacher must have equal strides but got {student.strides} and "
@@ -20,7 +20,7 @@ def check_strides(student: Channels, teacher: Channels) -> None:
 
 
 def check_weights(weights: Any, stages: int) -> tuple[float, ...]:
-    """Stage weights as floats. Raises UserError unless one finite number >= 0 a stage, at least one of them above 0."""
+    """Stage weights as floats. Raises UserError unless there is one finite number >= 0 per stage, and one above 0."""
     values = check_numbers("stage_weights", weights, stages)
     if min(values) < 0 or max(values) == 0:
         raise UserError(
@@ -31,7 +31,7 @@ def check_weights(weights: Any, stages: int) -> tuple[float, ...]:
 
 
 def check_numbers(name: str, values: Any, count: int) -> tuple[float, ...]:
-    """`count` floats. Raises UserError naming the option unless `values` is a list of so many finite numbers."""
+    """`count` floats. Raises UserError naming the option unless `values` is a list of `count` finite numbers."""
     listed = isinstance(values, Sequence) and not isinstance(values, str)
     if not listed or len(values) != count or not all(_finite(value) for value in values):
         example = ", ".join(["0.5"] * count)
@@ -54,14 +54,14 @@ def check_positive(name: str, value: Any) -> float:
 
 
 def check_stage(name: str, value: Any, stages: int) -> int:
-    """The index of a stage, which users count from 1 as papers do. Raises UserError unless 1 <= `value` <= stages."""
+    """The 0-based index of a stage that users count from 1. Raises UserError unless 1 <= `value` <= stages."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= stages:
         raise UserError(f"{name} must be a stage, 1 (shallowest) to {stages}, but got {value!r}")
     return value - 1
 
 
 def check_stages(name: str, values: Any, stages: int) -> tuple[int, ...]:
-    """Indices of stages, shallow to deep. Raises UserError unless `values` is a list of distinct stages, from 1."""
+    """0-based indices, shallow to deep. Raises UserError unless `values` is a list of distinct stages, from 1."""
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise UserError(f"{name} must be a list of stages, 1 (shallowest) to {stages}, but got {values!r}")
     chosen = sorted(check_stage(f"each of {name}", value, stages) for value in values)
@@ -72,7 +72,7 @@ def check_stages(name: str, values: Any, stages: int) -> tuple[int, ...]:
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """`value`. Raises UserError naming the option unless it is one of `choices`."""
-    listed = tuple(choices)  # YAML may give what has no hash
+    listed = tuple(choices)  # a YAML value may be unhashable
     if value not in listed:
         raise UserError(f"{name} must be one of {', '.join(listed)} but got {value!r}")
     return value

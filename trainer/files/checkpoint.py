@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, and read without unpickling objects."""
+"""Checkpoints: written atomically, and read without unpickling Python objects."""
 
 from __future__ import annotations
 
@@ -13,42 +13,35 @@ from typing import Any, TypeGuard
 import torch
 
 from trainer.config import UserError
+from trainer.files.atomic import replacing
 from trainer.files.failure import cause_of
 
 
 class MissingError(UserError):
-    """There is no such file."""
+    """The checkpoint file does not exist."""
 
 
 class DamagedError(UserError):
-    """A file is not, or not any more, what `save` wrote."""
+    """The file's bytes are not those of a checkpoint."""
 
 
-def save(path: Path, state: dict[str, Any], older: Path | None = None) -> None:
-    """Write `state` (tensors and plain values) so that a kill at any moment leaves the old file or the new one.
+def save(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
+    """Write `state` (tensors and plain values) by `replacing(path, previous)`: the old file or the new one, never half.
 
-    The old file becomes `older`, where that is given; then a kill may leave the old one under that name alone. Raises
-    OSError with the size that was needed where the disk is full, and then leaves all as it was.
+    Raises OSError with the size needed when the disk is full; the old file stays.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with partial.open("wb") as file:
+        with replacing(path, previous) as temporary, temporary.open("wb") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
     except Exception as error:
-        partial.unlink(missing_ok=True)
         if cause_of(error) != "disk":
             raise
         size = f"{os.strerror(errno.ENOSPC)} for a checkpoint of {_bytes(state) / 2**20:.1f} MiB"
         raise OSError(errno.ENOSPC, size, str(path)) from None
-    if older is not None and path.exists():
-        path.replace(older)
-    partial.replace(path)
 
 
 def _bytes(state: Any) -> int:
-    """Of all tensors in nested plain values."""
+    """Bytes of all tensors in nested dicts, lists and tuples."""
     if isinstance(state, torch.Tensor):
         return state.nbytes
     parts = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
@@ -56,36 +49,39 @@ def _bytes(state: Any) -> int:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state in `path`. Raises MissingError, DamagedError when its bytes are not those of a checkpoint, and
-    UserError, which both are, when it holds objects; where no memory is left for it, what torch raised."""
+    """The state in `path`.
+
+    Raises MissingError, DamagedError when the bytes are not those of a checkpoint, UserError (the base of both) when it
+    holds Python objects or cannot be opened, and torch's own error when memory is short.
+    """
     whole = False
     try:
         if zipfile.is_zipfile(path):
-            if changed := _changed(path):
+            if changed := _corrupt_part(path):
                 raise DamagedError(f"{path} is damaged: {changed} does not match its checksum; take another copy of it")
             whole = True
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch remarks on files that are refused in the next line anyway
+            warnings.simplefilter("ignore")  # torch warns about files that are refused in the next line
             state = torch.load(path, map_location=device, weights_only=True)
     except DamagedError:
         raise
     except FileNotFoundError:
         raise MissingError(f"no such checkpoint: {path}") from None
-    except Exception as error:  # bytes that are not ours make zipfile and the unpickler raise nearly anything
+    except Exception as error:  # on foreign bytes zipfile and the unpickler raise nearly any error
         if cause_of(error) == "memory":
             raise
-        # What is whole and fails for another reason must not be taken for damaged, and thrown away. torch's reader of
-        # zip files is stricter than Python's.
+        # A damaged checkpoint gets deleted, so a whole one that fails for another reason must not count as damaged.
+        # torch's zip reader (PyTorchStreamReader) is stricter than Python's.
         whole = whole and "PytorchStreamReader" not in str(error)
-        kind = UserError if whole or _out_of_reach(error) else DamagedError
-        raise kind(f"{path} is not a checkpoint that can be read safely: {_why(error)}") from None
+        kind = UserError if whole or _unreadable(error) else DamagedError
+        raise kind(f"{path} is not a checkpoint that can be read safely: {_reason(error)}") from None
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint; give one that was saved as a dict")
     return state
 
 
-def _changed(path: Path) -> str:
-    """The first part of a torch.save file whose bytes have changed since; "" where none has. torch does not look."""
+def _corrupt_part(path: Path) -> str:
+    """The first entry of a torch.save zip file whose checksum fails, "" if none: torch does not verify checksums."""
     with zipfile.ZipFile(path) as archive:
         for part in archive.infolist():
             try:
@@ -93,19 +89,19 @@ def _changed(path: Path) -> str:
                     while file.read(1 << 20):
                         pass
             except zipfile.BadZipFile:
-                if part.CRC:  # 0 is written where torch was told to do without
+                if part.CRC:  # 0 means that torch was told to write no checksums
                     return part.filename
     return ""
 
 
-def _out_of_reach(error: Exception) -> TypeGuard[OSError]:
-    """Whether the system kept the file from us. EINVAL is what torch raises for one that was cut short."""
+def _unreadable(error: Exception) -> TypeGuard[OSError]:
+    """Whether the system refused to read the file. EINVAL does not count: torch raises it for a truncated file."""
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
-def _why(error: Exception) -> str:
-    """In our words: torch's own message advises to load the file unsafely."""
-    if _out_of_reach(error):
+def _reason(error: Exception) -> str:
+    """The reason in our words, because torch's message advises to load the file unsafely."""
+    if _unreadable(error):
         return error.strerror or type(error).__name__
     objects = re.search(r"GLOBAL ([\w.]+)", str(error))
     if objects:

@@ -1,4 +1,4 @@
-"""Why an attempt at a run ended, in one word: each cause has its own remedy, and its own budget of further attempts."""
+"""Classify why an attempt at a run ended: each cause has its own remedy and its own number of retries."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from typing import NamedTuple
 from trainer.config import NumericalError, UserError
 
 CAUSES = ("user", "nan", "memory", "disk", "lost", "preempted", "bug", "teacher")
-"""A wrong config or file; a loss that is not finite; no memory left; no disk left; a process or a machine that went; a
-machine that a cloud announced to take back; anything else that code raised; and, of a pupil, a teacher that failed."""
+"""In this order: a wrong config or file; a loss that is NaN or infinite; out of memory; disk full; a process or machine
+that died; a machine that the cloud took back with notice; any other exception; and, for a student whose teacher the
+study trains, a failed teacher."""
 
-_NAMES = {
-    # torch's, of a GPU; Ray's, of a process that its memory monitor ended
+_CLASSES = {
+    # torch's, for a GPU; Ray's, for a process that its memory monitor killed
     "OutOfMemoryError": "memory",
     "MemoryError": "memory",
     "OutOfDiskError": "disk",
-    # Ray's, of a process, its machine, or the group of a run
+    # Ray's, for a process, its machine, or the worker group of a run
     "RayActorError": "lost",
     "WorkerCrashedError": "lost",
     "NodeDiedError": "lost",
@@ -31,68 +32,68 @@ _NAMES = {
     "WorkerGroupStartupFailedError": "lost",
     "WorkerGroupStartupTimeoutError": "lost",
     "CollectiveTimeoutError": "lost",
-    # torch.distributed's, in a worker that survived another
+    # torch.distributed's, in a worker whose peer died
     "DistBackendError": "lost",
     "DistNetworkError": "lost",
     "DistStoreError": "lost",
 }
-"""By the name of a class, for this file imports neither torch nor Ray."""
+"""Class name -> cause. Names, because this file must import neither torch nor Ray."""
 
-_WORDS = {
-    # the last is oneDNN's, whose scratch space did not fit
+_MESSAGES = {
+    # the last is oneDNN's, when its workspace does not fit
     "memory": r"(can't|Cannot) allocate memory|(not enough|out of|running low on) memory|_ALLOC_FAILED|"
     "could not create a primitive",
     "disk": r"No space left on device|Disk quota exceeded",
     "lost": r"Connection (closed|reset) by peer",  # gloo raises a bare RuntimeError
 }
-"""What the messages of errors without a class of their own say."""
+"""Cause -> pattern of the message, for errors of general classes such as RuntimeError."""
 
-_HERE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[1]
 
 
 class Failure(NamedTuple):
-    """Why an attempt ended: one of CAUSES, and one line for people."""
+    """Why an attempt ended: `cause` is one of CAUSES, `reason` one line for the user."""
 
     cause: str
     reason: str
 
 
 def cause_of(error: BaseException) -> str:
-    """The cause of an error, or of what it was raised from: torch.save hides a full disk behind a RuntimeError."""
+    """The cause of an error or of its __cause__ or __context__: torch.save hides a full disk behind a RuntimeError."""
     return next((cause for link in chain(error) if (cause := _own_cause(link))), "bug")
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Cause and reason of an error; where a bug is, its reason says."""
+    """Cause and reason of an error; the reason of a bug ends with the file and line of this package it came through."""
     cause = cause_of(error)
     if cause in ("user", "nan"):
         return Failure(cause, str(error))
     if cause in ("lost", "preempted"):
-        return Failure(cause, _death(error))
+        return Failure(cause, _process_death(error))
     if cause in ("memory", "disk"):
         error = next(link for link in chain(error) if _own_cause(link) == cause)
     said = " ".join(f"{type(error).__name__}: {error}".split())
     if cause == "memory":
         asked = re.search(r"[Tt]ried to allocate (\d+ bytes|[\d.]+ \w+)", said)
         return Failure(cause, f"no memory left for {asked[1]}" if asked else f"no memory left ({said[:200]})")
-    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if _HERE in Path(frame.filename).parents]
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if _PACKAGE in Path(frame.filename).parents]
     if cause != "bug" or not ours:
         return Failure(cause, said)
-    return Failure(cause, f"{said} ({Path(ours[-1].filename).relative_to(_HERE.parent)}:{ours[-1].lineno})")
+    return Failure(cause, f"{said} ({Path(ours[-1].filename).relative_to(_PACKAGE.parent)}:{ours[-1].lineno})")
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it came from, as a traceback shows them."""
+    """An error and its causes or contexts, as a traceback shows them."""
     link: BaseException | None = error
     while link is not None:
         yield link
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
-def _death(error: BaseException) -> str:
-    """Ray tells a death at length, with all that may have been its reason; what is known of it is enough."""
+def _process_death(error: BaseException) -> str:
+    """One line for a dead process: Ray's message lists every possible reason, and only the exit type is known."""
     exit_ = re.search(r"Worker exit type: (\w+)", str(error))
-    return f"a process of the run or its machine went ({exit_[1] if exit_ else type(error).__name__})"
+    return f"a process of the run or its machine died ({exit_[1] if exit_ else type(error).__name__})"
 
 
 def _own_cause(error: BaseException) -> str | None:
@@ -102,9 +103,9 @@ def _own_cause(error: BaseException) -> str | None:
         return "nan"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk"
-    if getattr(error, "preempted", False):  # Ray's word, of a process that died with its machine
+    if getattr(error, "preempted", False):  # Ray's attribute of a process that died with a preempted machine
         return "preempted"
     for kind in type(error).__mro__:
-        if kind.__name__ in _NAMES:
-            return _NAMES[kind.__name__]
-    return next((cause for cause, words in _WORDS.items() if re.search(words, str(error))), None)
+        if kind.__name__ in _CLASSES:
+            return _CLASSES[kind.__name__]
+    return next((cause for cause, words in _MESSAGES.items() if re.search(words, str(error))), None)

@@ -1,4 +1,4 @@
-"""The two generations of a run's checkpoint: the last, and the one before it for when the last cannot be read."""
+"""A run's two checkpoints, last.pt and previous.pt: the second is read when the first is damaged."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ LOG = logging.getLogger(__name__)
 
 
 def save(out: Path, state: dict[str, Any]) -> None:
-    """Make `state` the last generation and the one that was last the previous. A kill at any moment leaves one that is
-    whole; both hold the optimiser, so a run that trains needs the room of two."""
-    checkpoint.save(out / LAST, state, older=out / PREVIOUS)
+    """Write `state` to last.pt; the last.pt before it becomes previous.pt.
+
+    A kill at any moment leaves at least one whole file. Both hold the optimiser's state, so a training run needs disk
+    space for two.
+    """
+    checkpoint.save(out / LAST, state, previous=out / PREVIOUS)
 
 
-def restore(out: Path, device: torch.device, leads: bool) -> dict[str, Any] | None:
-    """The newest generation that can be read, or None where a run has to begin.
+def restore(out: Path, device: torch.device, is_rank_zero: bool) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read, or None where the run has to start from the beginning.
 
-    What is damaged is told in the log and in the run's notes, and removed, by the worker that `leads`. Raises UserError
-    where a checkpoint is whole and cannot be read for another reason.
+    Worker 0 logs a damaged checkpoint, adds it to the run's notes and deletes it. Raises UserError when a checkpoint is
+    whole but cannot be read for another reason.
     """
     damaged = []
     state = None
@@ -32,23 +35,23 @@ def restore(out: Path, device: torch.device, leads: bool) -> dict[str, Any] | No
         try:
             state = checkpoint.load(out / name, device)
             break
-        except checkpoint.MissingError:  # it never was, or the worker that leads has just removed it
+        except checkpoint.MissingError:  # never written, or just deleted by worker 0
             continue
         except checkpoint.DamagedError:
             damaged.append(name)
-    if damaged and leads:
-        _tell(out, damaged, state)
+    if damaged and is_rank_zero:
+        _report_damage(out, damaged, state)
     return state
 
 
-def settle(out: Path) -> None:
-    """A run has finished: nobody goes back any more."""
+def delete_previous(out: Path) -> None:
+    """Delete a finished run's backup checkpoint."""
     (out / PREVIOUS).unlink(missing_ok=True)
 
 
-def _tell(out: Path, damaged: list[str], state: dict[str, Any] | None) -> None:
+def _report_damage(out: Path, damaged: list[str], state: dict[str, Any] | None) -> None:
     epoch = len(state["history"]) if state else 0
-    what = f"went on after epoch {epoch}, from the one before it" if state else "began again"
+    what = f"resumed after epoch {epoch} from {PREVIOUS}" if state else "started again from the beginning"
     text = f"checkpoint {' and '.join(damaged)} could not be read; {what}"
     LOG.warning("%s: %s", out, text)
     append_note(out, text)

@@ -1,6 +1,6 @@
-"""The record of one run, as files in its folder: config.yaml, epochs.jsonl, result.json.
+"""One run's folder: config.yaml, epochs.jsonl, result.json, notes.txt, failure.json, and a lock while it trains.
 
-The folder alone tells everything: `python -m trainer` needs no ledger, and the ledger is built from it.
+The folder holds everything about the run: `python -m trainer` needs no ledger, and the ledger is built from folders.
 """
 
 from __future__ import annotations
@@ -19,29 +19,26 @@ from typing import Any
 import yaml
 
 from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, parse, read_yaml
+from trainer.files.atomic import replacing
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 LOCK = ".lock"
 CLOCK = ("seconds", "images_per_s", "system/")
-"""How the names of metrics begin that equal runs do not share: they tell of the machine and its time."""
+"""Prefixes of metrics that differ between equal runs, because they measure the machine and its load."""
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file's text whole."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """Replace a file's text; a process killed at any moment leaves the old text or the new one."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 @contextlib.contextmanager
-def alone(out: Path, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold a run's folder against other processes: two that train in it would overwrite each other's checkpoints.
+def lock_folder(out: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """Lock a run's folder: two processes that train in it would overwrite each other's checkpoints.
 
-    Raises UserError when another holds it, and does not let it go in `wait_s` seconds. The lock is advisory and a
-    process that dies lets it go; afterwards neither the lock nor a folder that nothing was written to is left.
+    Raises UserError when another process holds the lock and does not release it within `wait_s` seconds. The lock is
+    advisory (flock) and ends with its process. On leaving, the lock file is deleted, and the folder too if it is empty.
     """
     path = out / LOCK
     end = time.monotonic() + wait_s
@@ -49,7 +46,7 @@ def alone(out: Path, wait_s: float = 0.0) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         try:
             file = path.open("a+")
-        except FileNotFoundError:  # the holder before us has just removed its empty folder
+        except FileNotFoundError:  # the previous holder has just deleted its empty folder
             continue
         with file:
             try:
@@ -63,7 +60,7 @@ def alone(out: Path, wait_s: float = 0.0) -> Iterator[None]:
                     f"{out} is being trained in by process {file.read().strip() or 'unknown'}; "
                     "wait until it ends, or choose another folder"
                 ) from None
-            if not _still(path, file.fileno()):  # locked a file that its holder has just removed
+            if not _same_file(path, file.fileno()):  # the previous holder has just deleted this lock file
                 continue
             file.truncate(0)
             file.write(str(os.getpid()))
@@ -77,18 +74,18 @@ def alone(out: Path, wait_s: float = 0.0) -> Iterator[None]:
             return
 
 
-def _still(path: Path, descriptor: int) -> bool:
-    """Whether `path` is the file that is open."""
+def _same_file(path: Path, descriptor: int) -> bool:
+    """Whether `path` is still the file that `descriptor` has open."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 
 
-def open_folder(out: Path, config: TrainConfig, leads: bool) -> None:
-    """Make the folder of a run, without what killed attempts left half written; only the worker that `leads` writes.
+def open_folder(out: Path, config: TrainConfig, is_rank_zero: bool) -> None:
+    """Make a run's folder, write config.yaml and delete the temporary files of killed attempts; only worker 0 writes.
 
-    Raises UserError, in every worker, when another run already lives there.
+    Raises UserError, in every worker, when the folder belongs to another config.
     """
     stored = out / "config.yaml"
     if stored.exists():
@@ -97,7 +94,7 @@ def open_folder(out: Path, config: TrainConfig, leads: bool) -> None:
             raise UserError(
                 f"{out} holds a run of config {other.key}, and this is config {config.key}; choose another folder"
             )
-    if not leads:
+    if not is_rank_zero:
         return
     for partial in out.glob(".*.*.[0-9]*"):
         partial.unlink(missing_ok=True)
@@ -106,18 +103,18 @@ def open_folder(out: Path, config: TrainConfig, leads: bool) -> None:
 
 
 def write_epochs(out: Path, epochs: list[dict[str, float]]) -> None:
-    """Make epochs.jsonl hold exactly these epochs."""
+    """Replace epochs.jsonl by these epochs."""
     write_text(out / "epochs.jsonl", "".join(json.dumps(epoch) + "\n" for epoch in epochs))
 
 
 def append_epoch(out: Path, epoch: dict[str, float]) -> None:
-    """Add one line to epochs.jsonl. The checkpoint written before it already holds the same epoch."""
+    """Add one line to epochs.jsonl; the checkpoint, which is written first, already holds the same epoch."""
     with (out / "epochs.jsonl").open("a") as file:
         file.write(json.dumps(epoch) + "\n")
 
 
 def read_epochs(out: Path) -> list[dict[str, float]]:
-    """The epochs recorded so far; a line half written by a killed process is left out."""
+    """The epochs recorded so far; a line that a killed process left incomplete is skipped."""
     path = out / "epochs.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     epochs = []
@@ -130,12 +127,12 @@ def read_epochs(out: Path) -> list[dict[str, float]]:
 
 
 def write_result(out: Path, result: dict[str, Any]) -> None:
-    """The end of a run: its last and best metrics, cost and environment."""
+    """Write a finished run's result: its last and best metrics, cost and environment."""
     write_text(out / "result.json", json.dumps(result, indent=1) + "\n")
 
 
 def read_result(out: Path) -> dict[str, Any] | None:
-    """The result of a finished run, or None. One that is damaged is made again from the checkpoint."""
+    """The result of a finished run, or None; also None for a damaged file, which the checkpoint can make again."""
     try:
         result = json.loads((out / "result.json").read_text())
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
@@ -144,7 +141,7 @@ def read_result(out: Path) -> dict[str, Any] | None:
 
 
 def environment(device: str, device_name: str, threads: int, world: int) -> dict[str, Any]:
-    """What ran: versions and hardware, for the ledger. `device_name` is the maker's, of a GPU; "" on a CPU."""
+    """Versions and hardware of a run. `device_name` is a GPU's product name, "" on a CPU."""
     return {
         "numerics": NUMERICS_VERSION,
         "python": platform.python_version(),
@@ -161,7 +158,7 @@ def environment(device: str, device_name: str, threads: int, world: int) -> dict
 
 
 def _processor() -> str:
-    """The CPU's own name where the system tells it, else its architecture."""
+    """The CPU's model name where /proc/cpuinfo has it, else its architecture."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -170,20 +167,22 @@ def _processor() -> str:
 
 
 def append_note(out: Path, text: str) -> None:
-    """Add to notes.txt what a reader of the run should know of its making, in one line."""
+    """Add a line to notes.txt: an event that a reader of the run should know of."""
     with (out / "notes.txt").open("a") as file:
         file.write(text + "\n")
 
 
 def read_notes(out: Path) -> list[str]:
-    """The lines of notes.txt; one half written by a killed process is left out."""
+    """The lines of notes.txt; a line that a killed process left incomplete is skipped."""
     path = out / "notes.txt"
     return path.read_text().split("\n")[:-1] if path.exists() else []
 
 
 def write_failure(out: Path, cause: str, reason: str) -> None:
-    """Say why an attempt ended: `cause` is the kind of error, `reason` one line. Of several workers the first is heard:
-    the others only lost it."""
+    """Record why an attempt ended: `cause` is one of failure.CAUSES, `reason` one line.
+
+    Of several workers the first failure is kept: the others fail only because they lost that worker.
+    """
     if read_failure(out) is not None:
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -197,5 +196,5 @@ def read_failure(out: Path) -> dict[str, str] | None:
 
 
 def clear_failure(out: Path) -> None:
-    """A new attempt begins."""
+    """Delete the record of the last attempt's failure, before a new attempt."""
     (out / "failure.json").unlink(missing_ok=True)

@@ -1,8 +1,7 @@
-"""What a network costs by its structure: parameters, and MACs by two conventions. What it costs here: footprint.py."""
+"""Parameters and MACs of a network, MACs by two conventions. Measured latency and memory are in footprint.py."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,40 +12,21 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.config import ModelConfig
 from trainer.models import build_model
-from trainer.models.base import SegModel
-
-_LOGITS = frozenset({"logits"})
+from trainer.models.base import LOGITS
 
 
 def parameters(module: nn.Module) -> int:
-    """The number of parameters, buffers not counted."""
+    """The number of parameters, without buffers."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def gmacs(model: SegModel, size: tuple[int, int]) -> float:
-    """GMACs that run for the logits of one image of `size` (H, W): all products, attention included; norms are not."""
-    return _count(_on_meta(model), size)["gmacs"]
-
-
-def gmacs_paper(model: SegModel, size: tuple[int, int]) -> float:
-    """GMACs for the logits of one image of `size` (H, W) as the TransKD paper counts them; see `paper_macs`."""
-    return _count(_on_meta(model), size)["gmacs_paper"]
-
-
-def _count(meta: SegModel, size: tuple[int, int]) -> dict[str, float]:
-    """Both counts of a model on the meta device, from one forward pass."""
-    image = torch.empty(1, 3, *size, device="meta")
-    with FlopCounterMode(display=False) as counter:  # on CPU it does not see fused attention
-        paper = paper_macs(meta, lambda: meta(image, needs=_LOGITS))
-    return {"gmacs_paper": paper / 1e9, "gmacs": counter.get_total_flops() / 2 / 1e9}
-
-
 def paper_macs(module: nn.Module, forward: Callable[[], object]) -> int:
-    """MACs of the calls that `forward` makes to the submodules of `module`, under the convention of arXiv 2202.13393.
+    """MACs of the submodules of `module` that `forward` calls, by the convention of TransKD (arXiv 2202.13393).
 
-    Convolutions with bias, linear layers without, 2 an element for affine norms, 1 for ReLU, and the input's elements
-    for pooling. Attention products, softmax, GELU, sigmoid and interpolation are not counted. A module that runs a
-    cheaper arrangement than the published one has `paper_macs(inputs, output)` for what it replaces.
+    Counted: convolutions with bias, linear layers without, 2 per element for affine norms, 1 for other norms and ReLU,
+    and the input's elements for pooling. Not counted: attention products, softmax, GELU, sigmoid, interpolation. A
+    module that computes the published function in a cheaper way has a method `paper_macs(inputs, output)` that returns
+    the MACs of the published way.
     """
     total = 0
 
@@ -82,11 +62,18 @@ def _rule(layer: nn.Module) -> Callable[[tuple[Any, ...], Any], int]:
 
 
 def deployed(config: ModelConfig, num_classes: int, size: tuple[int, int]) -> dict[str, float]:
-    """`params_m` (millions), `gmacs_paper` and `gmacs` of a network at an input size (H, W), without its weights."""
+    """Costs of a network for the logits of one image of `size` (H, W), counted on the meta device, without weights.
+
+    `params_m`: parameters in millions. `gmacs`: all products that run, attention included, norms not. `gmacs_paper`:
+    as the TransKD paper counts them, see `paper_macs`.
+    """
     with torch.device("meta"):
         model = build_model(config, num_classes).eval()
-    return {"params_m": parameters(model) / 1e6, **_count(model, size)}
-
-
-def _on_meta(model: SegModel) -> SegModel:
-    return copy.deepcopy(model).to("meta").eval()
+        image = torch.empty(1, 3, *size)
+    with FlopCounterMode(display=False) as counter:  # on the CPU it does not see fused attention
+        paper = paper_macs(model, lambda: model(image, needs=LOGITS))
+    return {
+        "params_m": parameters(model) / 1e6,
+        "gmacs_paper": paper / 1e9,
+        "gmacs": counter.get_total_flops() / 2 / 1e9,
+    }

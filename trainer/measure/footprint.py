@@ -1,4 +1,4 @@
-"""What the deployed student costs on this hardware: latency and peak memory of one image, measured."""
+"""Measure the student's latency and peak memory for one image on this hardware."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trainer.models.base import SegModel
+from trainer.measure.device import synchronize
+from trainer.models.base import LOGITS, SegModel
 
-_LOGITS = frozenset({"logits"})
 _MIB = 2**20
 
 
@@ -24,27 +24,27 @@ _MIB = 2**20
 def measure(
     model: SegModel, size: tuple[int, int], device: torch.device, *, repeats: int = 10, limit_s: float = 2.0
 ) -> dict[str, float]:
-    """Costs of the logits of one float32 image of `size` (H, W) on `device`, the model being left as it is.
+    """Costs of the logits of one float32 image of `size` (H, W) on `device`; a copy of the model is measured.
 
     `latency_ms` is the median of up to `repeats` forward passes, fewer when `limit_s` is over, but at least one.
-    `peak_mib` is weights, buffers and the image, and the most that a forward pass holds beyond them: on CUDA by the
-    allocator's count, operators' workspaces included; elsewhere the bytes of tensors alive at once, without those.
+    `peak_mib` is the size of weights, buffers and image, plus the peak of a forward pass: on CUDA by the allocator,
+    with the workspaces of operators; elsewhere the bytes of tensors alive at once, without workspaces.
     """
     model = copy.deepcopy(model).to(device).eval()
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
 
     def forward() -> None:
-        model(image, needs=_LOGITS)
+        model(image, needs=LOGITS)
 
     held = [*model.parameters(), *model.buffers(), image]
-    forward()  # kernels are chosen and caches filled: not part of either number
+    forward()  # warm-up: kernels are chosen and caches filled
     extra = (_peak_on_cuda if device.type == "cuda" else _peak_of_tensors)(forward, held)
     times_s: list[float] = []
     while not times_s or (len(times_s) < repeats and sum(times_s) < limit_s):
-        _wait(device)
+        synchronize(device)
         start = time.perf_counter()
         forward()
-        _wait(device)
+        synchronize(device)
         times_s.append(time.perf_counter() - start)
     return {
         "latency_ms": 1e3 * statistics.median(times_s),
@@ -53,25 +53,25 @@ def measure(
 
 
 def _peak_on_cuda(forward: Callable[[], None], held: list[Tensor]) -> int:
-    """Bytes that CUDA's allocator lends to `forward` at most; what a run holds besides is not counted."""
+    """Peak bytes that CUDA's allocator allocates in `forward`, without what was allocated before."""
     device = held[-1].device
-    _wait(device)
+    synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     forward()
-    _wait(device)
+    synchronize(device)
     return torch.cuda.max_memory_allocated(device) - before
 
 
 def _peak_of_tensors(forward: Callable[[], None], held: list[Tensor]) -> int:
-    """Bytes of the tensors that `forward` makes and that live at once, at most; those in `held` are not counted."""
+    """Peak bytes of the tensors that `forward` makes, without those in `held`."""
     with _LiveTensors(held) as live:
         forward()
     return live.peak
 
 
 class _LiveTensors(TorchDispatchMode):
-    """Counts the bytes of storages that operators return, from then until they are freed."""
+    """Tracks the bytes of live storages: from when an operator returns one until it is freed."""
 
     def __init__(self, held: list[Tensor]) -> None:
         super().__init__()
@@ -97,8 +97,3 @@ class _LiveTensors(TorchDispatchMode):
     def _freed(self, address: int, size: int) -> None:
         self.known.discard(address)
         self.bytes -= size
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -18,7 +18,7 @@ from trainer.models import build_model
 
 
 def latency_ms(config: TrainConfig, device: str, threads: int) -> float:
-    """Milliseconds as a run measures them at its end; weights do not matter, and are random. Raises UserError."""
+    """Milliseconds, measured as at the end of a run; the weights are random. Raises UserError."""
     torch.set_num_threads(threads)
     student = build_model(config.student, len(dataset_class(config.data.name).classes))
     return measure(student, config.data.size, pick_device(device))["latency_ms"]

@@ -1,4 +1,4 @@
-"""What every network returns and publishes: SegOutput and Channels.
+"""The interface of all networks: SegModel, its output SegOutput and its geometry Channels.
 
 Letters: N samples, K classes, H and W input height and width, i stage 0..3, C_i its width, s_i its stride.
 """
@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-EVERYTHING = frozenset({"logits", "features", "embeds"})
+LOGITS, FEATURES, EMBEDS = frozenset({"logits"}), frozenset({"features"}), frozenset({"embeds"})
+EVERYTHING = LOGITS | FEATURES | EMBEDS
 
 
 class Channels(NamedTuple):
-    """The geometry a network publishes, so that nobody hard-codes widths."""
+    """The widths and strides of a network, so that other code does not hard-code them."""
 
     features: tuple[int, ...]  # C_i of the stage outputs
     embeds: tuple[int, ...]  # width of the patch embeddings
@@ -23,7 +24,7 @@ class Channels(NamedTuple):
 
 
 class SegOutput(NamedTuple):
-    """Everything distillation may read of a network. Parts that were not asked for are empty."""
+    """Everything that distillation may read of a network. Parts that were not requested are None or empty."""
 
     logits: Tensor | None  # (N, K, H/4, W/4)
     features: tuple[Tensor, ...]  # stage i: (N, C_i, H/s_i, W/s_i), after the stage's norm
@@ -36,5 +37,5 @@ class SegModel(nn.Module):
     channels: Channels
 
     def forward(self, image: Tensor, keys: Tensor | None = None, needs: AbstractSet[str] = EVERYTHING) -> SegOutput:
-        """image (N, 3, H, W) -> SegOutput. `keys` (N,) int64 draw the masks of dropout and drop-path when training."""
+        """image (N, 3, H, W) -> SegOutput. `keys` (N,) int64 seed the masks of dropout and drop-path in training."""
         raise NotImplementedError

@@ -1,7 +1,7 @@
-"""Semantic FPN (Kirillov et al., arXiv 1901.02446): a feature pyramid and its head, as PVTv2 is used with it.
+"""Semantic FPN (Kirillov et al., arXiv 1901.02446): the feature pyramid and head that PVTv2 is used with.
 
-Letters: N samples, K classes, s_i the stride of stage i, C_i its width. Every convolution is followed by ReLU in the
-head and by nothing in the pyramid; there is no normalisation. Names are those of mmsegmentation.
+Letters: N samples, K classes, s_i the stride of stage i, C_i its width. Convolutions are followed by ReLU in the head,
+but not in the pyramid; there is no normalisation. Names are those of mmsegmentation.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ class FeaturePyramid(nn.Module):
 
 
 class SemanticHead(nn.Module):
-    """Brings every level to stride 4 by convolutions with an upsampling after each, sums them, and classifies.
+    """Brings every level to stride 4 by alternating convolutions and upsamplings, sums the levels, and classifies.
 
-    An upsampling goes to the size of the next finer level: a doubling, as published, where sides are multiples of 32.
-    All deeper levels end with the one from stride 8 to 4. It is linear, so they are summed before it: the same
-    function with one upsampling of the largest map instead of three.
+    Each upsampling goes to the size of the next finer level: a doubling, as published, if sides are multiples of 32.
+    The last upsampling, from stride 8 to 4, is linear, so the deeper levels are summed before it: the same function,
+    with one upsampling to the largest map instead of three.
     """
 
     def __init__(self, levels: int, in_channels: int, width: int, num_classes: int, dropout: float) -> None:
         super().__init__()
-        # published as a sequence that alternates convolutions and upsamplings: hence the even names
+        # even names: in the published sequence the odd ones are upsamplings
         self.scale_heads = nn.ModuleList(
             nn.ModuleDict(
                 {f"{2 * j}": Convolution(width if j else in_channels, width, 3) for j in range(max(level, 1))}
@@ -75,7 +75,7 @@ class SemanticHead(nn.Module):
         return self.conv_seg(self.dropout(finest + _upsample(total, finest), keys))
 
     def _climb(self, i: int, levels: Sequence[Tensor]) -> Tensor:
-        """Level i, brought to the size of level 1, or of level 0 if it is that: (N, width, h, w)."""
+        """Level i at the size of level 1, or level 0 at its own size: (N, width, h, w)."""
         x = levels[i]
         for j, convolve in enumerate(self.scale_heads[i].children()):
             x = self.activate(convolve(_upsample(x, levels[i - j])))
@@ -83,7 +83,7 @@ class SemanticHead(nn.Module):
 
 
 def _upsample(x: Tensor, finer: Tensor) -> Tensor:
-    """x (N, C, h, w) at the height and width of `finer`."""
+    """x (N, C, h, w), upsampled to the height and width of `finer`."""
     if x.shape[2:] == finer.shape[2:]:
         return x
     return F.interpolate(x, size=finer.shape[2:], mode="bilinear", align_corners=False)

@@ -1,7 +1,7 @@
-"""The parts of hierarchical transformers: patch embedding, efficient attention, Mix-FFN, and masks drawn from keys.
+"""Layers of hierarchical transformers: patch embedding, efficient attention, Mix-FFN, and dropout seeded by keys.
 
 Letters: N samples, L = h * w tokens of a map of h rows and w columns, C channels. Tokens (N, L, C) and channels-last
-maps (N, C, h, w) share their memory, so going from one to the other copies nothing.
+maps (N, C, h, w) have the same memory layout, so conversion copies nothing.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from trainer import rng
 
 
 def to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
-    """Tokens (N, L, C) seen as a channels-last map (N, C, h, w)."""
+    """A view of tokens (N, L, C) as a channels-last map (N, C, h, w)."""
     return tokens.unflatten(1, size).permute(0, 3, 1, 2)
 
 
 def to_tokens(image: Tensor) -> Tensor:
-    """A map (N, C, h, w) seen as tokens (N, L, C); copies only when the map is not channels-last."""
+    """A map (N, C, h, w) as tokens (N, L, C); a view if the map is channels-last, else a copy."""
     return image.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def init_transformer(module: nn.Module) -> None:
-    """SegFormer's initialisation of its encoder, for `Module.apply`: linear 0.02, convolutions by their fan-out."""
+    """SegFormer's encoder initialisation, for `Module.apply`: linear layers with std 0.02, convolutions by fan-out."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
     elif isinstance(module, nn.Conv2d):
@@ -39,7 +39,7 @@ def init_transformer(module: nn.Module) -> None:
 
 
 class _KeyedMask(nn.Module):
-    """A random mask that depends on the sample's key and on this module's name alone."""
+    """A random mask, a function of the sample's key and this module's name only."""
 
     def __init__(self, name: str, rate: float) -> None:
         super().__init__()
@@ -53,8 +53,15 @@ class _KeyedMask(nn.Module):
         if not self.training or self.rate == 0:
             return None
         if keys is None:
-            raise ValueError(f"{self.name} drops at rate {self.rate:g} in training and needs the keys of the batch")
+            raise ValueError(
+                f"{self.name} has rate {self.rate:g} and needs the batch's keys in training, but got none; pass keys"
+            )
         return (rng.uniform(keys, self.salt, n) >= self.rate).to(x.dtype) / (1.0 - self.rate)
+
+
+def drop_path_rates(last: float, blocks: int) -> list[float]:
+    """One rate a block, rising linearly from 0 to `last` over all stages (Huang et al., ECCV 2016, section 3)."""
+    return [last * i / (blocks - 1) for i in range(blocks)]
 
 
 class StochasticDepth(_KeyedMask):
@@ -119,7 +126,7 @@ class Attention(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """A 3x3 depthwise convolution over tokens: the positions a transformer without position codes needs."""
+    """A 3x3 depthwise convolution over tokens, which replaces position embeddings."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

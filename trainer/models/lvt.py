@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from trainer.models.all_mlp import AllMLPNetwork, Geometry
 from trainer.models.base import Channels
-from trainer.models.layers import PatchEmbed, StochasticDepth, init_transformer, to_map, to_tokens
+from trainer.models.layers import PatchEmbed, StochasticDepth, drop_path_rates, init_transformer, to_map, to_tokens
 from trainer.models.lvt_attention import ConvolutionalSelfAttention, RecursiveAtrousAttention
 from trainer.models.pyramid import STRIDES
 
 HEADS = (2, 2, 5, 8)
 RATIOS = (4, 8, 4, 4)
-REDUCTIONS = (1, 4, 2, 1)  # of stages 2 to 4: the first has convolutional attention
+REDUCTIONS = (1, 4, 2, 1)  # used by stages 2 to 4; the first has convolutional attention
 
 GEOMETRIES = {
     "lvt_mini": Geometry((16, 16, 40, 64), (1, 1, 1, 1), 64),
@@ -24,7 +24,7 @@ GEOMETRIES = {
 
 
 class FeedForward(nn.Module):
-    """Two linear layers, for the first stage: its attention already convolves."""
+    """Two linear layers, used in the first stage, whose attention already includes a convolution."""
 
     def __init__(self, width: int, ratio: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(ratio * width, width)
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        """tokens (N, L, C) -> (N, L, C), whatever the size of their map."""
+        """tokens (N, L, C) -> (N, L, C), for any size of their map."""
         return self.fc2(F.gelu(self.fc1(tokens)))
 
 
@@ -74,7 +74,7 @@ class Block(nn.Module):
 
 
 class LiteVisionTransformer(AllMLPNetwork):
-    """Convolutional self-attention in the first stage, recursive atrous in the others; no norm ends a stage."""
+    """Convolutional self-attention in the first stage, recursive atrous in the others; stages end without a norm."""
 
     def __init__(
         self,
@@ -87,19 +87,19 @@ class LiteVisionTransformer(AllMLPNetwork):
         super().__init__()
         widths, depths, head_width = geometry
         self.channels = Channels(widths, widths, STRIDES, num_classes)
-        rates = iter([drop_path * i / (sum(depths) - 1) for i in range(sum(depths))])
+        rates = iter(drop_path_rates(drop_path, sum(depths)))
         self.backbone = nn.ModuleList()
         for stage, ((before, width), depth) in enumerate(zip(pairwise((3, *widths)), depths, strict=True)):
             patch_embed = PatchEmbed(before, width, 3 if stage else 7, 2 if stage else 4)
             blocks = [Block(f"block{stage + 1}.{i}", stage, width, next(rates)) for i in range(depth)]
             self.backbone.append(nn.ModuleList([patch_embed.apply(init_transformer), nn.ModuleList(blocks)]))
         self.add_head(widths, head_width, num_classes, dropout)
-        for module in self.modules():  # as the reference does, of the head too; its other convolutions keep defaults
+        for module in self.modules():  # also those of the head, as in the reference
             if isinstance(module, nn.Linear):
                 init_transformer(module)
 
     def embed(self, stage: int, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """The patch embedding, published before its norm: so does the reference, for this network alone."""
+        """The patch embedding; `embeds` has it before its norm, as the reference does for this network only."""
         patch_embed = self.get_submodule(f"backbone.{stage}.0")
         assert isinstance(patch_embed, PatchEmbed)
         tokens, size = patch_embed.project(x)

@@ -19,10 +19,10 @@ DILATIONS = (1, 3, 5)
 
 
 class ConvolutionalSelfAttention(nn.Module):
-    """Attention within windows of 3x3 at stride 2, whose results are summed where windows overlap (CSA, section 3.1).
+    """Attention within 3x3 windows at stride 2; results are summed where windows overlap (CSA, section 3.1).
 
-    The weights of a window come from its mean of 2x2 pixels, one 3x3 by 3x3 table a head; the values of its nine
-    places have a linear map each.
+    A window's attention weights, a 9 x 9 matrix per head, are a linear function of its mean over 2x2 pixels. Each of
+    its nine positions has its own linear map for values.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -45,7 +45,7 @@ class ConvolutionalSelfAttention(nn.Module):
 
 
 def _windows(image: Tensor) -> Tensor:
-    """(N, h, w, C) -> the nine places of every window, as a map of 9 C channels, place by place."""
+    """(N, h, w, C) -> the nine positions of every window, as a map of 9 C channels."""
     rows, columns = (STRIDE * math.ceil(side / STRIDE) for side in image.shape[1:3])
     padded = F.pad(image, (0, 0, 1, 1, 1, 1))
     places = [padded[:, y : y + rows : STRIDE, x : x + columns : STRIDE] for y in range(KERNEL) for x in range(KERNEL)]
@@ -53,9 +53,9 @@ def _windows(image: Tensor) -> Tensor:
 
 
 def _sum_windows(mixed: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, M, 9, C) -> tokens (N, L, C): every pixel sums its place in the windows that cover it.
+    """(N, M, 9, C) -> tokens (N, L, C): for every pixel the sum over the windows that cover it.
 
-    That is `F.fold`, but with channels last, and twice as fast.
+    The same as `F.fold`, but channels last, and twice as fast.
     """
     rows, columns = size
     windows = mixed.unflatten(1, (math.ceil(rows / STRIDE), -1)).unflatten(3, (KERNEL, KERNEL))  # (N, r, c, 3, 3, C)
@@ -64,7 +64,7 @@ def _sum_windows(mixed: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _interleave(windows: Tensor, axis: int, length: int) -> Tensor:
-    """Windows along `axis`, their three places along axis 3, summed into `length` pixels along `axis`.
+    """Sum windows along `axis`, with their three positions along axis 3, into `length` pixels along `axis`.
 
     Window i covers pixels 2i - 1, 2i and 2i + 1: an even pixel lies in one window, an odd one in two.
     """
@@ -77,7 +77,7 @@ def _interleave(windows: Tensor, axis: int, length: int) -> Tensor:
 
 
 class AtrousConv(nn.Module):
-    """One 3x3 depthwise convolution at three dilations, each activated, then summed."""
+    """One 3x3 depthwise convolution applied at three dilations, with SiLU after each, summed."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -91,14 +91,14 @@ class AtrousConv(nn.Module):
         return maps[0] + maps[1] + maps[2]
 
     def paper_macs(self, inputs: tuple[Tensor], output: Tensor) -> int:
-        """MACs of the three convolutions, which no module shows."""
+        """MACs of the three convolutions, which are functional calls that hooks do not see."""
         return len(DILATIONS) * output.numel() * self.weight[0].numel()
 
 
 class RecursiveAtrousAttention(nn.Module):
-    """Spatially reduced attention with queries of three scales, applied twice by the same weights (RASA, section 3.2).
+    """Spatially reduced attention with queries of three scales, applied twice with shared weights (RASA, section 3.2).
 
-    The second time it reads its input plus its own first result.
+    The second input is the first input plus the first output.
     """
 
     def __init__(self, width: int, heads: int, reduction: int) -> None:

@@ -1,8 +1,8 @@
-"""BatchNorm whose groups are declared: the statistics depend on `norm_batch`, not on micro-batches or workers.
+"""BatchNorm over groups of `norm_batch` samples, so that its statistics do not depend on micro-batches or workers.
 
-A training forward normalises each group of `group_size` consecutive samples by its own statistics and adds them, in
-float64, to pending sums; `commit` folds the sums of all groups, micro-batches and ranks into the running statistics
-once an optimiser step. So the running statistics are the same however a global batch was split.
+In training, each group of `norm_batch` consecutive samples is normalised by its own statistics, which are added in
+float64 to pending sums. Once per optimiser step, `commit` updates the running statistics from the sums of all groups,
+micro-batches and ranks, so they do not depend on how the global batch is split.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from trainer.config import UserError
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm over (N, C, H, W) in groups of `group_size` samples; None makes the whole batch one group."""
+    """BatchNorm over (N, C, H, W) in groups of `norm_batch` samples; None makes the whole batch one group."""
 
     pending: Tensor  # (2 C + 1,) float64: sums over groups of the mean and the unbiased variance, and their count
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(num_features, eps=eps, momentum=momentum)
-        self.group_size: int | None = None
+        self.norm_batch: int | None = None
         self.register_buffer("pending", torch.zeros(2 * num_features + 1, dtype=torch.float64), persistent=False)
 
     def set_norm_batch(self, norm_batch: int) -> None:
-        """Declare the samples in one group."""
-        self.group_size = norm_batch
+        """Set the number of samples in one group."""
+        self.norm_batch = norm_batch
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GroupedBatchNorm2d:
         super()._apply(fn, recurse)
-        self.pending = self.pending.double()  # `module.float()` casts buffers too, and the sums are long
+        self.pending = self.pending.double()  # `module.float()` casts buffers too, but the sums need float64
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, C, H, W) -> the same shape. Raises UserError when N holds no whole number of groups."""
+        """x (N, C, H, W) -> the same shape. Raises UserError unless N is a multiple of `norm_batch`."""
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        size = self.group_size or len(x)
+        size = self.norm_batch or len(x)
         if len(x) % size:
-            raise UserError(f"a batch of {len(x)} holds no whole number of BatchNorm groups of {size} samples")
+            raise UserError(f"the batch must be a multiple of the BatchNorm group of {size} samples but has {len(x)}")
         if size * x[0, 0].numel() == 1:
             raise UserError(
                 "BatchNorm needs more than one value a channel but got maps of 1x1 and groups of 1 sample; "
@@ -60,7 +60,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def fold(self, sums: Tensor) -> None:
-        """Update the running statistics by the averages in `sums`, laid out as `pending`."""
+        """Update the running statistics with the averages of `sums`, which has the layout of `pending`."""
         count = sums[-1]
         mean, var = (sums[:-1] / count).chunk(2)
         assert self.running_mean is not None and self.running_var is not None
@@ -71,7 +71,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
 
 
 def set_norm_batch(root: nn.Module, norm_batch: int) -> None:
-    """Tell every module that depends on the samples in one BatchNorm group."""
+    """Set the number of samples in one BatchNorm group in every module that depends on it."""
     for module in root.modules():
         declare = getattr(module, "set_norm_batch", None)
         if callable(declare):
@@ -79,7 +79,7 @@ def set_norm_batch(root: nn.Module, norm_batch: int) -> None:
 
 
 def commit(root: nn.Module, all_reduce: Callable[[Tensor], Tensor]) -> None:
-    """Once an optimiser step: reduce the pending sums over ranks and fold them into the running statistics."""
+    """Reduce the pending sums over ranks and update the running statistics; called once per optimiser step."""
     norms = [m for m in root.modules() if isinstance(m, GroupedBatchNorm2d) and m.training]
     if not norms:
         return

@@ -1,6 +1,6 @@
-"""PVTv2 (Wang et al., arXiv 2106.13797) B0..B5: timm's encoder, run part by part, with the semantic-FPN head.
+"""PVTv2 (Wang et al., arXiv 2106.13797) B0..B5: timm's encoder with the semantic-FPN head.
 
-Names are `backbone.` and timm's, then `neck.` and `head.`; all six sizes have a head of the same widths.
+Parameters are named `backbone.` + timm's name, `neck.` and `head.`; the head has the same widths for all six sizes.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from trainer.models.base import Channels
 from trainer.models.fpn import FeaturePyramid, SemanticHead
-from trainer.models.layers import StochasticDepth, to_map
+from trainer.models.layers import StochasticDepth, drop_path_rates, to_map
 from trainer.models.pyramid import STRIDES, Pyramid
 
 
 class Variant(NamedTuple):
-    """A network: timm's name of the encoder, what differs from it, and the widths of pyramid and head."""
+    """A network: timm's encoder, changes of its arguments, and the widths of pyramid and head."""
 
     encoder: str
     changes: Mapping[str, Any] = {}
@@ -44,12 +44,11 @@ class PVTv2(Pyramid):
         variant: Variant = VARIANTS["pvtv2_b0"],
     ) -> None:
         super().__init__()
-        import timm  # it imports all of its networks: seconds that only this one should cost
+        import timm  # takes seconds, so only when PVTv2 is built
 
         self.backbone = timm.create_model(variant.encoder, num_classes=0, **variant.changes)
         blocks = [(s, i, block) for s, stage in enumerate(self.backbone.stages) for i, block in enumerate(stage.blocks)]
-        for position, (stage, i, block) in enumerate(blocks):
-            rate = drop_path * position / (len(blocks) - 1)
+        for (stage, i, block), rate in zip(blocks, drop_path_rates(drop_path, len(blocks)), strict=True):
             block.drop_path1 = StochasticDepth(f"block{stage + 1}.{i}.attn", rate)
             block.drop_path2 = StochasticDepth(f"block{stage + 1}.{i}.mlp", rate)
         widths = tuple(stage["num_chs"] for stage in self.backbone.feature_info)
@@ -58,14 +57,14 @@ class PVTv2(Pyramid):
         self.head = SemanticHead(len(widths), variant.pyramid_width, variant.head_width, num_classes, dropout)
 
     def embed(self, stage: int, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """The patch embedding, published after its norm."""
+        """The patch embedding; `embeds` has it after its norm."""
         patch_embed = self.backbone.stages[stage].downsample if stage else self.backbone.patch_embed
         image = patch_embed(x.contiguous(memory_format=torch.channels_last))  # (N, h, w, C)
         tokens = image.flatten(1, 2)
         return tokens, tokens, (image.shape[1], image.shape[2])
 
     def transform(self, stage: int, tokens: Tensor, size: tuple[int, int], keys: Tensor | None) -> Tensor:
-        """The blocks of a stage and its norm. timm's own loop has no place for the keys of drop-path."""
+        """The blocks of a stage and its norm. timm's own forward cannot pass the keys of drop-path."""
         for block in self.backbone.stages[stage].blocks:
             tokens = tokens + block.drop_path1(block.attn(block.norm1(tokens), size), keys)
             tokens = tokens + block.drop_path2(block.mlp(block.norm2(tokens), size), keys)

@@ -1,4 +1,4 @@
-"""Pyramid: the forward pass our networks share: four stages of a patch embedding and its blocks, then a head."""
+"""Pyramid: the forward pass that all our networks share: four stages (patch embedding, blocks), then a head."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ STRIDES = (4, 8, 16, 32)
 
 
 class Pyramid(SegModel):
-    """A hierarchical transformer. A subclass says what a stage's embedding, its blocks and the head compute."""
+    """A hierarchical transformer. A subclass implements `embed`, `transform` and `decode`."""
 
     def embed(self, stage: int, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """x, the image or the map before `stage` (0..3) -> the published patch embedding (N, L, C), the tokens
-        (N, L, C) that its blocks read, and their (h, w)."""
+        """x, the image or the map before `stage` (0..3) -> the patch embedding for `embeds` (N, L, C), the tokens
+        (N, L, C) that the blocks read, and their (h, w)."""
         raise NotImplementedError
 
     def transform(self, stage: int, tokens: Tensor, size: tuple[int, int], keys: Tensor | None) -> Tensor:
@@ -30,15 +30,15 @@ class Pyramid(SegModel):
     def forward(self, image: Tensor, keys: Tensor | None = None, needs: AbstractSet[str] = EVERYTHING) -> SegOutput:
         """image (N, 3, H, W), H and W at least 32 and multiples of 4 -> SegOutput; keys (N,) int64.
 
-        Stages have ceil(H / s_i) rows. Parts outside `needs` are not computed where nothing else depends on them.
+        Stages have ceil(H / s_i) rows. Parts not in `needs` are computed only if others need them.
         """
         features: list[Tensor] = []
         embeds: list[Tensor] = []
         x = image
         last = len(STRIDES) - 1
         for stage in range(len(STRIDES)):
-            published, tokens, size = self.embed(stage, x)
-            embeds.append(published)
+            embed, tokens, size = self.embed(stage, x)
+            embeds.append(embed)
             if stage == last and not needs & {"features", "logits"}:
                 break
             x = self.transform(stage, tokens, size, keys)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainer.models.all_mlp import STAGES, AllMLPNetwork, Geometry
 from trainer.models.base import Channels
-from trainer.models.layers import Block, PatchEmbed, init_transformer, to_map
+from trainer.models.layers import Block, PatchEmbed, drop_path_rates, init_transformer, to_map
 from trainer.models.pyramid import STRIDES
 
 HEADS = (1, 2, 5, 8)
@@ -41,7 +41,7 @@ class SegFormer(AllMLPNetwork):
         super().__init__()
         widths, depths, head_width = geometry
         self.channels = Channels(widths, widths, STRIDES, num_classes)
-        rates = iter([drop_path * i / (sum(depths) - 1) for i in range(sum(depths))])
+        rates = iter(drop_path_rates(drop_path, sum(depths)))
         kernels = zip(pairwise((3, *widths)), (7, 3, 3, 3), (4, 2, 2, 2), strict=True)
         for stage, ((before, width), kernel, stride) in zip(STAGES, kernels, strict=True):
             self.add_module(f"patch_embed{stage}", PatchEmbed(before, width, kernel, stride))
@@ -49,11 +49,11 @@ class SegFormer(AllMLPNetwork):
             blocks = [Block(f"block{stage}.{i}", width, heads, reduction, next(rates)) for i in range(depth)]
             self.add_module(f"block{stage}", nn.ModuleList(blocks))
             self.add_module(f"norm{stage}", nn.LayerNorm(width, eps=1e-6))
-        self.apply(init_transformer)  # before the head is made: the reference leaves that to its layers' defaults
+        self.apply(init_transformer)  # before the head, which keeps torch's default initialisation, as in the reference
         self.add_head(widths, head_width, num_classes, dropout)
 
     def embed(self, stage: int, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """The patch embedding, published after its norm."""
+        """The patch embedding; `embeds` has it after its norm."""
         tokens, size = getattr(self, f"patch_embed{stage + 1}")(x)
         return tokens, tokens, size
 

@@ -1,34 +1,33 @@
-"""From a TrainConfig to the objects of a run, and the check that a config can be built at all."""
+"""Build the objects of a run from its TrainConfig, check that a config can be built, and compute its run id."""
 
 from __future__ import annotations
 
-import functools
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from trainer.config import TrainConfig, UserError, digest
+from trainer.config import TrainConfig, UserError
 from trainer.data import PackedSplit, SegDataset, check_data, dataset_class, open_dataset, pack
 from trainer.data.batch import Batch
 from trainer.data.stream import Stream, holdout
 from trainer.data.transforms import auto_class_weights
 from trainer.distill import build_distillers
-from trainer.files.file_digest import file_digest
+from trainer.files.run_folder import write_text
 from trainer.models import SegModel
 from trainer.models.norm import set_norm_batch
 from trainer.place import Place
-from trainer.training.networks import build_student, build_teacher, check_weights, weight_files
+from trainer.training.known_structures import known_cost, structure_file
+from trainer.training.networks import build_student, build_teacher, check_weights
 from trainer.training.task import Distilled
 
 __all__ = ["Data", "build_distilled", "build_teacher", "check", "open_data"]
 
 
 class Data(NamedTuple):
-    """The data of a run: the reader, its packed splits, and which training samples are learnt from."""
+    """The data of a run: the data set, its packed splits, and the training samples to train on and to select by."""
 
     dataset: SegDataset
     train: PackedSplit
@@ -38,21 +37,21 @@ class Data(NamedTuple):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the K classes that count."""
+        """The names of the K classes."""
         return self.dataset.classes
 
     @property
     def conditions(self) -> dict[str, np.ndarray]:
-        """Condition -> which samples of val it has; empty where the data set names none."""
+        """Condition -> indices of its samples in val; empty for a data set without conditions."""
         return self.dataset.conditions(self.val.stems)
 
 
 def open_data(config: TrainConfig, place: Place) -> Data:
-    """Open, verify and pack the data. Raises UserError naming the first file that is wrong."""
+    """Open, check and pack the data. Raises UserError naming the first wrong file."""
     dataset = open_dataset(config.data, place.data_root, place.cache_dir)
     splits = {name: pack(dataset, config.data, name, place.cache_dir) for name in ("train", "val")}
     learn, select = holdout(len(splits["train"]), config.data.select)
-    Stream(splits["train"], config, learn, 0, 1)  # refuses a batch that the data cannot fill
+    Stream(splits["train"], config, learn, 0, 1)  # raises UserError when the split is smaller than a batch
     return Data(dataset, splits["train"], splits["val"], learn, select)
 
 
@@ -81,18 +80,17 @@ def _assemble(
     if teacher is not None:
         paths = build_distillers(config.active, student.channels, teacher.channels, config.seed)
     distilled = Distilled(student, paths, classes, class_weights)
-    set_norm_batch(distilled, config.optim.group)
+    set_norm_batch(distilled, config.optim.effective_norm_batch)
     return distilled
 
 
 def check(config: TrainConfig, cache: Path) -> dict[str, float]:
-    """Build a config's structure on the meta device, run one step of it, and return the deployed student's cost.
+    """Build a config's networks on the meta device, run one forward pass, and return the deployed student's cost.
 
-    Cached on disk by structure, so a study of a thousand runs builds each of its arms once. Raises UserError.
+    Cached on disk by structure, so a study with a thousand runs builds each structure once. Raises UserError.
     """
-    file = cache / "checks" / f"{_structure(config)}.json"
-    if file.exists():
-        return json.loads(file.read_text())
+    if (known := known_cost(config, cache)) is not None:
+        return known
     check_data(config.data)
     classes = len(dataset_class(config.data.name).classes)
     check_weights(config, classes)
@@ -104,32 +102,16 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
         distilled = _assemble(meta_init, teacher, classes, declared)
         height, width = config.data.size
         batch = Batch(
-            torch.zeros(config.optim.group, 3, height, width),
-            torch.zeros(config.optim.group, height, width, dtype=torch.int64),
-            torch.zeros(config.optim.group, dtype=torch.int64),
+            torch.zeros(config.optim.effective_norm_batch, 3, height, width),
+            torch.zeros(config.optim.effective_norm_batch, height, width, dtype=torch.int64),
+            torch.zeros(config.optim.effective_norm_batch, dtype=torch.int64),
         )
         output = teacher(batch.image, None, distilled.teacher_needs) if teacher else None
         distilled(batch, output)
     from trainer.measure.complexity import deployed
 
     cost = deployed(config.student, classes, config.data.size)
+    file = structure_file(config, cache)
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text(json.dumps(cost))
-    partial.replace(file)
+    write_text(file, json.dumps(cost))
     return cost
-
-
-def _structure(config: TrainConfig) -> str:
-    """What the check depends on: what shapes modules, the weights that are here, and this package's own source."""
-    shape = config.model_dump(mode="json", include={"student", "teacher", "data"})
-    paths = {name: term.options for name, term in config.active.items()}
-    weights = [file_digest(path) for path in weight_files(config)]
-    return digest([shape, paths, config.optim.group, weights, _source()])
-
-
-@functools.cache
-def _source() -> str:
-    here = Path(__file__).parents[1]
-    files = [(str(f.relative_to(here)), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(here.rglob("*.py"))]
-    return digest(files)

@@ -1,4 +1,4 @@
-"""Validation: one confusion matrix a protocol over a whole split, summed over workers."""
+"""Validation: one confusion matrix per protocol over a whole split, summed over workers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from trainer.config import DataConfig
 from trainer.data import PackedSplit
 from trainer.data.stream import normalise
 from trainer.data.transforms import quarter_label
-from trainer.models.base import SegModel
+from trainer.models.base import LOGITS, SegModel
 from trainer.training import metrics, parallel
-
-LOGITS = frozenset({"logits"})
 
 
 @torch.no_grad()
@@ -35,15 +33,15 @@ def evaluate(
 ) -> dict[str, float]:
     """Metrics of `model` on the samples `indices` of a split. The first protocol is `<prefix>/miou`.
 
-    `full`: logits upsampled to the label's own size; `paper`: labels at a quarter of the input, against the logits.
-    `conditions` name the samples of which `<prefix>/<condition>/miou` is reported too, each sample in one of them at
-    most, by the first protocol. Each worker takes its own samples, none twice; the matrices are summed.
+    `full` upsamples the logits to the label's own size; `paper` compares the logits with labels at a quarter of the
+    input size. `conditions` (name -> sample indices, disjoint) also get `<prefix>/<condition>/miou`, by the first
+    protocol. Each worker evaluates its own part of the samples; the confusion matrices are summed.
     """
     protocols = tuple(protocols)
     device = next(model.parameters()).device
     mine = (np.arange(len(split)) if indices is None else indices)[parallel.rank() :: parallel.world()]
     groups = dict(conditions or {})
-    group = np.full(len(split), len(groups))  # samples without a condition have a matrix of their own
+    group = np.full(len(split), len(groups))  # samples without a condition are counted in the last matrix
     for position, members in enumerate(groups.values()):
         group[members] = position
     shape = (len(groups) + 1, len(names), model.channels.classes)
@@ -53,7 +51,9 @@ def evaluate(
     for chunk in np.array_split(mine, max(1, -(-len(mine) // batch))) if len(mine) else []:
         logits = forward(model, split.images(chunk), data, device, autocast)
         for protocol in protocols:
-            for index, (label, prediction) in zip(chunk, judged(logits, split, chunk, protocol), strict=True):
+            for index, (label, prediction) in zip(
+                chunk, labels_and_predictions(logits, split, chunk, protocol), strict=True
+            ):
                 counts[protocol][group[index]] += metrics.confusion(prediction, label, *shape[1:]).cpu()
     model.train(training)
     result: dict[str, float] = {}
@@ -79,7 +79,9 @@ def forward(
     return logits.float()
 
 
-def judged(logits: Tensor, split: PackedSplit, chunk: np.ndarray, protocol: str) -> Iterator[tuple[Tensor, Tensor]]:
+def labels_and_predictions(
+    logits: Tensor, split: PackedSplit, chunk: np.ndarray, protocol: str
+) -> Iterator[tuple[Tensor, Tensor]]:
     """(label, prediction) pairs, each (h, w), of the samples `chunk` whose logits are (N, P, H/4, W/4)."""
     for position, index in enumerate(chunk):
         one = logits[position : position + 1]

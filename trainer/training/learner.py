@@ -1,4 +1,4 @@
-"""Learner: one student's part of a training step. The stream and the teacher are somebody else's."""
+"""Learner: student, paths and optimiser; it accumulates gradients, then steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainer.training.task import Distilled
 
 
 class Learner:
-    """A Distilled module with its optimiser: accumulate micro-batches, then update once."""
+    """A Distilled module with AdamW: `accumulate` each micro-batch of a step, then `update` once."""
 
     def __init__(
         self, distilled: Distilled, optim: OptimConfig, terms: Mapping[str, Term], compiled: bool = False
@@ -46,7 +46,10 @@ class Learner:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.optim.precision == "bf16")
 
     def accumulate(self, batch: Batch, teacher: SegOutput | None, pixels: Tensor, samples: int, *, last: bool) -> None:
-        """Add one micro-batch's gradients. `pixels` and `samples` count the *global* batch; `last` of this step."""
+        """Add the gradients of one micro-batch; `last` marks the step's last one, which synchronises DDP.
+
+        `pixels` (see `pixel_weight`) and `samples` are those of the *global* batch.
+        """
         hold: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if isinstance(self.module, DistributedDataParallel) and not last:
             hold = self.module.no_sync()
@@ -61,7 +64,7 @@ class Learner:
         self._step_losses += torch.stack([total.detach(), *(loss.detach() for loss in losses)])
 
     def update(self, lr: float, step: int) -> None:
-        """One optimiser step at rate `lr`, and the BatchNorm statistics of all its groups."""
+        """One optimiser step with learning rate `lr`, and the update of BatchNorm's running statistics."""
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.step()
@@ -74,7 +77,7 @@ class Learner:
         self._steps += 1
 
     def drain(self) -> dict[str, float]:
-        """Mean losses a step since the last call, over all workers: `loss`, `loss/ce`, `loss/<path>`.
+        """Mean losses per step since the last call, over all workers: `loss`, `loss/ce`, `loss/<path>`.
 
         Raises NumericalError naming the loss and the step when one was not finite.
         """
@@ -95,7 +98,10 @@ class Learner:
 
 
 def parameter_groups(module: nn.Module, optim: OptimConfig) -> list[dict[str, object]]:
-    """Two groups: matrices and kernels with weight decay, norms, biases and scalars without (unless asked)."""
+    """AdamW's parameter groups: matrices and kernels with weight decay; norms, biases and scalars without.
+
+    `optim.decay_norms_and_biases` puts all into the first group.
+    """
     trained = [p for p in module.parameters() if p.requires_grad]
     decayed = [p for p in trained if p.ndim > 1 or optim.decay_norms_and_biases]
     plain = [p for p in trained if p.ndim <= 1 and not optim.decay_norms_and_biases]

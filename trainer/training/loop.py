@@ -1,4 +1,4 @@
-"""fit(): steps, validation, schedule, checkpoints. One process alone, one Tune trial, or one Ray Train worker."""
+"""fit(): the training loop, in a single process, a Tune trial or one Ray Train worker."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 from trainer.config import TrainConfig, UserError
 from trainer.data.batch import Batch
 from trainer.data.stream import HostBatch, Stream, to_batch
-from trainer.files import checkpoint, generations
-from trainer.files import run_folder as record
+from trainer.files import checkpoint, generations, run_folder
 from trainer.measure.device import pick_device
 from trainer.measure.footprint import measure
 from trainer.models.base import SegModel, SegOutput
@@ -26,7 +25,7 @@ from trainer.training.networks import weights_used
 from trainer.training.panel import save_panel
 from trainer.training.schedule import learning_rate
 from trainer.training.sources import run_id
-from trainer.training.system import System
+from trainer.training.system import SystemMonitor
 from trainer.training.task import count_pixels, pixel_weight
 from trainer.training.teacher import Teacher, verify
 
@@ -34,19 +33,19 @@ Report = Callable[[dict[str, float], Path | None], None]
 
 
 def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
-    """Train one run to its end and return its result. What `place.out_dir` holds of it already is not done again.
+    """Train one run to its end and return its result, resuming from what `place.out_dir` holds.
 
     `report(metrics, checkpoint)` is called by every worker after every epoch; worker 0 alone writes files.
-    Raises UserError for what cannot be run and NumericalError when a loss is not finite.
+    Raises UserError for a config or place that cannot be run, and NumericalError when a loss is not finite.
     """
     torch.set_num_threads(place.threads)
-    leads = parallel.rank() == 0
+    is_rank_zero = parallel.rank() == 0
     identity = run_id(config, place)
-    result = record.read_result(place.out_dir)
+    result = run_folder.read_result(place.out_dir)
     if result is not None and result["run_id"] == identity:
-        if leads:
-            generations.settle(place.out_dir)
-        report(result["last"], place.out_dir / record.LAST)
+        if is_rank_zero:
+            generations.delete_previous(place.out_dir)
+        report(result["last"], place.out_dir / run_folder.LAST)
         return result
     data = open_data(config, place)
     device = pick_device(place.device)
@@ -62,10 +61,10 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
         teacher = Teacher(model.to(device), distilled.teacher_needs, bf16, *scales)
         verify(teacher, config, data, place)
     weights = weights_used(config, place, distilled.student, model)
-    record.open_folder(place.out_dir, config, leads)  # all that a user may have got wrong has been looked at
+    run_folder.open_folder(place.out_dir, config, is_rank_zero)  # after every check that may raise UserError
     learner = Learner(distilled, config.optim, config.distill, place.compile)
-    history, best = resume(place.out_dir, identity, learner, leads)
-    system = System(device)
+    history, best = resume(place.out_dir, identity, learner, is_rank_zero)
+    system = SystemMonitor(device)
 
     for epoch in range(len(history), config.optim.epochs):
         started = time.monotonic()
@@ -88,13 +87,13 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
         improved = "val/miou" in metrics and metrics["val/miou"] > best.get("val/miou", -1.0)
         if improved:
             best = {"epoch": metrics["epoch"], "val/miou": metrics["val/miou"]}
-        if leads:
-            keep(place.out_dir, identity, learner, history, best, improved)
-            record.append_epoch(place.out_dir, metrics)
-        report(metrics, place.out_dir / record.LAST)
+        if is_rank_zero:
+            save_checkpoints(place.out_dir, identity, learner, history, best, improved)
+            run_folder.append_epoch(place.out_dir, metrics)
+        report(metrics, place.out_dir / run_folder.LAST)
 
     cost = check(config, place.cache_dir)
-    if leads:  # the others wait: nothing but other runs disturbs the measurement
+    if is_rank_zero:  # the other workers wait and do not disturb the measurement
         cost |= measure(distilled.student, config.data.size, device)
     result = {
         "key": config.key,
@@ -105,15 +104,15 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
         "data": {"train": data.train.fingerprint, "val": data.val.fingerprint},
         "weights": weights,
         "complexity": cost,
-        "environment": record.environment(str(device), device_name(device), place.threads, parallel.world()),
+        "environment": run_folder.environment(str(device), device_name(device), place.threads, parallel.world()),
         "seconds": sum(epoch["seconds"] for epoch in history),
         "images_per_step": share * parallel.world(),
         "micro_batch": micro,
     }
-    if leads:
+    if is_rank_zero:
         save_panel(place.out_dir / "panel.png", distilled.student, data, config)
-        record.write_result(place.out_dir, result)
-        generations.settle(place.out_dir)
+        run_folder.write_result(place.out_dir, result)
+        generations.delete_previous(place.out_dir)
     parallel.barrier()
     return result
 
@@ -121,7 +120,7 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
 def train_step(
     learner: Learner, teacher: Teacher | None, host: HostBatch, config: TrainConfig, micro: int, classes: int
 ) -> None:
-    """Accumulate the gradients of this worker's share of one step, micro-batch by micro-batch."""
+    """Accumulate the gradients of this worker's share of one step, in micro-batches of `micro` samples."""
     batch = to_batch(host, learner.device, config.data.normalize)
     counts = parallel.all_reduce(count_pixels(batch.label, classes))
     pixels = pixel_weight(counts, learner.distilled.class_weights)
@@ -132,7 +131,7 @@ def train_step(
 
 
 def validate(student: SegModel, data: Data, config: TrainConfig, autocast: torch.autocast) -> dict[str, float]:
-    """`val/...` on the validation split and, where a share of train is held out, `select/miou` on that."""
+    """`val/...` on the validation split and `select/miou` on the held-out share of train, if there is one."""
     protocols = config.eval.protocols
     metrics = evaluate(
         student, data.val, data.classes, config.data, protocols, conditions=data.conditions, autocast=autocast
@@ -152,12 +151,12 @@ def validate(student: SegModel, data: Data, config: TrainConfig, autocast: torch
     return metrics
 
 
-def keep(
+def save_checkpoints(
     out: Path, identity: str, learner: Learner, history: list[dict[str, float]], best: dict[str, float], improved: bool
 ) -> None:
     """Write the checkpoint to resume from, and the student alone when it is the best so far."""
     if improved:
-        checkpoint.save(out / record.BEST, {"model": learner.distilled.student.state_dict(), **best})
+        checkpoint.save(out / run_folder.BEST, {"model": learner.distilled.student.state_dict(), **best})
     state = {
         "run_id": identity,
         "model": learner.distilled.state_dict(),
@@ -168,27 +167,32 @@ def keep(
     generations.save(out, state)
 
 
-def resume(out: Path, identity: str, learner: Learner, leads: bool) -> tuple[list[dict[str, float]], dict[str, float]]:
-    """Load the checkpoint in `out`, if any; the epochs done so far and the best of them."""
-    state = generations.restore(out, learner.device, leads)
+def resume(
+    out: Path, identity: str, learner: Learner, is_rank_zero: bool
+) -> tuple[list[dict[str, float]], dict[str, float]]:
+    """Load the checkpoint in `out`, if any, and return the metrics of the epochs done and the best epoch.
+
+    Raises UserError when the checkpoint belongs to another run.
+    """
+    state = generations.restore(out, learner.device, is_rank_zero)
     if state is None:
-        if leads:
-            record.write_epochs(out, [])
+        if is_rank_zero:
+            run_folder.write_epochs(out, [])
         return [], {}
     if state.get("run_id") != identity:
         raise UserError(
-            f"{out / record.LAST} was computed from other data, weights or numerics "
+            f"{out / run_folder.LAST} was computed from other data, weights or numerics "
             f"(run {state.get('run_id')}, now {identity}); choose another folder"
         )
     learner.distilled.load_state_dict(state["model"])
     learner.optimiser.load_state_dict(state["optimiser"])
     history = state["history"]
     assert [epoch["epoch"] for epoch in history] == list(range(1, len(history) + 1)), "epochs must follow each other"
-    if leads:
-        record.write_epochs(out, history)
+    if is_rank_zero:
+        run_folder.write_epochs(out, history)
     return history, state["best"]
 
 
 def device_name(device: torch.device) -> str:
-    """The maker's name of a GPU, "" of a CPU."""
+    """The product name of a GPU, "" for a CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""

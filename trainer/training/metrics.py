@@ -1,6 +1,6 @@
 """Intersection over union from one int64 confusion matrix over a whole split.
 
-Letters: K classes that count, P network outputs (P >= K: a void output may be predicted, never asked for).
+Letters: K classes, P network outputs (P >= K: a void output may be predicted but is never a label).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 def confusion(prediction: Tensor, label: Tensor, classes: int, outputs: int) -> Tensor:
     """Counts (K, P) int64 of pixels by true class and predicted output; labels >= K are not counted.
 
-    prediction, label: integer tensors of one shape. An extra row takes the ignored pixels, so that no mask is made.
+    prediction, label: integer tensors of one shape. Ignored pixels are not masked but counted in an extra row.
     """
     row = label.to(torch.int64).clamp(max=classes).flatten()
     index = row * outputs + prediction.to(torch.int64).flatten()
@@ -30,8 +30,8 @@ def iou(matrix: Tensor) -> Tensor:
 def summary(matrix: Tensor, names: tuple[str, ...], prefix: str, absent_is_zero: bool) -> dict[str, float]:
     """`<prefix>/miou`, `<prefix>/iou/<class>` in percent and `<prefix>/classes_present`.
 
-    A class that does not occur in the labels is left out of the mean and counted; `absent_is_zero` keeps it as 0,
-    as the published code does.
+    A class without pixels in the labels is left out of the mean; with `absent_is_zero` it counts as 0, as in the
+    published code.
     """
     present = matrix.sum(1) > 0
     values = iou(matrix) * 100

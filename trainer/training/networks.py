@@ -1,4 +1,4 @@
-"""The two networks of a run, student and teacher, with the weights that they start from."""
+"""Student and teacher of a run with their initial weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.weights import Weights, load_weights, open_weights
 
 
 def build_student(config: TrainConfig, classes: int) -> SegModel:
-    """The student, initialised by the seed alone: every arm of a seed starts from the same bits."""
+    """The student. Its initialisation depends on the seed only: all arms of a seed start from equal weights."""
     with initialising(config.seed, "student"):
         student = build_model(config.student, classes)
     if config.student.init != "scratch":
@@ -25,7 +25,7 @@ def build_student(config: TrainConfig, classes: int) -> SegModel:
 
 
 def build_teacher(config: TrainConfig, place: Place | None, classes: int) -> SegModel | None:
-    """The frozen teacher with its weights, or None when no path needs it. `place` None leaves the weights out."""
+    """The frozen teacher, or None when no path needs it. Without `place` its weights are not loaded."""
     if config.teacher is None or not config.active:
         return None
     network = ModelConfig(name=config.teacher.name)
@@ -38,9 +38,10 @@ def build_teacher(config: TrainConfig, place: Place | None, classes: int) -> Seg
 
 
 def load_network(config: ModelConfig, path: Path, classes: int) -> SegModel:
-    """A network with all the weights of a file, its head as wide as the file's: K classes, or K and a void class.
+    """A network with the weights of a file. Its head has as many outputs as the file's: the K classes, or K + void.
 
-    The void class comes last and is only ever a negative of the softmax. Raises UserError when the file does not fit.
+    Void is the last output; it takes part in the softmax but is never a label. Raises UserError when the file does not
+    fit.
     """
     weights, outputs = _open_whole(config, path, classes)
     network = build_model(config, outputs)
@@ -49,7 +50,7 @@ def load_network(config: ModelConfig, path: Path, classes: int) -> SegModel:
 
 
 def _open_whole(config: ModelConfig, path: Path, classes: int) -> tuple[Weights, int]:
-    """The weights of a whole network, and the width of its head."""
+    """The weights in `path`, and the number of outputs of its head."""
     with torch.device("meta"):
         names = build_model(config, classes)
     weights = open_weights(path, names)
@@ -63,9 +64,9 @@ def _open_whole(config: ModelConfig, path: Path, classes: int) -> tuple[Weights,
 
 
 def check_weights(config: TrainConfig, classes: int) -> None:
-    """Refuse weights that do not fit. Files that are not here may be where the run will be: `run_id` asks for them."""
+    """Raise UserError for weights that do not fit. Files missing on this machine are skipped; `run_id` needs them."""
     here = weight_files(config)
-    init, checkpoint = _student_file(config), _stated_teacher(config)
+    init, checkpoint = _student_file(config), _teacher_checkpoint(config)
     if init is not None and init in here:
         with torch.device("meta"):
             student = build_model(config.student, classes)
@@ -79,14 +80,16 @@ def check_weights(config: TrainConfig, classes: int) -> None:
 
 
 def weight_files(config: TrainConfig) -> list[Path]:
-    """The files of weights that a run reads, as far as they are here."""
-    return [path for path in (_student_file(config), _stated_teacher(config)) if path is not None and path.is_file()]
+    """The weight files of a run that exist on this machine."""
+    return [
+        path for path in (_student_file(config), _teacher_checkpoint(config)) if path is not None and path.is_file()
+    ]
 
 
 def weights_used(
     config: TrainConfig, place: Place, student: SegModel, teacher: SegModel | None
 ) -> dict[str, dict[str, Any]]:
-    """For the record: what the student started from and what teaches it, each with its coverage and sha256."""
+    """For result.json: the weight files of student and teacher, each with its sha256 and coverage."""
     used = {}
     path = _student_file(config)
     if path is not None:
@@ -104,7 +107,7 @@ def _student_file(config: TrainConfig) -> Path | None:
     return None if config.student.init == "scratch" else Path(config.student.init)
 
 
-def _stated_teacher(config: TrainConfig) -> Path | None:
+def _teacher_checkpoint(config: TrainConfig) -> Path | None:
     if config.teacher is None or config.teacher.checkpoint is None or not config.active:
         return None
     return Path(config.teacher.checkpoint)
@@ -115,7 +118,7 @@ def _teacher_file(config: TrainConfig, place: Place) -> Path:
     path = place.teacher or config.teacher.checkpoint
     if path is None:
         raise UserError(
-            f"teacher {config.teacher.name} has a recipe but no weights here; `transkd run` trains it first, "
+            f"teacher {config.teacher.name} has a recipe but no weights; `transkd run` trains it first, "
             "or give --teacher FILE"
         )
     return Path(path)

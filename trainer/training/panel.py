@@ -1,4 +1,4 @@
-"""The panel: image, truth and prediction of a few fixed validation images, as one picture."""
+"""The panel: image, ground truth and prediction of a few fixed validation images, in one PNG."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from PIL import Image
 from trainer.config import TrainConfig
 from trainer.models.base import SegModel
 from trainer.training.build import Data
-from trainer.training.evaluate import forward, judged
+from trainer.training.evaluate import forward, labels_and_predictions
 
 ROWS = 4
 GAP = 4
 
 
 def colour(label: np.ndarray, palette: tuple[tuple[int, int, int], ...]) -> np.ndarray:
-    """RGB (H, W, 3) uint8 of a label (H, W); what is not a class is black."""
+    """RGB (H, W, 3) uint8 of a label (H, W); values that are no class are black."""
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(palette)] = palette
     return table[label]
@@ -26,7 +26,7 @@ def colour(label: np.ndarray, palette: tuple[tuple[int, int, int], ...]) -> np.n
 
 @torch.no_grad()
 def save_panel(path: Path, student: SegModel, data: Data, config: TrainConfig) -> None:
-    """Write a PNG: a row an image, evenly spaced over val; columns image, truth, prediction, at input size."""
+    """Write a PNG with ROWS images spaced evenly over val, one per row: image, ground truth, prediction."""
     chosen = np.unique(np.linspace(0, len(data.val) - 1, ROWS).round().astype(int))
     student.eval()
     height, width = config.data.size
@@ -34,7 +34,7 @@ def save_panel(path: Path, student: SegModel, data: Data, config: TrainConfig) -
     for index in chosen:
         images = data.val.images(np.array([index]))
         logits = forward(student, images, config.data, next(student.parameters()).device)
-        (label, prediction) = next(judged(logits, data.val, np.array([index]), "full"))
+        (label, prediction) = next(labels_and_predictions(logits, data.val, np.array([index]), "full"))
         masks = [colour(x.cpu().numpy().astype(np.uint8), data.dataset.palette) for x in (label, prediction)]
         shown = [np.asarray(Image.fromarray(m).resize((width, height), Image.Resampling.NEAREST)) for m in masks]
         strip = np.full((GAP, width, 3), 255, dtype=np.uint8)

@@ -1,6 +1,6 @@
-"""The world of one run: how many processes share it, and sums over them. Alone, a world of one.
+"""The processes of one run: rank, world size and sums over them; without a process group, rank 0 of 1.
 
-Annotations are not deferred here: DDP compares those of a communication hook with the classes themselves.
+No `from __future__ import annotations` here: DDP compares a communication hook's annotations with classes.
 """
 
 import torch
@@ -14,12 +14,12 @@ def joined() -> bool:
 
 
 def rank() -> int:
-    """This process's number; 0 when alone."""
+    """This process's rank; 0 without a process group."""
     return dist.get_rank() if joined() else 0
 
 
 def world() -> int:
-    """The number of processes of this run; 1 when alone."""
+    """The number of processes of this run; 1 without a process group."""
     return dist.get_world_size() if joined() else 1
 
 
@@ -31,12 +31,12 @@ def all_reduce(tensor: Tensor) -> Tensor:
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has called this."""
     if joined():
         all_reduce(torch.zeros(1, device="cuda" if dist.get_backend() == "nccl" else "cpu"))
 
 
 def sum_gradients(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-    """DDP's hook: losses are already divided by global counts, so gradients are summed, not averaged."""
+    """DDP communication hook that sums gradients, not averages: losses are divided by counts of the global batch."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda done: done.value()[0])

@@ -1,17 +1,18 @@
-"""The learning rate as a function of the step."""
+"""The learning rate schedule."""
 
 from __future__ import annotations
 
 from trainer.config import OptimConfig
 
 REFERENCE_EPOCHS = 1500
-"""The reference implementation decays over 1500 epochs, however many it runs."""
+"""The reference implementation decays over 1500 epochs, whatever number it trains."""
 
 
 def learning_rate(optim: OptimConfig, step: int, steps_per_epoch: int) -> float:
-    """Polynomial decay: the rate of the 0-based `step`. `to_end` is 0 once the last step is done.
+    """The learning rate of the 0-based `step`: lr * (1 - done / total) ** power.
 
-    `reference` changes once an epoch and counts the epoch that is running, as the published code does.
+    Schedule `to_end`: `total` is all steps of the run. `reference`: as the published code, in epochs of 1500, where the
+    running epoch counts as done.
     """
     if optim.schedule == "reference":
         done, total = step // steps_per_epoch + 1, REFERENCE_EPOCHS

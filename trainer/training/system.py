@@ -1,8 +1,7 @@
-"""How busy the machine is while a run trains: CPU, memory and GPU, once an epoch, under MLflow's own names.
+"""Use of CPU, memory and GPU while a run trains, reported once per epoch under MLflow's names of system metrics.
 
-MLflow shows metrics below `system/` on a page of their own, and its monitor (mlflow/system_metrics) names them; but it
-watches the process that talks to MLflow, and runs train elsewhere. Where psutil or nvidia-ml-py is not installed, what
-they would tell is left out.
+MLflow's own monitor (mlflow/system_metrics) would measure the process that talks to MLflow, which trains nothing.
+Metrics of psutil and nvidia-ml-py are left out where these are not installed.
 """
 
 from __future__ import annotations
@@ -13,30 +12,30 @@ from collections.abc import Callable
 import torch
 
 EVERY_S = 1.0
-"""Samples are taken no more often: NVIDIA's own utilisation is a mean over up to a second."""
+"""Shortest time between samples: NVIDIA's utilisation is itself a mean over up to a second."""
 MB = 1e6
-"""MLflow's megabyte."""
+"""Bytes in a megabyte, as MLflow counts."""
 
 Readers = dict[str, Callable[[], float]]
 
 
-class System:
-    """Samples what a run's machine is doing; `epoch` tells it, and begins anew."""
+class SystemMonitor:
+    """Samples the use of a run's machine; `epoch` returns the summary since the last call."""
 
     def __init__(self, device: torch.device) -> None:
         self._readers = _of_machine() | _of_gpu(device)
         self._samples: list[dict[str, float]] = []
-        self._read()  # what psutil says first is of no interval
+        self._read()  # psutil's first CPU value has no interval and is meaningless
         self._next = time.monotonic() + EVERY_S
 
     def sample(self) -> None:
-        """Look, unless it was done a moment ago; to be called after every step."""
+        """Take a sample if EVERY_S have passed since the last one; called after every step."""
         if time.monotonic() >= self._next:
             self._samples.append(self._read())
             self._next = time.monotonic() + EVERY_S
 
     def epoch(self) -> dict[str, float]:
-        """`system/...` since the last call: means of utilisation, peaks of memory."""
+        """`system/...` since the last call: mean utilisation, peak memory."""
         samples, self._samples = self._samples or [self._read()], []
         found = {}
         for name in self._readers:
@@ -45,7 +44,7 @@ class System:
         return found
 
     def _read(self) -> dict[str, float]:
-        """A reader that fails (no nvidia-ml-py, an error of NVML's own) is left out from then on: no run ends by it."""
+        """One sample. A reader that fails (no nvidia-ml-py, an NVML error) is dropped and does not fail the run."""
         found = {}
         for name, read in list(self._readers.items()):
             try:
@@ -70,7 +69,7 @@ def _of_machine() -> Readers:
 
 
 def _of_gpu(device: torch.device) -> Readers:
-    """The run's own GPU, its `gpu_0`, whichever of the machine's it is. A slice of one (MIG) tells no utilisation."""
+    """The GPU of `device`, always named `gpu_0`. A MIG slice has no utilisation."""
     if device.type != "cuda":
         return {}
 

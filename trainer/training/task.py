@@ -18,9 +18,9 @@ from trainer.models.base import SegModel, SegOutput
 
 
 class Distilled(nn.Module):
-    """Student plus paths. Every loss is a *sum*, over pixels or over samples, for the loop to divide by global counts.
+    """Student plus paths. Each loss is a *sum* over pixels or samples; Learner divides it by the global counts.
 
-    So neither the micro-batch nor the number of workers can change a number: they only change where sums are made.
+    So the losses depend neither on the micro-batch nor on the number of workers.
     """
 
     class_weights: Tensor | None
@@ -36,11 +36,11 @@ class Distilled(nn.Module):
 
     @property
     def teacher_needs(self) -> frozenset[str]:
-        """What the paths read of the teacher."""
+        """The parts of the teacher's SegOutput that the paths read."""
         return frozenset().union(*(path.needs for path in self.paths.values()))  # type: ignore[arg-type]
 
     def forward(self, batch: Batch, teacher: SegOutput | None) -> dict[str, Tensor]:
-        """`ce`: cross-entropy summed over valid pixels; a path's name: its mean over samples times the samples."""
+        """`ce`: cross-entropy summed over valid pixels; `<path>`: the path's loss times the number of samples."""
         out = self.student(batch.image, batch.keys)
         losses = {"ce": cross_entropy_sum(out.logits, batch.label, self.class_weights)}
         for name, path in self.paths.items():
@@ -51,23 +51,23 @@ class Distilled(nn.Module):
 def cross_entropy_sum(logits: Tensor, label: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy of logits (N, P, h, w) summed over the valid pixels of label (N, H, W), times class weights.
 
-    Logits are upsampled (bilinear) to labels of another size. Without a valid pixel it is 0 and keeps its graph.
+    Logits are upsampled bilinearly to the label's size. Without a valid pixel the result is 0, with a graph.
     """
     logits = logits.float() if logits.dtype != torch.float64 else logits
     if logits.shape[-2:] != label.shape[-2:]:
         logits = F.interpolate(logits, size=label.shape[-2:], mode="bilinear", align_corners=False)
-    # summed from a map of losses: torch's own reduction of two million float32 terms is less exact
+    # reduction="none" and sum(): torch's own sum of two million float32 terms is less exact
     return F.cross_entropy(logits, label, weights, ignore_index=IGNORE, reduction="none").sum()
 
 
 def count_pixels(label: Tensor, classes: int) -> Tensor:
-    """Valid pixels by class (K,) int64 of an integer label of any shape: exact, so that sums over workers are."""
+    """Pixels of each class (K,) int64 of an integer label of any shape; integers, so sums over workers are exact."""
     counts = torch.zeros(IGNORE + 1, dtype=torch.int64, device=label.device)
     flat = label.flatten().to(torch.int64)
     return counts.scatter_add_(0, flat, torch.ones_like(flat))[:classes]
 
 
 def pixel_weight(counts: Tensor, weights: Tensor | None) -> Tensor:
-    """What a sum of cross-entropies is divided by: counts (K,) times class weights; 1 where nothing is valid."""
+    """The divisor of the summed cross-entropy: the sum of pixel counts (K,) times class weights; 1 if that is 0."""
     total = counts.sum() if weights is None else (counts.double() * weights[: len(counts)].double()).sum()
     return torch.where(total > 0, total, torch.ones_like(total)).float()

@@ -1,4 +1,4 @@
-"""The frozen teacher: one forward pass without a graph, and the proof that it knows what it teaches."""
+"""The frozen teacher: its forward pass without a graph, and the check that it reaches its stated mIoU."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from trainer.training.build import Data
 from trainer.training.evaluate import evaluate
 
 TOLERANCE = 0.1
-"""mIoU points by which a teacher may miss its stated mIoU: another machine rounds differently."""
+"""Allowed shortfall from the stated mIoU, in points: machines round differently."""
 
 
 class Teacher:
-    """Computes what the paths of a config read, and nothing else. Outside DDP and outside every checkpoint.
+    """Computes the outputs that the paths read. It is part of neither the DDP module nor the checkpoints.
 
-    Images arrive scaled as the student wants them, `given`; `wanted` is what the teacher's weights were trained with.
+    Images arrive with the student's normalisation, `given`; `wanted` is the one the teacher was trained with.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> SegOutput:
-        """image (N, 3, H, W) -> SegOutput, detached. (`inference_mode` tensors may not enter the loss's backward.)"""
+        """image (N, 3, H, W) -> SegOutput without a graph. (`inference_mode` tensors may not enter a loss's graph.)"""
         image = rescale(image, self.given, self.wanted)
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
             return self.model(image, None, self.needs)
 
 
 def rescale(image: Tensor, given: Normalize, wanted: Normalize) -> Tensor:
-    """image (N, 3, H, W) scaled as `given` -> the same image scaled as `wanted`."""
+    """image (N, 3, H, W) with normalisation `given` -> the same image with normalisation `wanted`."""
     if given == wanted:
         return image
     mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
@@ -59,7 +59,7 @@ def rescale(image: Tensor, given: Normalize, wanted: Normalize) -> Tensor:
 
 
 def verify(teacher: Teacher, config: TrainConfig, data: Data, place: Place) -> None:
-    """Raise UserError when the teacher misses its stated mIoU on val. Measured once for a file, data and protocol."""
+    """Raise UserError when the teacher misses its stated mIoU on val; cached per weights, data and protocol."""
     assert config.teacher is not None
     stated, path = config.teacher.miou, config.teacher.checkpoint
     if stated is None or path is None:
@@ -69,7 +69,7 @@ def verify(teacher: Teacher, config: TrainConfig, data: Data, place: Place) -> N
     asked = [file_digest(Path(path)), data.val.fingerprint, seen.size, seen.normalize, protocol]
     file = place.cache_dir / "teachers" / f"{digest(asked)}.json"
     known = parallel.all_reduce(torch.tensor(int(file.exists()), device=next(teacher.model.parameters()).device))
-    if int(known) == parallel.world():  # all workers or none: evaluating is a joint effort
+    if int(known) == parallel.world():  # all workers evaluate together, so all or none must use the cache
         measured = json.loads(file.read_text())
     else:
         measured = evaluate(teacher.model, data.val, data.classes, seen, (protocol,))["val/miou"]

@@ -1,1 +1,1 @@
-"""The verbs of `python -m trainer`, one file each; `trainer.cli` mounts them."""
+"""The commands of `python -m trainer`, one file each; `trainer.cli` collects them."""

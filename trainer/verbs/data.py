@@ -1,4 +1,4 @@
-"""data check, data make: look at a data set's folder before training does; write a tiny one in its layout."""
+"""data check, data make: check a data set's folder before training; write a tiny data set in its layout."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from trainer.data.check import Contents
 
 SHOWN = 20
-"""Problems that are listed; the others are counted."""
+"""Most problems that are listed; the rest is only counted."""
 
-GLUE = "\xa0"
-"""A space at which no line is broken."""
+NO_BREAK_SPACE = "\xa0"
+"""A space at which textwrap breaks no line."""
 
 app = typer.Typer(no_args_is_help=True, help="Check a data set's folder, or make a tiny one.")
 
@@ -40,7 +40,7 @@ def check(
     name: Name,
     root: Annotated[Path | None, typer.Argument(metavar="ROOT", help="its folder (scenes makes its own)")] = None,
     subset: Annotated[
-        bool, typer.Option("--subset", help="a part of it, or another size, is meant: do not ask for the official one")
+        bool, typer.Option("--subset", help="accept a part of the official data set, or another image size")
     ] = False,
     option: Options = None,
 ) -> None:
@@ -58,7 +58,7 @@ def check(
         contents = check_split(dataset, split, subset=subset, progress=Progress(split))
         _show(dataset, split, contents, console)
         problems += contents.problems
-    distinct = _once(problems)
+    distinct = _deduplicated(problems)
     for problem in distinct[:SHOWN]:
         console.print(Text.assemble(("problem: ", "bold red"), problem), soft_wrap=True)
     if not distinct:
@@ -77,7 +77,7 @@ def make(
     train: Annotated[int, typer.Option(min=1, help="training pairs")] = 4,
     val: Annotated[int, typer.Option(min=1, help="validation pairs")] = 4,
     size: Annotated[str, typer.Option(metavar="HxW", help="height and width in pixels")] = "64x128",
-    seed: Annotated[int, typer.Option(min=0, help="other pictures")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the images")] = 0,
     option: Options = None,
 ) -> None:
     """Write a tiny, correct data set in the layout of a real one, for tests and demonstrations."""
@@ -90,7 +90,7 @@ def make(
     height, width = parse_size(size)
     folder = root.absolute()
     refuse_filled(folder)
-    if issubclass(dataset_class(name), Scenes):  # which are painted from their options alone
+    if issubclass(dataset_class(name), Scenes):  # scenes are generated from these options, not copied from a layout
         write_scenes(folder, train=train, val=val, seed=seed, size=(height, width))
     else:
         dataset = dataset_class(name)(folder, cache=default_cache(), **config.options)
@@ -101,7 +101,7 @@ def make(
 
 
 class Progress:
-    """How far a split has been read: rewritten in place on a terminal, a line a minute in a file."""
+    """Progress of reading a split: rewritten in place on a terminal, one line per minute in a file."""
 
     def __init__(self, split: str) -> None:
         self.split = split
@@ -109,7 +109,7 @@ class Progress:
         self.said = time.monotonic()
 
     def __call__(self, done: int, of: int) -> None:
-        """Say it, if it is time to."""
+        """Print the progress, unless the last print is too recent."""
         now = time.monotonic()
         if self.terminal and done == of:
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
@@ -121,7 +121,7 @@ class Progress:
 
 
 def _show(dataset: SegDataset, split: str, contents: Contents, console: Console) -> None:
-    """A few lines about one split."""
+    """Print one split's size, fingerprint, conditions and class shares."""
     sizes = [f"{size[1]}x{size[0]}" for size, _ in contents.sizes.most_common()]
     size = f"  {sizes[0] if len(sizes) == 1 else f'{len(sizes)} sizes'} (width x height)" if sizes else ""
     identity = contents.fingerprint or "none: no run would start"
@@ -138,12 +138,14 @@ def _show(dataset: SegDataset, split: str, contents: Contents, console: Console)
     labelled = int(contents.counts.sum())
     if labelled:
         shares = sorted(zip(contents.counts / labelled, dataset.classes, strict=True), reverse=True)
-        listed = ", ".join(f"{name.replace(' ', GLUE)}{GLUE}{share:.1%}" for share, name in shares if share > 0)
+        listed = ", ".join(
+            f"{name.replace(' ', NO_BREAK_SPACE)}{NO_BREAK_SPACE}{share:.1%}" for share, name in shares if share > 0
+        )
         never = ", ".join(name for share, name in shares if share == 0)
         ignored = contents.ignored / (labelled + contents.ignored)
         text = f"{listed}{f'; never: {never}' if never else ''}; {ignored:.1%} of all pixels ignored"
         for line in textwrap.wrap(text, min(console.width, 120) - 7):
-            console.print(Text(f"       {line.replace(GLUE, ' ')}", style="dim"))
+            console.print(Text(f"       {line.replace(NO_BREAK_SPACE, ' ')}", style="dim"))
 
 
 def _config(name: str, options: list[str] | None) -> DataConfig:
@@ -159,8 +161,8 @@ def _config(name: str, options: list[str] | None) -> DataConfig:
     return DataConfig(name=name, options=given)
 
 
-def _once(problems: list[str]) -> list[str]:
-    """Each problem once (a list that overlaps is found from either side), and each layout only with the first."""
+def _deduplicated(problems: list[str]) -> list[str]:
+    """Each problem once (overlapping lists are reported for both splits); each layout only with its first problem."""
     from trainer.data.pairing import EXPECTED
 
     shown: set[str] = set()

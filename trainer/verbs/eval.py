@@ -43,13 +43,13 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint: mIoU of each protocol, then every class and every condition of the data set.
 
-    A run's own checkpoint is measured as its run did, and gives the number that the run recorded; what was recorded
-    on other data, or by another protocol, is shown with what it was measured on.
+    A run's own checkpoint, measured as in its run, gives the mIoU that the run recorded. The recorded mIoU is printed
+    too, with its data and protocol where they differ.
     """
     import torch
 
     from trainer.data import open_dataset, pack
-    from trainer.deploy.open import open_student, trained_by
+    from trainer.deploy.open import open_student, run_config
     from trainer.training.evaluate import evaluate as measure
 
     unknown = set(protocol or ()) - set(PROTOCOLS)
@@ -58,7 +58,7 @@ def evaluate(
     torch.set_num_threads(threads)
     wanted = options.wanted(config, model, data, size, normalize)
     student = open_student(checkpoint, wanted, device)
-    run = trained_by(checkpoint, wanted) if "val/miou" in student.origin else None
+    run = run_config(checkpoint, wanted) if "val/miou" in student.origin else None
     dataset = open_dataset(student.config.data, data_root.absolute() if data_root else None, default_cache())
     packed = pack(dataset, student.config.data, split, default_cache())
     protocols = tuple(dict.fromkeys(protocol or student.config.eval.protocols))
@@ -94,7 +94,7 @@ def report(
     protocols: tuple[str, ...],
     metrics: dict[str, float],
 ) -> list[str]:
-    """The lines a user reads: what was measured on what, mIoU, conditions, and a row a class."""
+    """The printed lines: weights, data, mIoU by protocol and condition, and one row per class."""
     config, names = student.config, student.dataset.classes
     where = {name: split if name == protocols[0] else f"{split}/{name}" for name in protocols}
     height, width = config.data.size
@@ -124,9 +124,9 @@ def report(
 
 
 def recorded_on(run: TrainConfig | None, config: TrainConfig, split: str) -> str:
-    """Behind a recorded mIoU: its protocol, and all that it was measured on where `config` and `split` are not that."""
+    """What to print after a recorded mIoU: its protocol, and its data where they differ from `config` and `split`."""
     if run is None:
-        return "by its run, whose config.yaml is not beside it"
+        return "by its run; no config.yaml beside the checkpoint"
     words = f"{run.eval.protocols[0]} by its run"
     then, now = run.data, config.data
     height, width = then.size

@@ -1,4 +1,4 @@
-"""export: the plain student as one ONNX file, proven on real images before it gets its name."""
+"""export: the student without distillation modules as one ONNX file, compared with torch on real images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trainer.config import UserError
+from trainer.files.atomic import replacing
 from trainer.place import default_cache
 from trainer.verbs import options
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from trainer.deploy.parity import Parity
 
 IMAGES = 16
-"""Images that the file is compared on, evenly spaced over those there are."""
+"""Most images to compare on, spaced evenly over those available."""
 
 
 def export(
@@ -43,11 +44,12 @@ def export(
     normalize: options.Normalize = None,
     threads: options.Threads = 1,
 ) -> None:
-    """Write the student as ONNX, and compare it with torch on real images; below 99.9 % of pixels it is refused.
+    """Write the student as ONNX and compare it with torch on real images.
 
-    The graph takes uint8 RGB (N, H, W, 3), normalises it and gives logits.
-    What it was made from, its classes and colours are in the metadata;
-    nothing of the distillation is in it.
+    The file is not written when fewer than 99.9 % of pixels get the same class.
+    The graph takes uint8 RGB (N, H, W, 3), normalises it and returns logits.
+    Its metadata names its origin, classes and colours;
+    the distillation modules are not part of it.
     """
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a file, for example {out / 'student.onnx'}")
@@ -61,14 +63,11 @@ def export(
     student = open_student(checkpoint, options.wanted(config, model, data, size, normalize), "cpu")
     pictures = _pictures(student, images, data_root)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        module = write_onnx(partial, student, opset=opset, full_size=full_size, dynamic=dynamic)
-        reference, exported = in_torch(module), open_session(partial, threads)
+    with replacing(out) as temporary:
+        module = write_onnx(temporary, student, opset=opset, full_size=full_size, dynamic=dynamic)
+        reference, exported = in_torch(module), open_session(temporary, threads)
         parity = compare((reference(picture), exported(picture)) for picture in pictures)
-        settle(partial, out, parity)
-    finally:
-        partial.unlink(missing_ok=True)
+        require_parity(parity, out)
     height, width = student.config.data.size
     takes = "images of any multiple of 32" if dynamic else f"one image of {height}x{width}"
     print(f"{student.described}; read as {student.read_as}")
@@ -81,14 +80,12 @@ def export(
     print(f"one image takes onnxruntime {times[0]:.1f} ms, torch {times[1]:.1f} ms, on {threads} CPU thread(s)")
 
 
-def settle(partial: Path, out: Path, parity: Parity) -> None:
-    """Give an accepted file its name. One that is refused is removed, and ends the program with exit code 1."""
+def require_parity(parity: Parity, out: Path) -> None:
+    """End the program with exit code 1 when onnxruntime and torch disagree; `out` is then not written."""
     if parity.accepted:
-        partial.replace(out)
         return
-    partial.unlink()
     print(
-        f"failed: onnxruntime gives the class that torch gives at {100 * parity.agreement:.3f} % of "
+        f"failed: onnxruntime and torch predict the same class at {100 * parity.agreement:.3f} % of "
         f"{parity.pixels} pixels, and 99.9 % are required (logits apart by {parity.difference:.1e}); "
         f"{out} is not written",
         file=sys.stderr,

@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from trainer.config import UserError, override, parse, read_yaml
-from trainer.files.run_folder import alone
+from trainer.files.run_folder import lock_folder
 from trainer.place import Place, default_cache
 from trainer.verbs.options import DataRoot, Device, Threads
 
@@ -27,7 +27,7 @@ def fit(
     teacher: Annotated[Path | None, typer.Option(help="weights for a teacher that has a recipe")] = None,
     compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the student")] = False,
 ) -> None:
-    """Train one run to its end; what its folder holds already is not done again."""
+    """Train one run to its end; run again to resume."""
     resolved = parse(override(_mapping(read_yaml(config), config), dict(_assignment(text) for text in set_ or [])))
     resolved.optim.shares(1, micro_batch)
     place = Place(
@@ -46,7 +46,7 @@ def fit(
 
     check_root(resolved.data, place.data_root, place.cache_dir)
     check(resolved, place.cache_dir)
-    with alone(place.out_dir):
+    with lock_folder(place.out_dir):
         result = train(resolved, place, report=Progress(resolved.optim.epochs))
     best = result["best"]
     print(
@@ -59,7 +59,7 @@ def fit(
 
 
 class Progress:
-    """A line an epoch: rewritten in place on a terminal, appended to a file."""
+    """One line per epoch: rewritten in place on a terminal, appended in a file."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
@@ -81,14 +81,14 @@ class Progress:
 
 
 def _short(loss: float) -> str:
-    """Three decimals; of what would show as nothing, two digits."""
+    """Three decimals; two significant digits below 0.01."""
     return f"{loss:.3f}" if abs(loss) >= 0.01 else f"{loss:.2g}"
 
 
 def _mapping(data: Any, path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping of sections (student, data, optim, ...)")
-    if "base" in data:  # a section of studies, and of no TrainConfig
+    if "base" in data:  # a section that only studies have
         raise UserError(f"{path} is a study, which has many runs; run it with: transkd run {path}")
     return data
 

@@ -1,4 +1,4 @@
-"""The options that several verbs share, by their types: one name, one meaning, one line of help."""
+"""The command-line options that several commands share, as annotated types."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def wanted(
     size: str | None,
     normalize: Literal["unit", "imagenet"] | None,
 ) -> Wanted:
-    """What the options say of a checkpoint. Raises UserError for a size that is none."""
+    """The options that describe a checkpoint. Raises UserError for a malformed size."""
     from trainer.deploy.open import Wanted
 
     return Wanted(config, model, data, None if size is None else parse_size(size), normalize)

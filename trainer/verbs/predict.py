@@ -1,4 +1,4 @@
-"""predict: images to colour masks, overlays and class ids."""
+"""predict: write colour masks, overlays and class ids of images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def predict(
     checkpoint: options.Checkpoint,
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="an image, or a folder of them, searched through")],
-    out: Annotated[Path, typer.Option(help="folder of the pictures; run again to go on")],
+    out: Annotated[Path, typer.Option(help="folder to write to; run again to resume")],
     masks: Annotated[bool, typer.Option(help="OUT/masks: the colours of the data set")] = True,
     overlays: Annotated[bool, typer.Option(help="OUT/overlays: half image, half mask")] = True,
     ids: Annotated[
@@ -53,7 +53,7 @@ def predict(
     import torch
 
     from trainer.deploy.open import open_student
-    from trainer.deploy.predict import claim, find_images, label_ids, plan, to_do
+    from trainer.deploy.predict import find_images, label_ids, mark_folder, plan, unfinished
     from trainer.deploy.predict import predict as label
 
     torch.set_num_threads(threads)
@@ -61,9 +61,9 @@ def predict(
     student = open_student(checkpoint, options.wanted(config, model, data, size, normalize), device)
     if ids == "label":
         label_ids(student.dataset.classes)
-    claim(out, student)
+    mark_folder(out, student)
     print(f"{student.described}; read as {student.read_as}")
-    missing = to_do(jobs)
+    missing = unfinished(jobs)
     show = Counter(len(missing))
     failures = []
     for _, error in label(student, missing, batch):
@@ -78,14 +78,14 @@ def predict(
 
 
 class Counter:
-    """How many are done: in place on a terminal, a line every ten seconds elsewhere."""
+    """Progress by images: rewritten in place on a terminal, one line every ten seconds elsewhere."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done = total, 0
         self.started = self.said = time.monotonic()
 
     def __call__(self) -> None:
-        """One more is done."""
+        """Count one image and print the progress, unless the last print is too recent."""
         self.done += 1
         now = time.monotonic()
         terminal = sys.stdout.isatty()

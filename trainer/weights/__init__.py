@@ -1,4 +1,4 @@
-"""Public and own checkpoints into our networks: recognised by their entries, and refused when they do not fit."""
+"""Load public and own checkpoints into our networks; formats are recognised by their entries."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ NAMINGS: dict[str, tuple[Naming, ...]] = {
     "PVTv2": pvtv2.NAMINGS,
     "LVT": lvt.NAMINGS,
 }
-"""Families of networks -> namings of their weights, the network's own first; of those that match, the first counts."""
+"""Family of networks -> namings of its weights, our own first; the first that matches is used."""
 
 _HEADS = ("linear_", "neck.", "head.", "decode_head.", "auxiliary_head.", "classifier.")
-"""First words of the names of segmentation and classification heads; all other entries are the backbone's."""
+"""Prefixes of entries of segmentation and classification heads; all others belong to the backbone."""
 
 _CLASSIFIERS = ("linear_pred.bias", "head.conv_seg.bias")
 
 _REFERENCE_OUTPUTS = 20
-"""The reference's networks have Cityscapes' 19 classes and void."""
+"""The reference's networks have Cityscapes' 19 classes and void as outputs."""
 
 
 class Weights(NamedTuple):
-    """A file's entries in the names of one network, and whose naming it was."""
+    """A file's entries under the names of one network, and the format they came in."""
 
     path: Path
     state: Mapping[str, Tensor]
@@ -44,11 +44,14 @@ class Weights(NamedTuple):
 
     @property
     def outputs(self) -> int | None:
-        """Rows of the classifier; None for a backbone."""
+        """Number of outputs of the classifier; None for a backbone."""
         return next((len(self.state[name]) for name in _CLASSIFIERS if name in self.state), None)
 
     def cover(self, model: SegModel, what: Literal["all", "backbone"], *, partial: bool = False) -> Coverage:
-        """What of `model`, or of its backbone, the file gives. Raises UserError when that is not all, or is nothing."""
+        """Which entries of `model`, or of its backbone, the file has. Raises UserError unless it has all.
+
+        With `partial` one entry suffices.
+        """
         source, target = self.state, model.state_dict()
         if what == "backbone":
             source, target = _backbone(source), _backbone(target)
@@ -61,11 +64,11 @@ class Weights(NamedTuple):
         if what == "backbone":
             part, remedy = "backbone", "name the model it was made for, or load what fits with `partial: true`"
         if not coverage.loaded:
-            remedy = "its names are of no kind that is known here; docs/names.md lists those that are"
+            remedy = "its names are of no known format; docs/names.md lists the known ones"
         raise UserError(f"{self.path} ({self.format}) does not fit the {part}: {coverage}; {remedy}")
 
     def load(self, model: SegModel, what: Literal["all", "backbone"], *, partial: bool = False) -> Coverage:
-        """Copy into `model` what `cover` finds, leaving the model as it was when that raises."""
+        """Copy the covered entries into `model`, which is unchanged when this raises UserError."""
         coverage = self.cover(model, what, partial=partial)
         for name in coverage.loaded:
             if not self.state[name].isfinite().all():
@@ -75,16 +78,16 @@ class Weights(NamedTuple):
 
 
 def load_weights(model: SegModel, path: Path, *, what: Literal["all", "backbone"], partial: bool = False) -> Coverage:
-    """Copy a checkpoint's entries into `model`, all of them or the backbone's, and say what was copied.
+    """Copy a checkpoint's entries into `model`, all or the backbone's, and return what was copied.
 
-    `partial` takes what fits of a file that is not whole. Raises UserError, leaving the model as it was, when the file
-    is no checkpoint, is of another family, or when anything asked for is missing, left over or of another shape.
+    `partial` accepts a file with only some of them. Raises UserError, without changing the model, when the file is no
+    checkpoint or of another family, or when an entry is missing, unexpected or of another shape.
     """
     return open_weights(path, model).load(model, what, partial=partial)
 
 
 def open_weights(path: Path, model: SegModel) -> Weights:
-    """The file's entries in the names of `model`, which may be on the meta device."""
+    """The file's entries under the names of `model`, which may be on the meta device."""
     content = read(path)
     ours = set(model.state_dict())
     if content.wrapper == "model" and ours <= content.state.keys():

@@ -1,4 +1,4 @@
-"""Coverage: which entries of a network a file gave, and what of either was left over."""
+"""Coverage: which entries of a network a file has, and which entries of either do not match."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from trainer.config import Normalize
 
 
 class Coverage(NamedTuple):
-    """Names of the entries asked for, in the network's words: what the file gave, and what did not fit."""
+    """The requested entries, by the network's names: those loaded from the file, and those that do not match."""
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
     format: str
-    """Whose naming the file uses."""
+    """Title of the file's naming."""
     normalize: Normalize | None
-    """What its images were scaled to in training; None where the naming does not tell."""
+    """Normalisation of the images in its training; None where the naming does not tell."""
 
     @property
     def complete(self) -> bool:
-        """Everything asked for was found, and nothing was left over."""
+        """Whether all requested entries were found, and no others."""
         return not (self.missing or self.unexpected or self.mismatched)
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class Coverage(NamedTuple):
         return ", ".join(parts)
 
     def record(self, given: Normalize) -> dict[str, Any]:
-        """Plain data for the record of a run whose images are scaled as `given` for this network."""
+        """Plain data for result.json of a run whose images have normalisation `given` for this network."""
         counts = {kind: len(getattr(self, kind)) for kind in ("loaded", "missing", "unexpected", "mismatched")}
         record: dict[str, Any] = {"format": self.format, **counts, "normalize": given}
         if self.normalize not in (None, given):

@@ -1,4 +1,4 @@
-"""How LVT's weights are named by TransKD and by Chenglin-Yang/LVT."""
+"""Names of LVT's weights in TransKD and in Chenglin-Yang/LVT."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _FIRST = r"backbone\.0\.0\.proj\.weight"
 
 
 def _mmsegmentation(state: State) -> State:
-    """The backbone's own `backbone.` stays; its owner's goes."""
+    """Remove the first of two `backbone.` prefixes, and `decode_head.`."""
     return without_prefix(state, "backbone.", "decode_head.")
 
 

@@ -1,8 +1,8 @@
-"""Namings: how families of checkpoints name the entries of our networks, and which of them a file uses.
+"""Namings: how families of checkpoints name the entries of our networks.
 
-A naming is recognised by entries that its files always have, never by the name of a file. Its table gives modules,
-theirs -> ours, in which `{z}` and `{s}` count stages from 0 and from 1, `{i}` counts blocks and `{rest}` is what is
-left of the name; the last part (`weight`, `running_mean`) stays.
+A naming is recognised by entries that its files always have, never by the file's name. Its table maps module names,
+theirs -> ours. In a name, `{z}` and `{s}` are the stage counted from 0 and from 1, `{i}` is the block and `{rest}` is
+the rest of the name; the last component (`weight`, `running_mean`) is kept.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ def _unchanged(state: State) -> State:
 
 
 class Naming(NamedTuple):
-    """One family of checkpoints: how to know it, and what its entries are in our names."""
+    """One family of checkpoints: how to recognise it, and our names of its entries."""
 
     title: str
     marks: tuple[str, ...]
-    """Regular expressions; a file of this family has an entry for each of them."""
+    """Regular expressions; a file of this family has an entry that matches each of them."""
     modules: Mapping[str, str]
-    """Modules, theirs -> ours; the first that fits counts, and what none fits keeps its name."""
+    """Modules, theirs -> ours; the first match is used, and a name without a match is kept."""
     normalize: Normalize | None
-    """What the images were scaled to when these weights were trained; None where that is not known."""
+    """Normalisation of the images in their training; None if unknown."""
     drop: tuple[str, ...] = ()
-    """First words of entries that have no place in our networks: classifiers, auxiliary heads."""
+    """Prefixes of entries that our networks lack: classifiers, auxiliary heads."""
     prepare: Callable[[State], State] = _unchanged
-    """Applied before the table, for what is more than a name: entries to be joined, split or reshaped."""
+    """Applied before the table, to join, split or reshape entries."""
     remark: str = ""
-    """What a reader should know when such a file does not fit."""
+    """Added to the error message when such a file does not fit."""
     shared: bool = False
-    """Whether a plain state dict of this program looks the same, so that only other marks tell whose it is."""
+    """Whether state dicts of this program have the same names, so that names alone do not tell the origin."""
 
     def matches(self, names: Iterable[str]) -> bool:
-        """Whether a file with these entries is of this family."""
+        """Whether a file with entries of these names is of this family."""
         names = tuple(names)
         return all(any(re.fullmatch(mark, name) for name in names) for mark in self.marks)
 
@@ -62,7 +62,7 @@ def recognise(names: Iterable[str], namings: Iterable[Naming]) -> Naming | None:
 
 
 def without_prefix(state: State, *prefixes: str) -> dict[str, Tensor]:
-    """The entries with the first of `prefixes` that they have taken off."""
+    """The entries, each without the first of `prefixes` that its name has."""
     return {_strip(name, prefixes): tensor for name, tensor in state.items()}
 
 
@@ -80,7 +80,7 @@ def _translated(name: str, modules: tuple[tuple[str, str], ...]) -> str:
 
 
 def _numbers(holes: dict[str, str]) -> dict[str, str]:
-    """Each count of a stage from the other."""
+    """Add the other of the two stage numbers, `z` and `s` = z + 1."""
     if "z" in holes:
         return {"s": str(int(holes["z"]) + 1), **holes}
     if "s" in holes:

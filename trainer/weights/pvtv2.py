@@ -1,4 +1,4 @@
-"""How PVTv2's weights are named by whai362/PVT, TransKD and timm."""
+"""Names of PVTv2's weights in whai362/PVT, TransKD and timm."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NAMINGS = (
         "imagenet",
         drop=("auxiliary_head.",),
         prepare=_without_backbone,
-        remark="mmsegmentation's own FPN head has BatchNorm: of such files only the backbone can be used",
+        remark="mmsegmentation's FPN head has BatchNorm, ours has none: only the backbone of such files can be used",
     ),
     Naming(
         "official ImageNet PVTv2",

@@ -1,4 +1,4 @@
-"""Reads files of weights, told by their content: torch's or safetensors, plain or wrapped. Unpickles no object."""
+"""Read weight files of torch or safetensors, recognised by content, without unpickling Python objects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STUDENT = "student."
 
 
 class Content(NamedTuple):
-    """The entries of a file, and what they lay under."""
+    """The entries of a file, and the key that they were stored under."""
 
     state: dict[str, Tensor]
     wrapper: str | None
@@ -30,9 +30,9 @@ class Content(NamedTuple):
 def read(path: Path) -> Content:
     """The weights in `path`. Raises UserError when it is missing, holds objects or holds no weights.
 
-    They may lie under `model` or `state_dict`. The `module.` of DataParallel is taken off. Of a file with `student.`
-    entries (a run's last.pt, the reference's distillation runs) only those are read: the reference's embedding
-    assistant has patch embeddings of its own under the very names that the student's have without their prefix.
+    They may be stored under `model` or `state_dict`. The prefix `module.` of DataParallel is removed. Of a file with
+    `student.` entries (a run's last.pt, the reference's distillation runs) only those are read, because the reference's
+    embedding assistant has patch embeddings under the same names without that prefix.
     """
     content = _safetensors(path) if _is_safetensors(path) else checkpoint.load(path)
     wrapper = None
@@ -40,7 +40,9 @@ def read(path: Path) -> Content:
         if isinstance(content.get(key), Mapping):
             content, wrapper = content[key], key
     if not content or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
-        raise UserError(f"{path} holds no weights; expected names and tensors, alone or under `model` or `state_dict`")
+        raise UserError(
+            f"{path} holds no weights; expected a dict of tensors, at the top or under `model` or `state_dict`"
+        )
     state = {name.removeprefix(_PARALLEL): tensor for name, tensor in content.items()}
     parallel = any(name.startswith(_PARALLEL) for name in content)
     student = {name.removeprefix(_STUDENT): tensor for name, tensor in state.items() if name.startswith(_STUDENT)}
@@ -48,7 +50,7 @@ def read(path: Path) -> Content:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """The format begins with its header's length, 8 bytes little-endian, and that header, a JSON object."""
+    """Whether the file starts like safetensors: 8 bytes with the header's length, then a JSON object."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""How SegFormer's weights are named by NVlabs, TransKD, mmsegmentation and Hugging Face.
+"""Names of SegFormer's weights in NVlabs, TransKD, mmsegmentation and Hugging Face.
 
 Sources: NVlabs/SegFormer and open-mmlab/mmsegmentation (`mmseg/models/backbones`, `decode_heads`, and
 `tools/model_converters/mit2mmseg.py`), huggingface/transformers (`models/segformer`, 4.x and 5.x), RuipingL/TransKD.
@@ -12,7 +12,7 @@ from trainer.weights.naming import Naming, State, without_prefix
 
 
 def _hugging_face(state: State) -> State:
-    """Keys and values in one entry, `key_value`, and no name of the encoder's owner."""
+    """Join keys and values into one entry `key_value`, and remove the prefix `segformer.`."""
     joined = without_prefix(state, "segformer.")
     for key, value in ((".key.", ".value."), (".k_proj.", ".v_proj.")):
         for name in [name for name in joined if key in name and name.replace(key, value) in joined]:
@@ -22,7 +22,7 @@ def _hugging_face(state: State) -> State:
 
 
 def _mmsegmentation(state: State) -> State:
-    """The query apart from keys and values, and 1x1 convolutions as the linear layers they are."""
+    """Split the query from keys and values, and turn 1x1 convolutions into linear layers."""
     split = {}
     for name, tensor in without_prefix(state, "backbone.").items():
         owner, found, leaf = name.partition(".attn.attn.in_proj_")
@@ -118,8 +118,8 @@ NAMINGS = (
         "imagenet",
         drop=("auxiliary_head.",),
         prepare=_mmsegmentation,
-        remark="mmsegmentation's own head normalises each projection, another function than SegFormer's: "
-        "of such files only the backbone can be used",
+        remark="mmsegmentation's head normalises each projection, SegFormer's does not: only the backbone of such "
+        "files can be used",
     ),
     Naming(
         "Hugging Face SegFormer",

@@ -17,7 +17,7 @@ SAID = {
         "seeds: 8",
         [
             "8 seeds, 2 contrasts: the smallest adjusted p is 0.016, so a difference can be decided at 5 %",
-            "80 % power to see a difference of 1.4 standard deviations of the paired differences",
+            "80 % power to detect a difference of 1.4 standard deviations of the paired differences",
         ],
     ),
     "a margin": (
@@ -25,26 +25,28 @@ SAID = {
         [
             "this design cannot decide a difference: 3 seeds, 2 contrasts, the smallest adjusted p is 0.5; "
             "7 seeds could",
-            "80 % power to exclude ±0.5 points between equal arms whose paired differences vary by 0.14 points or less",
+            "80 % power to show equivalence within ±0.5 points between equal arms, if the standard deviation of their "
+            "paired differences is at most 0.14 points",
         ],
     ),
     "looks": (
         "seeds: {looks: [6, 8, 12]}",
         [
-            "looks at 6, 8, 12 seeds, 2 contrasts: a difference can be decided from 8 seeds on at 5 %, a look "
-            "before is idle",
-            "80 % power to see a difference of 1.0 standard deviations of the paired differences with all 12 seeds, "
-            "or a little more",
+            "looks at 6, 8, 12 seeds, 2 contrasts: a difference can be decided from 8 seeds on at 5 %; earlier looks "
+            "cannot reach significance",
+            "80 % power to detect a difference of 1.0 standard deviations of the paired differences with all 12 seeds; "
+            "slightly larger because of the looks",
         ],
     ),
     "looks and a margin": (
         "seeds: {looks: [6, 8]}\nmargin: 0.5",
         [
-            "looks at 6, 8 seeds, 2 contrasts: a difference can be decided from 8 seeds on at 5 %, before only "
-            "equivalence within ±0.5",
-            "80 % power to see a difference of 1.4 standard deviations of the paired differences with all 8 seeds, "
-            "or a little more",
-            "80 % power to exclude ±0.5 points between equal arms whose paired differences vary by 0.37 points or less",
+            "looks at 6, 8 seeds, 2 contrasts: a difference can be decided from 8 seeds on at 5 %; earlier looks can "
+            "only decide equivalence within ±0.5",
+            "80 % power to detect a difference of 1.4 standard deviations of the paired differences with all 8 seeds; "
+            "slightly larger because of the looks",
+            "80 % power to show equivalence within ±0.5 points between equal arms, if the standard deviation of their "
+            "paired differences is at most 0.37 points",
         ],
     ),
     "looks that are too few": (

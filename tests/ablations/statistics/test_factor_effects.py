@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from ablations.statistics.factor_effects import MOST, effects_of
+from ablations.statistics.factor_effects import MAX_EFFECTS, effects_of
 from ablations.statistics.outcome import Outcome
-from ablations.statistics.verdicts import judged
+from ablations.statistics.verdicts import study_verdicts
 from ablations.study.plan import expand
 from ablations.table.arms import build_table
 from ablations.table.effects import effects_table
@@ -72,14 +72,6 @@ def test_each_level_is_held_against_the_first(study):
     }
 
 
-@pytest.mark.parametrize("factors", [TWO, LEVELS, CONDITIONAL, HOLES])
-def test_weights_sum_to_nothing_and_an_effect_counts_both_levels_alike(study, factors):
-    for effect in effects_of(study(factors)).effects:
-        weights = np.array(list(effect.weights.values()))
-        assert weights.sum() == pytest.approx(0.0)
-        assert weights[weights > 0].sum() == pytest.approx(1.0 if effect.against else 2.0)
-
-
 def test_a_factor_that_applies_beside_another_only_has_its_effect_there(study):
     effects, missing = effects_of(study(CONDITIONAL))
     names = {effect.name: effect for effect in effects}
@@ -95,7 +87,7 @@ def test_a_factor_that_applies_beside_another_only_has_its_effect_there(study):
         "csf=on, csf.weight=1, pea=off": -0.25,
         "csf=on, csf.weight=1, pea=on": 0.25,
     }
-    assert missing == ["not estimable: csf=on × csf.weight=1, for at every point one applies beside one level only"]
+    assert missing == ["not estimable: csf=on × csf.weight=1: one factor applies at only one level of the other"]
 
 
 def test_an_effect_is_measured_where_both_levels_were_allowed(study):
@@ -109,10 +101,8 @@ def test_an_effect_is_measured_where_both_levels_were_allowed(study):
         "pea_gl=on": (1, 4),
         "csf=on × pea=on": (1, 2),
     }
-    assert [line.split(",")[0] for line in missing] == [
-        "not estimable: csf=on × pea_gl=on",
-        "not estimable: pea=on × pea_gl=on",
-    ]
+    why = "requires or excludes leave out a part of every comparison"
+    assert missing == [f"not estimable: {both}: {why}" for both in ("csf=on × pea_gl=on", "pea=on × pea_gl=on")]
 
 
 def test_one_factor_has_its_table_of_arms_and_no_effects(study):
@@ -125,10 +115,22 @@ def test_one_factor_has_its_table_of_arms_and_no_effects(study):
 
 
 def test_a_family_nobody_could_read_keeps_its_main_effects(study):
-    rates = ", ".join(f"{i}.0e-5" for i in range(1, MOST))
+    rates = ", ".join(f"{i}.0e-5" for i in range(1, MAX_EFFECTS))
     effects, missing = effects_of(study(f"factors: {{optim.lr: [{rates}], distill.csf: [null, {{}}]}}"))
-    assert len(effects) == MOST - 1
-    assert missing == [f"{MOST - 2} interactions are left out, for with them the effects would be over {MOST}"]
+    assert len(effects) == MAX_EFFECTS - 1
+    assert missing == [
+        f"{MAX_EFFECTS - 2} interactions are left out: with them there would be over {MAX_EFFECTS} effects"
+    ]
+
+
+@pytest.mark.parametrize(("rates", "kept"), [(20, MAX_EFFECTS), (21, 22)])
+def test_effects_up_to_the_most_keep_their_interactions(study, rates, kept):
+    """Of csf, pea and a rate with n more levels: 2 + n effects, and 1 + 2 n interactions."""
+    values = ", ".join(f"{i}.0e-5" for i in range(1, rates + 1))
+    effects, _ = effects_of(
+        study(f"factors: {{distill.csf: [null, {{}}], distill.pea: [null, {{}}], optim.lr: [{values}]}}")
+    )
+    assert len(effects) == kept
 
 
 def test_the_table_of_effects_stands_under_the_table_of_arms(study):
@@ -141,9 +143,8 @@ def test_the_table_of_effects_stands_under_the_table_of_arms(study):
         "csf=on            csf=off      all   8     +2.0 [2.0, 2.0]   better\n"
         "pea=on            pea=off      all   8     +0.0 [0.0, 0.0]   undecided\n"
         "csf=on × pea=on                all   8   -2.0 [-2.0, -2.0]   worse\n"
-        " effect: mean difference over the points of the grid that have both levels; × is what two levels do together "
-        "beyond the sum of what each does alone\n"
-        " verdicts share their 5 % with the contrasts above\n"
+        " effect: mean difference over the points of the grid that have both levels; A × B: interaction of A and B\n"
+        " effects and the contrasts above are one family of tests at 5 %\n"
     )
     assert table.rows[2].values["difference"] == pytest.approx(-2.0)
 
@@ -161,12 +162,19 @@ def test_a_seed_without_one_of_its_cells_takes_no_part(study):
     assert {row.values["verdict"] for row in table.rows} == {"not yet"}
 
 
+def test_an_effect_of_cells_without_any_score_has_no_seed(study):
+    written = study(TWO)
+    scores = _scores(expand(written))
+    del scores["csf=off, pea=off"]
+    assert [effect.by_seed(scores).size for effect in effects_of(written).effects] == [0, 0, 0]
+
+
 def test_effects_of_seeds_that_were_added_for_other_tests_have_no_verdict(study):
     written = study(TWO.replace("seeds: 8", "seeds: {looks: [6, 8]}"))
     runs = expand(written)
     (table,) = build_table(written, runs, _outcomes(runs)).more
     assert {row.values["verdict"] for row in table.rows} == {""}
-    assert any(note.startswith("no verdicts: seeds were added until") for note in table.notes)
+    assert any(note.startswith("no verdicts on effects: seeds were added until") for note in table.notes)
 
 
 def test_false_verdicts_stay_below_five_percent_a_study(study):
@@ -177,7 +185,7 @@ def test_false_verdicts_stay_below_five_percent_a_study(study):
     studies, false, of_effects = 600, 0, 0
     for _ in range(studies):
         outcomes = {run.key: Outcome("finished", {"val/miou": rng.standard_t(3)}) for run in runs}
-        arms = [one.verdict for one in judged(written, runs, outcomes).contrasts]
+        arms = [one.verdict for one in study_verdicts(written, runs, outcomes).contrasts]
         (table,) = effects_table(written, runs, outcomes)
         effects = [row.values["verdict"] for row in table.rows]
         false += bool({"better", "worse"} & {*arms, *effects})

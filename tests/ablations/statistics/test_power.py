@@ -11,12 +11,12 @@ import pytest
 from ablations.statistics.paired import can_decide, equivalence_p, sign_flip_p
 from ablations.statistics.power import (
     CONFIDENCE,
-    detectable,
     equivalence_power,
-    excludable,
-    seeds_to_exclude,
-    seeds_to_see,
+    seeds_for_equivalence,
+    seeds_to_detect,
     sign_flip_power,
+    smallest_difference,
+    smallest_margin,
     upper_deviation,
 )
 
@@ -57,24 +57,36 @@ def test_simulated_equivalence_is_seen_as_often_as_theory_says(n, margin, m):
 def test_what_cannot_be_decided_has_no_power():
     for n, m in itertools.product(range(1, 9), (1, 3, 6)):
         assert (sign_flip_power(n, 100.0, m) > 0) == can_decide(n, m)
-        assert (detectable(n, m) is not None) == can_decide(n, m)
+        assert (smallest_difference(n, m) is not None) == can_decide(n, m)
     assert equivalence_power(1, 5.0) == 0.0
-    assert excludable(1) is None
+    assert smallest_margin(1) is None
+
+
+def test_a_level_that_the_smallest_p_meets_exactly_is_met():
+    assert sign_flip_power(3, 100.0, alpha=0.25) == pytest.approx(1.0)
+    assert sign_flip_power(3, 100.0, alpha=0.2499) == 0.0
+
+
+def test_two_seeds_exclude_something_and_one_contrast_is_meant_where_none_are_counted():
+    assert equivalence_power(2, smallest_margin(2)) == pytest.approx(0.8)
+    assert smallest_difference(8) == smallest_difference(8, 1) and smallest_margin(8) == smallest_margin(8, 1)
+    assert seeds_to_detect(1.0, 1.0) == seeds_to_detect(1.0, 1.0, 1) < seeds_to_detect(1.0, 1.0, 2)
+    assert seeds_for_equivalence(1.0, 1.0) == seeds_for_equivalence(1.0, 1.0, 1) < seeds_for_equivalence(1.0, 1.0, 2)
 
 
 def test_detectable_and_seeds_are_each_others_inverse():
     for n, m in ((7, 1), (9, 3), (20, 5)):
-        assert sign_flip_power(n, detectable(n, m), m) == pytest.approx(0.8)
-        assert seeds_to_see(2.0 * detectable(n, m) * 1.001, 2.0, m) == n
-        assert equivalence_power(n, excludable(n, m), m) == pytest.approx(0.8)
-        assert seeds_to_exclude(0.5 * excludable(n, m) * 1.001, 0.5, m) == n
+        assert sign_flip_power(n, smallest_difference(n, m), m) == pytest.approx(0.8)
+        assert seeds_to_detect(2.0 * smallest_difference(n, m) * 1.001, 2.0, m) == n
+        assert equivalence_power(n, smallest_margin(n, m), m) == pytest.approx(0.8)
+        assert seeds_for_equivalence(0.5 * smallest_margin(n, m) * 1.001, 0.5, m) == n
 
 
 def test_more_contrasts_and_smaller_differences_take_more_seeds():
-    assert seeds_to_see(1.0, 1.0, 1) < seeds_to_see(1.0, 1.0, 5) < seeds_to_see(0.5, 1.0, 5)
-    assert seeds_to_exclude(1.0, 1.0, 1) < seeds_to_exclude(1.0, 1.0, 5) < seeds_to_exclude(0.5, 1.0, 5)
-    assert seeds_to_see(0.01, 1.0) is None
-    assert seeds_to_exclude(0.01, 1.0) is None
+    assert seeds_to_detect(1.0, 1.0, 1) < seeds_to_detect(1.0, 1.0, 5) < seeds_to_detect(0.5, 1.0, 5)
+    assert seeds_for_equivalence(1.0, 1.0, 1) < seeds_for_equivalence(1.0, 1.0, 5) < seeds_for_equivalence(0.5, 1.0, 5)
+    assert seeds_to_detect(0.01, 1.0) is None
+    assert seeds_for_equivalence(0.01, 1.0) is None
 
 
 def test_the_upper_deviation_is_above_the_true_one_as_often_as_it_says():

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ablations.statistics.outcome import Outcome
-from ablations.statistics.reproduction import reproductions
+from ablations.statistics.reproduction import Reproduction, reproduction_notes, reproductions
 from ablations.study.plan import expand
 from ablations.study.schema import load
 from ablations.table.arms import build_table
@@ -28,6 +28,8 @@ RECIPE = {
     "distill": "{csf: {}, pea: {options: {stage_weights: [0.1, 0.1, 0.5, 1.0]}}}",
 }
 WHOLE = ", options: {whole: true}"
+NEAR = {"teacher segformer_mini": 70.9, "alone": 50.0, "Base": 60.0}
+"""Means of the best epochs: all of them are near what was published."""
 
 
 def published(recipe=RECIPE, more="", protocol="full") -> str:
@@ -173,7 +175,87 @@ def test_a_teacher_from_a_checkpoint_states_the_published_miou(study, stated, ve
         f"variants: {{alone: {{distill: {{}}}}, Base: {{teacher: {{name: segformer_mini, checkpoint: t.pt{miou}}}}}}}"
     )
     text = f"{arms}\nseeds: 4\nmargin: 0.3\n{published()}"
-    assert verdicts(study(text, data=WHOLE))["Base"] == verdict
+    checked = study(text, data=WHOLE)
+    assert verdicts(checked)["Base"] == verdict
+    said = reproductions(checked, expand(checked), {})["Base"].differs
+    assert [one.endswith("(70)") for one in said] == [True] * (verdict != "yes")
+    assert stated != "69.0" or said == ("teacher.miou 69 (70)",)
+
+
+def test_arms_and_teachers_that_were_not_published_are_left_out(study, written):
+    other = written("margin: 1.0\n", recipe=RECIPE | {"teacher.name": "segformer_b2"})
+    assert verdicts(other).keys() == {"alone", "Base"}
+    unnamed = written("margin: 1.0\n", recipe={name: value for name, value in RECIPE.items() if name != "teacher.name"})
+    assert verdicts(unnamed)["teacher segformer_mini"] == "yes"
+    more = ARMS.replace("Base: {}", "Base: {}, new: {distill.pea: null}")
+    assert verdicts(study(more + published(), data=WHOLE), dict.fromkeys(NEAR, 50.0) | {"new": 1.0}).keys() == {*NEAR}
+
+
+def test_a_pupil_is_held_against_the_published_teacher(study):
+    text = published().replace("  teacher: 70.0\n", "").replace("teacher: {optim.epochs: 3}, ", "")
+    nameless = study(ARMS + text + "margin: 1.0\n", data=WHOLE)
+    runs = expand(nameless)
+    row = reproductions(nameless, runs, measured(runs, NEAR))["Base"]
+    assert (row.verdict, row.differs, row.unknown) == ("recipe unknown", (), ("the teacher's mIoU",))
+
+
+def test_a_teacher_whose_recipe_is_unknown_reproduces_none_of_its_pupils(written):
+    study = written("margin: 1.0\n", recipe={name: value for name, value in RECIPE.items() if name != "data.size"})
+    runs = expand(study)
+    found = reproductions(study, runs, measured(runs, NEAR))
+    assert found["teacher segformer_mini"].verdict == "recipe unknown"
+    assert found["Base"].differs == ("the teacher is not reproduced",)
+
+
+def test_a_run_that_goes_on_may_still_be_the_one(written):
+    def go_on(outcomes, runs):
+        last = next(run.key for run in runs if (run.arm, run.seed) == ("alone", 3))
+        outcomes[last] = replace(outcomes[last], status="running")
+
+    assert verdicts(written("margin: 5.0\n"), change=go_on)["alone"] == "not yet"
+
+
+def test_a_number_at_the_very_edge_is_within(written):
+    def be_equal(outcomes, runs):
+        for run in runs:
+            outcomes[run.key] = Outcome("finished", best={"val/miou": {"alone": 50.0}.get(run.arm, 70.25)})
+
+    found = verdicts(written("margin: 0.25\n"), change=be_equal)
+    assert (found["teacher segformer_mini"], found["alone"]) == ("yes", "yes")
+    assert verdicts(written(), change=be_equal)["alone"] == "yes"
+
+
+def test_a_run_from_a_file_was_pretrained(study):
+    started = study(ARMS.replace("{distill: {}}", "{distill: {}, student.init: here.pth}") + published(), data=WHOLE)
+    runs = expand(started)
+    assert reproductions(started, runs, {})["alone"].differs == ("student.init pretrained (scratch)",)
+
+
+def test_the_notes_name_the_source_and_give_the_rule_where_a_row_can_be_asked(written):
+    study = written("margin: 0.3\n")
+    runs = expand(study)
+    found = reproductions(study, runs, measured(runs, NEAR))
+    source = (
+        "published: a paper; single runs, best epoch on val; best: our mean over seeds of the best epoch; the verdicts "
+        "use neither"
+    )
+    rule = (
+        "reproduced: the published number lies within ±0.3 points of our best, or in the 95 % prediction interval for "
+        "one more run like ours (at least 3 seeds)"
+    )
+    assert reproduction_notes(study, found) == [source, rule]
+    assert reproduction_notes(study, {}) == [source]
+    assert reproduction_notes(study.model_copy(update={"margin": None}), found)[1] == rule.replace(
+        "within ±0.3 points of our best, or ", ""
+    )
+    assert reproduction_notes(study.model_copy(update={"published": None}), found) == []
+    unlike = {"alone": Reproduction(50.0, "recipe differs", ("optim.lr 1 (2)",), ())}
+    unknown = {"alone": Reproduction(50.0, "recipe unknown", (), ("epochs (optim.epochs)",))}
+    assert reproduction_notes(study, unlike) == [source, "recipe differs, ours (published): optim.lr 1 (2)"]
+    assert reproduction_notes(study, unknown) == [
+        source,
+        "recipe unknown, the source does not say: epochs (optim.epochs)",
+    ]
 
 
 def test_another_protocol_leaves_the_numbers_out(written):
@@ -187,7 +269,7 @@ def test_a_part_of_val_is_not_held_against_the_whole(study):
     assert reproductions(part, runs, {}) == {}
     table = build_table(part, runs, {})
     assert table.title.startswith("written   val mIoU in fog (full protocol)")
-    assert "published numbers left out: they are of all val, and this table's are of val/fog/miou" in table.notes
+    assert "published numbers left out: they are mIoU over all of val, and this table shows val/fog/miou" in table.notes
 
 
 def test_notes_say_once_what_all_rows_share(written):
@@ -197,7 +279,7 @@ def test_notes_say_once_what_all_rows_share(written):
     assert [note for note in table.notes if note.startswith("recipe differs")] == [
         "recipe differs, ours (published): optim.lr 0.001 (6e-05)",
         "recipe differs for Base, ours (published): distill.csf.options.norm not set (reference), "
-        "a teacher that is not reproduced",
+        "the teacher is not reproduced",
     ]
 
 
@@ -205,10 +287,10 @@ def test_notes_say_once_what_all_rows_share(written):
     ("recipe", "message"),
     [
         ({"optim.epohcs": "3"}, "unknown recipe key 'optim.epohcs'; did you mean 'optim.epochs'?"),
-        ({"student.init": "weights.pth"}, "student.init of a recipe is one of scratch, pretrained"),
+        ({"student.init": "weights.pth"}, "student.init of a recipe must be one of scratch, pretrained"),
         (
             {"distill.csf.weight": 1.0},
-            "a recipe gives distill whole, such as `distill: {csf: {}}`, but got the key 'dis",
+            "a recipe must give distill as a whole, such as `distill: {csf: {}}`, but got the key 'dis",
         ),
         ({"distill": "{csf: {wieght: 1.0}}"}, "recipe: distill.csf.wieght: unknown key"),
     ],
@@ -231,7 +313,7 @@ def test_a_recipe_is_taken_from_the_packaged_study_that_has_it(study):
     theirs = load("cityscapes_modules").published
     assert taken.recipe == theirs.recipe
     assert taken.recipes == {"student alone": theirs.recipes["student alone"]}
-    with pytest.raises(UserError, match="no packaged study 'fusion' that has a published recipe of its own"):
+    with pytest.raises(UserError, match="there is no packaged study 'fusion' with a published recipe"):
         study(arms + text.replace("NAME", "fusion"))
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ablations.statistics.outcome import Outcome
-from ablations.statistics.seed_looks import course, due, follow, if_needed
-from ablations.statistics.verdicts import judged
+from ablations.statistics.seed_looks import due, if_needed, look_progress, take_looks
+from ablations.statistics.verdicts import study_verdicts
 from ablations.study.plan import expand
 from ablations.table.arms import build_table
 
@@ -60,7 +60,7 @@ def test_a_fixed_study_is_due_whole_and_waits_for_nothing(study):
 def test_undecided_contrasts_go_on_with_their_reference_and_decided_ones_stop(study):
     written = study(ARMS)
     runs = expand(written)
-    came = [course(written, runs, _outcomes(runs, _score, seeds)) for seeds in (6, 8, 12)]
+    came = [look_progress(written, runs, _outcomes(runs, _score, seeds)) for seeds in (6, 8, 12)]
     assert [one.look for one in came] == [8, 12, 12]
     assert [one.due for one in came] == [
         {"alone": 8, "Base": 8, "Other": 8},
@@ -78,10 +78,30 @@ def test_no_verdict_in_the_middle_of_a_look(study):
     outcomes = _outcomes(runs, _score, 8)
     last = next(run for run in runs if (run.arm, run.seed) == ("Base", 7))
     outcomes[last.key] = Outcome("running", {"val/miou": 99.0})
-    came = course(written, runs, outcomes)
+    came = look_progress(written, runs, outcomes)
     assert came.pending == {("Base", "alone"), ("Other", "alone")}
     assert all(one.verdict == "undecided" for one in came.comparisons)
     assert came.due == {"alone": 8, "Base": 8, "Other": 8}
+
+
+def test_seeds_beyond_a_look_that_has_not_ended_are_not_read(study):
+    """They may be there from another study of the same arms."""
+    written = study(ARMS)
+    runs = expand(written)
+    outcomes = _outcomes(runs, _score)
+    lacking = [run.key for run in runs if (run.arm, run.seed) == ("alone", 5)]
+    came = look_progress(written, runs, {key: outcome for key, outcome in outcomes.items() if key not in lacking})
+    assert came.look == 6
+    assert [(one.n, one.verdict, one.p) for one in came.comparisons] == [(5, "undecided", 1.0)] * 2
+
+
+def test_an_arm_without_a_contrast_has_the_first_look_alone_and_one_without_runs_has_no_pairs(study):
+    written = study(ARMS + "contrasts: [[Base, alone]]\n")
+    arms = {"alone": range(12), "Base": range(12)}
+    assert take_looks(written, arms, {}).due == {"alone": 6, "Base": 6, "Other": 6}
+    runs = expand(written)
+    assert take_looks(written, arms, {"alone": {run.seed: 1.0 for run in runs}}).comparisons[0].n == 0
+    assert look_progress(written, runs, _outcomes(runs, _score)).due == {"alone": 12, "Base": 12, "Other": 6}
 
 
 def test_a_failed_seed_ends_its_look_and_an_arm_that_always_fails_gets_no_more(study):
@@ -91,7 +111,7 @@ def test_a_failed_seed_ends_its_look_and_an_arm_that_always_fails_gets_no_more(s
     for run in runs:
         if run.arm == "Base" or (run.arm == "Other" and run.seed == 3):
             outcomes[run.key] = Outcome("failed", reason="a bug")
-    came = course(written, runs, outcomes)
+    came = look_progress(written, runs, outcomes)
     assert came.due == {"alone": 8, "Base": 6, "Other": 8}
     assert [(one.verdict, one.n) for one in came.comparisons] == [("undecided", 0), ("better", 7)]
     assert not came.pending
@@ -101,10 +121,10 @@ def test_what_is_known_later_changes_no_earlier_look(study):
     written = study(ARMS + "margin: 0.2\n")
     runs = expand(written)
     whole = _outcomes(runs, _score)
-    once = course(written, runs, whole)
+    once = look_progress(written, runs, whole)
     assert [one.verdict for one in once.comparisons] == ["undecided", "better"]
     stood = {run.key for run in due(written, runs, whole)}
-    again = course(written, runs, {key: outcome for key, outcome in whole.items() if key in stood})
+    again = look_progress(written, runs, {key: outcome for key, outcome in whole.items() if key in stood})
     assert again == once
 
 
@@ -122,7 +142,7 @@ def test_the_table_has_no_trace_of_seeds_that_were_not_needed(study):
         note.startswith("looks at 6, 8, 12 seeds, 2 contrasts: a difference can be decided from 8")
         for note in table.notes
     )
-    assert len(judged(written, runs, outcomes).runs) == 1 + 12 + 12 + 8
+    assert len(study_verdicts(written, runs, outcomes).runs) == 1 + 12 + 12 + 8
 
 
 def test_a_table_between_looks_says_so(study):
@@ -137,7 +157,7 @@ def test_a_table_between_looks_says_so(study):
 def test_an_equivalence_ends_a_contrast_too(study):
     written = study(ARMS + "margin: 2.0\n")
     runs = expand(written)
-    came = course(written, runs, _outcomes(runs, _score))
+    came = look_progress(written, runs, _outcomes(runs, _score))
     assert [(one.verdict, one.n) for one in came.comparisons] == [("equivalent", 6), ("better", 8)]
 
 
@@ -145,7 +165,7 @@ def _simulated(written, draw, studies):
     """Courses of simulated studies: `draw(arm)` gives the twelve scores of an arm."""
     arms = list(written.compared.overrides)
     for _ in range(studies):
-        yield follow(written, dict.fromkeys(arms, range(12)), {arm: dict(enumerate(draw(arm))) for arm in arms})
+        yield take_looks(written, dict.fromkeys(arms, range(12)), {arm: dict(enumerate(draw(arm))) for arm in arms})
 
 
 def _at_most_five_percent(false, studies):

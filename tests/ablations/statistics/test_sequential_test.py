@@ -49,17 +49,6 @@ def test_one_look_is_the_fixed_test_at_every_level(n):
         assert p == pytest.approx(min((level for level in levels(4) if sign_flip_p(d) <= level), default=1.0))
 
 
-def test_later_seeds_change_no_earlier_look_and_no_level_is_lost_again():
-    rng = np.random.default_rng(4)
-    looks = (6, 8, 12)
-    for _ in range(30):
-        d = rng.normal(1.0, 1.0, 12)
-        whole = differ_p(_blocks(d, looks), looks, 3)
-        assert whole[:2] == differ_p(_blocks(d[:8], looks[:2]), looks, 3)
-        assert whole == sorted(whole, reverse=True)
-        assert whole == differ_p(_blocks(-1024 * d, looks), looks, 3)
-
-
 def test_a_sixth_seed_can_decide_one_contrast_and_not_two():
     d = np.ones(6)
     assert differ_p([d], (6, 8, 12), 1) == [pytest.approx(0.05)]
@@ -67,6 +56,7 @@ def test_a_sixth_seed_can_decide_one_contrast_and_not_two():
     assert differ_p([d, np.ones(2)], (6, 8, 12), 2)[1] == pytest.approx(0.025)
     assert [first_look((6, 8, 12), m) for m in (1, 2, 5, 6, 40)] == [6, 8, 8, 12, 12]
     assert first_look((3, 5), 1) is None
+    assert first_look((3,), 1, alpha=0.25) == 3  # p = 2 / 8 meets it exactly
 
 
 @pytest.mark.parametrize("d", [np.zeros(8), np.array([])], ids=["all equal", "no pair"])

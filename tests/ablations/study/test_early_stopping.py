@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ablations.study.early_stopping import FEWEST, Seen, Verdict, lockstep, passes_median, passes_rung
+from ablations.study.early_stopping import MIN_FINISHED, TrialSoFar, Verdict, batch_verdicts, passes_median, passes_rung
 from ablations.study.search import Search
 
 
@@ -41,7 +41,7 @@ RISING = [{1: level, 2: level + 2.0, 3: level + 4.0} for level in (1.0, 2.0, 3.0
 @pytest.mark.parametrize(
     ("curve", "epoch", "finished", "passes"),
     [
-        ({1: 0.0}, 1, RISING[: FEWEST - 1], True),  # of so few the median is luck
+        ({1: 0.0}, 1, RISING[: MIN_FINISHED - 1], True),  # of so few the median is luck
         ({1: 3.0}, 1, RISING, True),  # at the median is not below it
         ({1: 2.9}, 1, RISING, False),
         ({1: 4.1, 2: 0.0}, 2, RISING, True),  # its best so far counts, not its last
@@ -83,26 +83,31 @@ def test_a_plan_can_say_where_trials_stop_and_what_that_costs():
         "bracket 2, 18% of the trials: never stops",
     ]
     assert search(stop="median", min_epochs=2).describe_stops(8) == [
-        "stops from epoch 2 (25%) of 8 on: what is below the median of the finished trials' running means"
+        "stops from epoch 2 (25%) of 8 on: trials below the median of the finished trials' running means"
     ]
     assert search(stop="none").describe_stops(9) == []
 
 
 def test_nobody_is_judged_at_a_rung_before_all_of_the_batch_are_there():
     asha = search(deterministic=True, batch=3, trials=4)
-    level = [Seen({1: 0.3}), Seen({1: 0.2}), Seen({})]
-    assert lockstep(asha, 9, level) == [Verdict("waits"), Verdict("waits"), Verdict("trains")]
-    assert lockstep(asha, 9, level[:2]) == [Verdict("waits"), Verdict("waits")], "the third is not proposed yet"
-    level[2] = Seen({1: 0.1})
-    assert lockstep(asha, 9, level) == [Verdict("trains"), Verdict("stopped", 1), Verdict("stopped", 1)]
-    level[2] = Seen({}, "failed")
-    assert lockstep(asha, 9, level) == [Verdict("trains"), Verdict("stopped", 1), Verdict("ended")]
-    level = [Seen({1: 0.3, 3: 0.3, 9: 0.3}, "finished"), Seen({1: 0.2}), Seen({1: 0.1}), Seen({1: 0.25})]
+    level = [TrialSoFar({1: 0.3}), TrialSoFar({1: 0.2}), TrialSoFar({})]
+    assert batch_verdicts(asha, 9, level) == [Verdict("waits"), Verdict("waits"), Verdict("trains")]
+    assert batch_verdicts(asha, 9, level[:2]) == [Verdict("waits"), Verdict("waits")], "the third is not proposed yet"
+    level[2] = TrialSoFar({1: 0.1})
+    assert batch_verdicts(asha, 9, level) == [Verdict("trains"), Verdict("stopped", 1), Verdict("stopped", 1)]
+    level[2] = TrialSoFar({}, "failed")
+    assert batch_verdicts(asha, 9, level) == [Verdict("trains"), Verdict("stopped", 1), Verdict("ended")]
+    level = [
+        TrialSoFar({1: 0.3, 3: 0.3, 9: 0.3}, "finished"),
+        TrialSoFar({1: 0.2}),
+        TrialSoFar({1: 0.1}),
+        TrialSoFar({1: 0.25}),
+    ]
     # The fourth is a batch of its own: of four at the rung, two pass.
-    assert lockstep(asha, 9, level)[3] == Verdict("trains")
+    assert batch_verdicts(asha, 9, level)[3] == Verdict("trains")
     # Another study finished its run; in this search it would have been stopped.
-    level[1] = Seen({1: 0.2, 3: 0.9, 9: 0.9}, "finished")
-    assert lockstep(asha, 9, level)[1] == Verdict("stopped", 1)
+    level[1] = TrialSoFar({1: 0.2, 3: 0.9, 9: 0.9}, "finished")
+    assert batch_verdicts(asha, 9, level)[1] == Verdict("stopped", 1)
 
 
 @pytest.mark.parametrize("given", [{"brackets": 2, "eta": 2}, {"stop": "median"}, {"eta": 2}])
@@ -111,22 +116,22 @@ def test_whoever_trains_first_the_verdicts_are_the_same(given):
     curves = [{epoch: random.Random(n).random() + epoch / 9 for epoch in range(1, 10)} for n in range(14)]
     results = set()
     for seed in range(20):
-        chance, shown = random.Random(seed), [Seen({}) for _ in curves]
+        chance, shown = random.Random(seed), [TrialSoFar({}) for _ in curves]
         for _ in itertools.count():
             begun = max((n for n, seen in enumerate(shown) if seen.curve), default=-1)
             last = (begun // 4 + 1) * 4 if begun >= 0 else 4
-            verdicts = lockstep(deterministic, 9, shown[:last])
+            verdicts = batch_verdicts(deterministic, 9, shown[:last])
             going = [n for n, verdict in enumerate(verdicts) if verdict.state == "trains"]
             if not going and last < 14:
-                verdicts = lockstep(deterministic, 9, shown[: last + 4])
+                verdicts = batch_verdicts(deterministic, 9, shown[: last + 4])
                 going = [n for n, verdict in enumerate(verdicts) if verdict.state == "trains"]
             if not going:
                 break
             number = chance.choice(going)
             epoch = len(shown[number].curve) + 1
-            shown[number] = Seen(
+            shown[number] = TrialSoFar(
                 {**shown[number].curve, epoch: curves[number][epoch]}, "finished" if epoch == 9 else ""
             )
-        results.add(tuple(lockstep(deterministic, 9, shown)))
+        results.add(tuple(batch_verdicts(deterministic, 9, shown)))
     (found,) = results
     assert {verdict.state for verdict in found} == {"stopped", "ended"}

@@ -55,7 +55,7 @@ def test_override_replaces_what_a_path_names_and_nothing_else(case):
         ({"distill.pae": None}, "distill.pae: nothing to remove; unknown key 'pae'; did you mean 'pea'?"),
         ({"distill.pea": None, "distill.pea.weight": 1.0}, "unknown knowledge path 'pea'"),
         ({"distill.csf.options.norm": None}, "nothing to remove"),
-        ({"teacher.name.length": 3}, "teacher.name has no keys, for it is 'segformer_mini'"),
+        ({"teacher.name.length": 3}, "teacher.name must be a mapping but is 'segformer_mini'"),
     ],
 )
 def test_override_refuses_a_path_that_leads_nowhere(changes, message):

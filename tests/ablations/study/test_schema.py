@@ -25,12 +25,15 @@ REFUSED = {
     "no seeds": (f"{VARIANTS}seeds: []", "seeds: 1 to 40 seeds are needed but got 0"),
     "too many seeds": (f"{VARIANTS}seeds: 41", "a count of seeds must be 1 to 40 but got 41"),
     "negative seed": (f"{VARIANTS}seeds: [-1]", "greater than or equal to 0"),
-    "one look": (f"{VARIANTS}seeds: {{looks: [6]}}", "seeds: looks: one look is a fixed design; write seeds: 6"),
+    "one look": (
+        f"{VARIANTS}seeds: {{looks: [6]}}",
+        "seeds: looks: at least two looks are needed, as one is a fixed number of seeds; write seeds: 6",
+    ),
     "looks that shrink": (f"{VARIANTS}seeds: {{looks: [8, 6]}}", "seeds: looks: looks must grow, such as [6, 8, 12]"),
     "a look of one": (f"{VARIANTS}seeds: {{looks: [1, 6]}}", "looks are counts of seeds from 2 to 40, but got [1, 6]"),
     "looks without end": (f"{VARIANTS}seeds: {{looks: [6, 41]}}", "counts of seeds from 2 to 40, but got [6, 41]"),
     "looks until nothing": (f"{VARIANTS}seeds: {{looks: [6, 8], until: end}}", "until"),
-    "looks at no contrast": ("variants: {a: {}}\nseeds: {looks: [6, 8]}", "need a contrast to decide"),
+    "looks at no contrast": ("variants: {a: {}}\nseeds: {looks: [6, 8]}", "in a study with a contrast"),
     "looks beside seeds": (f"{VARIANTS}seeds: 8\nlooks: [7, 3, 8]", "looks must grow"),
     "looks beside other seeds": (f"{VARIANTS}seeds: 3\nlooks: [2, 4]", "looks [2, 4] and 3 seeds"),
     "looks of a search": (
@@ -75,14 +78,17 @@ REFUSED = {
     ),
     "requires no path": ("variants: {a: {}}\nrequires: {csf: [distill.pea]}", "but got 'csf'"),
     "factor of no path": ("factors: {distill.cfs.weight: [1.0, 2.0]}", "distill.cfs.weight applies at no point"),
-    "factor value twice": ("factors: {optim.lr: [0.1, 0.1]}", "each value may stand once"),
+    "factor value twice": (
+        "factors: {optim.lr: [0.1, 0.1]}",
+        "values must have different labels, but 0.1 and 0.1 are both shown as '0.1'",
+    ),
     "factor scalar": ("factors: {optim.lr: 0.1}", "values are a list"),
     "factor empty": ("factors: {optim.lr: []}", "at least one value"),
     "every point excluded": (
         "factors: {optim.lr: [0.1]}\nexcludes: [[distill.csf, distill.pea]]",
         "every point contradicts",
     ),
-    "key twice": ("variants:\n  a: {}\n  b: {}\n  a: {optim.lr: 0.1}\n", "line 12: key 'a' stands twice"),
+    "key twice": ("variants:\n  a: {}\n  b: {}\n  a: {optim.lr: 0.1}\n", "line 12: key 'a' is written twice"),
     "arm named by a boolean": ("variants: {on: {}}", "variants"),
     "seeds in words": (f"{VARIANTS}seeds: three", "seeds: a list is expected, for example [0, 1], but got 'three'"),
     "no looks": (f"{VARIANTS}seeds: {{looks: []}}", "looks: needs 1 or more, but got []"),
@@ -206,7 +212,7 @@ def test_the_config_of_a_run_is_no_study():
 def test_rungs_are_epochs_that_are_validated(study):
     every = ", select: 0.1}\n  eval: {every: 2"
     search = "search: {trials: 1, stop: asha, min_epochs: MIN, space: {optim.lr: {log: [1.0e-4, 1.0e-2]}}}\n"
-    with pytest.raises(UserError, match=r"nothing is known at rung 1, for eval\.every is 2"):
+    with pytest.raises(UserError, match=r"not evaluated at rung 1, as eval\.every is 2"):
         study(search.replace("MIN", "1"), data=every)
     assert study(search.replace("MIN", "2"), data=every).search.rungs(9) == (2, 6)
 

@@ -157,7 +157,7 @@ REFUSED = {
     ),
     "grid with known points": (
         _space("optim.lr: {choice: [0.1]}", "  sampler: grid\n  start: [{optim.lr: 0.1}]"),
-        "start: a grid has an order of its own",
+        "start: a grid proposes all of its points",
     ),
     "more trials than points": (
         _space("optim.lr: {choice: [0.1, 0.2]}", "  sampler: grid").replace("trials: 1", "trials: 3"),
@@ -165,7 +165,7 @@ REFUSED = {
     ),
     "two objectives stopped": (
         _space("optim.lr: {log: [0.1, 1.0]}", "  against: gmacs\n  stop: median"),
-        "stop: median judges by one metric, and `against` makes two; set stop: none",
+        "stop: median judges by one metric, and `against` adds a second; set stop: none",
     ),
     "two objectives by cmaes": (
         _space("optim.lr: {log: [0.1, 1.0]}", "  against: gmacs\n  sampler: cmaes"),
@@ -177,19 +177,19 @@ REFUSED = {
     ),
     "lengths compared": (
         _space("optim.epochs: {int: [2, 5]}", "  stop: asha"),
-        "stop: asha compares trials of one length; fix optim.epochs, or set stop: none",
+        "stop: asha compares trials of equal length; take optim.epochs out of space, or set stop: none",
     ),
     "brackets of nothing": (
         _space("optim.lr: {log: [0.1, 1.0]}", "  brackets: 2"),
-        "brackets is a word of asha's rungs; set stop: asha, or remove it",
+        "brackets only applies with stop: asha; set it, or remove brackets",
     ),
     "rungs of nothing": (
         _space("optim.lr: {log: [0.1, 1.0]}", "  stop: median\n  eta: 2"),
-        "eta is a word of asha's rungs; set stop: asha, or remove it",
+        "eta only applies with stop: asha; set it, or remove eta",
     ),
     "a start of nothing": (
         _space("optim.lr: {log: [0.1, 1.0]}", "  sampler: random\n  startup: 2"),
-        "startup is a word of tpe, cmaes and nsga2; take one of them, or remove it",
+        "startup only applies with sampler: tpe, cmaes or nsga2; set it, or remove startup",
     ),
     "a rule that comes too late": (
         _space("optim.lr: {log: [0.1, 1.0]}", "  stop: median\n  min_epochs: 9"),
@@ -201,7 +201,7 @@ REFUSED = {
     ),
     "a batch of nothing": (
         _space("optim.lr: {log: [0.1, 1.0]}", "  batch: 2"),
-        "batch is a word of a deterministic search; set deterministic: true, or remove it",
+        "batch only applies with deterministic: true; set it, or remove batch",
     ),
     "brackets without rungs": (
         _space("optim.lr: {log: [0.1, 1.0]}", "  stop: asha\n  brackets: 9"),

@@ -35,6 +35,10 @@ def _scattered(runs) -> dict[str, Outcome]:
     return {run.key: Outcome("finished", {"val/miou": 50.0 + math.sin(number**2)}) for number, run in enumerate(runs)}
 
 
+def _finished_alike(runs) -> dict[str, Outcome]:
+    return {run.key: Outcome("finished", {"val/miou": 50.0}) for run in runs}
+
+
 def _column(table, heading: str) -> list[str]:
     index = [column.heading for column in table.columns].index(heading)
     return [row.cells[index] for row in table.rows]
@@ -54,8 +58,9 @@ def test_the_table_of_a_finished_study(study):
         " 8 seeds, 2 contrasts: the smallest adjusted p is 0.016, so a difference can be decided at 5 %\n"
         " conditional on one teacher: another may order the arms differently\n"
         " unequal: optim.epochs is 12 in Other, 9 in Base\n"
-        " more seeds for 80 % power: Other vs Base: 6 to 15 to see a difference of 0.1, 7 to 16 to exclude one\n"
-        " seeds added now are one more look: plan a new study for them\n"
+        " more seeds for 80 % power: Other vs Base: 6 to 15 to detect a difference of 0.1, 7 to 16 for equivalence "
+        "within ±0.1\n"
+        " do not add seeds after seeing this result: the error rate would rise; start a new study\n"
     )
 
 
@@ -66,8 +71,8 @@ def test_lacking_seeds_are_told_of_the_first_five_undecided_contrasts(study):
     *told, more, caution = build_table(written, runs, _scattered(runs)).notes[-7:]
     prefix = "more seeds for 80 % power: "
     assert [line.partition(" vs alone: ")[0] for line in told] == [f"{prefix}{arm}" for arm in "ABCDE"]
-    assert more == "and for 2 contrasts more"
-    assert caution.startswith("seeds added now are one more look")
+    assert more == "and for 2 more contrasts"
+    assert caution.startswith("do not add seeds after seeing this result")
 
 
 def test_raw_numbers_are_kept_beside_the_words(study):
@@ -91,7 +96,7 @@ def test_a_failed_seed_is_a_hole_with_its_reason(study):
     assert table.rows[2].values["mean"] == pytest.approx(60.175 + (60.175 - _score(hurt)) / 7)
     assert table.rows[2].values["pairs"] == table.rows[3].values["pairs"] == 7
     assert table.notes[0] == "not finished: Base seed 5: loss/pea is nan at step 1200"
-    assert "a difference is over the seeds that both arms have, a mean over all that its arm has" in table.notes
+    assert "a difference is over the seeds that both arms have, a mean over all seeds of its arm" in table.notes
     assert _column(table, "verdict")[2] == "better"
 
 
@@ -127,7 +132,7 @@ def test_a_run_without_the_metric_is_not_a_score(study):
     outcomes[runs[1].key] = Outcome("finished", {"val/miou": math.nan})
     table = build_table(written, runs, outcomes)
     assert _column(table, "n")[1] == "7/8"
-    assert table.notes[0] == "not finished: alone seed 0: finished without a number for val/miou"
+    assert table.notes[0] == "not finished: alone seed 0: finished, but val/miou is missing or not finite"
 
 
 def test_a_design_that_cannot_decide_says_so(study):
@@ -193,9 +198,9 @@ def test_costs_say_their_image_convention_and_hardware(study):
     assert _column(table, "ms‡") == ["", "8.0", "8.0", "8.0"]
     assert _column(table, "MiB‡") == ["", "302", "302", "302"]
     assert table.notes[-3:] == (
-        "* of one 3x96x192 image, in the paper's convention",
-        "† of the same, all products that run, attention included",
-        "‡ of one 3x96x192 image on cpu (x86_64): median latency, and most memory at once",
+        "* of one 3x96x192 image, by the paper's convention: attention products are not counted",
+        "† of the same image: all products that are computed, attention included",
+        "‡ of one 3x96x192 image on cpu (x86_64): median latency and peak memory",
     )
 
 
@@ -225,7 +230,9 @@ def test_latencies_of_several_machines_are_not_compared(study):
     costs[runs[1].key]["hardware"] = "cuda:0 (a GPU)"
     table = build_table(written, runs, _finished(runs), costs)
     assert "ms‡" not in [column.heading for column in table.columns]
-    assert table.notes[-1] == "latency left out: rows were measured on cpu (x86_64) and cuda:0 (a GPU)"
+    assert (
+        table.notes[-1] == "latency left out: rows were measured on different hardware, cpu (x86_64) and cuda:0 (a GPU)"
+    )
 
 
 def test_a_row_that_was_not_measured_leaves_latency_out_for_all(study):
@@ -245,7 +252,7 @@ def test_latency_of_one_network_is_not_compared_with_itself(study):
     costs[runs[1].key]["hardware"] = "cuda:0 (a GPU)"
     table = build_table(written, runs, _finished(runs), costs)
     assert "ms‡" not in [column.heading for column in table.columns]
-    assert table.notes[-1] == "† of the same, all products that run, attention included"
+    assert table.notes[-1] == "† of the same image: all products that are computed, attention included"
 
 
 def test_conditions_stand_beside_the_whole(study):
@@ -268,6 +275,21 @@ def test_an_arm_in_two_contrasts_has_a_line_for_each(study):
     assert [row.cells[0] for row in table.rows][-2:] == ["Other", ""]
     assert _column(table, "vs")[-2:] == ["Base", "alone"]
     assert _column(table, "mIoU")[-1] == ""
+
+
+def test_two_teachers_of_one_network_have_a_row_each(study):
+    written = study("variants: {a: {}, b: {teacher.train.epochs: 6}, c: {teacher.train.seed: 1, distill.pea: null}}")
+    runs = expand(written)
+    table = build_table(written, runs, _finished_alike(runs))
+    assert _column(table, "arm") == [
+        "teacher segformer_mini, epochs=3, seed=0",
+        "teacher segformer_mini, epochs=6, seed=0",
+        "teacher segformer_mini, epochs=3, seed=1",
+        "a",
+        "b",
+        "c",
+    ]
+    assert _column(table, "n") == ["1"] * 6
 
 
 def test_several_teachers_are_no_condition(study):

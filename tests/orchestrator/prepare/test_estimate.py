@@ -6,7 +6,7 @@ import random
 import pytest
 import yaml
 
-from ablations.study.early_stopping import Seen, goes_on
+from ablations.study.early_stopping import TrialSoFar, goes_on
 from ablations.study.plan import expand
 from ablations.study.schema import Study
 from ablations.study.search import Search
@@ -203,7 +203,7 @@ def test_trials_are_likely_to_train_what_the_rules_let_them(words):
                 if epoch < 27 and not goes_on(search, search.bracket(number), curve, epoch, others):
                     end = ""
                     break
-            others.append(Seen(curve, end))
+            others.append(TrialSoFar(curve, end))
             spent += len(curve)
     assert trial_epochs(search, 27, 30).likely == pytest.approx(spent / (40 * 30), rel=0.2)
 

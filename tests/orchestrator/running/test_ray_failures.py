@@ -18,7 +18,7 @@ from trainer.files.failure import Failure
 
 DIED = ray.exceptions.ActorDiedError()
 FULL = OSError(errno.ENOSPC, "No space left on device", "/store/last.pt")
-WENT = "a process of the run or its machine went (ActorDiedError)"
+WENT = "a process of the run or its machine died (ActorDiedError)"
 DRAINED = NodeDeathInfo(reason=NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED)
 TAKEN = ray.exceptions.ActorDiedError(cause=ActorDiedErrorContext(actor_id=bytes(16), node_death_info=DRAINED))
 

@@ -99,7 +99,7 @@ def test_earlier_trials_are_told_once_however_the_other_study_goes_on(bench, mak
     bench.run(read(changed, "changed.yaml"), trials=1)
     assert told(read(changed, "changed.yaml"), bench.ledger) == [], "another learning rate is another question"
     table = search_table(study, [trial for _, trial in proposals(study, bench.ledger)], taught={"first": 3})
-    assert "told before the first proposal, of earlier trials: 3 of first" in table.notes
+    assert "earlier trials that the search learnt from before its first proposal: 3 of first" in table.notes
 
 
 def test_who_teaches_a_search_is_said_before_it_begins(bench):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -124,13 +125,24 @@ def test_a_driver_is_who_holds_the_lock_whatever_process_has_its_pid_now(tmp_pat
     assert store.driver() is None
 
 
+def test_a_driver_that_has_the_lock_and_has_not_said_who_it_is_is_just_starting(tmp_path):
+    for said in ("", "{}", '{"pid": 1, "ho'):
+        with (tmp_path / "lease").open("w") as file:
+            file.write(said)
+            file.flush()
+            fcntl.flock(file, fcntl.LOCK_EX)
+            assert Store(tmp_path).driver() == "another driver that is just starting"
+
+
 def test_who_asks_for_the_driver_does_not_keep_one_from_starting(tmp_path):
     with (tmp_path / "lease").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         asker = threading.Timer(0.2, fcntl.flock, (file.fileno(), fcntl.LOCK_UN))
         asker.start()
+        begin = time.monotonic()
         with Store(tmp_path).lease():
             asker.join()
+        assert time.monotonic() - begin < 5, "the lock is tried again and again, not once more after a long time"
 
 
 def test_of_eight_processes_one_gets_the_lease(tmp_path):

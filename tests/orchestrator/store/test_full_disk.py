@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -40,6 +41,12 @@ def test_the_file_system_of_the_file_that_did_not_fit_is_named(path, place, tmp_
         pausing(tmp_path),
     ):
         raise OSError(errno.ENOSPC, "No space left on device", path)
+
+
+def test_what_is_left_is_told_in_mebibytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda mount: SimpleNamespace(free=3.5 * 1024 * 1024))
+    with pytest.raises(StoreFull, match=r"which has 3\.5 MiB left; make room"), pausing(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def small_disks(folder, study):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.store.full_disk import StoreFull
+from orchestrator.store.journal import Reader
 from orchestrator.store.ledger import Ledger, Membership
 from trainer.config import UserError
 
@@ -152,6 +153,25 @@ def test_damage_in_the_middle_is_refused_with_its_line(path):
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(UserError, match=r"ledger\.jsonl:2 must be a JSON event"):
         Ledger(path).outcomes()
+
+
+def test_damage_has_the_same_line_number_for_a_reader_that_saw_a_line_before_its_newline(path):
+    path.parent.mkdir()
+    reader, ledger = Reader(path), Ledger(path)
+    path.write_bytes(b'{"event": "study"}')
+    assert len(list(reader.read())) == 1
+    ledger.append(started("a"))
+    with path.open("ab") as file:
+        file.write(b'damaged\n{"event": "study"}\n')
+    for one in (reader, Reader(path)):
+        with pytest.raises(UserError, match=r"ledger\.jsonl:3 must be a JSON event"):
+            list(one.read())
+
+
+def test_an_error_that_names_a_file_whose_name_is_no_text_is_written(path):
+    name = os.fsdecode(b"/data/\xff.png")
+    Ledger(path).append({"event": "failed", "run_id": "a", "reason": f"no such file: {name}"})
+    assert Ledger(path).outcomes()["a"].reason == "no such file: /data/?.png"
 
 
 def test_empty_lines_do_no_harm(path):

@@ -24,10 +24,10 @@ from trainer.config import UserError, parse, teacher_run
         ({"optim": None}, "optim: nothing is written under it; write {}"),
         ({"distill": {"csf": 0.5}}, "distill.csf: keys and values are expected, for example {}, but got 0.5"),
         ({"student": "segformer_b0"}, "student: keys and values are expected, for example {}, but got 'segformer_b0'"),
-        ({"student": {"partial": True}}, "student: partial is about the file under `init`, which is scratch; name"),
+        ({"student": {"partial": True}}, "student: partial needs a checkpoint, but init is scratch; set init to a"),
         (
             {"teacher": {"normalize": "unit", "train": {}}},
-            "teacher: normalize is for a checkpoint; a teacher trained here sees data.normalize; leave it out",
+            "teacher: normalize is for a checkpoint; a teacher trained by recipe uses data.normalize; remove it",
         ),
     ],
 )

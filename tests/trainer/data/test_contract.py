@@ -202,7 +202,7 @@ def test_pictures_are_a_function_of_the_seed(
 def test_nothing_is_written_over(name: str, data_command: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "note").write_text("mine")
     code, _, err = data_command("make", name, tmp_path)
-    assert (code, err) == (2, f"error: {tmp_path} is not an empty folder; choose another\n")
+    assert (code, err) == (2, f"error: {tmp_path} is not an empty folder; choose an empty or new one\n")
     assert [path.name for path in tmp_path.iterdir()] == ["note"]
 
 

@@ -92,7 +92,7 @@ def test_many_missing_halves_make_one_short_line(camvid: Path, refuse: Callable[
 
 def test_two_files_of_one_stem_are_refused(camvid: Path, refuse: Callable[..., str]) -> None:
     twin = _image(camvid / "images" / "train" / "b.png")
-    assert f"{twin.with_suffix('.jpg')} and {twin} have one stem; keep one of them" in refuse("camvid", camvid)
+    assert f"{twin.with_suffix('.jpg')} and {twin} have the same stem; keep one of them" in refuse("camvid", camvid)
 
 
 def test_equal_counts_of_other_stems_are_not_paired(cityscapes: Path, refuse: Callable[..., str]) -> None:

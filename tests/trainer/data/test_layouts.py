@@ -55,7 +55,7 @@ def test_what_a_list_names_must_be_there_once(made: Made, tmp_path: Path) -> Non
     path = tmp_path / "nyuv2" / "train.txt"
     with path.open("a") as file:
         file.write("999\n")
-    with pytest.raises(UserError, match=f"{path} names what has neither image nor label: 999; complete"):
+    with pytest.raises(UserError, match=f"listed in {path} but without image and label: 999; complete"):
         dataset.pairs("train")
     path.write_text("train_00000\ntrain_00001\ntrain_00000\n")
     with pytest.raises(UserError, match=f"{path} names train_00000 twice"):

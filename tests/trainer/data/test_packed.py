@@ -33,7 +33,7 @@ def test_a_packed_split_is_what_the_data_set_reads(tmp_path: Path) -> None:
         image, label = data.read(pair)
         counts += np.bincount(label[label != IGNORE], minlength=19)
         np.testing.assert_array_equal(packed.native_label(i), label)
-        np.testing.assert_array_equal(packed.labels([i])[0], label[1::2, 1::2])
+        np.testing.assert_array_equal(packed.sample(i)[1], label[1::2, 1::2])
         np.testing.assert_array_equal(
             packed.images([i])[0], np.asarray(Image.fromarray(image).resize((64, 32), Image.Resampling.BILINEAR))
         )
@@ -50,7 +50,7 @@ def test_at_its_own_size_nothing_is_resized_or_stored_twice(tmp_path: Path) -> N
     for i, pair in enumerate(data.pairs("val")):
         image, label = data.read(pair)
         np.testing.assert_array_equal(packed.images([i])[0], image)
-        np.testing.assert_array_equal(packed.labels([i])[0], label)
+        np.testing.assert_array_equal(packed.sample(i)[1], label)
         np.testing.assert_array_equal(packed.native_label(i), label)
     (file,) = (tmp_path / "packed").glob("*.arrow")
     assert file.stat().st_size < 2 * (64 * 128 * 4) * 1.2

@@ -40,30 +40,31 @@ def _threads() -> list[str]:
 def test_shapes_and_types(packed: PackedSplit) -> None:
     stream = Stream(packed, _config(), None, 0, 1)
     assert stream.steps_per_epoch == 2
-    batch = stream.step(0, 0)
+    batch = next(stream.epoch(0))
     assert (batch.image.shape, batch.image.dtype) == ((4, 3, 32, 64), torch.uint8)
     assert (batch.label.shape, batch.label.dtype) == ((4, 32, 64), torch.uint8)
     assert (batch.keys.shape, batch.keys.dtype) == ((4,), torch.int64)
-    assert Stream(packed, _config(train_labels="quarter"), None, 0, 1).step(0, 0).label.shape == (4, 8, 16)
+    quarter = Stream(packed, _config(train_labels="quarter"), None, 0, 1)
+    assert next(quarter.epoch(0)).label.shape == (4, 8, 16)
 
 
-def test_prefetching_gives_the_bits_of_step_from_any_start(packed: PackedSplit) -> None:
+def test_an_epoch_does_not_depend_on_the_epochs_before(packed: PackedSplit) -> None:
+    """So a run that is resumed at an epoch sees the batches that it would have seen."""
     stream = Stream(packed, _config(), None, 0, 1)
-    for epoch in range(2):
-        for start in range(3):
-            ahead = list(stream.epoch(epoch, start))
-            assert len(ahead) == 2 - start
-            assert all(_equal(batch, stream.step(epoch, start + i)) for i, batch in enumerate(ahead))
+    list(stream.epoch(0))
+    resumed = Stream(packed, _config(), None, 0, 1)
+    pairs = list(zip(stream.epoch(1), resumed.epoch(1), strict=True))
+    assert len(pairs) == 2
+    assert all(_equal(ours, theirs) for ours, theirs in pairs)
 
 
 def test_two_workers_see_the_samples_of_one(packed: PackedSplit) -> None:
     one = Stream(packed, _config(), None, 0, 1)
     two = [Stream(packed, _config(), None, rank, 2) for rank in range(2)]
-    for step in range(2):
-        parts = [stream.step(5, step) for stream in two]
+    for whole, *parts in zip(one.epoch(5), *(stream.epoch(5) for stream in two), strict=True):
         assert [len(part.keys) for part in parts] == [2, 2]
         joined = HostBatch(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-        assert _equal(joined, one.step(5, step))
+        assert _equal(joined, whole)
 
 
 def test_an_epoch_visits_each_sample_at_most_once_in_an_order_of_its_own(packed: PackedSplit) -> None:
@@ -101,7 +102,7 @@ def test_augmentation_belongs_to_the_sample_and_the_epoch(packed: PackedSplit) -
 
 def test_indices_are_all_that_is_seen(packed: PackedSplit) -> None:
     some = np.array([1, 4, 6, 9])
-    keys = Stream(packed, _config(), some, 0, 1).step(2, 0).keys
+    keys = next(Stream(packed, _config(), some, 0, 1).epoch(2)).keys
     assert set(keys.tolist()) == set(rng.sample_keys(3, 2, some).tolist())
 
 
@@ -136,7 +137,7 @@ def test_batches_that_cannot_be_made_are_refused(packed: PackedSplit) -> None:
 
 
 def test_normalisation(packed: PackedSplit) -> None:
-    host = Stream(packed, _config(), None, 0, 1).step(0, 0)
+    host = next(Stream(packed, _config(), None, 0, 1).epoch(0))
     unit = to_batch(host, "cpu", "unit")
     assert (unit.image.dtype, unit.label.dtype) == (torch.float32, torch.int64)
     assert torch.equal(unit.image, host.image.to(torch.float32) / 255)

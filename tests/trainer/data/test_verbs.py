@@ -44,7 +44,7 @@ def test_a_wrong_folder_ends_with_1_and_names_the_file_and_the_official_numbers(
     code, out, _ = data_command("check", "camvid", camvid)
     assert code == 1
     assert f"problem: image without its label: {camvid}/images/train/made_00002.png; add the label" in out
-    assert "problem: split train: 3 of 367 (official); complete the folder, or say --subset" in out
+    assert "problem: split train: 3 of 367 (official); complete the folder, or give --subset" in out
     assert "problem: split val: 4 of 101 (official)" in out
     assert "problem: split val: 4 images are 128x64, officially 480x360 (width x height)" in out
     assert "fingerprint none" in out

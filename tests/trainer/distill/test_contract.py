@@ -322,7 +322,7 @@ def test_hierarchical_context_pools_as_if_from_the_full_map(height: int, width: 
         ("skd", {"scale": 1}, "distill.skd: scale must be a share of the map, below 1, but got 1; one patch"),
         ("skd", {"scale": 0}, "scale must be a finite number above 0 but got 0"),
         ("skd", {"patch": 0}, "distill.skd: patch must be a whole number of at least 1 but got 0"),
-        ("skd", {"scale": 0.5, "patch": 2}, "scale and patch both size a patch but got 0.5 and 2; remove one"),
+        ("skd", {"scale": 0.5, "patch": 2}, "scale and patch exclude each other but got 0.5 and 2; remove one"),
         ("ifvd", {"stage": 5}, "distill.ifvd: stage must be a stage, 1 \\(shallowest\\) to 4, but got 5"),
         ("cirkd", {"temperature": -1}, "distill.cirkd: temperature must be a finite number above 0 but got -1"),
         ("cirkd", {"pool": 0}, "distill.cirkd: pool must be a whole number of at least 1 but got 0"),

@@ -79,7 +79,7 @@ def test_a_bug_is_told_with_the_line_of_ours_that_it_came_through(tmp_path):
     (tmp_path / "last.pt").mkdir()
     failure = failure_of(raised(lambda: checkpoint.save(tmp_path / "last.pt", {})))
     assert failure.cause == "bug"
-    assert "(trainer/files/checkpoint.py:" in failure.reason
+    assert "(trainer/files/atomic.py:" in failure.reason
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_and_says_what_was_needed(tmp_path):

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from trainer.config import UserError
-from trainer.files import checkpoint, generations
-from trainer.files import run_folder as record
+from trainer.files import checkpoint, generations, run_folder
 from trainer.files.failure import cause_of
 from trainer.training.loop import fit
 
@@ -61,15 +60,15 @@ def test_the_one_before_is_used_and_it_is_said(damage: Callable[[Path], None], t
         generations.save(tmp_path, state(epoch))
     assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "previous.pt"}
     damage(tmp_path / "last.pt")
-    for leads in (False, True):  # another worker must find what the first one finds, before or after it
-        restored = generations.restore(tmp_path, CPU, leads)
+    for is_rank_zero in (False, True):  # another worker must find what the first one finds, before or after it
+        restored = generations.restore(tmp_path, CPU, is_rank_zero)
         assert restored is not None and len(restored["history"]) == 2
-    said = ["checkpoint last.pt could not be read; went on after epoch 2, from the one before it"]
-    assert record.read_notes(tmp_path) == said
+    said = ["checkpoint last.pt could not be read; resumed after epoch 2 from previous.pt"]
+    assert run_folder.read_notes(tmp_path) == said
     generations.save(tmp_path, state(3))
-    restored = generations.restore(tmp_path, CPU, leads=True)
+    restored = generations.restore(tmp_path, CPU, is_rank_zero=True)
     assert restored is not None and len(restored["history"]) == 3
-    assert record.read_notes(tmp_path) == said
+    assert run_folder.read_notes(tmp_path) == said
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -78,8 +77,10 @@ def test_where_both_are_damaged_the_run_begins_again(damage: Callable[[Path], No
         generations.save(tmp_path, state(epoch))
     damage(tmp_path / "last.pt")
     damage(tmp_path / "previous.pt")
-    assert generations.restore(tmp_path, CPU, leads=True) is None
-    assert record.read_notes(tmp_path) == ["checkpoint last.pt and previous.pt could not be read; began again"]
+    assert generations.restore(tmp_path, CPU, is_rank_zero=True) is None
+    assert run_folder.read_notes(tmp_path) == [
+        "checkpoint last.pt and previous.pt could not be read; started again from the beginning"
+    ]
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt"}
 
 
@@ -98,15 +99,15 @@ def test_a_kill_between_the_two_names_leaves_the_one_before(tmp_path: Path, monk
     monkeypatch.setattr(Path, "replace", dying)
     with pytest.raises(InterruptedError):
         generations.save(tmp_path, state(3))
-    restored = generations.restore(tmp_path, CPU, leads=True)
+    restored = generations.restore(tmp_path, CPU, is_rank_zero=True)
     assert restored is not None and len(restored["history"]) == 2
-    assert record.read_notes(tmp_path) == []
+    assert run_folder.read_notes(tmp_path) == []
 
 
 def test_what_is_whole_and_cannot_be_read_is_not_thrown_away(tmp_path: Path) -> None:
     torch.save({"model": object}, tmp_path / "last.pt")
     with pytest.raises(UserError, match="Python objects"):
-        generations.restore(tmp_path, CPU, leads=True)
+        generations.restore(tmp_path, CPU, is_rank_zero=True)
     assert (tmp_path / "last.pt").exists()
 
 
@@ -126,7 +127,7 @@ def test_no_memory_for_a_checkpoint_is_told_as_that(
     generations.save(tmp_path, state(1))
     monkeypatch.setattr(torch, "load", lacking)
     with pytest.raises(type(error)) as raised:
-        generations.restore(tmp_path, CPU, leads=True)
+        generations.restore(tmp_path, CPU, is_rank_zero=True)
     assert cause_of(raised.value) == "memory"
     assert (tmp_path / "last.pt").exists()
 
@@ -143,7 +144,7 @@ def test_a_worker_that_comes_as_the_first_one_removes_the_damaged_finds_the_same
         return load(path, device)
 
     monkeypatch.setattr(checkpoint, "load", load_late)
-    restored = generations.restore(tmp_path, CPU, leads=False)
+    restored = generations.restore(tmp_path, CPU, is_rank_zero=False)
     assert restored is not None and len(restored["history"]) == 1
 
 
@@ -174,9 +175,9 @@ def test_a_run_goes_on_to_the_undisturbed_numbers(tiny: Make, place: Make, damag
 
     both = [checkpoint.load(folder.out_dir / "last.pt")["model"] for folder in (undisturbed, disturbed)]
     assert all(torch.equal(both[1][name], tensor) for name, tensor in both[0].items())
-    assert [epoch["epoch"] for epoch in record.read_epochs(disturbed.out_dir)] == [1, 2, 3, 4]
-    assert [epoch["loss"] for epoch in record.read_epochs(disturbed.out_dir)] == [
-        epoch["loss"] for epoch in record.read_epochs(undisturbed.out_dir)
+    assert [epoch["epoch"] for epoch in run_folder.read_epochs(disturbed.out_dir)] == [1, 2, 3, 4]
+    assert [epoch["loss"] for epoch in run_folder.read_epochs(disturbed.out_dir)] == [
+        epoch["loss"] for epoch in run_folder.read_epochs(undisturbed.out_dir)
     ]
-    assert len(record.read_notes(disturbed.out_dir)) == 1
+    assert len(run_folder.read_notes(disturbed.out_dir)) == 1
     assert not (disturbed.out_dir / "previous.pt").exists(), "a finished run keeps one"

@@ -142,7 +142,7 @@ def test_a_frozen_norm_is_not_committed():
 
 
 def test_batches_must_hold_whole_groups():
-    with pytest.raises(UserError, match="a batch of 5 holds no whole number of BatchNorm groups of 2"):
+    with pytest.raises(UserError, match="the batch must be a multiple of the BatchNorm group of 2 samples but has 5"):
         make(group=2)(data(5))
 
 
@@ -164,7 +164,7 @@ def test_a_network_is_told_its_groups_by_name_of_the_method():
 
     net = nn.Sequential(make(), nn.Sequential(Declares(), make()), nn.ReLU())
     set_norm_batch(net, 3)
-    assert net[0].group_size == net[1][0].told == net[1][1].group_size == 3
+    assert net[0].norm_batch == net[1][0].told == net[1][1].norm_batch == 3
     commit(nn.ReLU(), alone)  # no norms: no reduction to wait for
 
 

@@ -143,7 +143,7 @@ def test_run_id_of_a_taught_run_names_the_teachers_run(tiny: Make, place: Make) 
 
 def test_a_teacher_with_a_recipe_and_no_weights_is_refused(tiny: Make, place: Make, teacher_weights: Path) -> None:
     config = tiny({"pea": {}}, {"teacher": {"name": "segformer_mini", "train": {"epochs": 1}}})
-    with pytest.raises(UserError, match="has a recipe but no weights here; `transkd run` trains it first, or give --t"):
+    with pytest.raises(UserError, match="has a recipe but no weights; `transkd run` trains it first, or give --t"):
         build_teacher(config, place(), 19)
     teacher = build_teacher(config, place(teacher=teacher_weights), 19)
     assert teacher is not None and not teacher.training

@@ -118,7 +118,7 @@ def test_micro_batches_equal_one_whole_batch(case: str, micro: int) -> None:
 
 def test_groups_that_a_micro_batch_would_cut_are_refused() -> None:
     learner, teacher = build({}, OptimConfig(global_batch=SAMPLES, norm_batch=GROUP))
-    with pytest.raises(UserError, match="a batch of 1 holds no whole number of BatchNorm groups of 2"):
+    with pytest.raises(UserError, match="the batch must be a multiple of the BatchNorm group of 2 samples but has 1"):
         accumulate(learner, teacher, batch_of(SAMPLES), 1)
 
 

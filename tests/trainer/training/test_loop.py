@@ -364,6 +364,6 @@ def test_quarter_labels_and_class_weights_are_heard(tiny: Make, place: Make) -> 
 
 def test_a_gpu_that_is_not_there_is_a_users_error(tiny: Make, place: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="device cuda asked for, but torch sees no CUDA GPU here; use --device cpu"):
+    with pytest.raises(UserError, match="device cuda needs a CUDA GPU, but torch sees none; use --device cpu"):
         fit(tiny(), place(device="cuda"), report=nothing)
     assert not place().out_dir.exists()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from trainer.training import system
-from trainer.training.system import System
+from trainer.training.system import SystemMonitor
 
 MACHINE = {
     "system/cpu_utilization_percentage",
@@ -21,7 +21,7 @@ MACHINE = {
 
 
 def test_an_epoch_is_told_by_numbers_that_can_be_true():
-    watched = System(torch.device("cpu"))
+    watched = SystemMonitor(torch.device("cpu"))
     found = watched.epoch()
     assert found.keys() == MACHINE
     assert 0 <= found["system/cpu_utilization_percentage"] <= 100
@@ -31,7 +31,7 @@ def test_an_epoch_is_told_by_numbers_that_can_be_true():
 
 def test_use_is_a_mean_memory_a_peak_and_an_epoch_begins_anew(monkeypatch):
     monkeypatch.setattr(system, "EVERY_S", 0.0)
-    watched = System(torch.device("cpu"))
+    watched = SystemMonitor(torch.device("cpu"))
     end = time.process_time() + 0.3
     while time.process_time() < end:
         watched.sample()
@@ -48,7 +48,7 @@ def test_use_is_a_mean_memory_a_peak_and_an_epoch_begins_anew(monkeypatch):
 
 def test_a_reader_that_fails_is_left_out_and_the_run_goes_on(monkeypatch):
     monkeypatch.setattr(system, "EVERY_S", 0.0)
-    watched = System(torch.device("cpu"))
+    watched = SystemMonitor(torch.device("cpu"))
     watched.sample()
     monkeypatch.setitem(watched._readers, "cpu_utilization_percentage", lambda: 1 / 0)  # as NVML may in mid-run
     watched.sample()
@@ -56,7 +56,7 @@ def test_a_reader_that_fails_is_left_out_and_the_run_goes_on(monkeypatch):
 
 
 def test_it_looks_no_more_than_once_a_second():
-    watched = System(torch.device("cpu"))
+    watched = SystemMonitor(torch.device("cpu"))
     begin = time.process_time()
     for _ in range(10_000):
         watched.sample()
@@ -72,8 +72,8 @@ def test_mlflow_gives_them_the_same_names():
 def test_without_psutil_a_run_trains_and_tells_nothing():
     program = (
         "import sys; sys.modules['psutil'] = None\n"
-        "import torch; from trainer.training.system import System\n"
-        "watched = System(torch.device('cpu')); watched.sample(); print(watched.epoch())"
+        "import torch; from trainer.training.system import SystemMonitor\n"
+        "watched = SystemMonitor(torch.device('cpu')); watched.sample(); print(watched.epoch())"
     )
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
@@ -83,6 +83,6 @@ def test_without_psutil_a_run_trains_and_tells_nothing():
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 def test_a_gpu_is_told_of_too():
-    found = System(torch.device("cuda")).epoch()
+    found = SystemMonitor(torch.device("cuda")).epoch()
     assert found["system/gpu_0_memory_usage_megabytes"] > 0
     assert 0 <= found["system/gpu_0_utilization_percentage"] <= 100

@@ -15,8 +15,7 @@ from trainer.config import DataConfig, ModelConfig
 from trainer.data import dataset_class, open_dataset, pack
 from trainer.data.make import make_tree
 from trainer.data.scenes import write_scenes
-from trainer.files import checkpoint
-from trainer.files import run_folder as record
+from trainer.files import checkpoint, run_folder
 from trainer.models import SegModel, build_model
 from trainer.rng import initialising
 from trainer.training.evaluate import evaluate
@@ -33,9 +32,9 @@ def measured(metrics: dict[str, float]) -> dict[str, float]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_is_measured_as_it_measured_itself(precision: str, finished: Make, command: Make, tmp_path: Path) -> None:
     run = finished({"optim.precision": precision})
-    epochs, result = record.read_epochs(run), record.read_result(run)
+    epochs, result = run_folder.read_epochs(run), run_folder.read_result(run)
     assert result is not None
-    for name, epoch in ((record.LAST, epochs[-1]), (record.BEST, epochs[int(result["best"]["epoch"]) - 1])):
+    for name, epoch in ((run_folder.LAST, epochs[-1]), (run_folder.BEST, epochs[int(result["best"]["epoch"]) - 1])):
         code, said, errors = command("eval", run / name, "--json", tmp_path / "eval.json")
         assert (code, errors) == (0, "")
         told = json.loads((tmp_path / "eval.json").read_text())
@@ -49,8 +48,8 @@ def test_a_run_is_measured_as_it_measured_itself(precision: str, finished: Make,
 
 def test_the_table_has_each_class_with_its_share_of_pixels(finished: Make, command: Make) -> None:
     run = finished()
-    last = record.read_epochs(run)[-1]
-    _, said, _ = command("eval", run / record.LAST)
+    last = run_folder.read_epochs(run)[-1]
+    _, said, _ = command("eval", run / run_folder.LAST)
     lines = said.splitlines()
     rows = {" ".join(words[:-3]): words[-3:] for words in map(str.split, lines[lines.index("") + 2 :])}
     assert tuple(rows) == dataset_class("scenes").classes
@@ -62,10 +61,10 @@ def test_the_table_has_each_class_with_its_share_of_pixels(finished: Make, comma
 
 def test_protocol_split_and_batch_are_options(finished: Make, command: Make, tmp_path: Path) -> None:
     run, file = finished(), tmp_path / "eval.json"
-    last = record.read_epochs(run)[-1]
-    assert command("eval", run / record.LAST, "--protocol", "paper", "--batch", "2", "--json", file)[0] == 0
+    last = run_folder.read_epochs(run)[-1]
+    assert command("eval", run / run_folder.LAST, "--protocol", "paper", "--batch", "2", "--json", file)[0] == 0
     assert json.loads(file.read_text())["metrics"]["val/miou"] == last["val/paper/miou"]
-    assert command("eval", run / record.LAST, "--split", "train", "--json", file)[0] == 0
+    assert command("eval", run / run_folder.LAST, "--split", "train", "--json", file)[0] == 0
     metrics = json.loads(file.read_text())["metrics"]
     assert set(metrics) >= {"train/miou", "train/paper/miou"}
     assert not measured(metrics)
@@ -76,11 +75,11 @@ def test_another_data_set_of_the_same_classes_shows_its_conditions(
 ) -> None:
     root = tmp_path / "acdc"
     make_tree(dataset_class("acdc")(root, cache=tmp_path), train=4, val=8, seed=0, size=(64, 128))
-    arguments = ("eval", finished() / record.LAST, "--data", "acdc", "--data-root", root)
+    arguments = ("eval", finished() / run_folder.LAST, "--data", "acdc", "--data-root", root)
     code, said, errors = command(*arguments, "--json", tmp_path / "eval.json")
     assert (code, errors) == (0, "")
     metrics = json.loads((tmp_path / "eval.json").read_text())["metrics"]
-    recorded = record.read_epochs(finished())[-1]["val/miou"]
+    recorded = run_folder.read_epochs(finished())[-1]["val/miou"]
     assert f"recorded  {recorded:.2f} full by its run, on scenes val at 64x128, normalize imagenet\n" in said
     for condition in ("fog", "night", "rain", "snow"):
         assert [condition, f"{metrics[f'val/{condition}/miou']:.2f}"] in [line.split() for line in said.splitlines()]
@@ -99,16 +98,16 @@ def test_a_number_of_other_pictures_is_not_shown_as_the_runs(finished: Make, com
         (("--protocol", "paper"), "full by its run"),
         (("--config", tmp_path / "more.yaml"), f"full by its run, with data.options {OPTIONS}"),
     ):
-        _, said, _ = command("eval", run / record.LAST, *options)
+        _, said, _ = command("eval", run / run_folder.LAST, *options)
         (line,) = (line for line in said.splitlines() if line.startswith("recorded"))
         assert line.split(maxsplit=2)[2] == told
     alone = tmp_path / "alone.pt"
-    alone.write_bytes((run / record.BEST).read_bytes())
+    alone.write_bytes((run / run_folder.BEST).read_bytes())
     _, said, _ = command("eval", alone, "--config", run / "config.yaml")
     assert "full by its run\n" in said
     described = ("--model", "segformer_tiny", "--data", "scenes", "--size", "64x128", "--normalize", "imagenet")
     _, said, _ = command("eval", alone, *described)
-    assert "by its run, whose config.yaml is not beside it\n" in said
+    assert "by its run; no config.yaml beside the checkpoint\n" in said
 
 
 @pytest.fixture
@@ -148,11 +147,11 @@ def test_public_weights_without_a_config(public: tuple[Path, SegModel], command:
 def test_a_plain_file_of_our_own_is_not_taken_for_the_references(finished: Make, command: Make, tmp_path: Path) -> None:
     """Names alone do not tell: SegFormer's are the same in both."""
     run = finished()
-    checkpoint.save(tmp_path / "plain.pth", checkpoint.load(run / record.BEST)["model"])
+    checkpoint.save(tmp_path / "plain.pth", checkpoint.load(run / run_folder.BEST)["model"])
     described = ("--model", "segformer_tiny", "--data", "scenes", "--size", "64x128")
     code, said, errors = command("eval", tmp_path / "plain.pth", *described)
     assert (code, said) == (2, "")
-    assert "does not tell what its images were scaled to; give --normalize unit or imagenet" in errors
+    assert "does not tell its normalisation; give --normalize unit or imagenet" in errors
     code, said, _ = command("eval", tmp_path / "plain.pth", *described, "--normalize", "imagenet")
     assert code == 0
     assert "normalize imagenet (from --normalize)\n" in said
@@ -192,13 +191,13 @@ def test_a_mistake_is_one_line(
 def test_a_checkpoint_that_is_none(finished: Make, command: Make, tmp_path: Path) -> None:
     run = finished()
     for path, message in (
-        (run, f"is a folder; give a checkpoint in it, for example {run / record.BEST}"),
+        (run, f"is a folder; give a checkpoint in it, for example {run / run_folder.BEST}"),
         (run / "first.pt", f"no such checkpoint: {run / 'first.pt'}"),
         (run / "result.json", "is not a checkpoint that can be read safely"),
     ):
         code, _, errors = command("eval", path)
         assert code == 2
         assert message in errors
-    code, _, errors = command("eval", run / record.LAST, "--data", "camvid", "--data-root", tmp_path)
+    code, _, errors = command("eval", run / run_folder.LAST, "--data", "camvid", "--data-root", tmp_path)
     assert code == 2
     assert "its classes are not those of scenes" in errors

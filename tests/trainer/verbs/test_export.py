@@ -21,12 +21,12 @@ from trainer.data.synthetic.painter import paint
 from trainer.deploy.onnx import write_onnx
 from trainer.deploy.open import Student
 from trainer.deploy.parity import Parity, compare, in_torch, open_session
-from trainer.files import checkpoint
-from trainer.files import run_folder as record
+from trainer.files import checkpoint, run_folder
+from trainer.files.atomic import replacing
 from trainer.measure.complexity import parameters
 from trainer.models import MODELS, build_model
 from trainer.rng import initialising
-from trainer.verbs.export import settle
+from trainer.verbs.export import require_parity
 
 Make = Callable[..., Any]
 LARGEST_M = 1
@@ -72,18 +72,22 @@ def test_no_pixels_are_no_proof() -> None:
 
 
 def test_only_an_accepted_file_gets_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    partial, out = tmp_path / "partial", tmp_path / "student.onnx"
+    out = tmp_path / "student.onnx"
     out.write_text("the one before")
-    partial.write_text("refused")
+
+    def write(text: str, agreeing: int) -> None:
+        with replacing(out) as temporary:
+            temporary.write_text(text)
+            require_parity(Parity(1, 1000, agreeing, 0.5, 9.0), out)
+
     with pytest.raises(SystemExit) as end:
-        settle(partial, out, Parity(1, 1000, 998, 0.5, 9.0))
+        write("refused", 998)
     assert end.value.code == 1
-    assert not partial.exists() and out.read_text() == "the one before"
+    assert list(tmp_path.iterdir()) == [out] and out.read_text() == "the one before"
     errors = capsys.readouterr().err
-    assert errors.startswith("failed: onnxruntime gives the class that torch gives at 99.800 % of 1000 pixels")
+    assert errors.startswith("failed: onnxruntime and torch predict the same class at 99.800 % of 1000 pixels")
     assert len(errors.splitlines()) == 1
-    partial.write_text("accepted")
-    settle(partial, out, Parity(1, 1000, 999, 0.5, 9.0))
+    write("accepted", 999)
     assert out.read_text() == "accepted"
 
 
@@ -145,16 +149,16 @@ def test_a_dynamic_file_takes_any_number_of_any_multiple_of_32(tmp_path: Path) -
 @pytest.mark.slow
 def test_the_verb_writes_a_file_that_explains_itself(finished: Make, command: Make, tmp_path: Path) -> None:
     run, out = finished(), tmp_path / "deep" / "student.onnx"
-    code, said, errors = command("export", run / record.BEST, "--out", out)
+    code, said, errors = command("export", run / run_folder.BEST, "--out", out)
     assert (code, errors) == (0, "")
     assert [path.name for path in out.parent.iterdir()] == ["student.onnx"]
-    result = record.read_result(run)
+    result = run_folder.read_result(run)
     assert result is not None
     assert f"run {result['run_id']}, epoch {result['best']['epoch']:.0f}; read as this program, normalize" in said
     assert "on 5 images: the same class at 100.000 % of 2560 pixels" in said
     assert "one image takes onnxruntime" in said
     told = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
-    state = checkpoint.load(run / record.BEST)["model"]
+    state = checkpoint.load(run / run_folder.BEST)["model"]
     model = build_model(ModelConfig(name="segformer_tiny"), 19)
     model.load_state_dict(state)
     assert json.loads(told["classes"]) == list(dataset_class("scenes").classes)
@@ -184,7 +188,9 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     places = {"FOLDER": tmp_path / "folder", "FILE": tmp_path / "student.onnx", "TEXT": tmp_path / "text.png"}
     places["FOLDER"].mkdir()
     places["TEXT"].write_text("not a picture")
-    code, said, errors = command("export", finished() / record.BEST, *(places.get(word, word) for word in arguments))
+    code, said, errors = command(
+        "export", finished() / run_folder.BEST, *(places.get(word, word) for word in arguments)
+    )
     assert (code, said) == (2, "")
     assert message in errors
     assert len(errors.splitlines()) == 1

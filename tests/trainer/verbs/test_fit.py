@@ -99,7 +99,7 @@ def test_set_reads_yaml_and_removes_a_path(written: Make, command: Make, tmp_pat
         (["--set", "data={name: cityscapes}"], "data set 'cityscapes' needs a folder; give --data-root FOLDER"),
         (["--set", "data.name=camvid", "--set", "data.options={}", "--data-root", "/nowhere"], "no folder /nowhere"),
         (["--set", "optim.global_batch=64"], "global_batch 64 exceeds the 16 training images"),
-        (["--micro-batch", "3"], "micro_batch must divide a worker's 4 samples a step but got 3"),
+        (["--micro-batch", "3"], "micro_batch must divide the 4 samples a worker has per step but got 3"),
         (["--micro-batch", "1"], "must hold whole BatchNorm groups of 2"),
         (["--device", "cuda:9"], "use --device cpu"),
         (["--set", "student.init=/nowhere/b0.pth"], "cannot read the weights /nowhere/b0.pth"),
@@ -199,7 +199,7 @@ def test_weights_that_do_not_fit_are_reported_before_anything_is_written(
         (None, "no such file"),
         ("- a\n- b\n", "expected a mapping of sections"),
         ("optim: {lr: [}", "is not valid YAML"),
-        ("seed: 1\nseed: 2", "line 2: key 'seed' stands twice; keep one"),
+        ("seed: 1\nseed: 2", "line 2: key 'seed' is written twice; keep one"),
         ("", "expected a mapping of sections"),
     ],
 )
@@ -261,8 +261,8 @@ def test_another_run_in_the_folder_is_refused(written: Make, command: Make, tmp_
 HOLDER = """
 import sys
 from pathlib import Path
-from trainer.files.run_folder import alone
-with alone(Path(sys.argv[1])):
+from trainer.files.run_folder import lock_folder
+with lock_folder(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
 """

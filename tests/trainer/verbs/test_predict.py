@@ -21,8 +21,7 @@ from trainer.data.stream import normalise
 from trainer.data.synthetic.painter import paint
 from trainer.deploy.open import Wanted, open_student
 from trainer.deploy.predict import find_images, plan, predict
-from trainer.files import checkpoint
-from trainer.files import run_folder as record
+from trainer.files import checkpoint, run_folder
 from trainer.models import build_model
 
 Make = Callable[..., Any]
@@ -53,7 +52,7 @@ def classes_by_hand(path: Path, image: np.ndarray) -> np.ndarray:
 
 
 def test_every_pixel_is_labelled_at_the_images_own_size(finished: Make, command: Make, images: Path) -> None:
-    best, out = finished() / record.BEST, images.parent / "out"
+    best, out = finished() / run_folder.BEST, images.parent / "out"
     code, said, errors = command("predict", best, images, "--out", out, "--ids", "train")
     assert (code, errors) == (0, "")
     assert f"2 images labelled: masks, overlays, train_ids in {out}" in said
@@ -75,7 +74,7 @@ def test_label_ids_are_what_the_cityscapes_server_looks_for(finished: Make, comm
     """mcordts/cityscapesScripts, evalPixelLevelSemanticLabeling.py: label ids in CITY_SEQUENCE_FRAME*.png, one each."""
     out = images.parent / "out"
     for ids in ("train", "label"):
-        arguments = ("predict", finished() / record.BEST, images, "--out", out, "--no-masks", "--no-overlays")
+        arguments = ("predict", finished() / run_folder.BEST, images, "--out", out, "--no-masks", "--no-overlays")
         assert command(*arguments, "--ids", ids)[0] == 0
     assert {path.name for path in out.iterdir()} == {"train_ids", "label_ids", "predict.json"}
     submitted = [path for path in (out / "label_ids").rglob("*") if path.is_file()]
@@ -89,7 +88,7 @@ def test_label_ids_are_what_the_cityscapes_server_looks_for(finished: Make, comm
 
 def test_again_does_what_is_missing(finished: Make, command: Make, images: Path) -> None:
     out = images.parent / "out"
-    arguments = ("predict", finished() / record.BEST, images, "--out", out)
+    arguments = ("predict", finished() / run_folder.BEST, images, "--out", out)
     assert command(*arguments)[0] == 0
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
     assert len(written) == 4
@@ -106,19 +105,19 @@ def test_again_does_what_is_missing(finished: Make, command: Make, images: Path)
 
 def test_predictions_of_another_student_are_not_mixed_in(finished: Make, command: Make, images: Path) -> None:
     out = images.parent / "out"
-    assert command("predict", finished() / record.LAST, images, "--out", out)[0] == 0
+    assert command("predict", finished() / run_folder.LAST, images, "--out", out)[0] == 0
     for changed, message in (
         (("--normalize", "unit"), f"{out} holds predictions with another normalize; choose another folder"),
         (("--out", images / "bonn"), f"{images / 'bonn'} holds other files; choose a folder that is new or empty"),
     ):
-        code, _, errors = command("predict", finished() / record.LAST, images, "--out", out, *changed)
+        code, _, errors = command("predict", finished() / run_folder.LAST, images, "--out", out, *changed)
         assert code == 2
         assert message in errors
-    _, _, errors = command("predict", finished({"seed": 1}) / record.LAST, images, "--out", out)
+    _, _, errors = command("predict", finished({"seed": 1}) / run_folder.LAST, images, "--out", out)
     assert f"{out} holds predictions of another checkpoint; choose another folder" in errors
     for damage in ('{"sha256": "', "7", "[7]"):
         (out / "predict.json").write_text(damage)
-        code, _, errors = command("predict", finished() / record.LAST, images, "--out", out)
+        code, _, errors = command("predict", finished() / run_folder.LAST, images, "--out", out)
         assert code == 2
         assert errors == f"error: {out / 'predict.json'} is damaged; choose another folder\n"
 
@@ -130,7 +129,7 @@ def test_images_that_cannot_be_read_are_named_and_the_others_labelled(
     (images / "cut.png").write_bytes(good.read_bytes()[:400])
     (images / "text.jpg").write_text("not a picture")
     out = images.parent / "out"
-    code, said, errors = command("predict", finished() / record.BEST, images, "--out", out)
+    code, said, errors = command("predict", finished() / run_folder.BEST, images, "--out", out)
     assert code == 1
     assert "2 images labelled" in said
     assert errors.startswith("failed: 2 of 4 images:\n")
@@ -140,22 +139,22 @@ def test_images_that_cannot_be_read_are_named_and_the_others_labelled(
 
 
 def test_predictions_inside_the_images_are_no_images(finished: Make, command: Make, images: Path) -> None:
-    arguments = ("predict", finished() / record.BEST, images, "--out", images / "out")
+    arguments = ("predict", finished() / run_folder.BEST, images, "--out", images / "out")
     assert "2 images labelled:" in command(*arguments)[1]
     assert "0 images labelled, 2 were before" in command(*arguments)[1]
-    other = ("predict", finished({"seed": 1}) / record.BEST, images, "--out", images / "other")
+    other = ("predict", finished({"seed": 1}) / run_folder.BEST, images, "--out", images / "other")
     assert "2 images labelled:" in command(*other)[1]
     for out in (images / "out", images / "out" / "deeper", images.parent / "new"):
-        code, _, errors = command("predict", finished() / record.BEST, images / "out", "--out", out)
+        code, _, errors = command("predict", finished() / run_folder.BEST, images / "out", "--out", out)
         assert code == 2
-        assert f"no images below {images / 'out'} but predictions, which predict.json marks" in errors
+        assert f"no images below {images / 'out'} except predictions (folders with predict.json)" in errors
 
 
 def test_pictures_never_take_the_place_of_images(finished: Make, command: Make, images: Path) -> None:
     one = images / next(iter(SIZES))
     before = {path: path.read_bytes() for path in images.rglob("*") if path.is_file()}
     for given, out in ((images, images), (images, images.parent), (one, one.parent), (one, images)):
-        code, _, errors = command("predict", finished() / record.BEST, given, "--out", out)
+        code, _, errors = command("predict", finished() / run_folder.BEST, given, "--out", out)
         assert code == 2
         assert f"--out {out} holds the images of {given}; choose a folder that is new or empty" in errors
     assert {path: path.read_bytes() for path in images.rglob("*") if path.is_file()} == before
@@ -164,7 +163,7 @@ def test_pictures_never_take_the_place_of_images(finished: Make, command: Make, 
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_images_are_read_while_others_are_written(batch: int, finished: Make, images: Path) -> None:
     """The tail of the folder does not exist until the first picture is out: so it cannot have been in memory."""
-    student = open_student(finished() / record.BEST, Wanted(), "cpu")
+    student = open_student(finished() / run_folder.BEST, Wanted(), "cpu")
     first = images / next(iter(SIZES))
     found = [first, *(images / f"{i:02}.png" for i in range(4 * batch))]
     jobs = plan(images, found, images.parent / "out", ("masks",))
@@ -214,7 +213,9 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     places["TWINS"].mkdir()
     for suffix in ("jpg", "png"):
         Image.new("RGB", (40, 40)).save(places["TWINS"] / f"a.{suffix}")
-    code, said, errors = command("predict", finished() / record.BEST, *(places.get(word, word) for word in arguments))
+    code, said, errors = command(
+        "predict", finished() / run_folder.BEST, *(places.get(word, word) for word in arguments)
+    )
     assert (code, said) == (2, "")
     assert message in errors
     assert len(errors.splitlines()) == 1
@@ -227,5 +228,5 @@ def test_label_ids_belong_to_cityscapes(command: Make, images: Path) -> None:
     described = ("--model", "segformer_tiny", "--data", "camvid", "--size", "64x128", "--normalize", "unit")
     code, _, errors = command("predict", path, images, "--out", images.parent / "out", *described, "--ids", "label")
     assert code == 2
-    assert "only the classes of Cityscapes have label ids; write --ids train" in errors
+    assert "only the classes of Cityscapes have label ids; use --ids train" in errors
     assert find_images(images) == sorted(images / name for name in SIZES)

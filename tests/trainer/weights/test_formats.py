@@ -328,7 +328,9 @@ def test_another_familys_weights_are_called_by_their_name(what, source, tmp_path
 
 def test_mmsegmentations_own_head_is_another_function(source, tmp_path):
     torch.save(mmsegmentation(source("segformer_tiny").state_dict()), tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"own head normalises each projection.*only the backbone can be used$") as e:
+    with pytest.raises(
+        UserError, match=r"head normalises each projection.*only the backbone of such files can be used$"
+    ) as e:
         load_weights(source("segformer_tiny"), tmp_path / "w.pth", what="all")
     assert "decode_head.convs.0.conv.weight" in str(e.value)
 

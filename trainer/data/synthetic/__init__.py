@@ -1,1 +1,1 @@
-"""Synthetic road scenes: a painter's canvas, streets and traffic."""
+"""Synthetic road scenes: canvas, streets, traffic, and the painter that combines them."""

@@ -1,4 +1,4 @@
-"""Canvas: a picture and its labels, painted together from far to near through one pinhole camera."""
+"""Canvas: an image and its label, painted together from far to near through one pinhole camera."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from trainer.data.cityscapes import LABEL_IDS
 
-# Cityscapes' ids of what occurs in its pictures and is not trained.
+# Cityscapes' label ids, with those of untrained classes that occur in the scenes.
 IDS = LABEL_IDS | {"ego vehicle": 1, "rectification border": 2, "static": 4}
 
 Colour = tuple[float, float, float]
@@ -18,13 +18,13 @@ Point = tuple[float, float]
 
 
 class Camera(NamedTuple):
-    """Looks along the street from `height` above it. World: x to the right, y up, z ahead, in metres."""
+    """A pinhole camera that looks along the street. World: x to the right, y up, z ahead, in metres."""
 
     focal: float  # pixels
     centre: float  # pixels from the left
     horizon: float  # pixels from the top
     height: float
-    bend: float  # the street's curvature, 1/m: x drifts by bend * z**2
+    bend: float  # the street's curvature, 1/m: x shifts by bend * z**2
 
     def __call__(self, x: float, y: float, z: float) -> Point:
         """The pixel (u, v) of a point in the world."""
@@ -32,9 +32,9 @@ class Camera(NamedTuple):
 
 
 class Canvas:
-    """Whatever is painted covers what was there, in the picture and, where it has a label, in the label.
+    """An image and its label: painting covers what is there, in the image and, for things with a label, in the label.
 
-    A colour fades into the haze with its depth z.
+    Colours fade into haze with depth z.
     """
 
     def __init__(self, size: tuple[int, int], camera: Camera, haze: Colour, sight: float) -> None:
@@ -49,7 +49,7 @@ class Canvas:
         self._shadow = ImageDraw.Draw(self.shade)
 
     def tone(self, colour: Colour, z: float) -> tuple[int, int, int]:
-        """What is left of a colour at depth z."""
+        """A colour mixed with haze for depth z."""
         kept = math.exp(-z / self.sight)
         lost = 1 - kept
         (red, green, blue), haze = colour, self.haze
@@ -60,11 +60,11 @@ class Canvas:
         )
 
     def pixels(self, metres: float, z: float) -> float:
-        """How large a length appears at depth z."""
+        """The pixels of a length in metres at depth z."""
         return self.camera.focal * metres / z
 
     def polygon(self, points: Sequence[Point], colour: Colour | None, label: str | None, z: float) -> None:
-        """Fill image points; `colour` None leaves the picture as it is, `label` None the label."""
+        """Fill image points; `colour` None leaves the image unchanged, `label` None the label."""
         if colour:
             self._paint.polygon(points, fill=self.tone(colour, z))
         if label:
@@ -97,14 +97,14 @@ class Canvas:
             self._mark.ellipse(box, fill=IDS[label])
 
     def ring(self, x: float, y: float, z: float, width: float, height: float, colour: Colour, label: str) -> None:
-        """The rim of an ellipse: one sees through it, but the annotators of Cityscapes fill it."""
+        """The outline of an ellipse; its label is filled, as by the annotators of Cityscapes."""
         (u, v), a, b = self.camera(x, y, z), self.pixels(width, z) / 2, self.pixels(height, z) / 2
         box = (u - a, v - b, u + a, v + b)
         self._paint.ellipse(box, outline=self.tone(colour, z), width=max(1, round(self.pixels(0.08, z))))
         self._mark.ellipse(box, fill=IDS[label])
 
     def line(self, points: Sequence[Point], thickness: float, colour: Colour, label: str | None, z: float) -> None:
-        """A stroke through image points, `thickness` metres wide but never less than a pixel."""
+        """A line through image points, `thickness` metres wide and at least one pixel."""
         width = max(1, round(self.pixels(thickness, z)))
         self._paint.line(points, fill=self.tone(colour, z), width=width)
         if label:
@@ -117,9 +117,9 @@ class Canvas:
         return [at(left, 0, z) for z in depths] + [at(right, 0, z) for z in reversed(depths)]
 
     def ground(self, left: float, right: float, near: float, far: float, colour: Colour, label: str | None) -> None:
-        """Paint a piece of ground. Its far end is lost in the haze by its texture, so it is toned as if near."""
+        """Paint a piece of ground, with the haze of half its (geometric) mean depth."""
         self.polygon(self.strip(left, right, near, far), colour, label, math.sqrt(near * far) / 2)
 
     def cast_shadow(self, left: float, right: float, near: float, far: float, lit: int) -> None:
-        """Darken a piece of ground to `lit` / 255, under everything that stands on it."""
+        """Darken a piece of ground to `lit` / 255; objects on it are not darkened."""
         self._shadow.polygon(self.strip(left, right, near, far), fill=lit)

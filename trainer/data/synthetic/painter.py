@@ -1,4 +1,4 @@
-"""paint(): one synthetic road scene, composed from far to near, then lit, blurred and exposed to noise."""
+"""paint(): one synthetic road scene, drawn from far to near, then lit, blurred and made noisy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ON_THE_ROAD: tuple[tuple[Drawing, float], ...] = (
     (traffic.bus, 0.06), (traffic.person, 0.05), (traffic.train, 0.02),
 )  # fmt: skip
 
-# Two of the first and one of the second are placed in sight of each picture, in turn: small sets hold the rare too.
+# Each image shows two of the first and one of the second, in turn, so that small sets contain rare classes.
 RARE_ON_THE_ROAD: tuple[Drawing, ...] = (
     traffic.train, traffic.bus, traffic.truck, traffic.motorcyclist, traffic.motorcycle, traffic.cyclist,
 )  # fmt: skip
@@ -52,7 +52,7 @@ for _name, _values in _TEXTURE.items():
 
 
 def paint(seed: int, split: str, index: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Picture (H, W, 3) uint8 and Cityscapes label ids (H, W) uint8."""
+    """Image (H, W, 3) uint8 and Cityscapes label ids (H, W) uint8."""
     rng = generator(seed, "scenes", split, index)
     canvas = _open_air(rng, size)
     left, right, pavement = _ground(canvas, rng)
@@ -129,7 +129,7 @@ def _ground(canvas: Canvas, rng: Rng) -> tuple[float, float, float]:
 
 
 def _frontage(canvas: Canvas, rng: Rng, side: int, edge: float) -> None:
-    """What lines one side of the street, lot after lot from far to near, with gaps of open terrain."""
+    """Buildings, walls, fences and hedges along one side of the street, from far to near, with gaps."""
     light, z = rng.uniform(0.6, 1.1), FAR
     x = edge + side * rng.uniform(0.0, 5.0)
     while z > 3.5:
@@ -143,7 +143,7 @@ def _frontage(canvas: Canvas, rng: Rng, side: int, edge: float) -> None:
 
 
 def _things(canvas: Canvas, rng: Rng, left: float, right: float, pavement: float, index: int) -> None:
-    """Furniture, people and traffic, painted from far to near."""
+    """Street furniture, people and traffic, painted from far to near."""
     placed: list[tuple[float, float, Drawing]] = []
     for _ in range(rng.integers(8, 22)):
         side = rng.integers(2)
@@ -164,7 +164,7 @@ def _things(canvas: Canvas, rng: Rng, left: float, right: float, pavement: float
 
 
 def _depth(rng: Rng, near: float) -> float:
-    """Metres ahead: as many far as near in the image, so mostly small things."""
+    """A random depth in metres, spread evenly over the image rows, so most objects are far and small."""
     return float(near * (FAR * 0.6 / near) ** rng.random() ** 1.2)
 
 
@@ -179,7 +179,7 @@ def _pick(rng: Rng, choices: Sequence[tuple[T, float]]) -> T:
 
 
 def _expose(canvas: Canvas, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-    """Texture, shadow, light, optics and sensor."""
+    """Apply texture, shadows, light, blur, gamma and sensor noise; returns image and label."""
     label = np.array(canvas.label)
     lit = np.where(_GROUND[label], np.asarray(canvas.shade, np.float32) / 255, np.float32(1))
     night = rng.random() < 0.06
@@ -189,7 +189,7 @@ def _expose(canvas: Canvas, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
     light = (_texture(label, rng) * lit * across.astype(np.float32))[..., None] * cast.astype(np.float32)
     scene = Image.fromarray((np.asarray(canvas.image) * light).clip(0, 255).astype(np.uint8))
     scene = scene.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.7) * canvas.width / 192))
-    # In double precision and rounded: the vectorised float32 power differs between processors, and so would pictures.
+    # In double precision and rounded, because the vectorised float32 power differs between processors.
     gamma = rng.uniform(0.8, 1.25)
     response = np.array([round(255 * (value / 255) ** gamma) for value in range(256)], np.float32)
     grain = rng.standard_normal((*label.shape, 3), dtype=np.float32) * np.float32(rng.uniform(2, 7))
@@ -208,7 +208,7 @@ def _texture(label: np.ndarray, rng: Rng) -> np.ndarray:
 
 
 def _frame(image: np.ndarray, label: np.ndarray, rng: Rng) -> None:
-    """What no network is judged by: the bonnet of the car that carries the camera, and a border without image."""
+    """Add ignored areas: the bonnet of the camera's car, and a border without image."""
     height, width = label.shape
     if rng.random() < 0.7:
         across = (np.arange(width) - width / 2) / (width / 2)

@@ -1,4 +1,4 @@
-"""What stands in a synthetic street, drawn on a Canvas: buildings, walls, fences, trees, poles, lights, signs."""
+"""Static objects of a synthetic street: buildings, walls, fences, trees, poles, lights, signs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def scaled(colour: Colour, by: float) -> Colour:
 
 
 def around(rng: Rng, colour: Colour, spread: float) -> Colour:
-    """A colour near another: normal noise of `spread` in each channel, and half as much again in brightness."""
+    """A random colour near another: normal noise of `spread` per channel, and of half of it in brightness."""
     red, green, blue, all_three = rng.standard_normal(4).tolist()
     return (
         min(255.0, max(0.0, colour[0] + spread * (red + all_three / 2))),
@@ -26,7 +26,7 @@ def around(rng: Rng, colour: Colour, spread: float) -> Colour:
 
 
 def cloth(rng: Rng) -> Colour:
-    """The colour of clothes or of car paint: mostly grey to black, else anything."""
+    """A random colour of clothes or car paint: mostly grey to black, else any."""
     if rng.random() < 0.6:
         return around(rng, scaled((230, 230, 235), rng.uniform(0.1, 1.0)), 8)
     red, green, blue = rng.uniform(20, 220, 3).tolist()
@@ -57,7 +57,7 @@ def wall(canvas: Canvas, rng: Rng, x: float, near: float, far: float, light: flo
 
 
 def fence(canvas: Canvas, rng: Rng, x: float, near: float, far: float, light: float) -> None:
-    """Posts and rails that one sees through; the label is filled, as in Cityscapes."""
+    """Posts and rails with gaps; the label is filled, as in Cityscapes."""
     height = rng.uniform(1.0, 2.2)
     metal = scaled(around(rng, ((96, 100, 98), (150, 140, 126), (70, 84, 74))[rng.integers(3)], 16), light)
     canvas.quad((x, near), (x, far), 0, height, None, "fence")
@@ -131,5 +131,5 @@ def traffic_sign(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
 
 
 def bin_or_box(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
-    """Street furniture that Cityscapes labels `static` and nobody trains on."""
+    """Street furniture that Cityscapes labels `static`, an untrained class."""
     canvas.facing(x, z, rng.uniform(0.4, 1.3), 0, rng.uniform(0.7, 1.6), cloth(rng), "static")

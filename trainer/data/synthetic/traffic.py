@@ -1,4 +1,4 @@
-"""What moves in a synthetic street, drawn on a Canvas: people, riders and vehicles."""
+"""Moving objects of a synthetic street: people, riders and vehicles."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def bus(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
 
 
 def train(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
-    """A tram: longer, higher and lower to the ground than a bus, on rails, under its wire."""
+    """A tram on rails below a wire: longer and higher than a bus."""
     width, height, far = 2.5, rng.uniform(3.3, 3.8), z + rng.uniform(20, 34)
     paint = cloth(rng)
     for rail in (x - 0.72, x + 0.72):

@@ -26,7 +26,7 @@ GOLDEN = """<div class="scroll"><table>
 <td class="number"><strong>55.0 ± 0.3</strong></td><td>alone</td><td class="number">+5.0 [4.6, 5.4]</td>\
 <td><span class="green">better</span></td></tr>
 </tbody></table></div><ul class="notes"><li class="warn">not finished: Base &lt;both&gt; seed 5: it &amp; so on</li>\
-<li>bold: by the verdicts better than every other arm, directly or in a chain</li></ul>"""
+<li>bold: significantly better than every other arm, directly or via other arms</li></ul>"""
 
 
 def ids(html):

@@ -1,0 +1,33 @@
+"""Structures that have been checked before, in the cache: read without torch, so that a plan answers at once."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+from trainer.config import TrainConfig, digest, weight_names
+from trainer.files.file_digest import file_digest
+
+
+def known_cost(config: TrainConfig, cache: Path) -> dict[str, float] | None:
+    """The deployed student's cost if the structure was built before; None if `build.check` has to build it."""
+    file = structure_file(config, cache)
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def structure_file(config: TrainConfig, cache: Path) -> Path:
+    """Where the cost of a structure is kept. Its name is a digest of all that the check depends on: what shapes the
+    modules, the weights that are here, and this package's source."""
+    shape = config.model_dump(mode="json", include={"student", "teacher", "data"})
+    paths = {name: term.options for name, term in config.active.items()}
+    weights = [file_digest(path) for path in map(Path, weight_names(config)) if path.is_file()]
+    key = digest([shape, paths, config.optim.effective_norm_batch, weights, _source()])
+    return cache / "checks" / f"{key}.json"
+
+
+@functools.cache
+def _source() -> str:
+    here = Path(__file__).parents[1]
+    files = [(str(f.relative_to(here)), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(here.rglob("*.py"))]
+    return digest(files)
