@@ -58,11 +58,18 @@ class Phase(NamedTuple):
     possible: tuple[PendingRun, ...] = ()
 
 
+<<<<<<< HEAD
 def phases(state: StudyState) -> list[Phase]:
     """The phases that are left: teachers, searches, and arms, look by look. Runs that could not be checked count as
     left."""
+=======
+def phases(state: StudyState, *, retry_failed: bool = False) -> list[Phase]:
+    """What is left of a study: teachers, its searches, and its arms, look by look. Runs that could not be checked
+    count as left; what can only fail again does not, but with `retry_failed`."""
+>>>>>>> state-tests
     study = state.study
-    new = [run.plan for run in state.runs if not run.finished]
+    left = [run for run in state.runs if not run.finished]
+    new = [run.plan for run in left if retry_failed or not state.is_final_failure(run)]
     result = [Phase([_whole(run, structure(run.config)) for run in new if run.role == "teacher"])]
     result += [_search(search) for search in state.searches]
     # runs of one arm differ only in their seed: its structure is computed once

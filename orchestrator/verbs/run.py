@@ -90,7 +90,8 @@ def launch(
     if max_gpu_hours is not None and spec.gpus_per_worker:
         from orchestrator.prepare.estimate import estimate, refuse
 
-        refuse(estimate(job.state, spec, where, job.preparer.roots), loaded.name, spec, max_gpu_hours)
+        left = estimate(job.state, spec, where, job.preparer.roots, retry_failed=retry_failed)
+        refuse(left, loaded.name, spec, max_gpu_hours)
     said = f"{loaded.name}: {job.total()} runs, {job.left()} to do; store {where.root}"
     console.print(Text(said, style="dim"), soft_wrap=True)
     if taught := learn_from_line(loaded, job.ledger):
