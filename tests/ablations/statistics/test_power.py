@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats as reference
 
 from ablations.statistics.paired import can_decide, equivalence_p, sign_flip_p
 from ablations.statistics.power import (
@@ -52,6 +53,13 @@ def test_simulated_equivalence_is_seen_as_often_as_theory_says(n, margin, m):
     rows = rng.normal(0.0, 1.0, (STUDIES, n))
     simulated = np.mean([equivalence_p(row, margin) <= 0.05 / m for row in rows[:1000]])
     assert equivalence_power(n, margin, m) == pytest.approx(simulated, abs=3 * np.sqrt(0.25 / 1000))
+
+
+@pytest.mark.parametrize(("n", "effect"), [(9, 1.0), (12, 0.7), (20, -0.5)])
+def test_with_more_than_a_few_sign_vectors_power_is_that_of_a_t_test_at_the_same_level(n, effect):
+    level = math.floor(0.05 * 2 ** (n - 1)) / 2 ** (n - 1)
+    limit, noncentral = reference.t.isf(level / 2, n - 1), reference.nct(n - 1, abs(effect) * math.sqrt(n))
+    assert sign_flip_power(n, effect) == pytest.approx(noncentral.sf(limit) + noncentral.cdf(-limit), abs=1e-3)
 
 
 def test_what_cannot_be_decided_has_no_power():

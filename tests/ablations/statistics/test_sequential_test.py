@@ -32,6 +32,10 @@ def test_of_all_assignments_of_signs_no_more_than_the_share_crosses_by_any_look(
     assert crossed == m
 
 
+def test_what_was_rejected_at_a_look_stays_so_whatever_later_pairs_say():
+    assert differ_p([np.ones(6), np.full(2, -3.0)], (6, 8), 1) == [pytest.approx(0.05)] * 2
+
+
 def test_what_a_look_leaves_unspent_the_next_may_spend():
     """At 5 pairs nothing can be rejected; then the second look has all that a fixed test of 8 pairs has."""
     rng = np.random.default_rng(3)
