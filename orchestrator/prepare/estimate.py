@@ -56,17 +56,10 @@ def estimate(
     tries: bool | None = None,
     retry_failed: bool = False,
 ) -> Estimate:
-<<<<<<< HEAD
-    """What the rest of a study takes. Structures without an earlier run are timed on this machine: without a time limit
-    if `tries` is True, for `PROBE_S` at most if None, not at all if False. Raises UserError where one cannot be built.
-    """
-    todo = phases(state)
-=======
-    """What is left of a study; with `retry_failed` also what can only fail again. `tries`: whether structures that no
-    earlier run had are timed on this machine: True however long it takes, None for `PROBE_S` at most, False not at all.
-    Raises UserError where one cannot be built."""
+    """What the rest of a study takes; with `retry_failed` also the runs that can only fail again. Structures without an
+    earlier run are timed on this machine: without a time limit if `tries` is True, for `PROBE_S` at most if None, not
+    at all if False. Raises UserError where one cannot be built."""
     todo = phases(state, retry_failed=retry_failed)
->>>>>>> state-tests
     if not todo:
         nothing = Range(0, 0, 0)
         return Estimate(0, nothing, nothing, nothing, None, ())

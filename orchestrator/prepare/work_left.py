@@ -58,15 +58,9 @@ class Phase(NamedTuple):
     possible: tuple[PendingRun, ...] = ()
 
 
-<<<<<<< HEAD
-def phases(state: StudyState) -> list[Phase]:
-    """The phases that are left: teachers, searches, and arms, look by look. Runs that could not be checked count as
-    left."""
-=======
 def phases(state: StudyState, *, retry_failed: bool = False) -> list[Phase]:
-    """What is left of a study: teachers, its searches, and its arms, look by look. Runs that could not be checked
-    count as left; what can only fail again does not, but with `retry_failed`."""
->>>>>>> state-tests
+    """The phases that are left: teachers, searches, and arms, look by look. Runs that could not be checked count as
+    left; runs that can only fail again do so with `retry_failed` alone."""
     study = state.study
     left = [run for run in state.runs if not run.finished]
     new = [run.plan for run in left if retry_failed or not state.is_final_failure(run)]
