@@ -15,7 +15,7 @@ import torch
 
 from trainer.config import UserError
 
-pytestmark = [pytest.mark.slow, pytest.mark.chaos]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.chaos]
 
 SEED = "TRANSKD_CHAOS_SEED"
 """Repeats the choices of a round; the moments are the machine's."""

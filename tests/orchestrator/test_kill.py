@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from orchestrator.store.ledger import Ledger
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 def half_way(driver):

@@ -108,6 +108,7 @@ def test_a_run_that_is_there_is_listed_as_the_store_calls_it(study, tmp_path, ca
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_what_has_finished_is_reused_by_this_study_and_another(finished, study):
     assert "tiny   7 runs, 5 reused, 6 epochs to train" in finished.driver("plan", finished.file, "--no-probe").out
     other = study("other", variants={"student alone": {"distill": {}}, "pea alone": {"distill.csf": None}})

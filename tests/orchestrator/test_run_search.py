@@ -11,7 +11,7 @@ from orchestrator.search.optuna_sampling import Optimiser
 from orchestrator.state.proposals import proposals
 from orchestrator.store.ledger import Ledger
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 STUDY = """
 name: sought

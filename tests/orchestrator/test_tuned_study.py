@@ -12,7 +12,7 @@ from orchestrator.state.tuned_arms import planned
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 STUDY = """
 name: tuned

@@ -10,7 +10,7 @@ import yaml
 
 from orchestrator.store.ledger import Ledger
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 SPEC = {"cpus_per_worker": 0.5, "concurrency": 1, "start_timeout_s": 240}
 

@@ -87,6 +87,7 @@ def small_disks(folder, study):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_full_disk_pauses_the_study_and_room_lets_it_go_on(driver, tmp_path):
     if not shutil.which("unshare") or subprocess.run([*MOUNTS, "true"], check=False, capture_output=True).returncode:
         pytest.skip("mounting a small file system takes user name spaces, which this machine does not allow")

@@ -38,6 +38,7 @@ def content(driver, study="tiny"):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_parent_children_parameters_points_and_files(finished):
     found = content(finished.driver)
     status, parent, _, _, files = found.pop("tiny")
@@ -61,6 +62,7 @@ def test_parent_children_parameters_points_and_files(finished):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_lost_database_is_rebuilt_whole_and_twice_adds_nothing(finished):
     before = content(finished.driver)
     (finished.driver.store / "mlflow.db").unlink()
