@@ -67,7 +67,7 @@ def test_a_lost_database_is_rebuilt_whole_and_twice_adds_nothing(finished):
     before = content(finished.driver)
     (finished.driver.store / "mlflow.db").unlink()
     for _ in range(2):
-        done = finished.driver("sync", finished.file)
+        done = finished.driver.here("sync", finished.file)
         assert (done.code, done.err) == (0, "")
         assert done.out == f"7 runs are up to date at sqlite:///{finished.driver.store}/mlflow.db\n"
         assert content(finished.driver) == before
