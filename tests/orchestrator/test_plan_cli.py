@@ -28,6 +28,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_the_listing_is_there_before_torch_and_the_costs_follow(driver, study):
     file = study()
     done = driver.script(WATCHED, "plan", file, "--no-probe")
@@ -71,6 +72,7 @@ def test_a_search_is_listed_by_its_space_and_rungs(driver):
     assert "stops at epochs 1 (11%), 3 (33%) of 9; one in 3 goes on" in listing
 
 
+@pytest.mark.slow
 def test_what_it_costs_comes_last_and_is_tried_once(driver, study, cache):
     file = study()
     (driver.store / "cache").unlink()

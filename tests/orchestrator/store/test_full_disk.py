@@ -46,7 +46,7 @@ def small_disks(folder, study):
     """The test's other half, in a name space of its own: fill the disk under a driver, and start it again."""
     disks = {"work": "24m", "tracking": "1m"}
     for name, size in disks.items():
-        (folder / name).mkdir()
+        (folder / name).mkdir(exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder / name], check=True)
     store, ballast = folder / "work" / "store", folder / "work" / "ballast"
     uri = f"sqlite:///{folder}/tracking/mlflow.db"
