@@ -23,7 +23,16 @@ CLASSES = 7
 ODD = (36, 68)
 SIZES = [(32, 32), ODD, (64, 96)]
 PART_SETS = [frozenset({part}) for part in sorted(EVERYTHING)] + [frozenset({"features", "embeds"})]
-SMALL = ["segformer_tiny", "segformer_mini", "segformer_b0", "segformer_b1", "pvtv2_mini", "pvtv2_b0", "lvt_mini", "lvt"]
+SMALL = [
+    "segformer_tiny",
+    "segformer_mini",
+    "segformer_b0",
+    "segformer_b1",
+    "pvtv2_mini",
+    "pvtv2_b0",
+    "lvt_mini",
+    "lvt",
+]
 """Networks of less than 15 million parameters: named here, for to build all of them takes seconds."""
 QUICK = {"segformer_tiny", "segformer_mini", "segformer_b0", "pvtv2_mini", "lvt_mini"}
 """What the fast tests do with; each family is among them."""
@@ -32,6 +41,7 @@ QUICK = {"segformer_tiny", "segformer_mini", "segformer_b0", "pvtv2_mini", "lvt_
 def slow(names):
     """The names, marked where they are not of the quick networks."""
     return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
 
 KEYS = torch.tensor([3, 1 << 40, -5, 77])
 

@@ -30,7 +30,7 @@ from trainer.verbs.export import settle
 
 Make = Callable[..., Any]
 SMALLEST = ["segformer_tiny", "segformer_mini", "pvtv2_mini", "lvt_mini"]
-"""Networks of less than a million parameters: an export takes seconds, and a family's larger ones are the same graph."""
+"""Networks of less than a million parameters: an export takes seconds, and larger ones are the same graph."""
 
 
 def logits(seed: int = 0) -> np.ndarray:
