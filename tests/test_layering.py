@@ -1,6 +1,7 @@
 """Who may import whom, read from the source of every file: the four packages stay four answers."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,7 @@ HOMES = {
 """Where a library may be imported."""
 
 
+@functools.cache
 def imports(file):
     """Dotted names that a file imports, wherever in it: `trainer.training.build.check`."""
     found = set()

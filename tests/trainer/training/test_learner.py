@@ -104,7 +104,7 @@ def posed(case: str) -> tuple[dict[str, Term], OptimConfig, Tensor, Batch]:
     return terms, optim, torch.linspace(0.5, 2.0, CLASSES, dtype=torch.float64), batch_of(SAMPLES)
 
 
-@pytest.mark.parametrize("micro", [2, 4, 8])
+@pytest.mark.parametrize("micro", [2, pytest.param(4, marks=pytest.mark.slow), 8])
 @pytest.mark.parametrize("case", CASES)
 def test_micro_batches_equal_one_whole_batch(case: str, micro: int) -> None:
     """Issue: `global_batch` is fixed, and how it is accumulated moves nothing. Float64, to 1e-9."""

@@ -335,6 +335,7 @@ def test_a_teacher_that_misses_its_stated_miou_does_not_teach(tiny: Make, place:
     assert len(list((tmp_path / "cache" / "teachers").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_bf16_is_close_and_keeps_its_parameters_in_float32(tiny: Make, place: Make) -> None:
     losses = {}
     for precision in ("fp32", "bf16"):
