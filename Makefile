@@ -6,7 +6,12 @@ READY  := $(VENV)/.ready
 STUDY  ?= demo
 PACKAGES := ablations cluster orchestrator trainer
 
-.PHONY: setup demo test check static fast lock clean
+# Two processes of tests, each of one thread. Bytecode is kept whatever the surroundings say: tests start Python often.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q --durations=20
+TWO    := -n 2 --dist loadfile
+NOTE    = @begun=$$(date +%s); $(MAKE) --no-print-directory $(1) && echo "make $@: $$(( $$(date +%s) - begun )) s"
+
+.PHONY: setup demo test tests check static fast lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,9 +31,14 @@ demo: setup
 	@$(BIN)/transkd run $(STUDY)
 
 test: setup
-	$(BIN)/python -m pytest -m ''
+	$(call NOTE,tests)
 
-check: static fast
+tests:
+	$(PYTEST) -m 'not ray' $(TWO)
+	$(PYTEST) -m ray
+
+check: setup
+	$(call NOTE,static fast)
 
 static: setup
 	$(BIN)/ruff format --check .
@@ -36,7 +46,7 @@ static: setup
 	$(BIN)/mypy
 
 fast: setup
-	$(BIN)/python -m pytest -q
+	$(PYTEST) $(TWO)
 
 lock: setup
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip list --format=freeze --exclude transkd --exclude pip --exclude setuptools; } > constraints.new

@@ -105,6 +105,7 @@ def adapted(command: str, folder: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_every_command_runs(workshop):
     bin_folder = Path(sys.executable).parent

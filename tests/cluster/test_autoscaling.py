@@ -28,6 +28,7 @@ max_cpus: 2
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_queued_runs_bring_machines_up_and_idle_machines_go(fake_autoscaling_cluster, tmp_path):
     machines = fake_autoscaling_cluster
     assert machines.machines() == 0

@@ -22,7 +22,7 @@ base:
 variants: {one: {}, other: {optim.lr: RATE}}
 """
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 @pytest.fixture

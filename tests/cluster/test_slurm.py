@@ -57,6 +57,7 @@ def job():
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_the_study_starts_when_all_nodes_are_there_and_its_exit_code_is_the_jobs(job, in_a_session, tmp_path):
     log = tmp_path / "job.log"
     with log.open("w") as output:

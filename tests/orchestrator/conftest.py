@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestrator.cli import app, guarded
 from orchestrator.tracking.mlflow_server import Server
 from orchestrator.tracking.tracker import Tracker
 from trainer.files.run_folder import CLOCK
@@ -83,6 +85,20 @@ class Driver:
             process.kill()
         return Done(process.returncode, out, err)
 
+    def here(self, *words: object) -> Done:
+        """The same without Ray and in this process, which has imported what takes seconds."""
+        out, err = io.StringIO(), io.StringIO()
+        self.store.parent.mkdir(parents=True, exist_ok=True)
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ENVIRONMENT:
+                patch.delenv(name, raising=False)
+            patch.setenv("TRANSKD_STORE", str(self.store))
+            patch.setattr(sys, "argv", ["transkd", *map(str, words)])
+            patch.chdir(self.store.parent)
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+                guarded(app)
+        return Done(int(end.value.code or 0), out.getvalue(), err.getvalue())
+
     def script(self, text: str, *words: object) -> Done:
         """A Python program with the words as arguments, in the same surroundings."""
         command = [sys.executable, "-c", textwrap.dedent(text), *map(str, words)]
@@ -142,10 +158,39 @@ class Driver:
                 os.kill(pid, signal.SIGKILL)
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """Packed data and checked structures, made once for all stores that are linked to it."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def cached(cache) -> Callable[[Path], Path]:
+    """cached(path): an empty store's folder, whose cache is the one for all."""
+
+    def make(path: Path) -> Path:
+        path.mkdir(parents=True)
+        (path / "cache").symlink_to(cache)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def begun(cached, _migrated) -> Callable[[Path], Path]:
+    """begun(path): the same with MLflow's tables in it."""
+
+    def make(path: Path) -> Path:
+        shutil.copy(_migrated, cached(path) / "mlflow.db")
+        return path
+
+    return make
+
+
 @pytest.fixture
-def driver(tmp_path) -> Iterator[Driver]:
+def driver(tmp_path, begun) -> Iterator[Driver]:
     """`transkd` on an empty store."""
-    driver = Driver(tmp_path / "work" / "store")
+    driver = Driver(begun(tmp_path / "work" / "store"))
     yield driver
     driver.end()
 

@@ -1,6 +1,7 @@
 """Whatever is wrong is one line before anything starts: exit code 2, and no run, no ledger, no Ray."""
 
 import os
+import shutil
 import sys
 
 import pytest
@@ -31,8 +32,9 @@ def changed(**sections):
 
 
 @pytest.fixture
-def transkd(tmp_path, monkeypatch, capsys):
-    """transkd(*words) -> exit code, stdout, stderr; in this process, on a store that does not exist yet."""
+def transkd(tmp_path, cached, monkeypatch, capsys):
+    """transkd(*words) -> exit code, stdout, stderr; in this process, on a store that is empty but for its cache."""
+    cached(tmp_path / "store")
     for name in ("TRANSKD_STORE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "good.yaml").write_text(yaml.safe_dump(GOOD))
@@ -167,6 +169,7 @@ def test_an_address_where_no_tracking_can_be(transkd, tmp_path, monkeypatch, wor
 
 
 def test_more_workers_than_the_machine_has_write_nothing_at_all(transkd, tmp_path):
+    shutil.rmtree(tmp_path / "store")
     code, _, err = transkd("run", tmp_path / "good.yaml", "--workers", 4096)
     assert (code, err.count("\n")) == (2, 1)
     assert not (tmp_path / "store").exists()

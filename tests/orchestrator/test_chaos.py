@@ -8,14 +8,17 @@ import random
 import shutil
 import sqlite3
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from mlflow import MlflowClient
 
+from orchestrator.store.ledger import Ledger
 from trainer.config import UserError
 
-pytestmark = [pytest.mark.slow, pytest.mark.chaos]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.chaos]
 
 SEED = "TRANSKD_CHAOS_SEED"
 """Repeats the choices of a round; the moments are the machine's."""
@@ -35,21 +38,71 @@ def leftovers(monkeypatch):
     return importlib.import_module("leftovers")
 
 
+def half_way(driver):
+    """An arm has finished, and another is past its first epoch and not at its end."""
+    ended = {event["run_id"] for event in driver.events("finished", "failed")}
+    arms_done = any(event["role"] == "arm" for event in driver.events("finished"))
+    begun = [event["run_id"] for event in driver.events("started") if event["run_id"] not in ended]
+    return arms_done and any(len(driver.epochs(run_id)) in (1, 2) for run_id in begun)
+
+
+def training(driver):
+    """Processes that a driver of this store has for its runs; an agent of Ray's may linger, and trains nothing."""
+    return [command for command in driver.processes().values() if "ray::" in command and "Agent" not in command]
+
+
+def mirrored(driver):
+    """(arm, seed) -> MLflow's runs of it, and the statuses of all runs, the study's own included."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{driver.store}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("transkd/tiny").experiment_id])
+    found = {}
+    for run in runs:
+        tags = run.data.tags
+        if tags["transkd.role"] != "study":
+            steps = [point.step for point in client.get_metric_history(run.info.run_id, "loss")]
+            found.setdefault((tags["transkd.arm"], int(tags["transkd.seed"])), []).append((run.info.status, steps))
+    return found, {run.info.status for run in runs}
+
+
 @pytest.mark.timeout(1200)
-def test_a_study_killed_three_times_ends_as_if_it_never_was(finished, tmp_path, chaos, leftovers):
+def test_a_study_killed_three_times_ends_as_if_it_never_was(driver, finished, tmp_path, chaos, leftovers):
+    """Its driver half way, then a worker and the whole of Ray at random moments."""
     seed = int(os.environ.get(SEED) or random.randrange(10**6))
     spec = tmp_path / "spec.yaml"
     spec.write_text("retries: {lost: 1000}\n")
     command = [sys.executable, "-m", "orchestrator", "run", str(finished.file), "--cluster", str(spec)]
-    disturbed = chaos.Chaos(tmp_path / "disturbed" / "store", command, seed)
-    targets = random.Random(seed).sample(chaos.TARGETS, 3)
+    disturbed = chaos.Chaos(driver.store, command, seed)
+    targets = random.Random(seed).sample(["worker", "ray"], 2)
     try:
+        driver.kill_when(disturbed.start(), lambda: half_way(driver))
+        ended = {event["run_id"] for event in driver.events("finished", "failed")}
+        cut = {event["run_id"] for event in driver.events("started")} - ended
+        assert cut
+        end = time.monotonic() + 60
+        while training(driver) and time.monotonic() < end:
+            time.sleep(0.2)
+        assert not training(driver), "what trains goes with its driver"
+        said = driver.here("status", finished.file).out
+        assert f"{len(cut)} interrupted" in said and "driver: none" in said
+
         code = disturbed.disturbed(targets)
         told = f"{SEED}={seed}: {'; '.join(disturbed.said)}"
         print(told)
-        assert code == finished.done.code, f"{told}\n{disturbed.log.read_text()}"
+        assert code == finished.done.code == 1, f"{told}\n{disturbed.log.read_text()}"
         wrong = list(leftovers.differences(leftovers.left(disturbed.store), leftovers.left(finished.driver.store)))
         assert not wrong, f"{told}\n{wrong}"
+        assert driver.numbers() == finished.driver.numbers(), told
+        assert driver.table() == finished.driver.table()
+        assert finished.driver.table() in disturbed.log.read_text()
+
+        runs = Ledger(driver.store / "ledger.jsonl").outcomes()
+        assert all(runs[run_id].attempts >= 2 for run_id in cut), told
+        assert all(runs[run_id].attempts == 1 for run_id in ended if runs[run_id].status == "finished"), told
+        found, statuses = mirrored(driver)
+        expected, _ = mirrored(finished.driver)
+        assert found == expected
+        assert all(len(copies) == 1 for copies in found.values())
+        assert statuses == {"FINISHED", "FAILED"}
     finally:
         left = disturbed.clear()
     assert not left, told

@@ -28,8 +28,8 @@ SCORES = {"alone": 50.0, "like it": 50.0, "better": 60.0}
 class Lab:
     """A store, and launches of the study on it that are prepared and never train."""
 
-    def __init__(self, folder):
-        self.store = Store(folder / "store")
+    def __init__(self, root):
+        self.store = Store(root)
         self.ledger = Ledger(self.store.ledger)
 
     def study(self, name="one"):
@@ -62,8 +62,8 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path):
-    return Lab(tmp_path)
+def lab(tmp_path, cached):
+    return Lab(cached(tmp_path / "store"))
 
 
 def test_each_look_asks_for_the_undecided_arms_and_their_reference_only(lab):

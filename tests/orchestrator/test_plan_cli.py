@@ -1,6 +1,7 @@
 """`transkd plan`: every run at once and before torch is there, then the costs; what has finished is reused."""
 
 import re
+import shutil
 
 import pytest
 from rich.console import Console
@@ -31,6 +32,7 @@ UNKNOWN = Sources(1)
 """Nothing is known of what runs read."""
 
 
+@pytest.mark.slow
 def test_the_listing_is_there_before_torch_and_the_costs_follow(driver, study):
     file = study()
     done = driver.script(WATCHED, "plan", file, "--no-probe")
@@ -59,28 +61,32 @@ def test_the_listing_is_there_before_torch_and_the_costs_follow(driver, study):
 
 def test_structure_checks_are_cached(driver, study):
     file = study()
-    first = driver("plan", file, "--no-probe").out
+    (driver.store / "cache").unlink()
+    first = driver.here("plan", file, "--no-probe").out
     files = {path: path.stat().st_mtime_ns for path in (driver.store / "cache" / "checks").iterdir()}
     assert len(files) == 3, "teacher, student alone (twice, for lr shapes nothing), student with paths"
-    assert driver("plan", file, "--no-probe").out == first
+    assert driver.here("plan", file, "--no-probe").out == first
     assert {path: path.stat().st_mtime_ns for path in (driver.store / "cache" / "checks").iterdir()} == files
 
 
 def test_a_search_is_listed_by_its_space_and_rungs(driver):
-    listing = driver("plan", "demo_search", "--no-probe").out
+    listing = driver.here("plan", "demo_search", "--no-probe").out
     assert "search: 16 trials, tpe, by select/miou" in listing
     assert re.search(r"distill.csf.weight +log +0.01 .. 10", listing)
     assert "stops at epochs 1 (11%), 3 (33%) of 9; one in 3 goes on" in listing
 
 
-def test_what_it_costs_comes_last_and_is_tried_once(driver, study):
+@pytest.mark.slow
+def test_what_it_costs_comes_last_and_is_tried_once(driver, study, cache):
     file = study()
-    first = driver("plan", file, "--probe").out.splitlines()[-2:]
+    (driver.store / "cache").unlink()
+    shutil.copytree(cache, driver.store / "cache", ignore=shutil.ignore_patterns("probes"))
+    first = driver.here("plan", file, "--probe").out.splitlines()[-2:]
     assert re.fullmatch(r"estimate: \d.*?, \d+ runs? at once; [\d.]+ CPU-hours; [\d.]+ GB on disk", first[0])
     assert first[1] == " by a few steps of 3 structures, each alone on this machine"
     tried = driver.store / "cache" / "probes"
     assert len(list(tried.iterdir())) == 3, "teacher, with paths, and student alone, whose pace no rate decides"
-    assert driver("plan", file).out.splitlines()[-2:] == first
+    assert driver.here("plan", file).out.splitlines()[-2:] == first
 
 
 def test_a_long_plan_is_cut_in_the_middle(study, tmp_path, capsys):
@@ -114,9 +120,10 @@ def test_a_run_that_is_there_is_listed_as_the_store_calls_it(study, tmp_path, ca
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_what_has_finished_is_reused_by_this_study_and_another(finished, study):
-    assert "tiny   7 runs, 5 reused, 6 epochs to train" in finished.driver("plan", finished.file, "--no-probe").out
+    assert "tiny   7 runs, 5 reused, 6 epochs to train" in finished.driver.here("plan", finished.file, "--no-probe").out
     other = study("other", variants={"student alone": {"distill": {}}, "pea alone": {"distill.csf": None}})
-    listing = finished.driver("plan", other, "--no-probe").out
+    listing = finished.driver.here("plan", other, "--no-probe").out
     states = dict(re.findall(r"^([\w -]+?)  +[01] .* (\w+) *$", listing, re.MULTILINE))
     assert states == {"teacher segformer_mini": "reused", "student alone": "reused", "pea alone": "new"}

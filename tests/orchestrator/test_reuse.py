@@ -31,12 +31,12 @@ variants: {student alone: {}}
 class Lab:
     """A data set, weights, and a store in which the study's only run has finished."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, root):
         self.data, self.weights = folder / "data", folder / "backbone.pt"
         write_scenes(self.data, train=2, val=1, seed=0, size=(64, 128))
         student = build_model(parse({"student": {"name": "segformer_tiny"}}).student, 19)
         torch.save({"model": student.state_dict()}, self.weights)
-        self.store = Store(folder / "store")
+        self.store = Store(root)
         launch = self.launch()
         (run,) = launch.due
         launch.ledger.append(launch.job(run).event("finished", last={"epoch": 1.0, "val/miou": 1.0}))
@@ -51,8 +51,8 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path):
-    return Lab(tmp_path)
+def lab(tmp_path, cached):
+    return Lab(tmp_path, cached(tmp_path / "store"))
 
 
 def nothing(lab, monkeypatch):

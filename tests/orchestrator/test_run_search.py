@@ -11,7 +11,7 @@ from orchestrator.search.optuna_sampling import OptunaSampling
 from orchestrator.state.proposals import proposals
 from orchestrator.store.ledger import Ledger
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 STUDY = """
 name: sought
@@ -58,12 +58,12 @@ def in_its_third_trial(driver):
     return len(trials) == 3 and driver.epochs(trials[2]["run_id"])
 
 
-def test_four_trials_then_nothing_then_two_more_equal_six_with_a_kill(driver, write, tmp_path):
+def test_four_trials_then_nothing_then_two_more_equal_six_with_a_kill(driver, write, begun, tmp_path):
     done = driver("run", *write(4))
     assert done.code == 0, done.err
     assert "sought: 5 runs, 5 to do" in done.out
     assert len(driver.events("trial")) == 4
-    again = driver("run", *write(4))
+    again = driver.here("run", *write(4))
     assert "sought: 5 runs, 0 to do" in again.out
     assert again.out.partition("\n\n")[2] == done.out.partition("\n\n")[2]
     more = driver("run", *write(6))
@@ -78,7 +78,7 @@ def test_four_trials_then_nothing_then_two_more_equal_six_with_a_kill(driver, wr
     assert re.match(r"sought   6 of 6 trials, tpe, by select/miou\n", table)
     assert "importance" not in table, "of so few trials"
 
-    killed = type(driver)(tmp_path / "killed" / "store")
+    killed = type(driver)(begun(tmp_path / "killed" / "store"))
     killed.kill_when(killed.start("run", *write(6)), lambda: in_its_third_trial(killed))
     assert killed("run", *write(6)).code == 0
     killed.end()

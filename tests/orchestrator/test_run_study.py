@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 RECORDING = """
 import json, os, sys
@@ -85,8 +85,8 @@ def test_the_table_is_what_is_printed_last_and_nothing_else_speaks(finished):
 
 def test_report_and_status_say_it_again_without_writing(finished):
     before = (finished.driver.store / "ledger.jsonl").read_bytes()
-    assert finished.driver("report", finished.file).out == finished.driver.table()
-    said = finished.driver("status", finished.file).out
+    assert finished.driver.here("report", finished.file).out == finished.driver.table()
+    said = finished.driver.here("status", finished.file).out
     assert re.fullmatch(
         r"tiny: 7 runs: 5 finished, 2 failed; driver: none\n"
         r"  14/14 epochs  best \d+\.\d\d \((student alone|TransKD-Base) seed [01]\)\n"

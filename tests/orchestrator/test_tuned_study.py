@@ -11,7 +11,7 @@ from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 STUDY = """
 name: tuned
@@ -47,7 +47,7 @@ def words(tmp_path):
     return write
 
 
-def test_winners_run_on_their_own_seeds_and_a_kill_in_a_search_changes_nothing(driver, words):
+def test_winners_run_on_their_own_seeds_and_a_kill_in_a_search_changes_nothing(driver, words, begun):
     study = words(STUDY)
     assert "9 runs, 9 to do" in (done := driver("run", *study)).out, done.err
     assert done.code == 0, done.err
@@ -74,7 +74,7 @@ def test_winners_run_on_their_own_seeds_and_a_kill_in_a_search_changes_nothing(d
     table = driver.table("tuned")
     assert re.search(r"^student alone +2 +2 ", table, re.M) and re.search(r"^TransKD-Base +2 +2 ", table, re.M)
     assert "unequal" not in table
-    again = driver("run", *study)
+    again = driver.here("run", *study)
     assert "9 runs, 0 to do" in again.out
     assert driver.table("tuned") == table
     loaded, store = load(study[0]), Store(driver.store)
@@ -82,7 +82,7 @@ def test_winners_run_on_their_own_seeds_and_a_kill_in_a_search_changes_nothing(d
     assert study_status(StudyState(loaded, ledger), None).counts == {"finished": 9}
     assert all(run.finished for run in StudyState(loaded, ledger).runs)
 
-    killed = type(driver)(driver.store.parent / "killed" / "store")
+    killed = type(driver)(begun(driver.store.parent / "killed" / "store"))
     killed.kill_when(killed.start("run", *study), lambda: len(killed.events("trial")) == 4)
     assert not [event for event in killed.events("finished") if event["arm"] == "TransKD-Base"]
     assert killed("run", *study).code == 0
@@ -94,7 +94,7 @@ def test_winners_run_on_their_own_seeds_and_a_kill_in_a_search_changes_nothing(d
 def test_what_is_beyond_a_limit_is_refused_before_a_run_is_spent(driver, words):
     study = words(STUDY.replace("params_m: 5", "params_m: 0.01"))
     for verb in ("plan", "run"):
-        done = driver(verb, *study)
+        done = driver.here(verb, *study)
         assert done.code == 2
         assert re.search(
             r"tuned: limits: student alone: params_m 0.0\d+ is above 0.01; TransKD-Base: .*; take a",

@@ -1,6 +1,8 @@
 """The probe: made-up data goes through the real steps, sizes are those of real files, and what it cannot do it says."""
 
+import io
 import json
+import runpy
 import subprocess
 import sys
 
@@ -18,18 +20,20 @@ PATHS = {"csf": {}, "pea": {}}
 FOUND = Official(16, 5, (64, 128))
 
 
-def ask(requests, root=None, limit_s=None, device="cpu"):
-    """The program's answers by id, its exit code and what it said of errors."""
+def written(requests, root=None, limit_s=None, device="cpu"):
+    """What the program is asked, as its stdin."""
     place = {"out_dir": "/nowhere", "cache_dir": str(root), "device": device, "threads": 1}
     lines = [{"limit_s": limit_s, "workers": 1, "place": place}]
     lines += [{"id": n, "config": c.model_dump(mode="json"), "root": None} for n, c in requests.items()]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    command = [sys.executable, "-m", "trainer.probe"]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=300)
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def answers_in(text):
+    """The program's answers by id."""
     answers = {}
-    for line in map(json.loads, done.stdout.splitlines()):
+    for line in map(json.loads, text.splitlines()):
         answers.setdefault(line.pop("id"), {}).update(line)
-    return answers, done.returncode, done.stderr
+    return answers
 
 
 @pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"scenes"}))
@@ -86,9 +90,13 @@ def test_validation_that_is_rarer_costs_less(tiny, place):
     assert measure_times(often, place(), 1, many)["epoch_s"] > 3 * measure_times(rarely, place(), 1, many)["epoch_s"]
 
 
+@pytest.mark.slow
 def test_the_program_tells_sizes_first_and_times_as_far_as_the_alarm_lets_it(tiny, tmp_path):
     requests = {"small": tiny(), "large": tiny(PATHS, {"data.size": [1024, 2048], "data.options": {}})}
-    answers, code, _ = ask(requests, tmp_path, limit_s=5.0)
+    command = [sys.executable, "-m", "trainer.probe"]
+    text = written(requests, tmp_path, limit_s=5.0)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=300)
+    answers, code = answers_in(done.stdout), done.returncode
     assert set(answers) == {"small", "large"}
     assert answers["small"]["epoch_s"] > 0
     assert "epoch_s" not in answers["large"]
@@ -96,18 +104,36 @@ def test_the_program_tells_sizes_first_and_times_as_far_as_the_alarm_lets_it(tin
     assert code < 0, "ended by its alarm"
 
 
-def test_what_cannot_be_built_is_said_in_one_line(tiny, tmp_path):
-    answers, code, error = ask({"odd": tiny({"pea": {"options": {"stage_weights": [1, 2]}}})}, tmp_path)
-    assert (answers, code) == ({}, 1)
-    assert error.count("\n") == 1
+@pytest.fixture
+def ask(monkeypatch, capsys):
+    """ask(requests, root, ...) -> the program's answers by id and what it ends with, in this process."""
+    monkeypatch.delitem(sys.modules, "trainer.probe")  # it runs as a program, from its first line
+
+    def run(*given, **more):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(written(*given, **more)))
+        end = None
+        try:
+            runpy.run_module("trainer.probe", run_name="__main__")
+        except SystemExit as error:
+            end = error.code
+        return answers_in(capsys.readouterr().out), end
+
+    return run
+
+
+def test_what_cannot_be_built_is_said_in_one_line(ask, tiny, tmp_path):
+    answers, error = ask({"odd": tiny({"pea": {"options": {"stage_weights": [1, 2]}}})}, tmp_path)
+    assert answers == {}
+    assert isinstance(error, str), "Python prints it, and ends with 1"
+    assert error.count("\n") == 0
     assert "stage_weights" in error
 
 
-def test_without_a_gpu_only_sizes_are_told(tiny, tmp_path):
+def test_without_a_gpu_only_sizes_are_told(ask, tiny, tmp_path):
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("a GPU is here")
-    answers, code, _ = ask({"run": tiny()}, tmp_path, device="cuda")
-    assert code == 0
+    answers, end = ask({"run": tiny()}, tmp_path, device="cuda")
+    assert end is None
     assert set(answers["run"]) == {"checkpoints", "packed"}

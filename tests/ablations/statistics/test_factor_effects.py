@@ -177,6 +177,7 @@ def test_effects_of_seeds_that_were_added_for_other_tests_have_no_verdict(study)
     assert any(note.startswith("no verdicts on effects: seeds were added until") for note in table.notes)
 
 
+@pytest.mark.slow
 def test_false_verdicts_stay_below_five_percent_a_study(study):
     """Cells that are all alike, seeds of heavy tails: studies with any arm or effect called better or worse."""
     written = study(TWO)

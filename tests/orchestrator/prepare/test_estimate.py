@@ -356,9 +356,9 @@ def test_plan_and_run_refuse_before_anything_starts(driver, tmp_path):
     file.write_text(yaml.safe_dump({"name": "s", "base": BASE, "variants": ARMS, "seeds": 2}))
     spec.write_text(yaml.safe_dump({"address": "auto", "gpus_per_worker": 1, "concurrency": 1}))
     for verb in ("plan", "run"):
-        done = driver(verb, file, "--cluster", spec, "--max-gpu-hours", 0.01)
+        done = driver.here(verb, file, "--cluster", spec, "--max-gpu-hours", 0.01)
         assert done.code == 2
         assert "--max-gpu-hours 0.01: s may take 0.0122 GPU-hours" in done.err
         assert done.err.count("\n") == 1
-    assert driver("plan", file, "--cluster", spec, "--max-gpu-hours", 1).code == 0
+    assert driver.here("plan", file, "--cluster", spec, "--max-gpu-hours", 1).code == 0
     assert [json.loads(line)["event"] for line in store.ledger.read_text().splitlines()].count("started") == 3

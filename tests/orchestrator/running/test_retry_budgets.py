@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.store.ledger import Ledger
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 HARMING = """
 import json, os, signal, sys

@@ -29,6 +29,7 @@ except UserError as error:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_every_machine_is_asked_and_one_that_does_not_answer_is_named(driver):
     done = driver.script(ASKING, driver.store)
     assert done.code == 0, done.err

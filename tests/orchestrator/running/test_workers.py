@@ -10,18 +10,18 @@ import yaml
 
 from orchestrator.store.ledger import Ledger
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 SPEC = {"cpus_per_worker": 0.5, "concurrency": 1, "start_timeout_s": 240}
 
 
-def test_two_workers_equal_two_halves_and_a_killed_worker_is_replaced(driver, study, tmp_path):
+def test_two_workers_equal_two_halves_and_a_killed_worker_is_replaced(driver, study, begun, tmp_path):
     file = study("split", variants={"taught": {}}, seeds=[0])
     halves, pair = tmp_path / "halves.yaml", tmp_path / "pair.yaml"
     halves.write_text(yaml.safe_dump({**SPEC, "micro_batch": 4}))
     pair.write_text(yaml.safe_dump({**SPEC, "workers": 2}))
 
-    alone = type(driver)(tmp_path / "alone" / "store")
+    alone = type(driver)(begun(tmp_path / "alone" / "store"))
     assert alone("run", file, "--cluster", halves).code == 0
 
     process = driver.start("run", file, "--cluster", pair)

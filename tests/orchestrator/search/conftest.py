@@ -115,20 +115,12 @@ search:
         return [trial.state for _, trial in proposals(study, self.ledger)]
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """Packed data and checked structures, made once."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def make_bench(tmp_path_factory, cache):
+def make_bench(tmp_path_factory, cached):
     """make_bench(): one on an empty store."""
 
     def make():
-        root = tmp_path_factory.mktemp("store")
-        (root / "cache").symlink_to(cache)
-        return Bench(root)
+        return Bench(cached(tmp_path_factory.mktemp("bench") / "store"))
 
     return make
 

@@ -53,7 +53,7 @@ def small_disks(folder, study):
     """The test's other half, in a name space of its own: fill the disk under a driver, and start it again."""
     disks = {"work": "24m", "tracking": "1m"}
     for name, size in disks.items():
-        (folder / name).mkdir()
+        (folder / name).mkdir(exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder / name], check=True)
     store, ballast = folder / "work" / "store", folder / "work" / "ballast"
     uri = f"sqlite:///{folder}/tracking/mlflow.db"
@@ -94,6 +94,7 @@ def small_disks(folder, study):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_full_disk_pauses_the_study_and_room_lets_it_go_on(driver, tmp_path):
     if not shutil.which("unshare") or subprocess.run([*MOUNTS, "true"], check=False, capture_output=True).returncode:
         pytest.skip("mounting a small file system takes user name spaces, which this machine does not allow")

@@ -48,12 +48,12 @@ def nothing(*_):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, cache):
     """A folder with the study's three runs, as `fit` leaves them: a teacher, a student alone, and a pupil."""
     folder = tmp_path_factory.mktemp("trained")
     for run in expand(read(STUDY, "shared")):
         teacher = folder / "teacher segformer_mini" / "last.pt" if run.needs else None
-        place = Place(out_dir=folder / run.arm, cache_dir=folder / ".cache", device="cpu", teacher=teacher)
+        place = Place(out_dir=folder / run.arm, cache_dir=cache, device="cpu", teacher=teacher)
         fit(run.config, place, report=nothing)
     return folder
 
@@ -61,13 +61,13 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def folder(trained, tmp_path):
     """A copy, to spoil."""
-    shutil.copytree(trained, tmp_path / "runs", ignore=shutil.ignore_patterns(".cache"))
+    shutil.copytree(trained, tmp_path / "runs")
     return tmp_path / "runs"
 
 
 @pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
+def store(tmp_path, cached):
+    return Store(cached(tmp_path / "store"))
 
 
 def imported(folder, store):
@@ -185,12 +185,12 @@ def test_what_is_not_what_it_says_is_left(folder, store, spoil, why):
     assert len(list(store.runs_dir.iterdir())) == 2
 
 
-def test_a_pupil_of_another_file_is_not_the_run_its_config_names(folder, store, trained):
+def test_a_pupil_of_another_file_is_not_the_run_its_config_names(folder, store, cache):
     """`fit --teacher` takes any weights: here, those of the teacher's best epoch under the name of its last."""
     pupil, config = folder / "taught", expand(read(STUDY, "shared"))[-1].config
     shutil.rmtree(pupil)
     other = folder / "teacher segformer_mini" / "best.pt"
-    fit(config, Place(out_dir=pupil, cache_dir=trained / ".cache", device="cpu", teacher=other), report=nothing)
+    fit(config, Place(out_dir=pupil, cache_dir=cache, device="cpu", teacher=other), report=nothing)
     state, said = imported(folder, store)["taught"]
     assert state == "left" and "its teacher was another file than last.pt" in said
 

@@ -38,6 +38,7 @@ def content(driver, study="tiny"):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_parent_children_parameters_points_and_files(finished):
     found = content(finished.driver)
     status, parent, _, _, files = found.pop("tiny")
@@ -61,11 +62,12 @@ def test_parent_children_parameters_points_and_files(finished):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_lost_database_is_rebuilt_whole_and_twice_adds_nothing(finished):
     before = content(finished.driver)
     (finished.driver.store / "mlflow.db").unlink()
     for _ in range(2):
-        done = finished.driver("sync", finished.file)
+        done = finished.driver.here("sync", finished.file)
         assert (done.code, done.err) == (0, "")
         assert done.out == f"7 runs are up to date at sqlite:///{finished.driver.store}/mlflow.db\n"
         assert content(finished.driver) == before

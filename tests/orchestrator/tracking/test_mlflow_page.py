@@ -25,7 +25,7 @@ from orchestrator.tracking.mirror import sync
 from orchestrator.tracking.mlflow_server import Server
 from orchestrator.tracking.tracker import Tracker
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 CHROMIUM = Path("/usr/bin/chromium")
 QUIET = (

@@ -248,6 +248,7 @@ def test_a_study_deleted_by_hand_comes_back(make, client, record):
     assert steps(client, children(client)[0]) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_nothing_running(make, uri, client, record, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]), prepend=os.pathsep)
     command = [sys.executable, "-c", KILLED_DRIVER, uri, str(tmp_path / "artifacts"), str(tmp_path)]

@@ -157,6 +157,7 @@ def test_checksums_are_not_missed_where_torch_wrote_none(tmp_path: Path) -> None
     assert torch.equal(checkpoint.load(tmp_path / "public.pt")["model"], torch.ones(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", [["last.pt"], ["last.pt", "previous.pt"]])
 def test_a_run_goes_on_to_the_undisturbed_numbers(tiny: Make, place: Make, damaged: list[str]) -> None:
     config = tiny({}, {"optim.epochs": EPOCHS})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,8 @@ from trainer.training.loop import fit
 from trainer.training.task import Distilled
 
 SIZE = (512, 1024)
+QUICK = {"segformer_tiny", "segformer_mini", "segformer_b0", "pvtv2_mini", "lvt_mini"}
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
@@ -58,10 +62,10 @@ def test_unfolded_head_would_cost_what_was_measured(name, measured):
     ("teacher", "student", "paths", "params", "added"),
     [
         ("segformer_b2", "segformer_b0", ("csf", "pea"), 4_563_124, 20.54 - 17.77),
-        ("segformer_b2", "segformer_b0", ("csf", "pea_gl"), 5_219_254, 21.01 - 17.77),
-        ("segformer_b2", "segformer_b0", ("csf", "pea_ea"), 5_534_076, 21.91 - 17.77),
-        ("pvtv2_b2", "pvtv2_b0", ("csf", "pea"), 8_371_508, 54.28 - 51.50),
-        ("segformer_b2", "lvt", ("csf", "pea"), 4_685_112, 25.10 - 22.19),
+        slow("segformer_b2", "segformer_b0", ("csf", "pea_gl"), 5_219_254, 21.01 - 17.77),
+        slow("segformer_b2", "segformer_b0", ("csf", "pea_ea"), 5_534_076, 21.91 - 17.77),
+        slow("pvtv2_b2", "pvtv2_b0", ("csf", "pea"), 8_371_508, 54.28 - 51.50),
+        slow("segformer_b2", "lvt", ("csf", "pea"), 4_685_112, 25.10 - 22.19),
     ],
 )
 def test_distillation_costs_what_was_published_in_training_alone(teacher, student, paths, params, added):
@@ -85,7 +89,7 @@ def test_distillation_costs_what_was_published_in_training_alone(teacher, studen
     assert parameters(distilled.student) == parameters(student_alone)
 
 
-@pytest.mark.parametrize("name", ["segformer_tiny", "pvtv2_mini", "lvt_mini"])
+@pytest.mark.parametrize("name", ["segformer_tiny", slow("pvtv2_mini"), slow("lvt_mini")])
 def test_what_a_distilled_run_deploys_is_the_plain_student(name, tiny, place):
     config = tiny({"csf": {}, "pea": {}}, {"student.name": name, "optim.epochs": 1})
     result = fit(config, place(), report=lambda metrics, path: None)
@@ -97,7 +101,7 @@ def test_what_a_distilled_run_deploys_is_the_plain_student(name, tiny, place):
     assert {key: result["complexity"][key] for key in alone} == alone
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name if name in QUICK else slow(name) for name in MODELS])
 def test_every_model_has_a_cost(name):
     cost = deployed(ModelConfig(name=name), 7, (64, 64))
     assert set(cost) == {"params_m", "gmacs_paper", "gmacs"}

@@ -23,6 +23,26 @@ CLASSES = 7
 ODD = (36, 68)
 SIZES = [(32, 32), ODD, (64, 96)]
 PART_SETS = [frozenset({part}) for part in sorted(EVERYTHING)] + [frozenset({"features", "embeds"})]
+SMALL = [
+    "segformer_tiny",
+    "segformer_mini",
+    "segformer_b0",
+    "segformer_b1",
+    "pvtv2_mini",
+    "pvtv2_b0",
+    "lvt_mini",
+    "lvt",
+]
+"""Networks of less than 15 million parameters: named here, for to build all of them takes seconds."""
+QUICK = {"segformer_tiny", "segformer_mini", "segformer_b0", "pvtv2_mini", "lvt_mini"}
+"""What the fast tests do with; each family is among them."""
+
+
+def slow(names):
+    """The names, marked where they are not of the quick networks."""
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 KEYS = torch.tensor([3, 1 << 40, -5, 77])
 
 
@@ -44,11 +64,19 @@ def image_like(model, size, n=2):
     return torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(0))
 
 
-SMALL = [name for name in MODELS if parameters(on_meta(name)) < 15e6]
+@pytest.mark.slow
+def test_the_small_networks_are_all_of_them():
+    assert [name for name in MODELS if parameters(on_meta(name)) < 15e6] == SMALL
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [(name, size) for name in MODELS for size in SIZES if name in SMALL or size == ODD]
+    ("name", "size"),
+    [
+        pytest.param(name, size, marks=() if name in QUICK else pytest.mark.slow)
+        for name in MODELS
+        for size in SIZES
+        if name in SMALL or size == ODD
+    ],
 )
 def test_shapes_are_the_published_ones(name, size):
     model = build(name).eval() if name in SMALL else on_meta(name)
@@ -61,8 +89,8 @@ def test_shapes_are_the_published_ones(name, size):
         assert out.embeds[i].shape == (2, h * w, model.channels.embeds[i])
 
 
-@pytest.mark.parametrize("needs", PART_SETS, ids="+".join)
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("needs", PART_SETS, ids=lambda needs: "+".join(sorted(needs)))
+@pytest.mark.parametrize("name", slow(SMALL))
 @torch.no_grad()
 def test_parts_asked_for_are_the_same_alone(name, needs):
     model = build(name).eval()
@@ -77,7 +105,7 @@ def test_parts_asked_for_are_the_same_alone(name, needs):
         torch.testing.assert_close(value, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow(MODELS))
 def test_parts_not_asked_for_are_not_computed(name):
     model = on_meta(name)
     image = image_like(model, (64, 96))
@@ -86,7 +114,7 @@ def test_parts_not_asked_for_are_not_computed(name):
     assert embeds < features < logits
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow(SMALL))
 def test_every_parameter_learns_from_the_logits(name):
     model = build(name).train()
     logits = model(image_like(model, (64, 96)), KEYS[:2]).logits
@@ -98,7 +126,7 @@ def test_every_parameter_learns_from_the_logits(name):
         assert parameter.grad.isfinite().all(), path
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow(SMALL))
 @torch.no_grad()
 def test_masks_follow_the_sample_not_the_batch(name):
     model = build(name, drop_path=0.5, dropout=0.5).double().train()
@@ -116,7 +144,7 @@ def test_masks_follow_the_sample_not_the_batch(name):
     assert not torch.allclose(together.logits, other.logits)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow(SMALL))
 @torch.no_grad()
 def test_evaluation_is_deterministic_and_ignores_keys(name):
     model = build(name, drop_path=0.5, dropout=0.5).eval()
@@ -126,14 +154,14 @@ def test_evaluation_is_deterministic_and_ignores_keys(name):
 
 
 @pytest.mark.parametrize("rates", [{"drop_path": 0.1, "dropout": 0.0}, {"drop_path": 0.0, "dropout": 0.1}])
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow(SMALL))
 def test_training_with_drops_needs_keys(name, rates):
     model = build(name, **rates).train()
     with pytest.raises(ValueError, match="needs the keys"):
         model(image_like(model, (32, 64)))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow(SMALL))
 def test_bf16_autocast_is_finite_and_near(name):
     model = build(name, drop_path=0.0, dropout=0.0).train()
     image = image_like(model, (64, 96))
@@ -146,7 +174,7 @@ def test_bf16_autocast_is_finite_and_near(name):
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow(SMALL))
 def test_seeds_name_the_weights(name):
     one, same = build(name).state_dict(), build(name).state_dict()
     assert all(torch.equal(one[key], same[key]) for key in one)

@@ -197,6 +197,7 @@ def test_a_path_of_weight_0_is_the_plain_student_bit_for_bit(tiny: Make, place: 
         assert first["history"][-1][name] == second["history"][-1][name]
 
 
+@pytest.mark.slow
 def test_arms_of_a_seed_start_equal_and_see_equal_batches_and_masks(
     tiny: Make, place: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +335,7 @@ def test_a_teacher_that_misses_its_stated_miou_does_not_teach(tiny: Make, place:
     assert len(list((tmp_path / "cache" / "teachers").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_bf16_is_close_and_keeps_its_parameters_in_float32(tiny: Make, place: Make) -> None:
     losses = {}
     for precision in ("fp32", "bf16"):
@@ -346,6 +348,7 @@ def test_bf16_is_close_and_keeps_its_parameters_in_float32(tiny: Make, place: Ma
         assert half["loss"] != full["loss"]
 
 
+@pytest.mark.slow
 def test_quarter_labels_and_class_weights_are_heard(tiny: Make, place: Make) -> None:
     losses = {}
     changed = {

@@ -72,6 +72,7 @@ def test_two_undisturbed_runs_are_equal(config: TrainConfig, undisturbed: Path, 
     assert_same_run(place().out_dir, undisturbed)
 
 
+@pytest.mark.slow
 def test_stopped_after_every_epoch(config: TrainConfig, undisturbed: Path, place: Make) -> None:
     reported = []
 
@@ -88,6 +89,7 @@ def test_stopped_after_every_epoch(config: TrainConfig, undisturbed: Path, place
     assert_same_run(place().out_dir, undisturbed)
 
 
+@pytest.mark.slow
 def test_stopped_at_every_write(
     config: TrainConfig, undisturbed: Path, place: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

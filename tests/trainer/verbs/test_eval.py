@@ -85,6 +85,7 @@ def test_another_data_set_of_the_same_classes_shows_its_conditions(
         assert [condition, f"{metrics[f'val/{condition}/miou']:.2f}"] in [line.split() for line in said.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_number_of_other_pictures_is_not_shown_as_the_runs(finished: Make, command: Make, tmp_path: Path) -> None:
     run = finished()
     there = "on scenes val at 64x128, normalize imagenet"
