@@ -319,7 +319,7 @@ def test_hierarchical_context_pools_as_if_from_the_full_map(height: int, width: 
         ("fitnet", {"stages": [True]}, "each of stages must be a stage, 1 \\(shallowest\\) to 4, but got True"),
         ("at", {"power": 0.5}, "distill.at: power must be at least 1 but got 0.5"),
         ("at", {"power": "2"}, "power must be a finite number above 0 but got '2'"),
-        ("skd", {"scale": 1}, "distill.skd: scale must be a share of the map, below 1, but got 1; one patch"),
+        ("skd", {"scale": 1}, "distill.skd: scale must be below 1 but got 1: one patch"),
         ("skd", {"scale": 0}, "scale must be a finite number above 0 but got 0"),
         ("skd", {"patch": 0}, "distill.skd: patch must be a whole number of at least 1 but got 0"),
         ("skd", {"scale": 0.5, "patch": 2}, "scale and patch exclude each other but got 0.5 and 2; remove one"),
