@@ -155,6 +155,22 @@ def test_damage_in_the_middle_is_refused_with_its_line(path):
         Ledger(path).outcomes()
 
 
+@pytest.mark.parametrize("line", ["{}", "[]", '"event"', '{"run_id": "a"}', "null", "\0"])
+def test_json_that_is_no_event_is_damage(path, line):
+    path.parent.mkdir()
+    path.write_text(f'{{"event": "study"}}\n{line}\n{{"event": "study"}}\n')
+    with pytest.raises(UserError, match=r"ledger\.jsonl:2 must be a JSON event"):
+        list(Reader(path).read())
+
+
+def test_what_says_that_a_line_was_torn_is_no_event_of_its_own(path):
+    path.parent.mkdir()
+    path.write_text('{"event": "torn"}\n')
+    assert list(Reader(path).read()) == []
+    path.write_text('{"event": "torn"}\n{"event": "study"}\n')
+    assert list(Reader(path).read()) == [{"event": "study"}]
+
+
 def test_damage_has_the_same_line_number_for_a_reader_that_saw_a_line_before_its_newline(path):
     path.parent.mkdir()
     reader, ledger = Reader(path), Ledger(path)
