@@ -58,6 +58,22 @@ def test_events_come_back_in_order_with_their_time(path):
     assert events[0]["time"].endswith("+00:00")
 
 
+def test_a_new_ledger_is_on_disk_with_its_folder(tmp_path, monkeypatch):
+    path = tmp_path / "folders that are" / "not there yet" / "ledger.jsonl"
+    synced, real = [], os.fsync
+
+    def fsync(handle):
+        synced.append(os.fstat(handle).st_ino)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    ledger = Ledger(path)
+    ledger.append(started("a"))
+    assert synced == [path.stat().st_ino, path.parent.stat().st_ino]
+    ledger.append(started("b"))
+    assert synced[2:] == [path.stat().st_ino]
+
+
 def test_an_event_has_a_kind(path):
     with pytest.raises(ValueError, match="'event'"):
         Ledger(path).append({"run_id": "r"})
@@ -128,9 +144,12 @@ def test_a_line_cut_off_is_skipped_and_kept(path, cut):
     assert torn in path.read_bytes()
 
 
-def test_a_repair_that_is_cut_off_is_repaired(path):
+@pytest.mark.parametrize(
+    "repair", [b"", b"\n", b"\n\n", b'\n{"event": "to', b'\n{"event": "torn"}', b'\n{"event": "torn"}\n']
+)
+def test_a_repair_that_is_cut_off_is_repaired(path, repair):
     path.parent.mkdir()
-    path.write_bytes(b'{"event": "star\n{"event": "to')
+    path.write_bytes(b'{"event": "star' + repair)
     Ledger(path).append(started("next"))
     assert list(Ledger(path).outcomes()) == ["next"]
 
@@ -153,6 +172,22 @@ def test_damage_in_the_middle_is_refused_with_its_line(path):
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(UserError, match=r"ledger\.jsonl:2 must be a JSON event"):
         Ledger(path).outcomes()
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", '"event"', '{"run_id": "a"}', "null", "\0"])
+def test_json_that_is_no_event_is_damage(path, line):
+    path.parent.mkdir()
+    path.write_text(f'{{"event": "study"}}\n{line}\n{{"event": "study"}}\n')
+    with pytest.raises(UserError, match=r"ledger\.jsonl:2 must be a JSON event"):
+        list(Reader(path).read())
+
+
+def test_what_says_that_a_line_was_torn_is_no_event_of_its_own(path):
+    path.parent.mkdir()
+    path.write_text('{"event": "torn"}\n')
+    assert list(Reader(path).read()) == []
+    path.write_text('{"event": "torn"}\n{"event": "study"}\n')
+    assert list(Reader(path).read()) == [{"event": "study"}]
 
 
 def test_damage_has_the_same_line_number_for_a_reader_that_saw_a_line_before_its_newline(path):

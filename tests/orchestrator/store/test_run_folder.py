@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -190,4 +191,15 @@ def test_the_code_is_named_by_its_commit_and_what_differs_from_it(tmp_path):
 
 def test_a_checkout_that_git_cannot_read_has_no_code_to_name(tmp_path):
     (tmp_path / "checkout" / ".git").mkdir(parents=True)
+    assert provenance.git(tmp_path / "checkout", tmp_path / "diffs") == {}
+
+
+def test_a_git_that_does_not_answer_is_not_waited_for(tmp_path, monkeypatch):
+    (tmp_path / "checkout" / ".git").mkdir(parents=True)
+    slow = tmp_path / "bin" / "git"
+    slow.parent.mkdir()
+    slow.write_text("#!/bin/sh\nexec sleep 5\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", str(slow.parent), prepend=os.pathsep)
+    monkeypatch.setattr(provenance, "GIT_S", 0.1)
     assert provenance.git(tmp_path / "checkout", tmp_path / "diffs") == {}
