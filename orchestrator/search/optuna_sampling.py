@@ -81,7 +81,8 @@ class OptunaSampling:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # read even where all values are fixed: CMA-ES and NSGA-II then record the trial's generation
-            _ = asked.relative_params
+            if self.search.sampler in ("cmaes", "nsga2"):
+                _ = asked.relative_params
             for path, dimension in self.space.items():
                 if proposes(self.study, path, values):
                     values[path] = _suggest(asked, path, distribution(dimension))

@@ -118,7 +118,7 @@ def test_a_search_whose_numerics_have_changed_is_refused_and_another_name_loses_
     version = sources.NUMERICS_VERSION
     monkeypatch.setattr(sources, "NUMERICS_VERSION", version + 1)
     with pytest.raises(
-        UserError, match=r"^sought: trial 0 was run \w+ and would be \w+ .*; give the study another name"
+        UserError, match=r"^sought: trial 0 was run \w+ and would now be run \w+: .*give the study another name"
     ):
         bench.launch(study)
     assert len(bench.start(bench.study(words, "renamed"))) == 3

@@ -331,11 +331,14 @@ def test_a_thousand_runs_of_fifty_epochs_are_read_in_seconds_and_then_for_nothin
     assert time.process_time() - begin < 1
 
 
-def test_ten_thousand_events_are_read_in_a_second(path):
+def test_reading_costs_little_more_than_parsing(path):
     path.parent.mkdir()
     last = {f"val/iou/class {i}": 50.0 + i for i in range(20)}
     lines = (json.dumps({**started(f"r{n}"), "event": "finished", "time": "t", "last": last}) for n in range(10_000))
     path.write_text("\n".join(lines) + "\n")
+    parsed = time.process_time()
+    for line in path.read_text().splitlines():
+        json.loads(line)
     begin = time.process_time()
     assert len(Ledger(path).outcomes()) == 10_000
-    assert time.process_time() - begin < 1
+    assert time.process_time() - begin < 10 * (begin - parsed)

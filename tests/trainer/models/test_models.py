@@ -157,7 +157,7 @@ def test_evaluation_is_deterministic_and_ignores_keys(name):
 @pytest.mark.parametrize("name", slow(SMALL))
 def test_training_with_drops_needs_keys(name, rates):
     model = build(name, **rates).train()
-    with pytest.raises(ValueError, match="needs the keys"):
+    with pytest.raises(ValueError, match="needs the batch's keys"):
         model(image_like(model, (32, 64)))
 
 

@@ -15,7 +15,7 @@ from trainer.data.scenes import write_scenes
 from trainer.files import checkpoint
 from trainer.training import build
 from trainer.training.build import build_distilled, build_teacher, check, open_data
-from trainer.training.sources import run_id
+from trainer.training.sources import SourceReader, run_id
 
 Make = Callable[..., Any]
 
@@ -135,10 +135,10 @@ def test_run_id_of_a_taught_run_names_the_teachers_run(tiny: Make, place: Make) 
         teacher = {"name": "segformer_mini", "train": {"epochs": epochs}}
         ids.add(run_id(tiny({"pea": {}}, {"teacher": teacher}), place()))
     assert len(ids) == 2
-    remembered: dict[str, str] = {}
+    reader = SourceReader(lambda config: place())
     config = tiny({"pea": {}}, {"teacher": {"name": "segformer_mini", "train": {"epochs": 1}}})
-    assert run_id(config, place(), remembered) in ids
-    assert len(remembered) == 2  # itself and its teacher
+    assert reader.run_id(config) in ids
+    assert len(reader.sources.data) == 1, "a pupil and its teacher read one data set"
 
 
 def test_a_teacher_with_a_recipe_and_no_weights_is_refused(tiny: Make, place: Make, teacher_weights: Path) -> None:
