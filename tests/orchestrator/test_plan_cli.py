@@ -122,7 +122,8 @@ def test_a_run_that_is_there_is_listed_as_the_store_calls_it(study, tmp_path, ca
 @pytest.mark.slow
 @pytest.mark.ray
 def test_what_has_finished_is_reused_by_this_study_and_another(finished, study):
-    assert "tiny   7 runs, 5 reused, 6 epochs to train" in finished.driver.here("plan", finished.file, "--no-probe").out
+    # two runs have failed of a loss that is not finite: `run` does not train them again
+    assert "tiny   7 runs, 5 reused, 0 epochs to train" in finished.driver.here("plan", finished.file, "--no-probe").out
     other = study("other", variants={"student alone": {"distill": {}}, "pea alone": {"distill.csf": None}})
     listing = finished.driver.here("plan", other, "--no-probe").out
     states = dict(re.findall(r"^([\w -]+?)  +[01] .* (\w+) *$", listing, re.MULTILINE))
