@@ -1,6 +1,6 @@
 """Mutation testing: of how many small mistakes in the statistics and in the store the tests take notice.
 
-    pip install --target /tmp/mutmut mutmut==3.8.1
+    pip install --target /tmp/mutmut -c constraints.txt mutmut==3.8.1
     PYTHONPATH=/tmp/mutmut python benchmarks/mutation.py statistics --sample 600
 
 The last commit is copied, mutmut changes one expression at a time in the copy, and of the tests those that reach the
