@@ -13,6 +13,7 @@ from ablations.study.search import Search
 from cluster.spec import ClusterSpec
 from orchestrator.prepare import estimate as module
 from orchestrator.prepare.estimate import START_S, estimate, refuse
+from orchestrator.prepare.jobs import Preparer
 from orchestrator.prepare.pace import measured_paces, structure, this_hardware
 from orchestrator.prepare.work_left import DRAWS, MOST_STRUCTURES, Range, phases, trial_epochs
 from orchestrator.state.study_state import StudyState
@@ -47,8 +48,9 @@ def store(tmp_path):
     return Store(tmp_path / "store")
 
 
-def record(store, study, spec, *, names=("student alone", "csf"), name="", processor="", config=True):
-    """Finish seed 0 of the arms named, and the teacher, as on the spec's device; the run ids."""
+def record(store, study, spec, *, names=("student alone", "csf"), name="", processor="", config=True, id_of=None):
+    """Finish seed 0 of the arms named, and the teacher, as on the spec's device; the run ids, invented unless `id_of`
+    gives those of configs."""
     ledger, found = Ledger(store.ledger), []
     device = "cuda:0" if spec.gpus_per_worker else "cpu"
     on = environment(device, name, spec.torch_threads, spec.workers)
@@ -56,7 +58,8 @@ def record(store, study, spec, *, names=("student alone", "csf"), name="", proce
     for run in expand(study):
         if run.seed or run.arm not in (*names, "teacher segformer_mini"):
             continue
-        who = {"run_id": f"r{len(ledger.outcomes())}", "key": run.key, "study": study.name, "arm": run.arm, "seed": 0}
+        run_id = id_of(run.config) if id_of else f"r{len(ledger.outcomes())}"
+        who = {"run_id": run_id, "key": run.key, "study": study.name, "arm": run.arm, "seed": 0}
         asked = {"config": run.config.model_dump(mode="json")} if config else {}
         ledger.append({"event": "started", "time": "2026-01-01T00:00:00.000+00:00", **who, **asked})
         epochs, pace = run.config.optim.epochs, SECONDS.get(run.arm, SECONDS["segformer_mini"])
@@ -351,7 +354,7 @@ def test_ranges_in_words(store):
 def test_plan_and_run_refuse_before_anything_starts(driver, tmp_path):
     study = make()
     store = Store(driver.store)
-    record(store, study, GPU, name="A GPU")
+    record(store, study, GPU, name="A GPU", id_of=Preparer("s", GPU, store, {}).reader.run_id)
     file, spec = tmp_path / "s.yaml", tmp_path / "gpus.yaml"
     file.write_text(yaml.safe_dump({"name": "s", "base": BASE, "variants": ARMS, "seeds": 2}))
     spec.write_text(yaml.safe_dump({"address": "auto", "gpus_per_worker": 1, "concurrency": 1}))
