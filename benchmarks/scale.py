@@ -113,9 +113,10 @@ class Bench:
 
     @cached_property
     def full(self) -> Path:
-        """A store in which the grid has finished."""
+        """A store in which the grid has finished; it knows the grid's structures, as every store that has run one."""
         root = self.folder / "full"
         self.timed([str(ROOT / "benchmarks" / "scale_store.py"), str(self.grid), str(root)])
+        self.command("plan", str(self.grid), "--no-probe", store=root)
         return root
 
     def command(self, *words: str, store: Path, tracking: str | None = None) -> Cost:

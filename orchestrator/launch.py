@@ -80,7 +80,7 @@ class Launch:
 
     def refresh(self) -> None:
         """Read the ledger again. Arms whose search has ended get the values of its best trial."""
-        self.state = StudyState(self.study, self.ledger, self.sources)
+        self.state = StudyState(self.study, self.ledger, self.sources, before=self.state)
 
     def todo(self, runs: Sequence[StudyRun]) -> list[StudyRun]:
         """The runs that are to be trained, each id once: neither finished nor final failures."""

@@ -19,6 +19,9 @@ from scipy import special
 FAMILY_WISE = 0.05
 """Family-wise error rate: the probability that a table claims at least one difference where there is none."""
 
+BLOCK = 1 << 14
+"""Sums that are looked up at once: their places lie close together, in a part of the array that fits into a cache."""
+
 MIN_BOOTSTRAP_PAIRS = 6
 """The fewest pairs with a bootstrap interval."""
 
@@ -124,16 +127,29 @@ def _sign_flip_p(differences: bytes) -> float:
     if extreme <= 0:
         return 1.0
     left, right = _signed_sums(d[: d.size // 2]), _signed_sums(d[d.size // 2 :])
-    below = np.searchsorted(left, extreme - right, "left")
     # Two-sided: each assignment has an opposite with the negative sum.
-    return min(1.0, 2.0 * float((left.size - below).sum()) / 2.0**d.size)
+    return min(1.0, 2.0 * _pairs_that_reach(extreme, left, right) / 2.0**d.size)
+
+
+def _pairs_that_reach(total: float, left: np.ndarray, right: np.ndarray) -> int:
+    """The number of pairs, one of each sorted array, whose sum is at least `total`."""
+    needed = (total - right)[::-1]
+    needed = needed[: np.searchsorted(needed, left[-1], "right")]
+    found = 0
+    for start in range(0, needed.size, BLOCK):
+        block = needed[start : start + BLOCK]
+        low, high = np.searchsorted(left, block[[0, -1]])
+        found += block.size * (left.size - int(low)) - int(np.searchsorted(left[low:high], block).sum())
+    return found
 
 
 def _signed_sums(d: np.ndarray) -> np.ndarray:
     """All 2**n signed sums, sorted. Each step merges two sorted halves, which a stable sort does in linear time."""
-    sums = np.zeros(1)
-    for value in np.abs(d):
-        sums = np.sort(np.concatenate((sums - value, sums + value)), kind="stable")
+    sums = np.zeros(2**d.size)
+    for count, value in zip(2 ** np.arange(d.size), np.abs(d), strict=True):
+        np.add(sums[:count], value, out=sums[count : 2 * count])
+        sums[:count] -= value
+        sums[: 2 * count].sort(kind="stable")
     return sums
 
 

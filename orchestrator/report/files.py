@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,6 +17,7 @@ from ablations.table.shape import Table
 from ablations.table.text import to_markdown, to_plain
 from orchestrator.report.page.data import Report
 from orchestrator.report.page.document import page
+from orchestrator.store.epochs import values
 from orchestrator.store.ledger import LedgerRun
 from trainer.files.run_folder import write_text
 
@@ -93,19 +95,33 @@ def run_columns(report: Report) -> pa.Table:
         study = searched.study
         for trial, run in zip(searched.trials, searched.runs, strict=True):
             who.append((study.trial_name(trial.number), study.seeds[0], "trial", run))
-    lines = [(arm, seed, role, run, epoch) for arm, seed, role, run in who for epoch in run.epochs]
-    columns: dict[str, pa.Array] = {
-        "study": pa.array([report.study.name for _ in lines], pa.string()),
-        "arm": pa.array([arm for arm, _, _, _, _ in lines], pa.string()),
-        "seed": pa.array([seed for _, seed, _, _, _ in lines], pa.int64()),
-        "role": pa.array([role for _, _, role, _, _ in lines], pa.string()),
-        "run_id": pa.array([run.run_id for _, _, _, run, _ in lines], pa.string()),
-        "status": pa.array([run.status for _, _, _, run, _ in lines], pa.string()),
+    run_of_epoch = np.repeat(np.arange(len(who)), [len(run.epochs) for *_, run in who])
+    own = {
+        "study": pa.array([report.study.name] * len(who), pa.string()),
+        "arm": pa.array([arm for arm, *_ in who], pa.string()),
+        "seed": pa.array([seed for _, seed, *_ in who], pa.int64()),
+        "role": pa.array([role for *_, role, _ in who], pa.string()),
+        "run_id": pa.array([run.run_id for *_, run in who], pa.string()),
+        "status": pa.array([run.status for *_, run in who], pa.string()),
     }
-    for name in _names(epoch for *_, epoch in lines):
-        kind = pa.int64() if name in ("epoch", "step") else pa.float64()
-        columns[name] = pa.array([epoch.get(name) for *_, epoch in lines], kind)
-    return pa.table(columns)
+    metrics = _metric_columns([epoch for *_, run in who for epoch in run.epochs])
+    return pa.table({name: column.take(pa.array(run_of_epoch)) for name, column in own.items()} | metrics)
+
+
+def _metric_columns(epochs: Sequence[Mapping[str, float]]) -> dict[str, pa.Array]:
+    """Metric -> its value in each epoch; null where the epoch does not have it, NaN where it was not finite."""
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for place, epoch in enumerate(epochs):
+        alike.setdefault(tuple(epoch), []).append(place)
+    columns = {name: np.full(len(epochs), np.nan) for names in alike for name in names}
+    absent = {name: np.ones(len(epochs), dtype=bool) for name in columns}
+    for names, places in alike.items():
+        rows = np.array([values(epochs[place]) for place in places])
+        for name, column in zip(names, rows.T, strict=True):
+            columns[name][places] = column
+            absent[name][places] = False
+    kinds = {name: pa.int64() if name in ("epoch", "step") else pa.float64() for name in columns}
+    return {name: pa.array(columns[name], mask=absent[name]).cast(kinds[name]) for name in columns}
 
 
 def _names(rows: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -74,17 +74,23 @@ class StudyState:
 
     Without `sources`, those of the study's last launch are used, so that a report needs neither data nor weights. With
     `sources`, a run whose data or weights they lack has no id and counts as missing; it is in `unchecked` where a run
-    of its config has finished.
+    of its config has finished. `before` is an earlier state of the same study, whose plan is used again unless winners
+    have changed it.
     """
 
-    def __init__(self, study: Study, ledger: Ledger, sources: Sources | None = None) -> None:
+    def __init__(
+        self, study: Study, ledger: Ledger, sources: Sources | None = None, before: StudyState | None = None
+    ) -> None:
         self.study = study
         self.ledger = ledger
         self.entries = ledger.outcomes()
         self.sources = recorded(study.name, ledger) if sources is None else sources
         self.as_recorded = sources is None
         self.searches = [SearchState(arm, own, proposals(own, ledger)) for arm, own in searches(study).items()]
-        self._plan = expand(study, winners(self.tuned))
+        self._winners = winners(self.tuned)
+        self._plan: list[Run] = (
+            before._plan if before and before._winners == self._winners else expand(study, self._winners)
+        )
         self.runs = self._identified(self._plan)
 
     @cached_property

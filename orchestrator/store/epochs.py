@@ -9,7 +9,7 @@ import math
 import threading
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 Lines = list[tuple[int, int]]
@@ -31,7 +31,10 @@ class Metrics(Mapping[str, float]):
         if (places := _NAMES.get(names)) is None:
             places = _NAMES[names] = {name: place for place, name in enumerate(names)}
         self._places = places
-        self._values = array("d", (math.nan if value is None else value for value in metrics.values()))
+        numbers: Collection[Any] = metrics.values()
+        self._values: array[float] = array(
+            "d", [math.nan if x is None else x for x in numbers] if None in numbers else numbers
+        )
 
     def __getitem__(self, name: str) -> float:
         value = self._values[self._places[name]]
@@ -48,6 +51,11 @@ class Metrics(Mapping[str, float]):
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+
+def values(metrics: Mapping[str, float]) -> Sequence[float]:
+    """The numbers of an epoch in the order of their names; of `Metrics` without a look-up for each."""
+    return metrics._values if isinstance(metrics, Metrics) else list(metrics.values())
 
 
 class Epochs(Sequence[Mapping[str, float]]):

@@ -6,13 +6,15 @@ says that it may be skipped.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, BinaryIO, NamedTuple, overload
 
 from trainer.config import UserError
 
@@ -23,8 +25,10 @@ MARK = 64
 """Bytes before the place where a reader stands, by which it knows that the file is still the one it has read."""
 
 
-EPOCH, RUN_ID, METRICS = b'{"event": "epoch", "time": "', b'", "run_id": "', b'", "metrics": {'
-"""How an epoch's line goes as `Writer` writes it. It ends in two brackets, and has no others."""
+EPOCH = re.compile(
+    rb'^\{"event": "epoch", "time": "[^"\\\n]*", "run_id": "([^"\\\n]*)", "metrics": \{[^{}\\\n]*\}\}\n', re.MULTILINE
+)
+"""An epoch's line as `Writer` writes it, with the run id as its group."""
 
 
 class EpochLine(NamedTuple):
@@ -104,16 +108,14 @@ class Reader:
         with file:
             self._file = os.fstat(file.fileno()).st_ino
             file.seek(self._position)
-            while lines := file.readlines(CHUNK):
-                found = None if self._damaged else self._found(lines, epochs_as_lines)
+            while chunk := file.read(CHUNK) + file.readline():
+                found = None if self._damaged else self._found(chunk, epochs_as_lines)
                 if found is None:
-                    yield from self._one_by_one(lines)
+                    yield from self._one_by_one(io.BytesIO(chunk).readlines())
                 else:
-                    self._number += len(lines) - (
-                        not lines[-1].endswith(b"\n")
-                    )  # an event may be read before its newline
-                    self._position += sum(map(len, lines))
-                    self._mark = (self._mark + b"".join(lines[-MARK:]))[-MARK:]
+                    self._number += chunk.count(b"\n")
+                    self._position += len(chunk)
+                    self._mark = (self._mark + chunk[-MARK:])[-MARK:]
                     yield from found
 
     def epochs_at(self, places: list[tuple[int, int]]) -> list[tuple[str, dict[str, Any]]]:
@@ -121,9 +123,8 @@ class Reader:
         where one is damaged."""
         found = []
         with self.path.open("rb") as file:
-            for offset, length in places:
-                file.seek(offset)
-                event = _parse(file.read(length))
+            lines = [_at(file, *place) for place in places]
+            for (offset, _), event in zip(places, _parse_all(b"".join(lines)) or map(_parse, lines), strict=True):
                 if event is None or not isinstance(event.get("metrics"), dict) or "time" not in event:
                     file.seek(0)
                     number = file.read(offset).count(b"\n") + 1
@@ -131,20 +132,24 @@ class Reader:
                 found.append((event["time"], event["metrics"]))
         return found
 
-    def _found(self, lines: list[bytes], epochs_as_lines: bool) -> list[dict[str, Any] | EpochLine] | None:
-        """What the lines hold, in order; None where any of them needs a closer look."""
-        places: dict[int, EpochLine] = {}
-        offset = self._position
-        for number, line in enumerate(lines if epochs_as_lines else ()):
-            if line.startswith(EPOCH) and (run_id := _run_of_epoch(line)):
-                places[number] = EpochLine(run_id, offset, len(line))
-            offset += len(line)
-        rest = [line for number, line in enumerate(lines) if number not in places]
-        events = _parse_all(rest)
-        if events is None:
+    def _found(self, chunk: bytes, epochs_as_lines: bool) -> list[dict[str, Any] | EpochLine] | None:
+        """What whole lines hold, in order; None where any of them needs a closer look."""
+        places: list[EpochLine | None] = []  # None: an event of `rest`
+        rest: list[bytes] = []
+        end = 0
+        for match in EPOCH.finditer(chunk) if epochs_as_lines else ():
+            start, stop = match.span()
+            if start > end:
+                rest.append(chunk[end:start])
+                places += [None] * rest[-1].count(b"\n")
+            places.append(EpochLine(match[1].decode(), self._position + start, stop - start))
+            end = stop
+        rest.append(chunk[end:])
+        if (events := _parse_all(b"".join(rest))) is None:
             return None
-        parsed = iter(events)
-        return [places[number] if number in places else next(parsed) for number in range(len(lines))]
+        places += [None] * (len(events) - places.count(None))
+        in_order = iter(events)
+        return [next(in_order) if place is None else place for place in places]
 
     def _one_by_one(self, lines: list[bytes]) -> Iterator[dict[str, Any]]:
         for line in lines:
@@ -168,14 +173,9 @@ class Reader:
         self._mark = (self._mark + line)[-MARK:]
 
 
-def _run_of_epoch(line: bytes) -> str:
-    """The run id in an epoch's line; empty where the line is not as `Writer` writes it."""
-    start = line.find(b'"', len(EPOCH))
-    stop = line.find(b'"', start + len(RUN_ID))
-    whole = line.endswith(b"}}\n") and line.count(b"{") == line.count(b"}") == 2 and b"\\" not in line
-    if not (whole and line.startswith(RUN_ID, start) and line.startswith(METRICS, stop)):
-        return ""
-    return line[start + len(RUN_ID) : stop].decode()
+def _at(file: BinaryIO, offset: int, length: int) -> bytes:
+    file.seek(offset)
+    return file.read(length)
 
 
 def _line(event: Mapping[str, Any]) -> bytes:
@@ -200,8 +200,11 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return event if isinstance(event, dict) and "event" in event else None
 
 
-def _parse_all(lines: list[bytes]) -> list[dict[str, Any]] | None:
+def _parse_all(chunk: bytes) -> list[dict[str, Any]] | None:
     """All events of these lines, or None where any of them needs a closer look."""
+    lines = chunk.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
     try:
         events = json.loads(b"[" + b",".join(lines) + b"]")
     except ValueError:

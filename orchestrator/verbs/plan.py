@@ -50,7 +50,8 @@ def plan(
     preparer = Preparer(loaded.name, spec, where, roots)
     state = StudyState(loaded, ledger, Sources(NUMERICS_VERSION))
     if state.knows_configs:  # whether its runs can be reused depends on data and weights
-        state = StudyState(loaded, ledger, preparer.known_sources([run.plan.config for run in state.runs]))
+        known = preparer.known_sources([run.plan.config for run in state.runs])
+        state = StudyState(loaded, ledger, known, before=state)
     show_plan(state, console, whole=all_runs)
     for line in preparer.could_not_check(state):
         console.print(Text(line, style="yellow"), soft_wrap=True)
