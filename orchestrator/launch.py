@@ -76,7 +76,7 @@ class Launch:
         self.refresh()
         self.preparer.teachers = {key: run.run_id for key, run in self.state.teachers.items()}
         for search in self.state.searches:
-            refuse_changed(search, self.preparer)
+            refuse_changed(search, self.preparer.reader.run_id)
 
     def refresh(self) -> None:
         """Read the ledger again. Arms whose search has ended get the values of its best trial."""

@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterable
 
 from ablations.study.plan import Run, search_identity, trial_run
 from ablations.study.schema import Study
-from orchestrator.prepare.jobs import Preparer
 from orchestrator.state.study_state import SearchState, StudyRun, StudyState
 from orchestrator.store.ledger import Ledger
-from trainer.config import UserError
+from trainer.config import TrainConfig, UserError
 
 
-def refuse_changed(state: SearchState, preparer: Preparer) -> None:
+def refuse_changed(state: SearchState, id_of: Callable[[TrainConfig], str | None]) -> None:
     """Raise UserError where a recorded trial would now have another run id: a ranking must not mix data, weights or
-    numerics."""
+    numerics. Trials whose id is unknown now (None) are not checked."""
     firsts: dict[str, tuple[str, Run]] = {}
     for run_id, trial in state.history:
         if run_id:
@@ -23,7 +22,7 @@ def refuse_changed(state: SearchState, preparer: Preparer) -> None:
             reads = run.config.model_dump_json(include={"data": True, "teacher": True, "student": {"init"}})
             firsts.setdefault(reads, (run_id, run))
     for run_id, run in firsts.values():
-        if (now := preparer.job(run).run_id) != run_id:
+        if (now := id_of(run.config)) not in (None, run_id):
             raise UserError(
                 f"{state.study.name}: {run.arm} was run {run_id} and would now be run {now}: data, weights or numerics "
                 "have changed; restore them, or give the study another name (this one keeps its trials)"

@@ -127,9 +127,9 @@ class StudyState:
 
     @property
     def knows_configs(self) -> bool:
-        """Whether the ledger has a run of any planned config: only then do ids matter."""
+        """Whether the ledger has a run of any planned config or a trial: only then do ids matter."""
         keys = {run.key for run in self.entries.values()}
-        return any(run.plan.key in keys for run in self.runs)
+        return any(run.plan.key in keys for run in self.runs) or any(state.history for state in self.searches)
 
     @property
     def members(self) -> Iterable[LedgerRun]:

@@ -18,7 +18,7 @@ from orchestrator.verbs.options import (
     roots_of,
     store_of,
 )
-from trainer.config import NUMERICS_VERSION, Sources, located
+from trainer.config import NUMERICS_VERSION, RunIds, Sources, located, parse
 
 
 def plan(
@@ -39,6 +39,7 @@ def plan(
     from cluster.spec import with_workers
     from orchestrator.prepare.jobs import Preparer
     from orchestrator.search.learn_from import learn_from_line
+    from orchestrator.search.resume import refuse_changed
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
     from orchestrator.terminal.plan_listing import show_costs, show_plan
@@ -50,8 +51,11 @@ def plan(
     preparer = Preparer(loaded.name, spec, where, roots)
     state = StudyState(loaded, ledger, Sources(NUMERICS_VERSION))
     if state.knows_configs:  # whether its runs can be reused depends on data and weights
-        known = preparer.known_sources([run.plan.config for run in state.runs])
+        base = [parse(loaded.base)] if loaded.search is not None else []
+        known = preparer.known_sources([*(run.plan.config for run in state.runs), *base])
         state = StudyState(loaded, ledger, known, before=state)
+        for search in state.searches:
+            refuse_changed(search, RunIds(known).of)
     show_plan(state, console, whole=all_runs)
     for line in preparer.could_not_check(state):
         console.print(Text(line, style="yellow"), soft_wrap=True)

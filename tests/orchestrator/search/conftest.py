@@ -49,9 +49,11 @@ search:
         self.preparer = Preparer("bench", ClusterSpec(), self.store, {})
         self.failing = []
 
+    def text(self, search, name="sought"):
+        return self.STUDY.replace("NAME", name).replace("SEARCH", search.replace(", space", ",\n  space"))
+
     def study(self, search, name="sought"):
-        text = self.STUDY.replace("NAME", name).replace("SEARCH", search.replace(", space", ",\n  space"))
-        return read(text, "study.yaml")
+        return read(self.text(search, name), "study.yaml")
 
     def search(self, study):
         preparer = Preparer(study.name, self.preparer.spec, self.store, {})

@@ -4,8 +4,10 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from orchestrator.prepare import jobs
 from orchestrator.state.proposals import proposals
 from orchestrator.tracking.mirror import Mirror
+from orchestrator.verbs import plan as plan_verb
 from trainer.config import UserError, parse
 from trainer.models import build_model
 from trainer.training import sources
@@ -109,21 +111,27 @@ def test_trials_that_wait_at_a_rung_are_one_attempt_and_end_there_whoever_judges
     assert ends[0] == ends[1]
 
 
-def test_a_search_whose_numerics_have_changed_is_refused_and_another_name_loses_nothing(bench, monkeypatch):
+def test_a_search_whose_numerics_have_changed_is_refused_and_another_name_loses_nothing(bench, monkeypatch, tmp_path):
     words = f"{{trials: 3, stop: asha, {bench.RANGES}}}"
     study = bench.study(words)
     bench.run(study, trials=2)
     bench.run(study, trials=1, until=1)
     found = bench.trials(study)
     version = sources.NUMERICS_VERSION
-    monkeypatch.setattr(sources, "NUMERICS_VERSION", version + 1)
-    with pytest.raises(
-        UserError, match=r"^sought: trial 0 was run \w+ and would now be run \w+: .*give the study another name"
-    ):
-        bench.launch(study)
+    for module in (sources, jobs, plan_verb):
+        monkeypatch.setattr(module, "NUMERICS_VERSION", version + 1)
+    file = tmp_path / "study.yaml"
+    file.write_text(bench.text(words))
+    for ask in (lambda: bench.launch(study), lambda: plan_verb.plan(str(file), bench.store.root, probe=False)):
+        with pytest.raises(
+            UserError, match=r"^sought: trial 0 was run \w+ and would now be run \w+: .*give the study another name"
+        ):
+            ask()
     assert len(bench.start(bench.study(words, "renamed"))) == 3
     assert bench.trials(study) == found
-    monkeypatch.setattr(sources, "NUMERICS_VERSION", version)
+    for module in (sources, jobs, plan_verb):
+        monkeypatch.setattr(module, "NUMERICS_VERSION", version)
+    plan_verb.plan(str(file), bench.store.root, probe=False)
     assert len(bench.start(study)) == 1
     assert "running" not in bench.states(study)
 
