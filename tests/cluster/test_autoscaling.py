@@ -32,7 +32,9 @@ max_cpus: 2
 def test_workers_that_wait_for_machines_spend_no_retries(fake_autoscaling_cluster, tmp_path):
     """Machines need longer to start than the workers wait for a place: they ask again, and nothing is lost."""
     machines = fake_autoscaling_cluster
-    (tmp_path / "scaled.yaml").write_text(STUDY.replace("slow: {}, ", "").replace("seeds: 2", "seeds: 1").replace("_batch: 8", "_batch: 8, norm_batch: 4"))
+    (tmp_path / "scaled.yaml").write_text(
+        STUDY.replace("slow: {}, ", "").replace("seeds: 2", "seeds: 1").replace("_batch: 8", "_batch: 8, norm_batch: 4")
+    )
     spec = f"{SPEC}cpus_per_machine: 1\nworkers: 2\nstart_timeout_s: 1\nretries: {{lost: 0}}\n"
     (tmp_path / "spec.yaml").write_text(spec)
     words = ("run", tmp_path / "scaled.yaml", "--cluster", tmp_path / "spec.yaml", "--store", tmp_path / "store")
