@@ -9,6 +9,7 @@ from collections.abc import Callable
 import typer
 
 from orchestrator.verbs.bundle import bundle
+from orchestrator.verbs.explain import explain
 from orchestrator.verbs.import_ import import_
 from orchestrator.verbs.lint import lint_cluster
 from orchestrator.verbs.plan import plan
@@ -33,7 +34,7 @@ def _verbs() -> None:
     """TransKD ablations: one YAML file describes a study, one command runs it, one table shows the results."""
 
 
-for verb in (plan, run, status, report, bundle, sync, ui):
+for verb in (plan, run, status, report, explain, bundle, sync, ui):
     app.command()(verb)
 app.command("import")(import_)
 cluster_app.command("lint")(lint_cluster)

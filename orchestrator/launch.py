@@ -63,6 +63,7 @@ class Launch:
             with located(self.study.name):
                 self.preparer.check_root(config)
         costs = {}
+        say("checking the structures of its runs")
         for arm, config in configs.items():
             with located(f"{self.study.name}: {arm}"):
                 costs[arm] = self.preparer.check(config)
@@ -132,8 +133,9 @@ class Launch:
         to_come = sum(bool(run.plan.awaits and trials[run.plan.arm]) for run in self.state.due)
         return len(self.todo([*self.teachers, *self.due])) + to_come + sum(trials.values())
 
-    def run(self, mirror: Mirror, make_view: MakeView) -> None:
-        """Train what is missing: teachers, then searches, then arms. The caller holds the store's lease."""
+    def run(self, mirror: Mirror, make_view: MakeView, say: Callable[[str], None] = lambda text: None) -> None:
+        """Train what is missing: teachers, then searches, then arms. The caller holds the store's lease. `say` prints
+        what is waited for before the first view."""
         reconcile(self.ledger, self.store)
         self.refresh()
         for search in self.state.searches:
@@ -141,6 +143,7 @@ class Launch:
         self.refresh()
         self._reuse(self.state.runs, mirror)
         if self.left():
+            say("starting Ray" if self.spec.address == "local" else f"joining Ray at {self.spec.address}")
             self._run(mirror, make_view)
         mirror.ended(self.state)  # also runs and trials that ended without a driver
 

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+MOST_NOTES = 3
+
 
 @dataclass(frozen=True)
 class Column:
@@ -25,13 +27,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A title, columns, rows, the notes needed to read them, and further tables to show below this one."""
+    """A title, columns, rows, at most `MOST_NOTES` short notes, and further tables to show below this one."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     more: tuple[Table, ...] = ()
+    next_step: str = ""
+    """What to do next, in one line."""
+    explained: tuple[str, ...] = ()
+    """Everything that affects how the rows are read, in sentences, for `transkd explain` and the page."""
 
 
 def number(value: float | None, digits: int = 1, signed: bool = False) -> str:
@@ -42,8 +48,19 @@ def number(value: float | None, digits: int = 1, signed: bool = False) -> str:
 
 
 def difference(mean: float, low: float, high: float, pairs: int) -> str:
-    """A mean paired difference and its interval, as shown: no interval for one pair, and empty without pairs."""
+    """A mean paired difference and the interval of its test, as shown; empty without pairs.
+
+    No interval while seeds have not ended (NaN), and words in its place where so few pairs have none (infinite).
+    """
     if not pairs:
         return ""
-    limits = f" [{number(low)}, {number(high)}]" if pairs > 1 else ""
-    return number(mean, signed=True) + limits
+    if math.isnan(low):
+        return number(mean, signed=True)
+    limits = "n too small" if math.isinf(low) or math.isinf(high) else f"{_limit(low)}, {_limit(high)}"
+    return f"{number(mean, signed=True)} [{limits}]"
+
+
+def _limit(value: float) -> str:
+    """A limit of an interval. One that is not 0 is not shown as 0: it would contradict the verdict."""
+    shown = number(value)
+    return shown if float(shown) or not value else f"{value:.1g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablations.table.shape import Table
+from ablations.table.shape import MOST_NOTES, Table
 
 
 def to_plain(table: Table) -> str:
@@ -16,7 +16,7 @@ def to_plain(table: Table) -> str:
         ).rstrip()
         for cells in grid
     ]
-    text = "\n".join([table.title, *lines, *(f" {note}" for note in table.notes)]) + "\n"
+    text = "\n".join([table.title, *lines, *(f" {note}" for note in below(table))]) + "\n"
     return "\n".join([text, *map(to_plain, table.more)])
 
 
@@ -29,9 +29,15 @@ def to_markdown(table: Table) -> str:
         "| " + " | ".join("---:" if column.right else "---" for column in table.columns) + " |",
         *(_piped(row.cells) for row in table.rows),
         "",
-        *(f"- {_escaped(note)}" for note in table.notes),
+        *(f"- {_escaped(note)}" for note in below(table)),
     ]
     return "\n".join(["\n".join(lines) + "\n", *map(to_markdown, table.more)])
+
+
+def below(table: Table, mark: str = "") -> list[str]:
+    """The lines below the rows: at most `MOST_NOTES` notes, `mark` (see `mark_note`) among them, and the next step."""
+    notes = table.notes[: MOST_NOTES - bool(mark)]
+    return [*notes, *filter(None, [mark, table.next_step])]
 
 
 def _piped(cells: list[str] | tuple[str, ...]) -> str:

@@ -17,13 +17,17 @@ from ablations.table.shape import Table
 from ablations.table.text import to_markdown, to_plain
 from orchestrator.report.page.data import Report
 from orchestrator.report.page.document import page
+from orchestrator.state.outcomes import outcome
 from orchestrator.store.epochs import values
 from orchestrator.store.ledger import LedgerRun
 from trainer.files.run_folder import write_text
 
 TRIALS = ("trials.csv", "trials.parquet")
 """Further files of a study with a search."""
-FILES = ("table.txt", "table.md", "table.tex", "table.csv", "table.parquet", "runs.parquet", "report.html")
+FILES = (
+    *("table.txt", "table.md", "table.tex", "table.csv", "table.parquet"),
+    *("runs.csv", "runs.parquet", "report.html"),
+)
 
 
 def write(report: Report, folder: Path) -> list[Path]:
@@ -35,6 +39,7 @@ def write(report: Report, folder: Path) -> list[Path]:
         "table.md": to_markdown(report.table),
         "table.tex": to_latex(report.table),
         "table.csv": to_csv(values_of(report.table)),
+        "runs.csv": to_csv(run_rows(report)),
         "report.html": page(report),
     }
     columns = {"table.parquet": to_columns(values_of(report.table)), "runs.parquet": run_columns(report)}
@@ -73,12 +78,34 @@ def trial_rows(report: Report) -> list[dict[str, Any]]:
     ]
 
 
+def run_rows(report: Report) -> list[dict[str, Any]]:
+    """A row for each run, that is one seed of an arm: how it ended, the study's metric at its last and at its best
+    epoch, and every metric of its last epoch."""
+    metric = report.study.metric
+    return [
+        {
+            "study": report.study.name,
+            "arm": member.plan.arm,
+            "seed": member.plan.seed,
+            "role": member.plan.role,
+            "run_id": member.run.run_id,
+            "status": member.run.status,
+            "epochs": member.run.epochs_done,
+            "score": report.scores[member.plan.arm].get(member.plan.seed),
+            "best": outcome(member.run).best.get(metric),
+            **{name: value for name, value in member.run.last.items() if name != "epoch"},
+        }
+        for member in report.members
+    ]
+
+
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV, with the columns of all rows."""
+    """Rows as CSV, with the columns of all rows. The items of a list are separated by semicolons."""
     out = io.StringIO()
     writer = csv.DictWriter(out, _names(rows), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({name: "; ".join(map(str, v)) if isinstance(v, list) else v for name, v in row.items()})
     return out.getvalue()
 
 

@@ -163,13 +163,13 @@ class StudyState:
         for (arm, other), count in by_arm.items():
             alike.setdefault((count, seeds[arm], other), []).append(arm)
         notes = [
-            f"not counted: {n} of {of} seed{'s' * (of > 1)} {'is' if n == 1 else 'are'} of {other}: {', '.join(arms)}"
+            f"Not counted: {n} of {of} seed{'s' * (of > 1)} {'is' if n == 1 else 'are'} of {other}: {', '.join(arms)}."
             for (n, of, other), arms in alike.items()
         ]
         if self.as_recorded and self.sources.numerics != NUMERICS_VERSION and any(run.finished for run in self.runs):
             notes.append(
-                f"computed by numerics version {self.sources.numerics}; this installation is version "
-                f"{NUMERICS_VERSION}, and `transkd run` would train these runs again"
+                f"Computed by numerics version {self.sources.numerics}; this installation is version "
+                f"{NUMERICS_VERSION}, and `transkd run` would train these runs again."
             )
         return notes
 

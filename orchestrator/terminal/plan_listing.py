@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -34,10 +34,10 @@ def show_plan(state: StudyState, console: Console, *, whole: bool = False) -> No
     states = ["unchecked" if run.plan.key in unchecked else _state(state, run) for run in runs]
     pairs = list(zip(runs, states, strict=True))
     reused = states.count("reused")
-    epochs = sum(run.plan.config.optim.epochs for run, word in pairs if word not in NOT_TRAINED)
+    epochs = epochs_to_train(state, [run for run, word in pairs if word not in NOT_TRAINED])
     trials = study.search.trials if study.search is not None else sum(budgets(study).values())
     count = f"{counted(len(runs), 'run')}{f' and {trials} trials' if trials else ''}"
-    console.print(Text(study.name, style="bold"), f"  {count}, {reused} reused, {epochs} epochs to train")
+    console.print(Text(study.name, style="bold"), f"  {count}, {reused} reused, {epochs} to train")
     cut = not whole and len(runs) > LONG
     shown = [*pairs[:ENDS], *pairs[-ENDS:]] if cut else pairs
     grid = Grid(box=UNDERLINE, show_edge=False, pad_edge=False, header_style="dim")
@@ -72,6 +72,22 @@ def show_plan(state: StudyState, console: Console, *, whole: bool = False) -> No
         console.print(Text(f"{study.compared.left_out} combinations left out by requires and excludes", style="dim"))
 
 
+def epochs_to_train(state: StudyState, new: Sequence[StudyRun]) -> str:
+    """The epochs of the new runs and of the trials that have not ended: `up to 164 epochs`, where trials may be
+    stopped or have a number of epochs of their own, or seeds may not be needed."""
+    at_most = any(if_needed(state.study, run.plan) for run in new)
+    epochs = sum(run.plan.config.optim.epochs for run in new)
+    for search in state.searches:
+        left = search.search.trials - sum(trial.state != "running" for trial in search.trials)
+        searched = space(search.study).get("optim.epochs")
+        most = parse(search.study.base).optim.epochs
+        if searched is not None:
+            most = max(searched.choices.values(), default=0) if searched.kind == "choice" else int(searched.high)
+        at_most |= left > 0 and (search.search.stop != "none" or searched is not None)
+        epochs += max(0, left) * most
+    return f"{'up to ' if at_most else ''}{epochs} epochs"
+
+
 def show_space(study: Study, console: Console) -> None:
     """Print a search's dimensions and where it may stop a trial."""
     assert study.search is not None
@@ -98,7 +114,7 @@ def show_tuning(study: Study, console: Console) -> None:
 def show_costs(costs: Mapping[str, Mapping[str, float]], size: tuple[int, int], console: Console) -> None:
     """Print the deployed student's cost by arm; arms that deploy the same one share a line."""
     grid = Grid(box=UNDERLINE, show_edge=False, pad_edge=False, header_style="dim")
-    for heading in ("variant", "M par.", "GMACs (paper)", "GMACs (runs)"):
+    for heading in ("variant", "params (M)", "GMACs (paper)", "GMACs (all)"):
         grid.add_column(heading, justify="left" if heading == "variant" else "right", overflow="fold")
     same: dict[tuple[str, ...], list[str]] = {}
     for arm, cost in costs.items():

@@ -79,6 +79,8 @@ def plan(
         limits_check = LimitsCheck(loaded.limits, spec, where, ledger)
         limits_check.refuse(arms, costs)
     refuse_infeasible(loaded, preparer.check, limits_check)
+    if probe is not False and any(not run.finished for run in state.runs):
+        typer.echo(f"timing a few training steps where no run has{', 10 s at most' if probe is None else ''}", err=True)
     spending = estimate(state, spec, where, preparer.roots, tries=probe)
     for line in estimate_lines(spending, spec):
         console.print(Text(line), soft_wrap=True)

@@ -86,7 +86,11 @@ def launch(
     from orchestrator.launch import Launch
 
     job = Launch(loaded, spec, where, roots_of(loaded, data_roots or []), retry_failed=retry_failed)
-    job.prepare(lambda text: console.print(Text(f"{loaded.name}: {text}", style="dim")))
+
+    def say(text: str) -> None:
+        console.print(Text(f"{loaded.name}: {text}", style="dim"))
+
+    job.prepare(say)
     if max_gpu_hours is not None and spec.gpus_per_worker:
         from orchestrator.prepare.estimate import estimate, refuse
 
@@ -100,13 +104,14 @@ def launch(
         begin(loaded.name, text, job.ledger, where, job.sources)
         mirror = Mirror(loaded.name, where)
         try:
-            job.run(mirror, lambda: view(console, StudyProgress(job.state)))
+            job.run(mirror, lambda: view(console, StudyProgress(job.state)), say)
         except BaseException:
             try:
                 _close(loaded, where, mirror, finished=False)
             except Exception as error:  # the error that ended the study matters more
                 print(f"no report: {in_one_line(error)}", file=sys.stderr)
             raise
+        say("writing the report, and sending MLflow what it lacks")
         report = _close(loaded, where, mirror, finished=True)
     console.print()
     show(report.table, console)

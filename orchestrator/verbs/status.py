@@ -27,7 +27,7 @@ def status(study: StudyName, store: StoreOption = None, cluster: ClusterOption =
         print(f"  {'  '.join(filter(None, said))}")
     for run in runs:
         if run.state in ("running", "interrupted"):
-            score = "" if run.score is None else f"  mIoU {run.score:.2f}"
+            score = "" if run.score is None else f"  {run.metric} {run.score:.2f}"
             print(f"  {run.label}: {run.state} at epoch {run.epoch}/{run.epochs}{score}  {run.note}".rstrip())
     failed: dict[str, list[str]] = {}
     for run in runs:

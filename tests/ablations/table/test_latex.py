@@ -15,7 +15,7 @@ COLUMNS = (
     Column("arm"),
     Column("mIoU", right=True),
     Column("vs"),
-    Column("difference [95 %]", right=True),
+    Column("difference [interval]", right=True),
     Column("verdict"),
 )
 
@@ -55,7 +55,7 @@ def test_the_highest_mean_alone_earns_no_mark(verdict):
 
 def test_the_note_says_what_the_marks_mean():
     assert "underlined" in mark_note(table(*CHAIN), "bold", "underlined")
-    assert "none is significantly better" in mark_note(
+    assert "none is better than all others" in mark_note(
         table(*CHAIN[:3], ("GL", 65, "Base", "undecided")), "bold", "underlined"
     )
     assert mark_note(table(("alone", 50, "-", "")), "bold", "underlined") == ""
@@ -74,7 +74,7 @@ def test_golden():
 \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%
 \begin{tabular}{@{}lrlrl@{}}
 \toprule
-arm & mIoU & vs & difference [95 \%] & verdict \\
+arm & mIoU & vs & difference [interval] & verdict \\
 \midrule
 teacher & 80.0 $\pm$ 0.5 & - &  &  \\
 \midrule
@@ -85,7 +85,7 @@ GL & \textbf{65.0 $\pm$ 0.5} & Base & $-$0.2 [$-$0.5, $-$0.1] & better \\
 \end{tabular}}
 \par\smallskip\footnotesize\raggedright
 100 \% of what is \textless{} 3\_000.\\
-bold: significantly better than every other arm, directly or via other arms; underlined: better than all but that one.\\
+bold: better than every other arm, directly or via others; underlined: better than all but that one.\\
 \end{table}
 
 \begin{table}[t]
