@@ -14,7 +14,7 @@ from trainer.config import NumericalError, OptimConfig, Term
 from trainer.data.batch import Batch
 from trainer.models import norm
 from trainer.models.base import SegOutput
-from trainer.training import parallel
+from trainer import parallel
 from trainer.training.task import Distilled
 
 

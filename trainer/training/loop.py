@@ -17,7 +17,7 @@ from trainer.measure.device import pick_device
 from trainer.measure.footprint import measure
 from trainer.models.base import SegModel, SegOutput
 from trainer.place import Place
-from trainer.training import parallel
+from trainer import parallel
 from trainer.training.build import Data, build_distilled, build_teacher, check, open_data
 from trainer.training.evaluate import evaluate
 from trainer.training.learner import Learner

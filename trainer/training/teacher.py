@@ -14,7 +14,7 @@ from trainer.files.file_digest import file_digest
 from trainer.files.run_folder import write_text
 from trainer.models.base import SegModel, SegOutput
 from trainer.place import Place
-from trainer.training import parallel
+from trainer import parallel
 from trainer.training.build import Data
 from trainer.training.evaluate import evaluate
 

@@ -15,7 +15,7 @@ from trainer.config import TrainConfig
 from trainer.distill import DISTILLERS
 from trainer.files import checkpoint
 from trainer.place import Place
-from trainer.training import parallel
+from trainer import parallel
 from trainer.training.loop import fit
 
 pytestmark = pytest.mark.slow
