@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+# A job's working directory is an unpacked archive: import the packages in it, not those that may be installed. Python
+# puts this file's folder first, where our `statistics` would hide Python's; Ray would tell its workers to do the same.
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [str(HERE.parent), *(folder for folder in sys.path if Path(folder).resolve() != HERE)]
 
-# A job's working directory is an unpacked archive: import the packages in it, not those that may be installed.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import typer
 
 from orchestrator.cli import guarded
 from orchestrator.verbs.options import ClusterOption, HoursOption, RootsOption, StoreOption, WorkersOption

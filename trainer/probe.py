@@ -111,7 +111,9 @@ def measure_times(config: TrainConfig, place: Place, workers: int, found: Offici
     share, micro = config.optim.shares(workers, place.micro_batch)
     steps = (found.train - len(holdout(found.train, config.data.select)[1])) // config.optim.global_batch
     images = found.val + len(holdout(found.train, config.data.select)[1])
-    optim = config.optim.model_copy(update={"global_batch": share, "norm_batch": config.optim.effective_norm_batch})
+    group = config.optim.effective_norm_batch
+    group = share if share % group else group  # the part of a group that is split over workers
+    optim = config.optim.model_copy(update={"global_batch": share, "norm_batch": group})
     config = config.model_copy(update={"optim": optim})
     device = pick_device(place.device)
     data = fake_data(config, found)

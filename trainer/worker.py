@@ -13,11 +13,11 @@ import ray.train.torch
 import ray.tune
 import torch
 
+from trainer import parallel
 from trainer.config import parse
 from trainer.files import run_folder
 from trainer.files.failure import failure_of
 from trainer.place import Place
-from trainer import parallel
 from trainer.training.loop import fit
 from trainer.training.memory import release_memory
 

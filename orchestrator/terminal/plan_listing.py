@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +18,7 @@ from ablations.study.plan import space
 from ablations.study.schema import Study
 from orchestrator.state.study_state import StudyRun, StudyState
 from orchestrator.terminal.table import UNDERLINE
-from trainer.config import parse
+from trainer.config import OptimConfig, parse
 
 LONG = 200
 """Up to so many runs are all listed; of more, the first and the last `ENDS`."""
@@ -109,6 +109,21 @@ def show_costs(costs: Mapping[str, Mapping[str, float]], size: tuple[int, int], 
     console.print()
     console.print(grid)
     console.print(Text(f"of the deployed student, one 3x{size[0]}x{size[1]} image", style="dim"))
+
+
+def show_batches(optims: Iterable[OptimConfig], workers: int, console: Console) -> None:
+    """Print how a step is split over the workers of a run, and which micro-batches it allows."""
+    for optim in {(optim.global_batch, optim.effective_norm_batch): optim for optim in optims}.values():
+        used = optim.workers(workers)
+        share, *smaller = optim.micro_batches(workers)
+        of = f"{optim.global_batch} samples a step" + (f", {share} on each of {used} workers" if workers > 1 else "")
+        idle = f" (of {workers}; the others have none)" if used < workers else ""
+        group = optim.effective_norm_batch
+        if smaller:
+            rest = f"micro_batch may be {', '.join(map(str, (share, *smaller)))}"
+        else:
+            rest = f"micro_batch cannot be below {share}, as a BatchNorm group has {group} (optim.norm_batch)"
+        console.print(Text(f"{of}{idle}; {rest if share > 1 else 'one forward pass'}", style="dim"), soft_wrap=True)
 
 
 def changes(changed: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ def plan(
     from orchestrator.search.resume import refuse_changed
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
-    from orchestrator.terminal.plan_listing import show_costs, show_plan
+    from orchestrator.terminal.plan_listing import show_batches, show_costs, show_plan
 
     console = Console(highlight=False)
     loaded, where, spec = load(study), store_of(store, cluster), load_spec(cluster)
@@ -73,6 +73,7 @@ def plan(
     for arm, config in configs.items():
         with located(f"{loaded.name}: {arm}"):
             costs[arm] = preparer.check(config)
+    show_batches([config.optim for config in configs.values()], spec.workers, console)
     if costs:
         show_costs(costs, next(iter(configs.values())).data.size, console)
     with located(loaded.name):

@@ -65,7 +65,7 @@ def written(tmp_path):
         (["run", "good.yaml", "--cluster", "uneven.yaml"], "workers must divide optim.global_batch (8) but got 3"),
         (
             ["run", "good.yaml", "--cluster", "groups.yaml"],
-            "must hold whole BatchNorm groups of 8; set optim.norm_batch",
+            "would split BatchNorm groups of 8 samples over forward passes; with 1 worker take one of 8, or set optim.norm",
         ),
         (["run", "good.yaml", "--cluster", "shared.yaml", "--workers", 2], "--workers 2: gpus_per_worker must be 0 or"),
         (["run", "camvid_modules"], "camvid"),
@@ -75,7 +75,7 @@ def test_a_mistake_on_the_command_line(transkd, tmp_path, monkeypatch, words, er
     monkeypatch.chdir(tmp_path)
     for name, spec in (
         ("uneven", {"workers": 3, "cpus_per_worker": 0.01}),
-        ("groups", {"workers": 2, "cpus_per_worker": 0.01}),
+        ("groups", {"micro_batch": 4, "cpus_per_worker": 0.01}),
         ("shared", {"gpus_per_worker": 0.5}),
     ):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(spec))

@@ -85,8 +85,22 @@ class OptimConfig(Strict):
         """Samples in one BatchNorm group: `norm_batch`, or by default the global batch."""
         return self.norm_batch or self.global_batch
 
+    def workers(self, given: int) -> int:
+        """How many of `given` workers a step occupies: a worker needs a sample."""
+        return min(given, self.global_batch)
+
+    def micro_batches(self, workers: int) -> list[int]:
+        """The samples that a forward pass of one of `workers` may hold, largest first."""
+        share = self.global_batch // self.workers(workers)
+        smaller = range(self.effective_norm_batch, share, self.effective_norm_batch)
+        return [share, *(n for n in reversed(smaller) if share % n == 0)]
+
     def shares(self, workers: int, micro_batch: int | None) -> tuple[int, int]:
-        """(samples of one worker per step, samples per forward pass). A pass must hold whole BatchNorm groups."""
+        """(samples of one worker per step, samples per forward pass).
+
+        A BatchNorm group may be split over workers, but not over the forward passes of a worker. Raises UserError.
+        """
+        workers = self.workers(workers)
         if self.global_batch % workers:
             raise UserError(
                 f"workers must divide optim.global_batch ({self.global_batch}) but got {workers}; change one of them"
@@ -95,10 +109,12 @@ class OptimConfig(Strict):
         micro = min(micro_batch or share, share)
         if share % micro:
             raise UserError(f"micro_batch must divide the {share} samples a worker has per step but got {micro}")
-        if micro % self.effective_norm_batch:
+        if micro < share and micro % self.effective_norm_batch:
+            allowed = ", ".join(map(str, self.micro_batches(workers)))
             raise UserError(
-                f"a forward pass of {micro} samples ({workers} workers, global_batch {self.global_batch}) must hold "
-                f"whole BatchNorm groups of {self.effective_norm_batch}; set optim.norm_batch to a divisor of {micro}"
+                f"micro_batch {micro} would split BatchNorm groups of {self.effective_norm_batch} samples over "
+                f"forward passes; with {workers} worker{'s' * (workers > 1)} take one of {allowed}, or set "
+                f"optim.norm_batch to a divisor of {micro}"
             )
         return share, micro
 

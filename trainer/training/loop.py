@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from trainer import parallel
 from trainer.config import TrainConfig, UserError
 from trainer.data.batch import Batch
 from trainer.data.stream import HostBatch, Stream, to_batch
@@ -17,7 +18,6 @@ from trainer.measure.device import pick_device
 from trainer.measure.footprint import measure
 from trainer.models.base import SegModel, SegOutput
 from trainer.place import Place
-from trainer import parallel
 from trainer.training.build import Data, build_distilled, build_teacher, check, open_data
 from trainer.training.evaluate import evaluate
 from trainer.training.learner import Learner

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trainer import parallel
 from trainer.config import Normalize, TrainConfig, UserError, digest
 from trainer.data.stream import IMAGENET_MEAN, IMAGENET_STD
 from trainer.files.file_digest import file_digest
 from trainer.files.run_folder import write_text
 from trainer.models.base import SegModel, SegOutput
 from trainer.place import Place
-from trainer import parallel
 from trainer.training.build import Data
 from trainer.training.evaluate import evaluate
 

@@ -100,7 +100,7 @@ def test_set_reads_yaml_and_removes_a_path(written: Make, command: Make, tmp_pat
         (["--set", "data.name=camvid", "--set", "data.options={}", "--data-root", "/nowhere"], "no folder /nowhere"),
         (["--set", "optim.global_batch=64"], "global_batch 64 exceeds the 16 training images"),
         (["--micro-batch", "3"], "micro_batch must divide the 4 samples a worker has per step but got 3"),
-        (["--micro-batch", "1"], "must hold whole BatchNorm groups of 2"),
+        (["--micro-batch", "1"], "micro_batch 1 would split BatchNorm groups of 2"),
         (["--device", "cuda:9"], "use --device cpu"),
         (["--set", "student.init=/nowhere/b0.pth"], "cannot read the weights /nowhere/b0.pth"),
     ],
