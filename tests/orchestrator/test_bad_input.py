@@ -65,7 +65,7 @@ def written(tmp_path):
         (["run", "good.yaml", "--cluster", "uneven.yaml"], "workers must divide optim.global_batch (8) but got 3"),
         (
             ["run", "good.yaml", "--cluster", "groups.yaml"],
-            "would split BatchNorm groups of 8 samples over forward passes; with 1 worker take one of 8, or set optim.norm",
+            "would split BatchNorm groups of 8 samples over forward passes; with 1 worker take one of 8, or set optim",
         ),
         (["run", "good.yaml", "--cluster", "shared.yaml", "--workers", 2], "--workers 2: gpus_per_worker must be 0 or"),
         (["run", "camvid_modules"], "camvid"),
