@@ -26,62 +26,15 @@ from trainer.models.base import SegModel
 from trainer.models.norm import set_norm_batch
 from trainer.training.task import cross_entropy_sum
 
-LOWER_PRECISION = frozenset(
-    [
-        "_convolution",
-        "conv1d",
-        "conv2d",
-        "conv3d",
-        "conv_tbc",
-        "conv_transpose1d",
-        "conv_transpose2d",
-        "conv_transpose3d",
-        "convolution",
-        "cudnn_convolution",
-        "cudnn_convolution_transpose",
-        "prelu",
-        "addmm",
-        "addmv",
-        "addr",
-        "matmul",
-        "einsum",
-        "mm",
-        "mv",
-        "linalg_vecdot",
-        "linear",
-        "addbmm",
-        "baddbmm",
-        "bmm",
-        "chain_matmul",
-        "linalg_multi_dot",
-        "_thnn_fused_lstm_cell",
-        "_thnn_fused_gru_cell",
-        "lstm_cell",
-        "gru_cell",
-        "rnn_tanh_cell",
-        "rnn_relu_cell",
-        "_cudnn_rnn",
-        "_scaled_dot_product_flash_attention",
-        "scaled_dot_product_attention",
-    ]
-)
+LOWER_PRECISION = """
+    _convolution conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d convolution
+    cudnn_convolution cudnn_convolution_transpose prelu addmm addmv addr matmul einsum mm mv linalg_vecdot linear
+    addbmm baddbmm bmm chain_matmul linalg_multi_dot _thnn_fused_lstm_cell _thnn_fused_gru_cell lstm_cell gru_cell
+    rnn_tanh_cell rnn_relu_cell _cudnn_rnn _scaled_dot_product_flash_attention scaled_dot_product_attention
+"""
 """Operations that CUDA's autocast computes in bfloat16, as torch's documentation of autocast lists them."""
 
-PROMOTED = frozenset(
-    [
-        "addcdiv",
-        "addcmul",
-        "atan2",
-        "bilinear",
-        "cross",
-        "dot",
-        "vdot",
-        "grid_sampler",
-        "index_put",
-        "tensordot",
-        "scatter_add",
-    ]
-)
+PROMOTED = "addcdiv addcmul atan2 bilinear cross dot vdot grid_sampler index_put tensordot scatter_add"
 """Operations that it computes in the widest dtype of their inputs. It computes all others for which it has a rule in
 float32."""
 
@@ -144,7 +97,7 @@ def kernel(name: str, ruled: bool) -> Callable[..., Any]:
     def run(*arguments: Any, **options: Any) -> Any:
         dtypes: set[torch.dtype] = set()
         tree_map(lambda value: dtypes.add(value.dtype) if is_cast(value) else None, (arguments, options))
-        narrow = base in LOWER_PRECISION or (base in PROMOTED and torch.float32 not in dtypes)
+        narrow = base in LOWER_PRECISION.split() or (base in PROMOTED.split() and torch.float32 not in dtypes)
         dtype = torch.bfloat16 if narrow else torch.float32
 
         def cast(value: Any) -> Any:
@@ -264,8 +217,9 @@ def dtypes_of_outputs(whole: nn.Module, batch: Batch) -> dict[str, torch.dtype]:
 
 def test_the_lists_name_operations_that_torch_has_a_rule_for() -> None:
     ruled = {name.partition(".")[0] for name in operations("AutocastCUDA")}
-    assert ruled >= LOWER_PRECISION | PROMOTED
-    assert not LOWER_PRECISION & PROMOTED
+    lower, promoted = set(LOWER_PRECISION.split()), set(PROMOTED.split())
+    assert ruled >= lower | promoted
+    assert not lower & promoted
 
 
 def test_the_rules_of_cuda_end_with_their_context() -> None:
