@@ -31,10 +31,12 @@ def check_regular(path: Path) -> None:
 
 def check_output(option: str, out: Path, inputs: Iterable[Path | None]) -> None:
     """Raise UserError unless `out` can be written as a file and is none of `inputs`, by whatever name or link."""
-    if not out.exists():
+    written = _real(out)
+    if not written.exists():
         return
-    if not out.is_file():
-        raise UserError(f"{option} {out} is {_KINDS[stat.S_IFMT(out.stat().st_mode)]}; name a file that may be written")
+    if not written.is_file():
+        kind = _KINDS[stat.S_IFMT(written.stat().st_mode)]
+        raise UserError(f"{option} {out} is {kind}; name a file that may be written")
     for path in inputs:
         if path is not None and same_file(out, path):
             raise UserError(f"{option} {out} would be written over {path}, which is read; name another file")
@@ -43,11 +45,20 @@ def check_output(option: str, out: Path, inputs: Iterable[Path | None]) -> None:
 def same_file(one: Path, other: Path) -> bool:
     """Whether two paths lead to one file or folder, by links, letter case or `..`; False where one does not exist."""
     try:
-        return one.samefile(other)
+        return _real(one).samefile(_real(other))
     except (OSError, ValueError):
         return False
 
 
 def holds(folder: Path, path: Path) -> bool:
     """Whether an existing folder is `path` or one of the folders above it, by whatever name or link."""
-    return any(same_file(folder, above) for above in (path.resolve(), *path.resolve().parents))
+    real = _real(path)
+    return any(same_file(folder, above) for above in (real, *real.parents))
+
+
+def _real(path: Path) -> Path:
+    """A path without links and `..`, as it will be when the folders in it that are missing have been made."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # links that lead to themselves
+        return path
