@@ -30,6 +30,7 @@ from ablations.study.search import Search
 from ablations.study.seeds import expand_count, increasing, split_looks
 from ablations.study.tune_each import TuneEach
 from trainer.config import Number, Strict, TrainConfig, UserError, explain, located, parse, parse_yaml, unknown
+from trainer.config.input_files import check_regular
 
 FIXED_IN_A_SEARCH = ("teacher", "data.name", "data.size", "data.options", "data.select")
 """Settings that no search may vary: scores under different teachers or data cannot be ranked. Make them factors."""
@@ -227,6 +228,7 @@ def load(name: str | Path) -> Study:
 def source(name: str | Path) -> tuple[str, str]:
     """The text of a study's YAML and the name of its file. Raises UserError where there is none."""
     path = Path(name)
+    check_regular(path)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         try:
             return path.read_text(), str(path)

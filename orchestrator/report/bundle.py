@@ -22,6 +22,7 @@ from orchestrator.store.folder import Store
 from orchestrator.store.journal import Reader
 from orchestrator.store.ledger import Ledger
 from trainer.config import UserError
+from trainer.config.input_files import check_regular
 
 SUFFIX = ".tar.gz"
 README = """# {name}
@@ -81,6 +82,7 @@ def pack(study: Study, text: str, store: Store, file: Path) -> int:
 def unpacked(file: Path) -> Iterator[tuple[Study, Store]]:
     """The study of a bundle, and a temporary folder with its store. Raises UserError where the file is no bundle, or
     would write outside that folder."""
+    check_regular(file)
     with tempfile.TemporaryDirectory() as folder:
         try:
             with tarfile.open(file, "r:gz") as archive:

@@ -9,6 +9,7 @@ import typer
 
 from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, store_of
 from trainer.config import UserError
+from trainer.config.input_files import check_output
 
 
 def bundle(
@@ -26,5 +27,6 @@ def bundle(
     path = out or Path(f"{loaded.name}{SUFFIX}")
     if not path.name.endswith(SUFFIX):
         raise UserError(f"--out: the archive's name must end in {SUFFIX} but got {path.name}")
+    check_output("--out", path, (Path(study), where.ledger))
     size = pack(loaded, text, where, path)
     print(f"{path}: {size / 1e6:.1f} MB; `transkd report {path}` reads it anywhere")

@@ -2,7 +2,7 @@
 
 from trainer.config.errors import NumericalError, UserError, explain, located, unknown
 from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
-from trainer.config.plain import digest, override, read_yaml, removable
+from trainer.config.plain import differences, digest, override, read_yaml, removable
 from trainer.config.schema import (
     DataConfig,
     EvalConfig,
@@ -46,6 +46,7 @@ __all__ = [
     "TrainConfig",
     "UserError",
     "data_key",
+    "differences",
     "digest",
     "explain",
     "identity",

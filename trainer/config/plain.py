@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.errors import UserError, unknown
+from trainer.config.input_files import check_regular
 from trainer.config.yaml_text import parse_yaml
 
 
@@ -51,6 +52,18 @@ def _assign(data: dict[str, Any], path: str, value: Any, absent_ok: bool) -> Non
         raise UserError(f"{path}: nothing to remove; {unknown('key', last, data)}")
 
 
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted path -> the two values, where two configs' plain data differ; None for a section that one lacks."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in [*one, *(key for key in other if key not in one)]:
+        here, there = one.get(key), other.get(key)
+        if isinstance(here, Mapping) and isinstance(there, Mapping):
+            found |= {f"{key}.{path}": values for path, values in differences(here, there).items()}
+        elif here != there:
+            found[key] = (here, there)
+    return found
+
+
 def removable(path: str) -> bool:
     """Whether `None` removes the key at a dotted path: true for knowledge paths and options, the open mappings."""
     parts = path.split(".")
@@ -59,6 +72,7 @@ def removable(path: str) -> bool:
 
 def read_yaml(path: Path) -> Any:
     """The plain data of a YAML file. Raises UserError when it is missing or is not YAML."""
+    check_regular(path)
     try:
         text = path.read_text()
     except FileNotFoundError:

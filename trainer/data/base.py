@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from trainer.config import IGNORE, UserError
+from trainer.config.input_files import check_regular
 from trainer.data.pairing import Found, Pair, Split
 
 INVALID = 254
@@ -160,6 +161,7 @@ def cache_folder(path: Path) -> Path:
 
 
 def _opened(path: Path) -> Image.Image:
+    check_regular(path)
     try:
         image = Image.open(path)
         try:

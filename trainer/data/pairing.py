@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from trainer.config import UserError
+from trainer.config.input_files import check_regular
 
 Split = Literal["train", "val"]
 
@@ -118,6 +119,7 @@ def listed(
 
 def _read_list(path: Path, layout: str) -> list[str]:
     """The stems of a list. A line is a stem, or begins with the path of an image, as in some prepared copies."""
+    check_regular(path)
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError):

@@ -18,11 +18,14 @@ from typing import Any
 
 import yaml
 
-from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, parse, read_yaml
+from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, differences, parse, read_yaml
 from trainer.files.atomic import replacing
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 LOCK = ".lock"
+WRITTEN = (LAST, PREVIOUS, BEST, "epochs.jsonl", "result.json", "panel.png", "notes.txt", "failure.json")
+"""The files that a run writes, beside config.yaml, which it writes only where there is none."""
+
 CLOCK = ("seconds", "images_per_s", "system/")
 """Prefixes of metrics that differ between equal runs, because they measure the machine and its load."""
 
@@ -85,21 +88,51 @@ def _same_file(path: Path, descriptor: int) -> bool:
 def open_folder(out: Path, config: TrainConfig, is_rank_zero: bool) -> None:
     """Make a run's folder, write config.yaml and delete the temporary files of killed attempts; only worker 0 writes.
 
-    Raises UserError, in every worker, when the folder belongs to another config.
+    A config.yaml that is there stays as it is: it may be the user's own. Raises UserError, in every worker, when the
+    folder belongs to another config.
     """
-    stored = out / "config.yaml"
-    if stored.exists():
-        other = parse(read_yaml(stored), str(stored))
-        if other.key != config.key:
-            raise UserError(
-                f"{out} holds a run of config {other.key}, and this is config {config.key}; choose another folder"
-            )
+    check_config(out, config)
     if not is_rank_zero:
         return
     for partial in out.glob(".*.*.[0-9]*"):
         partial.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
-    write_text(stored, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    stored = out / "config.yaml"
+    if not stored.exists():
+        write_text(stored, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def check_config(out: Path, config: TrainConfig) -> None:
+    """Raise UserError, with the values that differ, when the folder belongs to another config."""
+    stored = out / "config.yaml"
+    if not stored.exists():
+        return
+    other = parse(read_yaml(stored), str(stored))
+    if other.key != config.key:
+        raise UserError(
+            f"{out} holds a run of another config ({difference(other, config)}); choose another folder"
+            + (f"; to go on with its epochs there, add --continue {out}" if is_longer(config, other) else "")
+        )
+
+
+def difference(stored: TrainConfig, config: TrainConfig) -> str:
+    """The values in which two configs differ: `optim.lr is 0.001 there and 0.002 here`. At most 5 of them."""
+    found = differences(stored.model_dump(mode="json"), config.model_dump(mode="json"))
+    listed = [f"{path} is {_short(there)} there and {_short(here)} here" for path, (there, here) in found.items()]
+    return ", ".join(listed[:5]) + (f", and {len(listed) - 5} more" if len(listed) > 5 else "")
+
+
+def is_longer(config: TrainConfig, stored: TrainConfig) -> bool:
+    """Whether `config` computes what `stored` does and then more epochs: the learning rate of the schedule `to_end`
+    depends on the number of epochs from the first step on, that of `reference` does not."""
+    found = differences(stored.model_dump(mode="json"), config.model_dump(mode="json"))
+    raised = config.optim.epochs > stored.optim.epochs
+    return found.keys() == {"optim.epochs"} and raised and config.optim.schedule == "reference"
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def write_epochs(out: Path, epochs: list[dict[str, float]]) -> None:

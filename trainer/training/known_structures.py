@@ -21,7 +21,7 @@ def structure_file(config: TrainConfig, cache: Path) -> Path:
     modules, the weights that are here, and this package's source."""
     shape = config.model_dump(mode="json", include={"student", "teacher", "data"})
     paths = {name: term.options for name, term in config.active.items()}
-    weights = [file_digest(path) for path in map(Path, weight_names(config)) if path.is_file()]
+    weights = [file_digest(path) for path in map(Path, weight_names(config)) if path.exists()]
     key = digest([shape, paths, config.optim.effective_norm_batch, weights, _source()])
     return cache / "checks" / f"{key}.json"
 

@@ -48,6 +48,7 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
         report(result["last"], place.out_dir / run_folder.LAST)
         return result
     data = open_data(config, place)
+    fingerprints = {"train": data.train.fingerprint, "val": data.val.fingerprint}
     device = pick_device(place.device)
     classes = len(data.classes)
     model = build_teacher(config, place, classes)
@@ -88,7 +89,7 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
         if improved:
             best = {"epoch": metrics["epoch"], "val/miou": metrics["val/miou"]}
         if is_rank_zero:
-            save_checkpoints(place.out_dir, identity, learner, history, best, improved)
+            save_checkpoints(place.out_dir, identity, fingerprints, learner, history, best, improved)
             run_folder.append_epoch(place.out_dir, metrics)
         report(metrics, place.out_dir / run_folder.LAST)
 
@@ -101,7 +102,7 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
         "status": "finished",
         "last": history[-1],
         "best": best,
-        "data": {"train": data.train.fingerprint, "val": data.val.fingerprint},
+        "data": fingerprints,
         "weights": weights,
         "complexity": cost,
         "environment": run_folder.environment(str(device), device_name(device), place.threads, parallel.world()),
@@ -152,13 +153,24 @@ def validate(student: SegModel, data: Data, config: TrainConfig, autocast: torch
 
 
 def save_checkpoints(
-    out: Path, identity: str, learner: Learner, history: list[dict[str, float]], best: dict[str, float], improved: bool
+    out: Path,
+    identity: str,
+    fingerprints: dict[str, str],
+    learner: Learner,
+    history: list[dict[str, float]],
+    best: dict[str, float],
+    improved: bool,
 ) -> None:
-    """Write the checkpoint to resume from, and the student alone when it is the best so far."""
+    """Write the checkpoint to resume from, and the student alone when it is the best so far.
+
+    Both hold the fingerprints of the data, by split, because their mIoU was measured on it.
+    """
     if improved:
-        checkpoint.save(out / run_folder.BEST, {"model": learner.distilled.student.state_dict(), **best})
+        student = learner.distilled.student.state_dict()
+        checkpoint.save(out / run_folder.BEST, {"model": student, "data": fingerprints, **best})
     state = {
         "run_id": identity,
+        "data": fingerprints,
         "model": learner.distilled.state_dict(),
         "optimiser": learner.optimiser.state_dict(),
         "history": history,
