@@ -14,6 +14,8 @@ class Retries(BaseModel):
 
     lost: int = Field(3, ge=0)
     """A worker or its machine died. Preemptions that the cloud announces are not counted."""
+    device: int = Field(3, ge=0)
+    """A GPU failed. Each retry is a new process. A device-side assert that comes twice counts as a bug."""
     memory: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     """Out of memory: each retry halves the micro-batch; `auto`: until it is one BatchNorm group."""
     bug: int = Field(0, ge=0)

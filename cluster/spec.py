@@ -51,6 +51,10 @@ class ClusterSpec(BaseModel):
     """CPUs up to which an autoscaler may grow; default: those there now."""
     max_gpus: float | None = Field(None, ge=0)
     """GPUs up to which an autoscaler may grow; default: those there now."""
+    cpus_per_machine: float | None = Field(None, ge=0.01)
+    """CPUs of each machine that the autoscaler adds, as its launcher file states them."""
+    gpus_per_machine: float = Field(0, ge=0)
+    """GPUs of each machine that the autoscaler adds."""
     store: str | None = None
     """Folder of ledger, checkpoints and tracking; the same path on every machine."""
     data_roots: dict[str, str] = Field(default_factory=dict)
@@ -60,7 +64,7 @@ class ClusterSpec(BaseModel):
     retries: Retries = Retries()
     """How often one start of a study retries a failed run, by cause."""
     start_timeout_s: float = Field(600, gt=0)
-    """Longest wait for a run's workers; with an autoscaler, above the boot time of a machine."""
+    """Seconds without a place after which a run asks for its workers anew: more than a machine needs to boot."""
 
     @field_validator("concurrency")
     @classmethod
@@ -101,6 +105,27 @@ class ClusterSpec(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_worker_fits_a_machine(self) -> ClusterSpec:
+        if self.cpus_per_machine is None:
+            if self.gpus_per_machine:
+                raise ValueError(
+                    "gpus_per_machine needs cpus_per_machine beside it; add it, or remove gpus_per_machine"
+                )
+            return self
+        if not self.scales:
+            raise ValueError("cpus_per_machine is for an autoscaler; set max_cpus or max_gpus, or remove it")
+        for kind, need, there in (
+            ("cpus", self.cpus_per_worker, self.cpus_per_machine),
+            ("gpus", self.gpus_per_worker, self.gpus_per_machine),
+        ):
+            if need > there:
+                raise ValueError(
+                    f"{kind}_per_worker is {need:g} but {kind}_per_machine is {there:g}: a worker cannot span two "
+                    f"machines; lower {kind}_per_worker, or choose larger machines"
+                )
+        return self
+
     @property
     def torch_threads(self) -> int:
         """torch threads of each worker; explicit, because Ray would choose otherwise."""
@@ -119,12 +144,29 @@ def footprint(spec: ClusterSpec) -> dict[str, float]:
 
 
 def concurrency(spec: ClusterSpec, cpus: float, gpus: float = 0) -> int:
-    """Runs at once on `cpus` and `gpus`, or on the spec's `max_cpus` and `max_gpus` where these are larger.
+    """Runs at once on `cpus` and `gpus`, or on the spec's `max_cpus` and `max_gpus` where these are larger, or on the
+    machines that make these up where the spec states their size.
 
     Raises SpecError when no run fits, or fewer than `concurrency`: such a study would wait forever.
     """
-    ceiling = Machine(max(cpus, spec.max_cpus or 0), max(gpus, spec.max_gpus or 0))
-    return concurrency_on(spec, [ceiling])
+    return concurrency_on(spec, grown(spec, [Machine(cpus, gpus)] if spec.cpus_per_machine is None else []))
+
+
+def grown(spec: ClusterSpec, machines: Sequence[Machine]) -> Sequence[Machine]:
+    """The machines that there are or, with an autoscaler, at most will be.
+
+    Where the spec does not state a machine's size, the most that may be is counted as one machine.
+    """
+    if not spec.scales:
+        return machines
+    cpus, gpus = sum(machine.cpus for machine in machines), sum(machine.gpus for machine in machines)
+    if spec.cpus_per_machine is None:
+        return [Machine(max(cpus, spec.max_cpus or 0), max(gpus, spec.max_gpus or 0))]
+    limits = ((spec.max_cpus, spec.cpus_per_machine), (spec.max_gpus, spec.gpus_per_machine))
+    most = min((_ticks(limit) // _ticks(each) for limit, each in limits if limit is not None and each), default=0)
+    there = [machine for machine in machines if machine.cpus or machine.gpus]
+    added = [Machine(spec.cpus_per_machine, spec.gpus_per_machine)] * max(0, most - len(there))
+    return [*there, *added]
 
 
 def concurrency_on(spec: ClusterSpec, machines: Sequence[Machine]) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import typer
 
+import orchestrator.packages  # noqa: F401 - before our other packages: it says where they are
 from orchestrator.verbs.bundle import bundle
 from orchestrator.verbs.import_ import import_
 from orchestrator.verbs.lint import lint_cluster

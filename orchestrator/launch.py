@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ablations.study.schema import Study
-from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on
+from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on, grown
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck, deployed
 from orchestrator.prepare.search_space import refuse_infeasible
@@ -197,9 +197,7 @@ class Launch:
 
     def slots(self, machines: Sequence[Machine]) -> int:
         """The number of runs at once. Raises SpecError where no run fits."""
-        if self.spec.scales:
-            return concurrency(self.spec, sum(m.cpus for m in machines), sum(m.gpus for m in machines))
-        return concurrency_on(self.spec, machines)
+        return concurrency_on(self.spec, grown(self.spec, machines))
 
     def _without_teacher(self, run: StudyRun, teacher: StudyRun, mirror: Mirror) -> None:
         why = teacher.run.reason

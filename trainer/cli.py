@@ -33,8 +33,8 @@ app.add_typer(data_app, name="data")
 def in_one_line(action: Callable[[], object], *refusals: type[Exception]) -> None:
     """Call `action` and end with one line and an exit code where it fails.
 
-    1: the run failed (loss not finite, out of memory). 2: the user's mistake (UserError, `refusals`, a path that cannot
-    be used). 3: the disk is full. Other exceptions are raised.
+    1: the run failed (loss not finite, out of memory, GPU failed). 2: the user's mistake (UserError, `refusals`, a path
+    that cannot be used). 3: the disk is full. Other exceptions are raised.
     """
     try:
         action()
@@ -50,7 +50,7 @@ def in_one_line(action: Callable[[], object], *refusals: type[Exception]) -> Non
         if cause == "disk":
             print(f"stopped: {reason}; make room and run the same command again", file=sys.stderr)
             sys.exit(3)
-        if cause in ("nan", "memory"):
+        if cause in ("nan", "memory", "device"):
             print(f"failed: {reason}", file=sys.stderr)
             sys.exit(1)
         if isinstance(error, OSError) and error.filename is not None:

@@ -48,15 +48,18 @@ def train_worker(settings: dict[str, Any]) -> None:
     try:
         # worker 0 locks the folder against a worker of a killed driver that Ray has not ended yet
         with run_folder.lock_folder(place.out_dir, LOCK_WAIT_S) if parallel.rank() == 0 else contextlib.nullcontext():
+            if parallel.rank() == 0:
+                run_folder.workers_begin(place.out_dir)
             fit(parse(settings["config"]), place, report=report)
     except Exception as error:
         failure = failure_of(error)
         if failure.cause == "disk":
             raise
         run_folder.write_failure(place.out_dir, *failure)
-        if failure.cause == "bug":
+        if failure.cause in ("bug", "device") or isinstance(error, ImportError):
             run_folder.write_text(place.out_dir / "traceback.txt", traceback.format_exc())
         if distributed:
             raise
     finally:  # here the error is gone, and with it the frames that held the run's tensors
-        release_memory()
+        with contextlib.suppress(RuntimeError):  # on a GPU that has failed every call does
+            release_memory()

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.store.run_folder import RETRIES, read_retries
 from trainer.config import OptimConfig, parse
-from trainer.files.failure import Failure
+from trainer.files.failure import ASSERT, Failure
 from trainer.files.run_folder import write_text
 
 
@@ -57,6 +57,8 @@ class Attempts:
         spent = sum(retry["cause"] == failure.cause for retry in self._earlier())
         if spent >= (math.inf if budget == "auto" else budget):
             return False
+        if self._recurs(failure):
+            return False
         if failure.cause == "memory":
             less = halved(self.optim, self.job["workers"], self.used)
             if less is None:
@@ -69,7 +71,12 @@ class Attempts:
         return True
 
     def explained(self, failure: Failure) -> Failure:
-        """A final failure; out of memory with what was tried and a remedy."""
+        """A final failure; out of memory with what was tried and a remedy; a repeated device-side assert as a bug."""
+        if self._recurs(failure):
+            remedy = "run it on the CPU (gpus_per_worker: 0), where the error names its line"
+            return Failure(
+                "bug", f"an index out of range in two attempts, no fault of the GPU: {failure.reason}; {remedy}"
+            )
         if failure.cause != "memory":
             return failure
         _, now = self.optim.shares(self.job["workers"], self.used)
@@ -80,6 +87,10 @@ class Attempts:
             why = f"and retries.memory is {self.job['retries']['memory']}"
         remedy = "give a run more memory or more workers, or choose a smaller data.size"
         return Failure(failure.cause, f"{failure.reason} with micro_batch {now}, {why}; {remedy}")
+
+    def _recurs(self, failure: Failure) -> bool:
+        """Whether a device-side assert has come before: an index out of range comes again, a GPU's fault does not."""
+        return ASSERT in failure.reason and any(ASSERT in retry["reason"] for retry in self._earlier())
 
     def _earlier(self) -> list[dict[str, Any]]:
         """The retries of this launch."""

@@ -14,7 +14,13 @@ from trainer.config import parse
 ORDER = ("finished", "running", "waiting", "interrupted", "stopped", "failed", "missing")
 AHEAD = ("running", "waiting", "interrupted", "missing")
 """States of runs that still have epochs to train."""
-AGAIN = {"lost": "a lost worker", "preempted": "a machine taken back", "memory": "too little memory", "bug": "an error"}
+AGAIN = {
+    "lost": "a lost worker",
+    "preempted": "a machine taken back",
+    "device": "a failed GPU",
+    "memory": "too little memory",
+    "bug": "an error",
+}
 """Descriptions of failure causes, for the note on the next attempt."""
 
 

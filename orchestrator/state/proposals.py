@@ -14,7 +14,7 @@ from ablations.study.trial import Trial
 from orchestrator.store.ledger import Ledger, LedgerRun, Mark, numbers
 from trainer.config import parse
 
-INFRASTRUCTURE_CAUSES = ("lost", "preempted", "disk")
+INFRASTRUCTURE_CAUSES = ("lost", "preempted", "device", "disk")
 """Causes of a failure that do not depend on the proposed values: such a trial is run again."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 import time
 import uuid
@@ -29,13 +30,19 @@ def resolve(option: str | Path | None = None, spec: str | Path | None = None) ->
     for origin, value in (("--store", option), (ENVIRONMENT, os.environ.get(ENVIRONMENT)), ("cluster spec", spec)):
         if value is None or str(value) == "":
             continue
-        if "://" in str(value):
-            raise UserError(f"store ({origin}) must be a folder but got {value}; mount it as a shared file system")
+        if (address := as_address(value)) is not None:
+            raise UserError(f"store ({origin}) must be a folder but got {address}; mount it as a shared file system")
         path = Path(value).expanduser()
         if not path.is_absolute():
             raise UserError(f"store ({origin}) must be an absolute path but got {value}; write {path.absolute()}")
         return path
     return Path.home() / "transkd-store"
+
+
+def as_address(value: str | Path) -> str | None:
+    """`s3://bucket/x` where a path is such an address, of which Path makes `s3:/bucket/x`; None for a folder."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", str(value))
+    return f"{found[1]}://{found[2]}" if found else None
 
 
 class Store:
@@ -73,9 +80,14 @@ class Store:
         return self.root / "mlartifacts"
 
     @property
+    def database(self) -> Path:
+        """MLflow's database, unless MLFLOW_TRACKING_URI names another."""
+        return self.root / "mlflow.db"
+
+    @property
     def mlflow_uri(self) -> str:
         """`MLFLOW_TRACKING_URI`, else a SQLite database in the store."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.database}"
 
     @property
     def identity(self) -> str:

@@ -26,6 +26,7 @@ LOCK = ".lock"
 WRITTEN = (LAST, PREVIOUS, BEST, "epochs.jsonl", "result.json", "panel.png", "notes.txt", "failure.json")
 """The files that a run writes, beside config.yaml, which it writes only where there is none."""
 
+WAITING = ".waiting"
 CLOCK = ("seconds", "images_per_s", "system/")
 """Prefixes of metrics that differ between equal runs, because they measure the machine and its load."""
 
@@ -209,6 +210,22 @@ def read_notes(out: Path) -> list[str]:
     """The lines of notes.txt; a line that a killed process left incomplete is skipped."""
     path = out / "notes.txt"
     return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
+def wait_for_workers(out: Path) -> None:
+    """Mark a run of several workers as waiting for machines to place them on."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / WAITING).touch()
+
+
+def workers_begin(out: Path) -> None:
+    """Remove that mark: the workers are there."""
+    (out / WAITING).unlink(missing_ok=True)
+
+
+def is_waiting(out: Path) -> bool:
+    """Whether a run waits for its workers."""
+    return (out / WAITING).exists()
 
 
 def write_failure(out: Path, cause: str, reason: str) -> None:
