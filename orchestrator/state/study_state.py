@@ -85,8 +85,7 @@ class StudyState:
     Without `sources`, those of the study's last launch are used, so that a report needs neither data nor weights. With
     `sources`, a run whose data or weights they lack has no id and counts as missing; it is in `unchecked` where a run
     of its config has finished. `before` is an earlier state of the same study, whose plan is used again unless winners
-    have changed it. With `retry_failed` runs that failed finally count as still to be trained, where that matters: their
-    teachers are needed.
+    have changed it. With `retry_failed` runs whose failure is final are to be trained too, and need their teachers.
     """
 
     def __init__(

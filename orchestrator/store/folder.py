@@ -38,6 +38,15 @@ def resolve(option: str | Path | None = None, spec: str | Path | None = None) ->
     return Path.home() / "transkd-store"
 
 
+def sqlite_uri(path: Path) -> str:
+    """The address of an SQLite database. `%` and `?` have a meaning in it, and are written as codes.
+
+    The driver is named then: MLflow makes the folder of an address `sqlite:///...` as it is written, codes included.
+    """
+    coded = str(path).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{path}" if coded == str(path) else f"sqlite+pysqlite:///{coded}"
+
+
 class Store:
     """The paths below one absolute folder; only `lease` and `identity` write anything."""
 
@@ -75,7 +84,7 @@ class Store:
     @property
     def mlflow_uri(self) -> str:
         """`MLFLOW_TRACKING_URI`, else a SQLite database in the store."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
+        return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(self.root / "mlflow.db")
 
     @property
     def identity(self) -> str:
