@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from trainer.config import UserError
+from trainer.place import default_cache
 
 ENVIRONMENT = "TRANSKD_STORE"
 ASKING_S = 0.5
@@ -67,9 +68,14 @@ class Store:
         return self.runs_dir / run_id
 
     @property
+    def is_read_only(self) -> bool:
+        """Whether the folder exists and cannot be written to."""
+        return self.root.exists() and not os.access(self.root, os.W_OK)
+
+    @property
     def cache(self) -> Path:
-        """Files that can be recomputed: generated scenes, packed splits, structure checks."""
-        return self.root / "cache"
+        """Files that can be recomputed: scenes, packed splits, structure checks. Of a read-only store it lies outside."""
+        return default_cache() if self.is_read_only else self.root / "cache"
 
     @property
     def ray_dir(self) -> Path:
@@ -113,9 +119,12 @@ class Store:
         path = self.root / "lease"
         try:
             with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _holder(path)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return _holder(path)
+                except OSError:  # no locks here: a driver on another machine may have one, and empties the file later
+                    return f"{_holder(path)}, unless it was killed" if file.read(1) else None
         except FileNotFoundError:
             pass
         return None

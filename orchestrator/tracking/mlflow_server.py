@@ -75,6 +75,11 @@ class Server:
         place = None if served else location(self._artifacts / folder)
         return str(self._client.create_experiment(title, artifact_location=place, tags=KIND))
 
+    def find(self, title: str) -> str | None:
+        """The id of an experiment; None where there is none."""
+        found = self._client.get_experiment_by_name(title)
+        return None if found is None or found.lifecycle_stage == "deleted" else str(found.experiment_id)
+
     def experiments(self, where: str) -> list[str]:
         """The ids of the experiments that meet a condition."""
         return [found.experiment_id for found in _pages(self._client.search_experiments, filter_string=where)]

@@ -48,7 +48,7 @@ def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
 
 
 def _roots(connection: sqlite3.Connection) -> Iterator[str]:
-    """The folders of artifacts that the experiments name: MLflow's default experiment is `0` in it, a study's its name."""
+    """The folders in which the experiments lie: MLflow's default one in `0`, that of a study under its name."""
     for number, name, place in connection.execute("SELECT experiment_id, name, artifact_location FROM experiments"):
         folder = "0" if str(number) == "0" else name.removeprefix("transkd/") if name.startswith("transkd/") else ""
         if folder and place and place.endswith(f"/{folder}") and (place.startswith(("/", "file:"))):
@@ -76,6 +76,4 @@ def _forget_lost(connection: sqlite3.Connection) -> None:
         for run, place in connection.execute(f"{sent} AND tags.value != '{{}}'")
         if place.startswith(("/", "file:")) and not _path(place).is_dir()
     ]
-    connection.executemany(
-        "DELETE FROM tags WHERE run_uuid = ? AND key IN ('transkd.files', 'transkd.mirrored')", lost
-    )
+    connection.executemany("DELETE FROM tags WHERE run_uuid = ? AND key IN ('transkd.files', 'transkd.mirrored')", lost)
