@@ -14,6 +14,7 @@ from orchestrator.verbs.import_ import import_
 from orchestrator.verbs.lint import lint_cluster
 from orchestrator.verbs.list_ import list_
 from orchestrator.verbs.plan import plan
+from orchestrator.verbs.repair import repair
 from orchestrator.verbs.report import report
 from orchestrator.verbs.run import run
 from orchestrator.verbs.status import status
@@ -53,7 +54,7 @@ def _verbs(
     """TransKD ablations: one YAML file describes a study, one command runs it, one table shows the results."""
 
 
-for verb in (plan, run, status, report, bundle, sync, ui):
+for verb in (plan, run, status, report, bundle, sync, ui, repair):
     app.command()(verb)
 app.command("import")(import_)
 app.command("list")(list_)

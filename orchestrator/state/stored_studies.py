@@ -13,7 +13,7 @@ def stored_studies(ledger: Ledger) -> dict[str, str]:
     """Name -> YAML as of its last launch; the study that was launched last comes last."""
     found: dict[str, str] = {}
     for event in ledger.events():
-        if event["event"] == "study" and "text" in event:
+        if event["event"] == "study" and event.keys() >= {"study", "text"}:
             found.pop(event["study"], None)
             found[event["study"]] = event["text"]
     return found

@@ -74,7 +74,7 @@ class Store:
 
     @property
     def cache(self) -> Path:
-        """Files that can be recomputed: scenes, packed splits, structure checks. Of a read-only store it lies outside."""
+        """Files that can be recomputed: scenes, packed splits, structure checks. Outside a read-only store."""
         return default_cache() if self.is_read_only else self.root / "cache"
 
     @property
