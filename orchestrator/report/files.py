@@ -23,7 +23,8 @@ from trainer.files.run_folder import write_text
 
 TRIALS = ("trials.csv", "trials.parquet")
 """Further files of a study with a search."""
-FILES = ("table.txt", "table.md", "table.tex", "table.csv", "table.parquet", "runs.parquet", "report.html")
+PAGE = "report.html"
+FILES = ("table.txt", "table.md", "table.tex", "table.csv", "table.parquet", "runs.parquet", PAGE)
 
 
 def write(report: Report, folder: Path) -> list[Path]:
@@ -35,7 +36,7 @@ def write(report: Report, folder: Path) -> list[Path]:
         "table.md": to_markdown(report.table),
         "table.tex": to_latex(report.table),
         "table.csv": to_csv(values_of(report.table)),
-        "report.html": page(report),
+        PAGE: page(report),
     }
     columns = {"table.parquet": to_columns(values_of(report.table)), "runs.parquet": run_columns(report)}
     if trials := trial_rows(report):

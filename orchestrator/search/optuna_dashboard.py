@@ -19,13 +19,13 @@ from ablations.study.schema import Study
 from ablations.study.variant_search import searches
 from orchestrator.search.optuna_trials import directions, optuna_trial
 from orchestrator.state.proposals import curve, proposals
-from orchestrator.store.folder import Store
+from orchestrator.store.folder import Store, sqlite_uri
 from orchestrator.store.ledger import Ledger
 
 
 def database(store: Store) -> str:
     """The storage's URL, as `optuna-dashboard` takes it."""
-    return f"sqlite:///{store.root / 'optuna.db'}"
+    return sqlite_uri(store.root / "optuna.db")
 
 
 def mirror(study: Study, store: Store) -> str:

@@ -139,8 +139,8 @@ def _pace(runs: Collection[RunProgress], role: str) -> float:
 def _runs(state: StudyState, driven: bool) -> Iterator[RunProgress]:
     metrics = metrics_of(state)
     for run in state.due:
-        now = _now(run.run.status, driven)
-        entry = run.run if run.run.run_id else None
+        now = "missing" if run.lost else _now(run.run.status, driven)
+        entry = run.run if run.run.run_id and not run.lost else None
         yield run_progress(run.label, run.plan.role, run.plan.config.optim.epochs, metrics[run.plan.role], now, entry)
     for search in state.searches:
         yield from _trials(state, search, driven)

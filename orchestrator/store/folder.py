@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from trainer.config import UserError
+from trainer.place import default_cache
 
 ENVIRONMENT = "TRANSKD_STORE"
 ASKING_S = 0.5
@@ -45,6 +46,15 @@ def as_address(value: str | Path) -> str | None:
     return f"{found[1]}://{found[2]}" if found else None
 
 
+def sqlite_uri(path: Path) -> str:
+    """The address of an SQLite database. `%` and `?` have a meaning in it, and are written as codes.
+
+    The driver is named then: MLflow makes the folder of an address `sqlite:///...` as it is written, codes included.
+    """
+    coded = str(path).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{path}" if coded == str(path) else f"sqlite+pysqlite:///{coded}"
+
+
 class Store:
     """The paths below one absolute folder; only `lease` and `identity` write anything."""
 
@@ -65,9 +75,14 @@ class Store:
         return self.runs_dir / run_id
 
     @property
+    def is_read_only(self) -> bool:
+        """Whether the folder exists and cannot be written to."""
+        return self.root.exists() and not os.access(self.root, os.W_OK)
+
+    @property
     def cache(self) -> Path:
-        """Files that can be recomputed: generated scenes, packed splits, structure checks."""
-        return self.root / "cache"
+        """Files that can be recomputed: scenes, packed splits, structure checks. Outside a read-only store."""
+        return default_cache() if self.is_read_only else self.root / "cache"
 
     @property
     def ray_dir(self) -> Path:
@@ -87,7 +102,7 @@ class Store:
     @property
     def mlflow_uri(self) -> str:
         """`MLFLOW_TRACKING_URI`, else a SQLite database in the store."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.database}"
+        return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(self.database)
 
     @property
     def identity(self) -> str:
@@ -116,9 +131,12 @@ class Store:
         path = self.root / "lease"
         try:
             with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _holder(path)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return _holder(path)
+                except OSError:  # no locks here: a driver on another machine may have one, and empties the file later
+                    return f"{_holder(path)}, unless it was killed" if file.read(1) else None
         except FileNotFoundError:
             pass
         return None

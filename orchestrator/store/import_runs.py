@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,7 +16,8 @@ from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import copy_from_folder, finished
 from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, identity, parse, read_yaml, teacher_run
 from trainer.files.checkpoint import load
-from trainer.files.run_folder import BEST, LAST, read_epochs, read_result
+from trainer.files.file_digest import file_digest
+from trainer.files.run_folder import BEST, LAST, has_checkpoint, read_epochs, read_result
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def take_in(folder: Path, store: Store, ledger: Ledger) -> Iterator[Found]:
     # Teachers first: the id of a student's run depends on its teacher's run.
     for candidate in sorted(candidates, key=lambda one: teacher_run(one.config) is not None):
         try:
-            if ledger.finished(candidate.run_id) is not None:
+            if ledger.finished(candidate.run_id) is not None and has_checkpoint(store.run_dir(candidate.run_id)):
                 yield Found(candidate.folder, "there", candidate.about)
                 continue
             verify(candidate, store, ledger)
@@ -176,14 +176,12 @@ def _weights(candidate: Candidate, store: Store, ledger: Ledger) -> dict[str, st
 def _teacher(key: str, sha256: str | None, store: Store, ledger: Ledger) -> str:
     """The id of the store's run that trained the teacher file (`fit --teacher` accepts any file)."""
     known = [run.run_id for run in ledger.outcomes().values() if run.key == key and run.status == "finished"]
-    for run_id in known:
-        if sha256 is None or _sha256(store.run_dir(run_id) / LAST) == sha256:
+    there = [run_id for run_id in known if sha256 is None or has_checkpoint(store.run_dir(run_id))]
+    for run_id in there:
+        if sha256 is None or file_digest(store.run_dir(run_id) / LAST) == sha256:
             return run_id
     if not known:
         raise UserError(f"its teacher, config {key}, is not in the store; import that run too")
+    if not there:
+        raise UserError(f"its teacher, run {known[-1]}, has lost {LAST} in the store; import that run too")
     raise UserError(f"its teacher was another file than {LAST} of run {known[-1]} in the store; train it with that")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,8 +16,9 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from orchestrator.store.epochs import LOCK, Epochs
+from orchestrator.store.events import problem
 from orchestrator.store.full_disk import pausing
-from orchestrator.store.journal import EpochLine, Reader, Writer
+from orchestrator.store.journal import EpochLine, Reader, Writer, damaged, parse
 
 STATUS = {
     "started": "running",
@@ -174,6 +175,8 @@ class _Fold:
                     found = epochs[event.run_id] = self._run(event.run_id)._epochs
                 found.add_line(event.offset, event.length)
                 continue
+            if why := problem(event):
+                raise damaged(self.reader.path, _first_wrong(self.reader.path), why)
             if event["event"] != "epoch":
                 self.events.append(event)
             if event["event"] == "study":
@@ -263,6 +266,13 @@ class Ledger:
             del _FOLDS[self.path]
             raise
         return fold
+
+
+def _first_wrong(path: Path) -> int:
+    """The number of the first line whose event has something wrong."""
+    with path.open("rb") as file:
+        events = ((number, parse(line)) for number, line in enumerate(file, 1))
+        return next((number for number, event in events if event is not None and problem(event)), 0)
 
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

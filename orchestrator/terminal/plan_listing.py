@@ -19,6 +19,7 @@ from ablations.study.schema import Study
 from orchestrator.state.study_state import StudyRun, StudyState
 from orchestrator.terminal.table import UNDERLINE
 from trainer.config import OptimConfig, parse
+from trainer.files.run_folder import LAST
 
 LONG = 200
 """Up to so many runs are all listed; of more, the first and the last `ENDS`."""
@@ -59,6 +60,10 @@ def show_plan(state: StudyState, console: Console, *, whole: bool = False) -> No
     console.print(grid)
     if cut:
         console.print(Text(f"... {len(runs) - 2 * ENDS:,} more; --all lists them", style="dim"))
+    for run in runs:
+        if run.lost:
+            text = f"again: {run.label} has finished, but its {LAST} is gone from the store, and runs to train need it"
+            console.print(Text(text, style="yellow"), soft_wrap=True)
     if study.search is not None:
         show_space(study, console)
     for line in design_lines(study):
@@ -136,9 +141,12 @@ def changes(changed: Mapping[str, Any]) -> str:
 
 
 def _state(state: StudyState, run: StudyRun) -> str:
-    """`reused`; `failed`: a final failure; `if needed`: a seed of a later look; `new`."""
+    """`reused`; `again`: a teacher whose checkpoint is gone; `failed`: a final failure; `if needed`: a seed of a later
+    look; `new`."""
     if run.finished:
         return "reused"
+    if run.lost:
+        return "again"
     if state.is_final_failure(run):
         return "failed"
     return "if needed" if if_needed(state.study, run.plan) else "new"

@@ -43,6 +43,18 @@ def check_uri(uri: str, store: Path) -> str:
     return uri
 
 
+def page_of(uri: str, study: str) -> str:
+    """How to see a study's runs: the server's address, or the command that shows a database."""
+    served = uri.startswith(("http:", "https:", "databricks"))
+    return shown(uri) if served else f"{shown(uri)}; `transkd ui {study}` shows it"
+
+
+def training_page(root: str, experiment: str | None) -> str:
+    """The address of an experiment's runs in the training view; without an experiment, that of the first page."""
+    view = "workflowType=machine_learning"
+    return f"{root}/#/experiments/{experiment}/runs?{view}" if experiment else f"{root}/#/experiments?{view}"
+
+
 def shown(uri: str) -> str:
     """The URI without its password, for people and logs."""
     parts = urlsplit(uri)

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import time
+import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -172,6 +173,16 @@ def read_result(out: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
     return result if isinstance(result, dict) and "run_id" in result else None
+
+
+def has_checkpoint(out: Path) -> bool:
+    """Whether the run in folder `out` has its last.pt, and the file is not cut off."""
+    return (out / LAST).is_file() and zipfile.is_zipfile(out / LAST)
+
+
+def clear_result(out: Path) -> None:
+    """Delete the result of a run whose checkpoint is gone and which trains again: it has not finished."""
+    (out / "result.json").unlink(missing_ok=True)
 
 
 def environment(device: str, device_name: str, threads: int, world: int) -> dict[str, Any]:

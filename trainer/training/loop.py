@@ -33,7 +33,8 @@ Report = Callable[[dict[str, float], Path | None], None]
 
 
 def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
-    """Train one run to its end and return its result, resuming from what `place.out_dir` holds.
+    """Train one run to its end and return its result, resuming from what `place.out_dir` holds. A finished run whose
+    last.pt is gone is trained again.
 
     `report(metrics, checkpoint)` is called by every worker after every epoch; worker 0 alone writes files.
     Raises UserError for a config or place that cannot be run, and NumericalError when a loss is not finite.
@@ -42,7 +43,7 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
     is_rank_zero = parallel.rank() == 0
     identity = run_id(config, place)
     result = run_folder.read_result(place.out_dir)
-    if result is not None and result["run_id"] == identity:
+    if result is not None and result["run_id"] == identity and run_folder.has_checkpoint(place.out_dir):
         if is_rank_zero:
             generations.delete_previous(place.out_dir)
         report(result["last"], place.out_dir / run_folder.LAST)
@@ -65,6 +66,8 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
     run_folder.open_folder(place.out_dir, config, is_rank_zero)  # after every check that may raise UserError
     learner = Learner(distilled, config.optim, config.distill, place.compile)
     history, best = resume(place.out_dir, identity, learner, is_rank_zero)
+    if is_rank_zero and len(history) < config.optim.epochs:
+        run_folder.clear_result(place.out_dir)
     system = SystemMonitor(device)
 
     for epoch in range(len(history), config.optim.epochs):
