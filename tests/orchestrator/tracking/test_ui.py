@@ -36,7 +36,7 @@ def test_a_taken_port_is_refused(driver):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         done = driver.here("ui", "--port", taken.getsockname()[1])
-    assert done.code == 2 and "cannot be used: Address already in use; choose another" in done.err
+    assert done.code == 2 and "cannot be used (Address already in use); choose another" in done.err
 
 
 def test_the_address_is_that_of_the_study_in_the_training_view(driver, store, monkeypatch):
