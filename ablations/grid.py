@@ -15,7 +15,7 @@ import typer
 # A job's working directory is an unpacked archive: import the packages in it, not those that may be installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from orchestrator.cli import guarded
+from orchestrator.cli import guarded, prepare_process
 from orchestrator.verbs.options import ClusterOption, HoursOption, RootsOption, StoreOption, WorkersOption
 from orchestrator.verbs.run import launch
 
@@ -39,4 +39,5 @@ def main(
 
 
 if __name__ == "__main__":
+    prepare_process()
     guarded(lambda: typer.run(main))

@@ -13,6 +13,7 @@ import yaml
 
 from cluster.lint import Finding
 from cluster.spec import ClusterSpec, Machine, SpecError, concurrency_on
+from trainer.config import message_of
 
 _PLACEHOLDER = re.compile(r"\b(?:ami|fs)-0{17}|[\w.-]*example\.com[\w./:-]*|\bfill-in\b")
 
@@ -38,9 +39,9 @@ class Launcher(NamedTuple):
 def read(path: Path) -> Launcher:
     """Parse a launcher file. Raises SpecError unless it is for `ray up`, or a RayJob or RayCluster."""
     try:
-        documents = [document for document in yaml.safe_load_all(path.read_text()) if document]
+        documents = [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8-sig")) if document]
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpecError(f"cannot read launcher file {path}: {' '.join(str(error).split())}") from None
+        raise SpecError(f"cannot read launcher file {path}: {message_of(error)}") from None
     for document in documents:
         if "cluster_name" in document:
             return _with_placeholders(_ray_up(document), documents)
@@ -53,7 +54,7 @@ def read(path: Path) -> Launcher:
 def is_launcher(path: Path) -> bool:
     """Whether a file is for `ray up` or `kubectl apply` instead of a cluster spec."""
     try:
-        return bool(re.search(r"^(cluster_name|apiVersion):", path.read_text(), re.MULTILINE))
+        return bool(re.search(r"^(cluster_name|apiVersion):", path.read_text(encoding="utf-8-sig"), re.MULTILINE))
     except (OSError, UnicodeDecodeError):
         return False
 

@@ -68,7 +68,7 @@ def launch(
     from orchestrator.terminal.live_view import view
     from orchestrator.terminal.log_lines import StudyProgress
     from orchestrator.terminal.table import show
-    from orchestrator.tracking.address import check_uri
+    from orchestrator.tracking.address import check_driver, check_uri
     from orchestrator.tracking.mirror import Mirror
     from orchestrator.tracking.sender import in_one_line
 
@@ -83,6 +83,7 @@ def launch(
     check_address(spec.address)
     where = store_of(store, cluster)
     check_uri(where.mlflow_uri, where.root)
+    check_driver(where.mlflow_uri)
     from orchestrator.launch import Launch
 
     job = Launch(loaded, spec, where, roots_of(loaded, data_roots or []), retry_failed=retry_failed)

@@ -10,7 +10,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from trainer.config import UserError
+from trainer.config import UserError, message_of
 from trainer.files import checkpoint
 
 _WRAPPERS = ("model", "state_dict")
@@ -62,4 +62,6 @@ def _safetensors(path: Path) -> dict[str, Any]:
     try:
         return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path} is a damaged safetensors file: {error}; download or write it again") from None
+        raise UserError(
+            f"{path} is a damaged safetensors file: {message_of(error)}; download or write it again"
+        ) from None
