@@ -17,7 +17,7 @@ sys.path[:] = [str(HERE.parent), *(folder for folder in sys.path if Path(folder)
 
 import typer
 
-from orchestrator.cli import guarded
+from orchestrator.cli import guarded, prepare_process
 from orchestrator.verbs.options import ClusterOption, HoursOption, RootsOption, StoreOption, WorkersOption
 from orchestrator.verbs.run import launch
 
@@ -41,4 +41,5 @@ def main(
 
 
 if __name__ == "__main__":
+    prepare_process()
     guarded(lambda: typer.run(main))

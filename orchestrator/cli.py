@@ -22,7 +22,7 @@ from orchestrator.verbs.status import status
 from orchestrator.verbs.sync import sync
 from orchestrator.verbs.ui import ui
 from trainer.cli import app as trainer_app
-from trainer.cli import in_one_line
+from trainer.cli import in_one_line, prepare_process, say
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 cluster_app = typer.Typer(no_args_is_help=True, help="Cluster specs.")
@@ -73,11 +73,12 @@ def guarded(action: Callable[[], object]) -> None:
     try:
         in_one_line(action, SpecError)
     except StoreFull as error:
-        print(f"paused: {error}", file=sys.stderr)
+        say(f"paused: {error}")
         sys.exit(3)
 
 
 def main() -> None:
     """The console command."""
+    prepare_process()
     gc.set_threshold(GARBAGE, 10, 10)
     guarded(app)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from trainer.config import printable
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,14 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     more: tuple[Table, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Write control characters out: cells and notes hold names and reasons, which may be somebody else's."""
+        rows = tuple(replace(row, cells=tuple(map(printable, row.cells))) for row in self.rows)
+        columns = tuple(replace(column, heading=printable(column.heading)) for column in self.columns)
+        cleaned = {"title": printable(self.title), "columns": columns, "rows": rows}
+        for name, value in (cleaned | {"notes": tuple(map(printable, self.notes))}).items():
+            object.__setattr__(self, name, value)
 
 
 def number(value: float | None, digits: int = 1, signed: bool = False) -> str:

@@ -23,7 +23,7 @@ from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.journal import Reader
 from orchestrator.store.ledger import Ledger
-from trainer.config import UserError
+from trainer.config import UserError, message_of
 from trainer.config.input_files import check_regular
 from trainer.files.atomic import replacing
 
@@ -100,7 +100,7 @@ def unpacked(file: Path) -> Iterator[tuple[Study, Store]]:
         except FileNotFoundError:
             raise UserError(f"no such file: {file}") from None
         except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-            raise UserError(f"{file} is not a bundle: {error}; `transkd bundle STUDY` writes one") from None
+            raise UserError(f"{file} is not a bundle: {message_of(error)}; `transkd bundle STUDY` writes one") from None
         roots = [path.parent for path in Path(folder).glob("*/study.yaml") if (path.parent / "ledger.jsonl").exists()]
         if len(roots) != 1:
             raise UserError(f"{file} is not a bundle: it needs study.yaml and ledger.jsonl in one folder")

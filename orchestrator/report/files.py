@@ -19,8 +19,11 @@ from orchestrator.report.page.data import Report
 from orchestrator.report.page.document import page
 from orchestrator.store.epochs import values
 from orchestrator.store.ledger import LedgerRun
+from trainer.config import printable
 from trainer.files.run_folder import write_text
 
+FORMULA = ("=", "+", "-", "@")
+"""What begins a formula in a spreadsheet; control characters, which may as well, are written out."""
 TRIALS = ("trials.csv", "trials.parquet")
 """Further files of a study with a search."""
 PAGE = "report.html"
@@ -77,10 +80,19 @@ def trial_rows(report: Report) -> list[dict[str, Any]]:
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as CSV, with the columns of all rows."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, _names(rows), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(out, lineterminator="\n")
+    names = _names(rows)
+    writer.writerow(map(_cell, names))
+    writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
     return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A value for a spreadsheet, which would run a text that begins like a formula: an apostrophe makes it text."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip()[:1] in FORMULA else text
 
 
 def to_columns(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -45,7 +45,7 @@ class Attempts:
         """The spec's micro-batch, or a smaller one that runs of the same structure needed in this launch."""
         given: int | None = self.job["place"]["micro_batch"]
         try:
-            found = json.loads(Path(self.job["fits"]).read_text())
+            found = json.loads(Path(self.job["fits"]).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return given
         return int(found["micro_batch"]) if found["launch"] == self.job["launch"] else given

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from trainer.config import UserError
+from trainer.config import UserError, masked, message_of
 from trainer.place import default_cache
 
 ENVIRONMENT = "TRANSKD_STORE"
@@ -32,7 +32,9 @@ def resolve(option: str | Path | None = None, spec: str | Path | None = None) ->
         if value is None or str(value) == "":
             continue
         if (address := as_address(value)) is not None:
-            raise UserError(f"store ({origin}) must be a folder but got {address}; mount it as a shared file system")
+            raise UserError(
+                f"store ({origin}) must be a folder but got {masked(address)}; mount it as a shared file system"
+            )
         path = Path(value).expanduser()
         if not path.is_absolute():
             raise UserError(f"store ({origin}) must be an absolute path but got {value}; write {path.absolute()}")
@@ -112,11 +114,11 @@ class Store:
         """
         path = self.root / "identity"
         try:
-            return path.read_text().strip()
+            return path.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             self.root.mkdir(parents=True, exist_ok=True)
         draft = self.root / f"identity.{uuid.uuid4().hex}"
-        draft.write_text(uuid.uuid4().hex[:12] + "\n")
+        draft.write_text(uuid.uuid4().hex[:12] + "\n", encoding="utf-8")
         try:
             # A link appears whole or not at all, and the first of several processes wins.
             os.link(draft, path)
@@ -124,7 +126,7 @@ class Store:
             pass
         finally:
             draft.unlink()
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
 
     def driver(self) -> str | None:
         """Who holds the lease; None if nobody does. The lock decides, as the pid in the file may be out of date."""
@@ -149,13 +151,15 @@ class Store:
         """
         self.root.mkdir(parents=True, exist_ok=True)
         path = self.root / "lease"
-        with path.open("a+") as file:
+        with path.open("a+", encoding="utf-8") as file:
             try:
                 _lock(file.fileno())
             except BlockingIOError:
                 raise UserError(f"store {self.root} is in use by {_holder(path)}; wait for it or end it") from None
             except OSError as error:
-                raise UserError(f"store {self.root} must allow file locks but got {error}; choose another") from None
+                raise UserError(
+                    f"store {self.root} must allow file locks but got {message_of(error)}; choose another"
+                ) from None
             file.truncate(0)
             now = datetime.now(UTC).isoformat(timespec="seconds")
             json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
@@ -182,7 +186,7 @@ def _lock(descriptor: int) -> None:
 
 def _holder(lease: Path) -> str:
     try:
-        by = json.loads(lease.read_text())
+        by = json.loads(lease.read_text(encoding="utf-8"))
         return f"pid {by['pid']} on {by['host']} since {by['since']}"
     except (ValueError, KeyError):
         return "another driver that is just starting"

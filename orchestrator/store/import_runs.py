@@ -14,7 +14,7 @@ from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import pausing
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import copy_from_folder, finished
-from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, identity, parse, read_yaml, teacher_run
+from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, identity, message_of, parse, read_yaml, teacher_run
 from trainer.files.checkpoint import load
 from trainer.files.file_digest import file_digest
 from trainer.files.run_folder import BEST, LAST, has_checkpoint, read_epochs, read_result
@@ -87,7 +87,9 @@ def _foreign() -> Iterator[None]:
     except UserError:
         raise
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise UserError(f"its files are not as `fit` writes them: {type(error).__name__}: {error}") from error
+        raise UserError(
+            f"its files are not as `fit` writes them: {type(error).__name__}: {message_of(error)}"
+        ) from error
 
 
 @_foreign()

@@ -19,6 +19,7 @@ from orchestrator.store.epochs import LOCK, Epochs
 from orchestrator.store.events import problem
 from orchestrator.store.full_disk import pausing
 from orchestrator.store.journal import EpochLine, Reader, Writer, damaged, parse
+from trainer.config import masked, printable
 
 STATUS = {
     "started": "running",
@@ -111,7 +112,7 @@ class LedgerRun:
         self.status = status
         self.changed = event["time"]
         self.attempts += status == "running"
-        self.reason = event.get("reason", "")
+        self.reason = printable(masked(event.get("reason", "")))  # it may be of an earlier version
         self.cause = event.get("cause", "")
         self.last = numbers(event.get("last", self.last))
         self.best = numbers(event.get("best", self.best))

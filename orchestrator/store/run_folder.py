@@ -67,7 +67,7 @@ RETRIES = "retries.jsonl"
 def read_retries(out: Path) -> list[dict[str, Any]]:
     """The retries of the run in folder `out`, one a line; a half-written last line is ignored."""
     path = out / RETRIES
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]] if path.exists() else []
 
 
 class Ending(NamedTuple):

@@ -71,7 +71,7 @@ def launch(
     from orchestrator.terminal.live_view import view
     from orchestrator.terminal.log_lines import StudyProgress
     from orchestrator.terminal.table import show
-    from orchestrator.tracking.address import check_uri, page_of
+    from orchestrator.tracking.address import check_driver, check_uri, page_of
     from orchestrator.tracking.mirror import Mirror
     from orchestrator.tracking.sender import in_one_line
 
@@ -86,6 +86,7 @@ def launch(
         spec = spec.model_copy(update={"address": "auto"})
     check_address(spec.address)
     check_uri(where.mlflow_uri, where.root)
+    check_driver(where.mlflow_uri)
     from orchestrator.launch import Launch
 
     job = Launch(loaded, spec, where, roots_of(loaded, data_roots or []), retry_failed=retry_failed)

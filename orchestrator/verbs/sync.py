@@ -17,12 +17,13 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
     from orchestrator.store.run_folder import reconcile
-    from orchestrator.tracking.address import check_uri, shown
+    from orchestrator.tracking.address import check_driver, check_uri, shown
     from orchestrator.tracking.mirror import sync as send
 
     where = store_of(store, cluster)
     loaded = load_study(study, Ledger(where.ledger))
     check_uri(where.mlflow_uri, where.root)
+    check_driver(where.mlflow_uri)
     with where.lease():
         ledger = Ledger(where.ledger)
         reconcile(ledger, where)

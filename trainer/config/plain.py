@@ -70,15 +70,22 @@ def removable(path: str) -> bool:
     return len(parts) > 1 and (parts[:-1] == ["distill"] or parts[-2] == "options")
 
 
-def read_yaml(path: Path) -> Any:
-    """The plain data of a YAML file. Raises UserError when it is missing or is not YAML."""
+def read_text(path: Path) -> str:
+    """The text of a user's file in UTF-8, with or without a byte order mark. Raises UserError where it is none."""
     check_regular(path)
     try:
-        text = path.read_text()
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder; give a YAML file") from None
+        raise UserError(f"{path} is a folder, not a YAML file; give a file") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
-    return parse_yaml(text, str(path))
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{path}: line {line} is not text in UTF-8 (byte {error.object[error.start]:#04x}); save the file as UTF-8"
+        ) from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The plain data of a YAML file. Raises UserError when it is missing or is not YAML."""
+    return parse_yaml(read_text(path), str(path))

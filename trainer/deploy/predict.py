@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from trainer.config import UserError
+from trainer.config import UserError, message_of
 from trainer.config.input_files import check_regular, holds
 from trainer.data.cityscapes import LABEL_IDS
 from trainer.data.packed import resize_image
@@ -82,7 +82,7 @@ def read_rgb(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot read {path} as an image ({' '.join(str(error).split())})") from None
+        raise UserError(f"cannot read {path} as an image ({message_of(error)})") from None
 
 
 def plan(images: Path, found: list[Path], out: Path, kinds: tuple[Kind, ...]) -> list[Job]:
@@ -128,7 +128,7 @@ def mark_folder(out: Path, student: Student) -> None:
     path = out / MANIFEST
     if path.exists():
         try:
-            found = dict(json.loads(path.read_text()))
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             raise UserError(f"{path} is damaged; choose another folder") from None
         if found != told:

@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import torch
 
-from trainer.config import UserError
+from trainer.config import UserError, message_of
 from trainer.config.input_files import check_regular
 from trainer.files.atomic import replacing
 from trainer.files.failure import cause_of
@@ -105,7 +105,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
             raise
         # A damaged checkpoint gets deleted, so a whole one that fails for another reason must not count as damaged.
         # torch's zip reader (PyTorchStreamReader) is stricter than Python's.
-        whole = whole and "PytorchStreamReader" not in str(error)
+        whole = whole and "PytorchStreamReader" not in message_of(error)
         kind = UserError if whole or _unreadable(error) else DamagedError
         raise kind(f"{path} is not a checkpoint that can be read safely: {_reason(error)}") from None
     if not isinstance(state, dict):

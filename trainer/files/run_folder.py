@@ -35,7 +35,7 @@ CLOCK = ("seconds", "images_per_s", "system/")
 def write_text(path: Path, text: str) -> None:
     """Replace a file's text; a process killed at any moment leaves the old text or the new one."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextlib.contextmanager
@@ -50,7 +50,7 @@ def lock_folder(out: Path, wait_s: float = 0.0) -> Iterator[None]:
     while True:
         out.mkdir(parents=True, exist_ok=True)
         try:
-            file = path.open("a+")
+            file = path.open("a+", encoding="utf-8")
         except FileNotFoundError:  # the previous holder has just deleted its empty folder
             continue
         with file:
@@ -144,14 +144,14 @@ def write_epochs(out: Path, epochs: list[dict[str, float]]) -> None:
 
 def append_epoch(out: Path, epoch: dict[str, float]) -> None:
     """Add one line to epochs.jsonl; the checkpoint, which is written first, already holds the same epoch."""
-    with (out / "epochs.jsonl").open("a") as file:
+    with (out / "epochs.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(epoch) + "\n")
 
 
 def read_epochs(out: Path) -> list[dict[str, float]]:
     """The epochs recorded so far; a line that a killed process left incomplete is skipped."""
     path = out / "epochs.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     epochs = []
     for line in lines:
         try:
@@ -169,7 +169,7 @@ def write_result(out: Path, result: dict[str, Any]) -> None:
 def read_result(out: Path) -> dict[str, Any] | None:
     """The result of a finished run, or None; also None for a damaged file, which the checkpoint can make again."""
     try:
-        result = json.loads((out / "result.json").read_text())
+        result = json.loads((out / "result.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
     return result if isinstance(result, dict) and "run_id" in result else None
@@ -205,7 +205,7 @@ def environment(device: str, device_name: str, threads: int, world: int) -> dict
 def _processor() -> str:
     """The CPU's model name where /proc/cpuinfo has it, else its architecture."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -213,14 +213,14 @@ def _processor() -> str:
 
 def append_note(out: Path, text: str) -> None:
     """Add a line to notes.txt: an event that a reader of the run should know of."""
-    with (out / "notes.txt").open("a") as file:
+    with (out / "notes.txt").open("a", encoding="utf-8") as file:
         file.write(text + "\n")
 
 
 def read_notes(out: Path) -> list[str]:
     """The lines of notes.txt; a line that a killed process left incomplete is skipped."""
     path = out / "notes.txt"
-    return path.read_text().split("\n")[:-1] if path.exists() else []
+    return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
 
 
 def wait_for_workers(out: Path) -> None:
@@ -253,7 +253,7 @@ def write_failure(out: Path, cause: str, reason: str) -> None:
 def read_failure(out: Path) -> dict[str, str] | None:
     """Why the last attempt ended, or None."""
     path = out / "failure.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def clear_failure(out: Path) -> None:

@@ -13,7 +13,7 @@ from trainer.files.file_digest import file_digest
 def known_cost(config: TrainConfig, cache: Path) -> dict[str, float] | None:
     """The deployed student's cost if the structure was built before; None if `build.check` has to build it."""
     file = structure_file(config, cache)
-    return json.loads(file.read_text()) if file.exists() else None
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
 def structure_file(config: TrainConfig, cache: Path) -> Path:

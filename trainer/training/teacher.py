@@ -70,7 +70,7 @@ def verify(teacher: Teacher, config: TrainConfig, data: Data, place: Place) -> N
     file = place.cache_dir / "teachers" / f"{digest(asked)}.json"
     known = parallel.all_reduce(torch.tensor(int(file.exists()), device=next(teacher.model.parameters()).device))
     if int(known) == parallel.world():  # all workers evaluate together, so all or none must use the cache
-        measured = json.loads(file.read_text())
+        measured = json.loads(file.read_text(encoding="utf-8"))
     else:
         measured = evaluate(teacher.model, data.val, data.classes, seen, (protocol,))["val/miou"]
         if parallel.rank() == 0:

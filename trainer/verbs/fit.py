@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-import yaml
 
-from trainer.config import TrainConfig, UserError, override, parse, read_yaml, weight_names
+from trainer.config import TrainConfig, UserError, override, parse, parse_argument, read_yaml, weight_names
 from trainer.config.input_files import check_output, holds
 from trainer.files.run_folder import WRITTEN, check_config, lock_folder
 from trainer.files.weight_files import weight_files
@@ -39,7 +38,8 @@ def fit(
     compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the student")] = False,
 ) -> None:
     """Train one run to its end; run again to resume."""
-    resolved = parse(override(_mapping(read_yaml(config), config), dict(_assignment(text) for text in set_ or [])))
+    given = dict(parse_argument(text, "--set", "PATH=VALUE, for example optim.lr=0.001") for text in set_ or [])
+    resolved = parse(override(_mapping(read_yaml(config), config), given))
     resolved.optim.shares(1, micro_batch)
     place = Place(
         out_dir=out.absolute(),
@@ -125,13 +125,3 @@ def _mapping(data: Any, path: Path) -> dict[str, Any]:
     if "base" in data:  # a section that only studies have
         raise UserError(f"{path} is a study, which has many runs; run it with: transkd run {path}")
     return data
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    path, equals, value = text.partition("=")
-    if not equals or not path:
-        raise UserError(f"--set needs PATH=VALUE, for example optim.lr=0.001, but got {text!r}")
-    try:
-        return path, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {path}: {value!r} is not a YAML value") from None

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from trainer.config import UserError
+from trainer.config import UserError, message_of
 from trainer.files import checkpoint
 from trainer.files.weight_files import weight_files
 
@@ -77,4 +77,6 @@ def _safetensors(path: Path) -> dict[str, Any]:
     try:
         return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path} is a damaged safetensors file: {error}; download or write it again") from None
+        raise UserError(
+            f"{path} is a damaged safetensors file: {message_of(error)}; download or write it again"
+        ) from None

@@ -130,3 +130,12 @@ def test_runs_of_a_search_are_its_trials(synthetic, tmp_path):
     write(synthetic("tuned").report, tmp_path)
     arms = set(pq.read_table(tmp_path / "runs.parquet").column("arm").to_pylist())
     assert {"student alone", "both", "student alone trial 0", "both trial 7"} <= arms
+
+
+def test_no_cell_of_a_csv_is_a_formula_or_steers_a_terminal():
+    names = ["=1+1", "+x", "@SUM(A1)", "-cmd|' /C calc'!A0", "  =x", "\t=x", "a\x1b[31m", "größe"]
+    text = to_csv([{"arm": name, "=mean": -0.5, "n": 2} for name in names])
+    rows = list(csv.reader(io.StringIO(text)))
+    assert rows[0] == ["arm", "'=mean", "n"] and rows[1] == ["'=1+1", "-0.5", "2"]
+    assert all(cell[:1] not in "=+@\t" and "\x1b" not in cell for row in rows for cell in row)
+    assert rows[-1][0] == "größe" and rows[4][0] == "'-cmd|' /C calc'!A0"

@@ -88,7 +88,7 @@ def test_set_reads_yaml_and_removes_a_path(written: Make, command: Make, tmp_pat
     [
         (["--set", "optim.leanring_rate=1"], "optim.leanring_rate: unknown key"),
         (["--set", "optmi.lr=1"], "optmi: unknown key; did you mean 'optim'?"),
-        (["--set", "optim.lr=1e-3"], "YAML reads '1e-3' as text, not as a number; write 1.0e-3"),
+        (["--set", "optim.lr='1e-3'"], "YAML reads '1e-3' as text, not as a number; write 1.0e-3"),
         (["--set", "optim.lr=-1"], "optim.lr: Input should be greater than 0, but got -1"),
         (["--set", "optim.lr"], "--set needs PATH=VALUE, for example optim.lr=0.001, but got 'optim.lr'"),
         (["--set", "optim.norm_batch=3"], "norm_batch must divide global_batch (4) but got 3"),
