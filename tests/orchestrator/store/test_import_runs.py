@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
+from functools import partial
 
 import pytest
 import torch
+import typer
 import yaml
 from rich.console import Console
 
@@ -18,7 +21,7 @@ from orchestrator.launch import Launch
 from orchestrator.state.progress import study_status
 from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import StoreFull
-from orchestrator.store.import_runs import take_in
+from orchestrator.store.import_runs import measure_again, runs_below, take_in
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import finished
 from orchestrator.terminal.plan_listing import show_plan
@@ -74,9 +77,10 @@ def store(tmp_path, cached):
     return Store(cached(tmp_path / "store"))
 
 
-def imported(folder, store):
+def imported(folder, store, measure=None):
     """Folder's name -> (state, what was said), in the order in which they were looked at."""
-    return {one.folder.name: (one.state, one.about) for one in take_in(folder, store, Ledger(store.ledger))}
+    found = take_in(runs_below(folder), store, Ledger(store.ledger), measure)
+    return {one.folder.name: (one.state, one.about) for one in found}
 
 
 def test_a_tree_is_taken_in_once_and_the_study_has_nothing_left_to_do(folder, store, trained):
@@ -237,11 +241,50 @@ def test_a_full_disk_pauses_and_nothing_half_copied_stays(folder, store, monkeyp
 def test_the_verb_names_every_folder_and_counts(folder, tmp_path, capsys):
     unfinished(folder / "taught")
     for said in ("2 imported, 0 already there, 1 refused", "0 imported, 2 already there, 1 refused"):
-        import_(folder, tmp_path / "store")
+        with pytest.raises(typer.Exit) as end:
+            import_(folder, tmp_path / "store")
+        assert end.value.exit_code == 2, "something was refused"
         *lines, last = capsys.readouterr().out.splitlines()
         assert last == said
         assert f"refused: {folder / 'taught'}: not finished: 2 of 2 epochs" in lines
         assert sum(line.startswith(("imported: ", "already there: ")) for line in lines) == 2
+
+
+def test_a_folder_that_is_not_there_makes_no_store(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        import_(tmp_path / "nowhere", tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def forge(run, points):
+    """Raise the mIoU that all files of a run state alike."""
+    result = json.loads((run / "result.json").read_text())
+    epochs = read_epochs(run)
+    for metrics in (result["last"], result["best"], *epochs):
+        metrics["val/miou"] += points
+    (run / "result.json").write_text(json.dumps(result))
+    write_epochs(run, epochs)
+    for name in ("last.pt", "best.pt"):
+        state = torch.load(run / name)
+        for metrics in (state, *state.get("history", ())):
+            if "val/miou" in metrics:
+                metrics["val/miou"] += points
+        torch.save(state, run / name)
+
+
+def test_numbers_that_all_files_state_alike_are_found_out_by_evaluating_again(folder, store, cache, tmp_path):
+    measure = partial(measure_again, root=None, cache=cache)
+    forge(folder / "student alone", 1.0)
+    found = imported(folder, store, measure)
+    assert {name: state for name, (state, _) in found.items()} == {
+        "student alone": "left",
+        "teacher segformer_mini": "taken",
+        "taught": "taken",
+    }
+    assert re.match(r"last\.pt states val/miou \d+\.\d\d but reaches \d+\.\d\d", found["student alone"][1])
+    other = Store(tmp_path / "other")
+    assert imported(folder / "student alone", other)["student alone"][0] == "taken", "without --verify it is believed"
+    assert imported(folder / "student alone", other, measure)["student alone"][0] == "left", "and found out later"
 
 
 def launched(text, store):
