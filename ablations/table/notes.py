@@ -136,8 +136,8 @@ def tuning_notes(study: Study, tuned: Mapping[str, Tuned]) -> list[str]:
     each = study.tune_each
     notes = [
         f"Arms were tuned with {each.sampler} on seed {each.train_seed}, which is not in the table, by {each.metric} "
-        f"on samples held out of train, never by {study.metric}. The best trial of each arm was trained again on the rest "
-        "of train."
+        f"on samples held out of train, never by {study.metric}. The best trial of each arm was trained again on the "
+        "rest of train."
     ]
     for arm, found in tuned.items():
         if won := found.winner:

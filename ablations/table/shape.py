@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from trainer.config import printable
 
 MOST_NOTES = 3
 
@@ -38,6 +40,15 @@ class Table:
     """What to do next, in one line."""
     explained: tuple[str, ...] = ()
     """Everything that affects how the rows are read, in sentences, for `transkd explain` and the page."""
+
+    def __post_init__(self) -> None:
+        """Write control characters out: cells and notes hold names and reasons, which may be somebody else's."""
+        rows = tuple(replace(row, cells=tuple(map(printable, row.cells))) for row in self.rows)
+        columns = tuple(replace(column, heading=printable(column.heading)) for column in self.columns)
+        cleaned = {"title": printable(self.title), "columns": columns, "rows": rows}
+        notes = {name: tuple(map(printable, getattr(self, name))) for name in ("notes", "explained")}
+        for name, value in (cleaned | notes).items():
+            object.__setattr__(self, name, value)
 
 
 def number(value: float | None, digits: int = 1, signed: bool = False) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ablations.table.shape import MOST_NOTES, Table
 
 
@@ -45,6 +47,8 @@ def _piped(cells: list[str] | tuple[str, ...]) -> str:
 
 
 def _escaped(text: str) -> str:
-    for mark in "\\|*_`<":
+    """Text in which Markdown finds no mark: emphasis, code, links, HTML, mathematics, headings, lists."""
+    for mark in "\\|*_`<&$~":
         text = text.replace(mark, f"\\{mark}")
-    return " ".join(text.split())
+    text = re.sub(r"\](?=[(:\[])", r"\\]", " ".join(text.split()))
+    return re.sub(r"^(\d*)([#>]|[.)+=-](?= ))", r"\1\\\2", text)

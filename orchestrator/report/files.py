@@ -20,13 +20,17 @@ from orchestrator.report.page.document import page
 from orchestrator.state.outcomes import outcome
 from orchestrator.store.epochs import values
 from orchestrator.store.ledger import LedgerRun
+from trainer.config import printable
 from trainer.files.run_folder import write_text
 
+FORMULA = ("=", "+", "-", "@")
+"""What begins a formula in a spreadsheet; control characters, which may as well, are written out."""
 TRIALS = ("trials.csv", "trials.parquet")
 """Further files of a study with a search."""
+PAGE = "report.html"
 FILES = (
     *("table.txt", "table.md", "table.tex", "table.csv", "table.parquet"),
-    *("runs.csv", "runs.parquet", "report.html"),
+    *("runs.csv", "runs.parquet", PAGE),
 )
 
 
@@ -40,7 +44,7 @@ def write(report: Report, folder: Path) -> list[Path]:
         "table.tex": to_latex(report.table),
         "table.csv": to_csv(values_of(report.table)),
         "runs.csv": to_csv(run_rows(report)),
-        "report.html": page(report),
+        PAGE: page(report),
     }
     columns = {"table.parquet": to_columns(values_of(report.table)), "runs.parquet": run_columns(report)}
     if trials := trial_rows(report):
@@ -100,13 +104,23 @@ def run_rows(report: Report) -> list[dict[str, Any]]:
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV, with the columns of all rows. The items of a list are separated by semicolons."""
+    """Rows as CSV, with the columns of all rows; items of a list are separated by semicolons."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, _names(rows), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: "; ".join(map(str, v)) if isinstance(v, list) else v for name, v in row.items()})
+    writer = csv.writer(out, lineterminator="\n")
+    names = _names(rows)
+    writer.writerow(map(_cell, names))
+    writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
     return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A value for a spreadsheet, which would run a text that begins like a formula: an apostrophe makes it text."""
+    if isinstance(value, list):
+        value = "; ".join(map(str, value))
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip()[:1] in FORMULA else text
 
 
 def to_columns(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -14,7 +14,13 @@ from trainer.config import parse
 ORDER = ("finished", "running", "waiting", "interrupted", "stopped", "failed", "missing")
 AHEAD = ("running", "waiting", "interrupted", "missing")
 """States of runs that still have epochs to train."""
-AGAIN = {"lost": "a lost worker", "preempted": "a machine taken back", "memory": "too little memory", "bug": "an error"}
+AGAIN = {
+    "lost": "a lost worker",
+    "preempted": "a machine taken back",
+    "device": "a failed GPU",
+    "memory": "too little memory",
+    "bug": "an error",
+}
 """Descriptions of failure causes, for the note on the next attempt."""
 
 
@@ -143,8 +149,8 @@ def best_in_words(runs: Collection[RunProgress]) -> str:
 def _runs(state: StudyState, driven: bool) -> Iterator[RunProgress]:
     metrics = metrics_of(state)
     for run in state.due:
-        now = _now(run.run.status, driven)
-        entry = run.run if run.run.run_id else None
+        now = "missing" if run.lost else _now(run.run.status, driven)
+        entry = run.run if run.run.run_id and not run.lost else None
         role, epochs = run.plan.role, run.plan.config.optim.epochs
         yield run_progress(run.label, role, epochs, metrics[role], now, entry, run.plan.arm)
     for search in state.searches:

@@ -16,8 +16,10 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from orchestrator.store.epochs import LOCK, Epochs
+from orchestrator.store.events import problem
 from orchestrator.store.full_disk import pausing
-from orchestrator.store.journal import EpochLine, Reader, Writer
+from orchestrator.store.journal import EpochLine, Reader, Writer, damaged, parse
+from trainer.config import masked, printable
 
 STATUS = {
     "started": "running",
@@ -110,7 +112,7 @@ class LedgerRun:
         self.status = status
         self.changed = event["time"]
         self.attempts += status == "running"
-        self.reason = event.get("reason", "")
+        self.reason = printable(masked(event.get("reason", "")))  # it may be of an earlier version
         self.cause = event.get("cause", "")
         self.last = numbers(event.get("last", self.last))
         self.best = numbers(event.get("best", self.best))
@@ -174,6 +176,8 @@ class _Fold:
                     found = epochs[event.run_id] = self._run(event.run_id)._epochs
                 found.add_line(event.offset, event.length)
                 continue
+            if why := problem(event):
+                raise damaged(self.reader.path, _first_wrong(self.reader.path), why)
             if event["event"] != "epoch":
                 self.events.append(event)
             if event["event"] == "study":
@@ -263,6 +267,13 @@ class Ledger:
             del _FOLDS[self.path]
             raise
         return fold
+
+
+def _first_wrong(path: Path) -> int:
+    """The number of the first line whose event has something wrong."""
+    with path.open("rb") as file:
+        events = ((number, parse(line)) for number, line in enumerate(file, 1))
+        return next((number for number, event in events if event is not None and problem(event)), 0)
 
 
 def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.store.folder import Store
-from orchestrator.store.ledger import Ledger
-from trainer.files.run_folder import read_epochs, read_failure, read_notes, read_result
+from orchestrator.store.ledger import Ledger, LedgerRun
+from trainer.files.run_folder import has_checkpoint, read_epochs, read_failure, read_notes, read_result
 
 KEPT = ("last", "best", "complexity", "environment", "seconds", "micro_batch", "data", "weights")
 """The fields of result.json that the ledger keeps."""
@@ -26,6 +26,11 @@ def artifacts(out: Path) -> dict[str, Any]:
     """Where a run's files lie: its folder below the store, and their names."""
     names = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
     return {"folder": f"{out.parent.name}/{out.name}", "files": names}
+
+
+def checkpoint_lost(store: Store, run: LedgerRun) -> bool:
+    """Whether a run that left files, by the ledger, has no last.pt any more."""
+    return bool(run.artifacts) and not has_checkpoint(store.run_dir(run.run_id))
 
 
 def copy_from_folder(ledger: Ledger, run_id: str, out: Path) -> None:
@@ -62,7 +67,7 @@ RETRIES = "retries.jsonl"
 def read_retries(out: Path) -> list[dict[str, Any]]:
     """The retries of the run in folder `out`, one a line; a half-written last line is ignored."""
     path = out / RETRIES
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]] if path.exists() else []
 
 
 class Ending(NamedTuple):

@@ -59,6 +59,11 @@ class Live:
         self.progress.change(job, "waiting")
         self.screen.refresh()
 
+    def queued(self, job: Job) -> None:
+        """Show that the run waits for resources, instead of its line."""
+        self.progress.queue(job)
+        self.screen.refresh()
+
     def ended(self, job: Job, status: str, note: str) -> None:
         """Replace the run's line by a permanent one that says how it ended."""
         run = self.progress.change(job, status)
@@ -89,6 +94,10 @@ class Live:
         for run in running[:SHOWN]:
             shown.add_row(*self._run(run))
         more = [Text(f"  and {len(running) - SHOWN} more", style="dim")] if len(running) > SHOWN else []
+        if progress.queued:
+            first = shortened(next(iter(progress.queued)), self.console.width - BESIDE)
+            others = f" and {len(progress.queued) - 1} more" if len(progress.queued) > 1 else ""
+            more.append(Text(f"  {first}{others}: waiting for resources", style="dim", no_wrap=True))
         return Group(Text(), *([shown] if running else []), *more, *_notes(running), whole, *([told] if told else []))
 
     def _run(self, run: RunProgress) -> list[RenderableType]:

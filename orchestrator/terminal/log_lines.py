@@ -43,6 +43,9 @@ class View(Protocol):
     def waits(self, job: Job) -> None:
         """A run pauses: its search will decide whether it continues."""
 
+    def queued(self, job: Job) -> None:
+        """A run waits for resources: others use the machines, or there are none yet."""
+
     def ended(self, job: Job, status: str, note: str) -> None:
         """A run has finished, failed or been stopped."""
 
@@ -57,6 +60,8 @@ class StudyProgress:
         self.metrics = metrics_of(state)
         self.ledger = state.ledger
         self.at_once = 1
+        self.queued: dict[str, None] = {}
+        """Labels of the runs that wait for resources, in order."""
         self._running = dict.fromkeys(label for label, run in self.runs.items() if run.state == "running")
         self._counts = Counter(run.state for run in self.runs.values())
         self._left, self._left_until = "", 0.0
@@ -70,12 +75,18 @@ class StudyProgress:
         self._counts.subtract([before.state] if before else [])
         self._counts[run.state] += 1
         self.runs[job.label] = run
+        self.queued.pop(job.label, None)
         if run.state == "running":
             self._running.setdefault(job.label)
         else:
             self._running.pop(job.label, None)
         self.at_once = max(self.at_once, len(self._running))
         return run
+
+    def queue(self, job: Job) -> None:
+        """Show a job's run as waiting for resources."""
+        self.change(job, "waiting")
+        self.queued[job.label] = None
 
     @property
     def running(self) -> list[RunProgress]:
@@ -163,6 +174,11 @@ class Lines:
         """Print nothing: the run has not ended."""
         with self._told:
             self.progress.change(job, "waiting")
+
+    def queued(self, job: Job) -> None:
+        """Print that a run waits for resources."""
+        self.progress.queue(job)
+        self._say(f"        {job.label}: waiting for resources")
 
     def ended(self, job: Job, status: str, note: str) -> None:
         """Print how a run ended, and the time left."""

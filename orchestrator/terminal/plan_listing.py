@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +18,8 @@ from ablations.study.plan import space
 from ablations.study.schema import Study
 from orchestrator.state.study_state import StudyRun, StudyState
 from orchestrator.terminal.table import UNDERLINE
-from trainer.config import parse
+from trainer.config import OptimConfig, parse
+from trainer.files.run_folder import LAST
 
 LONG = 200
 """Up to so many runs are all listed; of more, the first and the last `ENDS`."""
@@ -59,6 +60,10 @@ def show_plan(state: StudyState, console: Console, *, whole: bool = False) -> No
     console.print(grid)
     if cut:
         console.print(Text(f"... {len(runs) - 2 * ENDS:,} more; --all lists them", style="dim"))
+    for run in runs:
+        if run.lost:
+            text = f"again: {run.label} has finished, but its {LAST} is gone from the store, and runs to train need it"
+            console.print(Text(text, style="yellow"), soft_wrap=True)
     if study.search is not None:
         show_space(study, console)
     for line in design_lines(study):
@@ -127,6 +132,21 @@ def show_costs(costs: Mapping[str, Mapping[str, float]], size: tuple[int, int], 
     console.print(Text(f"of the deployed student, one 3x{size[0]}x{size[1]} image", style="dim"))
 
 
+def show_batches(optims: Iterable[OptimConfig], workers: int, console: Console) -> None:
+    """Print how a step is split over the workers of a run, and which micro-batches it allows."""
+    for optim in {(optim.global_batch, optim.effective_norm_batch): optim for optim in optims}.values():
+        used = optim.workers(workers)
+        share, *smaller = optim.micro_batches(workers)
+        of = f"{optim.global_batch} samples a step" + (f", {share} on each of {used} workers" if workers > 1 else "")
+        idle = f" (of {workers}; the others have none)" if used < workers else ""
+        group = optim.effective_norm_batch
+        if smaller:
+            rest = f"micro_batch may be {', '.join(map(str, (share, *smaller)))}"
+        else:
+            rest = f"micro_batch cannot be below {share}, as a BatchNorm group has {group} (optim.norm_batch)"
+        console.print(Text(f"{of}{idle}; {rest if share > 1 else 'one forward pass'}", style="dim"), soft_wrap=True)
+
+
 def changes(changed: Mapping[str, Any]) -> str:
     """What an arm changes, in one cell."""
     texts = [
@@ -137,9 +157,12 @@ def changes(changed: Mapping[str, Any]) -> str:
 
 
 def _state(state: StudyState, run: StudyRun) -> str:
-    """`reused`; `failed`: a final failure; `if needed`: a seed of a later look; `new`."""
+    """`reused`; `again`: a teacher whose checkpoint is gone; `failed`: a final failure; `if needed`: a seed of a later
+    look; `new`."""
     if run.finished:
         return "reused"
+    if run.lost:
+        return "again"
     if state.is_final_failure(run):
         return "failed"
     return "if needed" if if_needed(state.study, run.plan) else "new"

@@ -69,9 +69,8 @@ def test_a_failed_run_is_a_row_with_its_reason_and_the_study_goes_on(finished):
     table = finished.driver.table()
     assert re.search(r"^broken +0/2 ", table, re.MULTILINE)
     assert "not finished: broken seeds 0, 1: nan: loss/ce is not finite at step" in table
-    assert re.fullmatch(
-        r"failed: 2 of 7 runs, the first broken seed 0: nan: loss/ce is not finite .*\n", finished.done.err
-    )
+    failed = r"failed: 2 of 7 runs, the first broken seed 0: nan: loss/ce is not finite .*"
+    assert re.fullmatch(failed, finished.done.err.splitlines()[-1])
 
 
 def test_the_table_is_what_is_printed_last_and_nothing_else_speaks(finished):
@@ -81,6 +80,12 @@ def test_the_table_is_what_is_printed_last_and_nothing_else_speaks(finished):
     assert all(
         re.fullmatch(r"\d\d:\d\d:\d\d .*(started|finished  .*|failed  .*| epochs  .*)", line) for line in said
     ), said
+
+
+def test_the_page_and_the_tracking_are_named_at_the_end(finished):
+    page, tracking, _ = finished.done.err.splitlines()
+    assert re.fullmatch(r"page: /.+/studies/tiny/report\.html", page)
+    assert re.fullmatch(r"MLflow: sqlite:////.+/mlflow\.db; `transkd ui tiny` shows it", tracking)
 
 
 def test_report_and_status_say_it_again_without_writing(finished):

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from PIL import Image
 
-from trainer.config import IGNORE, UserError
+from trainer.config import IGNORE, UserError, message_of
+from trainer.config.input_files import check_regular
 from trainer.data.pairing import Found, Pair, Split
 
 INVALID = 254
@@ -155,11 +156,14 @@ def cache_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the cache folder {path} ({error}); set TRANSKD_CACHE to one you own") from None
+        raise UserError(
+            f"cannot make the cache folder {path} ({message_of(error)}); set TRANSKD_CACHE to one you own"
+        ) from None
     return path
 
 
 def _opened(path: Path) -> Image.Image:
+    check_regular(path)
     try:
         image = Image.open(path)
         try:
@@ -168,7 +172,7 @@ def _opened(path: Path) -> Image.Image:
             image.close()
             raise
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some damaged PNGs
-        raise UserError(f"cannot read {path} as an image ({error}); restore the file") from None
+        raise UserError(f"cannot read {path} as an image ({message_of(error)}); restore the file") from None
     return image
 
 

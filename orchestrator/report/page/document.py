@@ -54,4 +54,4 @@ def unfinished(report: Report) -> str:
 
 
 def _own(name: str) -> Markup:
-    return Markup((resources.files("orchestrator.report.page") / name).read_text())
+    return Markup((resources.files("orchestrator.report.page") / name).read_text(encoding="utf-8"))

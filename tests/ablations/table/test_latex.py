@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 
@@ -10,6 +11,7 @@ import pytest
 from ablations.table.latex import escape, to_latex
 from ablations.table.marks import mark_note, marks
 from ablations.table.shape import Column, Row, Table
+from ablations.table.text import to_markdown, to_plain
 
 COLUMNS = (
     Column("arm"),
@@ -133,3 +135,54 @@ def test_it_compiles(tmp_path):
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Missing character" not in done.stdout
     assert "Overfull" not in done.stdout, "wider than the line"
+
+
+STRANGE = (
+    "[none]",
+    " [lr] doubled",
+    "*",
+    "[0.5ex]",
+    "a\x1b[31m\nb",
+    "x | y",
+    "a & b",
+    "-- \\",
+    "~^<>",
+    "#1",
+    "{",
+    "$x$",
+)
+"""Names that a format could take for its own marks."""
+
+
+def strange():
+    return table(*((name, 70 + place, "-", "") for place, name in enumerate(STRANGE)), notes=STRANGE)
+
+
+def test_no_cell_begins_an_argument():
+    """`\\\\` and `\\midrule` read a bracket or a star after them, over line ends, as their argument."""
+    lines = [line.strip() for line in to_latex(strange()).splitlines()]
+    assert not [line for line in lines[1:] if line.startswith(("[", "*"))]
+    assert "{[}none]" in escape("[none]") and "{[}" in escape("  [x]")
+
+
+def test_no_format_gets_a_control_character():
+    for text in (to_latex(strange()), to_plain(strange()), to_markdown(strange())):
+        assert "\x1b" not in text
+        assert len([line for line in text.splitlines() if "x1b" in line]) == 2  # a row and a note, not cut in two
+
+
+def test_markdown_shows_strange_names_as_they_are():
+    rows = [line for line in to_markdown(strange()).splitlines() if line.startswith("|")]
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == len(COLUMNS) + 1 for row in rows)
+    assert "- \\#1" in to_markdown(strange()) and "\\$x\\$" in to_markdown(strange())
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex")
+def test_strange_names_compile(tmp_path):
+    (tmp_path / "table.tex").write_text(to_latex(strange()), encoding="utf-8")
+    frame = "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\\input{table}\\end{document}"
+    (tmp_path / "main.tex").write_text(frame, encoding="utf-8")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "main.tex"], cwd=tmp_path, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-800:]

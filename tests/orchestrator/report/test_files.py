@@ -158,3 +158,12 @@ def test_no_cell_of_a_csv_is_a_python_list(synthetic, tmp_path, kind):
     write(synthetic(kind).report, tmp_path)
     for file in tmp_path.glob("*.csv"):
         assert not [cell for row in csv.reader(file.open()) for cell in row if cell.startswith(("[", "(", "{"))]
+
+
+def test_no_cell_of_a_csv_is_a_formula_or_steers_a_terminal():
+    names = ["=1+1", "+x", "@SUM(A1)", "-cmd|' /C calc'!A0", "  =x", "\t=x", "a\x1b[31m", "größe"]
+    text = to_csv([{"arm": name, "=mean": -0.5, "n": 2} for name in names])
+    rows = list(csv.reader(io.StringIO(text)))
+    assert rows[0] == ["arm", "'=mean", "n"] and rows[1] == ["'=1+1", "-0.5", "2"]
+    assert all(cell[:1] not in "=+@\t" and "\x1b" not in cell for row in rows for cell in row)
+    assert rows[-1][0] == "größe" and rows[4][0] == "'-cmd|' /C calc'!A0"
