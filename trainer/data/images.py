@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from trainer.config import UserError
 
@@ -60,8 +60,8 @@ def read_indices(path: Path) -> np.ndarray:
                 f"label {path} has colour mode {image.mode} ({image.format}) but must be one channel of class indices, "
                 "PNG of at most 16 bits; give the index image, not the coloured one"
             )
-        values = np.asarray(image).astype(np.uint16 if image.mode.startswith("I") else np.uint8, copy=False)
-        return values // np.uint8(step) if step > 1 else values
+        values: np.ndarray = np.asarray(image, dtype=np.uint16 if image.mode.startswith("I") else np.uint8)
+        return values // step if step > 1 else values
 
 
 def orientation(path: Path) -> int:
@@ -84,8 +84,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                     f"image {path} has {pixels} pixels ({image.width}x{image.height}) but may have at most {limit}; "
                     f"make it smaller, or set {LIMIT}={pixels}"
                 )
-            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO adds previews to a photograph
-                raise UserError(f"image {path} holds {image.n_frames} pictures but must hold one; save it as one")
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != "MPO":  # MPO adds previews to a photograph
+                raise UserError(f"image {path} holds {frames} pictures but must hold one; save it as one")
             image.info["raw mode"] = _raw_mode(image)
             ImageOps.exif_transpose(image, in_place=True)
             yield image
@@ -96,7 +97,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"cannot read {path} as an image ({reason}); restore the file") from None
 
 
-def _raw_mode(image: Image.Image) -> str:
+def _raw_mode(image: ImageFile.ImageFile) -> str:
     """Pillow's name for how the file stores its pixels; empty where its decoder has none."""
     arguments = image.tile[0].args if image.tile else None
     found = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
