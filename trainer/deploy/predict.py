@@ -62,9 +62,7 @@ def find_images(images: Path) -> list[Path]:
     found = sorted(
         path
         for path in images.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and predictions.isdisjoint(path.parents)
-        and path.is_file()
+        if path.suffix.lower() in SUFFIXES and predictions.isdisjoint(path.parents) and path.is_file()
     )
     if not found:
         but = f" except predictions (folders with {MANIFEST})" if predictions else ""
