@@ -11,6 +11,7 @@ import yaml
 
 from cluster.lint import Finding
 from cluster.spec import Machine, SpecError
+from trainer.config import message_of
 
 IDLE_S = 60
 """An idle machine that ends earlier ends between two runs, and the next one boots again."""
@@ -48,7 +49,7 @@ def documents(path: Path) -> list[Document]:
         nodes = list(yaml.compose_all(text, yaml.SafeLoader))
         found = [Document(data, node) for data, node in zip(yaml.safe_load_all(text), nodes, strict=True)]
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
-        raise SpecError(f"cannot read launcher file {path}: {' '.join(str(error).split())}") from None
+        raise SpecError(f"cannot read launcher file {path}: {message_of(error)}") from None
     left = [document.data for document in found]
     for _ in range(MOST_VALUES):
         if not left:

@@ -106,7 +106,10 @@ def unpacked(file: Path) -> Iterator[tuple[Study, Store]]:
             raise UserError(f"{file} is not a bundle: it needs study.yaml and ledger.jsonl in one folder")
         _verify(roots[0], file)
         try:
-            yield read((roots[0] / "study.yaml").read_text("utf-8"), f"study.yaml of {file}"), Store(roots[0])
+            yield (
+                read((roots[0] / "study.yaml").read_text(encoding="utf-8-sig"), f"study.yaml of {file}"),
+                Store(roots[0]),
+            )
         except UnicodeDecodeError:
             raise UserError(f"{file} is damaged: study.yaml is no text; take another copy of it") from None
 

@@ -22,7 +22,8 @@ def stored_studies(ledger: Ledger) -> dict[str, str]:
 def study_source(name: str, ledger: Ledger) -> tuple[str, str]:
     """The YAML of a study and where it stands: a file, a packaged study, or one of the store. Raises UserError where
     there is none."""
-    if name in packaged() or Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
+    path = Path(name)
+    if name in packaged() or path.suffix in (".yaml", ".yml") or (path.exists() and not path.is_dir()):
         return source(name)
     stored = stored_studies(ledger)
     if name not in stored:

@@ -21,7 +21,7 @@ from trainer.data.base import SegDataset, cache_folder
 from trainer.data.pairing import Pair, Split
 from trainer.files.atomic import replacing
 
-PACK_VERSION = 1
+PACK_VERSION = 2
 """Raised by hand when the file's columns, or how they are computed, change."""
 
 _CHUNK = 32  # pairs decoded before they are written: a few hundred MB at Cityscapes' full size

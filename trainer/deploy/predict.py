@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from trainer.config import UserError, message_of
+from trainer.config import UserError
 from trainer.config.input_files import check_regular, holds
 from trainer.data.cityscapes import LABEL_IDS
+from trainer.data.images import read_rgb
 from trainer.data.packed import resize_image
 from trainer.deploy.open import Student
 from trainer.files.atomic import replacing
@@ -74,15 +75,6 @@ def find_images(images: Path) -> list[Path]:
         but = f" except predictions (folders with {MANIFEST})" if predictions else ""
         raise UserError(f"no images below {images}{but}; expected files ending in {', '.join(sorted(SUFFIXES))}")
     return found
-
-
-def read_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8. Raises UserError for a file that cannot be read as an image."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot read {path} as an image ({message_of(error)})") from None
 
 
 def plan(images: Path, found: list[Path], out: Path, kinds: tuple[Kind, ...]) -> list[Job]:

@@ -100,8 +100,9 @@ def _pictures(student: Student, images: Path | None, data_root: Path | None, out
     import numpy as np
 
     from trainer.data import open_dataset
+    from trainer.data.images import read_rgb
     from trainer.data.packed import resize_image
-    from trainer.deploy.predict import find_images, read_rgb
+    from trainer.deploy.predict import find_images
 
     if images is not None:
         found = find_images(images)

@@ -117,7 +117,7 @@ def _choose(path: Path, found: list[Located]) -> Located:
         parts = located.prefix.split(".")
         return "student" not in parts, "teacher" in parts, not any(map(_is_average, parts)), len(parts)
 
-    first, *others = sorted(found, key=rank)
+    first, *others = sorted(found, key=lambda located: (rank(located), located.prefix))
     if others and rank(others[0]) == rank(first):
         raise UserError(
             f"{path} holds two networks, '{first.prefix}' and '{others[0].prefix}'; save the one meant alone"
