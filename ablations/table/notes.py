@@ -47,7 +47,7 @@ def _test(study: Study) -> list[str]:
         f"procedure applies it, between {level} divided by the number of tests and {level}. So it excludes 0 exactly "
         "where the verdict is better or worse, and each interval covers its true difference with a probability of at "
         f"least {100 - FAMILY_WISE * 100:g} %. It is [n too small] where so few seeds cannot reach the level. "
-        "table.csv has Student's t interval of 95 % too (low, high), and the bootstrap interval.",
+        "Student's t interval of 95 % (low, high) and the bootstrap interval are in table.csv.",
     ]
     if study.margin is not None:
         notes.append(

@@ -9,6 +9,7 @@ from typing import Any
 from trainer.config import printable
 
 MOST_NOTES = 3
+"""The most short notes below a table. What bold and underlined mean is one of them (see `mark_note`)."""
 
 
 @dataclass(frozen=True)

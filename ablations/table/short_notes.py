@@ -44,7 +44,12 @@ def short_notes(
         notes.append("[interval]: the differences that the test does not reject, at 5 % family-wise")
     if study.margin is not None:
         notes.append(f"equivalent: differs by less than {study.margin:g} points")
-    return notes[:MOST_NOTES]
+    return notes[: room(study)]
+
+
+def room(study: Study) -> int:
+    """The short notes that a study's table has room for: with verdicts, one more says what bold means."""
+    return MOST_NOTES - bool(study.pairs)
 
 
 def next_step(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome], contrasts: Sequence[Contrast]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ablations.table.shape import MOST_NOTES, Table
+from ablations.table.shape import Table
 
 
 def to_plain(table: Table) -> str:
@@ -37,9 +37,8 @@ def to_markdown(table: Table) -> str:
 
 
 def below(table: Table, mark: str = "") -> list[str]:
-    """The lines below the rows: at most `MOST_NOTES` notes, `mark` (see `mark_note`) among them, and the next step."""
-    notes = table.notes[: MOST_NOTES - bool(mark)]
-    return [*notes, *filter(None, [mark, table.next_step])]
+    """The lines below the rows: the notes, what `mark_note` says, and the next step."""
+    return [*table.notes, *filter(None, [mark, table.next_step])]
 
 
 def _piped(cells: list[str] | tuple[str, ...]) -> str:

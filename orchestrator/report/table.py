@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import replace
 
 from ablations.table.arms import build_table
-from ablations.table.shape import MOST_NOTES, Table
+from ablations.table.shape import Table
+from ablations.table.short_notes import room
 from ablations.table.trials import search_table
 from orchestrator.state.outcomes import hardware
 from orchestrator.state.proposals import Proposal, imported_trials
@@ -52,5 +53,7 @@ def _arms(state: StudyState) -> Table:
     }
     found = build_table(state.study, plan, state.outcomes, costs, state.tuned)
     uncounted = state.uncounted()
-    short = ["not counted: finished runs of other data, weights or numerics"] if uncounted else []
-    return replace(found, notes=(*short, *found.notes)[:MOST_NOTES], explained=(*uncounted, *found.explained))
+    left_out = any(text.startswith("Not counted: ") for text in uncounted)
+    short = ["not counted: finished runs of other data, weights or numerics"] if left_out else []
+    short += ["computed by another numerics version"] if len(uncounted) > left_out else []
+    return replace(found, notes=(*short, *found.notes)[: room(state.study)], explained=(*uncounted, *found.explained))

@@ -10,6 +10,7 @@ from ablations.study.plan import expand
 from ablations.study.trial import Trial
 from ablations.table.arms import Outcome, build_table, number
 from ablations.table.lacking import ranged
+from ablations.table.marks import mark_note
 from ablations.table.text import to_markdown, to_plain
 from ablations.table.trials import search_table
 
@@ -94,7 +95,7 @@ def test_however_much_there_is_to_say_three_short_notes_are_shown_and_the_rest_i
     outcomes = _scattered(runs)
     outcomes[runs[-1].key] = Outcome("failed", {}, "loss/pea is nan at step 1200")
     table = build_table(written, runs, outcomes)
-    assert len(table.notes) == 3
+    assert len([*table.notes, mark_note(table, "bold", "underlined")]) == 3
     assert max(map(len, table.notes)) < 90
     assert table.next_step == (
         "next: transkd run written --retry-failed tries the 1 failed run again; "
