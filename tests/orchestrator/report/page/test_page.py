@@ -13,6 +13,7 @@ from orchestrator.report.page.document import page
 from orchestrator.report.page.provenance import facts
 from orchestrator.report.page.tables import table_html
 from orchestrator.store.ledger import Ledger
+from trainer.config import NUMERICS_VERSION
 
 GOLDEN = """<div class="scroll"><table>
 <thead><tr><th scope="col">arm</th><th scope="col" class="number">n</th><th scope="col" class="number">mIoU</th>\
@@ -166,7 +167,10 @@ def test_the_checklist_is_answered_from_facts(synthetic):
     )
     assert found["Compute"] == "18.00 h on cpu (a CPU, 2 threads)"
     assert found["Runs that did not finish"] == "1 failed (nan)"
-    assert found["Code"] == "git commit 0123abcd; numerics version 1; torch 2.12.1; with uncommitted changes"
+    assert (
+        found["Code"]
+        == f"git commit 0123abcd; numerics version {NUMERICS_VERSION}; torch 2.12.1; with uncommitted changes"
+    )
     assert found["Training"] == "epochs: 9; global batch: 8; learning rate: 0.001"
     assert "paired differences and two one-sided t tests within ±0.3 points, " in found["Test"]
     assert "Holm over 2 contrasts, 5 % family-wise" in found["Test"]
