@@ -120,7 +120,8 @@ def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = printable(value)
-    return f"'{text}" if text.lstrip()[:1] in FORMULA else text
+    begins = text.strip()
+    return f"'{text}" if len(begins) > 1 and begins[0] in FORMULA else text
 
 
 def to_columns(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

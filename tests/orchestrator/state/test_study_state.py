@@ -433,12 +433,20 @@ class Mixed:
 def kinds(which: str) -> tuple[Sources, Sources]:
     """Sources, and sources that differ in what is named."""
     configs = [run.config for run in expand(make(VARIANTS))]
-    of = {"numerics": (1, "A", "V"), "data": (NUMERICS_VERSION, "A", "V"), "weights": (NUMERICS_VERSION, "A", "V")}
-    then = {"numerics": (2, "A", "V"), "data": (NUMERICS_VERSION, "B", "V"), "weights": (NUMERICS_VERSION, "A", "W")}
+    of = {
+        "numerics": (NUMERICS_VERSION - 1, "A", "V"),
+        "data": (NUMERICS_VERSION, "A", "V"),
+        "weights": (NUMERICS_VERSION, "A", "V"),
+    }
+    then = {
+        "numerics": (NUMERICS_VERSION, "A", "V"),
+        "data": (NUMERICS_VERSION, "B", "V"),
+        "weights": (NUMERICS_VERSION, "A", "W"),
+    }
     return sources_of(configs, *of[which]), sources_of(configs, *then[which])
 
 
-MIXED = {"data": "other data", "numerics": "numerics version 1"}
+MIXED = {"data": "other data", "numerics": f"numerics version {NUMERICS_VERSION - 1}"}
 
 
 @pytest.mark.parametrize("said", [True, False], ids=["sources recorded", "sources inferred"])

@@ -26,7 +26,7 @@ from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import finished
 from orchestrator.terminal.plan_listing import show_plan
 from orchestrator.verbs.import_ import import_
-from trainer.config import UserError
+from trainer.config import NUMERICS_VERSION, UserError
 from trainer.files.run_folder import read_epochs, write_epochs
 from trainer.place import Place
 from trainer.training.loop import fit
@@ -170,7 +170,10 @@ def changed(**changes):
         (no_weights, "last.pt is missing"),
         (changed(run_id="0" * 12), "result.json says run 000000000000, but its config, data and weights give run"),
         (changed(data={"train": "0" * 12, "val": "0" * 12}), "but its config, data and weights give run"),
-        (changed(environment={"numerics": 0}), "computed with numerics 0, and this is 1; train it again"),
+        (
+            changed(environment={"numerics": 0}),
+            f"computed with numerics 0, and this is {NUMERICS_VERSION}; train it again",
+        ),
         (changed(data=None), "must name the data that was read"),
         *(
             (changed(**{name: LACKING}), f"its files are not as `fit` writes them: KeyError: '{name}'")
