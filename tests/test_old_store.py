@@ -195,7 +195,8 @@ def assert_same_tables(name: str, text: str) -> None:
 
 
 def assert_same_values(old: Path, new: Path) -> None:
-    """Every value of the old CSV file stands in the new one, in the column of the same name; a number within 1e-9."""
+    """Every value of the old CSV file stands in the new one, in the column of the same name; a number within 1e-9, and
+    the items of a list without brackets and quotes."""
     before, now = (list(csv.DictReader(file.read_text().splitlines())) for file in (old, new))
     assert len(now) == len(before) > 0
     for one, other in zip(before, now, strict=True):
@@ -203,7 +204,7 @@ def assert_same_values(old: Path, new: Path) -> None:
             try:
                 assert float(other[column]) == pytest.approx(float(value), rel=1e-9, nan_ok=True), column
             except ValueError:
-                assert other[column] == value, column
+                assert other[column] == re.sub(r"^\['(.*)'\]$", r"\1", value), column
 
 
 def planned(text: str) -> dict[tuple[str, str], tuple[str, str]]:
