@@ -41,7 +41,7 @@ class Candidate:
     result: dict[str, Any]
     run_id: str
     about: str
-    """For people: its id and its mIoU."""
+    """For people: its id and its mIoU on val."""
 
 
 def take_in(
@@ -113,7 +113,9 @@ def read(folder: Path) -> Candidate:
     if lacking := [name for name in (LAST, BEST) if not (folder / name).is_file()]:
         raise UserError(f"{' and '.join(lacking)} is missing")
     run_id = str(result["run_id"])
-    return Candidate(folder.absolute(), config, result, run_id, f"run {run_id}, mIoU {result['last']['val/miou']:.2f}")
+    return Candidate(
+        folder.absolute(), config, result, run_id, f"run {run_id}, val/miou {result['last']['val/miou']:.2f}"
+    )
 
 
 @_foreign()

@@ -12,6 +12,8 @@ from trainer.files.run_folder import has_checkpoint, read_epochs, read_failure, 
 
 KEPT = ("last", "best", "complexity", "environment", "seconds", "micro_batch", "data", "weights")
 """The fields of result.json that the ledger keeps."""
+SCORES = ("select/miou", "val/miou")
+"""The metrics that are printed when a run has finished."""
 
 
 def finished(out: Path, run_id: str) -> dict[str, Any] | None:
@@ -82,7 +84,8 @@ def ending(out: Path, error: str, cause: str = "lost") -> Ending:
     """How the run in folder `out` ended. Its files take precedence over `error` and `cause`, which are what Ray saw."""
     facts, failure = finished(out, out.name), read_failure(out)
     if facts is not None:
-        return Ending("finished", facts, f"mIoU {facts['last']['val/miou']:.2f}  {facts['seconds']:.0f} s")
+        scores = [f"{name} {facts['last'][name]:.2f}" for name in SCORES if name in facts["last"]]
+        return Ending("finished", facts, "  ".join([*scores, f"{facts['seconds']:.0f} s"]))
     if failure is not None:
         return Ending("failed", dict(failure), failure["reason"])
     if error:

@@ -130,7 +130,7 @@ class Lines:
         self._attempts: dict[str, str] = {}
         self._told = threading.RLock()
         """Held while progress changes or is printed: the heartbeat is a thread of its own."""
-        self._left = threading.Event()
+        self._closed = threading.Event()
 
     def __enter__(self) -> Lines:
         threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
@@ -139,11 +139,11 @@ class Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._left.set()
+        self._closed.set()
 
     def _beat(self) -> None:
         """Print the progress where nothing was printed for `QUIET_S`, so that a long epoch is no silence."""
-        while not self._left.wait(QUIET_S / 4):
+        while not self._closed.wait(QUIET_S / 4):
             self.keep_telling()
 
     def keep_telling(self) -> None:

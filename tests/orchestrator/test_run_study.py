@@ -68,7 +68,8 @@ def test_a_failed_run_is_a_row_with_its_reason_and_the_study_goes_on(finished):
     assert len(finished.driver.events("finished")) == 5
     table = finished.driver.table()
     assert re.search(r"^broken +0/2 ", table, re.MULTILINE)
-    assert "not finished: broken seeds 0, 1: nan: loss/ce is not finite at step" in table
+    assert "not finished: 2 of 7 runs: 2 failed" in table
+    assert "next: transkd run tiny --retry-failed tries the 2 failed runs again" in table
     failed = r"failed: 2 of 7 runs, the first broken seed 0: nan: loss/ce is not finite .*"
     assert re.fullmatch(failed, finished.done.err.splitlines()[-1])
 
@@ -95,7 +96,7 @@ def test_report_and_status_say_it_again_without_writing(finished):
     said = finished.driver.here("status", finished.file).out
     assert re.fullmatch(
         r"tiny: 7 runs: 5 finished, 2 failed; driver: none\n"
-        r"  14/14 epochs  best \d+\.\d\d \((student alone|TransKD-Base) seed [01]\)\n"
+        r"  14/14 epochs  best val/miou \d+\.\d\d \((student alone|TransKD-Base) seed [01]\)\n"
         r"  broken seed 0, broken seed 1: failed: nan: loss/ce is not finite at step \d\n",
         said,
     ), said
