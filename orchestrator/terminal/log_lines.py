@@ -177,8 +177,9 @@ class Lines:
 
     def queued(self, job: Job) -> None:
         """Print that a run waits for resources."""
-        self.progress.queue(job)
-        self._say(f"        {job.label}: waiting for resources")
+        with self._told:
+            self.progress.queue(job)
+            self._say(f"        {job.label}: waiting for resources")
 
     def ended(self, job: Job, status: str, note: str) -> None:
         """Print how a run ended, and the time left."""
