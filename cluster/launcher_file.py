@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,9 @@ from trainer.config import message_of
 
 IDLE_S = 60
 """An idle machine that ends earlier ends between two runs, and the next one boots again."""
+BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}
+DEEPEST = 100
+"""Brackets that may be open at once: PyYAML needs seconds for thousands."""
 MOST_VALUES = 20_000
 HEAD_GIB = 8
 """Memory of a head in GiB: Ray's own processes, the driver, MLflow."""
@@ -46,6 +50,8 @@ def documents(path: Path) -> list[Document]:
     """The documents of a YAML file. Raises SpecError where it cannot be read."""
     try:
         text = path.read_text(encoding="utf-8-sig")
+        if max(accumulate(BRACKETS.get(sign, 0) for sign in text), default=0) > DEEPEST:
+            raise ValueError(f"it has more than {DEEPEST} open brackets within each other")
         nodes = list(yaml.compose_all(text, yaml.SafeLoader))
         found = [Document(data, node) for data, node in zip(yaml.safe_load_all(text), nodes, strict=True)]
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
