@@ -106,13 +106,13 @@ class LedgerRun:
         if (status := STATUS.get(kind)) is None:
             return
         if kind == "retried":
-            self.retries.append({name: event[name] for name in RETRY if name in event})
+            self.retries.append({name: event[name] for name in RETRY if name in event} | _reason(event))
         if kind in ("retried", "failed") and (cause := event.get("cause")):
             self.failures[cause] = self.failures.get(cause, 0) + 1
         self.status = status
         self.changed = event["time"]
         self.attempts += status == "running"
-        self.reason = printable(masked(event.get("reason", "")))  # it may be of an earlier version
+        self.reason = _reason(event).get("reason", "")
         self.cause = event.get("cause", "")
         self.last = numbers(event.get("last", self.last))
         self.best = numbers(event.get("best", self.best))
@@ -281,3 +281,8 @@ def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     if None not in metrics.values():
         return dict(metrics)
     return {name: math.nan if value is None else value for name, value in metrics.items()}
+
+
+def _reason(event: Mapping[str, Any]) -> dict[str, str]:
+    """The field `reason` of an event, printable and without passwords: earlier versions wrote it raw."""
+    return {"reason": printable(masked(event["reason"]))} if "reason" in event else {}

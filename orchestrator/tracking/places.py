@@ -22,6 +22,7 @@ BUSY_S = 10.0
 
 def location(folder: Path) -> str:
     """A folder as MLflow takes it: its path, or its URI where the path holds characters that URIs write as codes."""
+    folder = folder.absolute()
     uri = folder.as_uri()
     return str(folder) if uri == f"file://{folder}" else uri
 
