@@ -32,7 +32,9 @@ def is_launcher(path: Path) -> bool:
     """Whether a file is for `ray up` or `kubectl apply` instead of a cluster spec."""
     try:
         return bool(
-            re.search(r"^(cluster_name|apiVersion|available_node_types):", path.read_text("utf-8"), re.MULTILINE)
+            re.search(
+                r"^(cluster_name|apiVersion|available_node_types):", path.read_text(encoding="utf-8-sig"), re.MULTILINE
+            )
         )
     except (OSError, UnicodeDecodeError):
         return False

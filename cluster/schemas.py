@@ -18,6 +18,7 @@ from typing import Any
 from cluster.launcher_file import Document
 from cluster.lint import Finding
 from cluster.mistakes import hint
+from trainer.config import message_of
 
 _OPEN = ("provider", "auth", "docker", "node_config", "metadata")
 """Sections of a `ray up` file whose keys depend on the cloud."""
@@ -34,7 +35,7 @@ def check_ray_up(document: Document) -> list[Finding]:
     import ray.autoscaler
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text(encoding="utf-8"))
     if found := _check(document, _strict(schema)):
         return found
     logging.getLogger("ray.autoscaler").setLevel(logging.ERROR)
@@ -42,8 +43,7 @@ def check_ray_up(document: Document) -> list[Finding]:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             validate_config(prepare_config(copy.deepcopy(document.data)))
     except Exception as error:  # of any class: it is meant for a program
-        said = getattr(error, "message", None) or str(error) or type(error).__name__
-        return [Finding("refused-by-ray", " ".join(said.split())[:300], "correct it: `ray up` stops here")]
+        return [Finding("refused-by-ray", message_of(error)[:300], "correct it: `ray up` stops here")]
     return []
 
 

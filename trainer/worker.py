@@ -13,11 +13,11 @@ import ray.train.torch
 import ray.tune
 import torch
 
-from trainer.config import parse
+from trainer import parallel
+from trainer.config import masked, parse
 from trainer.files import run_folder
 from trainer.files.failure import failure_of
 from trainer.place import Place
-from trainer.training import parallel
 from trainer.training.loop import fit
 from trainer.training.memory import release_memory
 
@@ -57,7 +57,7 @@ def train_worker(settings: dict[str, Any]) -> None:
             raise
         run_folder.write_failure(place.out_dir, *failure)
         if failure.cause in ("bug", "device") or isinstance(error, ImportError):
-            run_folder.write_text(place.out_dir / "traceback.txt", traceback.format_exc())
+            run_folder.write_text(place.out_dir / "traceback.txt", masked(traceback.format_exc()))
         if distributed:
             raise
     finally:  # here the error is gone, and with it the frames that held the run's tensors

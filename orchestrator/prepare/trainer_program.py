@@ -19,7 +19,8 @@ def run_program(module: str, request: str) -> subprocess.CompletedProcess[str]:
         input=request,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
 

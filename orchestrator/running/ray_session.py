@@ -19,7 +19,7 @@ from orchestrator import packages
 from orchestrator.prepare.machine import here
 from orchestrator.running.shared_store import check_shared
 from orchestrator.store.folder import Store
-from trainer.config import UserError
+from trainer.config import UserError, message_of
 
 ENVIRONMENT = {
     # The ledger is the record: Tune's own loggers write 300-character folders and cost memory.
@@ -64,19 +64,17 @@ def raise_if_interrupted() -> None:
 def check_address(address: str) -> None:
     """Raise UserError where HOST:PORT does not answer: Ray would retry for minutes and then end the process. Where Ray
     is to be started here, raise it unless its folder can be used."""
-    host, colon, port = address.rpartition(":")
     if address == "local":
         _check_folder()
     if address in ("local", "auto"):
         return
-    if not (colon and port.isdigit()) or "/" in host:
-        raise UserError(f"address must be local, auto or HOST:PORT but got {address}")
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"address: no Ray answers at {address} ({error}); start one there with `ray start --head --port {port}`, "
-            "or use address: local"
+            f"address: no Ray answers at {address} ({message_of(error)}); start one there with "
+            f"`ray start --head --port {port}`, or use address: local"
         ) from None
 
 
@@ -104,8 +102,9 @@ def _start(**options: Any) -> None:
     try:
         ray.init(**options)
     except Exception as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"Ray did not start or could not be joined: {said}; run the same command again") from error
+        raise UserError(
+            f"Ray did not start or could not be joined: {message_of(error)}; run the same command again"
+        ) from error
 
 
 def _imports_as_here() -> Callable[[], None]:

@@ -18,12 +18,9 @@ from trainer.files.run_folder import write_text
 
 
 def halved(optim: OptimConfig, workers: int, micro_batch: int | None) -> int | None:
-    """The largest micro-batch of at most half as many samples that holds whole BatchNorm groups; None if none does."""
-    share, now = optim.shares(workers, micro_batch)
-    return max(
-        (n for n in range(optim.effective_norm_batch, now // 2 + 1, optim.effective_norm_batch) if share % n == 0),
-        default=None,
-    )
+    """The largest micro-batch of at most half as many samples; None where BatchNorm groups allow none."""
+    _, now = optim.shares(workers, micro_batch)
+    return next((n for n in optim.micro_batches(workers) if n <= now // 2), None)
 
 
 class Attempts:
@@ -48,7 +45,7 @@ class Attempts:
         """The spec's micro-batch, or a smaller one that runs of the same structure needed in this launch."""
         given: int | None = self.job["place"]["micro_batch"]
         try:
-            found = json.loads(Path(self.job["fits"]).read_text())
+            found = json.loads(Path(self.job["fits"]).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return given
         return int(found["micro_batch"]) if found["launch"] == self.job["launch"] else given

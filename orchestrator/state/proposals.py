@@ -111,7 +111,7 @@ class _Recorded:
 
     def _fold(self, event: Mapping[str, Any]) -> None:
         kind = event["event"]
-        if kind == "trial" and event["search"] == self.identity:
+        if kind == "trial" and event.get("search") == self.identity:
             number = event["number"]
             self.asked[number] = dict(event)
             self.by_run.setdefault(event.get("run_id", ""), []).append(number)

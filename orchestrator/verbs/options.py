@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ablations.study.schema import Study
     from orchestrator.store.folder import Store
 
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a packaged study's name, or a YAML file")]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a study's name (`transkd list`), or a YAML file")]
 StoreOption = Annotated[
     Path | None, typer.Option("--store", help="folder of ledger, runs and tracking [TRANSKD_STORE, ~/transkd-store]")
 ]

@@ -54,6 +54,37 @@ def written(tmp_path):
     return {path.name for path in (tmp_path / "store").glob("*")} - {"cache"}
 
 
+@pytest.mark.parametrize("verb", ["plan", "run", "report", "bundle"])
+def test_a_study_is_a_file_and_no_pipe_or_device(transkd, tmp_path, verb):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    os.mkfifo(tmp_path / "pipe")
+    for study in (tmp_path / "pipe.yaml", tmp_path / "pipe", "/dev/zero"):
+        code, said, errors = transkd(verb, study)
+        assert (code, said) == (2, "")
+        assert f"{study} is a" in errors and "and only files can be read" in errors
+        assert len(errors.splitlines()) == 1
+    assert not written(tmp_path)
+
+
+def test_a_bundle_is_a_file_that_is_not_read(transkd, tmp_path):
+    os.mkfifo(tmp_path / "pipe.tar.gz")
+    assert "is a pipe, and only files can be read" in transkd("report", tmp_path / "pipe.tar.gz")[2]
+    (tmp_path / "good.tar.gz").symlink_to(tmp_path / "good.yaml")
+    code, _, errors = transkd("bundle", tmp_path / "good.yaml", "--out", tmp_path / "good.tar.gz")
+    assert code == 2
+    assert f"would be written over {tmp_path / 'good.yaml'}, which is read; name another file" in errors
+
+
+def test_weights_are_files_and_no_devices(transkd, tmp_path):
+    student = changed(student={"name": "segformer_tiny", "init": "/dev/zero"})
+    teacher = changed(teacher={"name": "segformer_mini", "checkpoint": "/dev/zero"})
+    for verb, study in (("plan", student), ("run", teacher)):
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+        code, _, errors = transkd(verb, tmp_path / "study.yaml")
+        assert code == 2
+        assert "/dev/zero is a device, and only files can be read" in errors
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
@@ -66,7 +97,7 @@ def written(tmp_path):
         (["run", "good.yaml", "--cluster", "uneven.yaml"], "workers must divide optim.global_batch (8) but got 3"),
         (
             ["run", "good.yaml", "--cluster", "groups.yaml"],
-            "must hold whole BatchNorm groups of 8; set optim.norm_batch",
+            "would split BatchNorm groups of 8 samples over forward passes; with 1 worker take one of 8, or set optim",
         ),
         (["run", "good.yaml", "--cluster", "shared.yaml", "--workers", 2], "--workers 2: gpus_per_worker must be 0 or"),
         (["run", "camvid_modules"], "camvid"),
@@ -76,7 +107,7 @@ def test_a_mistake_on_the_command_line(transkd, tmp_path, monkeypatch, words, er
     monkeypatch.chdir(tmp_path)
     for name, spec in (
         ("uneven", {"workers": 3, "cpus_per_worker": 0.01}),
-        ("groups", {"workers": 2, "cpus_per_worker": 0.01}),
+        ("groups", {"micro_batch": 4, "cpus_per_worker": 0.01}),
         ("shared", {"gpus_per_worker": 0.5}),
     ):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(spec))

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from trainer.config import IGNORE, UserError
+from trainer.config import IGNORE, UserError, message_of
+from trainer.data import images
 from trainer.data.pairing import Found, Pair, Split
 
 INVALID = 254
@@ -94,26 +94,22 @@ class SegDataset:
         return pairs
 
     def read_image(self, path: Path) -> np.ndarray:
-        """(H, W, 3) uint8 RGB."""
-        with _opened(path) as image:
-            return np.asarray(image.convert("RGB"))
+        """(H, W, 3) uint8 RGB. Raises UserError for a file that cannot be read faithfully."""
+        return images.read_rgb(path)
 
     def read_label(self, path: Path) -> np.ndarray:
         """(H, W) uint8 of train ids 0..K-1 and IGNORE. Raises UserError with file and pixel of an invalid value."""
-        with _opened(path) as image:
-            if image.mode not in ("L", "P"):
-                raise UserError(
-                    f"label {path} has colour mode {image.mode} but must be one 8-bit channel of class indices; "
-                    "give the index image, not the coloured one"
-                )
-            values = np.asarray(image)
-        label = self.table(path)[values]
+        values = images.read_indices(path)
+        table = self.table(path)
+        label = (
+            table[values] if values.dtype == np.uint8 else np.where(values < len(table), table[values & 255], INVALID)
+        )
         invalid = label == INVALID
         if invalid.any():
             row, column = (int(at) for at in np.argwhere(invalid)[0])
             raise UserError(
                 f"label {path} holds {values[row, column]} at row {row}, column {column} "
-                f"({int(invalid.sum())} such pixels) but may hold {_ranges(self.table(path))}; "
+                f"({int(invalid.sum())} such pixels) but may hold {_ranges(table)}; "
                 "correct the file or the way it was exported"
             )
         return label
@@ -126,8 +122,15 @@ class SegDataset:
 
 
 def refuse_unequal(pair: Pair, image: np.ndarray, label: np.ndarray) -> None:
-    """Raise UserError when an image (H, W, 3) and its label (H, W) differ in size."""
+    """Raise UserError when an image (H, W, 3) and its label (H, W), both upright, differ in size."""
     if image.shape[:2] != label.shape:
+        turns = {path: images.orientation(path) for path in (pair.image, pair.label)}
+        if image.shape[:2] == label.shape[::-1] and set(turns.values()) != {1}:
+            raise UserError(
+                f"image {pair.image} has orientation {turns[pair.image]} (EXIF) but its label {pair.label} has "
+                f"{turns[pair.label]}, so that one of them lies on its side; export the label of the upright image, or "
+                "save both without the tag"
+            )
         raise UserError(
             f"image {pair.image} is {image.shape[1]}x{image.shape[0]} but its label {pair.label} is "
             f"{label.shape[1]}x{label.shape[0]} (width x height); they must be equal, so export one of them again"
@@ -155,21 +158,10 @@ def cache_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the cache folder {path} ({error}); set TRANSKD_CACHE to one you own") from None
+        raise UserError(
+            f"cannot make the cache folder {path} ({message_of(error)}); set TRANSKD_CACHE to one you own"
+        ) from None
     return path
-
-
-def _opened(path: Path) -> Image.Image:
-    try:
-        image = Image.open(path)
-        try:
-            image.load()
-        except BaseException:
-            image.close()
-            raise
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for some damaged PNGs
-        raise UserError(f"cannot read {path} as an image ({error}); restore the file") from None
-    return image
 
 
 def _ranges(table: np.ndarray) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from trainer.config import UserError
+from trainer.config.input_files import check_regular
 
 Split = Literal["train", "val"]
 
@@ -118,8 +119,9 @@ def listed(
 
 def _read_list(path: Path, layout: str) -> list[str]:
     """The stems of a list. A line is a stem, or begins with the path of an image, as in some prepared copies."""
+    check_regular(path)
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         raise UserError(f"cannot read the list {path}{EXPECTED}{layout}") from None
     stems: dict[str, None] = {}

@@ -77,14 +77,12 @@ class Stream:
         begin = k * self.global_batch + self.first
         samples = self.indices[order[begin : begin + self.share]]
         data, seed = self.config.data, self.config.seed
+        quarter = data.train_labels == "quarter"
         images, labels = [], []
         for sample in samples.tolist():
-            image, label = augment(
-                *self.packed.sample(sample),
-                rng.generator(seed, "augment", epoch, sample),
-                data.augment,
-                quarter=data.train_labels == "quarter",
-            )
+            image, label = self.packed.sample(sample)
+            label = self.packed.native_label(sample) if quarter else label
+            image, label = augment(image, label, rng.generator(seed, "augment", epoch, sample), data.augment, quarter)
             images.append(image.transpose(2, 0, 1))
             labels.append(label)
         return HostBatch(

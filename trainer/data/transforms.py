@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import numpy as np
@@ -18,20 +19,24 @@ MAX_SHIFT = 2
 def augment(
     image: np.ndarray, label: np.ndarray, rng: np.random.Generator, kind: Augmentation, quarter: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Flip (half of the time) and shift image (H, W, 3) and label (H, W), uint8; if `quarter`, label to (H/4, W/4).
+    """Flip (half of the time) and shift image (H, W, 3) and label, uint8; if `quarter`, label to (H/4, W/4).
 
-    `standard` shifts both at full size. `reference` follows the published training code, which reduces the label first
-    and then shifts it by the same number of its own, four times larger, pixels.
+    The label is (H, W), or of any size if `quarter`: it is reduced in one step, as in the published code, because
+    nearest neighbour at the input size first selects other pixels. `standard` shifts both alike. `reference` follows
+    the published code, which shifts the reduced label by the same number of its own, four times larger, pixels.
     """
     flip = bool(rng.random() < 0.5)
     across, down = (int(shift) for shift in rng.integers(-MAX_SHIFT, MAX_SHIFT, size=2, endpoint=True))
     size = (image.shape[0], image.shape[1])
     if kind == "standard":
-        image, label = flip_and_shift(image, label, flip, across, down)
+        if quarter:
+            moved = shift(_flipped(image, flip), across, down, fill=0)
+            return moved, quarter_label(_flipped(label, flip), size, across, down)
+        return flip_and_shift(image, label, flip, across, down)
     if quarter:
         label = quarter_label(label, size)
     if kind == "reference":
-        image, label = flip_and_shift_as_reference(image, label, flip, across, down)
+        return flip_and_shift_as_reference(image, label, flip, across, down)
     return image, label
 
 
@@ -66,9 +71,31 @@ def shift(array: np.ndarray, across: int, down: int, fill: int) -> np.ndarray:
     return moved
 
 
-def quarter_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A label (h, w) of any size at a quarter of the input size (H, W): (H/4, W/4), by nearest neighbour."""
-    return np.asarray(Image.fromarray(label).resize((size[1] // 4, size[0] // 4), Image.Resampling.NEAREST))
+def quarter_label(label: np.ndarray, size: tuple[int, int], across: int = 0, down: int = 0) -> np.ndarray:
+    """A label (h, w) of any size at a quarter of the input size (H, W): (H/4, W/4), by nearest neighbour.
+
+    It is shifted before by `across` and `down` pixels of the input; what that uncovers is IGNORE.
+    """
+    rows = _nearest(label.shape[0], size[0] // 4, down)
+    columns = _nearest(label.shape[1], size[1] // 4, across)
+    reduced = label[rows][:, columns]
+    reduced[rows < 0] = IGNORE
+    reduced[:, columns < 0] = IGNORE
+    return reduced
+
+
+@functools.lru_cache(maxsize=4096)
+def _nearest(length: int, quarter: int, shift: int) -> np.ndarray:
+    """(quarter,) the pixel of `length` that each pixel of a quarter of the input shows, -1 beyond the border.
+
+    Pillow itself chooses it, so that its rounding is that of the published code.
+    """
+    pixels = Image.fromarray(np.arange(length, dtype=np.int32)[None])
+    step = length / quarter
+    affine = (step, 0.0, -shift * step / 4, 0.0, 1.0, 0.0)
+    return np.asarray(
+        pixels.transform((quarter, 1), Image.Transform.AFFINE, affine, Image.Resampling.NEAREST, fillcolor=-1)
+    )[0]
 
 
 def auto_class_weights(counts: np.ndarray) -> np.ndarray:

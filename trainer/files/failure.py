@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer.config import NumericalError, UserError
+from trainer.config import NumericalError, UserError, message_of
 
 CAUSES = ("user", "nan", "memory", "disk", "device", "lost", "preempted", "waiting", "bug", "teacher")
 """In this order: a wrong config, file or installation; a loss that is NaN or infinite; out of memory; disk full; a GPU
@@ -93,12 +93,12 @@ def failure_of(error: BaseException) -> Failure:
     """Cause and reason of an error; the reason of a bug ends with the file and line of this package it came through."""
     cause = cause_of(error)
     if cause in ("user", "nan") and not isinstance(error, ImportError):
-        return Failure(cause, " ".join(str(error).split()))
+        return Failure(cause, message_of(error))
     if cause in ("lost", "preempted"):
         return Failure(cause, _process_death(error))
     if cause in ("memory", "disk", "device"):
         error = next(link for link in chain(error) if _own_cause(link) == cause)
-    said = " ".join(f"{type(error).__name__}: {error}".split())
+    said = f"{type(error).__name__}: {message_of(error)}"
     if cause == "memory":
         asked = re.search(r"[Tt]ried to allocate (\d+ bytes|[\d.]+ \w+)", said)
         return Failure(cause, f"no memory left for {asked[1]}" if asked else f"no memory left ({said[:200]})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +47,20 @@ def test_shapes_and_types(packed: PackedSplit) -> None:
     assert (batch.keys.shape, batch.keys.dtype) == ((4,), torch.int64)
     quarter = Stream(packed, _config(train_labels="quarter"), None, 0, 1)
     assert next(quarter.epoch(0)).label.shape == (4, 8, 16)
+
+
+def test_quarter_labels_are_reduced_from_the_labels_own_size(tmp_path: Path) -> None:
+    """In one step, as by the protocol `paper`: reduced to the input size first, other pixels would be selected."""
+    options = {"train": 4, "val": 1, "size": [64, 128]}
+    config = _config(options=options, train_labels="quarter", augment="none")
+    packed = pack(open_dataset(config.data, None, tmp_path), config.data, "train", tmp_path)
+    stream = Stream(packed, config, None, 0, 1)
+    (batch,) = stream.epoch(0)
+    order = rng.permutation(config.seed, 0, len(packed))
+    for sample, label in zip(order.tolist(), batch.label.numpy(), strict=True):
+        native = packed.native_label(sample)
+        assert native.shape == (64, 128)
+        np.testing.assert_array_equal(label, native[4::8, 4::8])
 
 
 def test_an_epoch_does_not_depend_on_the_epochs_before(packed: PackedSplit) -> None:

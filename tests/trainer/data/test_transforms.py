@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from trainer.config import IGNORE
-from trainer.data.packed import resize_image, resize_label
+from trainer.data.packed import resize_image
 from trainer.data.transforms import (
     augment,
     auto_class_weights,
@@ -25,9 +27,12 @@ Golden = Callable[[str], dict[str, np.ndarray]]
 
 @pytest.fixture
 def example(golden: Golden) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """The golden image and label at the reference's input size, and its outputs."""
+    """The golden image at the reference's input size, its label at its own size, and the reference's outputs.
+
+    The label is made of blocks: `test_labels_of_independent_pixels_equal_the_reference` sees what it cannot show.
+    """
     arrays = golden("transform")
-    return resize_image(arrays["image_u8"], SIZE), resize_label(arrays["label_u8"], SIZE), arrays
+    return resize_image(arrays["image_u8"], SIZE), arrays["label_u8"], arrays
 
 
 def _as_published(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -36,10 +41,9 @@ def _as_published(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.
 
 def test_validation_equals_the_reference(example: tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]) -> None:
     image, label, arrays = example
-    for origin in (label, arrays["label_u8"]):
-        x, y = _as_published(image, quarter_label(origin, SIZE))
-        np.testing.assert_array_equal(x, arrays["val/x"])
-        np.testing.assert_array_equal(y, arrays["val/y"])
+    x, y = _as_published(image, quarter_label(label, SIZE))
+    np.testing.assert_array_equal(x, arrays["val/x"])
+    np.testing.assert_array_equal(y, arrays["val/y"])
 
 
 def test_training_equals_the_reference_with_its_misaligned_shift(
@@ -54,6 +58,61 @@ def test_training_equals_the_reference_with_its_misaligned_shift(
         x, y = _as_published(*moved)
         np.testing.assert_array_equal(x, arrays[f"{case}/x"])
         np.testing.assert_array_equal(y, arrays[f"{case}/y"])
+
+
+class Drawn:
+    """A random generator that draws this flip and these shifts."""
+
+    def __init__(self, flip: bool, across: int, down: int) -> None:
+        self.flip, self.shifts = flip, (across, down)
+
+    def random(self) -> float:
+        """Below 0.5 for a flip."""
+        return 0.0 if self.flip else 0.9
+
+    def integers(self, *_: Any, **__: Any) -> tuple[int, int]:
+        """Across and down."""
+        return self.shifts
+
+
+def test_labels_of_independent_pixels_equal_the_reference(golden: Golden) -> None:
+    """Through `augment`, as in training: a label is reduced from its own size in one step."""
+    arrays = golden("transform_noise")
+    size = (64, 128)
+    image, label = resize_image(arrays["image_u8"], size), arrays["label_u8"]
+    np.testing.assert_array_equal(_as_published(image, quarter_label(label, size))[1], arrays["val/y"])
+    cases = {key.split("/")[0] for key in arrays if key.startswith("train_")}
+    assert len(cases) == 4
+    for case in cases:
+        flip, across, down = (int(n) for n in re.findall(r"-?\d+", case))
+        drawn: Any = Drawn(bool(flip), across, down)
+        moved = augment(image, label, drawn, "reference", True)
+        np.testing.assert_array_equal(_as_published(*moved)[1], arrays[f"{case}/y"])
+    for kind in ("standard", "none"):  # unmoved, every kind has the published label
+        still: Any = Drawn(False, 0, 0)
+        np.testing.assert_array_equal(_as_published(*augment(image, label, still, kind, True))[1], arrays["val/y"])
+
+
+@pytest.mark.parametrize(
+    ("native", "size"), [((360, 480), (96, 128)), ((333, 500), (256, 512)), ((37, 41), (64, 96)), ((64, 96), (64, 96))]
+)
+def test_a_quarter_label_is_pillows_nearest_neighbour_of_any_size(
+    native: tuple[int, int], size: tuple[int, int]
+) -> None:
+    label = np.random.default_rng(3).integers(0, 256, native, dtype=np.uint8)
+    pillow = Image.fromarray(label).resize((size[1] // 4, size[0] // 4), Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(quarter_label(label, size), np.asarray(pillow))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(("across", "down"), [(0, 0), (2, 1), (-2, -1), (1, -2)])
+def test_standard_quarter_labels_move_with_the_image(flip: bool, across: int, down: int) -> None:
+    """The label is twice as large as the input: a shift by one pixel of the input is one by two of the label's own."""
+    label = np.random.default_rng(4).integers(0, 19, (2 * SIZE[0], 2 * SIZE[1]), dtype=np.uint8)
+    drawn: Any = Drawn(flip, across, down)
+    _, found = augment(np.zeros((*SIZE, 3), np.uint8), label, drawn, "standard", True)
+    whole = flip_and_shift(np.zeros((*label.shape, 3), np.uint8), label, flip, 2 * across, 2 * down)[1]
+    np.testing.assert_array_equal(found, quarter_label(whole, SIZE))
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -1,0 +1,123 @@
+"""Read image and label files: the one reader of training, checks and predictions.
+
+Every file is turned as its orientation tag (EXIF) says. A file that has no faithful reading is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, ImageOps
+
+from trainer.config import UserError, message_of
+from trainer.config.input_files import check_regular
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+"""Endings of images in a data set's folder, in any case."""
+
+LIMIT = "TRANSKD_MAX_PIXELS"
+"""The environment variable with the most pixels that an image may have."""
+
+DEFAULT_LIMIT = 178_956_970
+"""Pillow's own limit against decompression bombs: 512 MiB at three bytes a pixel."""
+
+Image.MAX_IMAGE_PIXELS = None  # `_opened` compares with LIMIT instead, which can be raised
+
+_COLOURS = ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "RGBX", "CMYK", "YCbCr")
+"""Pillow's modes of 8 bits a channel that convert to RGB. Alpha is dropped: a pixel keeps its stored colour."""
+
+_STEPS = {"1": 1, "P": 1, "P;1": 1, "P;2": 1, "P;4": 1, "L": 1, "L;4": 17, "L;2": 85, "I;16": 1, "I;16B": 1, "I;16N": 1}
+"""How labels may be stored (Pillow's raw modes), with the factor by which Pillow spreads grey of 2 and 4 bits to 8."""
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB; of 16 bits a channel, the high 8. Raises UserError for a file that cannot be read so."""
+    with _opened(path) as image:
+        if image.mode.startswith("I") and _is_16_bit(image):
+            grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
+        if image.mode not in _COLOURS:
+            raise UserError(
+                f"image {path} has colour mode {image.mode} ({image.format}), which has no faithful reading as 8-bit "
+                "RGB; convert it to RGB or grey of 8 or 16 bits"
+            )
+        image.info.pop("transparency", None)  # of which Pillow would only warn
+        return np.asarray(image.convert("RGB"))
+
+
+def read_indices(path: Path) -> np.ndarray:
+    """(H, W) uint8 or uint16: the class indices of a label file, which has one channel without loss of compression.
+
+    Raises UserError for a file that cannot be read so.
+    """
+    with _opened(path) as image:
+        step = _STEPS.get(image.info["raw mode"])
+        if step is None or image.format == "JPEG":
+            raise UserError(
+                f"label {path} has colour mode {image.mode} ({image.format}) but must be one channel of class indices, "
+                "PNG of at most 16 bits; give the index image, not the coloured one"
+            )
+        values: np.ndarray = np.asarray(image, dtype=np.uint16 if image.mode.startswith("I") else np.uint8)
+        return values // step if step > 1 else values
+
+
+def orientation(path: Path) -> int:
+    """The orientation tag of an image file, 1 to 8 as in EXIF; 1 is upright, as is a file without the tag."""
+    with Image.open(path) as image:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def _opened(path: Path) -> Image.Image:
+    """The decoded, upright image; `info["raw mode"]` is how its file stores pixels. Raises UserError."""
+    check_regular(path)
+    limit = _limit()
+    try:
+        with Image.open(path) as image:
+            _check(path, image, limit)
+            image.info["raw mode"] = _raw_mode(image)
+            ImageOps.exif_transpose(image, in_place=True)
+            image.load()
+            return image
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds of errors for damaged files
+        reason = message_of(error) or type(error).__name__
+        raise UserError(f"cannot read {path} as an image ({reason}); restore the file") from error
+
+
+def _check(path: Path, image: ImageFile.ImageFile, limit: int) -> None:
+    """Raise UserError where the image has too many pixels, or the file holds several images."""
+    pixels = image.width * image.height
+    if pixels > limit:
+        raise UserError(
+            f"image {path} has {pixels} pixels ({image.width}x{image.height}) but may have at most {limit}; "
+            f"make it smaller, or set {LIMIT}={pixels}"
+        )
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # MPO adds previews to a photograph
+        raise UserError(f"image {path} holds {frames} pictures but must hold one; save it as one")
+
+
+def _raw_mode(image: ImageFile.ImageFile) -> str:
+    """Pillow's name for how the file stores its pixels; empty where its decoder has none."""
+    arguments = image.tile[0].args if image.tile else None
+    found = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return found if isinstance(found, str) else ""
+
+
+def _is_16_bit(image: Image.Image) -> bool:
+    """Whether a grey image of more than 8 bits spans 0 (black) to 65535 (white)."""
+    if image.format in ("PNG", "PPM"):
+        return True
+    tags = getattr(image, "tag_v2", {})
+    white_is_zero = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
+    return image.mode.startswith("I;16") and tags.get(ExifTags.Base.BitsPerSample) == (16,) and not white_is_zero
+
+
+def _limit() -> int:
+    text = os.environ.get(LIMIT) or str(DEFAULT_LIMIT)
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"{LIMIT} must be a whole number of pixels, at least 1, but got {text!r}; correct or unset it")
+    return int(text)
