@@ -8,9 +8,6 @@ from typing import NamedTuple
 
 from cluster.spec import ClusterSpec, Machine, SpecError, concurrency, grown
 
-BOOT_S = 300
-"""Seconds in which a cloud machine with a GPU boots, installs and joins (three to five minutes)."""
-
 
 class Finding(NamedTuple):
     """One problem: a stable code, what is wrong, and what to write instead."""
@@ -88,11 +85,6 @@ def _autoscaler(spec: ClusterSpec) -> list[Finding | None]:
         f"max_cpus and max_gpus are for an autoscaler, but address {spec.address} has none",
         "set address: auto where a cluster with an autoscaler runs, or remove max_cpus and max_gpus",
     )
-    hasty = Finding(
-        "start-timeout-short",
-        f"start_timeout_s is {spec.start_timeout_s:g}, but a machine needs up to {BOOT_S} seconds to boot",
-        f"set start_timeout_s: {BOOT_S} or more",
-    )
     unknown = Finding(
         "machine-unknown",
         "max_cpus and max_gpus say how much the autoscaler may add in all, but not how large a machine is: a worker "
@@ -101,7 +93,6 @@ def _autoscaler(spec: ClusterSpec) -> list[Finding | None]:
     )
     return [
         absent if spec.address == "local" else None,
-        hasty if spec.start_timeout_s < BOOT_S else None,
         unknown if spec.cpus_per_machine is None and spec.address != "local" else None,
     ]
 

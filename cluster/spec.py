@@ -71,7 +71,7 @@ class ClusterSpec(Strict):
     retries: Retries = Retries()
     """How often one start of a study retries a failed run, by cause."""
     start_timeout_s: Number = Field(600, gt=0, le=DAYS_S)
-    """Seconds without a place after which a run asks for its workers anew: more than a machine needs to boot."""
+    """Has no effect: a run waits for its workers as long as it takes. It is accepted because earlier specs have it."""
 
     @field_validator("concurrency")
     @classmethod
@@ -184,6 +184,18 @@ def grown(spec: ClusterSpec, machines: Sequence[Machine]) -> Sequence[Machine]:
     there = [machine for machine in machines if machine.cpus or machine.gpus]
     added = [Machine(spec.cpus_per_machine, spec.gpus_per_machine)] * max(0, most - len(there))
     return [*there, *added]
+
+
+def check_a_machine_fits(spec: ClusterSpec, machines: Sequence[Machine]) -> None:
+    """Refuse an autoscaler whose machines may be too small for a worker: their size is not stated, and none that is
+    there holds one. Raises SpecError."""
+    stated = spec.cpus_per_machine is not None or spec.address == "local" or not spec.scales
+    if not stated and not any(_workers_on(spec, machine) for machine in machines):
+        worker = _text({"CPU": spec.cpus_per_worker, "GPU": spec.gpus_per_worker})
+        raise SpecError(
+            f"a worker needs {worker}, no machine of the cluster has room for it, and the spec does not say how large "
+            "those are that the autoscaler adds; set cpus_per_machine (and gpus_per_machine)"
+        )
 
 
 def concurrency_on(spec: ClusterSpec, machines: Sequence[Machine]) -> int:

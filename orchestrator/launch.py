@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ablations.study.schema import Study
-from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on, grown
+from cluster.spec import ClusterSpec, Machine, check_a_machine_fits, concurrency, concurrency_on, grown
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck, deployed
 from orchestrator.prepare.search_space import refuse_infeasible
@@ -201,6 +201,7 @@ class Launch:
 
     def slots(self, machines: Sequence[Machine]) -> int:
         """The number of runs at once. Raises SpecError where no run fits."""
+        check_a_machine_fits(self.spec, machines)
         return concurrency_on(self.spec, grown(self.spec, machines))
 
     def _without_teacher(self, run: StudyRun, teacher: StudyRun, mirror: Mirror) -> None:

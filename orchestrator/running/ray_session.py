@@ -36,9 +36,9 @@ ENVIRONMENT = {
 }
 
 START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
-PLACE_S = 30 * 24 * 3600.0
-"""A group of workers keeps its place in Ray's queue so long: one that asks anew loses it to others, and an autoscaler
-takes the machines back that it has just started."""
+PLACE_S = 30 * 24 * 3600
+"""For so many seconds a group of workers keeps its place in Ray's queue. A group that gives its place back and asks
+again loses it to others, and an autoscaler removes the machines that it has just started for it."""
 
 SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
 """The longest path of a Unix socket."""
@@ -120,7 +120,7 @@ def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
     """Start or join Ray for one study; yields its current machines. Raises UserError where one lacks the store."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    timeout = os.environ.setdefault(START_TIMEOUT, str(max(spec.start_timeout_s, PLACE_S)))
+    timeout = os.environ.setdefault(START_TIMEOUT, str(PLACE_S))
     import ray
 
     if threading.current_thread() is threading.main_thread():

@@ -21,7 +21,6 @@ def test_specs_that_come_with_the_project_are_clean(name, cpus, gpus):
         ("gpus-unused", {}, 8, 2),
         ("gpus-starved", {"cpus_per_worker": 8, "gpus_per_worker": 1}, 16, 4),
         ("no-autoscaler", {"max_cpus": 64}, 2, 0),
-        ("start-timeout-short", {**SHARED, "max_cpus": 64, "cpus_per_machine": 8, "start_timeout_s": 60}, 2, 0),
         ("machine-unknown", {**SHARED, "max_cpus": 64}, 2, 0),
         ("data-missing", {"data_roots": {"camvid": "/no/such/folder"}}, 2, 0),
         ("store-not-shared", {"address": "auto"}, 2, 0),

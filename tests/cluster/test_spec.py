@@ -10,6 +10,7 @@ from cluster.spec import (
     ClusterSpec,
     Machine,
     SpecError,
+    check_a_machine_fits,
     concurrency,
     concurrency_on,
     footprint,
@@ -236,6 +237,15 @@ def test_an_autoscaler_adds_whole_machines(fields, runs):
     spec = ClusterSpec(**{**AUTOSCALED, **fields})
     assert concurrency(spec, 1) == runs
     assert concurrency_on(spec, grown(spec, [Machine(0), Machine(4, spec.gpus_per_machine)])) == runs
+
+
+def test_machines_of_unknown_size_are_not_waited_for():
+    """An autoscaler whose machines are too small would add none, and the study would wait forever."""
+    spec = ClusterSpec(address="auto", max_cpus=8, cpus_per_worker=8)
+    with pytest.raises(SpecError, match=r"a worker needs 8 CPUs, no machine .* set cpus_per_machine"):
+        check_a_machine_fits(spec, [Machine(0), Machine(4)])
+    check_a_machine_fits(spec, [Machine(0), Machine(8)])
+    check_a_machine_fits(spec.model_copy(update={"cpus_per_machine": 8}), [Machine(0)])
 
 
 @pytest.mark.parametrize(
