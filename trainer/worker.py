@@ -56,6 +56,8 @@ def train_worker(settings: dict[str, Any]) -> None:
         if failure.cause == "disk":
             raise
         run_folder.write_failure(place.out_dir, *failure)
+        if failure.cause == "device":
+            run_folder.record_faulty_machine(place.out_dir, ray.get_runtime_context().get_node_id())
         if failure.cause in ("bug", "device") or isinstance(error, ImportError):
             run_folder.write_text(place.out_dir / "traceback.txt", masked(traceback.format_exc()))
         if distributed:

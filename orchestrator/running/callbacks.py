@@ -15,6 +15,7 @@ from orchestrator.prepare.jobs import Job
 from orchestrator.running.ray_failures import of_trial
 from orchestrator.running.ray_session import raise_if_interrupted
 from orchestrator.running.retries import Attempts
+from orchestrator.running.trial import other_machines, placement_group
 from orchestrator.store.full_disk import full
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import copy_from_folder, copy_retries, ending
@@ -152,6 +153,10 @@ class RunCallbacks(tune.Callback):
         attempts = Attempts(trial.config["job"])
         if attempts.record_retry(failure):
             copy_retries(self.ledger, job.run_id, job.place.out_dir)
+            if failure.cause == "device":
+                settings = trial.config["job"]
+                machines = other_machines(settings)
+                trial.update_resources(placement_group(settings["workers"], settings["resources"], machines))
         else:
             trial.config["job"]["refused"] = attempts.explained(failure)._asdict()
             trial.max_failures = 0  # started once more to write the failure into the folder

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import train, tune
 
 from orchestrator.running.ray_failures import of_ray
@@ -78,6 +79,7 @@ def _group(job: dict[str, Any]) -> Failure | None:
             use_gpu=bool(job["resources"].get("GPU")),
             resources_per_worker=job["resources"],
             placement_strategy="PACK",
+            label_selector=other_machines(job),
         ),
         run_config=train.RunConfig(
             # by run id: a restarted trial finds the state of its own group
@@ -98,6 +100,20 @@ def _group(job: dict[str, Any]) -> Failure | None:
     return None
 
 
-def placement_group(workers: int, resources: dict[str, float]) -> tune.PlacementGroupFactory:
-    """The resources of a trial: those of its only worker, or with several workers a little memory."""
-    return tune.PlacementGroupFactory([resources if workers == 1 else {"memory": DRIVER_MEMORY}])
+def placement_group(
+    workers: int, resources: dict[str, float], machines: dict[str, str] | None = None
+) -> tune.PlacementGroupFactory:
+    """The resources of a trial: those of its only worker, or with several workers a little memory. `machines` are the
+    labels of those that may be taken (`other_machines`)."""
+    bundle = resources if workers == 1 else {"memory": DRIVER_MEMORY}
+    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[machines or {}])
+
+
+def other_machines(job: dict[str, Any]) -> dict[str, str]:
+    """Ray's label selector for machines on which no GPU has failed under this run; empty, which takes all, where none
+    has failed or the others have no room for the run."""
+    faulty = run_folder.faulty_machines(Path(job["place"]["out_dir"]))
+    need = {name: amount for name, amount in job["resources"].items() if amount}
+    others = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in faulty]
+    room = sum(min(int(node.get(name, 0) / amount) for name, amount in need.items()) for node in others)
+    return {"ray.io/node-id": f"!in({','.join(faulty)})"} if faulty and room >= job["workers"] else {}

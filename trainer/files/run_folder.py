@@ -28,6 +28,7 @@ WRITTEN = (LAST, PREVIOUS, BEST, "epochs.jsonl", "result.json", "panel.png", "no
 """The files that a run writes, beside config.yaml, which it writes only where there is none."""
 
 WAITING = ".waiting"
+FAULTY_MACHINES = "faulty_machines.txt"
 CLOCK = ("seconds", "images_per_s", "system/")
 """Prefixes of metrics that differ between equal runs, because they measure the machine and its load."""
 
@@ -237,6 +238,18 @@ def workers_begin(out: Path) -> None:
 def is_waiting(out: Path) -> bool:
     """Whether a run waits for its workers."""
     return (out / WAITING).exists()
+
+
+def record_faulty_machine(out: Path, node_id: str) -> None:
+    """Record the machine, by Ray's id, on which a GPU failed under this run."""
+    with (out / FAULTY_MACHINES).open("a", encoding="utf-8") as file:
+        file.write(node_id + "\n")
+
+
+def faulty_machines(out: Path) -> list[str]:
+    """The machines on which a GPU has failed under this run, by Ray's ids; those of ended sessions are unknown now."""
+    path = out / FAULTY_MACHINES
+    return sorted(set(path.read_text(encoding="utf-8").split())) if path.exists() else []
 
 
 def write_failure(out: Path, cause: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Each cause of a failure spends its own budget: a bug, a lost process and a NaN in one study, attempts counted."""
+"""Each cause of a failure spends its own budget, attempts are counted, and a GPU that fails is not met again."""
 
 import json
 import re
@@ -102,3 +102,65 @@ def test_a_loss_that_was_not_finite_is_computed_again_only_where_asked(finished)
     last = done.err.splitlines()[-1]
     assert re.fullmatch(r"failed: 2 of 7 runs, .*; runs with a NaN loss are only retried with --retry-failed", last)
     assert finished.driver.events("started") == before
+
+
+FAULTY = """
+import os, sys, time
+from pathlib import Path
+import ray
+import yaml
+from ray.cluster_utils import Cluster
+
+machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+for _ in range(3):
+    machines.add_node(num_cpus=1)
+machines.wait_for_nodes()
+os.environ["RAY_ADDRESS"] = machines.address
+
+import orchestrator.running.tuner as tuner
+from ablations.study.schema import load
+from cluster.retries import Retries
+from cluster.spec import ClusterSpec
+from orchestrator.launch import Launch
+from orchestrator.store.folder import Store
+from orchestrator.terminal.log_lines import Lines, StudyProgress
+from orchestrator.tracking.mirror import Mirror
+from rich.console import Console
+
+
+def on_faulty_gpus(config):
+    import trainer.worker
+    from orchestrator.running.trial import trial
+
+    def fit(config, place, report):
+        node = ray.get_runtime_context().get_node_id()
+        with (place.out_dir.parent / "nodes.txt").open("a") as file:
+            file.write(node + chr(10))
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+    trainer.worker.fit = fit
+    trial(config)
+
+
+tuner.trial = on_faulty_gpus
+store = Store(Path(sys.argv[2]))
+spec = ClusterSpec(address="auto", concurrency=1, retries=Retries(device=2))
+job = Launch(load(sys.argv[1]), spec, store, {})
+job.prepare(lambda text: None)
+with store.lease():
+    job.run(Mirror("faulty", store), lambda: Lines(Console(file=sys.stderr), StudyProgress(job.state)))
+print(*job.unfinished().values())
+machines.shutdown()
+"""
+
+
+def test_a_run_whose_gpu_fails_is_retried_on_another_machine(driver, study):
+    base = {
+        "data": {"name": "scenes", "size": [32, 64], "options": {"train": 8, "val": 2, "size": [32, 64]}},
+        "student": {"name": "segformer_tiny"},
+        "optim": {"lr": 1.0e-3, "epochs": 3, "global_batch": 4},
+    }
+    done = driver.script(FAULTY, study("faulty", base=base, variants={"plain": {}}, seeds=[0]), driver.store)
+    assert done.code == 0, done.err
+    assert "device (3 times): the GPU of " in done.out
+    assert len(set((driver.store / "runs" / "nodes.txt").read_text().split())) == 3
