@@ -113,7 +113,9 @@ def other_machines(job: dict[str, Any]) -> dict[str, str]:
     """Ray's label selector for machines on which no GPU has failed under this run; empty, which takes all, where none
     has failed or the others have no room for the run."""
     faulty = run_folder.faulty_machines(Path(job["place"]["out_dir"]))
+    if not faulty:
+        return {}
     need = {name: amount for name, amount in job["resources"].items() if amount}
     others = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in faulty]
     room = sum(min(int(node.get(name, 0) / amount) for name, amount in need.items()) for node in others)
-    return {"ray.io/node-id": f"!in({','.join(faulty)})"} if faulty and room >= job["workers"] else {}
+    return {"ray.io/node-id": f"!in({','.join(faulty)})"} if room >= job["workers"] else {}
