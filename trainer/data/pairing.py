@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
+import os
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from trainer.config import UserError
+from trainer.data.images import SUFFIXES
 
 Split = Literal["train", "val"]
 
@@ -14,6 +18,8 @@ EXPECTED = "; expected the layout "
 """Separates, in a message, the problem from the expected layout."""
 
 _NAMED = 3  # items that a one-line summary shows
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # "Unicode" in Windows' own programs
 
 
 class Pair(NamedTuple):
@@ -88,16 +94,44 @@ def by_stem(base: Path, *endings: str) -> dict[str, Path]:
     """Stem -> file, for the files directly in a folder. Raises UserError when two files have the same stem."""
     found: dict[str, Path] = {}
     for path in sorted(base.iterdir()):
-        if path.suffix in endings:
-            if path.stem in found:
-                raise UserError(f"{found[path.stem]} and {path} have the same stem; keep one of them")
-            found[path.stem] = path
+        if path.suffix.lower() in endings and not is_hidden(path.name):
+            _add(found, refuse_undecodable(path).stem, path)
     return found
 
 
-def by_suffix(base: Path, suffix: str) -> dict[str, Path]:
-    """FOLDER/STEM -> file, for the files in subfolders; with the folder, equal stems in two cities stay distinct."""
-    return {str(path.relative_to(base)).removesuffix(suffix): path for path in base.glob(f"*/*{suffix}")}
+def by_suffix(base: Path, mark: str, *endings: str) -> dict[str, Path]:
+    """FOLDER/STEM -> file, for files named STEM + `mark` + an ending in the subfolders; a missing folder has none.
+
+    With the folder, equal stems in two cities stay distinct. Raises UserError as `by_stem`.
+    """
+    found: dict[str, Path] = {}
+    for below in sorted(base.iterdir()) if base.is_dir() else ():
+        if below.is_dir() and not is_hidden(below.name):
+            for stem, path in by_stem(below, *endings).items():
+                if stem.endswith(mark):
+                    _add(found, f"{unicodedata.normalize('NFC', below.name)}/{stem.removesuffix(mark)}", path)
+    return found
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is no data but notes of a system, such as `._x.png`, which macOS writes beside x.png."""
+    return name.startswith(".")
+
+
+def refuse_undecodable(path: Path) -> Path:
+    """`path`. Raises UserError when its name is not UTF-8, because names are printed and enter fingerprints."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"the name of {os.fsencode(path)!r} is not UTF-8; rename it") from None
+    return path
+
+
+def _add(found: dict[str, Path], stem: str, path: Path) -> None:
+    stem = unicodedata.normalize("NFC", stem)  # macOS may store names decomposed, while lists hold them composed
+    if stem in found:
+        raise UserError(f"{found[stem]} and {path} have the same stem; keep one of them")
+    found[stem] = path
 
 
 def listed(
@@ -119,14 +153,17 @@ def listed(
 def _read_list(path: Path, layout: str) -> list[str]:
     """The stems of a list. A line is a stem, or begins with the path of an image, as in some prepared copies."""
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
+        data = path.read_bytes()
+        lines = data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"the list {path} is not UTF-8 text; save it as UTF-8") from None
+    except OSError:
         raise UserError(f"cannot read the list {path}{EXPECTED}{layout}") from None
     stems: dict[str, None] = {}
     for line in lines:
         if line.strip():
-            name = line.split()[0].rpartition("/")[2]
-            stem = name.removesuffix(".jpg").removesuffix(".png")
+            name = unicodedata.normalize("NFC", line.split()[0].replace("\\", "/").rpartition("/")[2])
+            stem = Path(name).stem if Path(name).suffix.lower() in SUFFIXES else name
             if stem in stems:
                 raise UserError(f"{path} names {stem} twice; remove one of the lines")
             stems[stem] = None

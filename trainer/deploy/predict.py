@@ -22,6 +22,7 @@ from trainer.config import UserError
 from trainer.data.cityscapes import LABEL_IDS
 from trainer.data.images import read_rgb
 from trainer.data.packed import resize_image
+from trainer.data.pairing import is_hidden
 from trainer.deploy.open import Student
 from trainer.files.atomic import replacing
 from trainer.files.run_folder import write_text
@@ -62,7 +63,10 @@ def find_images(images: Path) -> list[Path]:
     found = sorted(
         path
         for path in images.rglob("*")
-        if path.suffix.lower() in SUFFIXES and predictions.isdisjoint(path.parents) and path.is_file()
+        if path.suffix.lower() in SUFFIXES
+        and not any(map(is_hidden, path.relative_to(images).parts))
+        and predictions.isdisjoint(path.parents)
+        and path.is_file()
     )
     if not found:
         but = f" except predictions (folders with {MANIFEST})" if predictions else ""
