@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+# A job's working directory is an unpacked archive: import the packages in it, not those that may be installed. Python
+# puts this file's folder first, where our `statistics` would hide Python's; Ray would tell its workers to do the same.
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [str(HERE.parent), *(folder for folder in sys.path if Path(folder).resolve() != HERE)]
+
 import typer
 
-# A job's working directory is an unpacked archive: import the packages in it, not those that may be installed.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from orchestrator.cli import guarded
+from orchestrator.cli import guarded, prepare_process
 from orchestrator.verbs.options import ClusterOption, HoursOption, RootsOption, StoreOption, WorkersOption
 from orchestrator.verbs.run import launch
 
@@ -39,4 +41,5 @@ def main(
 
 
 if __name__ == "__main__":
+    prepare_process()
     guarded(lambda: typer.run(main))

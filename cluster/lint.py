@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.spec import ClusterSpec, Machine, SpecError, concurrency
+from cluster.spec import ClusterSpec, Machine, SpecError, concurrency, grown
 
 BOOT_S = 300
 """Seconds in which a cloud machine with a GPU boots, installs and joins (three to five minutes)."""
@@ -18,13 +18,28 @@ class Finding(NamedTuple):
     code: str
     message: str
     remedy: str
+    line: int | None = None
+    """Where it stands in a launcher file."""
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line else ""
+        return f"{self.code}: {where}{self.message}; {self.remedy}"
 
 
 def lint(spec: ClusterSpec, cpus: float, gpus: float = 0) -> list[Finding]:
-    """The problems of a spec on a cluster that has `cpus` and `gpus` now."""
-    ceiling = Machine(max(cpus, spec.max_cpus or 0), max(gpus, spec.max_gpus or 0))
-    found = [_fits(spec, cpus, gpus), _threads(spec), _idle_gpus(spec, ceiling), *_autoscaler(spec), *_folders(spec)]
+    """The problems of a spec; `cpus` and `gpus` are this machine's, which counts where runs would run on it."""
+    have = Machine(cpus, gpus) if runs_here(spec, gpus) else Machine(0, 0)
+    found = [_threads(spec), *_autoscaler(spec), *_folders(spec)]
+    if have.cpus or spec.scales:
+        machines = grown(spec, [have])
+        total = Machine(sum(machine.cpus for machine in machines), sum(machine.gpus for machine in machines))
+        found += [_fits(spec, *have), _idle_gpus(spec, total)]
     return [finding for finding in found if finding]
+
+
+def runs_here(spec: ClusterSpec, gpus: float) -> bool:
+    """Whether a spec is for a machine like this: not for a cluster, nor for GPUs where there are none."""
+    return spec.address == "local" and bool(gpus or not spec.gpus_per_worker)
 
 
 def _fits(spec: ClusterSpec, cpus: float, gpus: float) -> Finding | None:
@@ -78,7 +93,17 @@ def _autoscaler(spec: ClusterSpec) -> list[Finding | None]:
         f"start_timeout_s is {spec.start_timeout_s:g}, but a machine needs up to {BOOT_S} seconds to boot",
         f"set start_timeout_s: {BOOT_S} or more",
     )
-    return [absent if spec.address == "local" else None, hasty if spec.start_timeout_s < BOOT_S else None]
+    unknown = Finding(
+        "machine-unknown",
+        "max_cpus and max_gpus say how much the autoscaler may add in all, but not how large a machine is: a worker "
+        "that fits on none would wait forever",
+        "set cpus_per_machine and gpus_per_machine to what the launcher file states",
+    )
+    return [
+        absent if spec.address == "local" else None,
+        hasty if spec.start_timeout_s < BOOT_S else None,
+        unknown if spec.cpus_per_machine is None and spec.address != "local" else None,
+    ]
 
 
 def _folders(spec: ClusterSpec) -> list[Finding | None]:

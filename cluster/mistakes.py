@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from pydantic import ValidationError
 
 from cluster.retries import Retries
+from trainer.config import shown
 
 _RENAMED = {"max_failures": "is replaced by retries, which counts each cause separately; write retries: {lost: N}"}
 
-_BRANCHES = ("literal['auto']", "int", "constrained-int")
-"""pydantic appends one of these to the location of a value that may be `auto` or a number."""
+_BRANCHES = re.compile(r"literal\[|(function|constrained)-|int$|float$")
+"""pydantic appends such a part to the location of a value that may be `auto` or a number."""
 
 
 def lines(error: ValidationError, keys: Iterable[str]) -> list[str]:
     """One line per wrong key; `keys` are the valid ones."""
     found: dict[str, str] = {}
     for item in error.errors():
-        path = [str(part) for part in item["loc"] if part not in _BRANCHES]
+        path = [str(part) for part in item["loc"] if not _BRANCHES.match(str(part))]
         field = ".".join(path) or "the whole file"
         message = item["msg"].removeprefix("Value error, ")
         if field in _RENAMED:
@@ -27,11 +29,11 @@ def lines(error: ValidationError, keys: Iterable[str]) -> list[str]:
         elif item["type"] == "extra_forbidden":
             message = f"unknown key; {hint(path[-1], Retries.model_fields if path[0] == 'retries' else keys)}"
         elif field in ("concurrency", "retries.memory") and item["type"] != "value_error":
-            message = f"must be `auto` or a whole number but got {item['input']!r}"
+            message = f"must be `auto` or a whole number but got {shown(item['input'])}"
         elif field == "retries":
-            message = f"must map causes to numbers, for example {{lost: 3}}, but got {item['input']!r}"
+            message = f"must map causes to numbers, for example {{lost: 3}}, but got {shown(item['input'])}"
         elif item["type"] != "value_error":
-            message = f"{message[0].lower()}{message[1:]} but got {item['input']!r}"
+            message = f"{message[0].lower()}{message[1:]} but got {shown(item['input'])}"
         found.setdefault(field, f"{field}: {message}")
     return list(found.values())
 

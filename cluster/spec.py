@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cluster.mistakes import hint, lines
 from cluster.retries import Retries
+from trainer.config import Count, FilePath, Integer, Name, Number, Strict, UserError, masked, read_yaml
 
 _TICKS = 10_000
 """Ray counts resources in ten-thousandths; counting likewise lets 3 x 0.1 CPUs fit into 0.3."""
+
+LARGEST = 100_000
+"""The largest number of workers, CPUs, GPUs, threads or runs at once, and the highest price."""
+DAYS_S = 7 * 24 * 3600.0
+"""The longest wait for a machine, a week."""
+
+_HOST = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
+"""A name, an IPv4 address, or an IPv6 address in brackets."""
 
 _LAUNCHER_KEYS = {"apiVersion": "kubectl apply -f", "cluster_name": "ray up"}
 
@@ -29,38 +38,40 @@ class Machine(NamedTuple):
     gpus: float = 0
 
 
-class ClusterSpec(BaseModel):
+class ClusterSpec(Strict):
     """The contents of a cluster spec, the YAML file of `transkd run --cluster FILE`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    address: str = Field("local", min_length=1)
+    address: Name = "local"
     """`local` starts Ray on this machine, `auto` joins the cluster running here, `HOST:PORT` joins that cluster."""
-    workers: int = Field(1, ge=1)
+    workers: Integer = Field(1, ge=1, le=LARGEST)
     """Data-parallel processes of one run. The global batch stays the same."""
-    cpus_per_worker: float = Field(1, ge=0.01)
-    gpus_per_worker: float = Field(0, ge=0)
+    cpus_per_worker: Number = Field(1, ge=0.01, le=LARGEST)
+    gpus_per_worker: Number = Field(0, ge=0, le=LARGEST)
     """Below 1, several runs share a GPU (their memory must fit); above 1, a whole number."""
-    threads: int | None = Field(None, ge=1)
+    threads: Integer | None = Field(None, ge=1, le=LARGEST)
     """torch threads of a worker; default: its CPUs, rounded down."""
-    micro_batch: int | None = Field(None, ge=1)
+    micro_batch: Count | None = None
     """Samples in one forward pass; set it when a worker's share of the global batch exceeds the memory."""
-    concurrency: Literal["auto"] | int = "auto"
+    concurrency: Literal["auto"] | Annotated[Integer, Field(le=LARGEST)] = "auto"
     """Runs at once; `auto`: as many as fit."""
-    max_cpus: float | None = Field(None, gt=0)
+    max_cpus: Number | None = Field(None, gt=0, le=LARGEST)
     """CPUs up to which an autoscaler may grow; default: those there now."""
-    max_gpus: float | None = Field(None, ge=0)
+    max_gpus: Number | None = Field(None, ge=0, le=LARGEST)
     """GPUs up to which an autoscaler may grow; default: those there now."""
-    store: str | None = None
+    cpus_per_machine: Number | None = Field(None, ge=0.01, le=LARGEST)
+    """CPUs of each machine that the autoscaler adds, as its launcher file states them."""
+    gpus_per_machine: Number = Field(0, ge=0, le=LARGEST)
+    """GPUs of each machine that the autoscaler adds."""
+    store: FilePath | None = None
     """Folder of ledger, checkpoints and tracking; the same path on every machine."""
-    data_roots: dict[str, str] = Field(default_factory=dict)
+    data_roots: dict[Name, FilePath] = Field(default_factory=dict)
     """Data set name -> its folder; the same path on every machine."""
-    price_per_gpu_hour: float | None = Field(None, gt=0)
+    price_per_gpu_hour: Number | None = Field(None, gt=0, le=LARGEST)
     """Price of one GPU with its machine per hour, in any currency; `transkd plan` computes the cost of a study."""
     retries: Retries = Retries()
     """How often one start of a study retries a failed run, by cause."""
-    start_timeout_s: float = Field(600, gt=0)
-    """Longest wait for a run's workers; with an autoscaler, above the boot time of a machine."""
+    start_timeout_s: Number = Field(600, gt=0, le=DAYS_S)
+    """Seconds without a place after which a run asks for its workers anew: more than a machine needs to boot."""
 
     @field_validator("concurrency")
     @classmethod
@@ -78,6 +89,16 @@ class ClusterSpec(BaseModel):
     @classmethod
     def _data_roots_are_folders(cls, value: dict[str, str]) -> dict[str, str]:
         return {name: _absolute(folder) for name, folder in value.items()}
+
+    @model_validator(mode="after")
+    def _address_can_be_joined(self) -> ClusterSpec:
+        host, _, port = self.address.rpartition(":")
+        joins = re.fullmatch(_HOST, host) and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 2**16
+        if self.address not in ("local", "auto") and not joins:
+            raise ValueError(
+                f"address must be local, auto or HOST:PORT but got {masked(self.address)}; a port is 1 to 65535"
+            )
+        return self
 
     @model_validator(mode="after")
     def _gpus_can_be_dealt(self) -> ClusterSpec:
@@ -101,6 +122,27 @@ class ClusterSpec(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_worker_fits_a_machine(self) -> ClusterSpec:
+        if self.cpus_per_machine is None:
+            if self.gpus_per_machine:
+                raise ValueError(
+                    "gpus_per_machine needs cpus_per_machine beside it; add it, or remove gpus_per_machine"
+                )
+            return self
+        if not self.scales:
+            raise ValueError("cpus_per_machine is for an autoscaler; set max_cpus or max_gpus, or remove it")
+        for kind, need, there in (
+            ("cpus", self.cpus_per_worker, self.cpus_per_machine),
+            ("gpus", self.gpus_per_worker, self.gpus_per_machine),
+        ):
+            if need > there:
+                raise ValueError(
+                    f"{kind}_per_worker is {need:g} but {kind}_per_machine is {there:g}: a worker cannot span two "
+                    f"machines; lower {kind}_per_worker, or choose larger machines"
+                )
+        return self
+
     @property
     def torch_threads(self) -> int:
         """torch threads of each worker; explicit, because Ray would choose otherwise."""
@@ -119,12 +161,29 @@ def footprint(spec: ClusterSpec) -> dict[str, float]:
 
 
 def concurrency(spec: ClusterSpec, cpus: float, gpus: float = 0) -> int:
-    """Runs at once on `cpus` and `gpus`, or on the spec's `max_cpus` and `max_gpus` where these are larger.
+    """Runs at once on `cpus` and `gpus`, or on the spec's `max_cpus` and `max_gpus` where these are larger, or on the
+    machines that make these up where the spec states their size.
 
     Raises SpecError when no run fits, or fewer than `concurrency`: such a study would wait forever.
     """
-    ceiling = Machine(max(cpus, spec.max_cpus or 0), max(gpus, spec.max_gpus or 0))
-    return concurrency_on(spec, [ceiling])
+    return concurrency_on(spec, grown(spec, [Machine(cpus, gpus)] if spec.cpus_per_machine is None else []))
+
+
+def grown(spec: ClusterSpec, machines: Sequence[Machine]) -> Sequence[Machine]:
+    """The machines that there are or, with an autoscaler, at most will be.
+
+    Where the spec does not state a machine's size, the most that may be is counted as one machine.
+    """
+    if not spec.scales:
+        return machines
+    cpus, gpus = sum(machine.cpus for machine in machines), sum(machine.gpus for machine in machines)
+    if spec.cpus_per_machine is None:
+        return [Machine(max(cpus, spec.max_cpus or 0), max(gpus, spec.max_gpus or 0))]
+    limits = ((spec.max_cpus, spec.cpus_per_machine), (spec.max_gpus, spec.gpus_per_machine))
+    most = min((_ticks(limit) // _ticks(each) for limit, each in limits if limit is not None and each), default=0)
+    there = [machine for machine in machines if machine.cpus or machine.gpus]
+    added = [Machine(spec.cpus_per_machine, spec.gpus_per_machine)] * max(0, most - len(there))
+    return [*there, *added]
 
 
 def concurrency_on(spec: ClusterSpec, machines: Sequence[Machine]) -> int:
@@ -184,7 +243,9 @@ def _text(resources: Mapping[str, float]) -> str:
 
 def _absolute(folder: str) -> str:
     if "://" in folder:
-        raise ValueError(f"must be a folder that every machine mounts but got {folder}; mount it (EFS, NFS, a volume)")
+        raise ValueError(
+            f"must be a folder that every machine mounts but got {masked(folder)}; mount it (EFS, NFS, a volume)"
+        )
     path = Path(folder).expanduser()
     if not path.is_absolute():
         raise ValueError(
@@ -206,11 +267,9 @@ def load(source: str | Path | None = None) -> ClusterSpec:
     """
     path = _locate("local" if source is None else source)
     try:
-        data = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"cannot read cluster spec {path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        data = read_yaml(path)
+    except UserError as error:
+        raise SpecError(str(error)) from None
     data = {} if data is None else data
     if not isinstance(data, dict):
         raise SpecError(

@@ -5,20 +5,25 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
+import orchestrator.packages  # noqa: F401 - before our other packages: it says where they are
 from orchestrator.verbs.bundle import bundle
+from orchestrator.verbs.explain import explain
 from orchestrator.verbs.import_ import import_
 from orchestrator.verbs.lint import lint_cluster
+from orchestrator.verbs.list_ import list_
 from orchestrator.verbs.plan import plan
+from orchestrator.verbs.repair import repair
 from orchestrator.verbs.report import report
 from orchestrator.verbs.run import run
 from orchestrator.verbs.status import status
 from orchestrator.verbs.sync import sync
 from orchestrator.verbs.ui import ui
 from trainer.cli import app as trainer_app
-from trainer.cli import in_one_line
+from trainer.cli import in_one_line, prepare_process, say
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 cluster_app = typer.Typer(no_args_is_help=True, help="Cluster specs.")
@@ -28,14 +33,33 @@ GARBAGE = 100_000
 own 700 makes that take twice as long."""
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
+
+        from trainer.config import NUMERICS_VERSION
+
+        try:
+            version = metadata.version("transkd")
+        except metadata.PackageNotFoundError:
+            version = "of a folder that is not installed"
+        print(f"transkd {version}, numerics version {NUMERICS_VERSION}")
+        raise typer.Exit
+
+
 @app.callback()
-def _verbs() -> None:
+def _verbs(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and end")
+    ] = False,
+) -> None:
     """TransKD ablations: one YAML file describes a study, one command runs it, one table shows the results."""
 
 
-for verb in (plan, run, status, report, bundle, sync, ui):
+for verb in (plan, run, status, report, explain, bundle, sync, ui, repair):
     app.command()(verb)
 app.command("import")(import_)
+app.command("list")(list_)
 cluster_app.command("lint")(lint_cluster)
 app.add_typer(cluster_app, name="cluster")
 app.registered_commands += trainer_app.registered_commands
@@ -50,11 +74,12 @@ def guarded(action: Callable[[], object]) -> None:
     try:
         in_one_line(action, SpecError)
     except StoreFull as error:
-        print(f"paused: {error}", file=sys.stderr)
+        say(f"paused: {error}")
         sys.exit(3)
 
 
 def main() -> None:
     """The console command."""
+    prepare_process()
     gc.set_threshold(GARBAGE, 10, 10)
     guarded(app)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ablations.study.schema import Study
-from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on
+from cluster.spec import ClusterSpec, Machine, concurrency, concurrency_on, grown
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck, deployed
 from orchestrator.prepare.search_space import refuse_infeasible
@@ -43,7 +43,7 @@ class Launch:
         self.ledger = Ledger(store.ledger)
         self.preparer = Preparer(study.name, spec, store, roots)
         self.sources: Sources | None = None
-        self.state = StudyState(study, self.ledger)
+        self.state = StudyState(study, self.ledger, retry_failed=retry_failed)
 
     def prepare(self, say: Callable[[str], None]) -> None:
         """Raise UserError for what cannot run. The cheapest checks come first: resources, batch sizes, folders,
@@ -63,6 +63,7 @@ class Launch:
             with located(self.study.name):
                 self.preparer.check_root(config)
         costs = {}
+        say("checking the structures of its runs")
         for arm, config in configs.items():
             with located(f"{self.study.name}: {arm}"):
                 costs[arm] = self.preparer.check(config)
@@ -80,7 +81,7 @@ class Launch:
 
     def refresh(self) -> None:
         """Read the ledger again. Arms whose search has ended get the values of its best trial."""
-        self.state = StudyState(self.study, self.ledger, self.sources, before=self.state)
+        self.state = StudyState(self.study, self.ledger, self.sources, self.state, retry_failed=self.retry_failed)
 
     def todo(self, runs: Sequence[StudyRun]) -> list[StudyRun]:
         """The runs that are to be trained, each id once: neither finished nor final failures."""
@@ -113,8 +114,7 @@ class Launch:
 
     def trials_left(self, state: SearchState) -> int:
         """Trials of a search that are still to be trained, those to retry included."""
-        ended = sum(trial.state != "running" for trial in state.trials[: state.search.trials])
-        return state.search.trials - ended + len(self._to_retry(state))
+        return state.left + len(self._to_retry(state))
 
     def _to_retry(self, state: SearchState) -> list[int]:
         def is_final(run: StudyRun) -> bool:
@@ -132,8 +132,9 @@ class Launch:
         to_come = sum(bool(run.plan.awaits and trials[run.plan.arm]) for run in self.state.due)
         return len(self.todo([*self.teachers, *self.due])) + to_come + sum(trials.values())
 
-    def run(self, mirror: Mirror, make_view: MakeView) -> None:
-        """Train what is missing: teachers, then searches, then arms. The caller holds the store's lease."""
+    def run(self, mirror: Mirror, make_view: MakeView, say: Callable[[str], None] = lambda text: None) -> None:
+        """Train what is missing: teachers, then searches, then arms. The caller holds the store's lease. `say` prints
+        what is waited for before the first view."""
         reconcile(self.ledger, self.store)
         self.refresh()
         for search in self.state.searches:
@@ -141,6 +142,7 @@ class Launch:
         self.refresh()
         self._reuse(self.state.runs, mirror)
         if self.left():
+            say("starting Ray" if self.spec.address == "local" else f"joining Ray at {self.spec.address}")
             self._run(mirror, make_view)
         mirror.ended(self.state)  # also runs and trials that ended without a driver
 
@@ -169,8 +171,10 @@ class Launch:
             before = {run.run_id for run in self.state.runs}
             self.refresh()
             self._reuse([run for run in self.state.runs if run.run_id not in before], mirror)
-            tried: set[str] = set()
+            tried = {run.run_id for run in self.teachers}
             while todo := [run for run in self.todo(self.due) if run.run_id not in tried]:
+                # a look that is reached only now may need a teacher whose checkpoint is gone
+                self._train([run for run in self.teachers if run.lost], slots, mirror, make_view)
                 tried |= {run.run_id for run in todo}
                 self._train(todo, slots, mirror, make_view)
 
@@ -197,9 +201,7 @@ class Launch:
 
     def slots(self, machines: Sequence[Machine]) -> int:
         """The number of runs at once. Raises SpecError where no run fits."""
-        if self.spec.scales:
-            return concurrency(self.spec, sum(m.cpus for m in machines), sum(m.gpus for m in machines))
-        return concurrency_on(self.spec, machines)
+        return concurrency_on(self.spec, grown(self.spec, machines))
 
     def _without_teacher(self, run: StudyRun, teacher: StudyRun, mirror: Mirror) -> None:
         why = teacher.run.reason

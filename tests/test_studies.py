@@ -3,6 +3,7 @@
 import functools
 import re
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
@@ -10,11 +11,15 @@ from ablations.study.metric import CONDITIONS
 from ablations.study.plan import expand, space
 from ablations.study.schema import load, packaged
 from ablations.study.variant_search import searches
+from cluster.spec import load as load_spec
 from trainer.config import parse
 from trainer.data import DATASETS
 from trainer.distill import DISTILLERS
 from trainer.measure import complexity
 from trainer.training.build import check
+
+SPECS = [file for file in sorted(Path("cluster").glob("*.yaml")) if "\nworkers:" in file.read_text()]
+"""Cluster specs; the other files there are launchers'."""
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +60,23 @@ def test_a_header_asks_a_question_and_says_what_plan_would_say_of_its_cost(name)
     trials = sum(search.search.trials for search in searches(study).values())
     count = f"{len(runs)} run{'' if len(runs) == 1 else 's'}{f' and {trials} trials' if trials else ''}"
     assert cost.startswith(f"{count}, {sum(run.config.optim.epochs for run in runs)} epochs")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("name", packaged())
+def test_a_study_runs_with_any_number_of_workers_under_every_packaged_spec(name, workers):
+    runs = expand(load(name))
+    for spec in (load_spec(file) for file in SPECS):
+        for optim in {run.config.optim for run in runs}:
+            share, micro = optim.shares(workers, spec.micro_batch)
+            assert micro == share and share * optim.workers(workers) == optim.global_batch
+
+
+@pytest.mark.parametrize("name", [name for name in packaged() if "--cluster cluster/gpu.yaml" in text(name)])
+def test_a_study_for_gpus_can_do_with_less_memory(name):
+    """By smaller micro-batches: of the spec, and of retries after running out of memory."""
+    whole = {run.arm for run in expand(load(name)) if len(run.config.optim.micro_batches(1)) == 1}
+    assert all("groups of 8" in arm for arm in whole) or name == "cityscapes_reproduction", whole
 
 
 def test_every_distiller_is_in_a_study():

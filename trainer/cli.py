@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+import traceback
 from collections.abc import Callable
 
 import typer
 
-from trainer.config import UserError
+from trainer.config import UserError, masked, printable
 from trainer.files.failure import failure_of
 from trainer.verbs.data import app as data_app
 from trainer.verbs.eval import evaluate
@@ -31,34 +34,54 @@ app.add_typer(data_app, name="data")
 
 
 def in_one_line(action: Callable[[], object], *refusals: type[Exception]) -> None:
-    """Call `action` and end with one line and an exit code where it fails.
+    """Call `action` and end with one line and an exit code where it fails; see `say`.
 
-    1: the run failed (loss not finite, out of memory). 2: the user's mistake (UserError, `refusals`, a path that cannot
-    be used). 3: the disk is full. Other exceptions are raised.
+    1: the run failed (loss not finite, out of memory, GPU failed). 2: the user's mistake (UserError, `refusals`, a path
+    that cannot be used). 3: the disk is full. Other exceptions are raised.
     """
     try:
         action()
     except (UserError, *refusals) as error:  # type: ignore[misc]
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         sys.exit(2)
     except SystemExit as end:
         if end.code == 130:  # typer's exit code for Ctrl-C
-            print("stopped; run the same command again to go on", file=sys.stderr)
+            say("stopped; run the same command again to go on")
         raise
     except Exception as error:
         cause, reason = failure_of(error)
         if cause == "disk":
-            print(f"stopped: {reason}; make room and run the same command again", file=sys.stderr)
+            say(f"stopped: {reason}; make room and run the same command again")
             sys.exit(3)
-        if cause in ("nan", "memory"):
-            print(f"failed: {reason}", file=sys.stderr)
+        if cause in ("nan", "memory", "device"):
+            say(f"failed: {reason}")
             sys.exit(1)
         if isinstance(error, OSError) and error.filename is not None:
-            print(f"error: {error.filename}: {error.strerror}; correct the path or its permissions", file=sys.stderr)
+            say(f"error: {error.filename}: {error.strerror}; correct the path or its permissions")
             sys.exit(2)
         raise
 
 
+def say(text: str) -> None:
+    """Print a line to the error output, without passwords and control characters."""
+    print(printable(masked(text)), file=sys.stderr)
+
+
+def prepare_process() -> None:
+    """Make UTF-8 the encoding of paths, arguments and output in any locale, and keep passwords out of tracebacks.
+
+    Python reads arguments before any of our code runs: in another locale this process starts again in UTF-8 mode.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    sys.excepthook = lambda *raised: print(masked("".join(traceback.format_exception(*raised))), file=sys.stderr)
+
+
 def main() -> None:
     """Run the command line."""
+    prepare_process()
     in_one_line(app)

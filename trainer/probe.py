@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer.config import TrainConfig, UserError, parse
+from trainer.config import TrainConfig, UserError, message_of, parse
 from trainer.data import PackedSplit, dataset_class, open_dataset
 from trainer.data.base import Official
 from trainer.data.stream import HostBatch, Stream, holdout
@@ -111,7 +111,9 @@ def measure_times(config: TrainConfig, place: Place, workers: int, found: Offici
     share, micro = config.optim.shares(workers, place.micro_batch)
     steps = (found.train - len(holdout(found.train, config.data.select)[1])) // config.optim.global_batch
     images = found.val + len(holdout(found.train, config.data.select)[1])
-    optim = config.optim.model_copy(update={"global_batch": share, "norm_batch": config.optim.effective_norm_batch})
+    group = config.optim.effective_norm_batch
+    group = share if share % group else group  # the part of a group that is split over workers
+    optim = config.optim.model_copy(update={"global_batch": share, "norm_batch": group})
     config = config.model_copy(update={"optim": optim})
     device = pick_device(place.device)
     data = fake_data(config, found)
@@ -179,7 +181,7 @@ def _checkpoint_s(learner: Learner, folder: Path) -> float:
 
 def _limit_memory() -> None:
     """Limit this process to the memory that is free now: larger allocations then fail instead of swapping."""
-    for line in Path("/proc/meminfo").read_text().splitlines() if sys.platform == "linux" else ():
+    for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines() if sys.platform == "linux" else ():
         if line.startswith("MemAvailable:"):
             resource.setrlimit(resource.RLIMIT_DATA, (int(line.split()[1]) * 1024,) * 2)
 
@@ -207,7 +209,7 @@ def main() -> None:
         try:
             _print_answer(name, measure_times(config, place, settings["workers"], found))
         except (MemoryError, RuntimeError) as error:  # torch raises either when memory is short
-            _print_answer(name, {"error": " ".join(str(error).split())[:200]})
+            _print_answer(name, {"error": message_of(error)[:200]})
 
 
 def _print_answer(name: str, facts: dict[str, Any]) -> None:

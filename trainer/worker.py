@@ -13,11 +13,11 @@ import ray.train.torch
 import ray.tune
 import torch
 
-from trainer.config import parse
+from trainer import parallel
+from trainer.config import masked, parse
 from trainer.files import run_folder
 from trainer.files.failure import failure_of
 from trainer.place import Place
-from trainer.training import parallel
 from trainer.training.loop import fit
 from trainer.training.memory import release_memory
 
@@ -48,15 +48,18 @@ def train_worker(settings: dict[str, Any]) -> None:
     try:
         # worker 0 locks the folder against a worker of a killed driver that Ray has not ended yet
         with run_folder.lock_folder(place.out_dir, LOCK_WAIT_S) if parallel.rank() == 0 else contextlib.nullcontext():
+            if parallel.rank() == 0:
+                run_folder.workers_begin(place.out_dir)
             fit(parse(settings["config"]), place, report=report)
     except Exception as error:
         failure = failure_of(error)
         if failure.cause == "disk":
             raise
         run_folder.write_failure(place.out_dir, *failure)
-        if failure.cause == "bug":
-            run_folder.write_text(place.out_dir / "traceback.txt", traceback.format_exc())
+        if failure.cause in ("bug", "device") or isinstance(error, ImportError):
+            run_folder.write_text(place.out_dir / "traceback.txt", masked(traceback.format_exc()))
         if distributed:
             raise
     finally:  # here the error is gone, and with it the frames that held the run's tensors
-        release_memory()
+        with contextlib.suppress(RuntimeError):  # on a GPU that has failed every call does
+            release_memory()

@@ -2,25 +2,22 @@
 
 Seeds are pairs: arms of one seed share initialisation, order and augmentation, so the difference of a seed is the
 observation. n is a number of seeds, m a number of contrasts. Two claims are tested: that two arms differ (sign-flip
-test), and that they differ by less than a margin (two one-sided t tests). Both are in one family (see `holm`).
+test), and that they differ by less than a margin (two one-sided t tests). Both are in one family (see `holm`). The
+interval of a contrast is the inversion of the test that decides it, at the level at which Holm's procedure applies it.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy import special
 
-FAMILY_WISE = 0.05
-"""Family-wise error rate: the probability that a table claims at least one difference where there is none."""
-
-BLOCK = 1 << 14
-"""Sums that are looked up at once: their places lie close together, in a part of the array that fits into a cache."""
+from ablations.statistics.holm import FAMILY_WISE, holm, holm_levels
+from ablations.statistics.sign_flip import sign_flip_interval, sign_flip_p
 
 MIN_BOOTSTRAP_PAIRS = 6
 """The fewest pairs with a bootstrap interval."""
@@ -37,12 +34,15 @@ class Comparison:
     difference: float
     deviation: float
     """Standard deviation of the paired differences; NaN below two pairs."""
-    low: float
-    high: float
-    """Limits of Student's t interval."""
     p: float
     """p of the two-sided sign-flip test, adjusted by Holm over the study's family of tests."""
     verdict: Verdict
+    level: float = math.nan
+    """The level at which Holm's procedure tested the contrast; NaN while its seeds have not ended."""
+    low: float = math.nan
+    high: float = math.nan
+    """Limits of the interval that inverts the test of the verdict at `level`: the limit 0 lies outside if and only if
+    the verdict is `better` or `worse`. Infinite where n pairs cannot reach the level."""
 
     @property
     def n(self) -> int:
@@ -50,17 +50,22 @@ class Comparison:
         return len(self.differences)
 
     def values(self) -> dict[str, float]:
-        """The numbers by the names they have in the row of a table."""
-        low, high = bootstrap_interval(np.array(self.differences))
+        """The numbers by the names they have in the row of a table; `low` and `high` are of Student's t interval."""
+        differences = np.array(self.differences)
+        t_low, t_high = interval(differences)
+        low, high = bootstrap_interval(differences)
         return {
             "pairs": self.n,
             "difference": self.difference,
             "deviation": self.deviation,
-            "low": self.low,
-            "high": self.high,
+            "low": t_low,
+            "high": t_high,
             "bootstrap_low": low,
             "bootstrap_high": high,
             "p": self.p,
+            "level": self.level,
+            "interval_low": self.low,
+            "interval_high": self.high,
         }
 
 
@@ -107,70 +112,6 @@ def prediction_interval(values: Sequence[float], level: float = 0.95) -> tuple[f
     return mean - half, mean + half
 
 
-def sign_flip_p(differences: np.ndarray) -> float:
-    """Exact two-sided p of the mean of n paired differences, (n,), under all 2**n assignments of their signs.
-
-    Exact up to n = 40: the signed sums of each half are enumerated, and those of one half are counted in the sorted
-    other (Horowitz and Sahni 1974), so 2**n costs 2**(n/2).
-    """
-    return _sign_flip_p(np.asarray(differences, dtype=float).tobytes())
-
-
-@functools.lru_cache(maxsize=4096)
-def _sign_flip_p(differences: bytes) -> float:
-    """Of float64 numbers. A table asks for one sample more than once: as a contrast, and as an effect."""
-    d = np.frombuffer(differences)
-    if not d.size:
-        return 1.0
-    # Sums that are equal in theory differ by rounding errors; the tolerance counts them as ties.
-    extreme = abs(d.sum()) - 1e-9 * np.abs(d).sum()
-    if extreme <= 0:
-        return 1.0
-    left, right = _signed_sums(d[: d.size // 2]), _signed_sums(d[d.size // 2 :])
-    # Two-sided: each assignment has an opposite with the negative sum.
-    return min(1.0, 2.0 * _pairs_that_reach(extreme, left, right) / 2.0**d.size)
-
-
-def _pairs_that_reach(total: float, left: np.ndarray, right: np.ndarray) -> int:
-    """The number of pairs, one of each sorted array, whose sum is at least `total`."""
-    needed = (total - right)[::-1]
-    needed = needed[: np.searchsorted(needed, left[-1], "right")]
-    found = 0
-    for start in range(0, needed.size, BLOCK):
-        block = needed[start : start + BLOCK]
-        low, high = np.searchsorted(left, block[[0, -1]])
-        found += block.size * (left.size - int(low)) - int(np.searchsorted(left[low:high], block).sum())
-    return found
-
-
-def _signed_sums(d: np.ndarray) -> np.ndarray:
-    """All 2**n signed sums, sorted. Each step merges two sorted halves, which a stable sort does in linear time."""
-    sums = np.zeros(2**d.size)
-    for count, value in zip(2 ** np.arange(d.size), np.abs(d), strict=True):
-        np.add(sums[:count], value, out=sums[count : 2 * count])
-        sums[:count] -= value
-        sums[: 2 * count].sort(kind="stable")
-    return sums
-
-
-def holm(*claims: Sequence[float]) -> list[list[float]]:
-    """Adjusted p, (claims, m), of the claims on each of m contrasts. A claim is accepted where its p is at most alpha.
-
-    With one claim for each contrast this is Holm's procedure (1979). With two, that the arms differ and that they are
-    equivalent, at most one of a contrast's null hypotheses is true: no difference implies equivalence, and a difference
-    beyond the margin is a difference. So each p is multiplied by the number of contrasts that still have an unaccepted
-    claim, the most null hypotheses that can be true at once (Shaffer 1986, procedure S1).
-    """
-    adjusted = [[1.0] * len(p) for p in claims]
-    claims_left = [len(claims)] * len(claims[0])
-    contrasts_left, worst = len(claims_left), 0.0
-    for p, claim, contrast in sorted((p, k, i) for k, of in enumerate(claims) for i, p in enumerate(of)):
-        adjusted[claim][contrast] = worst = max(worst, min(1.0, contrasts_left * p))
-        claims_left[contrast] -= 1
-        contrasts_left -= not claims_left[contrast]
-    return adjusted
-
-
 def equivalence_p(differences: np.ndarray, margin: float) -> float:
     """p of two one-sided t tests that the mean difference lies within (-margin, margin) (Schuirmann 1987)."""
     mean, std = mean_std(differences)
@@ -210,27 +151,53 @@ def compare_samples(
     """The verdict on each sample of paired differences, (n,) each. Samples are one family of tests; those that have not
     `ended` stay undecided. Where the study has more `tests` than these, the family gets its share of alpha."""
     both = list(zip(samples, ended, strict=True))
-    differ = [sign_flip_p(d) if done else 1.0 for d, done in both]
-    same = [equivalence_p(d, margin) if done else 1.0 for d, done in both] if margin else []
     share = max(1.0, tests / max(1, len(samples)))
-    adjusted = [[min(1.0, share * p) for p in claim] for claim in adjust(differ, same)]
-    return [
-        comparison(d, p_differ, verdict(d, p_differ, p_same, alpha))
-        for d, p_differ, p_same in zip(samples, *adjusted, strict=True)
-    ]
+    differ = [min(1.0, share * sign_flip_p(d)) if done else 1.0 for d, done in both]
+    same = [min(1.0, share * equivalence_p(d, margin)) if done else 1.0 for d, done in both] if margin else []
+    found = []
+    for (d, done), claims in zip(both, adjust(differ, same, alpha), strict=True):
+        word = verdict(d, claims.p_differ, claims.p_same, alpha)
+        one = comparison(d, claims.p_differ, word)
+        found.append(with_interval(one, claims.level(word) / share) if done else one)
+    return found
 
 
-def adjust(differ: Sequence[float], same: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Adjusted p of difference and of equivalence for m contrasts; without a margin `same` is empty and its p are 1."""
-    adjusted = holm(differ, same) if same else [*holm(differ), [1.0] * len(differ)]
-    return adjusted[0], adjusted[1]
+class Adjusted(NamedTuple):
+    """The claims on one contrast after Holm: their adjusted p, and the levels at which they were tested."""
+
+    p_differ: float
+    p_same: float
+    level_differ: float
+    level_same: float
+
+    def level(self, word: Verdict) -> float:
+        """The level of the claim that decides the verdict."""
+        return self.level_same if word == "equivalent" else self.level_differ
+
+
+def adjust(differ: Sequence[float], same: Sequence[float], alpha: float = FAMILY_WISE) -> list[Adjusted]:
+    """Of m contrasts, from the p of difference and of equivalence; without a margin `same` is empty and its p are 1."""
+    claims = (differ, same) if same else (differ,)
+    none = [1.0] * len(differ)
+    p, levels = ([*of, none][:2] for of in (holm(*claims), holm_levels(*claims, alpha=alpha)))
+    return [Adjusted(*each) for each in zip(*p, *levels, strict=True)]
 
 
 def comparison(differences: np.ndarray, p: float, word: Verdict) -> Comparison:
-    """The comparison of paired differences (n,): their mean and interval, with an adjusted p and a verdict."""
-    low, high = interval(differences)
+    """The comparison of paired differences (n,), without an interval: their mean, an adjusted p and a verdict."""
     mean, deviation = mean_std(differences)
-    return Comparison(tuple(differences.tolist()), mean, deviation, low, high, p, word)
+    return Comparison(tuple(differences.tolist()), mean, deviation, p, word)
+
+
+def with_interval(found: Comparison, level: float) -> Comparison:
+    """The comparison with the interval that inverts the test of its verdict: the sign-flip test at `level`; for
+    `equivalent` two one-sided t tests at `level`, whose interval is Student's of the confidence 1 - 2 * level."""
+    differences = np.array(found.differences)
+    if found.verdict == "equivalent":
+        low, high = interval(differences, 1 - 2 * level)
+    else:
+        low, high = sign_flip_interval(differences, level)
+    return replace(found, level=level, low=low, high=high)
 
 
 def verdict(differences: np.ndarray, p_differ: float, p_same: float, alpha: float = FAMILY_WISE) -> Verdict:

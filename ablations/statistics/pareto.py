@@ -67,5 +67,5 @@ def pareto_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             continue
         best = sorted((p for p in points if name in p.on), key=lambda p: (p.costs[name], p.arm))
         if best:
-            notes.append(f"Pareto front of accuracy against {words}: {', '.join(p.arm for p in best)}")
+            notes.append(f"Pareto front of accuracy against {words}: {', '.join(p.arm for p in best)}.")
     return notes

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import optimize, special
 
-from ablations.statistics.paired import FAMILY_WISE
+from ablations.statistics.holm import FAMILY_WISE
 
 POWER = 0.8
 """The power that designs are planned for (Cohen 1988, section 2.4)."""

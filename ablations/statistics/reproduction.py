@@ -55,34 +55,35 @@ def reproduction_notes(study: Study, found: Mapping[str, Reproduction]) -> list[
     if published is None:
         return []
     if published.protocol != protocol(study):
-        return [f"published numbers left out: {published.protocol} protocol, and this table's is {protocol(study)}"]
+        theirs, ours = published.protocol, protocol(study)
+        return [f"Published numbers are left out: they are of the {theirs} protocol, and this table of {ours}."]
     if not is_whole(study.metric):
-        return [f"published numbers left out: they are mIoU over all of val, and this table shows {study.metric}"]
+        return [f"Published numbers are left out: they are mIoU over all of val, and this table shows {study.metric}."]
     notes = [
-        f"published: {published.source}; single runs, best epoch on val; "
-        "best: our mean over seeds of the best epoch; the verdicts use neither"
+        f"Published numbers are from {published.source}: single runs at their best epoch on val. Best is our mean over "
+        "seeds at the best epoch. The verdicts use neither."
     ]
     if any(not row.differs and not row.unknown for row in found.values()):
         margin = f"within ±{study.margin:g} points of our best, or " if study.margin else ""
         notes.append(
-            f"reproduced: the published number lies {margin}in the 95 % prediction interval for one more run "
-            f"like ours (at least {MIN_SEEDS} seeds)"
+            f"Reproduced means that the published number lies {margin}in the 95 % prediction interval for one more run "
+            f"like ours, from at least {MIN_SEEDS} seeds."
         )
     return (
         notes
-        + _by_row("recipe differs", "ours (published)", {arm: row.differs for arm, row in found.items()})
-        + (_by_row("recipe unknown", "the source does not say", {arm: row.unknown for arm, row in found.items()}))
+        + _by_row("Recipe differs", "ours (published)", {arm: row.differs for arm, row in found.items()})
+        + (_by_row("Recipe unknown", "the source does not say", {arm: row.unknown for arm, row in found.items()}))
     )
 
 
 def _by_row(kind: str, how: str, entries: Mapping[str, tuple[str, ...]]) -> list[str]:
     common = [text for text in next(iter(entries.values()), ()) if all(text in row for row in entries.values())]
-    lines = [f"{kind}, {how}: {', '.join(common)}"] if common else []
+    lines = [f"{kind}, {how}: {', '.join(common)}."] if common else []
     rest: dict[str, list[str]] = {}
     for arm, row in entries.items():
         if own := ", ".join(text for text in row if text not in common):
             rest.setdefault(own, []).append(arm)
-    return lines + [f"{kind} for {', '.join(arms)}, {how}: {own}" for own, arms in rest.items()]
+    return lines + [f"{kind} for {', '.join(arms)}, {how}: {own}." for own, arms in rest.items()]
 
 
 def _is_published_teacher(published: Published, run: Run) -> bool:

@@ -6,14 +6,15 @@ A pure function of the outcomes, so a study that was killed continues exactly as
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ablations.statistics.outcome import MISSING, Outcome, scores_by_arm
 from ablations.statistics.paired import Comparison, Verdict, adjust, comparison, paired, verdict
-from ablations.statistics.sequential_test import differ_p, same_p
+from ablations.statistics.sequential_test import differ_interval, differ_p, same_interval, same_p
 from ablations.study.plan import Run, by_arm
 from ablations.study.schema import Study
 
@@ -27,9 +28,14 @@ class LookProgress:
     due: dict[str, int]
     """Arm -> how many of the study's seeds are due by now; a reference needs as many as any arm compared with it."""
     comparisons: list[Comparison]
-    """One for each contrast, of the pairs at its last look. Those of `pending` contrasts are undecided so far."""
+    """One for each contrast, of the pairs at its last look, without intervals (see `with_intervals`). Those of
+    `pending` contrasts are undecided so far."""
     pending: frozenset[tuple[str, str]]
     """Undecided contrasts of a look whose runs have not all ended."""
+    judged: tuple[int, ...]
+    """The number of the look at which each contrast was last judged; -1 before its first."""
+    levels: tuple[float, ...]
+    """The level at which each contrast was last judged; NaN before its first look."""
 
 
 def take_looks(
@@ -48,26 +54,51 @@ def take_looks(
     words: dict[tuple[str, str], Verdict] = dict.fromkeys(study.pairs, "undecided")
     judged = dict.fromkeys(study.pairs, -1)  # the number of the last look at which a contrast was judged
     due = dict.fromkeys(study.compared.overrides, study.looks[0])
-    undecided, p, pending = list(study.pairs), [1.0] * m, frozenset[tuple[str, str]]()
+    undecided, pending = list(study.pairs), frozenset[tuple[str, str]]()
+    adjusted = adjust([1.0] * m, [])
     for k, look in enumerate(study.looks):
         due |= {arm: look for pair in undecided for arm in pair}
         if any(set(study.seeds[:look]) - set(ended.get(arm, ())) for pair in undecided for arm in pair):
             pending = frozenset(undecided)
             break
         judged |= dict.fromkeys(undecided, k)
-        p, p_same = adjust(
+        adjusted = adjust(
             [differ[pair][judged[pair]] for pair in study.pairs],
             [same[pair][judged[pair]] for pair in study.pairs] if same else [],
         )
-        for pair, one, other in zip(study.pairs, p, p_same, strict=True):
+        for pair, found in zip(study.pairs, adjusted, strict=True):
             if pair in undecided:
-                words[pair] = verdict(_joined(blocks[pair], k), one, other)
+                words[pair] = verdict(_joined(blocks[pair], k), found.p_differ, found.p_same)
         undecided = [pair for pair in undecided if words[pair] == "undecided" and _joined(blocks[pair], k).size]
         if not undecided:
             break
     shown = [_joined(blocks[pair], judged[pair] + (pair in pending)) for pair in study.pairs]
-    found = [comparison(d, one, words[pair]) for d, one, pair in zip(shown, p, study.pairs, strict=True)]
-    return LookProgress(look, due, found, pending)
+    each = list(zip(study.pairs, adjusted, shown, strict=True))
+    return LookProgress(
+        look,
+        due,
+        [comparison(d, claims.p_differ, words[pair]) for pair, claims, d in each],
+        pending,
+        tuple(judged.values()),
+        tuple(claims.level(words[pair]) if judged[pair] >= 0 else math.nan for pair, claims, _ in each),
+    )
+
+
+def with_intervals(study: Study, scores: Mapping[str, Mapping[int, float]], progress: LookProgress) -> list[Comparison]:
+    """The comparisons of a study with looks, with the intervals that invert the tests of their verdicts; those of
+    pending contrasts have none. Apart from `take_looks`, as a plan needs no intervals."""
+    m, found = len(study.pairs), []
+    for pair, one, k, level in zip(study.pairs, progress.comparisons, progress.judged, progress.levels, strict=True):
+        if pair in progress.pending or k < 0:
+            found.append(one)
+            continue
+        blocks = _blocks(study, scores, pair)[: k + 1]
+        if one.verdict == "equivalent":
+            low, high = same_interval(blocks, study.looks, level)
+        else:
+            low, high = differ_interval(blocks, study.looks, m, level)
+        found.append(replace(one, level=level, low=low, high=high))
+    return found
 
 
 def look_progress(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> LookProgress:

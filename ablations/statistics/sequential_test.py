@@ -4,17 +4,21 @@ Testing repeatedly at the full level would raise the error rate. Here the looks 
 spent by look k is at most alpha * sqrt(n_k / n_K), where n_k are the pairs of look k and K is the last look: the power
 family of Kim and DeMets (1987). Its exponent of 1/2 spends early: six pairs have a smallest p of 0.031, and with a
 larger exponent no look at six could reach it. Alpha that a discrete test leaves unspent is carried to the next look.
+Intervals invert these tests, so they hold whatever look a contrast stops at (repeated confidence intervals, Jennison
+and Turnbull 1989).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from scipy import special
 
-from ablations.statistics.paired import FAMILY_WISE, equivalence_p, smallest_p
+from ablations.statistics.holm import FAMILY_WISE
+from ablations.statistics.paired import equivalence_p, interval, smallest_p
 
 GRID_STEPS = 256
 """Grid steps in a mean absolute difference. Differences are rounded to the grid, so that their sums can be counted."""
@@ -50,7 +54,12 @@ def differ_p(blocks: Sequence[np.ndarray], looks: Sequence[int], m: int, alpha: 
     all larger ones, which is enforced below, as discrete tests do not ensure it.
     """
     all_levels = levels(m, alpha)
-    rejected = np.zeros(all_levels.size, bool)
+    rejected = np.logical_or.accumulate(_rejections(blocks, looks, all_levels))
+    return [float(all_levels[row].min()) if row.any() else 1.0 for row in rejected]
+
+
+def _rejections(blocks: Sequence[np.ndarray], looks: Sequence[int], all_levels: np.ndarray) -> np.ndarray:
+    """Whether the sign-flip test rejects at each look so far, at each level: (looks, levels), the levels falling."""
     # Probability of each sum -size..size without a rejection before: multiples of 2**-n, so exact in float64.
     alive = np.ones((all_levels.size, 1))
     spent = np.zeros(all_levels.size)
@@ -65,9 +74,46 @@ def differ_p(blocks: Sequence[np.ndarray], looks: Sequence[int], m: int, alpha: 
         critical = np.maximum.accumulate(critical)  # a smaller level rejects only where all larger ones do
         spent += np.take_along_axis(beyond, critical[:, None], axis=1)[:, 0]
         alive[np.abs(np.arange(-size, size + 1)) >= critical[:, None]] = 0.0
-        rejected |= abs(total) >= critical
-        found.append(float(all_levels[rejected].min()) if rejected.any() else 1.0)
-    return found
+        found.append(abs(total) >= critical)
+    return np.array(found)
+
+
+def differ_interval(
+    blocks: Sequence[np.ndarray], looks: Sequence[int], m: int, level: float, alpha: float = FAMILY_WISE
+) -> tuple[float, float]:
+    """The mean differences that the test of `differ_p` has not rejected at `level` by the last of these looks.
+
+    Exact to a thousandth of the standard deviation of the differences; infinite where no look could reject.
+    """
+    all_levels = levels(m, alpha)
+    all_levels = all_levels[: int(np.argmax(all_levels <= level)) + 1]
+    low, high = -math.inf, math.inf
+    for k in range(len(blocks)):
+        seen = list(blocks[: k + 1])
+        low = max(low, _lower_limit(seen, looks, all_levels))
+        high = min(high, -_lower_limit([-block for block in seen], looks, all_levels))
+    return min(low, high), max(low, high)
+
+
+def _lower_limit(blocks: Sequence[np.ndarray], looks: Sequence[int], all_levels: np.ndarray) -> float:
+    """The smallest mean difference that the last of these looks does not reject at the last level, by bisection."""
+
+    def rejects(value: float) -> bool:
+        return bool(_rejections([block - value for block in blocks], looks, all_levels)[-1, -1])
+
+    d = np.concatenate(blocks)
+    if not d.size:
+        return -math.inf
+    inside, spread = float(d.mean()), float(d.std())
+    outside = float(d.min()) - (spread or abs(inside) or 1.0)  # all differences have one sign
+    if not rejects(outside):
+        return -math.inf
+    middle = 0.0  # the value of the verdict is tried first, so that the limit lies on the side of it that the test says
+    while inside - outside > 1e-3 * spread + 1e-9 * abs(outside):
+        if not outside < middle < inside:
+            middle = (outside + inside) / 2
+        outside, inside = (middle, inside) if rejects(middle) else (outside, middle)
+    return inside
 
 
 def same_p(blocks: Sequence[np.ndarray], looks: Sequence[int], margin: float) -> list[float]:
@@ -80,6 +126,18 @@ def same_p(blocks: Sequence[np.ndarray], looks: Sequence[int], margin: float) ->
     minima = _smallest_p_at_margin(tuple(looks))
     below = np.searchsorted(minima, np.minimum.accumulate(own), "right")
     return [float(p) for p in (1 + below) / (1 + minima.size)]
+
+
+def same_interval(blocks: Sequence[np.ndarray], looks: Sequence[int], level: float) -> tuple[float, float]:
+    """The interval that inverts the test of `same_p` at `level`: it lies within the margin where equivalence is shown.
+
+    Student's t interval at each of these looks, at the confidence at which all looks together miss the limit on either
+    side with the probability `level`; then what these intervals have in common.
+    """
+    minima = _smallest_p_at_margin(tuple(looks))
+    p = float(minima[max(0, math.floor(level * (1 + minima.size)) - 1)])
+    found = [interval(np.concatenate(blocks[: k + 1]), 1 - 2 * p) for k in range(len(blocks))]
+    return max(low for low, _ in found), min(high for _, high in found)
 
 
 def first_look(looks: Sequence[int], m: int, alpha: float = FAMILY_WISE) -> int | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ablations.statistics.factor_effects import count_tests
 from ablations.statistics.outcome import Outcome, arms_not_ended, scores_by_arm
 from ablations.statistics.paired import Comparison, compare
-from ablations.statistics.seed_looks import due_at, look_progress
+from ablations.statistics.seed_looks import due_at, look_progress, with_intervals
 from ablations.study.plan import Run
 from ablations.study.schema import Study
 
@@ -40,8 +40,9 @@ def study_verdicts(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Out
     """The verdicts of a study from all its runs; runs of looks that are not needed are left out of the result."""
     if study.looks:
         progress = look_progress(study, runs, outcomes)
-        pairs = zip(study.pairs, progress.comparisons, strict=True)
-        found = [Contrast(*pair, compared, pair in progress.pending) for pair, compared in pairs]
+        compared = with_intervals(study, scores_by_arm(study, runs, outcomes), progress)
+        pairs = zip(study.pairs, compared, strict=True)
+        found = [Contrast(*pair, one, pair in progress.pending) for pair, one in pairs]
         return StudyVerdicts(due_at(study, runs, progress), found, progress.look)
     not_ended = arms_not_ended(runs, outcomes)
     pending = {pair for pair in study.pairs if not_ended & set(pair)}

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from trainer.config import UserError, removable, unknown
+from trainer.config import Name, UserError, removable, unknown
 
-Overrides = dict[str, Any]
+Overrides = dict[Name, Any]
 """Dotted path -> value: {"optim.lr": 1.0e-3, "distill.pea": None}."""
+
+
+MAX_POINTS = 10_000
+"""Of a grid: a plan of more runs would take minutes to write out, and years to train."""
+
+
+MOST_SHOWN = 10**15
 
 
 class Arms(NamedTuple):
@@ -151,6 +159,16 @@ def refuse_lookalikes(names: Iterable[str]) -> None:
             raise UserError(f"names must differ in more than white space, but got {other!r} and {name!r}; rename one")
 
 
+def check_count(values: Mapping[str, int]) -> None:
+    """Raise UserError where a grid has too many points; `values` counts those of each path."""
+    if (points := math.prod(values.values())) > MAX_POINTS:
+        most = max(values, key=lambda path: values[path])
+        raise UserError(
+            f"a grid may have {MAX_POINTS:,} points but has {min(points, MOST_SHOWN):,} or more; {most} has "
+            f"{values[most]:,} values, give fewer"
+        )
+
+
 def short(path: str) -> str:
     """A dotted path as written in a label: `distill.pea.options.stage_weights` -> `pea.stage_weights`."""
     return path.removeprefix("distill.").removeprefix("optim.").replace(".options.", ".")
@@ -181,6 +199,7 @@ def grid(
     excludes: Sequence[Sequence[str]],
 ) -> Arms:
     """Every combination of the factors. A factor that does not apply at a point is left out, so points may merge."""
+    check_count({path: len(values) for path, values in factors.items()})
     arms: dict[str, Overrides] = {}
     left_out: set[str] = set()
     seen: set[str] = set()

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations.study.arms import grid
+from ablations.study.arms import check_count, grid
 from ablations.study.search import Dimension, Search
 from trainer.config import UserError, located
 
@@ -20,6 +20,8 @@ def grid_points(
     The search's seed shuffles them, so that a grid that is stopped early has sampled the whole space. Raises UserError
     where no point is left, or where `trials` exceeds their number.
     """
+    with located("search.space"):
+        check_count({path: _count(dimension) for path, dimension in search.space.items()})
     factors = {path: _values(dimension) for path, dimension in search.space.items()}
     with located("search.space"):
         arms = grid(base, factors, requires, excludes)
@@ -33,6 +35,10 @@ def grid_points(
         )
     random.Random(search.seed).shuffle(points)
     return points
+
+
+def _count(dimension: Dimension) -> int:
+    return len(dimension.choices) if dimension.kind == "choice" else int(dimension.high) - int(dimension.low) + 1
 
 
 def _values(dimension: Dimension) -> dict[str, Any]:

@@ -8,14 +8,21 @@ from pydantic import Field
 
 from trainer.config import Number, Strict, UserError
 
+LARGEST = 1e12
+"""Of a bound, in its unit."""
+
 
 class Limits(Strict):
     """Upper bounds on the cost of the deployed student, for one image of `data.size`."""
 
-    params_m: Number | None = Field(None, gt=0, description="parameters, millions")
-    gmacs: Number | None = Field(None, gt=0, description="all products that are computed, attention included")
-    gmacs_paper: Number | None = Field(None, gt=0, description="in the paper's convention")
-    latency_ms: Number | None = Field(None, gt=0, description="median, measured on the hardware that trains")
+    params_m: Number | None = Field(None, gt=0, le=LARGEST, description="parameters, millions")
+    gmacs: Number | None = Field(
+        None, gt=0, le=LARGEST, description="all products that are computed, attention included"
+    )
+    gmacs_paper: Number | None = Field(None, gt=0, le=LARGEST, description="in the paper's convention")
+    latency_ms: Number | None = Field(
+        None, gt=0, le=LARGEST, description="median, measured on the hardware that trains"
+    )
 
     @property
     def given(self) -> dict[str, float]:

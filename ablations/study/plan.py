@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from ablations.study.arms import applies, contradiction, terms
+from ablations.study.arms import applies, check_count, contradiction, terms
 from ablations.study.schema import Study
 from ablations.study.search import Dimension, Search
 from ablations.study.teachers import teacher_config, teacher_labels
@@ -206,6 +206,8 @@ def check_space(study: Study) -> list[dict[str, Any]]:
         raise UserError(f"{study.name}: search.space: {odd[0]} is a path, not a number; write choice: [null, {{}}]")
     untried = {path: _ends(dimension) for path, dimension in dimensions.items() if path not in switches}
     points = []
+    with located(f"{study.name}: search.space"):
+        check_count({path: len(dimensions[path].choices) for path in switches})
     for labels in itertools.product(*(dimensions[path].choices for path in switches)):
         switched = dict(zip(switches, labels, strict=True))
         if contradiction(terms(study.base, _resolved(study, switched)), study.requires, study.excludes):

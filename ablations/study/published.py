@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
-from trainer.config import Number, Strict, TeacherConfig, TeacherRecipe, TrainConfig, UserError, parse, unknown
+from trainer.config import (
+    Name,
+    Number,
+    Options,
+    Strict,
+    TeacherConfig,
+    TeacherRecipe,
+    TrainConfig,
+    UserError,
+    parse,
+    parse_yaml,
+    unknown,
+)
 
 ASPECTS = {
     "initialisation": "student.init",
@@ -35,11 +46,11 @@ class Published(Strict):
     packaged study of that name.
     """
 
-    source: str
+    source: Name
     protocol: Literal["paper", "full"]
-    recipe: dict[str, Any] = Field(default_factory=dict)
-    recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    arms: dict[str, Number] = Field(default_factory=dict)
+    recipe: Options = Field(default_factory=dict)
+    recipes: dict[Name, Options] = Field(default_factory=dict)
+    arms: dict[Name, Annotated[Number, Field(ge=0, le=100)]] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -88,7 +99,7 @@ def _packaged(name: str) -> dict[str, Any]:
     """The `published` section of a packaged study, as written."""
     file = resources.files("ablations.studies") / f"{name}.yaml"
     try:
-        published = yaml.safe_load(file.read_text()).get("published", {})
+        published = parse_yaml(file.read_text(encoding="utf-8"), f"{name}.yaml").get("published", {})
     except OSError:
         published = {}
     if not isinstance(published.get("recipe"), dict):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
@@ -27,9 +27,25 @@ from ablations.study.limits import Limits
 from ablations.study.metric import check_metric
 from ablations.study.published import Published
 from ablations.study.search import Search
-from ablations.study.seeds import expand_count, increasing, split_looks
+from ablations.study.seeds import expand_count, increasing, refuse_repeated, split_looks
 from ablations.study.tune_each import TuneEach
-from trainer.config import Number, Strict, TrainConfig, UserError, explain, located, parse, parse_yaml, unknown
+from trainer.config import (
+    LONGEST_NAME,
+    Integer,
+    Name,
+    Number,
+    Seed,
+    Strict,
+    TrainConfig,
+    UserError,
+    explain,
+    located,
+    parse,
+    parse_yaml,
+    read_text,
+    unknown,
+)
+from trainer.config.input_files import check_regular
 
 FIXED_IN_A_SEARCH = ("teacher", "data.name", "data.size", "data.options", "data.select")
 """Settings that no search may vary: scores under different teachers or data cannot be ranked. Make them factors."""
@@ -43,24 +59,26 @@ class Study(Strict):
     tunes every variant before its seeds run; `limits` bounds the cost of the deployed student.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    base: dict[str, Any]
-    variants: dict[str, Overrides] | None = Field(None, min_length=1)
-    factors: dict[str, Annotated[dict[str, Any], BeforeValidator(labelled)]] | None = Field(None, min_length=1)
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)
+    base: dict[Name, Any]
+    variants: dict[Name, Overrides] | None = Field(None, min_length=1)
+    factors: dict[Name, Annotated[dict[Name, Any], BeforeValidator(labelled)]] | None = Field(None, min_length=1)
     search: Search | None = None
-    leave_one_out: str | None = None
+    leave_one_out: Name | None = None
     tune_each: TuneEach | None = None
     limits: Limits = Limits()
-    requires: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    excludes: tuple[tuple[str, ...], ...] = ()
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(expand_count)] = (0,)
-    looks: Annotated[tuple[int, ...], AfterValidator(increasing)] = Field(
+    requires: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
+    excludes: tuple[tuple[Name, ...], ...] = ()
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(expand_count), AfterValidator(refuse_repeated)] = (0,)
+    looks: Annotated[tuple[Integer, ...], AfterValidator(increasing)] = Field(
         (), description="as `seeds: {looks: [6, 8, 12], until: decided}` gives them"
     )
-    reference: str = Field("", description="default: the first arm")
-    contrasts: tuple[tuple[str, str], ...] = Field((), description="[arm, its reference]; default: all to `reference`")
-    margin: Number | None = Field(None, gt=0, description="equivalence margin, in points of the metric")
-    metric: str = Field("val/miou", pattern="^val/", description="of the last epoch; higher is better")
+    reference: Name | Literal[""] = Field("", description="default: the first arm")
+    contrasts: tuple[tuple[Name, Name], ...] = Field(
+        (), description="[arm, its reference]; default: all to `reference`"
+    )
+    margin: Number | None = Field(None, gt=0, le=100, description="equivalence margin, in points of the metric")
+    metric: Name = Field("val/miou", pattern="^val/", description="of the last epoch; higher is better")
     published: Published | None = None
 
     @model_validator(mode="before")
@@ -227,16 +245,12 @@ def load(name: str | Path) -> Study:
 def source(name: str | Path) -> tuple[str, str]:
     """The text of a study's YAML and the name of its file. Raises UserError where there is none."""
     path = Path(name)
+    check_regular(path)
     if path.suffix in (".yaml", ".yml") or path.is_file():
-        try:
-            return path.read_text(), str(path)
-        except FileNotFoundError:
-            raise UserError(f"no such file: {path}") from None
-        except (IsADirectoryError, UnicodeDecodeError):
-            raise UserError(f"{path} is not a YAML file") from None
+        return read_text(path), str(path)
     for file in _packaged_files():
         if file.name == f"{name}.yaml":
-            return file.read_text(), file.name
+            return file.read_text(encoding="utf-8"), file.name
     raise unknown("study", str(name), packaged())
 
 

@@ -9,9 +9,15 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from ablations.study.arms import label, labelled
-from trainer.config import Number, Strict, UserError, unknown
+from trainer.config import MOST, Count, Integer, Name, Number, Seed, Strict, UserError, unknown
 
 RANGES = ("log", "uniform", "int")
+
+LARGEST = 1e15
+"""Of a range's ends: whole numbers up to it are exact."""
+
+MAX_TRIALS = 100_000
+"""Of a search."""
 
 ANY_STUDY = "any study"
 """In `learn_from`, every study in the store. No study can have this name."""
@@ -24,9 +30,9 @@ class Dimension(Strict):
     """
 
     kind: Literal["log", "uniform", "int", "choice"]
-    low: Number = 0.0
-    high: Number = 0.0
-    choices: dict[str, Any] = Field(default_factory=dict)
+    low: Number = Field(0.0, ge=-LARGEST, le=LARGEST)
+    high: Number = Field(0.0, ge=-LARGEST, le=LARGEST)
+    choices: dict[Name, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -80,23 +86,25 @@ class Dimension(Strict):
 class Search(Strict):
     """The settings of a search. `trials` is a total: raising it continues the same search."""
 
-    space: dict[str, Dimension] = Field(min_length=1)
-    trials: int = Field(0, ge=1, description="a grid may leave it out: all of its points")
+    space: dict[Name, Dimension] = Field(min_length=1)
+    trials: Integer = Field(0, ge=1, le=MAX_TRIALS, description="a grid may leave it out: all of its points")
     sampler: Literal["tpe", "cmaes", "nsga2", "grid", "random"] = "tpe"
     stop: Literal["asha", "median", "none"] = "none"
     metric: Literal["select/miou"] = "select/miou"
     """mIoU on samples held out of train; val is reported and never used for selection. Higher is better."""
     against: Literal["params_m", "gmacs", "gmacs_paper"] | None = None
     """Second objective: a cost of the deployed student to minimise. The search is then for the Pareto front."""
-    startup: int = Field(10, ge=1, description="random trials before tpe and cmaes model; nsga2: a generation")
-    eta: int = Field(3, ge=2, description="asha: one trial in eta goes on past a rung")
-    min_epochs: int = Field(1, ge=1, description="epochs before a trial may be stopped; asha: to the first rung")
-    brackets: int = Field(1, ge=1, description="asha: bracket s has its first rung at min_epochs * eta**s")
+    startup: Count = Field(10, description="random trials before tpe and cmaes model; nsga2: a generation")
+    eta: Integer = Field(3, ge=2, le=MOST, description="asha: one trial in eta goes on past a rung")
+    min_epochs: Count = Field(1, description="epochs before a trial may be stopped; asha: to the first rung")
+    brackets: Integer = Field(1, ge=1, le=20, description="asha: bracket s has its first rung at min_epochs * eta**s")
     deterministic: bool = Field(False, description="repeat exactly, however many trials run at once")
-    batch: int = Field(4, ge=1, description="deterministic: trials proposed, and judged at a rung, together")
-    seed: int = Field(0, ge=0)
-    start: tuple[dict[str, Any], ...] = ()
-    learn_from: tuple[str, ...] = ()
+    batch: Integer = Field(
+        4, ge=1, le=MAX_TRIALS, description="deterministic: trials proposed, and judged at a rung, together"
+    )
+    seed: Seed = 0
+    start: tuple[dict[Name, Any], ...] = ()
+    learn_from: tuple[Name, ...] = ()
     """Studies in the store whose trials the sampler is given before its first proposal, or `any study`."""
 
     @field_validator("learn_from", mode="before")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from trainer.config import Strict, explain
+from trainer.config import Integer, Strict, explain
 
 MAX_SEEDS = 40
 """The exact sign-flip test enumerates 2**(n/2) sums (see statistics/paired.py), which limits the number of seeds."""
@@ -28,7 +28,7 @@ def increasing(looks: tuple[int, ...]) -> tuple[int, ...]:
 class Looks(Strict):
     """Counts of seeds at which contrasts are tested; those that stay undecided get the seeds of the next count."""
 
-    looks: Annotated[tuple[int, ...], AfterValidator(increasing)] = Field(min_length=1)
+    looks: Annotated[tuple[Integer, ...], AfterValidator(increasing)] = Field(min_length=1)
     until: Literal["decided"] = "decided"
 
 
@@ -44,14 +44,18 @@ def split_looks(data: Any) -> Any:
 
 
 def expand_count(seeds: Any) -> Any:
-    """`seeds: 3` as the seeds 0, 1, 2. Raises ValueError on too many, and on a duplicate."""
+    """`seeds: 3` as the seeds 0, 1, 2. Raises ValueError on too many."""
     if isinstance(seeds, int) and not isinstance(seeds, bool):
         if not 1 <= seeds <= MAX_SEEDS:
             raise ValueError(f"a count of seeds must be 1 to {MAX_SEEDS} but got {seeds}")
         return tuple(range(seeds))
-    if isinstance(seeds, list):
-        if not 1 <= len(seeds) <= MAX_SEEDS:
-            raise ValueError(f"1 to {MAX_SEEDS} seeds are needed but got {len(seeds)}")
-        if len(set(map(str, seeds))) < len(seeds):
-            raise ValueError(f"each seed may stand once but got {seeds}")
+    if isinstance(seeds, list) and not 1 <= len(seeds) <= MAX_SEEDS:
+        raise ValueError(f"1 to {MAX_SEEDS} seeds are needed but got {len(seeds)}")
+    return seeds
+
+
+def refuse_repeated(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    """The seeds as given. Raises ValueError on a duplicate, which would count one run twice."""
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"each seed may stand once but got {list(seeds)}")
     return seeds

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from ablations.study.arms import Overrides, applies, terms
-from ablations.study.search import Dimension, Search
-from trainer.config import UserError, override, unknown
+from ablations.study.search import MAX_TRIALS, Dimension, Search
+from trainer.config import Integer, Name, Seed, UserError, override, unknown
 
 
 class TuneEach(Search):
@@ -19,10 +19,10 @@ class TuneEach(Search):
     Trials train with `train_seed`; the best one is trained again with the study's `seeds`.
     """
 
-    train_seed: int = Field(
-        100, ge=0, description="must not be one of `seeds`: a score on the seed it was chosen by is biased upwards"
+    train_seed: Seed = Field(
+        100, description="must not be one of `seeds`: a score on the seed it was chosen by is biased upwards"
     )
-    trials_of: dict[str, Annotated[int, Field(ge=1)]] = Field(
+    trials_of: dict[Name, Annotated[Integer, Field(ge=1, le=MAX_TRIALS)]] = Field(
         default_factory=dict, description="variants with another number of trials, which the table flags"
     )
 

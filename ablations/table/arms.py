@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablations.statistics.holm import FAMILY_WISE
 from ablations.statistics.outcome import Outcome, protocol, scores_by_arm, teachers
-from ablations.statistics.paired import FAMILY_WISE, counted, mean_std
+from ablations.statistics.paired import counted, mean_std
 from ablations.statistics.pareto import pareto_notes
 from ablations.statistics.reproduction import Reproduction, reproduction_notes, reproductions
 from ablations.statistics.verdicts import Contrast, study_verdicts
@@ -18,8 +19,10 @@ from ablations.study.plan import Run, by_arm
 from ablations.study.schema import Study
 from ablations.table.costs import cost_notes, costs_of
 from ablations.table.effects import effects_table
-from ablations.table.notes import notes_on, pair_notes, seed_notes, tuning_notes
+from ablations.table.lacking import ranged, seeds_lacking
+from ablations.table.notes import notes_on, pair_notes, seed_notes, tuning_notes, unequal
 from ablations.table.shape import Column, Row, Table, difference, number
+from ablations.table.short_notes import next_step, short_notes
 from trainer.config import parse
 
 _HEADINGS = {
@@ -28,16 +31,17 @@ _HEADINGS = {
     "n": Column("n", right=True),
     "score": Column("mIoU", right=True),
     "reference": Column("vs"),
-    "difference": Column("difference [95 %]", right=True),
+    "difference": Column("difference [interval]", right=True),
     "verdict": Column("verdict"),
     "best": Column("best", right=True),
     "published": Column("published", right=True),
     "reproduced": Column("reproduced"),
-    "params_m": Column("M par.", right=True),
-    "gmacs_paper": Column("GMACs*", right=True),
-    "gmacs": Column("GMACs†", right=True),
-    "latency_ms": Column("ms‡", right=True),
-    "peak_mib": Column("MiB‡", right=True),
+    "lacking": Column("seeds lacking", right=True),
+    "params_m": Column("params (M)", right=True),
+    "gmacs_paper": Column("GMACs (paper)", right=True),
+    "gmacs": Column("GMACs (all)", right=True),
+    "latency_ms": Column("ms", right=True),
+    "peak_mib": Column("MiB", right=True),
 }
 _DIGITS = {"trials": 0, "best": 1, "latency_ms": 1, "peak_mib": 0}
 """Decimals of the columns that do not have two."""
@@ -56,7 +60,7 @@ def build_table(
     planned = len(runs)
     runs, found, look = study_verdicts(study, runs, outcomes)
     arms, scores = by_arm(runs), scores_by_arm(study, runs, outcomes)
-    contrasts = _contrasts(found)
+    contrasts = _contrasts(study, found)
     cost, reproduced = costs_of(arms, costs or {}), reproductions(study, runs, outcomes)
     trials = {arm: {"trials": count} for arm, count in budgets(study).items()}
     rows = []
@@ -67,22 +71,29 @@ def build_table(
         about |= _by_condition(study, group, scores[arm], outcomes)
         rows.append(about | trials.get(arm, {}) | cost.get(arm, {}) | first)
         rows += [{"arm": arm, "again": True} | row for row in own[1:]]
-    notes = [
+    differ = unequal(study, runs, tuned or {})
+    explained = [
         *notes_on(study, runs, outcomes),
+        *differ,
         *pair_notes(found, scores),
         *seed_notes(study, found, look, planned - len(runs)),
         *tuning_notes(study, tuned or {}),
         *reproduction_notes(study, reproduced),
+        *cost_notes(study, arms, cost),
+        *pareto_notes(rows),
     ]
-    notes += [*cost_notes(study, arms, cost), *pareto_notes(rows)]
+    recipes = any(row.differs or row.unknown for row in reproduced.values())
+    more = effects_table(study, runs, outcomes)
     headings = _headings(study)
     shown = [name for name in headings if any(_cell(name, row) for row in rows)]
     return Table(
         title=_title(study, runs, scores),
         columns=tuple(headings[name] for name in shown),
         rows=tuple(Row(tuple(_cell(name, row) for name in shown), row) for row in rows),
-        notes=tuple(notes),
-        more=effects_table(study, runs, outcomes),
+        notes=tuple(short_notes(study, runs, outcomes, unequal=bool(differ), recipes=recipes)),
+        more=more,
+        next_step=next_step(study, runs, outcomes, found),
+        explained=tuple(explained),
     )
 
 
@@ -118,6 +129,7 @@ def _about(
         "best": mean_std(bests)[0] if reproduced else math.nan,
         "published": published.published if published else None,
         "reproduced": published.verdict if published else "",
+        **{f"seed {seed}": scores.get(seed) for seed in sorted(run.seed for run in group)},
     }
 
 
@@ -132,11 +144,13 @@ def _by_condition(
     }
 
 
-def _contrasts(found: Sequence[Contrast]) -> dict[str, list[dict[str, Any]]]:
+def _contrasts(study: Study, found: Sequence[Contrast]) -> dict[str, list[dict[str, Any]]]:
     """The contrasts of each arm that has any, as values of its rows."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for one in found:
         row = {"reference": one.reference, **one.found.values(), "verdict": one.verdict}
+        if one.verdict == "undecided":
+            row |= seeds_lacking(study, one)
         rows.setdefault(one.arm, []).append(row)
     return rows
 
@@ -152,9 +166,13 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
         spread = f" ± {number(row['std'])}" if row.get("n", 0) > 1 else ""
         return number(row["mean"]) + spread if "mean" in row else ""
     if name == "difference":
-        return difference(row["difference"], row["low"], row["high"], row["pairs"]) if "pairs" in row else ""
+        if "pairs" not in row:
+            return ""
+        return difference(row["difference"], row["interval_low"], row["interval_high"], row["pairs"])
     if name in ("reference", "verdict", "reproduced"):
         return row.get(name, "")
+    if name == "lacking":
+        return ranged(row["lacking_least"], row["lacking_most"]) if "lacking_least" in row else ""
     value = row.get(name)
     if value is None or math.isnan(value):
         return ""

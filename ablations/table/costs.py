@@ -45,21 +45,21 @@ def _networks_differ(arms: Mapping[str, Sequence[Run]]) -> bool:
 
 
 def cost_notes(study: Study, arms: Mapping[str, Sequence[Run]], found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A footnote for each cost column, and a line where latency is left out because hardware differs."""
+    """A sentence for each cost column, and one where latency is left out because hardware differs."""
     if not found:
         return []
     height, width = parse(study.base).data.size
     image = f"of one 3x{height}x{width} image"
     notes = []
     if any(row["gmacs_paper"] is not None for row in found.values()):
-        notes.append(f"* {image}, by the paper's convention: attention products are not counted")
+        notes.append(f"GMACs (paper) are {image}, by the paper's convention, which does not count attention products.")
     if any(row["gmacs"] is not None for row in found.values()):
-        notes.append("† of the same image: all products that are computed, attention included")
+        notes.append("GMACs (all) are of the same image, with all products that are computed.")
     hardware = sorted({name for row in found.values() for name in row["hardware"]})
     if not _networks_differ(arms):
         return notes
     if any(row[name] is not None for row in found.values() for name in MEASURED):
-        notes.append(f"‡ {image} on {hardware[0]}: median latency and peak memory")
+        notes.append(f"ms and MiB are the median latency and the peak memory {image} on {hardware[0]}.")
     elif len(hardware) > 1:
-        notes.append(f"latency left out: rows were measured on different hardware, {' and '.join(hardware)}")
+        notes.append(f"Latency is left out, as rows were measured on different hardware: {' and '.join(hardware)}.")
     return notes

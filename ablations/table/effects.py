@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ablations.statistics.factor_effects import Effect, count_tests, effects_of
 from ablations.statistics.outcome import Outcome, arms_not_ended, scores_by_arm
-from ablations.statistics.paired import Comparison, compare_samples
+from ablations.statistics.paired import Comparison, compare_samples, counted
 from ablations.study.metric import described
 from ablations.study.plan import Run
 from ablations.study.schema import Study
@@ -17,7 +17,7 @@ _COLUMNS = (
     Column("vs"),
     Column("points", right=True),
     Column("n", right=True),
-    Column("difference [95 %]", right=True),
+    Column("difference [interval]", right=True),
     Column("verdict"),
 )
 
@@ -39,15 +39,23 @@ def effects_table(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outc
         one.verdict if done else "" if study.looks else "not yet" for one, done in zip(compared, ended, strict=True)
     ]
     rows = [_row(effect, one, word) for effect, one, word in zip(effects, compared, words, strict=True)]
-    notes = [
-        "effect: mean difference over the points of the grid that have both levels; A × B: interaction of A and B",
+    explained = [
+        "An effect is the mean difference between two levels of a factor, over the points of the grid that have both. "
+        "A × B is the interaction of A and B: how the effect of A differs between levels of B.",
     ]
     if study.looks:
-        notes.append("no verdicts on effects: seeds were added until the contrasts above were decided")
+        explained.append(
+            "Effects have no verdicts and no intervals in this study, because seeds were added until the contrasts of "
+            "the arms were decided."
+        )
     elif effects:
-        notes.append("effects and the contrasts above are one family of tests at 5 %")
+        explained.append("Effects and contrasts of arms are one family of tests.")
+    explained += missing
+    notes = ["A × B: interaction of A and B"] if any(" × " in effect.name for effect in effects) else []
+    notes += ["no verdicts on effects: seeds were added until the contrasts above were decided"] if study.looks else []
+    notes += [f"not estimable: {counted(len(missing), 'effect')}"] if missing else []
     title = f"effects   of the factors of {study.name} on {described(study.metric)}"
-    return (Table(title, _COLUMNS, tuple(rows), (*notes, *missing)),)
+    return (Table(title, _COLUMNS, tuple(rows), tuple(notes), explained=tuple(explained)),)
 
 
 def _row(effect: Effect, found: Comparison, word: str) -> Row:

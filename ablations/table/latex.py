@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from ablations.table.marks import SCORE, mark_note, marks
 from ablations.table.shape import Row, Table
+from ablations.table.text import below
+from trainer.config import printable
 
 PREAMBLE = "% \\usepackage{booktabs,graphicx}"
 """The packages that the including document needs; graphicx scales wide tables down to the line width."""
@@ -45,8 +48,9 @@ def to_latex(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Text with TeX's special characters escaped."""
-    return "".join(SPECIAL.get(character, character) for character in text)
+    """Text with TeX's special characters escaped. A bracket at its start would be an argument of the `\\\\` before."""
+    escaped = "".join(SPECIAL.get(character, character) for character in printable(text))
+    return re.sub(r"^(\s*)\[", r"\1{[}", escaped)
 
 
 def _environment(table: Table) -> str:
@@ -55,7 +59,7 @@ def _environment(table: Table) -> str:
     caption = f"{escape(name)}: {escape(about)}" if about else escape(name)
     columns = "".join("r" if column.right else "l" for column in table.columns)
     headings = " & ".join(escape(column.heading) for column in table.columns)
-    notes = [*table.notes, *filter(None, [mark_note(table, "bold", "underlined")])]
+    notes = below(replace(table, next_step=""), mark_note(table, "bold", "underlined"))
     return "\n".join(
         [
             "\\begin{table}[t]",

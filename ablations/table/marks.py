@@ -46,8 +46,8 @@ def mark_note(table: Table, best: str, second: str) -> str:
         return ""
     found = marks(table).values()
     if not found:
-        return f"no arm is {best}: none is significantly better than all others"
-    said = f"{best}: significantly better than every other arm, directly or via other arms"
+        return f"no arm is {best}: none is better than all others"
+    said = f"{best}: better than every other arm, directly or via others"
     return f"{said}; {second}: better than all but that one" if "second" in found else said
 
 

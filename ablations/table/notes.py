@@ -1,4 +1,4 @@
-"""Notes: the lines below a table that affect how its rows are read, such as failed seeds or unequal arms."""
+"""Notes: sentences on everything that affects how the rows of a table are read, for `transkd explain` and the page."""
 
 from __future__ import annotations
 
@@ -7,60 +7,84 @@ from collections.abc import Mapping, Sequence
 
 from ablations.statistics.design import decidable
 from ablations.statistics.factor_effects import count_tests
+from ablations.statistics.holm import FAMILY_WISE
 from ablations.statistics.outcome import MISSING, Outcome, arms_not_ended, teachers
-from ablations.statistics.paired import FAMILY_WISE, counted
-from ablations.statistics.power import LARGEST_SAMPLE, POWER, seeds_for_equivalence, seeds_to_detect, upper_deviation
+from ablations.statistics.paired import counted
+from ablations.statistics.power import POWER
 from ablations.statistics.verdicts import Contrast
 from ablations.statistics.winners import Tuned, budgets
 from ablations.study.arms import brief_label, short, value_at
 from ablations.study.plan import Run
 from ablations.study.schema import Study
-
-MAX_SEED_NOTES = 5
-"""The most undecided contrasts with a note on the seeds they need: a grid of a hundred would fill screens."""
+from ablations.table.lacking import ranged, seeds_lacking
 
 
 def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> list[str]:
-    """A line for everything that affects how the rows are read, the most important first."""
-    notes = [*unfinished(study, runs, outcomes), *([decidable(study)] if study.pairs else [])]
+    """A sentence for everything that affects how the rows are read, the most important first."""
+    notes = [*unfinished(study, runs, outcomes)]
+    if study.pairs:
+        notes += [*_test(study), sentence(decidable(study))]
     if arms_not_ended(runs, outcomes):
         notes.append(
-            "not yet: verdicts are computed once all seeds of both arms have ended; testing earlier would raise the "
-            "error rate"
-        )
-    if study.margin is not None:
-        notes.append(
-            f"equivalent: within ±{study.margin:g} points by two one-sided t tests, which are in one family with the "
-            f"tests of differences, at {FAMILY_WISE * 100:g} %"
+            "A verdict is not yet computed where seeds of either arm have not ended: testing earlier would raise the "
+            "error rate."
         )
     if len(teachers(runs)) == 1:
-        notes.append("conditional on one teacher: another may order the arms differently")
+        notes.append("The results are conditional on one teacher: another may order the arms differently.")
     if study.compared.left_out:
-        notes.append(f"grid points left out because of requires or excludes: {study.compared.left_out}")
-    return notes + _unequal(study, runs)
+        notes.append(f"Grid points that requires or excludes leave out: {study.compared.left_out}.")
+    return notes
+
+
+def _test(study: Study) -> list[str]:
+    """How differences are tested, and what the intervals are."""
+    level = f"{FAMILY_WISE * 100:g} %"
+    looks = " and over all looks" if study.looks else ""
+    notes = [
+        "A verdict is an exact two-sided sign-flip test of the differences paired by seed, corrected by Holm's "
+        f"procedure over {counted(count_tests(study), 'test')}{looks}, at {level} family-wise.",
+        "The interval of a difference holds the values that this test does not reject at the level at which Holm's "
+        f"procedure applies it, between {level} divided by the number of tests and {level}. So it excludes 0 exactly "
+        "where the verdict is better or worse, and each interval covers its true difference with a probability of at "
+        f"least {100 - FAMILY_WISE * 100:g} %. It is [n too small] where so few seeds cannot reach the level. "
+        "Student's t interval of 95 % (low, high) and the bootstrap interval are in table.csv.",
+    ]
+    if study.margin is not None:
+        notes.append(
+            f"Equivalent means that the difference lies within ±{study.margin:g} points, by two one-sided t tests in "
+            "one family with the tests of differences. The interval of such a row inverts these t tests."
+        )
+    return notes
 
 
 def seed_notes(study: Study, contrasts: Sequence[Contrast], look: int, not_made: int) -> list[str]:
-    """The look that a study with looks has reached and the runs `not_made`; the seeds that undecided contrasts need.
-
-    These seeds are a range, from the measured standard deviation of the differences to its upper confidence limit, for
-    the margin or, without one, for a difference as large as the measured one.
-    """
+    """The look that a study with looks has reached and the runs `not_made`; the seeds that undecided contrasts lack."""
     notes = []
     if study.looks:
-        state = "now" if any(one.pending for one in contrasts) else "ended"
+        state = "is" if any(one.pending for one in contrasts) else "ended"
         notes.append(
-            f"{state} at {look} seeds, {not_made} runs not made; an undecided contrast continues to the next look, and "
-            "verdicts are corrected for all looks; after an early stop estimates are biased away from zero (95 % "
-            "intervals cover about 91 %)"
+            f"The study {state} at its look at {look} seeds, and {not_made} runs were not needed. An undecided "
+            "contrast continues to the next look. After an early stop a mean difference is biased away from 0. "
+            "Verdicts and intervals allow for all looks; the 95 % intervals in table.csv do not."
         )
-    undecided = [one for one in contrasts if one.verdict == "undecided"]
-    needed = [text for one in undecided[:MAX_SEED_NOTES] if (text := _seeds_needed(study, one))]
-    if needed:
-        if len(undecided) > MAX_SEED_NOTES:
-            needed.append(f"and for {counted(len(undecided) - MAX_SEED_NOTES, 'more contrast')}")
-        needed.append("do not add seeds after seeing this result: the error rate would rise; start a new study")
-    return notes + needed
+    lacking = [(one, row) for one in contrasts if one.verdict == "undecided" and (row := seeds_lacking(study, one))]
+    if lacking:
+        size = f"±{study.margin:g} points, the margin" if study.margin else "the size of the measured one"
+        notes.append(
+            "Seeds lacking are those that an undecided contrast would need in addition to detect a difference of "
+            f"{size}, with {POWER * 100:g} % power. The range is from the measured standard deviation of its paired "
+            "differences to the upper confidence limit of that deviation."
+        )
+        notes += [
+            f"Equivalence of {one.arm} and {one.reference} within ±{row['lacking_for']:.2g} points would take "
+            f"{ranged(row['same_least'], row['same_most'])} more seeds."
+            for one, row in lacking
+        ]
+        notes.append(
+            "Seeds must not be added to a study after its result was seen, as the error rate would rise: plan a new "
+            "study."
+        )
+    return notes
 
 
 def pair_notes(contrasts: Sequence[Contrast], scores: Mapping[str, Mapping[int, float]]) -> list[str]:
@@ -68,32 +92,16 @@ def pair_notes(contrasts: Sequence[Contrast], scores: Mapping[str, Mapping[int, 
     pairs = [(name, one.found.n) for one in contrasts if one.found.n for name in (one.arm, one.reference)]
     if all(len(scores[name]) == n for name, n in pairs):
         return []
-    return ["a difference is over the seeds that both arms have, a mean over all seeds of its arm"]
+    return ["A difference is over the seeds that both arms have, a mean over all seeds of its arm."]
 
 
-def _seeds_needed(study: Study, contrast: Contrast) -> str:
-    found, m = contrast.found, count_tests(study)
-    size = study.margin or abs(found.difference)
-    if found.n < 2 or not found.deviation or not size:
-        return ""
-    deviations = (found.deviation, upper_deviation(found.deviation, found.n))
-    difference, equivalence = (
-        _more([needed(size, deviation, m) for deviation in deviations], found.n)
-        for needed in (seeds_to_detect, seeds_for_equivalence)
-    )
-    return (
-        f"more seeds for {POWER * 100:g} % power: {contrast.arm} vs {contrast.reference}: {difference} to detect a "
-        f"difference of {size:.2g}, {equivalence} for equivalence within ±{size:.2g}"
-    )
-
-
-def _more(totals: Sequence[int | None], n: int) -> str:
-    few, many = (str(max(total - n, 0)) if total is not None else f"over {LARGEST_SAMPLE}" for total in totals)
-    return few if few == many else f"{few} to {many}"
+def sentence(text: str) -> str:
+    """Text that begins with a capital letter and ends with a full stop."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
 def unfinished(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> list[str]:
-    """A line for each arm and each reason why some of its seeds have no score."""
+    """A sentence for each arm and each reason why some of its seeds have no score."""
     lines: dict[tuple[str, str], list[str]] = {}
     for run in runs:
         outcome = outcomes.get(run.key, MISSING)
@@ -105,37 +113,37 @@ def unfinished(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome
             why = f"finished, but {study.metric} is missing or not finite"
         lines.setdefault((run.arm, why), []).append(str(run.seed))
     return [
-        f"not finished: {arm} {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}: {why}"
+        f"{arm} {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)} did not finish: {why}."
         for (arm, why), seeds in lines.items()
     ]
 
 
-def _unequal(study: Study, runs: Sequence[Run]) -> list[str]:
+def unequal(study: Study, runs: Sequence[Run], tuned: Mapping[str, Tuned]) -> list[str]:
     """Settings beside the one in question that differ between the arms of a contrast and could explain it."""
     configs = {run.arm: run.config.model_dump(mode="json") for run in runs if run.role == "arm"}
     return [
-        f"unequal: {path} is {ours} in {arm}, {theirs} in {reference}"
+        f"Unequal: {path} is {ours} in {arm} and {theirs} in {reference}, which could explain their difference."
         for arm, reference in study.pairs
         for path in ("optim.epochs", "optim.global_batch", "student.init")
         if (ours := value_at(configs[arm], path)) != (theirs := value_at(configs[reference], path))
-    ]
+    ] + _unequal_budgets(study, tuned)
 
 
 def tuning_notes(study: Study, tuned: Mapping[str, Tuned]) -> list[str]:
-    """How the arms were tuned, whether with unequal budgets, and the best trial of each search."""
+    """How the arms were tuned, and the best trial of each search."""
     if study.tune_each is None:
         return []
     each = study.tune_each
-    notes = _unequal_budgets(study, tuned)
-    notes.append(
-        f"tuned with {each.sampler} on seed {each.train_seed}, which is not in the table, by {each.metric} on samples "
-        f"held out of train, never by {study.metric}; the best trial of each arm was trained again on the rest of train"
-    )
+    notes = [
+        f"Arms were tuned with {each.sampler} on seed {each.train_seed}, which is not in the table, by {each.metric} "
+        f"on samples held out of train, never by {study.metric}. The best trial of each arm was trained again on the "
+        "rest of train."
+    ]
     for arm, found in tuned.items():
         if won := found.winner:
             values = ", ".join(f"{short(path)}={brief_label(value)}" for path, value in won.values.items())
             score = f"{each.metric} {won.metrics[each.metric]:.1f}"
-            notes.append(f"tuned: {arm}: {values} (trial {won.number} of {found.search.trials}, {score})")
+            notes.append(f"{arm} was tuned to {values} (trial {won.number} of {found.search.trials}, {score}).")
     return notes
 
 
@@ -147,13 +155,13 @@ def _unequal_budgets(study: Study, tuned: Mapping[str, Tuned]) -> list[str]:
     if len(by_budget) > 1:
         listed = "; ".join(f"{trials} for {', '.join(arms)}" for trials, arms in sorted(by_budget.items()))
         notes.append(
-            f"unequal: trials of the arms' searches differ in number, which could explain a difference: {listed}"
+            f"Unequal: the arms' searches differ in their number of trials, which could explain a difference: {listed}."
         )
     for arm, found in tuned.items():
         failed = [trial for trial in found.trials if trial.state == "failed"]
         if failed:
             why = failed[0].reason or "no reason given"
             notes.append(
-                f"unequal: {len(failed)} of the {found.search.trials} trials of {arm} failed, the first: {why}"
+                f"Unequal: {len(failed)} of the {found.search.trials} trials of {arm} failed, the first with: {why}."
             )
     return notes

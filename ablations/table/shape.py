@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from trainer.config import printable
+
+MOST_NOTES = 3
+"""The most short notes below a table. What bold and underlined mean is one of them (see `mark_note`)."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,26 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A title, columns, rows, the notes needed to read them, and further tables to show below this one."""
+    """A title, columns, rows, at most `MOST_NOTES` short notes, and further tables to show below this one."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     more: tuple[Table, ...] = ()
+    next_step: str = ""
+    """What to do next, in one line."""
+    explained: tuple[str, ...] = ()
+    """Everything that affects how the rows are read, in sentences, for `transkd explain` and the page."""
+
+    def __post_init__(self) -> None:
+        """Write control characters out: cells and notes hold names and reasons, which may be somebody else's."""
+        rows = tuple(replace(row, cells=tuple(map(printable, row.cells))) for row in self.rows)
+        columns = tuple(replace(column, heading=printable(column.heading)) for column in self.columns)
+        cleaned = {"title": printable(self.title), "columns": columns, "rows": rows}
+        notes = {name: tuple(map(printable, getattr(self, name))) for name in ("notes", "explained")}
+        for name, value in (cleaned | notes).items():
+            object.__setattr__(self, name, value)
 
 
 def number(value: float | None, digits: int = 1, signed: bool = False) -> str:
@@ -42,8 +60,19 @@ def number(value: float | None, digits: int = 1, signed: bool = False) -> str:
 
 
 def difference(mean: float, low: float, high: float, pairs: int) -> str:
-    """A mean paired difference and its interval, as shown: no interval for one pair, and empty without pairs."""
+    """A mean paired difference and the interval of its test, as shown; empty without pairs.
+
+    No interval while seeds have not ended (NaN), and words in its place where so few pairs have none (infinite).
+    """
     if not pairs:
         return ""
-    limits = f" [{number(low)}, {number(high)}]" if pairs > 1 else ""
-    return number(mean, signed=True) + limits
+    if math.isnan(low):
+        return number(mean, signed=True)
+    limits = "n too small" if math.isinf(low) or math.isinf(high) else f"{_limit(low)}, {_limit(high)}"
+    return f"{number(mean, signed=True)} [{limits}]"
+
+
+def _limit(value: float) -> str:
+    """A limit of an interval. One that is not 0 is not shown as 0: it would contradict the verdict."""
+    shown = number(value)
+    return shown if float(shown) or not value else f"{value:.1g}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ablations.table.shape import Table
 
 
@@ -16,7 +18,7 @@ def to_plain(table: Table) -> str:
         ).rstrip()
         for cells in grid
     ]
-    text = "\n".join([table.title, *lines, *(f" {note}" for note in table.notes)]) + "\n"
+    text = "\n".join([table.title, *lines, *(f" {note}" for note in below(table))]) + "\n"
     return "\n".join([text, *map(to_plain, table.more)])
 
 
@@ -29,9 +31,14 @@ def to_markdown(table: Table) -> str:
         "| " + " | ".join("---:" if column.right else "---" for column in table.columns) + " |",
         *(_piped(row.cells) for row in table.rows),
         "",
-        *(f"- {_escaped(note)}" for note in table.notes),
+        *(f"- {_escaped(note)}" for note in below(table)),
     ]
     return "\n".join(["\n".join(lines) + "\n", *map(to_markdown, table.more)])
+
+
+def below(table: Table, mark: str = "") -> list[str]:
+    """The lines below the rows: the notes, what `mark_note` says, and the next step."""
+    return [*table.notes, *filter(None, [mark, table.next_step])]
 
 
 def _piped(cells: list[str] | tuple[str, ...]) -> str:
@@ -39,6 +46,8 @@ def _piped(cells: list[str] | tuple[str, ...]) -> str:
 
 
 def _escaped(text: str) -> str:
-    for mark in "\\|*_`<":
+    """Text in which Markdown finds no mark: emphasis, code, links, HTML, mathematics, headings, lists."""
+    for mark in "\\|*_`<&$~":
         text = text.replace(mark, f"\\{mark}")
-    return " ".join(text.split())
+    text = re.sub(r"\](?=[(:\[])", r"\\]", " ".join(text.split()))
+    return re.sub(r"^(\d*)([#>]|[.)+=-](?= ))", r"\1\\\2", text)

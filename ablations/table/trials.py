@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 
+from ablations.statistics.paired import counted
 from ablations.statistics.pareto import front
 from ablations.study.arms import brief_label, short
 from ablations.study.plan import space
@@ -50,7 +52,9 @@ def search_table(
         + (f" against {search.against}" if search.against else ""),
         columns=columns,
         rows=tuple(_row(study, search, trial, paths, trial.number in on_front) for trial in best),
-        notes=tuple(_notes(study, search, trials, taught or {})),
+        notes=tuple(_short_notes(search, trials)),
+        next_step=_next_step(study, search, trials),
+        explained=tuple(_explained(study, search, trials, taught or {})),
     )
 
 
@@ -81,15 +85,29 @@ def _row(study: Study, search: Search, trial: Trial, paths: Sequence[str], best:
     )
 
 
-def _notes(study: Study, search: Search, trials: Sequence[Trial], taught: Mapping[str, int]) -> list[str]:
+def _next_step(study: Study, search: Search, trials: Sequence[Trial]) -> str:
+    name, left = shlex.quote(study.name), search.trials - sum(trial.state != "running" for trial in trials)
+    step = f"transkd run {name} trains the {counted(left, 'trial')} left"
+    step = step if left > 0 else "confirm the best trial in a study with several seeds"
+    return f"next: {step}; transkd explain {name} explains the table"
+
+
+def _short_notes(search: Search, trials: Sequence[Trial]) -> list[str]:
     counts = {state: sum(trial.state == state for trial in trials) for state in _ORDER}
     notes = [", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no trial yet"]
-    notes += [f"failed: trial {t.number}: {t.reason or 'no reason given'}" for t in trials if t.state == "failed"]
+    return [*notes, f"ranked by {search.metric}; each trial has one seed"]
+
+
+def _explained(study: Study, search: Search, trials: Sequence[Trial], taught: Mapping[str, int]) -> list[str]:
+    notes = [
+        f"Trials are ranked by {search.metric}, never by {study.metric}. Finished trials come before stopped ones, "
+        "which were scored at an earlier epoch. Each trial has one seed, and the score of the best is biased upwards: "
+        "confirm it in a study with several seeds.",
+        *(f"Failed: trial {t.number}: {t.reason or 'no reason given'}." for t in trials if t.state == "failed"),
+    ]
+    if search.against:
+        notes.append(f"Front: no finished trial is better in both {search.metric} and {search.against}.")
     if search.learn_from:
         told = ", ".join(f"{count} of {name}" for name, count in taught.items()) or "none was found"
-        notes.append(f"earlier trials that the search learnt from before its first proposal: {told}")
-    notes.append(
-        f"trials are ranked by {search.metric}, never by {study.metric}; each has one seed: confirm the best in a "
-        "study with several seeds"
-    )
+        notes.append(f"Earlier trials that the search learnt from before its first proposal: {told}.")
     return notes

@@ -56,7 +56,7 @@ class Job:
             "run_id": self.run_id,
             "config": self.run.config.model_dump(mode="json"),
             "place": vars(self.place),
-            "workers": spec.workers,
+            "workers": self.run.config.optim.workers(spec.workers),
             "resources": resources,
             "retries": spec.retries.model_dump(),
             "launch": LAUNCH,

@@ -52,7 +52,7 @@ class LimitsCheck:
         place = [self.device, self.spec.torch_threads, socket.gethostname() if self.spec.address == "local" else ""]
         file = self.store.cache / "latency" / f"{digest([*network, *place])}.json"
         if file.exists():
-            return json.loads(file.read_text())["latency_ms"]
+            return json.loads(file.read_text(encoding="utf-8"))["latency_ms"]
         found = self._measured(config) if self.spec.address == "local" else self._recorded(network)
         if found is None:
             raise UserError(

@@ -38,7 +38,7 @@ def probe(
         name: store.cache / "probes" / f"{digest([name, _root(config, roots), on])}.json"
         for name, config in configs.items()
     }
-    answers = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    answers = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
     todo = [name for name in configs if name not in answers]
     if todo:
         requests = [

@@ -15,11 +15,12 @@ def run_program(module: str, request: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m MODULE` with `request` as its input, and wait for it. The exit code is not checked."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
-        [sys.executable, "-m", module],
+        [sys.executable, "-P", "-m", module],
         input=request,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
 

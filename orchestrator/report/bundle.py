@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import io
 import json
 import platform
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -21,9 +23,12 @@ from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.journal import Reader
 from orchestrator.store.ledger import Ledger
-from trainer.config import UserError
+from trainer.config import UserError, message_of
+from trainer.config.input_files import check_regular
+from trainer.files.atomic import replacing
 
 SUFFIX = ".tar.gz"
+CHECKSUMS = "checksums.sha256"
 README = """# {name}
 
 A study of transkd in one archive. `transkd report FILE{suffix}` prints its table and writes its report again from the
@@ -35,6 +40,7 @@ ledger, the same bytes as in `report/`, on a machine without GPU, data or this s
 - `ledger.jsonl`: what happened to every run, an event a line: attempts, epochs, results, versions, hardware.
 - `diffs/`: how the code differed from the commits that the ledger names.
 - `runs/`: the panels that the report shows.
+- `checksums.sha256`: of every other file, as `sha256sum -c` reads them. `transkd report` verifies them.
 - `report/`: the table as text, Markdown, LaTeX, CSV and Parquet, and the page.
 """
 
@@ -63,10 +69,12 @@ def pack(study: Study, text: str, store: Store, file: Path) -> int:
     members |= {str(path.relative_to(store.root)): path.read_bytes() for path in report.panels.values()}
     with tempfile.TemporaryDirectory() as folder:
         members |= {f"report/{path.name}": path.read_bytes() for path in write(report, Path(folder))}
+    members[CHECKSUMS] = "".join(f"{_sha256(members[name])}  {name}\n" for name in sorted(members)).encode()
     file.parent.mkdir(parents=True, exist_ok=True)
     # no time and no file name in the header, so that equal content gives equal archives
     with (
-        file.open("wb") as raw,
+        replacing(file) as temporary,
+        temporary.open("wb") as raw,
         gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w") as archive,
     ):
@@ -79,20 +87,50 @@ def pack(study: Study, text: str, store: Store, file: Path) -> int:
 
 @contextlib.contextmanager
 def unpacked(file: Path) -> Iterator[tuple[Study, Store]]:
-    """The study of a bundle, and a temporary folder with its store. Raises UserError where the file is no bundle, or
-    would write outside that folder."""
+    """The study of a bundle, and a temporary folder with its store. Raises UserError where the file is no bundle, is
+    damaged, or would write outside that folder."""
+    check_regular(file)
     with tempfile.TemporaryDirectory() as folder:
         try:
+            with gzip.open(file) as packed:
+                while packed.read(1 << 20):  # to the end, where the checksum stands; tarfile stops before it
+                    pass
             with tarfile.open(file, "r:gz") as archive:
                 archive.extractall(folder, filter="data")
         except FileNotFoundError:
             raise UserError(f"no such file: {file}") from None
-        except (OSError, EOFError, tarfile.TarError) as error:
-            raise UserError(f"{file} is not a bundle: {error}; `transkd bundle STUDY` writes one") from None
+        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+            raise UserError(f"{file} is not a bundle: {message_of(error)}; `transkd bundle STUDY` writes one") from None
         roots = [path.parent for path in Path(folder).glob("*/study.yaml") if (path.parent / "ledger.jsonl").exists()]
         if len(roots) != 1:
             raise UserError(f"{file} is not a bundle: it needs study.yaml and ledger.jsonl in one folder")
-        yield read((roots[0] / "study.yaml").read_text(), f"study.yaml of {file}"), Store(roots[0])
+        _verify(roots[0], file)
+        try:
+            yield (
+                read((roots[0] / "study.yaml").read_text(encoding="utf-8-sig"), f"study.yaml of {file}"),
+                Store(roots[0]),
+            )
+        except UnicodeDecodeError:
+            raise UserError(f"{file} is damaged: study.yaml is no text; take another copy of it") from None
+
+
+def _verify(folder: Path, file: Path) -> None:
+    """Raise UserError unless the members of a bundle are those that its checksums name, and have them. A bundle of an
+    earlier version has none."""
+    listed = folder / CHECKSUMS
+    if not listed.is_file():
+        return
+    lines = listed.read_bytes().decode(errors="replace").splitlines()
+    named = {name or line: digest for line in lines for digest, _, name in [line.partition("  ")]}
+    there = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file() and path != listed}
+    for name in sorted(named.keys() | there.keys()):
+        if name not in there or name not in named or _sha256(there[name].read_bytes()) != named[name]:
+            what = "missing" if name not in there else "not listed" if name not in named else "changed"
+            raise UserError(f"{file} is damaged: {name} is {what}, by its {CHECKSUMS}; take another copy of it")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def is_bundle(name: str) -> bool:

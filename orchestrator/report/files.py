@@ -17,13 +17,21 @@ from ablations.table.shape import Table
 from ablations.table.text import to_markdown, to_plain
 from orchestrator.report.page.data import Report
 from orchestrator.report.page.document import page
+from orchestrator.state.outcomes import outcome
 from orchestrator.store.epochs import values
 from orchestrator.store.ledger import LedgerRun
+from trainer.config import printable
 from trainer.files.run_folder import write_text
 
+FORMULA = ("=", "+", "-", "@")
+"""What begins a formula in a spreadsheet; control characters, which may as well, are written out."""
 TRIALS = ("trials.csv", "trials.parquet")
 """Further files of a study with a search."""
-FILES = ("table.txt", "table.md", "table.tex", "table.csv", "table.parquet", "runs.parquet", "report.html")
+PAGE = "report.html"
+FILES = (
+    *("table.txt", "table.md", "table.tex", "table.csv", "table.parquet"),
+    *("runs.csv", "runs.parquet", PAGE),
+)
 
 
 def write(report: Report, folder: Path) -> list[Path]:
@@ -35,7 +43,8 @@ def write(report: Report, folder: Path) -> list[Path]:
         "table.md": to_markdown(report.table),
         "table.tex": to_latex(report.table),
         "table.csv": to_csv(values_of(report.table)),
-        "report.html": page(report),
+        "runs.csv": to_csv(run_rows(report)),
+        PAGE: page(report),
     }
     columns = {"table.parquet": to_columns(values_of(report.table)), "runs.parquet": run_columns(report)}
     if trials := trial_rows(report):
@@ -73,13 +82,46 @@ def trial_rows(report: Report) -> list[dict[str, Any]]:
     ]
 
 
+def run_rows(report: Report) -> list[dict[str, Any]]:
+    """A row for each run, that is one seed of an arm: how it ended, the study's metric at its last and at its best
+    epoch, and every metric of its last epoch."""
+    metric = report.study.metric
+    return [
+        {
+            "study": report.study.name,
+            "arm": member.plan.arm,
+            "seed": member.plan.seed,
+            "role": member.plan.role,
+            "run_id": member.run.run_id,
+            "status": member.run.status,
+            "epochs": member.run.epochs_done,
+            "score": report.scores[member.plan.arm].get(member.plan.seed),
+            "best": outcome(member.run).best.get(metric),
+            **{name: value for name, value in member.run.last.items() if name != "epoch"},
+        }
+        for member in report.members
+    ]
+
+
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV, with the columns of all rows."""
+    """Rows as CSV, with the columns of all rows; items of a list are separated by semicolons."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, _names(rows), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(out, lineterminator="\n")
+    names = _names(rows)
+    writer.writerow(map(_cell, names))
+    writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
     return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A value for a spreadsheet, which would run a text that begins like a formula: an apostrophe makes it text."""
+    if isinstance(value, list):
+        value = "; ".join(map(str, value))
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    begins = text.strip()
+    return f"'{text}" if len(begins) > 1 and begins[0] in FORMULA else text
 
 
 def to_columns(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

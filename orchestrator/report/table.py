@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ablations.table.arms import build_table
 from ablations.table.shape import Table
+from ablations.table.short_notes import room
 from ablations.table.trials import search_table
 from orchestrator.state.outcomes import hardware
 from orchestrator.state.proposals import Proposal, imported_trials
@@ -40,7 +41,7 @@ def _ranking(state: StudyState) -> Table:
     if not shares:
         return ranking
     listed = ", ".join(f"{path} {share:.2f}" for path, share in sorted(shares.items(), key=lambda kv: -kv[1]))
-    return replace(ranking, notes=(*ranking.notes, f"importance (PED-ANOVA of the finished trials): {listed}"))
+    return replace(ranking, explained=(*ranking.explained, f"Importance (PED-ANOVA of the finished trials): {listed}."))
 
 
 def _arms(state: StudyState) -> Table:
@@ -51,4 +52,8 @@ def _arms(state: StudyState) -> Table:
         if run.run.complexity
     }
     found = build_table(state.study, plan, state.outcomes, costs, state.tuned)
-    return replace(found, notes=(*state.uncounted(), *found.notes))
+    uncounted = state.uncounted()
+    left_out = any(text.startswith("Not counted: ") for text in uncounted)
+    short = ["not counted: finished runs of other data, weights or numerics"] if left_out else []
+    short += ["computed by another numerics version"] if len(uncounted) > left_out else []
+    return replace(found, notes=(*short, *found.notes)[: room(state.study)], explained=(*uncounted, *found.explained))

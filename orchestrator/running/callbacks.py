@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.result import AUTO_RESULT_KEYS
 
@@ -18,7 +20,12 @@ from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import copy_from_folder, copy_retries, ending
 from orchestrator.terminal.log_lines import View
 from orchestrator.tracking.mirror import Mirror
+from trainer.files import run_folder
 from trainer.files.failure import Failure
+
+LOOK_S = 1.0
+START_S = 15.0
+"""A process needs up to so many seconds to start and import torch."""
 
 
 class Silence(TrialProgressCallback):
@@ -48,20 +55,56 @@ class RunCallbacks(tune.Callback):
         self.view = view
         self.waits = waits
         """Whether a run whose process has ended may continue: its search decides later, and calls `over` if not."""
-        self.going_on: set[str] = set()
-        """Runs of this driver whose next process continues them: no further `started` event is recorded."""
+        self._since: dict[str, float] = {}
+        """Runs that have no place yet -> since when."""
+        self._looked = 0.0
+        self.begun: set[str] = set()
+        """Runs that have begun and not ended: a process or group that continues them is no further `started` event."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles this for its own restore, which is not used."""
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process is about to train."""
+        """A trial's process is about to train, or to ask for the places of its workers."""
         raise_if_interrupted()
         job = self._job(trial)
-        if job.run_id not in self.going_on:
+        if trial.config["job"]["workers"] > 1:
+            run_folder.wait_for_workers(job.place.out_dir)
+            self._waits(job)
+        else:
+            self._begins(job)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Once a second: which runs have no place on a machine, and which have got one."""
+        raise_if_interrupted()
+        if time.monotonic() - self._looked < LOOK_S:
+            return
+        self._looked = time.monotonic()
+        for trial in trials:
+            if trial.status not in (Trial.PENDING, Trial.RUNNING):
+                continue
+            job = self._job(trial)
+            if trial.status == Trial.PENDING or (
+                trial.config["job"]["workers"] > 1 and run_folder.is_waiting(job.place.out_dir)
+            ):
+                self._waits(job)
+            elif job.run_id in self._since:
+                self._begins(job)
+
+    def _waits(self, job: Job) -> None:
+        """A run has no place; this is shown once it has lasted longer than the start of a process."""
+        since = self._since.setdefault(job.run_id, time.monotonic())
+        if since and time.monotonic() - since > START_S:
+            self._since[job.run_id] = 0.0
+            self.view.queued(job)
+
+    def _begins(self, job: Job) -> None:
+        """A run trains: of several workers, all have their places."""
+        self._since.pop(job.run_id, None)
+        if job.run_id not in self.begun:
             self.ledger.append(job.event("started", config=job.run.config.model_dump(mode="json")))
-        self.going_on.discard(job.run_id)
+        self.begun.add(job.run_id)
         self.view.started(job)
 
     def on_trial_result(
@@ -70,6 +113,8 @@ class RunCallbacks(tune.Callback):
         """An epoch is done."""
         raise_if_interrupted()
         job = self._job(trial)
+        if job.run_id in self._since:
+            self._begins(job)
         numbers = {name: value for name, value in result.items() if type(value) in (int, float)}
         ours = {name: value for name, value in numbers.items() if name not in AUTO_RESULT_KEYS}
         copy_retries(self.ledger, job.run_id, job.place.out_dir)
@@ -80,9 +125,10 @@ class RunCallbacks(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended by itself, or was stopped."""
         job = self._job(trial)
+        if job.run_id in self._since:
+            self._begins(job)
         if self.waits(job.run_id):
             self.view.waits(job)
-            self.going_on.add(job.run_id)
         else:
             self._end(job, "")
 
@@ -99,6 +145,9 @@ class RunCallbacks(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died, and Tune starts another. Whether it may train depends on the cause's retry budget."""
         job, failure = self._job(trial), of_trial(trial)
+        heard = run_folder.read_failure(job.place.out_dir)
+        if heard is not None and heard["cause"] == "device":  # why the process ended itself
+            failure = Failure(**heard)
         self._pause(failure)
         attempts = Attempts(trial.config["job"])
         if attempts.record_retry(failure):
@@ -106,7 +155,6 @@ class RunCallbacks(tune.Callback):
         else:
             trial.config["job"]["refused"] = attempts.explained(failure)._asdict()
             trial.max_failures = 0  # started once more to write the failure into the folder
-        self.going_on.add(job.run_id)
 
     def _pause(self, failure: Failure) -> None:
         if failure.cause == "disk":
@@ -116,6 +164,8 @@ class RunCallbacks(tune.Callback):
         return self.jobs[trial.config["job"]["run_id"]]
 
     def _end(self, job: Job, error: str, cause: str = "lost") -> None:
+        self._since.pop(job.run_id, None)
+        self.begun.discard(job.run_id)
         copy_from_folder(self.ledger, job.run_id, job.place.out_dir)
         end = ending(job.place.out_dir, error, cause)
         self.ledger.append(job.event(end.status, **end.facts))

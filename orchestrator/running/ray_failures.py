@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 from trainer.files.failure import Failure, failure_of
 
+_NO_IMPORT = r"failed to import on the worker\..*"
+"""What Ray says of a function or class that a worker could not unpickle, with the worker's traceback."""
+
 
 def of_trial(trial: Any) -> Failure:
     """Why a Tune trial ended. Tune stores the text of every error, and the error itself only for some classes."""
-    text = Path(trial.error_file).read_text().rpartition("Failure # ")[2] if trial.error_file else ""
+    text = Path(trial.error_file).read_text(encoding="utf-8").rpartition("Failure # ")[2] if trial.error_file else ""
     pickled = Path(trial.pickled_error_file or "")
     if pickled.is_file():
         error = pickle.loads(pickled.read_bytes())
@@ -22,7 +26,13 @@ def of_trial(trial: Any) -> Failure:
 
 def of_ray(error: BaseException) -> Failure:
     """Why a trial ended, from Ray's error. A full disk or a dead worker takes precedence over the errors of others."""
-    order = ("disk", "memory", "preempted", "lost")
+    order = ("disk", "memory", "device", "preempted", "lost")
+    if (found := re.search(_NO_IMPORT, str(error), re.DOTALL)) is not None:
+        lines = [line.strip() for line in found[0].splitlines() if line.strip()]
+        files = [line for line in lines if line.startswith("File ")]
+        return Failure(
+            "user", f"a worker could not import the program: {lines[-1]} ({files[-1] if files else 'no file'})"
+        )
     seen = [failure_of(inner) for inner in _inside(error)]
     return min(seen, key=lambda failure: order.index(failure.cause) if failure.cause in order else len(order))
 

@@ -7,15 +7,19 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from cluster.spec import ClusterSpec, Machine
+from orchestrator import packages
 from orchestrator.prepare.machine import here
 from orchestrator.running.shared_store import check_shared
 from orchestrator.store.folder import Store
-from trainer.config import UserError
+from trainer.config import UserError, message_of
 
 ENVIRONMENT = {
     # The ledger is the record: Tune's own loggers write 300-character folders and cost memory.
@@ -30,6 +34,11 @@ ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+
+SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
+"""The longest path of a Unix socket."""
 
 ANSWER_S = 5.0
 """Timeout for an answer of the Ray that is to be joined, in seconds."""
@@ -50,19 +59,37 @@ def raise_if_interrupted() -> None:
 
 
 def check_address(address: str) -> None:
-    """Raise UserError where HOST:PORT does not answer: Ray would retry for minutes and then end the process."""
-    host, colon, port = address.rpartition(":")
+    """Raise UserError where HOST:PORT does not answer: Ray would retry for minutes and then end the process. Where Ray
+    is to be started here, raise it unless its folder can be used."""
+    if address == "local":
+        _check_folder()
     if address in ("local", "auto"):
         return
-    if not (colon and port.isdigit()) or "/" in host:
-        raise UserError(f"address must be local, auto or HOST:PORT but got {address}")
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"address: no Ray answers at {address} ({error}); start one there with `ray start --head --port {port}`, "
-            "or use address: local"
+            f"address: no Ray answers at {address} ({message_of(error)}); start one there with "
+            f"`ray start --head --port {port}`, or use address: local"
         ) from None
+
+
+def _check_folder() -> None:
+    """Raise UserError where Ray's temporary folder cannot be written, or is too long for the path of a socket."""
+    name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+    folder = Path(os.environ.get(name, "/tmp"))
+    remedy = "set RAY_TMPDIR to a short folder of this machine, for example /tmp"
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
+    longest = folder / "ray" / f"session_{now}_{os.getpid()}" / "sockets" / "plasma_store"
+    if (beyond := len(os.fsencode(longest)) - SOCKET_BYTES) > 0:
+        raise UserError(
+            f"{name} is {beyond} bytes too long for the sockets that Ray makes below it, whose paths end at "
+            f"{SOCKET_BYTES}: {folder}; {remedy}"
+        )
+    there = next(path for path in (folder / "ray", folder, *folder.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise UserError(f"{name}: Ray cannot write below {there}; {remedy}")
 
 
 def _start(**options: Any) -> None:
@@ -72,8 +99,17 @@ def _start(**options: Any) -> None:
     try:
         ray.init(**options)
     except Exception as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"Ray did not start or could not be joined: {said}; run the same command again") from error
+        raise UserError(
+            f"Ray did not start or could not be joined: {message_of(error)}; run the same command again"
+        ) from error
+
+
+def _imports_as_here() -> Callable[[], None]:
+    """What Ray calls first in each worker: it must not be found by an import itself, so it is pickled by value."""
+    import ray.cloudpickle
+
+    ray.cloudpickle.register_pickle_by_value(packages)
+    return packages.imports_as_here()
 
 
 @contextlib.contextmanager
@@ -81,13 +117,17 @@ def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
     """Start or join Ray for one study; yields its current machines. Raises UserError where one lacks the store."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(spec.start_timeout_s))
+    timeout = os.environ.setdefault(START_TIMEOUT, str(spec.start_timeout_s))
     import ray
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupt)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failed trials are shown in the table with their reason
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "runtime_env": {"worker_process_setup_hook": _imports_as_here(), "env_vars": {START_TIMEOUT: timeout}},
+    }
     if spec.address == "local":
         machine = here()
         # Ray removes a stopped group's placement through the dashboard: only runs with several workers need it

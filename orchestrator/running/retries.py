@@ -13,17 +13,14 @@ from typing import Any
 
 from orchestrator.store.run_folder import RETRIES, read_retries
 from trainer.config import OptimConfig, parse
-from trainer.files.failure import Failure
+from trainer.files.failure import ASSERT, Failure
 from trainer.files.run_folder import write_text
 
 
 def halved(optim: OptimConfig, workers: int, micro_batch: int | None) -> int | None:
-    """The largest micro-batch of at most half as many samples that holds whole BatchNorm groups; None if none does."""
-    share, now = optim.shares(workers, micro_batch)
-    return max(
-        (n for n in range(optim.effective_norm_batch, now // 2 + 1, optim.effective_norm_batch) if share % n == 0),
-        default=None,
-    )
+    """The largest micro-batch of at most half as many samples; None where BatchNorm groups allow none."""
+    _, now = optim.shares(workers, micro_batch)
+    return next((n for n in optim.micro_batches(workers) if n <= now // 2), None)
 
 
 class Attempts:
@@ -48,7 +45,7 @@ class Attempts:
         """The spec's micro-batch, or a smaller one that runs of the same structure needed in this launch."""
         given: int | None = self.job["place"]["micro_batch"]
         try:
-            found = json.loads(Path(self.job["fits"]).read_text())
+            found = json.loads(Path(self.job["fits"]).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return given
         return int(found["micro_batch"]) if found["launch"] == self.job["launch"] else given
@@ -59,6 +56,8 @@ class Attempts:
         budget = {"preempted": "auto", **self.job["retries"]}.get(failure.cause, 0)
         spent = sum(retry["cause"] == failure.cause for retry in self._earlier())
         if spent >= (math.inf if budget == "auto" else budget):
+            return False
+        if self._recurs(failure):
             return False
         if failure.cause == "memory":
             less = halved(self.optim, self.job["workers"], self.used)
@@ -72,7 +71,12 @@ class Attempts:
         return True
 
     def explained(self, failure: Failure) -> Failure:
-        """A final failure; out of memory with what was tried and a remedy."""
+        """A final failure; out of memory with what was tried and a remedy; a repeated device-side assert as a bug."""
+        if self._recurs(failure):
+            remedy = "run it on the CPU (gpus_per_worker: 0), where the error names its line"
+            return Failure(
+                "bug", f"an index out of range in two attempts, no fault of the GPU: {failure.reason}; {remedy}"
+            )
         if failure.cause != "memory":
             return failure
         _, now = self.optim.shares(self.job["workers"], self.used)
@@ -83,6 +87,10 @@ class Attempts:
             why = f"and retries.memory is {self.job['retries']['memory']}"
         remedy = "give a run more memory or more workers, or choose a smaller data.size"
         return Failure(failure.cause, f"{failure.reason} with micro_batch {now}, {why}; {remedy}")
+
+    def _recurs(self, failure: Failure) -> bool:
+        """Whether a device-side assert has come before: an index out of range comes again, a GPU's fault does not."""
+        return ASSERT in failure.reason and any(ASSERT in retry["reason"] for retry in self._earlier())
 
     def _earlier(self) -> list[dict[str, Any]]:
         """The retries of this launch."""

@@ -23,7 +23,7 @@ def check_shared(store: Store, nodes: Sequence[Mapping[str, Any]]) -> None:
     folder = store.root / "seen" / uuid.uuid4().hex
     folder.mkdir(parents=True)
     try:
-        (folder / "driver").write_text(folder.name)
+        (folder / "driver").write_text(folder.name, encoding="utf-8")
         answer = ray.remote(num_cpus=0, max_retries=0)(answer_in)
         asked = {
             node["NodeID"]: answer.options(
@@ -47,7 +47,7 @@ def check_shared(store: Store, nodes: Sequence[Mapping[str, Any]]) -> None:
 def must_see(root: str, identity: str) -> None:
     """Raise UserError unless the store at `root` is the driver's; for machines that joined later."""
     file = Path(root) / "identity"
-    if not file.is_file() or file.read_text().strip() != identity:
+    if not file.is_file() or file.read_text(encoding="utf-8").strip() != identity:
         raise UserError(
             f"store {root} must be one folder for all machines, but {socket.gethostname()} sees another; mount it there"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def trial(config: dict[str, Any]) -> None:
     """Tune's trainable. `config["job"]`: settings for `train_worker`, and for retries.
 
     Failed attempts are retried here; the final failure is written to the run's folder. Tune only sees the death of this
-    process and a full disk.
+    process, which a failed GPU causes too, and a full disk.
     """
     job = config["job"]
     must_see(**job["store"])
@@ -34,6 +35,8 @@ def trial(config: dict[str, Any]) -> None:
         failure = attempt({**job, "place": place})
         if failure is None:
             return
+        if failure.cause == "device" and job["workers"] == 1:
+            os._exit(1)  # CUDA in this process is lost to every later run; RunCallbacks reads the cause from the folder
         if attempts.record_retry(failure):
             failure = None
     out = Path(job["place"]["out_dir"])
@@ -51,12 +54,9 @@ def attempt(job: dict[str, Any]) -> Failure | None:
         with ThreadPoolExecutor(1) as thread:
             thread.submit(train_worker, job).result()
     else:
-        try:
-            _group(job)
-        except train.TrainingFailedError as error:
-            seen = of_ray(error)
-            if seen.cause == "disk":
-                raise
+        seen = _group(job)
+        while seen is not None and seen.cause == "waiting":  # its place was given back: ask for it again
+            seen = _group(job)
     heard = run_folder.read_failure(out)
     # a worker's own failure takes precedence over Ray's error, unless it only lost another worker
     if heard is not None and heard["cause"] != "lost":
@@ -64,11 +64,13 @@ def attempt(job: dict[str, Any]) -> Failure | None:
     return seen
 
 
-def _group(job: dict[str, Any]) -> None:
+def _group(job: dict[str, Any]) -> Failure | None:
+    """Train in a group of workers; returns what Ray saw fail. Raises where the disk is full."""
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    TorchTrainer(
+    run_folder.wait_for_workers(Path(job["place"]["out_dir"]))
+    trainer = TorchTrainer(
         train_worker,
         train_loop_config=job,
         scaling_config=train.ScalingConfig(
@@ -85,7 +87,15 @@ def _group(job: dict[str, Any]) -> None:
             failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=1),
             callbacks=[TuneReportCallback()],
         ),
-    ).fit()
+    )
+    try:
+        trainer.fit()
+    except train.TrainingFailedError as error:
+        seen = of_ray(error)
+        if seen.cause == "disk":
+            raise
+        return seen
+    return None
 
 
 def placement_group(workers: int, resources: dict[str, float]) -> tune.PlacementGroupFactory:

@@ -48,7 +48,7 @@ def fit(
             verbose=0,
             callbacks=[callbacks, Silence()],
             # an upper bound for dead processes; RunCallbacks applies the retry budget of each cause
-            failure_config=tune.FailureConfig(max_failures=spec.retries.lost + MOST_HALVINGS),
+            failure_config=tune.FailureConfig(max_failures=spec.retries.lost + spec.retries.device + MOST_HALVINGS),
         ),
     ).fit()
 

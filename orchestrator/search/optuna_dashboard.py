@@ -19,13 +19,14 @@ from ablations.study.schema import Study
 from ablations.study.variant_search import searches
 from orchestrator.search.optuna_trials import directions, optuna_trial
 from orchestrator.state.proposals import curve, proposals
-from orchestrator.store.folder import Store
+from orchestrator.store.folder import Store, sqlite_uri
 from orchestrator.store.ledger import Ledger
+from trainer.config import message_of
 
 
 def database(store: Store) -> str:
     """The storage's URL, as `optuna-dashboard` takes it."""
-    return f"sqlite:///{store.root / 'optuna.db'}"
+    return sqlite_uri(store.root / "optuna.db")
 
 
 def mirror(study: Study, store: Store) -> str:
@@ -41,7 +42,7 @@ def mirror(study: Study, store: Store) -> str:
         finally:
             storage.engine.dispose()
     except Exception as error:
-        return f"{Path(store.root, 'optuna.db')} is not up to date: {' '.join(str(error).split())[:200]}"
+        return f"{Path(store.root, 'optuna.db')} is not up to date: {message_of(error)[:200]}"
     return ""
 
 

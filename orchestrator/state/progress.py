@@ -14,7 +14,13 @@ from trainer.config import parse
 ORDER = ("finished", "running", "waiting", "interrupted", "stopped", "failed", "missing")
 AHEAD = ("running", "waiting", "interrupted", "missing")
 """States of runs that still have epochs to train."""
-AGAIN = {"lost": "a lost worker", "preempted": "a machine taken back", "memory": "too little memory", "bug": "an error"}
+AGAIN = {
+    "lost": "a lost worker",
+    "preempted": "a machine taken back",
+    "device": "a failed GPU",
+    "memory": "too little memory",
+    "bug": "an error",
+}
 """Descriptions of failure causes, for the note on the next attempt."""
 
 
@@ -28,11 +34,15 @@ class RunProgress:
     epoch: int
     epochs: int
     score: float | None = None
-    """The study's metric, as last measured."""
+    """`metric`, as last measured."""
     epoch_s: float = 0.0
     """Mean seconds of an epoch; 0 before the first."""
     note: str = ""
     """Why it failed, or why it was retried."""
+    metric: str = ""
+    """The metric of `score`: the search's of a trial, the study's of others."""
+    like: str = ""
+    """The arm whose runs take as long as this one; empty for trials of a search over all arms."""
 
     @property
     def left(self) -> int:
@@ -59,12 +69,14 @@ def study_status(state: StudyState, driver: str | None) -> StudyStatus:
     return StudyStatus(list(_runs(state, driver is not None)), driver)
 
 
-def run_progress(label: str, role: str, epochs: int, metric: str, state: str, run: LedgerRun | None) -> RunProgress:
+def run_progress(
+    label: str, role: str, epochs: int, metric: str, state: str, run: LedgerRun | None, like: str = ""
+) -> RunProgress:
     """The progress of a run as the ledger has it now."""
     if run is None:
-        return RunProgress(label, role, state, 0, epochs)
+        return RunProgress(label, role, state, 0, epochs, metric=metric, like=like)
     note = run.why if state == "failed" else attempt_in_words(run) if state == "running" else ""
-    return RunProgress(label, role, state, run.epochs_done, epochs, run.latest(metric), run.epoch_s, note)
+    return RunProgress(label, role, state, run.epochs_done, epochs, run.latest(metric), run.epoch_s, note, metric, like)
 
 
 def attempt_in_words(run: LedgerRun) -> str:
@@ -88,20 +100,29 @@ def best(runs: Collection[RunProgress]) -> RunProgress | None:
 
 def left_s(runs: Collection[RunProgress], at_once: int) -> float | None:
     """Seconds until all runs have ended, `at_once` in parallel: the total divided evenly, and at least the longest run.
-    A run without an epoch takes the mean time of its role's epochs; a trial that has not begun trains as many
-    epochs as ended trials did on average. None before the first epoch."""
-    pace = {role: _pace(runs, role) for role in {run.role for run in runs}}
-    known = [seconds for seconds in pace.values() if seconds]
-    if not known:
+    A run without an epoch takes the mean time of the epochs of like runs: those of its arm, else of its role, else of
+    all. A trial that has not begun trains as many epochs as ended trials did on average. None before the first epoch.
+    """
+    pace: dict[tuple[str, ...], list[float]] = {}
+    for run in runs:
+        for key in _alike(run) if run.epoch_s else ():
+            pace.setdefault(key, []).append(run.epoch_s)
+    if not pace:
         return None
+    means = {key: fmean(seconds) for key, seconds in pace.items()}
     tried = [run.epoch for run in runs if run.role == "trial" and run.state in ("finished", "stopped")]
     to_come = fmean(tried) if tried else math.inf
     work = [
         min(run.left, to_come if run.role == "trial" and not run.epoch else run.left)
-        * (run.epoch_s or pace[run.role] or fmean(known))
+        * (run.epoch_s or next(means[key] for key in _alike(run) if key in means))
         for run in runs
     ]
     return max(sum(work) / max(1, at_once), max(work))
+
+
+def _alike(run: RunProgress) -> list[tuple[str, ...]]:
+    """Groups of runs whose epochs may take as long as this one's, the likest first."""
+    return [*([(run.role, run.like), ("", run.like)] if run.like else []), (run.role,), ()]
 
 
 def in_words(seconds: float | None) -> str:
@@ -120,22 +141,18 @@ def epochs_of(runs: Collection[RunProgress]) -> tuple[int, int]:
 
 
 def best_in_words(runs: Collection[RunProgress]) -> str:
-    """`best 61.20 (trial 7)`; empty before the first score."""
+    """`best select/miou 61.20 (trial 7)`; empty before the first score."""
     run = best(runs)
-    return f"best {run.score:.2f} ({run.label})" if run is not None else ""
-
-
-def _pace(runs: Collection[RunProgress], role: str) -> float:
-    seconds = [run.epoch_s for run in runs if run.role == role and run.epoch_s]
-    return fmean(seconds) if seconds else 0.0
+    return f"best {run.metric} {run.score:.2f} ({run.label})" if run is not None else ""
 
 
 def _runs(state: StudyState, driven: bool) -> Iterator[RunProgress]:
     metrics = metrics_of(state)
     for run in state.due:
-        now = _now(run.run.status, driven)
-        entry = run.run if run.run.run_id else None
-        yield run_progress(run.label, run.plan.role, run.plan.config.optim.epochs, metrics[run.plan.role], now, entry)
+        now = "missing" if run.lost else _now(run.run.status, driven)
+        entry = run.run if run.run.run_id and not run.lost else None
+        role, epochs = run.plan.role, run.plan.config.optim.epochs
+        yield run_progress(run.label, role, epochs, metrics[role], now, entry, run.plan.arm)
     for search in state.searches:
         yield from _trials(state, search, driven)
 
@@ -152,9 +169,9 @@ def _trials(state: StudyState, search: SearchState, driven: bool) -> Iterator[Ru
     for proposal in search.history:
         number, now = proposal.trial.number, _now(proposal.trial.state, driven)
         run = state.entries.get(proposal.run_id)
-        yield run_progress(study.trial_name(number), "trial", epochs, metric, now, run)
+        yield run_progress(study.trial_name(number), "trial", epochs, metric, now, run, search.arm)
     for number in range(len(search.history), search.search.trials):
-        yield RunProgress(study.trial_name(number), "trial", "missing", 0, epochs)
+        yield run_progress(study.trial_name(number), "trial", epochs, metric, "missing", None, search.arm)
 
 
 def _now(status: str, driven: bool) -> str:

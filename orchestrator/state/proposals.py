@@ -14,7 +14,7 @@ from ablations.study.trial import Trial
 from orchestrator.store.ledger import Ledger, LedgerRun, Mark, numbers
 from trainer.config import parse
 
-INFRASTRUCTURE_CAUSES = ("lost", "preempted", "disk")
+INFRASTRUCTURE_CAUSES = ("lost", "preempted", "device", "disk")
 """Causes of a failure that do not depend on the proposed values: such a trial is run again."""
 
 
@@ -111,7 +111,7 @@ class _Recorded:
 
     def _fold(self, event: Mapping[str, Any]) -> None:
         kind = event["event"]
-        if kind == "trial" and event["search"] == self.identity:
+        if kind == "trial" and event.get("search") == self.identity:
             number = event["number"]
             self.asked[number] = dict(event)
             self.by_run.setdefault(event.get("run_id", ""), []).append(number)

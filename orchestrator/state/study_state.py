@@ -21,7 +21,9 @@ from ablations.study.variant_search import searches
 from orchestrator.state.outcomes import outcome
 from orchestrator.state.proposals import Proposal, proposals
 from orchestrator.state.sources import fingerprints, origin, recorded
+from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger, LedgerRun
+from orchestrator.store.run_folder import checkpoint_lost
 from trainer.config import NUMERICS_VERSION, RunIds, Sources, data_key
 
 NOTHING = LedgerRun("")
@@ -38,11 +40,13 @@ class StudyRun(NamedTuple):
     other: str = ""
     """Why a finished run of the same config is not counted: `other data`, `other weights`, `numerics version 1`. Empty
     where this run has finished or there is no such run."""
+    lost: bool = False
+    """Whether it is a teacher that has finished, whose checkpoint is gone, and that runs still to be trained need."""
 
     @property
     def finished(self) -> bool:
         """Whether it has finished and need not be trained."""
-        return self.run.status == "finished"
+        return self.run.status == "finished" and not self.lost
 
     @property
     def label(self) -> str:
@@ -68,6 +72,12 @@ class SearchState(NamedTuple):
         """The trial of each proposal."""
         return [trial for _, trial in self.history]
 
+    @property
+    def left(self) -> int:
+        """The number of its trials that have not ended."""
+        ended = sum(trial.state != "running" for trial in self.trials[: self.search.trials])
+        return self.search.trials - ended
+
 
 class StudyState:
     """A study and the ledger at the time of construction.
@@ -75,14 +85,21 @@ class StudyState:
     Without `sources`, those of the study's last launch are used, so that a report needs neither data nor weights. With
     `sources`, a run whose data or weights they lack has no id and counts as missing; it is in `unchecked` where a run
     of its config has finished. `before` is an earlier state of the same study, whose plan is used again unless winners
-    have changed it.
+    have changed it. With `retry_failed` runs whose failure is final are to be trained too, and need their teachers.
     """
 
     def __init__(
-        self, study: Study, ledger: Ledger, sources: Sources | None = None, before: StudyState | None = None
+        self,
+        study: Study,
+        ledger: Ledger,
+        sources: Sources | None = None,
+        before: StudyState | None = None,
+        *,
+        retry_failed: bool = False,
     ) -> None:
         self.study = study
         self.ledger = ledger
+        self.retry_failed = retry_failed
         self.entries = ledger.outcomes()
         self.sources = recorded(study.name, ledger) if sources is None else sources
         self.as_recorded = sources is None
@@ -92,6 +109,8 @@ class StudyState:
             before._plan if before and before._winners == self._winners else expand(study, self._winners)
         )
         self.runs = self._identified(self._plan)
+        if lost := self._lost_teachers():
+            self.runs = [run._replace(lost=run.plan.key in lost) for run in self.runs]
 
     @cached_property
     def tuned(self) -> dict[str, Tuned]:
@@ -109,13 +128,12 @@ class StudyState:
         found = {run.plan.key: outcome(run.run) for run in self.runs if run.run is not NOTHING}
         return found | {key: Outcome("missing" if t.left else "failed", reason=t.reason) for key, t in self._waiting()}
 
-    @cached_property
+    @property
     def due(self) -> list[StudyRun]:
         """The runs that are needed so far: all except seeds of looks that have not been reached."""
-        now = {run.key for run in due(self.study, [run.plan for run in self.runs], self.outcomes)}
-        return [run for run in self.runs if run.plan.key in now]
+        return [run for run in self.runs if run.plan.key in self._due_keys]
 
-    @cached_property
+    @property
     def teachers(self) -> dict[str, StudyRun]:
         """By `Run.key`."""
         return {run.plan.key: run for run in self.runs if run.plan.role == "teacher"}
@@ -163,15 +181,34 @@ class StudyState:
         for (arm, other), count in by_arm.items():
             alike.setdefault((count, seeds[arm], other), []).append(arm)
         notes = [
-            f"not counted: {n} of {of} seed{'s' * (of > 1)} {'is' if n == 1 else 'are'} of {other}: {', '.join(arms)}"
+            f"Not counted: {n} of {of} seed{'s' * (of > 1)} {'is' if n == 1 else 'are'} of {other}: {', '.join(arms)}."
             for (n, of, other), arms in alike.items()
         ]
         if self.as_recorded and self.sources.numerics != NUMERICS_VERSION and any(run.finished for run in self.runs):
             notes.append(
-                f"computed by numerics version {self.sources.numerics}; this installation is version "
-                f"{NUMERICS_VERSION}, and `transkd run` would train these runs again"
+                f"Computed by numerics version {self.sources.numerics}; this installation is version "
+                f"{NUMERICS_VERSION}, and `transkd run` would train these runs again."
             )
         return notes
+
+    @cached_property
+    def _due_keys(self) -> set[str]:
+        return {run.key for run in due(self.study, self._plan, self.outcomes)}
+
+    def _lost_teachers(self) -> set[str]:
+        """The keys of finished teachers whose checkpoint is gone, and which runs or trials still to be trained need."""
+        store = Store(self.ledger.path.parent)
+        gone = {key for key, run in self.teachers.items() if run.finished and checkpoint_lost(store, run.run)}
+        if not gone:
+            return set()
+        left = {search.arm for search in self.searches if search.left}
+        needed = {
+            run.plan.needs
+            for run in self.due
+            if run.plan.awaits or not (run.finished or (self.is_final_failure(run) and not self.retry_failed))
+        }
+        needed |= {run.plan.needs for run in self.runs if run.plan.arm in left}
+        return gone if "" in left else gone & needed
 
     def _waiting(self) -> Iterable[tuple[str, Tuned]]:
         return ((run.plan.key, self.tuned[run.plan.arm]) for run in self.runs if run.plan.awaits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 import time
 import uuid
@@ -13,7 +14,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from trainer.config import UserError
+from trainer.config import UserError, masked, message_of
+from trainer.place import default_cache
 
 ENVIRONMENT = "TRANSKD_STORE"
 ASKING_S = 0.5
@@ -29,13 +31,30 @@ def resolve(option: str | Path | None = None, spec: str | Path | None = None) ->
     for origin, value in (("--store", option), (ENVIRONMENT, os.environ.get(ENVIRONMENT)), ("cluster spec", spec)):
         if value is None or str(value) == "":
             continue
-        if "://" in str(value):
-            raise UserError(f"store ({origin}) must be a folder but got {value}; mount it as a shared file system")
+        if (address := as_address(value)) is not None:
+            raise UserError(
+                f"store ({origin}) must be a folder but got {masked(address)}; mount it as a shared file system"
+            )
         path = Path(value).expanduser()
         if not path.is_absolute():
             raise UserError(f"store ({origin}) must be an absolute path but got {value}; write {path.absolute()}")
         return path
     return Path.home() / "transkd-store"
+
+
+def as_address(value: str | Path) -> str | None:
+    """`s3://bucket/x` where a path is such an address, of which Path makes `s3:/bucket/x`; None for a folder."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", str(value))
+    return f"{found[1]}://{found[2]}" if found else None
+
+
+def sqlite_uri(path: Path) -> str:
+    """The address of an SQLite database. `%` and `?` have a meaning in it, and are written as codes.
+
+    The driver is named then: MLflow makes the folder of an address `sqlite:///...` as it is written, codes included.
+    """
+    coded = str(path).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{path}" if coded == str(path) else f"sqlite+pysqlite:///{coded}"
 
 
 class Store:
@@ -58,9 +77,14 @@ class Store:
         return self.runs_dir / run_id
 
     @property
+    def is_read_only(self) -> bool:
+        """Whether the folder exists and cannot be written to."""
+        return self.root.exists() and not os.access(self.root, os.W_OK)
+
+    @property
     def cache(self) -> Path:
-        """Files that can be recomputed: generated scenes, packed splits, structure checks."""
-        return self.root / "cache"
+        """Files that can be recomputed: scenes, packed splits, structure checks. Outside a read-only store."""
+        return default_cache() if self.is_read_only else self.root / "cache"
 
     @property
     def ray_dir(self) -> Path:
@@ -73,9 +97,14 @@ class Store:
         return self.root / "mlartifacts"
 
     @property
+    def database(self) -> Path:
+        """MLflow's database, unless MLFLOW_TRACKING_URI names another."""
+        return self.root / "mlflow.db"
+
+    @property
     def mlflow_uri(self) -> str:
         """`MLFLOW_TRACKING_URI`, else a SQLite database in the store."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
+        return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(self.database)
 
     @property
     def identity(self) -> str:
@@ -85,11 +114,11 @@ class Store:
         """
         path = self.root / "identity"
         try:
-            return path.read_text().strip()
+            return path.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             self.root.mkdir(parents=True, exist_ok=True)
         draft = self.root / f"identity.{uuid.uuid4().hex}"
-        draft.write_text(uuid.uuid4().hex[:12] + "\n")
+        draft.write_text(uuid.uuid4().hex[:12] + "\n", encoding="utf-8")
         try:
             # A link appears whole or not at all, and the first of several processes wins.
             os.link(draft, path)
@@ -97,16 +126,19 @@ class Store:
             pass
         finally:
             draft.unlink()
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
 
     def driver(self) -> str | None:
         """Who holds the lease; None if nobody does. The lock decides, as the pid in the file may be out of date."""
         path = self.root / "lease"
         try:
             with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _holder(path)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return _holder(path)
+                except OSError:  # no locks here: a driver on another machine may have one, and empties the file later
+                    return f"{_holder(path)}, unless it was killed" if file.read(1) else None
         except FileNotFoundError:
             pass
         return None
@@ -119,13 +151,15 @@ class Store:
         """
         self.root.mkdir(parents=True, exist_ok=True)
         path = self.root / "lease"
-        with path.open("a+") as file:
+        with path.open("a+", encoding="utf-8") as file:
             try:
                 _lock(file.fileno())
             except BlockingIOError:
                 raise UserError(f"store {self.root} is in use by {_holder(path)}; wait for it or end it") from None
             except OSError as error:
-                raise UserError(f"store {self.root} must allow file locks but got {error}; choose another") from None
+                raise UserError(
+                    f"store {self.root} must allow file locks but got {message_of(error)}; choose another"
+                ) from None
             file.truncate(0)
             now = datetime.now(UTC).isoformat(timespec="seconds")
             json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
@@ -152,7 +186,7 @@ def _lock(descriptor: int) -> None:
 
 def _holder(lease: Path) -> str:
     try:
-        by = json.loads(lease.read_text())
+        by = json.loads(lease.read_text(encoding="utf-8"))
         return f"pid {by['pid']} on {by['host']} since {by['since']}"
     except (ValueError, KeyError):
         return "another driver that is just starting"

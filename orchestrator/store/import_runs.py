@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,13 @@ from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import pausing
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import copy_from_folder, finished
-from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, identity, parse, read_yaml, teacher_run
+from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, identity, message_of, parse, read_yaml, teacher_run
 from trainer.files.checkpoint import load
-from trainer.files.run_folder import BEST, LAST, read_epochs, read_result
+from trainer.files.file_digest import file_digest
+from trainer.files.run_folder import BEST, LAST, has_checkpoint, read_epochs, read_result
+
+TOLERANCE = 0.1
+"""Points by which a metric of equal weights may differ between machines."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,19 @@ class Candidate:
     result: dict[str, Any]
     run_id: str
     about: str
-    """For people: its id and its mIoU."""
+    """For people: its id and its mIoU on val."""
 
 
-def take_in(folder: Path, store: Store, ledger: Ledger) -> Iterator[Found]:
-    """Import the run in `folder`, or all runs below it. The caller holds the store's lease.
+def take_in(
+    folders: list[Path], store: Store, ledger: Ledger, measure: Callable[[Candidate], None] | None = None
+) -> Iterator[Found]:
+    """Import the runs in `folders`. The caller holds the store's lease.
 
-    Runs that have not finished or whose files are inconsistent are refused. Raises UserError where there is no run, and
-    StoreFull.
+    Runs that have not finished or whose files are inconsistent are refused, and those for which `measure` raises
+    UserError: it is called with each run, also with those that are in the store. Raises StoreFull.
     """
     candidates = []
-    for place in runs_below(folder):
+    for place in folders:
         try:
             candidates.append(read(place))
         except UserError as error:
@@ -56,7 +61,9 @@ def take_in(folder: Path, store: Store, ledger: Ledger) -> Iterator[Found]:
     # Teachers first: the id of a student's run depends on its teacher's run.
     for candidate in sorted(candidates, key=lambda one: teacher_run(one.config) is not None):
         try:
-            if ledger.finished(candidate.run_id) is not None:
+            if measure is not None:
+                measure(candidate)
+            if ledger.finished(candidate.run_id) is not None and has_checkpoint(store.run_dir(candidate.run_id)):
                 yield Found(candidate.folder, "there", candidate.about)
                 continue
             verify(candidate, store, ledger)
@@ -87,7 +94,9 @@ def _foreign() -> Iterator[None]:
     except UserError:
         raise
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise UserError(f"its files are not as `fit` writes them: {type(error).__name__}: {error}") from error
+        raise UserError(
+            f"its files are not as `fit` writes them: {type(error).__name__}: {message_of(error)}"
+        ) from error
 
 
 @_foreign()
@@ -104,7 +113,9 @@ def read(folder: Path) -> Candidate:
     if lacking := [name for name in (LAST, BEST) if not (folder / name).is_file()]:
         raise UserError(f"{' and '.join(lacking)} is missing")
     run_id = str(result["run_id"])
-    return Candidate(folder.absolute(), config, result, run_id, f"run {run_id}, mIoU {result['last']['val/miou']:.2f}")
+    return Candidate(
+        folder.absolute(), config, result, run_id, f"run {run_id}, val/miou {result['last']['val/miou']:.2f}"
+    )
 
 
 @_foreign()
@@ -127,6 +138,23 @@ def verify(candidate: Candidate, store: Store, ledger: Ledger) -> None:
         raise UserError(f"{LAST} is not the end of the run in result.json")
     if best["epoch"] != candidate.result["best"]["epoch"]:
         raise UserError(f"{BEST} is not the best epoch of the run in result.json")
+
+
+def measure_again(candidate: Candidate, root: Path | None, cache: Path) -> None:
+    """Raise UserError unless the checkpoints reach the metrics that the files state; `root` is of the data set."""
+    from trainer.deploy.remeasure import remeasure
+
+    result = candidate.result
+    for name, stated in ((LAST, result["last"]), (BEST, result["best"])):
+        found, fingerprint = remeasure(candidate.folder / name, root, cache)
+        if fingerprint != result["data"]["val"]:
+            raise UserError(
+                f"cannot be verified: its val images have fingerprint {result['data']['val']}, those here "
+                f"{fingerprint}; give the folder of its data set"
+            )
+        for metric in (metric for metric in stated if metric.startswith("val/") and metric in found):
+            if not abs(stated[metric] - found[metric]) <= TOLERANCE:
+                raise UserError(f"{name} states {metric} {stated[metric]:.2f} but reaches {found[metric]:.2f}")
 
 
 def copy(source: Path, target: Path) -> None:
@@ -176,14 +204,12 @@ def _weights(candidate: Candidate, store: Store, ledger: Ledger) -> dict[str, st
 def _teacher(key: str, sha256: str | None, store: Store, ledger: Ledger) -> str:
     """The id of the store's run that trained the teacher file (`fit --teacher` accepts any file)."""
     known = [run.run_id for run in ledger.outcomes().values() if run.key == key and run.status == "finished"]
-    for run_id in known:
-        if sha256 is None or _sha256(store.run_dir(run_id) / LAST) == sha256:
+    there = [run_id for run_id in known if sha256 is None or has_checkpoint(store.run_dir(run_id))]
+    for run_id in there:
+        if sha256 is None or file_digest(store.run_dir(run_id) / LAST) == sha256:
             return run_id
     if not known:
         raise UserError(f"its teacher, config {key}, is not in the store; import that run too")
+    if not there:
+        raise UserError(f"its teacher, run {known[-1]}, has lost {LAST} in the store; import that run too")
     raise UserError(f"its teacher was another file than {LAST} of run {known[-1]} in the store; train it with that")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, overload
 
+from orchestrator.store.events import problem
 from trainer.config import UserError
 
 CHUNK = 1 << 20
@@ -29,6 +30,12 @@ EPOCH = re.compile(
     rb'^\{"event": "epoch", "time": "[^"\\\n]*", "run_id": "([^"\\\n]*)", "metrics": \{[^{}\\\n]*\}\}\n', re.MULTILINE
 )
 """An epoch's line as `Writer` writes it, with the run id as its group."""
+
+
+START = b'{"event": "'
+"""How each line begins that `Writer` writes, also one that was cut off."""
+CUT = re.compile(r",?|[-+.eE0-9]+|t(r(ue?)?)?|f(a(l(se?)?)?)?|n(u(ll?)?)?")
+"""What may stand behind the place where parsing ends, if the line was cut off: half a number or a word."""
 
 
 class EpochLine(NamedTuple):
@@ -79,6 +86,8 @@ class Reader:
         self._mark = b""
         self._number = 0
         self._damaged = 0
+        self._strange = 0
+        """The first line since the last event that is no event, and that no kill can have left."""
 
     def continues(self) -> bool:
         """Whether what was read is still what the file begins with; not so where it was replaced or edited."""
@@ -117,6 +126,8 @@ class Reader:
                     self._position += len(chunk)
                     self._mark = (self._mark + chunk[-MARK:])[-MARK:]
                     yield from found
+        if self._strange:
+            raise damaged(self.path, self._strange)
 
     def epochs_at(self, places: list[tuple[int, int]]) -> list[tuple[str, dict[str, Any]]]:
         """Time and metrics of the epochs' lines that stand at (offset, length). Raises UserError with file and line
@@ -124,11 +135,10 @@ class Reader:
         found = []
         with self.path.open("rb") as file:
             lines = [_at(file, *place) for place in places]
-            for (offset, _), event in zip(places, _parse_all(b"".join(lines)) or map(_parse, lines), strict=True):
-                if event is None or not isinstance(event.get("metrics"), dict) or "time" not in event:
+            for (offset, _), event in zip(places, _parse_all(b"".join(lines)) or map(parse, lines), strict=True):
+                if event is None or (why := problem(event)):
                     file.seek(0)
-                    number = file.read(offset).count(b"\n") + 1
-                    raise UserError(f"{self.path}:{number} must be a JSON event but is damaged; correct or delete it")
+                    raise damaged(self.path, file.read(offset).count(b"\n") + 1, why if event else "")
                 found.append((event["time"], event["metrics"]))
         return found
 
@@ -142,7 +152,10 @@ class Reader:
             if start > end:
                 rest.append(chunk[end:start])
                 places += [None] * rest[-1].count(b"\n")
-            places.append(EpochLine(match[1].decode(), self._position + start, stop - start))
+            try:
+                places.append(EpochLine(match[1].decode(), self._position + start, stop - start))
+            except UnicodeDecodeError:
+                return None
             end = stop
         rest.append(chunk[end:])
         if (events := _parse_all(b"".join(rest))) is None:
@@ -153,16 +166,17 @@ class Reader:
 
     def _one_by_one(self, lines: list[bytes]) -> Iterator[dict[str, Any]]:
         for line in lines:
-            event = _parse(line)
+            event = parse(line)
             if event is None and not line.isspace():
+                if not _cut_off(line):
+                    self._strange = self._strange or self._number + 1
                 if not line.endswith(b"\n"):  # cut off, or being written: the next time will tell
                     return
                 self._damaged = self._damaged or self._number + 1
             elif event is not None and event["event"] == "torn":
-                self._damaged = 0
+                self._damaged = self._strange = 0
             elif event is not None and self._damaged:
-                where = f"{self.path}:{self._damaged}"
-                raise UserError(f"{where} must be a JSON event but is damaged; correct or delete it")
+                raise damaged(self.path, self._damaged)
             self._advance(line)
             if event is not None and event["event"] != "torn":
                 yield event
@@ -192,10 +206,20 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def damaged(path: Path, number: int, why: str = "") -> UserError:
+    """The error of a damaged line, by its number."""
+    what = f" ({why})" if why else ""
+    return UserError(
+        f"{path}:{number} must be a JSON event but is damaged{what}; `transkd repair --store {path.parent}` keeps a "
+        "copy and goes on with the whole lines"
+    )
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """The event in a line; None where there is none."""
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) and "event" in event else None
 
@@ -207,12 +231,31 @@ def _parse_all(chunk: bytes) -> list[dict[str, Any]] | None:
         lines.pop()
     try:
         events = json.loads(b"[" + b",".join(lines) + b"]")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     sound = len(events) == len(lines) and all(
         isinstance(event, dict) and event.get("event", "torn") != "torn" for event in events
     )
     return events if sound else None
+
+
+def _cut_off(line: bytes) -> bool:
+    """Whether a kill or a full disk can have left this line: the first bytes of an event, or bytes never written."""
+    text = line.rstrip(b"\n")
+    if not text.strip(b"\0"):
+        return not line.endswith(b"\n")
+    if not (text.startswith(START) or START.startswith(text)):
+        return False
+    try:
+        json.loads(text.decode())
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    except json.JSONDecodeError as error:
+        in_a_text = error.msg.startswith("Unterminated string") or "escape" in error.msg
+        return in_a_text or CUT.fullmatch(error.doc[error.pos :]) is not None
+    except (ValueError, RecursionError):
+        pass
+    return False
 
 
 def _repair(handle: int) -> bytes:
@@ -224,7 +267,7 @@ def _repair(handle: int) -> bytes:
         tail = os.pread(handle, size - start, start)
     closed = b"" if not tail or tail.endswith(b"\n") else b"\n"
     last = tail.rstrip().rpartition(b"\n")[2]
-    if not last or _parse(last) is not None:
+    if not last or parse(last) is not None:
         return closed
     return closed + _line({"event": "torn", "time": datetime.now(UTC).isoformat(timespec="milliseconds")})
 

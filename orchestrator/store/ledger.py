@@ -16,8 +16,10 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from orchestrator.store.epochs import LOCK, Epochs
+from orchestrator.store.events import problem
 from orchestrator.store.full_disk import pausing
-from orchestrator.store.journal import EpochLine, Reader, Writer
+from orchestrator.store.journal import EpochLine, Reader, Writer, damaged, parse
+from trainer.config import masked, printable
 
 STATUS = {
     "started": "running",
@@ -104,13 +106,13 @@ class LedgerRun:
         if (status := STATUS.get(kind)) is None:
             return
         if kind == "retried":
-            self.retries.append({name: event[name] for name in RETRY if name in event})
+            self.retries.append({name: event[name] for name in RETRY if name in event} | _reason(event))
         if kind in ("retried", "failed") and (cause := event.get("cause")):
             self.failures[cause] = self.failures.get(cause, 0) + 1
         self.status = status
         self.changed = event["time"]
         self.attempts += status == "running"
-        self.reason = event.get("reason", "")
+        self.reason = _reason(event).get("reason", "")
         self.cause = event.get("cause", "")
         self.last = numbers(event.get("last", self.last))
         self.best = numbers(event.get("best", self.best))
@@ -174,6 +176,8 @@ class _Fold:
                     found = epochs[event.run_id] = self._run(event.run_id)._epochs
                 found.add_line(event.offset, event.length)
                 continue
+            if why := problem(event):
+                raise damaged(self.reader.path, _first_wrong(self.reader.path), why)
             if event["event"] != "epoch":
                 self.events.append(event)
             if event["event"] == "study":
@@ -265,8 +269,20 @@ class Ledger:
         return fold
 
 
+def _first_wrong(path: Path) -> int:
+    """The number of the first line whose event has something wrong."""
+    with path.open("rb") as file:
+        events = ((number, parse(line)) for number, line in enumerate(file, 1))
+        return next((number for number, event in events if event is not None and problem(event)), 0)
+
+
 def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Metrics as an event has them, with null for what is not finite, as numbers again."""
     if None not in metrics.values():
         return dict(metrics)
     return {name: math.nan if value is None else value for name, value in metrics.items()}
+
+
+def _reason(event: Mapping[str, Any]) -> dict[str, str]:
+    """The field `reason` of an event, printable and without passwords: earlier versions wrote it raw."""
+    return {"reason": printable(masked(event["reason"]))} if "reason" in event else {}

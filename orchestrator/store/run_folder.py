@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.store.folder import Store
-from orchestrator.store.ledger import Ledger
-from trainer.files.run_folder import read_epochs, read_failure, read_notes, read_result
+from orchestrator.store.ledger import Ledger, LedgerRun
+from trainer.files.run_folder import has_checkpoint, read_epochs, read_failure, read_notes, read_result
 
 KEPT = ("last", "best", "complexity", "environment", "seconds", "micro_batch", "data", "weights")
 """The fields of result.json that the ledger keeps."""
+SCORES = ("select/miou", "val/miou")
+"""The metrics that are printed when a run has finished."""
 
 
 def finished(out: Path, run_id: str) -> dict[str, Any] | None:
@@ -26,6 +28,11 @@ def artifacts(out: Path) -> dict[str, Any]:
     """Where a run's files lie: its folder below the store, and their names."""
     names = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
     return {"folder": f"{out.parent.name}/{out.name}", "files": names}
+
+
+def checkpoint_lost(store: Store, run: LedgerRun) -> bool:
+    """Whether a run that left files, by the ledger, has no last.pt any more."""
+    return bool(run.artifacts) and not has_checkpoint(store.run_dir(run.run_id))
 
 
 def copy_from_folder(ledger: Ledger, run_id: str, out: Path) -> None:
@@ -62,7 +69,7 @@ RETRIES = "retries.jsonl"
 def read_retries(out: Path) -> list[dict[str, Any]]:
     """The retries of the run in folder `out`, one a line; a half-written last line is ignored."""
     path = out / RETRIES
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]] if path.exists() else []
 
 
 class Ending(NamedTuple):
@@ -77,7 +84,8 @@ def ending(out: Path, error: str, cause: str = "lost") -> Ending:
     """How the run in folder `out` ended. Its files take precedence over `error` and `cause`, which are what Ray saw."""
     facts, failure = finished(out, out.name), read_failure(out)
     if facts is not None:
-        return Ending("finished", facts, f"mIoU {facts['last']['val/miou']:.2f}  {facts['seconds']:.0f} s")
+        scores = [f"{name} {facts['last'][name]:.2f}" for name in SCORES if name in facts["last"]]
+        return Ending("finished", facts, "  ".join([*scores, f"{facts['seconds']:.0f} s"]))
     if failure is not None:
         return Ending("failed", dict(failure), failure["reason"])
     if error:

@@ -18,7 +18,7 @@ from orchestrator.terminal.log_lines import Lines, StudyProgress
 MARKS = {"finished": ("✓", "green"), "failed": ("✗", "red"), "stopped": ("■", "yellow")}
 SHOWN = 12
 """At most so many runs have a line of their own."""
-BESIDE = 46
+BESIDE = 52
 """Columns beside the longest label."""
 BAR = 20
 """Columns of the study's bar; a run's bar is half as long."""
@@ -59,6 +59,11 @@ class Live:
         self.progress.change(job, "waiting")
         self.screen.refresh()
 
+    def queued(self, job: Job) -> None:
+        """Show that the run waits for resources, instead of its line."""
+        self.progress.queue(job)
+        self.screen.refresh()
+
     def ended(self, job: Job, status: str, note: str) -> None:
         """Replace the run's line by a permanent one that says how it ended."""
         run = self.progress.change(job, status)
@@ -83,10 +88,16 @@ class Live:
         also = (best_in_words(runs), stopped_in_words(runs), f"{failed} failed" if failed else "")
         told = Text("  ".join(filter(None, also)), style="dim", no_wrap=True, overflow="ellipsis")
         running = progress.running
+        if waited := progress.waited_for:
+            told = Text("  ".join(filter(None, (waited, *also))), style="dim", no_wrap=True, overflow="ellipsis")
         shown = Grid.grid(padding=(0, 2, 0, 0))
         for run in running[:SHOWN]:
             shown.add_row(*self._run(run))
         more = [Text(f"  and {len(running) - SHOWN} more", style="dim")] if len(running) > SHOWN else []
+        if progress.queued:
+            first = shortened(next(iter(progress.queued)), self.console.width - BESIDE)
+            others = f" and {len(progress.queued) - 1} more" if len(progress.queued) > 1 else ""
+            more.append(Text(f"  {first}{others}: waiting for resources", style="dim", no_wrap=True))
         return Group(Text(), *([shown] if running else []), *more, *_notes(running), whole, *([told] if told else []))
 
     def _run(self, run: RunProgress) -> list[RenderableType]:
@@ -96,7 +107,7 @@ class Live:
             Text(f"  {shortened(run.label, self.console.width - BESIDE)}", no_wrap=True),
             _bar(run.epoch, run.epochs, BAR // 2),
             Text(f"{run.epoch}/{run.epochs}", justify="right", no_wrap=True),
-            Text(score and f"mIoU {score}", no_wrap=True),
+            Text(score and f"{run.metric} {score}", no_wrap=True),
             Text(f"loss {loss:.3f}" if loss is not None else "", style="dim", no_wrap=True),
         ]
 

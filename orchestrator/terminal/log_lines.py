@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -24,8 +25,8 @@ from orchestrator.state.progress import (
 )
 from orchestrator.state.study_state import StudyState
 
-QUIET_S = 60.0
-"""Without changes, the progress is printed every so many seconds."""
+QUIET_S = 20.0
+"""Without changes, the progress is printed after so many seconds."""
 NAMED = 4
 """At most so many runs are named in that line."""
 
@@ -42,6 +43,9 @@ class View(Protocol):
     def waits(self, job: Job) -> None:
         """A run pauses: its search will decide whether it continues."""
 
+    def queued(self, job: Job) -> None:
+        """A run waits for resources: others use the machines, or there are none yet."""
+
     def ended(self, job: Job, status: str, note: str) -> None:
         """A run has finished, failed or been stopped."""
 
@@ -56,6 +60,8 @@ class StudyProgress:
         self.metrics = metrics_of(state)
         self.ledger = state.ledger
         self.at_once = 1
+        self.queued: dict[str, None] = {}
+        """Labels of the runs that wait for resources, in order."""
         self._running = dict.fromkeys(label for label, run in self.runs.items() if run.state == "running")
         self._counts = Counter(run.state for run in self.runs.values())
         self._left, self._left_until = "", 0.0
@@ -63,17 +69,24 @@ class StudyProgress:
     def change(self, job: Job, state: str) -> RunProgress:
         """Update a job's run from the ledger, and give it this state."""
         entry = self.ledger.run(job.run_id)  # None of a proposal that cannot be run
-        run = run_progress(job.label, job.run.role, job.epochs, self.metrics[job.run.role], state, entry)
         before = self.runs.get(job.label)
+        like = before.like if before else job.run.arm
+        run = run_progress(job.label, job.run.role, job.epochs, self.metrics[job.run.role], state, entry, like)
         self._counts.subtract([before.state] if before else [])
         self._counts[run.state] += 1
         self.runs[job.label] = run
+        self.queued.pop(job.label, None)
         if run.state == "running":
             self._running.setdefault(job.label)
         else:
             self._running.pop(job.label, None)
         self.at_once = max(self.at_once, len(self._running))
         return run
+
+    def queue(self, job: Job) -> None:
+        """Show a job's run as waiting for resources."""
+        self.change(job, "waiting")
+        self.queued[job.label] = None
 
     @property
     def running(self) -> list[RunProgress]:
@@ -83,6 +96,14 @@ class StudyProgress:
     def count(self, *states: str) -> int:
         """The number of runs in these states."""
         return sum(self._counts[state] for state in states)
+
+    @property
+    def waited_for(self) -> str:
+        """What is waited for where nothing trains; empty where a run does, or where all have ended."""
+        left = len(self.runs) - self.ended
+        if self._running or not left:
+            return ""
+        return f"waiting for {'its' if left == 1 else 'the next of'} {left} {'run' if left == 1 else 'runs'} to start"
 
     @property
     def ended(self) -> int:
@@ -107,46 +128,72 @@ class Lines:
         self.progress = progress
         self._spoke = time.monotonic()
         self._attempts: dict[str, str] = {}
+        self._told = threading.RLock()
+        """Held while progress changes or is printed: the heartbeat is a thread of its own."""
+        self._closed = threading.Event()
 
     def __enter__(self) -> Lines:
+        threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        self._closed.set()
+
+    def _beat(self) -> None:
+        """Print the progress where nothing was printed for `QUIET_S`, so that a long epoch is no silence."""
+        while not self._closed.wait(QUIET_S / 4):
+            self.keep_telling()
+
+    def keep_telling(self) -> None:
+        """Print what trains or what is waited for, unless something was printed in the last `QUIET_S`."""
+        with self._told:
+            if time.monotonic() - self._spoke > QUIET_S:
+                self._say(f"        {self._standing()}")
 
     def started(self, job: Job) -> None:
         """Print that a run starts or resumes."""
-        run = self.progress.change(job, "running")
-        self._attempts[job.label] = run.note
-        begins = f"goes on after epoch {run.epoch}" if run.epoch else "started"
-        self._say(f"        {job.label}: {', '.join(filter(None, (begins, run.note)))}")
+        with self._told:
+            run = self.progress.change(job, "running")
+            self._attempts[job.label] = run.note
+            begins = f"goes on after epoch {run.epoch}" if run.epoch else "started"
+            self._say(f"        {job.label}: {', '.join(filter(None, (begins, run.note)))}")
 
     def epoch(self, job: Job, metrics: Mapping[str, float]) -> None:
-        """Print that a run was retried; once a minute the progress of the study."""
-        note = self.progress.change(job, "running").note
-        if note != self._attempts.get(job.label, ""):
-            self._attempts[job.label] = note
-            self._say(f"        {job.label}: {note}")
-        elif time.monotonic() - self._spoke > QUIET_S:
-            self._say(f"        {self._standing()}")
+        """Print that a run was retried; else the progress of the study, if it is time for it."""
+        with self._told:
+            note = self.progress.change(job, "running").note
+            if note != self._attempts.get(job.label, ""):
+                self._attempts[job.label] = note
+                self._say(f"        {job.label}: {note}")
+            else:
+                self.keep_telling()
 
     def waits(self, job: Job) -> None:
         """Print nothing: the run has not ended."""
-        self.progress.change(job, "waiting")
+        with self._told:
+            self.progress.change(job, "waiting")
+
+    def queued(self, job: Job) -> None:
+        """Print that a run waits for resources."""
+        with self._told:
+            self.progress.queue(job)
+            self._say(f"        {job.label}: waiting for resources")
 
     def ended(self, job: Job, status: str, note: str) -> None:
         """Print how a run ended, and the time left."""
-        run = self.progress.change(job, status)
-        said = (f"{job.label}: {status}", run.note or note, self.progress.left)
-        self._say(f"{self.progress.ended:3}/{len(self.progress.runs):<3} {'  '.join(filter(None, said))}")
+        with self._told:
+            run = self.progress.change(job, status)
+            said = (f"{job.label}: {status}", run.note or note, self.progress.left)
+            self._say(f"{self.progress.ended:3}/{len(self.progress.runs):<3} {'  '.join(filter(None, said))}")
 
     def _standing(self) -> str:
         done, total = epochs_of(self.progress.runs.values())
         running = self.progress.running
         named = ", ".join(f"{run.label} {run.epoch}/{run.epochs}" for run in running[:NAMED])
         more = f" and {len(running) - NAMED} more" if len(running) > NAMED else ""
+        named = named or self.progress.waited_for
         said = (f"{done}/{total} epochs", named + more, best_in_words(self.progress.runs.values()), self.progress.left)
         return "  ".join(filter(None, said))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +18,8 @@ from ablations.study.plan import space
 from ablations.study.schema import Study
 from orchestrator.state.study_state import StudyRun, StudyState
 from orchestrator.terminal.table import UNDERLINE
-from trainer.config import parse
+from trainer.config import OptimConfig, parse
+from trainer.files.run_folder import LAST
 
 LONG = 200
 """Up to so many runs are all listed; of more, the first and the last `ENDS`."""
@@ -34,10 +35,10 @@ def show_plan(state: StudyState, console: Console, *, whole: bool = False) -> No
     states = ["unchecked" if run.plan.key in unchecked else _state(state, run) for run in runs]
     pairs = list(zip(runs, states, strict=True))
     reused = states.count("reused")
-    epochs = sum(run.plan.config.optim.epochs for run, word in pairs if word not in NOT_TRAINED)
+    epochs = epochs_to_train(state, [run for run, word in pairs if word not in NOT_TRAINED])
     trials = study.search.trials if study.search is not None else sum(budgets(study).values())
     count = f"{counted(len(runs), 'run')}{f' and {trials} trials' if trials else ''}"
-    console.print(Text(study.name, style="bold"), f"  {count}, {reused} reused, {epochs} epochs to train")
+    console.print(Text(study.name, style="bold"), f"  {count}, {reused} reused, {epochs} to train")
     cut = not whole and len(runs) > LONG
     shown = [*pairs[:ENDS], *pairs[-ENDS:]] if cut else pairs
     grid = Grid(box=UNDERLINE, show_edge=False, pad_edge=False, header_style="dim")
@@ -59,6 +60,10 @@ def show_plan(state: StudyState, console: Console, *, whole: bool = False) -> No
     console.print(grid)
     if cut:
         console.print(Text(f"... {len(runs) - 2 * ENDS:,} more; --all lists them", style="dim"))
+    for run in runs:
+        if run.lost:
+            text = f"again: {run.label} has finished, but its {LAST} is gone from the store, and runs to train need it"
+            console.print(Text(text, style="yellow"), soft_wrap=True)
     if study.search is not None:
         show_space(study, console)
     for line in design_lines(study):
@@ -70,6 +75,22 @@ def show_plan(state: StudyState, console: Console, *, whole: bool = False) -> No
         console.print(Text(f"limits of the deployed student: {bounds}", style="dim"))
     if study.compared.left_out:
         console.print(Text(f"{study.compared.left_out} combinations left out by requires and excludes", style="dim"))
+
+
+def epochs_to_train(state: StudyState, new: Sequence[StudyRun]) -> str:
+    """The epochs of the new runs and of the trials that have not ended: `up to 164 epochs`, where trials may be
+    stopped or have a number of epochs of their own, or seeds may not be needed."""
+    at_most = any(if_needed(state.study, run.plan) for run in new)
+    epochs = sum(run.plan.config.optim.epochs for run in new)
+    for search in state.searches:
+        left = search.search.trials - sum(trial.state != "running" for trial in search.trials)
+        searched = space(search.study).get("optim.epochs")
+        most = parse(search.study.base).optim.epochs
+        if searched is not None:
+            most = max(searched.choices.values(), default=0) if searched.kind == "choice" else int(searched.high)
+        at_most |= left > 0 and (search.search.stop != "none" or searched is not None)
+        epochs += max(0, left) * most
+    return f"{'up to ' if at_most else ''}{epochs} epochs"
 
 
 def show_space(study: Study, console: Console) -> None:
@@ -98,7 +119,7 @@ def show_tuning(study: Study, console: Console) -> None:
 def show_costs(costs: Mapping[str, Mapping[str, float]], size: tuple[int, int], console: Console) -> None:
     """Print the deployed student's cost by arm; arms that deploy the same one share a line."""
     grid = Grid(box=UNDERLINE, show_edge=False, pad_edge=False, header_style="dim")
-    for heading in ("variant", "M par.", "GMACs (paper)", "GMACs (runs)"):
+    for heading in ("variant", "params (M)", "GMACs (paper)", "GMACs (all)"):
         grid.add_column(heading, justify="left" if heading == "variant" else "right", overflow="fold")
     same: dict[tuple[str, ...], list[str]] = {}
     for arm, cost in costs.items():
@@ -111,6 +132,21 @@ def show_costs(costs: Mapping[str, Mapping[str, float]], size: tuple[int, int], 
     console.print(Text(f"of the deployed student, one 3x{size[0]}x{size[1]} image", style="dim"))
 
 
+def show_batches(optims: Iterable[OptimConfig], workers: int, console: Console) -> None:
+    """Print how a step is split over the workers of a run, and which micro-batches it allows."""
+    for optim in {(optim.global_batch, optim.effective_norm_batch): optim for optim in optims}.values():
+        used = optim.workers(workers)
+        share, *smaller = optim.micro_batches(workers)
+        of = f"{optim.global_batch} samples a step" + (f", {share} on each of {used} workers" if workers > 1 else "")
+        idle = f" (of {workers}; the others have none)" if used < workers else ""
+        group = optim.effective_norm_batch
+        if smaller:
+            rest = f"micro_batch may be {', '.join(map(str, (share, *smaller)))}"
+        else:
+            rest = f"micro_batch cannot be below {share}, as a BatchNorm group has {group} (optim.norm_batch)"
+        console.print(Text(f"{of}{idle}; {rest if share > 1 else 'one forward pass'}", style="dim"), soft_wrap=True)
+
+
 def changes(changed: Mapping[str, Any]) -> str:
     """What an arm changes, in one cell."""
     texts = [
@@ -121,9 +157,12 @@ def changes(changed: Mapping[str, Any]) -> str:
 
 
 def _state(state: StudyState, run: StudyRun) -> str:
-    """`reused`; `failed`: a final failure; `if needed`: a seed of a later look; `new`."""
+    """`reused`; `again`: a teacher whose checkpoint is gone; `failed`: a final failure; `if needed`: a seed of a later
+    look; `new`."""
     if run.finished:
         return "reused"
+    if run.lost:
+        return "again"
     if state.is_final_failure(run):
         return "failed"
     return "if needed" if if_needed(state.study, run.plan) else "new"

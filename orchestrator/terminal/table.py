@@ -12,14 +12,14 @@ from rich.text import Text
 
 from ablations.study.metric import CONDITIONS
 from ablations.table.shape import Row, Table
-from ablations.table.text import to_plain
+from ablations.table.text import below, to_plain
 
 UNDERLINE = Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
 """A line under the headings and nothing else."""
 GAP = 2
 """Spaces between columns."""
 BESIDE = (
-    *("best", "published", "reproduced", "M par.", "GMACs*", "GMACs†", "ms‡", "MiB‡"),
+    *("best", "published", "reproduced", "seeds lacking", "params (M)", "GMACs (paper)", "GMACs (all)", "ms", "MiB"),
     *(part for parts in CONDITIONS.values() for part in parts),
 )
 """Columns that move to a second block on a narrow terminal, so that differences stay next to their verdicts."""
@@ -38,7 +38,7 @@ COLOURS = {
     "recipe unknown": "yellow",
 }
 """Colours of verdicts, of reproduction results and of trial states."""
-ALARMS = ("not finished", "failed", "unequal", "recipe differs", "recipe unknown")
+ALARMS = ("not finished", "not counted", "n too small", "unequal", "recipe differs")
 """Notes that begin so are printed as warnings."""
 
 
@@ -54,12 +54,12 @@ def show(table: Table, console: Console | None = None) -> None:
         if number:
             console.print()
         console.print(_grid(table, block))
-    for note in table.notes:
+    for note in below(table):
         style = "yellow" if note.startswith(ALARMS) else "dim"
         console.print(Padding(Text(note, style=style), (0, 0, 0, 1)), highlight=False)
-    for below in table.more:
+    for further in table.more:
         console.print()
-        show(below, console)
+        show(further, console)
 
 
 def _blocks(table: Table, width: int) -> list[list[int]]:
@@ -89,7 +89,7 @@ def _grid(table: Table, block: Sequence[int]) -> Grid:
     for i in block:
         column = table.columns[i]
         # The first column may fold, where even two columns are too wide; numbers never do.
-        grid.add_column(column.heading, justify="right" if column.right else "left", no_wrap=i > 0)
+        grid.add_column(Text(column.heading), justify="right" if column.right else "left", no_wrap=i > 0)
     for row in table.rows:
         if any(row.cells[i] for i in block[1:]):
             grid.add_row(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-from trainer.config import UserError, unknown
+from trainer.config import UserError, masked, message_of, unknown
 
 SERVERS = ("http", "https", "databricks")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -25,6 +25,8 @@ def check_uri(uri: str, store: Path) -> str:
             f"MLFLOW_TRACKING_URI must be a server or a database but got the folder {uri}, in which MLflow 3 keeps no "
             f"runs; write sqlite:///{store}/mlflow.db, or unset it"
         )
+    if not uri.isprintable() or " " in uri:
+        raise UserError("MLFLOW_TRACKING_URI must not hold spaces or control characters; write spaces as %20")
     try:
         host = urlsplit(uri).hostname
     except ValueError:  # its text may repeat the password
@@ -37,15 +39,52 @@ def check_uri(uri: str, store: Path) -> str:
         raise unknown("MLFLOW_TRACKING_URI scheme", engine, [*SERVERS, *DATABASES, *plugins])
     if not rest.startswith("//") or (engine in ("http", "https") and not host):
         raise UserError(f"MLFLOW_TRACKING_URI must be {engine}://ADDRESS but got {shown(uri)}")
+    if not _has_port(uri):
+        raise UserError(f"MLFLOW_TRACKING_URI must be {scheme}://HOST:PORT/..., and a port is a number of 1 to 65535")
+    if engine in DATABASES[1:] and not (host and urlsplit(uri).path.strip("/")):
+        raise UserError(f"MLFLOW_TRACKING_URI must be {scheme}://HOST/DATABASE but got {shown(uri)}")
     if engine == "sqlite" and not rest.startswith("////"):
         name = rest.lstrip("/")
         raise UserError(f"MLFLOW_TRACKING_URI must name an absolute path, not {name}; write {scheme}:///{store}/{name}")
     return uri
 
 
+def page_of(uri: str, study: str) -> str:
+    """How to see a study's runs: the server's address, or the command that shows a database."""
+    served = uri.startswith(("http:", "https:", "databricks"))
+    return shown(uri) if served else f"{shown(uri)}; `transkd ui {study}` shows it"
+
+
+def training_page(root: str, experiment: str | None) -> str:
+    """The address of an experiment's runs in the training view; without an experiment, that of the first page."""
+    view = "workflowType=machine_learning"
+    return f"{root}/#/experiments/{experiment}/runs?{view}" if experiment else f"{root}/#/experiments?{view}"
+
+
+def check_driver(uri: str) -> None:
+    """Raise UserError where the URI is of a database whose driver is not installed."""
+    if uri.partition(":")[0].partition("+")[0] not in DATABASES:
+        return
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    try:
+        make_url(uri).get_dialect().import_dbapi()
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise UserError(
+            f"MLFLOW_TRACKING_URI: no driver for {shown(uri)} is installed ({message_of(error)}); install it, or name "
+            "another, such as postgresql+psycopg2"
+        ) from None
+
+
 def shown(uri: str) -> str:
     """The URI without its password, for people and logs."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{parts.netloc.rpartition('@')[2]}"))
+    return masked(uri)
+
+
+def _has_port(uri: str) -> bool:
+    """Whether the URI's port is one, or left out."""
+    try:
+        return urlsplit(uri).port != 0
+    except ValueError:
+        return False

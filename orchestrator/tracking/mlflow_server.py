@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from orchestrator.store.folder import sqlite_uri
+from orchestrator.tracking.places import correct_places, location
+
 PARAM_BATCH = 100
 PARAM_LENGTH = 6000
 TAG_LENGTH = 5000
@@ -52,7 +55,7 @@ class Server:
     @property
     def _client(self) -> Any:
         if self._made is None:
-            create_database(self.uri, self._artifacts)
+            open_database(self.uri, self._artifacts)
             self._made = _mlflow().MlflowClient(tracking_uri=self.uri)
         return self._made
 
@@ -69,8 +72,13 @@ class Server:
                 self._client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         served = self.uri.startswith(("http:", "https:", "databricks"))
-        location = None if served else str(self._artifacts / folder)
-        return str(self._client.create_experiment(title, artifact_location=location, tags=KIND))
+        place = None if served else location(self._artifacts / folder)
+        return str(self._client.create_experiment(title, artifact_location=place, tags=KIND))
+
+    def find(self, title: str) -> str | None:
+        """The id of an experiment; None where there is none."""
+        found = self._client.get_experiment_by_name(title)
+        return None if found is None or found.lifecycle_stage == "deleted" else str(found.experiment_id)
 
     def experiments(self, where: str) -> list[str]:
         """The ids of the experiments that meet a condition."""
@@ -143,8 +151,9 @@ def cut(tags: Mapping[str, str]) -> dict[str, str]:
     return {name: text[:TAG_LENGTH] for name, text in tags.items()}
 
 
-def create_database(uri: str, artifacts: Path) -> None:
-    """Create an SQLite database that does not exist yet; only the driver does, never workers.
+def open_database(uri: str, artifacts: Path) -> None:
+    """Make an SQLite database ready: create one that does not exist, and correct the places in one that has moved with
+    its store. Other addresses are left alone. Only the driver calls it, never workers.
 
     MLflow's migrations take seconds, and a database whose migration was interrupted is unusable: it is created under
     a temporary name and renamed.
@@ -155,15 +164,20 @@ def create_database(uri: str, artifacts: Path) -> None:
 
     url = make_url(uri)
     database = Path(url.database or "")
-    if database.exists() and database.stat().st_size:
-        return
+    if not (database.exists() and database.stat().st_size):
+        _create(database, artifacts)
+    elif database.parent == artifacts.parent:
+        correct_places(database, artifacts)
+
+
+def _create(database: Path, artifacts: Path) -> None:
     database.parent.mkdir(parents=True, exist_ok=True)
     _mlflow()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     partial = database.with_name(f".{database.name}.{os.getpid()}")
     partial.unlink(missing_ok=True)
-    SqlAlchemyStore(str(url.set(database=str(partial))), str(artifacts)).engine.dispose()
+    SqlAlchemyStore(sqlite_uri(partial), location(artifacts)).engine.dispose()
     partial.replace(database)
     for rest in database.parent.glob(f".{database.name}.*"):  # left by killed processes
         rest.unlink(missing_ok=True)

@@ -7,6 +7,8 @@ import random
 import threading
 from collections.abc import Callable
 
+from trainer.config import message_of
+
 LOG = logging.getLogger(__name__)
 
 FIRST_S = 1.0
@@ -117,4 +119,4 @@ class Sender:
 
 def in_one_line(error: Exception) -> str:
     """An error for a log: its class and message, cut to 300 characters."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {message_of(error)[:300]}"

@@ -9,6 +9,7 @@ import typer
 
 from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, store_of
 from trainer.config import UserError
+from trainer.config.input_files import check_output
 
 
 def bundle(
@@ -18,13 +19,17 @@ def bundle(
     out: Annotated[Path | None, typer.Option("--out", help="the archive [./STUDY.tar.gz]")] = None,
 ) -> None:
     """Put a study's plan, lock, ledger and report into one archive; `transkd report` reads it without this store."""
-    from ablations.study.schema import read, source
+    from ablations.study.schema import read
     from orchestrator.report.bundle import SUFFIX, pack
+    from orchestrator.state.stored_studies import study_source
+    from orchestrator.store.ledger import Ledger
 
-    text, file = source(study)
-    loaded, where = read(text, file), store_of(store, cluster)
+    where = store_of(store, cluster)
+    text, file = study_source(study, Ledger(where.ledger))
+    loaded = read(text, file)
     path = out or Path(f"{loaded.name}{SUFFIX}")
     if not path.name.endswith(SUFFIX):
         raise UserError(f"--out: the archive's name must end in {SUFFIX} but got {path.name}")
+    check_output("--out", path, (Path(study), where.ledger))
     size = pack(loaded, text, where, path)
     print(f"{path}: {size / 1e6:.1f} MB; `transkd report {path}` reads it anywhere")

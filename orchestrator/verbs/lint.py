@@ -16,8 +16,8 @@ def lint_cluster(
     ] = None,
 ) -> None:
     """List what in a spec would hang or waste money, on this machine or on the machines of a launcher file."""
-    from cluster.launcher import is_launcher, lint_launcher, read, spec_beside
-    from cluster.lint import lint
+    from cluster.launcher import fits, is_launcher, launchers_beside, lint_launcher, read, spec_beside
+    from cluster.lint import lint, runs_here
     from cluster.spec import load as load_spec
     from orchestrator.prepare.machine import here
 
@@ -25,9 +25,14 @@ def lint_cluster(
     if is_launcher(path):
         findings = lint_launcher(read(path), load_spec(cluster or spec_beside(path)))
     else:
-        findings = lint(load_spec(file), *here())
+        spec, machine = load_spec(file), here()
+        findings = lint(spec, *machine)
+        for beside in launchers_beside(path) if path.is_file() else []:
+            findings += fits(read(beside), spec)
+        if not runs_here(spec, machine.gpus) and not spec.scales:
+            print("not checked: whether a run fits, as this is not the machine where runs would run; check it there")
     for finding in findings:
-        print(f"{finding.code}: {finding.message}; {finding.remedy}")
+        print(finding)
     if findings:
         sys.exit(1)
     print("nothing to mend")

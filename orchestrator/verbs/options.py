@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ablations.study.schema import Study
     from orchestrator.store.folder import Store
 
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a packaged study's name, or a YAML file")]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a study's name (`transkd list`), or a YAML file")]
 StoreOption = Annotated[
     Path | None, typer.Option("--store", help="folder of ledger, runs and tracking [TRANSKD_STORE, ~/transkd-store]")
 ]
@@ -42,6 +42,8 @@ def store_of(option: Path | None, cluster: str | None) -> Store:
 
 def roots_of(study: Study, given: list[str]) -> dict[str, Path]:
     """Data set name -> folder from `--data-root FOLDER` (the study's own data set) or `NAME=FOLDER`."""
+    from orchestrator.store.folder import as_address
+
     roots = {}
     for text in given:
         own = study.base.get("data", {}).get("name", "scenes")
@@ -50,6 +52,8 @@ def roots_of(study: Study, given: list[str]) -> dict[str, Path]:
             name, folder = own, text
         if name != own:
             raise UserError(f"--data-root: the study's data set is {own}, not {name}; write FOLDER or {own}=FOLDER")
+        if (address := as_address(folder)) is not None:
+            raise UserError(f"--data-root: must be a folder but got {address}; mount it as a file system")
         path = Path(folder).expanduser().absolute()
         if not path.is_dir():
             raise UserError(f"--data-root: no such folder: {path}")

@@ -34,20 +34,21 @@ def plan(
     all_runs: Annotated[bool, typer.Option("--all", help="list every run of a long plan")] = False,
 ) -> None:
     """List every run of a study, what it changes, and what it costs: time, disk and money. Starts nothing."""
-    from ablations.study.schema import load
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.prepare.jobs import Preparer
     from orchestrator.search.learn_from import learn_from_line
     from orchestrator.search.resume import refuse_changed
+    from orchestrator.state.stored_studies import load_study
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
-    from orchestrator.terminal.plan_listing import show_costs, show_plan
+    from orchestrator.terminal.plan_listing import show_batches, show_costs, show_plan
 
     console = Console(highlight=False)
-    loaded, where, spec = load(study), store_of(store, cluster), load_spec(cluster)
-    spec = spec if workers is None else with_workers(spec, workers)
-    roots, ledger = roots_of(loaded, data_root or []), Ledger(where.ledger)
+    where, spec = store_of(store, cluster), load_spec(cluster)
+    spec, ledger = spec if workers is None else with_workers(spec, workers), Ledger(where.ledger)
+    loaded = load_study(study, ledger)
+    roots = roots_of(loaded, data_root or [])
     preparer = Preparer(loaded.name, spec, where, roots)
     state = StudyState(loaded, ledger, Sources(NUMERICS_VERSION))
     if state.knows_configs:  # whether its runs can be reused depends on data and weights
@@ -73,12 +74,15 @@ def plan(
     for arm, config in configs.items():
         with located(f"{loaded.name}: {arm}"):
             costs[arm] = preparer.check(config)
+    show_batches([config.optim for config in configs.values()], spec.workers, console)
     if costs:
         show_costs(costs, next(iter(configs.values())).data.size, console)
     with located(loaded.name):
         limits_check = LimitsCheck(loaded.limits, spec, where, ledger)
         limits_check.refuse(arms, costs)
     refuse_infeasible(loaded, preparer.check, limits_check)
+    if probe is not False and any(not run.finished for run in state.runs):
+        typer.echo(f"timing a few training steps where no run has{', 10 s at most' if probe is None else ''}", err=True)
     spending = estimate(state, spec, where, preparer.roots, tries=probe)
     for line in estimate_lines(spending, spec):
         console.print(Text(line), soft_wrap=True)

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from orchestrator.store.folder import Store
 
 StudyOrBundle = Annotated[
-    str, typer.Argument(metavar="STUDY", help="a packaged study's name, a YAML file, or what `transkd bundle` wrote")
+    str, typer.Argument(metavar="STUDY", help="a study's name, a YAML file, or what `transkd bundle` wrote")
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", help="folder for the files [STORE/studies/STUDY, ./STUDY-report of a bundle]")
+    Path | None,
+    typer.Option("--out", help="folder for the files [STORE/studies/STUDY, ./STUDY-report of what is read-only]"),
 ]
 
 
@@ -25,15 +26,18 @@ def report(
     study: StudyOrBundle, store: StoreOption = None, cluster: ClusterOption = None, out: OutOption = None
 ) -> None:
     """Print a study's table from the ledger, and write it as text, Markdown, LaTeX, CSV, Parquet and an HTML page."""
-    from ablations.study.schema import load
     from orchestrator.report.bundle import is_bundle, unpacked
+    from orchestrator.state.stored_studies import load_study
+    from orchestrator.store.ledger import Ledger
 
     if is_bundle(study):
         with unpacked(Path(study)) as (bundled, where):
             _report(bundled, where, out or Path(f"{bundled.name}-report"))
     else:
-        loaded, where = load(study), store_of(store, cluster)
-        _report(loaded, where, out or where.root / "studies" / loaded.name)
+        where = store_of(store, cluster)
+        loaded = load_study(study, Ledger(where.ledger))
+        beside = Path(f"{loaded.name}-report") if where.is_read_only else where.root / "studies" / loaded.name
+        _report(loaded, where, out or beside)
 
 
 def _report(study: Study, store: Store, folder: Path) -> None:

@@ -58,22 +58,26 @@ def launch(
     Runs that failed because a loss was not finite are only retried with `retry_failed`. `join` uses the Ray of this
     machine instead of starting one.
     """
-    from ablations.study.schema import read, source
+    from ablations.study.schema import read
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
+    from orchestrator.report.files import PAGE
     from orchestrator.running.ray_session import check_address
     from orchestrator.search.learn_from import learn_from_line
+    from orchestrator.state.stored_studies import study_source
     from orchestrator.store.full_disk import pausing
+    from orchestrator.store.ledger import Ledger
     from orchestrator.store.provenance import begin
     from orchestrator.terminal.live_view import view
     from orchestrator.terminal.log_lines import StudyProgress
     from orchestrator.terminal.table import show
-    from orchestrator.tracking.address import check_uri
+    from orchestrator.tracking.address import check_driver, check_uri, page_of
     from orchestrator.tracking.mirror import Mirror
     from orchestrator.tracking.sender import in_one_line
 
     console = Console(highlight=False)
-    text, file = source(study)
+    where = store_of(store, cluster)
+    text, file = study_source(study, Ledger(where.ledger))
     loaded = read(text, file)
     spec = load_spec(cluster)
     if workers is not None:
@@ -81,12 +85,16 @@ def launch(
     if join and spec.address == "local":
         spec = spec.model_copy(update={"address": "auto"})
     check_address(spec.address)
-    where = store_of(store, cluster)
     check_uri(where.mlflow_uri, where.root)
+    check_driver(where.mlflow_uri)
     from orchestrator.launch import Launch
 
     job = Launch(loaded, spec, where, roots_of(loaded, data_roots or []), retry_failed=retry_failed)
-    job.prepare(lambda text: console.print(Text(f"{loaded.name}: {text}", style="dim")))
+
+    def say(text: str) -> None:
+        console.print(Text(f"{loaded.name}: {text}", style="dim"))
+
+    job.prepare(say)
     if max_gpu_hours is not None and spec.gpus_per_worker:
         from orchestrator.prepare.estimate import estimate, refuse
 
@@ -100,16 +108,19 @@ def launch(
         begin(loaded.name, text, job.ledger, where, job.sources)
         mirror = Mirror(loaded.name, where)
         try:
-            job.run(mirror, lambda: view(console, StudyProgress(job.state)))
+            job.run(mirror, lambda: view(console, StudyProgress(job.state)), say)
         except BaseException:
             try:
                 _close(loaded, where, mirror, finished=False)
             except Exception as error:  # the error that ended the study matters more
                 print(f"no report: {in_one_line(error)}", file=sys.stderr)
             raise
+        say("writing the report, and sending MLflow what it lacks")
         report = _close(loaded, where, mirror, finished=True)
     console.print()
     show(report.table, console)
+    print(f"page: {where.root / 'studies' / loaded.name / PAGE}", file=sys.stderr)
+    print(f"MLflow: {page_of(where.mlflow_uri, loaded.name)}", file=sys.stderr)
     failed = job.unfinished()
     if failed:
         label, why = next(iter(failed.items()))

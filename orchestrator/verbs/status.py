@@ -1,25 +1,73 @@
-"""status: print the progress of a study, also while a driver runs it."""
+"""status: print the progress of one study or of all, also while a driver runs one."""
 
 from __future__ import annotations
 
-from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, store_of
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.verbs.options import ClusterOption, StoreOption, store_of
+
+if TYPE_CHECKING:
+    from ablations.study.schema import Study
+    from orchestrator.state.progress import StudyStatus
+    from orchestrator.store.folder import Store
 
 NAMED = 4
 """Of runs with the same failure, at most so many are named."""
 
 
-def status(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
-    """Print the progress of a study, also while a driver runs it."""
-    from ablations.study.schema import load
+def status(
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="a study's name, or a YAML file [all of the store]")
+    ] = None,
+    store: StoreOption = None,
+    cluster: ClusterOption = None,
+) -> None:
+    """Print the progress of a study, also while a driver runs it; without a study, that of all in the store."""
+    from orchestrator.state.stored_studies import load_study, stored_studies
+    from orchestrator.store.ledger import Ledger
+
+    where = store_of(store, cluster)
+    ledger = Ledger(where.ledger)
+    if study is not None:
+        return _status(load_study(study, ledger), where)
+    stored = stored_studies(ledger)
+    if not stored:
+        print(f"{where.root} holds no study yet; `transkd list` names those that can be run")
+    for name in stored:
+        print(f"{name}: {in_short(name, where)}")
+    return None
+
+
+def in_short(name: str, store: Store) -> str:
+    """The state of a study of the store in one line."""
+    from orchestrator.state.progress import study_status
+    from orchestrator.state.stored_studies import load_study
+    from orchestrator.state.study_state import StudyState
+    from orchestrator.store.ledger import Ledger
+    from trainer.config import UserError
+
+    ledger = Ledger(store.ledger)
+    try:
+        return _counted(study_status(StudyState(load_study(name, ledger), ledger), store.driver()))
+    except UserError as error:  # a study of an earlier version
+        return f"cannot be read: {error}"
+
+
+def _counted(now: StudyStatus) -> str:
+    states = ", ".join(f"{count} {state}" for state, count in now.counts.items())
+    return f"{len(now.runs)} runs: {states}; driver: {now.driver or 'none'}"
+
+
+def _status(study: Study, store: Store) -> None:
     from orchestrator.state.progress import best_in_words, epochs_of, in_words, left_s, stopped_in_words, study_status
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
 
-    loaded, where = load(study), store_of(store, cluster)
-    now = study_status(StudyState(loaded, Ledger(where.ledger)), where.driver())
+    now = study_status(StudyState(study, Ledger(store.ledger)), store.driver())
     runs, counts = now.runs, now.counts
-    states = ", ".join(f"{count} {state}" for state, count in counts.items())
-    print(f"{loaded.name}: {len(runs)} runs: {states}; driver: {now.driver or 'none'}")
+    print(f"{study.name}: {_counted(now)}")
     done, total = epochs_of(runs)
     if done:
         left = in_words(left_s(runs, counts.get("running", 0))) if now.driver else ""
@@ -27,7 +75,7 @@ def status(study: StudyName, store: StoreOption = None, cluster: ClusterOption =
         print(f"  {'  '.join(filter(None, said))}")
     for run in runs:
         if run.state in ("running", "interrupted"):
-            score = "" if run.score is None else f"  mIoU {run.score:.2f}"
+            score = "" if run.score is None else f"  {run.metric} {run.score:.2f}"
             print(f"  {run.label}: {run.state} at epoch {run.epoch}/{run.epochs}{score}  {run.note}".rstrip())
     failed: dict[str, list[str]] = {}
     for run in runs:

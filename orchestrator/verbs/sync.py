@@ -10,18 +10,20 @@ from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, st
 def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
     """Send to MLflow what it lacks of a study."""
     from ablations.statistics.paired import counted
-    from ablations.study.schema import load
     from orchestrator.report.files import write
     from orchestrator.report.page.data import report_of
     from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna
+    from orchestrator.state.stored_studies import load_study
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
     from orchestrator.store.run_folder import reconcile
-    from orchestrator.tracking.address import check_uri, shown
+    from orchestrator.tracking.address import check_driver, check_uri, shown
     from orchestrator.tracking.mirror import sync as send
 
-    loaded, where = load(study), store_of(store, cluster)
+    where = store_of(store, cluster)
+    loaded = load_study(study, Ledger(where.ledger))
     check_uri(where.mlflow_uri, where.root)
+    check_driver(where.mlflow_uri)
     with where.lease():
         ledger = Ledger(where.ledger)
         reconcile(ledger, where)

@@ -3,28 +3,75 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.verbs.options import ClusterOption, StoreOption, store_of
 
+if TYPE_CHECKING:
+    from orchestrator.store.folder import Store
+
+HOST = "127.0.0.1"
+
 
 def ui(
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="the study to open [the one that ran last]")
+    ] = None,
     store: StoreOption = None,
     cluster: ClusterOption = None,
-    port: Annotated[int, typer.Option(help="port of the page")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port of the page")] = 5000,
 ) -> None:
-    """Start MLflow's web page for the store. Ctrl-C ends it."""
-    from orchestrator.tracking.address import check_uri, shown
-    from orchestrator.tracking.mlflow_server import create_database
+    """Start MLflow's web page for the store, and print its address. Ctrl-C ends it."""
+    from orchestrator.state.stored_studies import load_study, stored_studies
+    from orchestrator.store.ledger import Ledger
+    from orchestrator.tracking.address import check_uri, shown, training_page
+    from orchestrator.tracking.mlflow_server import Server
     from trainer.config import UserError
 
     where = store_of(store, cluster)
     uri = check_uri(where.mlflow_uri, where.root)
     if uri.startswith(("http", "databricks")):
         raise UserError(f"the page of this tracking is its server's own; open {shown(uri)} in a browser")
-    create_database(uri, where.artifacts)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
-    os.execv(sys.executable, command)
+    if not (os.environ.get("MLFLOW_TRACKING_URI") or where.ledger.exists() or where.database.exists()):
+        raise UserError(f"no study has run in store {where.root}; give the folder of one with --store")
+    ledger = Ledger(where.ledger)
+    name = load_study(study, ledger).name if study else next(reversed(stored_studies(ledger)), "")
+    _check_port(port)
+    uri = _writable(uri, where)
+    experiment = Server(uri, where.artifacts).find(f"transkd/{name}")
+    print(f"MLflow: {training_page(f'http://{HOST}:{port}', experiment)} (Ctrl-C ends it)", flush=True)
+    options = ["--backend-store-uri", uri, "--host", HOST, "--port", str(port)]
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "mlflow", "ui", *options])
+
+
+def _check_port(port: int) -> None:
+    """Raise UserError where another program has the port: MLflow would end without an error."""
+    from trainer.config import UserError
+
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind((HOST, port))
+        except OSError as error:
+            raise UserError(f"--port {port} cannot be used ({error.strerror}); choose another") from None
+
+
+def _writable(uri: str, store: Store) -> str:
+    """The address; of a read-only store's database that of a copy outside, because MLflow opens it for writing."""
+    from orchestrator.store.folder import sqlite_uri
+    from orchestrator.tracking.places import correct_places
+    from trainer.config import digest
+
+    own = store.database
+    if not (store.is_read_only and uri == sqlite_uri(own) and own.exists()):
+        return uri
+    copy = store.cache / "mlflow" / f"{digest(str(store.root))}.db"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(own, copy)
+    correct_places(copy, store.artifacts)
+    return sqlite_uri(copy)

@@ -29,6 +29,33 @@ max_cpus: 2
 
 @pytest.mark.slow
 @pytest.mark.ray
+def test_workers_that_wait_for_machines_spend_no_retries(fake_autoscaling_cluster, tmp_path):
+    """Machines need longer to start than the workers wait for a place: they ask again, and nothing is lost."""
+    machines = fake_autoscaling_cluster
+    (tmp_path / "scaled.yaml").write_text(
+        STUDY.replace("slow: {}, ", "").replace("seeds: 2", "seeds: 1").replace("_batch: 8", "_batch: 8, norm_batch: 4")
+    )
+    spec = f"{SPEC}cpus_per_machine: 1\nworkers: 2\nstart_timeout_s: 1\nretries: {{lost: 0}}\n"
+    (tmp_path / "spec.yaml").write_text(spec)
+    words = ("run", tmp_path / "scaled.yaml", "--cluster", tmp_path / "spec.yaml", "--store", tmp_path / "store")
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", *map(str, words)],
+        env={**machines.env, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    events = [json.loads(line) for line in (tmp_path / "store" / "ledger.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events if event["event"] not in ("study", "epoch")] == ["started", "finished"]
+    said = [line.split(maxsplit=1)[1] for line in done.stdout.splitlines() if "fast seed 0: " in line]
+    assert said[0] == "fast seed 0: waiting for resources" and said[1] == "fast seed 0: started", said
+
+
+@pytest.mark.slow
+@pytest.mark.ray
 def test_queued_runs_bring_machines_up_and_idle_machines_go(fake_autoscaling_cluster, tmp_path):
     machines = fake_autoscaling_cluster
     assert machines.machines() == 0

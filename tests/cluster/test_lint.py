@@ -21,7 +21,8 @@ def test_specs_that_come_with_the_project_are_clean(name, cpus, gpus):
         ("gpus-unused", {}, 8, 2),
         ("gpus-starved", {"cpus_per_worker": 8, "gpus_per_worker": 1}, 16, 4),
         ("no-autoscaler", {"max_cpus": 64}, 2, 0),
-        ("start-timeout-short", {**SHARED, "max_cpus": 64, "start_timeout_s": 60}, 2, 0),
+        ("start-timeout-short", {**SHARED, "max_cpus": 64, "cpus_per_machine": 8, "start_timeout_s": 60}, 2, 0),
+        ("machine-unknown", {**SHARED, "max_cpus": 64}, 2, 0),
         ("data-missing", {"data_roots": {"camvid": "/no/such/folder"}}, 2, 0),
         ("store-not-shared", {"address": "auto"}, 2, 0),
     ],
@@ -32,6 +33,12 @@ def test_each_mistake_has_its_code_and_a_remedy(monkeypatch, code, fields, cpus,
     assert [finding.code for finding in findings] == [code]
     assert findings[0].message
     assert findings[0].remedy
+
+
+@pytest.mark.parametrize("name", ["gpu", "slurm"])
+def test_a_spec_for_other_machines_is_not_held_to_this_one(monkeypatch, name):
+    monkeypatch.setenv("TRANSKD_STORE", "/mnt/shared/store")
+    assert lint(load(name), cpus=2) == []
 
 
 def test_the_remedy_for_starved_gpus_feeds_them():

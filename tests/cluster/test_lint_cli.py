@@ -33,6 +33,21 @@ def test_a_spec_is_held_to_this_machine(lint, tmp_path):
     assert out.startswith("cannot-fit: a run needs 4096 CPUs")
 
 
+def test_a_spec_is_held_to_the_launcher_file_beside_it(lint, tmp_path):
+    (tmp_path / "ray-up-mine.yaml").write_text((FOLDER / "ray-up-aws.yaml").read_text())
+    spec = yaml.safe_load((FOLDER / "aws.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**spec, "cpus_per_machine": 8, "cpus_per_worker": 8}))
+    code, out, _ = lint(tmp_path / "mine.yaml")
+    assert code == 1
+    assert [line.partition(":")[0] for line in out.splitlines()] == ["cannot-fit", "machine-differs"]
+
+
+def test_a_spec_for_gpus_is_not_held_to_a_machine_without_any(lint):
+    code, out, _ = lint("gpu")
+    assert (code, out.splitlines()[-1]) == (0, "nothing to mend")
+    assert out.startswith("not checked: whether a run fits, ")
+
+
 @pytest.mark.parametrize("name", ["ray-up-aws.yaml", "kubectl-kuberay.yaml"])
 def test_a_launcher_file_is_held_to_the_spec_of_its_name(lint, name):
     code, out, _ = lint(FOLDER / name)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cluster.retries import Retries
 from cluster.spec import (
@@ -12,6 +13,7 @@ from cluster.spec import (
     concurrency,
     concurrency_on,
     footprint,
+    grown,
     load,
     names,
     with_workers,
@@ -215,3 +217,42 @@ def test_a_wrong_budget_is_refused_with_its_remedy(tmp_path, line, said):
     with pytest.raises(SpecError) as caught:
         load(tmp_path / "mine.yaml")
     assert str(caught.value).startswith(f"{tmp_path / 'mine.yaml'}: {said}")
+
+
+AUTOSCALED = {"address": "auto", "max_cpus": 8, "cpus_per_machine": 4}
+
+
+@pytest.mark.parametrize(
+    ("fields", "runs"),
+    [
+        ({}, 8),
+        ({"cpus_per_worker": 3}, 2),  # one of a machine, though 8 CPUs would hold two and a rest
+        ({"cpus_per_worker": 3, "max_cpus": 7}, 1),
+        ({"cpus_per_worker": 2, "workers": 4}, 1),
+        ({"max_gpus": 1, "gpus_per_machine": 1, "gpus_per_worker": 0.5}, 2),
+    ],
+)
+def test_an_autoscaler_adds_whole_machines(fields, runs):
+    spec = ClusterSpec(**{**AUTOSCALED, **fields})
+    assert concurrency(spec, 1) == runs
+    assert concurrency_on(spec, grown(spec, [Machine(0), Machine(4, spec.gpus_per_machine)])) == runs
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"cpus_per_worker": 8}, "cpus_per_worker is 8 but cpus_per_machine is 4: a worker cannot span two machines"),
+        ({"gpus_per_worker": 1, "max_gpus": 8}, "gpus_per_worker is 1 but gpus_per_machine is 0: a worker cannot span"),
+        ({"max_cpus": None}, "cpus_per_machine is for an autoscaler; set max_cpus or max_gpus, or remove it"),
+        ({"cpus_per_machine": None, "gpus_per_machine": 1}, "gpus_per_machine needs cpus_per_machine beside it"),
+    ],
+)
+def test_a_worker_must_fit_a_machine(tmp_path, fields, error):
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump({**AUTOSCALED, **fields}))
+    with pytest.raises(SpecError, match=error):
+        load(tmp_path / "spec.yaml")
+
+
+def test_a_limit_below_one_machine_is_no_machine():
+    with pytest.raises(SpecError, match=r"a run needs 1 CPU .* but there are 0; .*raise max_cpus"):
+        concurrency(ClusterSpec(**{**AUTOSCALED, "max_cpus": 3}), 0)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import sys
 
 import pytest
@@ -39,8 +40,8 @@ def transkd(tmp_path, cached, monkeypatch, capsys):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "good.yaml").write_text(yaml.safe_dump(GOOD))
 
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["transkd", *map(str, words), "--store", str(tmp_path / "store")])
+    def call(*words, store=("--store", tmp_path / "store")):
+        monkeypatch.setattr(sys, "argv", ["transkd", *map(str, (*words, *store))])
         with pytest.raises(SystemExit) as end:
             guarded(app)
         return end.value.code, *capsys.readouterr()
@@ -51,6 +52,37 @@ def transkd(tmp_path, cached, monkeypatch, capsys):
 def written(tmp_path):
     """What stands in the store, caches aside."""
     return {path.name for path in (tmp_path / "store").glob("*")} - {"cache"}
+
+
+@pytest.mark.parametrize("verb", ["plan", "run", "report", "bundle"])
+def test_a_study_is_a_file_and_no_pipe_or_device(transkd, tmp_path, verb):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    os.mkfifo(tmp_path / "pipe")
+    for study in (tmp_path / "pipe.yaml", tmp_path / "pipe", "/dev/zero"):
+        code, said, errors = transkd(verb, study)
+        assert (code, said) == (2, "")
+        assert f"{study} is a" in errors and "and only files can be read" in errors
+        assert len(errors.splitlines()) == 1
+    assert not written(tmp_path)
+
+
+def test_a_bundle_is_a_file_that_is_not_read(transkd, tmp_path):
+    os.mkfifo(tmp_path / "pipe.tar.gz")
+    assert "is a pipe, and only files can be read" in transkd("report", tmp_path / "pipe.tar.gz")[2]
+    (tmp_path / "good.tar.gz").symlink_to(tmp_path / "good.yaml")
+    code, _, errors = transkd("bundle", tmp_path / "good.yaml", "--out", tmp_path / "good.tar.gz")
+    assert code == 2
+    assert f"would be written over {tmp_path / 'good.yaml'}, which is read; name another file" in errors
+
+
+def test_weights_are_files_and_no_devices(transkd, tmp_path):
+    student = changed(student={"name": "segformer_tiny", "init": "/dev/zero"})
+    teacher = changed(teacher={"name": "segformer_mini", "checkpoint": "/dev/zero"})
+    for verb, study in (("plan", student), ("run", teacher)):
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+        code, _, errors = transkd(verb, tmp_path / "study.yaml")
+        assert code == 2
+        assert "/dev/zero is a device, and only files can be read" in errors
 
 
 @pytest.mark.parametrize(
@@ -65,7 +97,7 @@ def written(tmp_path):
         (["run", "good.yaml", "--cluster", "uneven.yaml"], "workers must divide optim.global_batch (8) but got 3"),
         (
             ["run", "good.yaml", "--cluster", "groups.yaml"],
-            "must hold whole BatchNorm groups of 8; set optim.norm_batch",
+            "would split BatchNorm groups of 8 samples over forward passes; with 1 worker take one of 8, or set optim",
         ),
         (["run", "good.yaml", "--cluster", "shared.yaml", "--workers", 2], "--workers 2: gpus_per_worker must be 0 or"),
         (["run", "camvid_modules"], "camvid"),
@@ -75,7 +107,7 @@ def test_a_mistake_on_the_command_line(transkd, tmp_path, monkeypatch, words, er
     monkeypatch.chdir(tmp_path)
     for name, spec in (
         ("uneven", {"workers": 3, "cpus_per_worker": 0.01}),
-        ("groups", {"workers": 2, "cpus_per_worker": 0.01}),
+        ("groups", {"micro_batch": 4, "cpus_per_worker": 0.01}),
         ("shared", {"gpus_per_worker": 0.5}),
     ):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(spec))
@@ -166,6 +198,55 @@ def test_an_address_where_no_tracking_can_be(transkd, tmp_path, monkeypatch, wor
     assert code == 2
     assert err.startswith("error: MLFLOW_TRACKING_URI must be a server or a database") and err.count("\n") == 1, err
     assert not written(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_temporary_folder_that_is_too_long_for_sockets(transkd, tmp_path, monkeypatch, name):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    folder = tmp_path / ("deep" * 20)
+    folder.mkdir()
+    monkeypatch.setenv(name, str(folder))
+    code, _, err = transkd("run", tmp_path / "good.yaml")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert f"error: {name} is " in err and f"whose paths end at 107: {folder}; set RAY_TMPDIR to " in err
+    assert not written(tmp_path)
+
+
+def test_a_temporary_folder_that_cannot_be_written(transkd, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", "/dev/null")
+    code, _, err = transkd("run", tmp_path / "good.yaml")
+    assert (code, err) == (
+        2,
+        "error: RAY_TMPDIR: Ray cannot write below /dev/null; set RAY_TMPDIR to a short folder of this machine, for "
+        "example /tmp\n",
+    )
+
+
+@pytest.mark.parametrize("address", ["s3://b/x", "gs://b/x", "hdfs://host:9000/x", "file:///x", "S3:/b/x"])
+@pytest.mark.parametrize("option", ["--store", "--data-root", "TRANSKD_STORE"])
+def test_an_address_is_no_folder(transkd, tmp_path, monkeypatch, option, address):
+    given = () if option == "TRANSKD_STORE" else (option, address)
+    monkeypatch.setenv("TRANSKD_STORE", str(tmp_path / "store") if given else address)
+    code, _, err = transkd("run", tmp_path / "good.yaml", store=given)
+    assert (code, err.count("\n")) == (2, 1)
+    shown = address.replace(":/b", "://b").replace(":///", "://")
+    assert option in err and f"must be a folder but got {shown}; mount it as a " in err, err
+
+
+def test_the_page_of_a_store_that_does_not_exist(transkd, tmp_path):
+    code, _, err = transkd("ui", store=("--store", tmp_path / "none"))
+    assert code == 2
+    assert err == f"error: no study has run in store {tmp_path / 'none'}; give the folder of one with --store\n"
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_page_on_a_port_that_is_taken(transkd, tmp_path):
+    (tmp_path / "store" / "ledger.jsonl").touch()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        code, _, err = transkd("ui", "--port", port)
+    assert (code, err) == (2, f"error: --port {port} cannot be used (Address already in use); choose another\n")
+    assert not (tmp_path / "store" / "mlflow.db").exists()
 
 
 def test_more_workers_than_the_machine_has_write_nothing_at_all(transkd, tmp_path):

@@ -52,7 +52,7 @@ def test_the_listing_is_there_before_torch_and_the_costs_follow(driver, study):
     assert len({row[3] for row in rows}) == 7
     assert "this design cannot decide a difference" in listing
     cost = {row[0]: row[1:] for line in costs.splitlines() if len(row := re.split(" {2,}", line.strip())) == 4}
-    assert cost["variant"] == ["M par.", "GMACs (paper)", "GMACs (runs)"]
+    assert cost["variant"] == ["params (M)", "GMACs (paper)", "GMACs (all)"]
     assert set(cost) == {"variant", "teacher segformer_mini", "student alone, and 2 more"}, (
         "the student is deployed without its paths"
     )
@@ -71,6 +71,7 @@ def test_structure_checks_are_cached(driver, study):
 
 def test_a_search_is_listed_by_its_space_and_rungs(driver):
     listing = driver.here("plan", "demo_search", "--no-probe").out
+    assert re.search(r"1 run and 16 trials, 0 reused, up to \d+ epochs to train", listing)
     assert "search: 16 trials, tpe, by select/miou" in listing
     assert re.search(r"distill.csf.weight +log +0.01 .. 10", listing)
     assert "stops at epochs 1 (11%), 3 (33%) of 9; one in 3 goes on" in listing

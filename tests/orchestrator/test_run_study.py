@@ -68,10 +68,10 @@ def test_a_failed_run_is_a_row_with_its_reason_and_the_study_goes_on(finished):
     assert len(finished.driver.events("finished")) == 5
     table = finished.driver.table()
     assert re.search(r"^broken +0/2 ", table, re.MULTILINE)
-    assert "not finished: broken seeds 0, 1: nan: loss/ce is not finite at step" in table
-    assert re.fullmatch(
-        r"failed: 2 of 7 runs, the first broken seed 0: nan: loss/ce is not finite .*\n", finished.done.err
-    )
+    assert "not finished: 2 of 7 runs: 2 failed" in table
+    assert "next: transkd run tiny --retry-failed tries the 2 failed runs again" in table
+    failed = r"failed: 2 of 7 runs, the first broken seed 0: nan: loss/ce is not finite .*"
+    assert re.fullmatch(failed, finished.done.err.splitlines()[-1])
 
 
 def test_the_table_is_what_is_printed_last_and_nothing_else_speaks(finished):
@@ -79,8 +79,15 @@ def test_the_table_is_what_is_printed_last_and_nothing_else_speaks(finished):
     assert table == finished.driver.table()
     said = [line for line in progress[0].splitlines() if not line.startswith("tiny: ")]
     assert all(
-        re.fullmatch(r"\d\d:\d\d:\d\d .*(started|finished  .*|failed  .*| epochs  .*)", line) for line in said
+        re.fullmatch(r"\d\d:\d\d:\d\d .*(started|waiting for resources|finished  .*|failed  .*| epochs  .*)", line)
+        for line in said
     ), said
+
+
+def test_the_page_and_the_tracking_are_named_at_the_end(finished):
+    page, tracking, _ = finished.done.err.splitlines()
+    assert re.fullmatch(r"page: /.+/studies/tiny/report\.html", page)
+    assert re.fullmatch(r"MLflow: sqlite:////.+/mlflow\.db; `transkd ui tiny` shows it", tracking)
 
 
 def test_report_and_status_say_it_again_without_writing(finished):
@@ -89,7 +96,7 @@ def test_report_and_status_say_it_again_without_writing(finished):
     said = finished.driver.here("status", finished.file).out
     assert re.fullmatch(
         r"tiny: 7 runs: 5 finished, 2 failed; driver: none\n"
-        r"  14/14 epochs  best \d+\.\d\d \((student alone|TransKD-Base) seed [01]\)\n"
+        r"  14/14 epochs  best val/miou \d+\.\d\d \((student alone|TransKD-Base) seed [01]\)\n"
         r"  broken seed 0, broken seed 1: failed: nan: loss/ce is not finite at step \d\n",
         said,
     ), said
@@ -100,7 +107,7 @@ def test_another_study_reuses_what_has_finished_and_starts_no_ray(finished, stud
     shared = {"student alone": {"distill": {}}, "TransKD-Base": {}}
     other = study("other", variants=shared)
     done = finished.driver.script(WITHOUT_RAY, other)
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0 and [line.partition(": ")[0] for line in done.err.splitlines()] == ["page", "MLflow"]
     assert "other: 5 runs, 0 to do" in done.out
     reused = finished.driver.events("reused")
     assert [event["arm"] for event in reused].count("TransKD-Base") == 2

@@ -1,15 +1,22 @@
 """The config of a run: its schema, the errors users see, and plain data. pydantic and PyYAML only, no torch."""
 
-from trainer.config.errors import NumericalError, UserError, explain, located, unknown
+from trainer.config.errors import NumericalError, UserError, explain, located, shown, unknown
 from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
-from trainer.config.plain import digest, override, read_yaml, removable
+from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
 from trainer.config.schema import (
+    MOST,
+    Count,
     DataConfig,
     EvalConfig,
+    FilePath,
+    Integer,
     ModelConfig,
+    Name,
     Normalize,
     Number,
     OptimConfig,
+    Options,
+    Seed,
     Strict,
     TeacherConfig,
     TeacherRecipe,
@@ -18,7 +25,8 @@ from trainer.config.schema import (
     parse,
     teacher_run,
 )
-from trainer.config.yaml_text import parse_yaml
+from trainer.config.text import LONGEST_NAME, check_name, masked, message_of, printable
+from trainer.config.yaml_text import parse_argument, parse_yaml
 
 NUMERICS_VERSION = 2
 """Raised by hand when a code change alters an unchanged config's numbers (tests/trainer/training/test_golden_curve.py).
@@ -29,15 +37,23 @@ IGNORE = 255
 
 __all__ = [
     "IGNORE",
+    "LONGEST_NAME",
+    "MOST",
     "NUMERICS_VERSION",
+    "Count",
     "DataConfig",
     "EvalConfig",
+    "FilePath",
+    "Integer",
     "ModelConfig",
+    "Name",
     "Normalize",
     "Number",
     "NumericalError",
     "OptimConfig",
+    "Options",
     "RunIds",
+    "Seed",
     "Sources",
     "Strict",
     "TeacherConfig",
@@ -45,16 +61,24 @@ __all__ = [
     "Term",
     "TrainConfig",
     "UserError",
+    "check_name",
     "data_key",
+    "differences",
     "digest",
     "explain",
     "identity",
     "located",
+    "masked",
+    "message_of",
     "override",
     "parse",
+    "parse_argument",
     "parse_yaml",
+    "printable",
+    "read_text",
     "read_yaml",
     "removable",
+    "shown",
     "teacher_run",
     "unknown",
     "weight_names",

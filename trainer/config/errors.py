@@ -12,6 +12,10 @@ from pydantic import BaseModel, ValidationError
 _LISTS = ("tuple_type", "list_type")
 _MAPPINGS = ("dict_type", "model_type", "model_attributes_type")
 """pydantic's error types for a value where a mapping is expected."""
+SHOWN = 200
+"""Longest value in a message, in characters."""
+LISTED = 5
+"""Most mistakes in one message."""
 
 
 class UserError(ValueError):
@@ -39,28 +43,37 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} '{name}'; {hint}")
 
 
+def shown(value: Any) -> str:
+    """A value as written in Python, for a message; a long one is cut."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
 def explain(error: ValidationError, where: str) -> UserError:
     """A pydantic error as a one-line UserError: `FILE: optim.lr: must ..., but got -1`."""
     lines = []
-    for item in error.errors():
-        path = ".".join(str(part) for part in item["loc"]) or "the whole file"
+    found = error.errors()
+    for item in found[:LISTED]:
+        place = item["loc"][:-2] if item["loc"][-1:] == ("[key]",) else item["loc"]  # a key is shown in the message
+        path = ".".join(map(str, place)) or "the whole file"
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = f"unknown key; {_known_keys(error.title, item['loc'])}".rstrip("; ")
         elif item["type"] in _MAPPINGS and item["input"] is None:
             message = "nothing is written under it; write {} for its defaults, or leave the key out"
         elif item["type"] in _MAPPINGS:
-            message = f"keys and values are expected, for example {{}}, but got {item['input']!r}"
+            message = f"keys and values are expected, for example {{}}, but got {shown(item['input'])}"
         elif item["type"] in _LISTS:
-            message = f"a list is expected, for example [0, 1], but got {item['input']!r}"
+            message = f"a list is expected, for example [0, 1], but got {shown(item['input'])}"
         elif item["type"] == "missing":
             message = "is missing"
         elif item["type"] == "too_short":
-            message = f"needs {item['ctx']['min_length']} or more, but got {item['input']!r}"
+            message = f"needs {item['ctx']['min_length']} or more, but got {shown(item['input'])}"
         elif not isinstance(item["input"], dict | list) and item["type"] != "value_error":
-            message += f", but got {item['input']!r}"
+            message += f", but got {shown(item['input'])}"
         lines.append(f"{path}: {message}")
-    return UserError(f"{where}: " + "; ".join(lines))
+    more = [f"and {len(found) - LISTED} more"] if len(found) > LISTED else []
+    return UserError(f"{where}: " + "; ".join([*lines, *more]))
 
 
 def _known_keys(title: str, loc: tuple[int | str, ...]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.errors import UserError, unknown
+from trainer.config.input_files import check_regular
 from trainer.config.yaml_text import parse_yaml
 
 
@@ -51,20 +52,40 @@ def _assign(data: dict[str, Any], path: str, value: Any, absent_ok: bool) -> Non
         raise UserError(f"{path}: nothing to remove; {unknown('key', last, data)}")
 
 
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted path -> the two values, where two configs' plain data differ; None for a section that one lacks."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in [*one, *(key for key in other if key not in one)]:
+        here, there = one.get(key), other.get(key)
+        if isinstance(here, Mapping) and isinstance(there, Mapping):
+            found |= {f"{key}.{path}": values for path, values in differences(here, there).items()}
+        elif here != there:
+            found[key] = (here, there)
+    return found
+
+
 def removable(path: str) -> bool:
     """Whether `None` removes the key at a dotted path: true for knowledge paths and options, the open mappings."""
     parts = path.split(".")
     return len(parts) > 1 and (parts[:-1] == ["distill"] or parts[-2] == "options")
 
 
-def read_yaml(path: Path) -> Any:
-    """The plain data of a YAML file. Raises UserError when it is missing or is not YAML."""
+def read_text(path: Path) -> str:
+    """The text of a user's file in UTF-8, with or without a byte order mark. Raises UserError where it is none."""
+    check_regular(path)
     try:
-        text = path.read_text()
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder; give a YAML file") from None
+        raise UserError(f"{path} is a folder, not a YAML file; give a file") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
-    return parse_yaml(text, str(path))
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{path}: line {line} is not text in UTF-8 (byte {error.object[error.start]:#04x}); save the file as UTF-8"
+        ) from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The plain data of a YAML file. Raises UserError when it is missing or is not YAML."""
+    return parse_yaml(read_text(path), str(path))

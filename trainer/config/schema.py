@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from trainer.config.errors import UserError, explain
 from trainer.config.plain import digest
+from trainer.config.text import UNPRINTABLE, check_name
+from trainer.config.yaml_text import LARGEST
 
 
 def _only_numbers(value: Any) -> Any:
@@ -28,8 +32,42 @@ def _only_numbers(value: Any) -> Any:
     return value
 
 
+def _check_path(path: str) -> str:
+    """A path as given. Raises ValueError for one that no file system takes."""
+    if not path.strip() or UNPRINTABLE.search(path):
+        raise ValueError(f"a path must be one line of printable characters, but got {path[:LONGEST_PATH]!r}")
+    if len(path) > LONGEST_PATH:
+        raise ValueError(f"a path may have {LONGEST_PATH} characters, but got {len(path)}")
+    return path
+
+
+def _check_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as given. Raises ValueError for numbers that are not finite, and text that was meant as a number."""
+    inside: list[Any] = [options]
+    for value in inside:
+        inside += value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"numbers must be finite, but got {value}")
+        if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value):
+            _only_numbers(value)
+    return options
+
+
+MOST = 1_000_000
+"""The largest count of epochs, or of samples in a batch."""
+FLOAT32 = 3.4e38
+"""The largest number in float32, which the networks compute with."""
+LONGEST_PATH = 4096
+LARGEST_SIDE = 16_384
+"""Of an image, in pixels."""
+
 Number = Annotated[float, BeforeValidator(_only_numbers)]
 Integer = Annotated[int, BeforeValidator(_only_numbers)]
+Count = Annotated[Integer, Field(ge=1, le=MOST)]
+Seed = Annotated[Integer, Field(ge=0, le=LARGEST)]
+Name = Annotated[str, AfterValidator(check_name)]
+FilePath = Annotated[str, AfterValidator(_check_path)]
+Options = Annotated[dict[Name, Any], AfterValidator(_check_options)]
 Normalize = Literal["unit", "imagenet"]
 
 
@@ -45,8 +83,8 @@ class ModelConfig(Strict):
     `partial` accepts a checkpoint that lacks parts of the backbone; they are initialised anew.
     """
 
-    name: str = "segformer_b0"
-    init: str = "scratch"
+    name: Name = "segformer_b0"
+    init: FilePath = "scratch"
     partial: bool = False
     drop_path: Number = Field(0.1, ge=0, lt=1)
     dropout: Number = Field(0.1, ge=0, lt=1)
@@ -61,14 +99,14 @@ class ModelConfig(Strict):
 class OptimConfig(Strict):
     """AdamW with polynomial decay of `lr`. `global_batch` and `norm_batch` count samples."""
 
-    lr: Number = Field(6.0e-5, gt=0)
-    weight_decay: Number = Field(0.01, ge=0)
+    lr: Number = Field(6.0e-5, gt=0, le=FLOAT32)
+    weight_decay: Number = Field(0.01, ge=0, le=FLOAT32)
     decay_norms_and_biases: bool = False
-    epochs: Integer = Field(100, ge=1)
-    global_batch: Integer = Field(8, ge=1)
-    norm_batch: Integer | None = Field(None, ge=1, description="samples per BatchNorm group; default: global_batch")
+    epochs: Count = 100
+    global_batch: Count = 8
+    norm_batch: Count | None = Field(None, description="samples per BatchNorm group; default: global_batch")
     schedule: Literal["to_end", "reference"] = "to_end"
-    power: Number = Field(1.0, gt=0)
+    power: Number = Field(1.0, gt=0, le=100)
     precision: Literal["fp32", "bf16"] = "fp32"
 
     @model_validator(mode="after")
@@ -85,8 +123,22 @@ class OptimConfig(Strict):
         """Samples in one BatchNorm group: `norm_batch`, or by default the global batch."""
         return self.norm_batch or self.global_batch
 
+    def workers(self, given: int) -> int:
+        """How many of `given` workers a step occupies: a worker needs a sample."""
+        return min(given, self.global_batch)
+
+    def micro_batches(self, workers: int) -> list[int]:
+        """The samples that a forward pass of one of `workers` may hold, largest first."""
+        share = self.global_batch // self.workers(workers)
+        smaller = range(self.effective_norm_batch, share, self.effective_norm_batch)
+        return [share, *(n for n in reversed(smaller) if share % n == 0)]
+
     def shares(self, workers: int, micro_batch: int | None) -> tuple[int, int]:
-        """(samples of one worker per step, samples per forward pass). A pass must hold whole BatchNorm groups."""
+        """(samples of one worker per step, samples per forward pass).
+
+        A BatchNorm group may be split over workers, but not over the forward passes of a worker. Raises UserError.
+        """
+        workers = self.workers(workers)
         if self.global_batch % workers:
             raise UserError(
                 f"workers must divide optim.global_batch ({self.global_batch}) but got {workers}; change one of them"
@@ -95,10 +147,12 @@ class OptimConfig(Strict):
         micro = min(micro_batch or share, share)
         if share % micro:
             raise UserError(f"micro_batch must divide the {share} samples a worker has per step but got {micro}")
-        if micro % self.effective_norm_batch:
+        if micro < share and micro % self.effective_norm_batch:
+            allowed = ", ".join(map(str, self.micro_batches(workers)))
             raise UserError(
-                f"a forward pass of {micro} samples ({workers} workers, global_batch {self.global_batch}) must hold "
-                f"whole BatchNorm groups of {self.effective_norm_batch}; set optim.norm_batch to a divisor of {micro}"
+                f"micro_batch {micro} would split BatchNorm groups of {self.effective_norm_batch} samples over "
+                f"forward passes; with {workers} worker{'s' * (workers > 1)} take one of {allowed}, or set "
+                f"optim.norm_batch to a divisor of {micro}"
             )
         return share, micro
 
@@ -106,20 +160,20 @@ class OptimConfig(Strict):
 class DataConfig(Strict):
     """A data set, the input `size` (height, width) in pixels, augmentation, normalisation and class weights."""
 
-    name: str = "scenes"
+    name: Name = "scenes"
     size: tuple[Integer, Integer] = (96, 192)
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
     train_labels: Literal["full", "quarter"] = "full"
     augment: Literal["standard", "reference", "none"] = "standard"
     normalize: Normalize = "imagenet"
-    class_weights: Literal["auto"] | tuple[Number, ...] | None = None
+    class_weights: Literal["auto"] | tuple[Annotated[Number, Field(gt=0, le=FLOAT32)], ...] | None = None
     select: Number = Field(0.0, ge=0, lt=0.5, description="share of train held out for selecting variants")
 
     @model_validator(mode="after")
     def _size_fits_the_strides(self) -> DataConfig:
         for name, value in zip(("height", "width"), self.size, strict=True):
-            if value < 32 or value % 4:
-                raise ValueError(f"{name} must be at least 32 and a multiple of 4 but got {value}")
+            if not 32 <= value <= LARGEST_SIDE or value % 4:
+                raise ValueError(f"{name} must be a multiple of 4 from 32 to {LARGEST_SIDE} but got {value}")
         return self
 
 
@@ -127,7 +181,7 @@ class EvalConfig(Strict):
     """Validation. The first protocol is logged as `val/miou`, others as `val/<protocol>/miou`."""
 
     protocols: tuple[Literal["full", "paper"], ...] = ("full",)
-    every: Integer = Field(1, ge=1, description="epochs between validations; the last epoch is always validated")
+    every: Count = Field(1, description="epochs between validations; the last epoch is always validated")
 
     @model_validator(mode="after")
     def _at_least_one(self) -> EvalConfig:
@@ -139,11 +193,11 @@ class EvalConfig(Strict):
 class TeacherRecipe(Strict):
     """How a study trains its own teacher: the settings that differ from its base config. `init`: as of ModelConfig."""
 
-    init: str = "scratch"
-    epochs: Integer | None = Field(None, ge=1)
-    lr: Number | None = Field(None, gt=0)
-    global_batch: Integer | None = Field(None, ge=1)
-    seed: Integer = 0
+    init: FilePath = "scratch"
+    epochs: Count | None = None
+    lr: Number | None = Field(None, gt=0, le=FLOAT32)
+    global_batch: Count | None = None
+    seed: Seed = 0
 
 
 class TeacherConfig(Strict):
@@ -153,8 +207,8 @@ class TeacherConfig(Strict):
     normalisation its weights were trained with, where that differs from `data.normalize`.
     """
 
-    name: str = "segformer_b2"
-    checkpoint: str | None = None
+    name: Name = "segformer_b2"
+    checkpoint: FilePath | None = None
     miou: Number | None = Field(None, ge=0, le=100)
     normalize: Normalize | None = None
     train: TeacherRecipe | None = None
@@ -173,8 +227,8 @@ class TeacherConfig(Strict):
 class Term(Strict):
     """One knowledge path in the loss: `weight` times the distiller built with `options`."""
 
-    weight: Number = Field(1.0, ge=0)
-    options: dict[str, Any] = Field(default_factory=dict)
+    weight: Number = Field(1.0, ge=0, le=FLOAT32)
+    options: Options = Field(default_factory=dict)
 
 
 _FIELDS_ADDED_LATER = (("student.partial", False), ("teacher.normalize", None), ("teacher.train.init", "scratch"))
@@ -189,8 +243,8 @@ class TrainConfig(Strict):
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     eval: EvalConfig = EvalConfig()
-    distill: dict[str, Term] = Field(default_factory=dict)
-    seed: Integer = Field(0, ge=0)
+    distill: dict[Name, Term] = Field(default_factory=dict)
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _paths_need_a_teacher(self) -> TrainConfig:

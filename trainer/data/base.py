@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from trainer.config import IGNORE, UserError
+from trainer.config import IGNORE, UserError, message_of
 from trainer.data import images
 from trainer.data.pairing import Found, Pair, Split
 
@@ -158,7 +158,9 @@ def cache_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the cache folder {path} ({error}); set TRANSKD_CACHE to one you own") from None
+        raise UserError(
+            f"cannot make the cache folder {path} ({message_of(error)}); set TRANSKD_CACHE to one you own"
+        ) from None
     return path
 
 

@@ -6,14 +6,13 @@ Every file is turned as its orientation tag (EXIF) says. A file that has no fait
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
-from trainer.config import UserError
+from trainer.config import UserError, message_of
+from trainer.config.input_files import check_regular
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Endings of images in a data set's folder, in any case."""
@@ -70,31 +69,35 @@ def orientation(path: Path) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path) -> Image.Image:
     """The decoded, upright image; `info["raw mode"]` is how its file stores pixels. Raises UserError."""
-    if path.exists() and not path.is_file():
-        raise UserError(f"cannot read {path} as an image: it is not a regular file; give a file")
+    check_regular(path)
     limit = _limit()
     try:
         with Image.open(path) as image:
-            pixels = image.width * image.height
-            if pixels > limit:
-                raise UserError(
-                    f"image {path} has {pixels} pixels ({image.width}x{image.height}) but may have at most {limit}; "
-                    f"make it smaller, or set {LIMIT}={pixels}"
-                )
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":  # MPO adds previews to a photograph
-                raise UserError(f"image {path} holds {frames} pictures but must hold one; save it as one")
+            _check(path, image, limit)
             image.info["raw mode"] = _raw_mode(image)
             ImageOps.exif_transpose(image, in_place=True)
-            yield image
-    except UserError:
+            image.load()
+            return image
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise many kinds of errors for damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot read {path} as an image ({reason}); restore the file") from None
+        reason = message_of(error) or type(error).__name__
+        raise UserError(f"cannot read {path} as an image ({reason}); restore the file") from error
+
+
+def _check(path: Path, image: ImageFile.ImageFile, limit: int) -> None:
+    """Raise UserError where the image has too many pixels, or the file holds several images."""
+    pixels = image.width * image.height
+    if pixels > limit:
+        raise UserError(
+            f"image {path} has {pixels} pixels ({image.width}x{image.height}) but may have at most {limit}; "
+            f"make it smaller, or set {LIMIT}={pixels}"
+        )
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # MPO adds previews to a photograph
+        raise UserError(f"image {path} holds {frames} pictures but must hold one; save it as one")
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:

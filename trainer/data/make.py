@@ -53,7 +53,7 @@ def make_tree(dataset: SegDataset, *, train: int, val: int, seed: int, size: tup
     for name, listed in dataset.lists(stems).items():
         path = dataset.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{stem}\n" for stem in listed))
+        path.write_text("".join(f"{stem}\n" for stem in listed), encoding="utf-8")
 
 
 def refuse_filled(root: Path) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from PIL import Image
 
 from trainer.config import IGNORE, DataConfig, digest
+from trainer.config.input_files import check_regular
 from trainer.data.base import SegDataset, cache_folder
 from trainer.data.pairing import Pair, Split
 from trainer.files.atomic import replacing
@@ -104,6 +105,8 @@ def _listing(pairs: list[Pair]) -> list[list[Any]]:
 
 def source_digest(pair: Pair) -> bytes:
     """32 bytes: the sha256 of the image file's bytes followed by the label file's bytes."""
+    for path in (pair.image, pair.label):
+        check_regular(path)
     source = hashlib.sha256(pair.image.read_bytes())
     source.update(pair.label.read_bytes())
     return source.digest()
@@ -123,7 +126,7 @@ def fingerprint(sources: Iterable[tuple[str, bytes]]) -> str:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold an advisory lock; it ends with its process."""
-    with path.open("w") as handle:
+    with path.open("w", encoding="utf-8") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

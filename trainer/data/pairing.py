@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from trainer.config import UserError
+from trainer.config import UserError, read_text
 from trainer.data.images import SUFFIXES
 
 Split = Literal["train", "val"]
@@ -18,8 +17,6 @@ EXPECTED = "; expected the layout "
 """Separates, in a message, the problem from the expected layout."""
 
 _NAMED = 3  # items that a one-line summary shows
-
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # "Unicode" in Windows' own programs
 
 
 class Pair(NamedTuple):
@@ -152,13 +149,9 @@ def listed(
 
 def _read_list(path: Path, layout: str) -> list[str]:
     """The stems of a list. A line is a stem, or begins with the path of an image, as in some prepared copies."""
-    try:
-        data = path.read_bytes()
-        lines = data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise UserError(f"the list {path} is not UTF-8 text; save it as UTF-8") from None
-    except OSError:
-        raise UserError(f"cannot read the list {path}{EXPECTED}{layout}") from None
+    if not path.exists():
+        raise UserError(f"cannot read the list {path}{EXPECTED}{layout}")
+    lines = read_text(path).splitlines()
     stems: dict[str, None] = {}
     for line in lines:
         if line.strip():

@@ -92,7 +92,7 @@ def write_scenes(root: Path, *, train: int, val: int, seed: int, size: tuple[int
             stem = f"{CITY}_{index:06d}_000019"
             Image.fromarray(image).save(images / f"{stem}_leftImg8bit.png", compress_level=1)
             Image.fromarray(label).save(labels / f"{stem}_gtFine_labelIds.png")
-    (root / MANIFEST).write_text(json.dumps(options) + "\n")
+    (root / MANIFEST).write_text(json.dumps(options) + "\n", encoding="utf-8")
 
 
 def _write_at_once(root: Path, options: dict[str, Any]) -> None:

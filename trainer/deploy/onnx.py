@@ -24,6 +24,10 @@ INPUT, OUTPUT = "image", "logits"
 STEP = 32
 """Stride of the deepest stage, in pixels."""
 
+_OPEN_EXAMPLE = (2, 3 * STEP, 5 * STEP)
+"""Number, height and width of the images to trace with open axes: torch.export takes a 1 on an axis, such as one
+position of the deepest stage, for a constant, whatever size the student was trained at."""
+
 
 class Deployed(nn.Module):
     """A student with its normalisation: uint8 images to logits, so that applications need not repeat it."""
@@ -55,7 +59,7 @@ def write_onnx(path: Path, student: Student, *, opset: int, full_size: bool, dyn
     with _quiet():
         program = torch.onnx.export(
             module,
-            (torch.zeros(2 if dynamic else 1, *size, 3, dtype=torch.uint8),),  # a batch of 1 would count as a constant
+            (torch.zeros(*(_OPEN_EXAMPLE if dynamic else (1, *size)), 3, dtype=torch.uint8),),
             input_names=[INPUT],
             output_names=[OUTPUT],
             opset_version=opset,

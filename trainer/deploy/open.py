@@ -12,6 +12,7 @@ from trainer.data import dataset_class
 from trainer.data.base import SegDataset
 from trainer.files import checkpoint, run_folder
 from trainer.files.file_digest import file_digest
+from trainer.files.weight_files import is_weight_folder
 from trainer.measure.device import pick_device
 from trainer.models import SegModel
 from trainer.training.networks import load_network
@@ -34,7 +35,7 @@ class Student(NamedTuple):
     model: SegModel
     config: TrainConfig  # of its run, or built from the user's options
     dataset: type[SegDataset]  # defines the classes of the first K outputs
-    origin: dict[str, str | float]  # checkpoint, sha256 and, where known, run_id, epoch, val/miou
+    origin: dict[str, str | float]  # as `origin` returns it
     format: str  # the family of checkpoints whose names the file uses
     scaled_by: str  # where the normalisation comes from
 
@@ -67,7 +68,7 @@ class Student(NamedTuple):
 
 def open_student(path: Path, wanted: Wanted, device: str) -> Student:
     """The student of a checkpoint, in evaluation mode on `device`. Raises UserError for options that do not fit."""
-    if path.is_dir():
+    if path.is_dir() and not is_weight_folder(path):
         raise UserError(f"{path} is a folder; give a checkpoint in it, for example {path / run_folder.BEST}")
     if not path.exists():
         raise UserError(f"no such checkpoint: {path}")
@@ -127,16 +128,24 @@ def _config_from_options(name: str, wanted: Wanted) -> TrainConfig:
 
 
 def origin(path: Path) -> dict[str, str | float]:
-    """A checkpoint's path and sha256 and, for one of this program, its run id, epoch and recorded `val/miou`."""
+    """A checkpoint's path and sha256 and, for one of this program, its run id, epoch and recorded `val/miou`.
+
+    `val/fingerprint` is that of the images on which `val/miou` was measured, where the run recorded it.
+    """
     known: dict[str, str | float] = {"checkpoint": str(path), "sha256": file_digest(path)}
     result = run_folder.read_result(path.parent)
     try:
         state = checkpoint.load(path)
     except UserError:  # a foreign format, which only `open_weights` reads
         return known
+    data = state.get("data")
     if "history" in state and "run_id" in state:  # last.pt
         known["run_id"] = state["run_id"]
         state = state["history"][-1]
     elif result is not None:
         known["run_id"] = result["run_id"]
+    if result is not None and known["run_id"] == result["run_id"]:
+        data = data or result.get("data")
+    if isinstance(data, dict) and isinstance(data.get("val"), str):
+        known["val/fingerprint"] = data["val"]
     return known | {name: state[name] for name in ("epoch", "val/miou") if isinstance(state.get(name), float)}

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from trainer.config import UserError
+from trainer.config.input_files import check_regular, holds
 from trainer.data.cityscapes import LABEL_IDS
 from trainer.data.images import read_rgb
 from trainer.data.packed import resize_image
@@ -54,12 +55,18 @@ class LoadedImage(NamedTuple):
 
 
 def find_images(images: Path) -> list[Path]:
-    """The image itself, or all images below a folder, except folders of predictions. Raises UserError if none."""
+    """The image itself, or all images below a folder, except folders of predictions and what is in them.
+
+    Raises UserError if there are none.
+    """
+    check_regular(images)
     if images.is_file():
         return [images]
     if not images.is_dir():
         raise UserError(f"no such image or folder: {images}")
     predictions = {manifest.parent for manifest in images.rglob(MANIFEST)}
+    if any((above / MANIFEST).exists() for above in images.resolve().parents):
+        predictions.add(images)
     found = sorted(
         path
         for path in images.rglob("*")
@@ -77,18 +84,30 @@ def find_images(images: Path) -> list[Path]:
 def plan(images: Path, found: list[Path], out: Path, kinds: tuple[Kind, ...]) -> list[Job]:
     """One job per image, which writes `out/KIND/FOLDER/STEM.png`.
 
-    Raises UserError for two images with the same output, and when `out` contains the images and could overwrite them.
+    Raises UserError for two images with the same output, and when `out` holds the images or an output is one of them.
     """
     base = images if images.is_dir() else images.parent
-    if base.resolve().is_relative_to(out.resolve()):
+    if holds(out, base):
         raise UserError(f"--out {out} holds the images of {images}; choose a folder that is new or empty")
+    read = {_identity(path) for path in found if path.exists()}
     taken: dict[Path, Path] = {}
     for path in found:
         name = path.relative_to(base).with_suffix(".png")
         if name in taken:
             raise UserError(f"{taken[name]} and {path} would both be written as {name}; rename one of them")
         taken[name] = path
-    return [Job(path, {kind: out / kind / name for kind in kinds}) for name, path in taken.items()]
+    jobs = [Job(path, {kind: out / kind / name for kind in kinds}) for name, path in taken.items()]
+    for job in jobs:
+        for path in job.files.values():
+            if path.exists() and _identity(path) in read:
+                raise UserError(f"{path} would be written, and is one of the images of {images}; choose another --out")
+    return jobs
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Device and inode: equal for all names of a file."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def mark_folder(out: Path, student: Student) -> None:
@@ -105,7 +124,7 @@ def mark_folder(out: Path, student: Student) -> None:
     path = out / MANIFEST
     if path.exists():
         try:
-            found = dict(json.loads(path.read_text()))
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             raise UserError(f"{path} is damaged; choose another folder") from None
         if found != told:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from trainer.distill.base import Distiller
 from trainer.distill.losses import product, unit
 from trainer.distill.stages import check_count, check_positive, check_stage, check_strides
 from trainer.models.base import FEATURES, Channels, SegOutput
+from trainer.models.groups import in_groups
 
 
 class CrossImageRelations(Distiller):
@@ -46,23 +48,25 @@ class CrossImageRelations(Distiller):
         """Set the number of samples in one group; unset, the batch is one group."""
         self.norm_batch = norm_batch
 
-    def log_relations(self, feature: Tensor) -> Tensor:
-        """feature (N, C, H, W) -> log probabilities (N / n, n * L, n, L): group, pixel, image, its pixels."""
-        size = self.norm_batch or len(feature)
-        if len(feature) % size:
-            raise UserError(f"the batch must be a multiple of the group of {size} samples but has {len(feature)}")
+    def pixels(self, feature: Tensor) -> Tensor:
+        """feature (N, C, H, W) -> its pooled pixels (N, L, C) as unit vectors."""
         if self.pool > 1:
             feature = F.avg_pool2d(feature, self.pool, ceil_mode=True)
         if feature[0, 0].numel() == 1:
             raise UserError(f"pool {self.pool} leaves one cell of the stage's map, but relations need two; lower pool")
-        pixels = unit(feature.flatten(2)).mT  # (N, L, C)
-        length = pixels.shape[1]
-        pixels = pixels.reshape(-1, size * length, pixels.shape[2])
-        similarities = product(pixels, pixels.mT / self.temperature)
-        return similarities.unflatten(2, (size, length)).log_softmax(-1)
+        return unit(feature.flatten(2)).mT
+
+    def log_relations(self, own: Tensor, whole: Tensor) -> Tensor:
+        """own (m, L, C), whole (n, L, C) -> log probabilities (m * L, n, L): pixel, image of the group, its pixels."""
+        similarities = product(own.flatten(0, 1)[None], whole.flatten(0, 1).mT[None] / self.temperature)[0]
+        return similarities.unflatten(1, whole.shape[:2]).log_softmax(-1)
 
     def forward(self, batch: Batch, student: SegOutput, teacher: SegOutput) -> Tensor:
         """The path's loss, a scalar."""
-        ours, theirs = (self.log_relations(out.features[self.stage]) for out in (student, teacher))
-        distributions = ours.numel() // ours.shape[-1]
-        return F.kl_div(ours, theirs, reduction="sum", log_target=True) / distributions
+        groups = [in_groups(self.pixels(out.features[self.stage]), self.norm_batch) for out in (student, teacher)]
+        loss = torch.zeros((), device=batch.image.device)
+        for ours, theirs in zip(*groups, strict=True):
+            relations, target = self.log_relations(*ours), self.log_relations(*theirs)
+            divergence = F.kl_div(relations, target, reduction="sum", log_target=True)
+            loss = loss + divergence / (len(batch.image) * relations[0].numel())  # n of N * L pixels each
+        return loss

@@ -81,7 +81,8 @@ class SelectiveKernel(nn.Module):
         squeezed = self.squeeze(own.mean((2, 3)) + deeper.mean((2, 3)))  # (N, 32)
         # a softmax over two scores is the sigmoid of their difference, so the mixture is a linear interpolation
         share = torch.sigmoid(self.own(squeezed) - self.deeper(squeezed))[:, :, None, None]  # (N, M, 1, 1)
-        return torch.lerp(deeper, own, share.to(own.dtype))
+        # lerp wants one dtype, and CUDA's autocast returns the upsampled `deeper` in float32
+        return torch.lerp(deeper.to(own.dtype), own, share.to(own.dtype))
 
 
 class LayerSqueeze(nn.Sequential):

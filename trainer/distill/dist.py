@@ -1,7 +1,7 @@
 """DIST: correlations of the class probabilities, within each pixel and within each class.
 
 Source: Huang et al., Knowledge Distillation from A Stronger Teacher, NeurIPS 2022.
-Letters: N samples in G groups of g, K classes that both networks have, H and W sizes.
+Letters: N samples, K classes that both networks have, H and W sizes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from trainer.distill.base import Distiller
 from trainer.distill.losses import full, shared_logits
 from trainer.distill.stages import check_number, check_positive
 from trainer.models.base import LOGITS, Channels, SegOutput
+from trainer.models.groups import in_groups
 
 EPSILON = 1e-8
 """Added to the product of two norms, as published: a constant vector then has correlation 0."""
@@ -60,14 +61,15 @@ class CorrelationDistillation(Distiller):
         """The path's loss, a scalar."""
         ours, theirs = (self._probabilities(logits) for logits in shared_logits(student, teacher))
         between = 1 - correlation(ours, theirs, 2).mean()
-        within = 1 - correlation(ours, theirs, 1).mean()
+        within = torch.zeros_like(between)
+        for (own, x), (_, y) in zip(*(in_groups(p, self.norm_batch) for p in (ours, theirs)), strict=True):
+            of_classes = correlation(x.flatten(0, 1), y.flatten(0, 1), 0)
+            within = within + (1 - of_classes.mean()) * (len(own) / len(ours))
         return self.temperature**2 * (self.beta * between + self.gamma * within)
 
     def _probabilities(self, logits: Tensor) -> Tensor:
-        """(N, K, H, W) -> (G, g * H * W, K), one row per pixel, at least in float32."""
-        pixels = (self.norm_batch or len(logits)) * logits[0, 0].numel()
-        rows = logits.movedim(1, -1).reshape(-1, pixels, logits.shape[1])
-        return (full(rows) / self.temperature).softmax(2)
+        """(N, K, H, W) -> (N, H * W, K), at least in float32."""
+        return (full(logits.flatten(2).mT) / self.temperature).softmax(2)
 
 
 def correlation(x: Tensor, y: Tensor, dim: int) -> Tensor:

@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import errno
 import os
+import pathlib
 import re
 import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import numpy as np
 import torch
 
-from trainer.config import UserError
+from trainer.config import UserError, message_of
+from trainer.config.input_files import check_regular
 from trainer.files.atomic import replacing
 from trainer.files.failure import cause_of
+
+_LIGHTNING = (
+    "lightning.fabric.utilities.data",
+    "lightning_fabric.utilities.data",
+    "pytorch_lightning.utilities.parsing",
+)
+
+
+class HistoryBuffer:
+    """Stands for mmengine's class of this name, so that its checkpoints can be read without it."""
+
+    def __init__(self, *arguments: object) -> None: ...
+
+
+_ARRAYS = {"_reconstruct": np.empty(0).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}
+HARMLESS: list[Any] = [
+    *((make, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core") for name, make in _ARRAYS.items()),
+    *(type(np.dtype(code)) for code in "?bhilqBHILQefdgFDGSUMm"),
+    *(np.dtype, np.ndarray),
+    *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone),
+    *(pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath),
+    (pathlib.PureWindowsPath, "pathlib.WindowsPath"),
+    *(argparse.Namespace, slice, range, frozenset),
+    *((dict, f"{module}.AttributeDict") for module in _LIGHTNING),
+    (HistoryBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),
+]
+"""Types beside torch's that a checkpoint may hold, or (stand-in, name of the type): they run no code of the file."""
 
 
 class MissingError(UserError):
@@ -55,12 +87,13 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     holds Python objects or cannot be opened, and torch's own error when memory is short.
     """
     whole = False
+    check_regular(path)
     try:
         if zipfile.is_zipfile(path):
             if changed := _corrupt_part(path):
                 raise DamagedError(f"{path} is damaged: {changed} does not match its checksum; take another copy of it")
             whole = True
-        with warnings.catch_warnings():
+        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about files that are refused in the next line
             state = torch.load(path, map_location=device, weights_only=True)
     except DamagedError:
@@ -72,7 +105,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
             raise
         # A damaged checkpoint gets deleted, so a whole one that fails for another reason must not count as damaged.
         # torch's zip reader (PyTorchStreamReader) is stricter than Python's.
-        whole = whole and "PytorchStreamReader" not in str(error)
+        whole = whole and "PytorchStreamReader" not in message_of(error)
         kind = UserError if whole or _unreadable(error) else DamagedError
         raise kind(f"{path} is not a checkpoint that can be read safely: {_reason(error)}") from None
     if not isinstance(state, dict):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import errno
 import re
+import socket
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer.config import NumericalError, UserError
+from trainer.config import NumericalError, UserError, message_of
 
-CAUSES = ("user", "nan", "memory", "disk", "lost", "preempted", "bug", "teacher")
-"""In this order: a wrong config or file; a loss that is NaN or infinite; out of memory; disk full; a process or machine
-that died; a machine that the cloud took back with notice; any other exception; and, for a student whose teacher the
-study trains, a failed teacher."""
+CAUSES = ("user", "nan", "memory", "disk", "device", "lost", "preempted", "waiting", "bug", "teacher")
+"""In this order: a wrong config, file or installation; a loss that is NaN or infinite; out of memory; disk full; a GPU
+that failed; a process or machine that died; a machine that the cloud took back with notice; workers that have no place
+yet, which ends no run; any other exception; and, for a student whose teacher the study trains, a failed teacher."""
 
 _CLASSES = {
     # torch's, for a GPU; Ray's, for a process that its memory monitor killed
@@ -30,7 +31,8 @@ _CLASSES = {
     "WorkerHealthCheckFailedError": "lost",
     "WorkerHealthCheckTimeoutError": "lost",
     "WorkerGroupStartupFailedError": "lost",
-    "WorkerGroupStartupTimeoutError": "lost",
+    "WorkerGroupStartupTimeoutError": "waiting",
+    "InsufficientClusterResourcesError": "user",
     "CollectiveTimeoutError": "lost",
     # torch.distributed's, in a worker whose peer died
     "DistBackendError": "lost",
@@ -38,6 +40,28 @@ _CLASSES = {
     "DistStoreError": "lost",
 }
 """Class name -> cause. Names, because this file must import neither torch nor Ray."""
+
+ASSERT = "device-side assert triggered"
+"""CUDA's words where a kernel found an index out of range. The GPU is rarely to blame, but its process cannot go on."""
+
+_DEVICE = "|".join(
+    (
+        ASSERT,
+        # CUDA's descriptions of faults that its programming guide calls sticky: no later call of the process succeeds
+        "ECC error|NVLink error|illegal memory access|illegal instruction|misaligned address",
+        "invalid program counter|invalid address space|hardware stack error|operation not supported on global/shared",
+        "unspecified launch failure|launch timed out",
+        "CUDA unknown error|CUDA error: unknown error|CUDA error: initialization error|CUDA driver error: unknown",
+        "external device failure|nvlink or a hardware error",
+        # a GPU that is gone or refuses new processes
+        "GPU is lost|GPU has fallen off|GPU requires reset|No CUDA GPUs are available|no CUDA-capable device",
+        "CUDA-capable device.* busy or unavailable|system not yet initialized|CUDA driver initialization failed",
+        # the libraries' words for the same
+        r"CU(DNN|BLAS|SOLVER|SPARSE)_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR|NOT_INITIALIZED)\w*",
+        "CUFFT_(EXEC_FAILED|INTERNAL_ERROR|SETUP_FAILED)",
+    )
+)
+"""Messages of GPU faults, in any case. Wrong arguments (`invalid argument`, BAD_PARAM) are bugs and are not here."""
 
 _MESSAGES = {
     # the last is oneDNN's, when its workspace does not fit
@@ -60,22 +84,26 @@ class Failure(NamedTuple):
 
 def cause_of(error: BaseException) -> str:
     """The cause of an error or of its __cause__ or __context__: torch.save hides a full disk behind a RuntimeError."""
+    if isinstance(error, ImportError):  # the same in every attempt
+        return "user"
     return next((cause for link in chain(error) if (cause := _own_cause(link))), "bug")
 
 
 def failure_of(error: BaseException) -> Failure:
     """Cause and reason of an error; the reason of a bug ends with the file and line of this package it came through."""
     cause = cause_of(error)
-    if cause in ("user", "nan"):
-        return Failure(cause, str(error))
+    if cause in ("user", "nan") and not isinstance(error, ImportError):
+        return Failure(cause, message_of(error))
     if cause in ("lost", "preempted"):
         return Failure(cause, _process_death(error))
-    if cause in ("memory", "disk"):
+    if cause in ("memory", "disk", "device"):
         error = next(link for link in chain(error) if _own_cause(link) == cause)
-    said = " ".join(f"{type(error).__name__}: {error}".split())
+    said = f"{type(error).__name__}: {message_of(error)}"
     if cause == "memory":
         asked = re.search(r"[Tt]ried to allocate (\d+ bytes|[\d.]+ \w+)", said)
         return Failure(cause, f"no memory left for {asked[1]}" if asked else f"no memory left ({said[:200]})")
+    if cause == "device":  # CUDA's other lines are advice on debugging
+        return Failure(cause, f"the GPU of {socket.gethostname()} failed ({str(error).strip().splitlines()[0][:200]})")
     ours = [frame for frame in traceback.extract_tb(error.__traceback__) if _PACKAGE in Path(frame.filename).parents]
     if cause != "bug" or not ours:
         return Failure(cause, said)
@@ -105,6 +133,8 @@ def _own_cause(error: BaseException) -> str | None:
         return "disk"
     if getattr(error, "preempted", False):  # Ray's attribute of a process that died with a preempted machine
         return "preempted"
+    if isinstance(error, Exception) and re.search(_DEVICE, str(error), re.IGNORECASE):
+        return "device"
     for kind in type(error).__mro__:
         if kind.__name__ in _CLASSES:
             return _CLASSES[kind.__name__]

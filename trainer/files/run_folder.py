@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import time
+import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -18,11 +19,15 @@ from typing import Any
 
 import yaml
 
-from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, parse, read_yaml
+from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, differences, parse, read_yaml
 from trainer.files.atomic import replacing
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 LOCK = ".lock"
+WRITTEN = (LAST, PREVIOUS, BEST, "epochs.jsonl", "result.json", "panel.png", "notes.txt", "failure.json")
+"""The files that a run writes, beside config.yaml, which it writes only where there is none."""
+
+WAITING = ".waiting"
 CLOCK = ("seconds", "images_per_s", "system/")
 """Prefixes of metrics that differ between equal runs, because they measure the machine and its load."""
 
@@ -30,7 +35,7 @@ CLOCK = ("seconds", "images_per_s", "system/")
 def write_text(path: Path, text: str) -> None:
     """Replace a file's text; a process killed at any moment leaves the old text or the new one."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextlib.contextmanager
@@ -45,7 +50,7 @@ def lock_folder(out: Path, wait_s: float = 0.0) -> Iterator[None]:
     while True:
         out.mkdir(parents=True, exist_ok=True)
         try:
-            file = path.open("a+")
+            file = path.open("a+", encoding="utf-8")
         except FileNotFoundError:  # the previous holder has just deleted its empty folder
             continue
         with file:
@@ -85,21 +90,51 @@ def _same_file(path: Path, descriptor: int) -> bool:
 def open_folder(out: Path, config: TrainConfig, is_rank_zero: bool) -> None:
     """Make a run's folder, write config.yaml and delete the temporary files of killed attempts; only worker 0 writes.
 
-    Raises UserError, in every worker, when the folder belongs to another config.
+    A config.yaml that is there stays as it is: it may be the user's own. Raises UserError, in every worker, when the
+    folder belongs to another config.
     """
-    stored = out / "config.yaml"
-    if stored.exists():
-        other = parse(read_yaml(stored), str(stored))
-        if other.key != config.key:
-            raise UserError(
-                f"{out} holds a run of config {other.key}, and this is config {config.key}; choose another folder"
-            )
+    check_config(out, config)
     if not is_rank_zero:
         return
     for partial in out.glob(".*.*.[0-9]*"):
         partial.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
-    write_text(stored, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    stored = out / "config.yaml"
+    if not stored.exists():
+        write_text(stored, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def check_config(out: Path, config: TrainConfig) -> None:
+    """Raise UserError, with the values that differ, when the folder belongs to another config."""
+    stored = out / "config.yaml"
+    if not stored.exists():
+        return
+    other = parse(read_yaml(stored), str(stored))
+    if other.key != config.key:
+        raise UserError(
+            f"{out} holds a run of another config ({difference(other, config)}); choose another folder"
+            + (f"; to go on with its epochs there, add --continue {out}" if is_longer(config, other) else "")
+        )
+
+
+def difference(stored: TrainConfig, config: TrainConfig) -> str:
+    """The values in which two configs differ: `optim.lr is 0.001 there and 0.002 here`. At most 5 of them."""
+    found = differences(stored.model_dump(mode="json"), config.model_dump(mode="json"))
+    listed = [f"{path} is {_short(there)} there and {_short(here)} here" for path, (there, here) in found.items()]
+    return ", ".join(listed[:5]) + (f", and {len(listed) - 5} more" if len(listed) > 5 else "")
+
+
+def is_longer(config: TrainConfig, stored: TrainConfig) -> bool:
+    """Whether `config` computes what `stored` does and then more epochs: the learning rate of the schedule `to_end`
+    depends on the number of epochs from the first step on, that of `reference` does not."""
+    found = differences(stored.model_dump(mode="json"), config.model_dump(mode="json"))
+    raised = config.optim.epochs > stored.optim.epochs
+    return found.keys() == {"optim.epochs"} and raised and config.optim.schedule == "reference"
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def write_epochs(out: Path, epochs: list[dict[str, float]]) -> None:
@@ -109,14 +144,14 @@ def write_epochs(out: Path, epochs: list[dict[str, float]]) -> None:
 
 def append_epoch(out: Path, epoch: dict[str, float]) -> None:
     """Add one line to epochs.jsonl; the checkpoint, which is written first, already holds the same epoch."""
-    with (out / "epochs.jsonl").open("a") as file:
+    with (out / "epochs.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(epoch) + "\n")
 
 
 def read_epochs(out: Path) -> list[dict[str, float]]:
     """The epochs recorded so far; a line that a killed process left incomplete is skipped."""
     path = out / "epochs.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     epochs = []
     for line in lines:
         try:
@@ -134,10 +169,20 @@ def write_result(out: Path, result: dict[str, Any]) -> None:
 def read_result(out: Path) -> dict[str, Any] | None:
     """The result of a finished run, or None; also None for a damaged file, which the checkpoint can make again."""
     try:
-        result = json.loads((out / "result.json").read_text())
+        result = json.loads((out / "result.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
     return result if isinstance(result, dict) and "run_id" in result else None
+
+
+def has_checkpoint(out: Path) -> bool:
+    """Whether the run in folder `out` has its last.pt, and the file is not cut off."""
+    return (out / LAST).is_file() and zipfile.is_zipfile(out / LAST)
+
+
+def clear_result(out: Path) -> None:
+    """Delete the result of a run whose checkpoint is gone and which trains again: it has not finished."""
+    (out / "result.json").unlink(missing_ok=True)
 
 
 def environment(device: str, device_name: str, threads: int, world: int) -> dict[str, Any]:
@@ -160,7 +205,7 @@ def environment(device: str, device_name: str, threads: int, world: int) -> dict
 def _processor() -> str:
     """The CPU's model name where /proc/cpuinfo has it, else its architecture."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -168,14 +213,30 @@ def _processor() -> str:
 
 def append_note(out: Path, text: str) -> None:
     """Add a line to notes.txt: an event that a reader of the run should know of."""
-    with (out / "notes.txt").open("a") as file:
+    with (out / "notes.txt").open("a", encoding="utf-8") as file:
         file.write(text + "\n")
 
 
 def read_notes(out: Path) -> list[str]:
     """The lines of notes.txt; a line that a killed process left incomplete is skipped."""
     path = out / "notes.txt"
-    return path.read_text().split("\n")[:-1] if path.exists() else []
+    return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+
+
+def wait_for_workers(out: Path) -> None:
+    """Mark a run of several workers as waiting for machines to place them on."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / WAITING).touch()
+
+
+def workers_begin(out: Path) -> None:
+    """Remove that mark: the workers are there."""
+    (out / WAITING).unlink(missing_ok=True)
+
+
+def is_waiting(out: Path) -> bool:
+    """Whether a run waits for its workers."""
+    return (out / WAITING).exists()
 
 
 def write_failure(out: Path, cause: str, reason: str) -> None:
@@ -192,7 +253,7 @@ def write_failure(out: Path, cause: str, reason: str) -> None:
 def read_failure(out: Path) -> dict[str, str] | None:
     """Why the last attempt ended, or None."""
     path = out / "failure.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def clear_failure(out: Path) -> None:

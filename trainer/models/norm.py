@@ -1,19 +1,23 @@
 """BatchNorm over groups of `norm_batch` samples, so that its statistics do not depend on micro-batches or workers.
 
-In training, each group of `norm_batch` consecutive samples is normalised by its own statistics, which are added in
-float64 to pending sums. Once per optimiser step, `commit` updates the running statistics from the sums of all groups,
-micro-batches and ranks, so they do not depend on how the global batch is split.
+In training, each group of `norm_batch` consecutive samples of the global batch is normalised by its own statistics,
+which are added in float64 to pending sums. A group may be split over workers. Once per optimiser step, `commit` updates
+the running statistics from the sums of all groups, micro-batches and ranks, so they do not depend on how the global
+batch is split.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainer import parallel
 from trainer.config import UserError
+from trainer.models.groups import are_split, parts
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
@@ -40,13 +44,13 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         size = self.norm_batch or len(x)
-        if len(x) % size:
-            raise UserError(f"the batch must be a multiple of the BatchNorm group of {size} samples but has {len(x)}")
         if size * x[0, 0].numel() == 1:
             raise UserError(
                 "BatchNorm needs more than one value a channel but got maps of 1x1 and groups of 1 sample; "
                 "raise optim.norm_batch or data.size"
             )
+        if are_split(len(x), size):
+            return self._split(x, size)
         outputs = []
         for group in x.split(size):
             mean, var = torch.zeros_like(self.pending[: 2 * self.num_features], dtype=torch.float32).chunk(2)
@@ -54,9 +58,21 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
                 mean, var = mean.double(), var.double()
             # momentum 1 leaves exactly this group's mean and unbiased variance in the two buffers
             outputs.append(F.batch_norm(group, mean, var, self.weight, self.bias, True, 1.0, self.eps))
-            with torch.no_grad():
-                self.pending += torch.cat([mean.double(), var.double(), self.pending.new_ones(1)])
+            self._remember(mean, var)
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _split(self, x: Tensor, size: int) -> Tensor:
+        """The forward pass where groups are split over workers."""
+        output, means, variances = _SplitNorm.apply(x, self.weight, self.bias, size, self.eps)
+        values = size * x[0, 0].numel()
+        for part in parts(len(x), size):
+            if part.group * size >= parallel.rank() * len(x):  # a group is counted where its first sample is
+                self._remember(means[part.group], variances[part.group] * (values / (values - 1)))
+        return output
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, var: Tensor) -> None:
+        self.pending += torch.cat([mean.double(), var.double(), self.pending.new_ones(1)])
 
     @torch.no_grad()
     def fold(self, sums: Tensor) -> None:
@@ -68,6 +84,55 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         for running, new in ((self.running_mean, mean), (self.running_var, var)):
             running.lerp_(new.to(running.dtype), self.momentum or 0.1)
         self.num_batches_tracked += 1
+
+
+class _SplitNorm(torch.autograd.Function):
+    """BatchNorm of groups that are split over workers. All sums are at least float32, added in the order of ranks.
+
+    x (N, C, H, W) -> the same shape; mean and biased variance of each group of the global batch, (G, C). Each worker
+    sends two numbers a group and channel in either direction (Ioffe and Szegedy 2015, equations 1 to 4).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, size: int, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        own = parts(len(x), size)
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
+        groups, pixels = len(x) * parallel.world() // size, x[0, 0].numel()
+        sums = values.new_zeros(groups, 3, x.shape[1], dtype=torch.float64)
+        for part in own:
+            var, mean = torch.var_mean(values[part.own], (0, 2, 3), correction=0)
+            sums[part.group] = torch.stack(
+                [torch.full_like(mean, (part.own.stop - part.own.start) * pixels), mean, var]
+            )
+        count, mean, var = parallel.gather(sums).unbind(2)  # (world, G, C) each
+        share = count / (size * pixels)
+        centre = (share * mean).sum(0)
+        spread = (share * (var + (mean - centre).square())).sum(0)
+        centre, spread = centre.to(values.dtype), spread.to(values.dtype)
+        scale = (spread + eps).rsqrt()
+        of_sample = [(parallel.rank() * len(x) + place) // size for place in range(len(x))]
+        normed = (values - centre[of_sample, :, None, None]) * scale[of_sample, :, None, None]
+        ctx.save_for_backward(normed, weight, scale)
+        ctx.own, ctx.of_sample, ctx.values = own, of_sample, size * pixels
+        ctx.mark_non_differentiable(centre, spread)
+        output = normed * weight.to(normed.dtype)[:, None, None] + bias.to(normed.dtype)[:, None, None]
+        return output.to(x.dtype), centre, spread
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        normed, weight, scale = ctx.saved_tensors
+        flow = gradient.to(normed.dtype)
+        sums = normed.new_zeros(len(scale), 2, normed.shape[1])
+        for part in ctx.own:
+            sums[part.group, 0] = flow[part.own].sum((0, 2, 3))
+            sums[part.group, 1] = (flow[part.own] * normed[part.own]).sum((0, 2, 3))
+        of_bias, of_weight = sums.sum(0)
+        total = (parallel.gather(sums).sum(0) / ctx.values)[ctx.of_sample, :, :, None, None]
+        inner = flow - total[:, 0] - normed * total[:, 1]
+        back = inner * (weight.to(normed.dtype) * scale)[ctx.of_sample, :, None, None]
+        return back.to(gradient.dtype), of_weight.to(weight.dtype), of_bias.to(weight.dtype), None, None
 
 
 def set_norm_batch(root: nn.Module, norm_batch: int) -> None:

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer import parallel
 from trainer.config import DataConfig
 from trainer.data import PackedSplit
 from trainer.data.stream import normalise
 from trainer.data.transforms import quarter_label
 from trainer.models.base import LOGITS, SegModel
-from trainer.training import metrics, parallel
+from trainer.training import metrics
 
 
 @torch.no_grad()

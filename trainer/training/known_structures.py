@@ -13,7 +13,7 @@ from trainer.files.file_digest import file_digest
 def known_cost(config: TrainConfig, cache: Path) -> dict[str, float] | None:
     """The deployed student's cost if the structure was built before; None if `build.check` has to build it."""
     file = structure_file(config, cache)
-    return json.loads(file.read_text()) if file.exists() else None
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
 def structure_file(config: TrainConfig, cache: Path) -> Path:
@@ -21,7 +21,7 @@ def structure_file(config: TrainConfig, cache: Path) -> Path:
     modules, the weights that are here, and this package's source."""
     shape = config.model_dump(mode="json", include={"student", "teacher", "data"})
     paths = {name: term.options for name, term in config.active.items()}
-    weights = [file_digest(path) for path in map(Path, weight_names(config)) if path.is_file()]
+    weights = [file_digest(path) for path in map(Path, weight_names(config)) if path.exists()]
     key = digest([shape, paths, config.optim.effective_norm_batch, weights, _source()])
     return cache / "checks" / f"{key}.json"
 

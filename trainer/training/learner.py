@@ -10,11 +10,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trainer import parallel
 from trainer.config import NumericalError, OptimConfig, Term
 from trainer.data.batch import Batch
 from trainer.models import norm
 from trainer.models.base import SegOutput
-from trainer.training import parallel
 from trainer.training.task import Distilled
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from trainer import parallel
 from trainer.config import TrainConfig, UserError
 from trainer.data.batch import Batch
 from trainer.data.stream import HostBatch, Stream, to_batch
@@ -17,7 +18,6 @@ from trainer.measure.device import pick_device
 from trainer.measure.footprint import measure
 from trainer.models.base import SegModel, SegOutput
 from trainer.place import Place
-from trainer.training import parallel
 from trainer.training.build import Data, build_distilled, build_teacher, check, open_data
 from trainer.training.evaluate import evaluate
 from trainer.training.learner import Learner
@@ -33,7 +33,8 @@ Report = Callable[[dict[str, float], Path | None], None]
 
 
 def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
-    """Train one run to its end and return its result, resuming from what `place.out_dir` holds.
+    """Train one run to its end and return its result, resuming from what `place.out_dir` holds. A finished run whose
+    last.pt is gone is trained again.
 
     `report(metrics, checkpoint)` is called by every worker after every epoch; worker 0 alone writes files.
     Raises UserError for a config or place that cannot be run, and NumericalError when a loss is not finite.
@@ -42,12 +43,13 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
     is_rank_zero = parallel.rank() == 0
     identity = run_id(config, place)
     result = run_folder.read_result(place.out_dir)
-    if result is not None and result["run_id"] == identity:
+    if result is not None and result["run_id"] == identity and run_folder.has_checkpoint(place.out_dir):
         if is_rank_zero:
             generations.delete_previous(place.out_dir)
         report(result["last"], place.out_dir / run_folder.LAST)
         return result
     data = open_data(config, place)
+    fingerprints = {"train": data.train.fingerprint, "val": data.val.fingerprint}
     device = pick_device(place.device)
     classes = len(data.classes)
     model = build_teacher(config, place, classes)
@@ -64,6 +66,8 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
     run_folder.open_folder(place.out_dir, config, is_rank_zero)  # after every check that may raise UserError
     learner = Learner(distilled, config.optim, config.distill, place.compile)
     history, best = resume(place.out_dir, identity, learner, is_rank_zero)
+    if is_rank_zero and len(history) < config.optim.epochs:
+        run_folder.clear_result(place.out_dir)
     system = SystemMonitor(device)
 
     for epoch in range(len(history), config.optim.epochs):
@@ -88,7 +92,7 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
         if improved:
             best = {"epoch": metrics["epoch"], "val/miou": metrics["val/miou"]}
         if is_rank_zero:
-            save_checkpoints(place.out_dir, identity, learner, history, best, improved)
+            save_checkpoints(place.out_dir, identity, fingerprints, learner, history, best, improved)
             run_folder.append_epoch(place.out_dir, metrics)
         report(metrics, place.out_dir / run_folder.LAST)
 
@@ -101,7 +105,7 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
         "status": "finished",
         "last": history[-1],
         "best": best,
-        "data": {"train": data.train.fingerprint, "val": data.val.fingerprint},
+        "data": fingerprints,
         "weights": weights,
         "complexity": cost,
         "environment": run_folder.environment(str(device), device_name(device), place.threads, parallel.world()),
@@ -152,13 +156,24 @@ def validate(student: SegModel, data: Data, config: TrainConfig, autocast: torch
 
 
 def save_checkpoints(
-    out: Path, identity: str, learner: Learner, history: list[dict[str, float]], best: dict[str, float], improved: bool
+    out: Path,
+    identity: str,
+    fingerprints: dict[str, str],
+    learner: Learner,
+    history: list[dict[str, float]],
+    best: dict[str, float],
+    improved: bool,
 ) -> None:
-    """Write the checkpoint to resume from, and the student alone when it is the best so far."""
+    """Write the checkpoint to resume from, and the student alone when it is the best so far.
+
+    Both hold the fingerprints of the data, by split, because their mIoU was measured on it.
+    """
     if improved:
-        checkpoint.save(out / run_folder.BEST, {"model": learner.distilled.student.state_dict(), **best})
+        student = learner.distilled.student.state_dict()
+        checkpoint.save(out / run_folder.BEST, {"model": student, "data": fingerprints, **best})
     state = {
         "run_id": identity,
+        "data": fingerprints,
         "model": learner.distilled.state_dict(),
         "optimiser": learner.optimiser.state_dict(),
         "history": history,

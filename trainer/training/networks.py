@@ -65,7 +65,7 @@ def _open_whole(config: ModelConfig, path: Path, classes: int) -> tuple[Weights,
 
 def check_weights(config: TrainConfig, classes: int) -> None:
     """Raise UserError for weights that do not fit. Files missing on this machine are skipped; `run_id` needs them."""
-    here = weight_files(config)
+    here = weights_here(config)
     init, checkpoint = _student_file(config), _teacher_checkpoint(config)
     if init is not None and init in here:
         with torch.device("meta"):
@@ -79,11 +79,9 @@ def check_weights(config: TrainConfig, classes: int) -> None:
         weights.cover(teacher, "all")
 
 
-def weight_files(config: TrainConfig) -> list[Path]:
-    """The weight files of a run that exist on this machine."""
-    return [
-        path for path in (_student_file(config), _teacher_checkpoint(config)) if path is not None and path.is_file()
-    ]
+def weights_here(config: TrainConfig) -> list[Path]:
+    """The files or folders of a run's weights that exist on this machine."""
+    return [path for path in (_student_file(config), _teacher_checkpoint(config)) if path is not None and path.exists()]
 
 
 def weights_used(

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trainer import parallel
 from trainer.config import Normalize, TrainConfig, UserError, digest
 from trainer.data.stream import IMAGENET_MEAN, IMAGENET_STD
 from trainer.files.file_digest import file_digest
 from trainer.files.run_folder import write_text
 from trainer.models.base import SegModel, SegOutput
 from trainer.place import Place
-from trainer.training import parallel
 from trainer.training.build import Data
 from trainer.training.evaluate import evaluate
 
@@ -70,7 +70,7 @@ def verify(teacher: Teacher, config: TrainConfig, data: Data, place: Place) -> N
     file = place.cache_dir / "teachers" / f"{digest(asked)}.json"
     known = parallel.all_reduce(torch.tensor(int(file.exists()), device=next(teacher.model.parameters()).device))
     if int(known) == parallel.world():  # all workers evaluate together, so all or none must use the cache
-        measured = json.loads(file.read_text())
+        measured = json.loads(file.read_text(encoding="utf-8"))
     else:
         measured = evaluate(teacher.model, data.val, data.classes, seen, (protocol,))["val/miou"]
         if parallel.rank() == 0:

@@ -6,14 +6,13 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 from rich.console import Console
 from rich.text import Text
 
-from trainer.config import DataConfig, UserError
+from trainer.config import DataConfig, parse, parse_argument
 from trainer.place import default_cache
 from trainer.verbs.options import parse_size
 
@@ -149,16 +148,8 @@ def _show(dataset: SegDataset, split: str, contents: Contents, console: Console)
 
 
 def _config(name: str, options: list[str] | None) -> DataConfig:
-    given: dict[str, Any] = {}
-    for text in options or []:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise UserError(f"--option needs NAME=VALUE, for example aug=true, but got {text!r}")
-        try:
-            given[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--option {key}: {value!r} is not a YAML value") from None
-    return DataConfig(name=name, options=given)
+    given = dict(parse_argument(text, "--option", "NAME=VALUE, for example aug=true") for text in options or [])
+    return parse({"data": {"name": name, "options": given}}, "options").data
 
 
 def _deduplicated(problems: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from trainer.config import UserError
+from trainer.config.input_files import check_output
 from trainer.files.run_folder import write_text
 from trainer.place import default_cache
 from trainer.verbs import options
@@ -44,8 +45,10 @@ def evaluate(
     """Measure a checkpoint: mIoU of each protocol, then every class and every condition of the data set.
 
     A run's own checkpoint, measured as in its run, gives the mIoU that the run recorded. The recorded mIoU is printed
-    too, with its data and protocol where they differ.
+    too, with its protocol, and with what it was measured on unless that is known to be the same.
     """
+    if json_ is not None:
+        check_output("--json", json_, options.read_with(checkpoint, config))
     import torch
 
     from trainer.data import open_dataset, pack
@@ -60,6 +63,8 @@ def evaluate(
     student = open_student(checkpoint, wanted, device)
     run = run_config(checkpoint, wanted) if "val/miou" in student.origin else None
     dataset = open_dataset(student.config.data, data_root.absolute() if data_root else None, default_cache())
+    if json_ is not None:
+        check_output("--json", json_, options.images_of(dataset, split))
     packed = pack(dataset, student.config.data, split, default_cache())
     protocols = tuple(dict.fromkeys(protocol or student.config.eval.protocols))
     metrics = measure(
@@ -107,7 +112,7 @@ def report(
         "mIoU      " + "   ".join(f"{metrics[f'{at}/miou']:.2f} {name}" for name, at in where.items()),
     ]
     if "val/miou" in student.origin:
-        lines.append(f"recorded  {student.origin['val/miou']:.2f} {recorded_on(run, config, split)}")
+        lines.append(f"recorded  {student.origin['val/miou']:.2f} {recorded_on(student, run, packed)}")
     conditions = [key.split("/")[1] for key in metrics if key.startswith(f"{split}/") and key.endswith("/miou")]
     conditions = [name for name in conditions if name not in ("miou", *protocols)]
     wide = max(len(name) for name in ("condition", *names)) + 2
@@ -123,13 +128,20 @@ def report(
     return lines
 
 
-def recorded_on(run: TrainConfig | None, config: TrainConfig, split: str) -> str:
-    """What to print after a recorded mIoU: its protocol, and its data where they differ from `config` and `split`."""
+def recorded_on(student: Student, run: TrainConfig | None, packed: PackedSplit) -> str:
+    """What to print after a recorded mIoU: its protocol, and what it was measured on unless that is as it is now.
+
+    Images are the same where their fingerprints are, whatever the configs say.
+    """
+    recorded = student.origin.get("val/fingerprint")
+    images = f"images with fingerprint {recorded}" if recorded else "images whose fingerprint it did not record"
     if run is None:
-        return "by its run; no config.yaml beside the checkpoint"
+        other = "" if recorded == packed.fingerprint else f", on {images}"
+        return f"by its run{other}; no config.yaml beside the checkpoint"
     words = f"{run.eval.protocols[0]} by its run"
-    then, now = run.data, config.data
+    then, now = run.data, student.config.data
     height, width = then.size
-    if (then.name, then.size, then.normalize, split) != (now.name, now.size, now.normalize, "val"):
-        return f"{words}, on {then.name} val at {height}x{width}, normalize {then.normalize}"
-    return words if then.options == now.options else f"{words}, with data.options {then.options}"
+    where = f"on {then.name} val at {height}x{width}, normalize {then.normalize}"
+    if recorded != packed.fingerprint:
+        return f"{words}, {where}, {images}"
+    return words if (then.size, then.normalize) == (now.size, now.normalize) else f"{words}, {where}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trainer.config import UserError
+from trainer.config.input_files import check_output
 from trainer.files.atomic import replacing
 from trainer.place import default_cache
 from trainer.verbs import options
@@ -53,6 +54,7 @@ def export(
     """
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a file, for example {out / 'student.onnx'}")
+    check_output("--out", out, options.read_with(checkpoint, config))
     import torch
 
     from trainer.deploy.onnx import write_onnx
@@ -61,7 +63,7 @@ def export(
 
     torch.set_num_threads(threads)
     student = open_student(checkpoint, options.wanted(config, model, data, size, normalize), "cpu")
-    pictures = _pictures(student, images, data_root)
+    pictures = _pictures(student, images, data_root, out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         module = write_onnx(temporary, student, opset=opset, full_size=full_size, dynamic=dynamic)
@@ -93,8 +95,8 @@ def require_parity(parity: Parity, out: Path) -> None:
     sys.exit(1)
 
 
-def _pictures(student: Student, images: Path | None, data_root: Path | None) -> list[np.ndarray]:
-    """Up to IMAGES real images (1, H, W, 3) at the network's input size."""
+def _pictures(student: Student, images: Path | None, data_root: Path | None, out: Path) -> list[np.ndarray]:
+    """Up to IMAGES real images (1, H, W, 3) at the network's input size, none of which is `out`."""
     import numpy as np
 
     from trainer.data import open_dataset
@@ -104,8 +106,10 @@ def _pictures(student: Student, images: Path | None, data_root: Path | None) -> 
 
     if images is not None:
         found = find_images(images)
+        check_output("--out", out, found)
     else:
         dataset = open_dataset(student.config.data, data_root.absolute() if data_root else None, default_cache())
+        check_output("--out", out, options.images_of(dataset, "val"))
         found = [pair.image for pair in dataset.pairs("val")]
     chosen = np.unique(np.linspace(0, len(found) - 1, IMAGES).round().astype(int))
     return [resize_image(read_rgb(found[i]), student.config.data.size)[None].copy() for i in chosen]

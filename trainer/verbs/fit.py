@@ -5,15 +5,21 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-import yaml
 
-from trainer.config import UserError, override, parse, read_yaml
-from trainer.files.run_folder import lock_folder
+from trainer.config import TrainConfig, UserError, override, parse, parse_argument, read_yaml, weight_names
+from trainer.config.input_files import check_output, holds
+from trainer.files.run_folder import WRITTEN, check_config, lock_folder
+from trainer.files.weight_files import weight_files
 from trainer.place import Place, default_cache
 from trainer.verbs.options import DataRoot, Device, Threads
+
+if TYPE_CHECKING:
+    from trainer.data import SegDataset
+
+SPLITS: tuple[Literal["train", "val"], ...] = ("train", "val")
 
 
 def fit(
@@ -25,10 +31,15 @@ def fit(
     threads: Threads = 1,
     micro_batch: Annotated[int | None, typer.Option(min=1, help="samples in one forward pass")] = None,
     teacher: Annotated[Path | None, typer.Option(help="weights for a teacher that has a recipe")] = None,
+    continue_: Annotated[
+        Path | None,
+        typer.Option("--continue", metavar="RUN", help="take over the epochs of a run that only has fewer of them"),
+    ] = None,
     compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the student")] = False,
 ) -> None:
     """Train one run to its end; run again to resume."""
-    resolved = parse(override(_mapping(read_yaml(config), config), dict(_assignment(text) for text in set_ or [])))
+    given = dict(parse_argument(text, "--set", "PATH=VALUE, for example optim.lr=0.001") for text in set_ or [])
+    resolved = parse(override(_mapping(read_yaml(config), config), given))
     resolved.optim.shares(1, micro_batch)
     place = Place(
         out_dir=out.absolute(),
@@ -40,13 +51,20 @@ def fit(
         teacher=teacher,
         compile=compile_,
     )
-    from trainer.data import check_root
+    check_inputs(out, config, resolved, teacher)
+    check_config(place.out_dir, resolved)
+    from trainer.data import check_root, open_dataset
     from trainer.training.build import check
+    from trainer.training.continued import continue_run
     from trainer.training.loop import fit as train
 
     check_root(resolved.data, place.data_root, place.cache_dir)
+    if place.data_root is not None:
+        check_outside(out, open_dataset(resolved.data, place.data_root, place.cache_dir))
     check(resolved, place.cache_dir)
     with lock_folder(place.out_dir):
+        if continue_ is not None:
+            continue_run(continue_, resolved, place)
         result = train(resolved, place, report=Progress(resolved.optim.epochs))
     best = result["best"]
     print(
@@ -56,6 +74,22 @@ def fit(
     for network, used in result["weights"].items():
         if "note" in used:
             print(f"{network}: normalize is {used['normalize']}, but {used['note']}")
+
+
+def check_inputs(out: Path, config: Path, resolved: TrainConfig, teacher: Path | None) -> None:
+    """Raise UserError where the run in `out` would write over a file that it reads."""
+    weights = [path for path in (*map(Path, weight_names(resolved)), teacher) if path is not None and path.exists()]
+    inputs = [config, *(file for path in weights for file in weight_files(path))]
+    for name in WRITTEN:
+        check_output("--out", out / name, inputs)
+
+
+def check_outside(out: Path, dataset: SegDataset) -> None:
+    """Raise UserError where `out` lies in a folder of images or labels, which panel.png would then belong to."""
+    pairs = [pair for split in SPLITS for pair in dataset.pairs(split)]
+    for folder in {path.parent for pair in pairs for path in (pair.image, pair.label)}:
+        if holds(folder, out):
+            raise UserError(f"--out {out} lies in {folder}, whose files are the data; choose another folder")
 
 
 class Progress:
@@ -91,13 +125,3 @@ def _mapping(data: Any, path: Path) -> dict[str, Any]:
     if "base" in data:  # a section that only studies have
         raise UserError(f"{path} is a study, which has many runs; run it with: transkd run {path}")
     return data
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    path, equals, value = text.partition("=")
-    if not equals or not path:
-        raise UserError(f"--set needs PATH=VALUE, for example optim.lr=0.001, but got {text!r}")
-    try:
-        return path, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {path}: {value!r} is not a YAML value") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,6 +11,7 @@ import typer
 from trainer.config import UserError
 
 if TYPE_CHECKING:
+    from trainer.data import SegDataset
     from trainer.deploy.open import Wanted
 
 Checkpoint = Annotated[
@@ -52,6 +54,21 @@ def wanted(
     from trainer.deploy.open import Wanted
 
     return Wanted(config, model, data, None if size is None else parse_size(size), normalize)
+
+
+def read_with(checkpoint: Path, config: Path | None) -> list[Path]:
+    """The files that are read with a checkpoint: its own, and the record of its run."""
+    from trainer.files.weight_files import is_weight_folder, weight_files
+
+    beside = [checkpoint.with_name(name) for name in ("config.yaml", "result.json")]
+    files = weight_files(checkpoint) if checkpoint.is_file() or is_weight_folder(checkpoint) else ()
+    return [*files, *beside, *([config] if config is not None else [])]
+
+
+def images_of(dataset: SegDataset, split: Literal["train", "val"]) -> Iterator[Path]:
+    """The images and labels of a split, found when the first is asked for."""
+    for pair in dataset.pairs(split):
+        yield from (pair.image, pair.label)
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,9 +12,9 @@ from torch import Tensor
 from trainer.config import Normalize, UserError
 from trainer.models.base import SegModel
 from trainer.weights import lvt, pvtv2, segformer
-from trainer.weights.coverage import Coverage, compare
-from trainer.weights.naming import Naming, recognise
-from trainer.weights.read import Content, read
+from trainer.weights.coverage import COUNTER, Coverage, compare
+from trainer.weights.naming import Located, Naming, recognise
+from trainer.weights.read import check_numbers, read
 
 __all__ = ["Coverage", "Weights", "load_weights", "open_weights"]
 
@@ -57,6 +58,8 @@ class Weights(NamedTuple):
             source, target = _backbone(source), _backbone(target)
         coverage = compare(source, target, self.format, self.normalize)
         if coverage.complete or (partial and coverage.loaded):
+            for name in coverage.loaded:
+                check_numbers(self.path, name, source[name], target[name].dtype)
             return coverage
         part, remedy = "network", self.remark or "name the model and classes it was made for"
         if coverage.loaded and self.outputs is None:
@@ -70,9 +73,6 @@ class Weights(NamedTuple):
     def load(self, model: SegModel, what: Literal["all", "backbone"], *, partial: bool = False) -> Coverage:
         """Copy the covered entries into `model`, which is unchanged when this raises UserError."""
         coverage = self.cover(model, what, partial=partial)
-        for name in coverage.loaded:
-            if not self.state[name].isfinite().all():
-                raise UserError(f"{self.path}: {name} holds numbers that are not finite; take another checkpoint")
         model.load_state_dict({name: self.state[name] for name in coverage.loaded}, strict=False)
         return coverage
 
@@ -87,33 +87,72 @@ def load_weights(model: SegModel, path: Path, *, what: Literal["all", "backbone"
 
 
 def open_weights(path: Path, model: SegModel) -> Weights:
-    """The file's entries under the names of `model`, which may be on the meta device."""
-    content = read(path)
-    ours = set(model.state_dict())
-    if content.wrapper == "model" and ours <= content.state.keys():
-        return Weights(path, content.state, "this program", None, "")
-    naming = _recognise(path, content, ours)
-    if naming is None:
-        return Weights(path, content.state, "an unknown naming", None, "")
-    found = Weights(path, naming.translate(content.state), naming.title, naming.normalize, naming.remark)
-    if naming.shared and not content.marked and found.outputs != _REFERENCE_OUTPUTS:
-        return found._replace(normalize=None)
-    return found
+    """The file's entries under the names of `model`, which may be on the meta device.
+
+    They may lie below any prefix: of a dict in the file, of a wrapper of the network, of a training run. Of several
+    networks in a file the student is taken, then averaged weights (EMA), and a teacher never before another.
+    """
+    entries, ours = read(path), set(model.state_dict())
+    family = next((namings for namings in NAMINGS.values() if recognise(ours, namings[:1])), ())
+    found = recognise(entries, family)
+    if not found:
+        _refuse_other_family(path, entries, family)
+        return Weights(path, _below(entries, _fitting(entries, ours)), "an unknown naming", None, "")
+    prefix, naming = _choose(path, found)
+    state, parts = _below(entries, prefix), prefix.split(".")
+    if parts[0] == "model" and {name for name in ours if not name.endswith(COUNTER)} <= state.keys():
+        return Weights(path, state, "this program", None, "")
+    title = naming.title + (" (averaged weights)" if any(map(_is_average, parts)) else "")
+    weights = Weights(path, naming.translate(state), title, naming.normalize, naming.remark)
+    marked = {"module", "student"} & set(parts)  # as files of the reference's scripts are
+    if naming.shared and not marked and weights.outputs != _REFERENCE_OUTPUTS:
+        return weights._replace(normalize=None)
+    return weights
 
 
-def _recognise(path: Path, content: Content, ours: set[str]) -> Naming | None:
-    family = next((family for family, namings in NAMINGS.items() if namings[0].matches(ours)), None)
-    found = recognise(content.state, NAMINGS.get(family or "", ()))
-    if found is not None:
-        return found
+def _choose(path: Path, found: list[Located]) -> Located:
+    """The network to take of those in a file. Raises UserError where two are equally good."""
+
+    def rank(located: Located) -> tuple[bool, bool, bool, int]:
+        parts = located.prefix.split(".")
+        return "student" not in parts, "teacher" in parts, not any(map(_is_average, parts)), len(parts)
+
+    first, *others = sorted(found, key=lambda located: (rank(located), located.prefix))
+    if others and rank(others[0]) == rank(first):
+        raise UserError(
+            f"{path} holds two networks, '{first.prefix}' and '{others[0].prefix}'; save the one meant alone"
+        )
+    return first
+
+
+def _is_average(part: str) -> bool:
+    return "ema" in part.split("_")
+
+
+def _below(entries: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in entries.items() if name.startswith(prefix)}
+
+
+def _fitting(entries: Mapping[str, Tensor], ours: set[str]) -> str:
+    """The prefix below which most entries have names of a network whose family has no namings."""
+    counts = Counter(name[:start] for name in entries for start in _starts(name) if name[start:] in ours)
+    return min(counts, key=lambda prefix: (-counts[prefix], len(prefix)), default="")
+
+
+def _starts(name: str) -> list[int]:
+    return [0, *(at + 1 for at, character in enumerate(name) if character == ".")]
+
+
+def _refuse_other_family(path: Path, entries: Mapping[str, Tensor], family: tuple[Naming, ...]) -> None:
+    """Raise UserError for weights of another family than the network's, if it has one."""
     for other, namings in NAMINGS.items():
-        found = recognise(content.state, namings)
-        if found is not None and family is not None:
+        found = recognise(entries, namings)
+        if found and family:
+            ours = next(name for name, one in NAMINGS.items() if one is family)
             raise UserError(
-                f"{path} holds weights of a {other} ({found.title}), but the network is a {family}; "
+                f"{path} holds weights of a {other} ({found[0].naming.title}), but the network is a {ours}; "
                 "name the model it was made for"
             )
-    return None
 
 
 def _backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

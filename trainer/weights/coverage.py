@@ -9,6 +9,9 @@ from torch import Tensor
 
 from trainer.config import Normalize
 
+COUNTER = "num_batches_tracked"
+"""Last part of the name of BatchNorm's counter of training steps."""
+
 
 class Coverage(NamedTuple):
     """The requested entries, by the network's names: those loaded from the file, and those that do not match."""
@@ -48,11 +51,14 @@ class Coverage(NamedTuple):
 def compare(
     source: Mapping[str, Tensor], target: Mapping[str, Tensor], format: str, normalize: Normalize | None
 ) -> Coverage:
-    """How the entries of a file, in the network's names, cover those that the network has."""
+    """How the entries of a file, in the network's names, cover those that the network has.
+
+    BatchNorm's counters may lack: files from before torch 0.4.1 have none, and the networks compute nothing from them.
+    """
     common = [name for name in target if name in source]
     return Coverage(
         loaded=tuple(name for name in common if source[name].shape == target[name].shape),
-        missing=tuple(name for name in target if name not in source),
+        missing=tuple(name for name in target if name not in source and not name.endswith(COUNTER)),
         unexpected=tuple(name for name in source if name not in target),
         mismatched=tuple(name for name in common if source[name].shape != target[name].shape),
         format=format,

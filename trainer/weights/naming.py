@@ -1,6 +1,7 @@
 """Namings: how families of checkpoints name the entries of our networks.
 
-A naming is recognised by entries that its files always have, never by the file's name. Its table maps module names,
+A naming is recognised by entries that its files always have, never by the file's name. The entries may have any prefix,
+such as `state_dict.module.`, because wrappers of networks and of files add one. A naming's table maps module names,
 theirs -> ours. In a name, `{z}` and `{s}` are the stage counted from 0 and from 1, `{i}` is the block and `{rest}` is
 the rest of the name; the last component (`weight`, `running_mean`) is kept.
 """
@@ -44,21 +45,34 @@ class Naming(NamedTuple):
     shared: bool = False
     """Whether state dicts of this program have the same names, so that names alone do not tell the origin."""
 
-    def matches(self, names: Iterable[str]) -> bool:
-        """Whether a file with entries of these names is of this family."""
-        names = tuple(names)
-        return all(any(re.fullmatch(mark, name) for name in names) for mark in self.marks)
-
     def translate(self, state: State) -> dict[str, Tensor]:
         """The entries under our names."""
         kept = {name: tensor for name, tensor in state.items() if not name.startswith(self.drop)}
         return {_translated(name, tuple(self.modules.items())): t for name, t in self.prepare(kept).items()}
 
 
-def recognise(names: Iterable[str], namings: Iterable[Naming]) -> Naming | None:
-    """The first naming whose marks are all among `names`."""
-    names = tuple(names)
-    return next((naming for naming in namings if naming.matches(names)), None)
+class Located(NamedTuple):
+    """Where in a file the entries of one network are, and how they are named."""
+
+    prefix: str
+    """Before the entries' names, with its dot: `state_dict.module.`, or "" for a file that holds only them."""
+    naming: Naming
+
+
+def recognise(names: Iterable[str], namings: Iterable[Naming]) -> list[Located]:
+    """The prefixes below which all marks of a naming are found, each with the first such naming."""
+    names, found = tuple(names), dict[str, Naming]()
+    for naming in namings:
+        below = [{match[1] for name in names if (match := _marked(mark).fullmatch(name))} for mark in naming.marks]
+        for prefix in set.intersection(*below):
+            found.setdefault(prefix, naming)
+    return [Located(prefix, naming) for prefix, naming in found.items()]
+
+
+@functools.cache
+def _marked(mark: str) -> re.Pattern[str]:
+    """A mark behind the shortest prefix that leaves it."""
+    return re.compile(rf"((?:.*?\.)??)(?:{mark})")
 
 
 def without_prefix(state: State, *prefixes: str) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ _OFFICIAL = {
     "block{s}.{i}.{rest}": "backbone.stages.{z}.blocks.{i}.{rest}",
     "norm{s}": "backbone.stages.{z}.norm",
 }
+_TIMM = {"patch_embed.{rest}": "backbone.patch_embed.{rest}", "stages.{rest}": "backbone.stages.{rest}"}
 
 
 def _without_backbone(state: State) -> State:
@@ -50,8 +51,14 @@ NAMINGS = (
     Naming(
         "timm PVTv2",
         (r"patch_embed\.proj\.weight", r"stages\.0\.blocks\.0\.attn\.q\.weight"),
-        {"patch_embed.{rest}": "backbone.patch_embed.{rest}", "stages.{rest}": "backbone.stages.{rest}"},
+        _TIMM,
         "imagenet",
         drop=("head.",),
+    ),
+    Naming(
+        "timm PVTv2 with features_only",
+        (r"patch_embed\.proj\.weight", r"stages_0\.blocks\.0\.attn\.q\.weight"),
+        {"stages_{z}.{rest}": "backbone.stages.{z}.{rest}", **_TIMM},
+        "imagenet",
     ),
 )

@@ -11,8 +11,9 @@ from collections import Counter
 from markupsafe import Markup
 
 from ablations.statistics.factor_effects import effects_tested
+from ablations.statistics.holm import FAMILY_WISE
 from ablations.statistics.outcome import protocol
-from ablations.statistics.paired import FAMILY_WISE, counted
+from ablations.statistics.paired import counted
 from ablations.study.arms import short
 from ablations.study.metric import described
 from orchestrator.report.page.data import MOST_ARMS, Report
@@ -35,8 +36,8 @@ def answers(report: Report) -> dict[str, str]:
         found |= {
             "What is compared": _contrasts(report),
             "Seeds": _seeds(report),
-            "Error bars": "±: sample standard deviation over seeds (n - 1); in brackets: 95 % Student t interval of "
-            "the mean paired difference; bands of curves: lowest to highest seed",
+            "Error bars": "±: sample standard deviation over seeds (n - 1); in brackets: the mean paired differences "
+            "that the test does not reject at the level of its verdict; bands of curves: lowest to highest seed",
             "Test": f"exact two-sided sign-flip test of paired differences{_margin(report)}, Holm over "
             f"{_tests(report)}, {FAMILY_WISE * 100:g} % family-wise{_looks(report)}",
         }

@@ -24,7 +24,7 @@ Map = dict[str, dict[str, float]]
 def class_means(report: Report) -> Map:
     """The mean over finished seeds, at the last epoch."""
     found: Map = {}
-    for arm in report.arms:
+    for arm in (*report.teachers, *report.arms):
         ended = _ended(report, arm).values()
         for name in dict.fromkeys(name for classes in ended for name in classes):
             known = [classes[name] for classes in ended if math.isfinite(classes.get(name, math.nan))]

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from ablations.study.metric import described
 from orchestrator.report.page.data import Report
-from orchestrator.report.page.parts import PALETTE, Section, figure, label, plot, rounded, shaded, style
+from orchestrator.report.page.parts import PALETTE, Section, figure, label, plot, rounded, shaded, style, whole_axis
 from orchestrator.store.ledger import LedgerRun
 
 LOSS = "loss/ce"
@@ -49,8 +49,10 @@ def curve(runs: Sequence[LedgerRun], metric: str) -> Curve | None:
 
 
 def curves(report: Report, metric: str) -> dict[str, Curve]:
-    """Arm -> curve, in the order of the table, without arms that have none."""
-    found = {arm: curve([member.run for member in report.groups[arm]], metric) for arm in report.arms}
+    """Arm -> curve, in the order of the table, then the teachers; without those that have none."""
+    found = {
+        arm: curve([member.run for member in report.groups[arm]], metric) for arm in (*report.arms, *report.teachers)
+    }
     return {arm: own for arm, own in found.items() if own is not None}
 
 
@@ -86,7 +88,8 @@ def curves_figure(found: dict[str, Curve], title: str) -> go.Figure:
             )
         )
     axes = {
-        "xaxis": {"title": {"text": "epoch"}, "rangemode": "tozero", "showgrid": False},
+        "xaxis": {"rangemode": "tozero", "showgrid": False}
+        | whole_axis("epoch", (x for c in found.values() for x in c.epochs)),
         "yaxis": {"title": {"text": title}},
     }
     return figure([*bands, *lines], 420, **axes)

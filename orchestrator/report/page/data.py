@@ -57,7 +57,7 @@ class Report:
     searched: tuple[Searched, ...]
     published: dict[str, Reproduction]
     panels: dict[str, Path]
-    """By arm, the panel of the first seed that has one."""
+    """By arm or teacher, the panel of the first seed that has one."""
 
     @cached_property
     def scores(self) -> dict[str, dict[int, float]]:
@@ -84,6 +84,11 @@ class Report:
         highest = sorted((arm for arm in arms if arm not in references), key=lambda arm: -mean[arm])
         kept = {*references, *highest[: MOST_ARMS - len(references)]}
         return [arm for arm in arms if arm in kept]
+
+    @cached_property
+    def teachers(self) -> list[str]:
+        """The rows of trained teachers, which figures show beside the arms."""
+        return self.arms and [arm for arm, group in self.groups.items() if group[0].plan.role == "teacher"]
 
     @cached_property
     def of_all(self) -> str:
@@ -123,6 +128,6 @@ def _panels(members: Sequence[StudyRun], store: Store) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for member in members:
         path = store.run_dir(member.run.run_id) / "panel.png" if member.run.run_id else None
-        if member.plan.role == "arm" and member.plan.arm not in found and path is not None and path.is_file():
+        if member.plan.arm not in found and path is not None and path.is_file():
             found[member.plan.arm] = path
     return found

@@ -35,6 +35,7 @@ def page(report: Report) -> str:
         css=_own("page.css"),
         js=_own("page.js") if drawn else "",
         plotly=Markup(get_plotlyjs()) if drawn else "",
+        pictures=_own("pictures.js") if any(made.anchor == "panels" for made in sections) else "",
     )
 
 
@@ -53,4 +54,4 @@ def unfinished(report: Report) -> str:
 
 
 def _own(name: str) -> Markup:
-    return Markup((resources.files("orchestrator.report.page") / name).read_text())
+    return Markup((resources.files("orchestrator.report.page") / name).read_text(encoding="utf-8"))

@@ -34,8 +34,8 @@ def differences(report: Report) -> list[Difference]:
             values["arm"],
             values["reference"],
             values["difference"],
-            values["low"],
-            values["high"],
+            values["interval_low"],
+            values["interval_high"],
             values["verdict"],
             # the seeds of the verdict: an arm may have more seeds by now, for another contrast
             tuple(paired(report.scores[values["arm"]], report.scores[values["reference"]])[: values["pairs"]]),
@@ -130,7 +130,7 @@ def section(report: Report) -> Section | None:
     margin = report.study.margin
     shaded = f" The shaded band is the equivalence margin of ±{margin:g} points." if margin else ""
     caption = (
-        "Paired differences by contrast: single seeds, their mean, and its 95 % t interval. Verdicts are decided "
-        f"by the test, not by the interval.{shaded}"
+        "Paired differences by contrast: single seeds, their mean, and the interval of the differences that the test "
+        f"does not reject. A contrast with too few seeds for an interval has none.{shaded}"
     )
     return Section("differences", "Differences", (plot("forest", forest_figure(rows, margin), caption),))

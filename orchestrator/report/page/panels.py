@@ -11,18 +11,19 @@ from PIL import Image
 from orchestrator.report.page.data import Report
 from orchestrator.report.page.parts import Section
 from orchestrator.state.study_state import StudyRun
+from trainer.data import dataset_class
 
-WIDTH = 320
-"""Maximum width of a tile in pixels, which keeps the page small."""
+WIDTH = 960
+"""Maximum width of a tile in pixels, which keeps the page small. Tiles are shown small, and large after a click."""
 PARTS = ("image", "truth", "prediction")
 """The parts of a run's panel from left to right, with white gaps; each validation image is a row."""
 
 
 def section(report: Report) -> Section | None:
-    """A block for each validation image: image, ground truth, and the prediction of one seed of each arm."""
+    """A block for each validation image: image, ground truth, and the prediction of one seed of each row."""
     tiles: dict[str, list[dict[str, Image.Image]]] = {}
     seeds = {}
-    for arm in (arm for arm in report.arms if arm in report.panels):
+    for arm in (arm for arm in (*report.teachers, *report.arms) if arm in report.panels):
         member = next(m for m in report.groups[arm] if m.run.run_id == report.panels[arm].parent.name)
         tiles[arm], seeds[arm] = _tiles(report, arm, member), member.plan.seed
     if not tiles:
@@ -35,18 +36,36 @@ def section(report: Report) -> Section | None:
         rows.append(
             Markup('<div class="panels">{}</div>').format(
                 Markup("").join(
-                    Markup('<figure><img src="{}" alt="{}"><figcaption>{}</figcaption></figure>').format(
-                        source, f"validation image {number + 1}: {name}", name
-                    )
+                    Markup(
+                        '<figure><button type="button" title="larger"><img src="{}" alt="{}"></button>'
+                        "<figcaption>{}</figcaption></figure>"
+                    ).format(source, f"validation image {number + 1}: {name}", name)
                     for name, source in shown
                 )
             )
         )
     used = sorted(set(seeds.values()))
     said = (
-        f"Fixed validation images, at the end of training; seed {', '.join(map(str, used))} of each arm.{report.of_all}"
+        "Validation images spread evenly over the split, at the end of training; seed "
+        f"{', '.join(map(str, used))} of each arm. Click on a picture to enlarge it.{report.of_all}"
     )
-    return Section("panels", "Predictions", (*rows, Markup('<p class="notes">{}</p>').format(said)))
+    return Section("panels", "Predictions", (*rows, *_keys(report), Markup('<p class="notes">{}</p>').format(said)))
+
+
+def _keys(report: Report) -> list[Markup]:
+    """The colour of each class, for each data set that pictures are of."""
+    shown = {m.plan.config.data.name for arm in report.panels for m in report.groups[arm][:1]}
+    return [
+        Markup('<ul class="key">{}</ul>').format(
+            Markup("").join(
+                Markup('<li><span style="background:#{:02x}{:02x}{:02x}"></span>{}</li>').format(*colour, name)
+                for name, colour in zip(
+                    (*dataset.classes, "no label"), (*dataset.palette[: len(dataset.classes)], (0, 0, 0)), strict=True
+                )
+            )
+        )
+        for dataset in map(dataset_class, sorted(shown))
+    ]
 
 
 def _tiles(report: Report, arm: str, member: StudyRun) -> list[dict[str, Image.Image]]:

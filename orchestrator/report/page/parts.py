@@ -69,6 +69,13 @@ def figure(traces: Sequence[Any], height: int, **layout: Any) -> go.Figure:
     return go.Figure(list(traces), {**shared, **layout})
 
 
+def whole_axis(title: str, values: Iterable[float]) -> dict[str, Any]:
+    """The axis of a count, such as epochs: ten ticks or fewer, all at whole numbers."""
+    least = max(values, default=0) / 10
+    step = next(step for power in range(12) for one in (1, 2, 5) if (step := one * 10**power) >= least)
+    return {"title": {"text": title}, "tick0": 0, "dtick": step, "tickformat": ",d"}
+
+
 def plot(anchor: str, drawn: go.Figure, caption: str) -> Markup:
     """A figure and its caption. The figure's data is JSON in the page, with `<` escaped."""
     data = drawn.to_json(engine="json").replace("<", "\\u003c")

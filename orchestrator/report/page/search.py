@@ -15,7 +15,7 @@ from ablations.study.arms import short
 from ablations.study.trial import Trial
 from orchestrator.report.page.data import Report, Searched
 from orchestrator.report.page.parallel import parallel_figure
-from orchestrator.report.page.parts import PALETTE, Section, figure, label, plot, rounded, side_by_side
+from orchestrator.report.page.parts import PALETTE, Section, figure, label, plot, rounded, side_by_side, whole_axis
 
 EVALUATORS: dict[Literal["fanova", "ped_anova"], str] = {"fanova": "fANOVA", "ped_anova": "PED-ANOVA"}
 
@@ -46,9 +46,44 @@ def history_figure(trials: Sequence[Trial], metric: str) -> go.Figure:
         line={"color": PALETTE[1], "shape": "hv", "width": 2},
         hoverinfo="skip",
     )
-    axes = {"xaxis": {"title": {"text": "trial"}, "showgrid": False, "zeroline": False}}
+    axes = {"xaxis": {"showgrid": False, "zeroline": False} | whole_axis("trial", (trial.number for trial in trials))}
     axes |= {"yaxis": {"title": {"text": f"{metric} (%)"}}}
     return figure([*traces, line], 380, **axes)
+
+
+def curves_figure(searched: Searched) -> go.Figure | None:
+    """The score of each trial by epoch: finished ones, stopped ones in grey, and the best one on top. None where no
+    trial has a score."""
+    metric, lines = searched.search.metric, []
+    for trial, run in zip(searched.trials, searched.runs, strict=True):
+        points = [(epoch["epoch"], epoch.get(metric, math.nan)) for epoch in run.epochs]
+        if points := [(epoch, score) for epoch, score in points if math.isfinite(score)]:
+            lines.append((trial, points))
+    if not lines:
+        return None
+    best = max(_finished(searched.trials, metric), key=lambda one: one[1], default=(None, 0.0))[0]
+    traces = []
+    for name, colour, width in (("stopped", "#808080", 1), ("finished", PALETTE[0], 1), ("best", PALETTE[1], 3)):
+        own = [(trial, points) for trial, points in lines if name == ("best" if trial is best else trial.state)]
+        gap = [(None, None, None)]  # between two trials of one trace
+        joined = [at for trial, points in own for at in [*((*point, trial.number) for point in points), *gap]]
+        if joined:
+            traces.append(
+                go.Scatter(
+                    x=[epoch for epoch, _, _ in joined],
+                    y=rounded(score for _, score, _ in joined),
+                    customdata=[number for _, _, number in joined],
+                    name=name,
+                    mode="lines+markers",
+                    line={"color": colour, "width": width},
+                    marker={"size": 4},
+                    hovertemplate="trial %{customdata}, epoch %{x}: %{y:.2f}<extra></extra>",
+                )
+            )
+    epochs = (epoch for _, points in lines for epoch, _ in points)
+    axes = {"xaxis": {"rangemode": "tozero", "showgrid": False} | whole_axis("epoch", epochs)}
+    axes |= {"yaxis": {"title": {"text": f"{metric} (%)"}}}
+    return figure(traces, 380, **axes)
 
 
 def importance_figure(shares: Mapping[Literal["fanova", "ped_anova"], Mapping[str, float]]) -> go.Figure:
@@ -118,6 +153,8 @@ def _blocks(searched: Searched, index: int) -> list[Markup]:
     ended = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     said = f"The search{of}: {len(trials)} of {search.trials} trials ({ended}), by {search.metric}."
     beside = [plot(f"history-{index}", history_figure(trials, search.metric), said)]
+    if (drawn := curves_figure(searched)) is not None:
+        beside.append(plot(f"trials-{index}", drawn, f"Learning curves of the trials{of}, by {search.metric}."))
     if search.against:
         said = f"Both objectives of the search{of}."
         beside.append(plot(f"against-{index}", against_figure(trials, search.metric, search.against), said))

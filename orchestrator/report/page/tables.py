@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
+from ablations.study.metric import described
 from ablations.table.marks import SCORE, mark_note, marks
-from ablations.table.shape import Row, Table
+from ablations.table.shape import Column, Row, Table, number
+from ablations.table.text import below
 from orchestrator.report.page.data import Report
 from orchestrator.report.page.parts import Section
 from orchestrator.terminal.table import ALARMS, COLOURS
@@ -16,7 +18,21 @@ TAGS = {"best": Markup("<strong>{}</strong>"), "second": Markup("<u>{}</u>")}
 def section(report: Report) -> Section:
     """The study's table, and the further tables with their titles as captions."""
     more = (table_html(table, table.title.replace("   ", ": ", 1)) for table in report.table.more)
-    return Section("table", "Results", (table_html(report.table), *more))
+    return Section("table", "Results", (table_html(report.table), *more, *_by_seed(report)))
+
+
+def _by_seed(report: Report) -> list[Markup]:
+    """The score of each seed, folded; of rows of more than one seed."""
+    seeds = sorted({seed for scores in report.scores.values() for seed in scores})
+    if len(seeds) < 2:
+        return []
+    rows = tuple(
+        Row((arm, *(number(scores.get(seed), 2) for seed in seeds)), {}) for arm, scores in report.scores.items()
+    )
+    columns = (Column("arm"), *(Column(f"seed {seed}", right=True) for seed in seeds))
+    caption = f"{described(report.study.metric)} of each seed at the last epoch"
+    listed = table_html(Table("", columns, rows, ()), caption)
+    return [Markup("<details><summary>Values of each seed</summary>{}</details>").format(listed)]
 
 
 def table_html(table: Table, caption: str = "") -> Markup:
@@ -26,7 +42,7 @@ def table_html(table: Table, caption: str = "") -> Markup:
         Markup('<th scope="col"{}>{}</th>').format(_align(column.right), column.heading) for column in table.columns
     )
     body = Markup("\n").join(_row(table, row, marked.get(i)) for i, row in enumerate(table.rows))
-    notes = [*table.notes, *filter(None, [mark_note(table, "bold", "underlined")])]
+    notes = below(table, mark_note(table, "bold", "underlined"))
     listed = Markup("").join(
         Markup("<li{}>{}</li>").format(Markup(' class="warn"') if note.startswith(ALARMS) else "", note)
         for note in notes
@@ -34,8 +50,16 @@ def table_html(table: Table, caption: str = "") -> Markup:
     return Markup(
         '<div class="scroll"><table>\n{}<thead><tr>{}</tr></thead>\n'
         "<tbody>\n{}\n</tbody></table></div>"
-        '<ul class="notes">{}</ul>'
-    ).format(Markup("<caption>{}</caption>\n").format(caption) if caption else "", head, body, listed)
+        '<ul class="notes">{}</ul>{}'
+    ).format(Markup("<caption>{}</caption>\n").format(caption) if caption else "", head, body, listed, _fold(table))
+
+
+def _fold(table: Table) -> Markup:
+    """What `transkd explain` prints, folded."""
+    if not table.explained:
+        return Markup("")
+    said = Markup("").join(Markup("<li>{}</li>").format(text) for text in table.explained)
+    return Markup("<details><summary>How to read this table</summary><ul>{}</ul></details>").format(said)
 
 
 def _row(table: Table, row: Row, mark: str | None) -> Markup:

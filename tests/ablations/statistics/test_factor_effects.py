@@ -139,12 +139,11 @@ def test_the_table_of_effects_stands_under_the_table_of_arms(study):
     (table,) = build_table(written, runs, _outcomes(runs)).more
     assert to_plain(table) == (
         "effects   of the factors of written on val mIoU\n"
-        "effect            vs        points   n   difference [95 %]   verdict\n"
-        "csf=on            csf=off      all   8     +2.0 [2.0, 2.0]   better\n"
-        "pea=on            pea=off      all   8     +0.0 [0.0, 0.0]   undecided\n"
-        "csf=on × pea=on                all   8   -2.0 [-2.0, -2.0]   worse\n"
-        " effect: mean difference over the points of the grid that have both levels; A × B: interaction of A and B\n"
-        " effects and the contrasts above are one family of tests at 5 %\n"
+        "effect            vs        points   n   difference [interval]   verdict\n"
+        "csf=on            csf=off      all   8         +2.0 [2.0, 2.0]   better\n"
+        "pea=on            pea=off      all   8         +0.0 [0.0, 0.0]   undecided\n"
+        "csf=on × pea=on                all   8       -2.0 [-2.0, -2.0]   worse\n"
+        " A × B: interaction of A and B\n"
     )
     assert table.rows[2].values["difference"] == pytest.approx(-2.0)
 

@@ -6,24 +6,27 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats as reference
 
 from ablations.statistics.design import describe_design
+from ablations.statistics.holm import holm
 from ablations.statistics.paired import (
     MIN_BOOTSTRAP_PAIRS,
     bootstrap_interval,
     can_decide,
     compare,
+    compare_samples,
     equivalence_p,
-    holm,
     interval,
     mean_std,
     paired,
     seeds_needed,
-    sign_flip_p,
     smallest_adjusted_p,
     smallest_p,
 )
+from ablations.statistics.sign_flip import sign_flip_interval, sign_flip_p
 
 HAND = [
     # All signs alike: only +++ and --- are as extreme.
@@ -131,11 +134,44 @@ def test_verdicts(differences, margin, verdict):
     assert found.n == len(differences)
 
 
-def test_a_comparison_holds_both_intervals():
+SIZES = st.integers(-30, 30) | st.integers(-3, 3)
+
+
+@given(
+    st.lists(st.lists(SIZES, max_size=10), min_size=1, max_size=4),
+    st.sampled_from([None, 0.2, 1.0]),
+    st.integers(0, 12),
+)
+def test_an_interval_excludes_zero_if_and_only_if_the_row_says_better_or_worse(samples, margin, tests):
+    differences = [np.array(sample) / 10 for sample in samples]
+    for one in compare_samples(differences, [True] * len(samples), margin, tests=tests):
+        if one.verdict == "equivalent":
+            assert -margin < one.low <= one.high < margin
+        else:
+            assert (one.low > 0) == (one.verdict == "better")
+            assert (one.high < 0) == (one.verdict == "worse")
+
+
+def test_the_row_that_contradicted_itself():
+    """Student's interval holds 0 and the exact test rejects it: the interval shown is the test's."""
+    d = np.array([-0.0005, 0.113, -0.015, 1.211, 0.208, 0.053, -0.017, 0.039, 0.026])
+    (found,) = compare(_scores(d.tolist()), [("a", "b")])
+    assert found.verdict == "better"
+    assert interval(d)[0] < 0 < found.low
+
+
+def test_a_contrast_whose_seeds_have_not_ended_has_no_interval():
+    (found,) = compare(_scores([1.0] * 8), [("a", "b")], pending=[("a", "b")])
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_a_comparison_holds_all_intervals():
     d = np.random.default_rng(8).normal(0.5, 1.0, 9)
     ((found,), (nothing,)) = (compare(scores, [("a", "b")]) for scores in (_scores(d.tolist()), {}))
     low, high = interval(d)
     bootstrap_low, bootstrap_high = bootstrap_interval(d)
+    assert (found.low, found.high) == sign_flip_interval(d, 0.05)
     assert found.values() == pytest.approx(
         {
             "pairs": 9,
@@ -143,6 +179,9 @@ def test_a_comparison_holds_both_intervals():
             "deviation": d.std(ddof=1),
             "low": low,
             "high": high,
+            "level": 0.05,
+            "interval_low": found.low,
+            "interval_high": found.high,
             "bootstrap_low": bootstrap_low,
             "bootstrap_high": bootstrap_high,
             "p": sign_flip_p(d),

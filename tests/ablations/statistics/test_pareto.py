@@ -49,9 +49,9 @@ def test_each_cost_has_its_front_and_a_teacher_is_on_none():
     assert points["large"].on == points["small"].on == {"gmacs", "params_m", "latency_ms"}
     assert points["small"].costs == {"gmacs": 1.0, "params_m": 3.0, "latency_ms": 9.0}
     assert pareto_notes(ROWS) == [
-        "Pareto front of accuracy against GMACs: small, large",
-        "Pareto front of accuracy against million parameters: wide, small, large",
-        "Pareto front of accuracy against ms: wide, small, large",
+        "Pareto front of accuracy against GMACs: small, large.",
+        "Pareto front of accuracy against million parameters: wide, small, large.",
+        "Pareto front of accuracy against ms: wide, small, large.",
     ]
 
 
@@ -68,4 +68,4 @@ def test_one_network_has_no_front_and_without_scores_there_is_none():
 def test_a_point_holds_the_mean_and_two_arms_are_enough_for_a_front():
     rows = [row("cheap", 50.0, 1.0, 3.0), row("dear", 60.0, 2.0, 3.0)]
     assert [(point.arm, point.accuracy) for point in arm_points(rows)] == [("cheap", 50.0), ("dear", 60.0)]
-    assert pareto_notes(rows) == ["Pareto front of accuracy against GMACs: cheap, dear"]
+    assert pareto_notes(rows) == ["Pareto front of accuracy against GMACs: cheap, dear."]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats as reference
 
-from ablations.statistics.paired import can_decide, equivalence_p, sign_flip_p
+from ablations.statistics.paired import can_decide, equivalence_p
 from ablations.statistics.power import (
     CONFIDENCE,
     equivalence_power,
@@ -20,6 +20,7 @@ from ablations.statistics.power import (
     smallest_margin,
     upper_deviation,
 )
+from ablations.statistics.sign_flip import sign_flip_p
 
 STUDIES = 3000
 

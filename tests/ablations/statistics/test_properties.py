@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from scipy import stats as reference
 
 from ablations.statistics.factor_effects import effects_of
-from ablations.statistics.paired import equivalence_p, holm, interval, prediction_interval, sign_flip_p
+from ablations.statistics.holm import holm
+from ablations.statistics.paired import equivalence_p, interval, prediction_interval
 from ablations.statistics.pareto import front
 from ablations.statistics.sequential_test import GRID_STEPS, differ_p, levels, shares
+from ablations.statistics.sign_flip import sign_flip_p
 from ablations.statistics.winners import Tuned, winners
 from ablations.study.search import Search
 from ablations.study.trial import Trial

@@ -136,7 +136,7 @@ def test_another_recipe_is_refused_and_named(written, case):
     assert row.verdict == "recipe differs"
     assert expected in row.differs
     assert any(
-        expected in note and note.startswith("recipe differs") for note in build_table(study, runs, outcomes).notes
+        expected in note and note.startswith("Recipe differs") for note in build_table(study, runs, outcomes).explained
     )
 
 
@@ -153,8 +153,8 @@ def test_another_recipe_is_refused_and_named(written, case):
 def test_what_the_source_does_not_say_is_no_agreement(written, path, aspect, arm):
     study = written("margin: 0.3\n", recipe={name: value for name, value in RECIPE.items() if name != path})
     assert verdicts(study)[arm] == "recipe unknown"
-    notes = build_table(study, expand(study), {}).notes
-    assert any(note.startswith("recipe unknown") and f"{aspect} ({path})" in note for note in notes)
+    notes = build_table(study, expand(study), {}).explained
+    assert any(note.startswith("Recipe unknown") and f"{aspect} ({path})" in note for note in notes)
 
 
 def test_a_teacher_that_is_not_the_published_one_spoils_its_pupils_alone(written):
@@ -236,12 +236,12 @@ def test_the_notes_name_the_source_and_give_the_rule_where_a_row_can_be_asked(wr
     runs = expand(study)
     found = reproductions(study, runs, measured(runs, NEAR))
     source = (
-        "published: a paper; single runs, best epoch on val; best: our mean over seeds of the best epoch; the verdicts "
-        "use neither"
+        "Published numbers are from a paper: single runs at their best epoch on val. Best is our mean over seeds "
+        "at the best epoch. The verdicts use neither."
     )
     rule = (
-        "reproduced: the published number lies within ±0.3 points of our best, or in the 95 % prediction interval for "
-        "one more run like ours (at least 3 seeds)"
+        "Reproduced means that the published number lies within ±0.3 points of our best, or in the 95 % prediction "
+        "interval for one more run like ours, from at least 3 seeds."
     )
     assert reproduction_notes(study, found) == [source, rule]
     assert reproduction_notes(study, {}) == [source]
@@ -251,10 +251,10 @@ def test_the_notes_name_the_source_and_give_the_rule_where_a_row_can_be_asked(wr
     assert reproduction_notes(study.model_copy(update={"published": None}), found) == []
     unlike = {"alone": Reproduction(50.0, "recipe differs", ("optim.lr 1 (2)",), ())}
     unknown = {"alone": Reproduction(50.0, "recipe unknown", (), ("epochs (optim.epochs)",))}
-    assert reproduction_notes(study, unlike) == [source, "recipe differs, ours (published): optim.lr 1 (2)"]
+    assert reproduction_notes(study, unlike) == [source, "Recipe differs, ours (published): optim.lr 1 (2)."]
     assert reproduction_notes(study, unknown) == [
         source,
-        "recipe unknown, the source does not say: epochs (optim.epochs)",
+        "Recipe unknown, the source does not say: epochs (optim.epochs).",
     ]
 
 
@@ -269,17 +269,20 @@ def test_a_part_of_val_is_not_held_against_the_whole(study):
     assert reproductions(part, runs, {}) == {}
     table = build_table(part, runs, {})
     assert table.title.startswith("written   val mIoU in fog (full protocol)")
-    assert "published numbers left out: they are mIoU over all of val, and this table shows val/fog/miou" in table.notes
+    assert (
+        "Published numbers are left out: they are mIoU over all of val, and this table shows val/fog/miou."
+        in table.explained
+    )
 
 
 def test_notes_say_once_what_all_rows_share(written):
     distill = RECIPE["distill"].replace("csf: {}", "csf: {options: {norm: reference}}")
     study = written(recipe=RECIPE | {"optim.lr": "6.0e-5", "distill": distill})
     table = build_table(study, expand(study), {})
-    assert [note for note in table.notes if note.startswith("recipe differs")] == [
-        "recipe differs, ours (published): optim.lr 0.001 (6e-05)",
-        "recipe differs for Base, ours (published): distill.csf.options.norm not set (reference), "
-        "the teacher is not reproduced",
+    assert [note for note in table.explained if note.startswith("Recipe differs")] == [
+        "Recipe differs, ours (published): optim.lr 0.001 (6e-05).",
+        "Recipe differs for Base, ours (published): distill.csf.options.norm not set (reference), "
+        "the teacher is not reproduced.",
     ]
 
 
@@ -373,6 +376,6 @@ def test_the_published_recipe_itself_is_not_refused():
         for run in runs
     }
     table = build_table(reproduction, runs, outcomes)
-    assert not any(note.startswith("recipe") for note in table.notes)
+    assert not any(note.startswith("Recipe") for note in table.explained)
     assert [row.values["reproduced"] for row in table.rows] == ["yes", "yes", "no", "yes"]
     assert "68.58   yes" in to_plain(table)

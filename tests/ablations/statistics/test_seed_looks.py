@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ablations.statistics.outcome import Outcome
-from ablations.statistics.seed_looks import due, if_needed, look_progress, take_looks
+from ablations.statistics.paired import interval
+from ablations.statistics.seed_looks import due, if_needed, look_progress, take_looks, with_intervals
 from ablations.statistics.verdicts import study_verdicts
 from ablations.study.plan import expand
 from ablations.table.arms import build_table
@@ -135,12 +136,14 @@ def test_the_table_has_no_trace_of_seeds_that_were_not_needed(study):
     table = build_table(written, runs, outcomes)
     assert [row.cells[1] for row in table.rows] == ["1", "12", "12", "8"]
     assert [row.values.get("verdict") for row in table.rows[2:]] == ["undecided", "better"]
-    assert not any("not yet" in note or "not finished" in note for note in table.notes)
+    assert not any("not yet" in note or "not finished" in note for note in (*table.notes, *table.explained))
     assert "6 to 12 seeds as needed" in table.title
-    assert any(note.startswith("ended at 12 seeds, 4 runs not made") for note in table.notes)
     assert any(
-        note.startswith("looks at 6, 8, 12 seeds, 2 contrasts: a difference can be decided from 8")
-        for note in table.notes
+        note.startswith("The study ended at its look at 12 seeds, and 4 runs were not") for note in table.explained
+    )
+    assert any(
+        note.startswith("Looks at 6, 8, 12 seeds, 2 contrasts: a difference can be decided from 8")
+        for note in table.explained
     )
     assert len(study_verdicts(written, runs, outcomes).runs) == 1 + 12 + 12 + 8
 
@@ -151,7 +154,7 @@ def test_a_table_between_looks_says_so(study):
     table = build_table(written, runs, _outcomes(runs, _score, 8))
     assert [row.cells[1] for row in table.rows] == ["1", "8/12", "8/12", "8"]
     assert [row.values.get("verdict") for row in table.rows[2:]] == ["not yet", "better"]
-    assert any(note.startswith("now at 12 seeds") for note in table.notes)
+    assert any(note.startswith("The study is at its look at 12 seeds") for note in table.explained)
 
 
 def test_an_equivalence_ends_a_contrast_too(study):
@@ -196,3 +199,54 @@ def test_a_large_difference_is_found_early_and_a_third_of_the_runs_is_saved(stud
     decided = [one.verdict == "better" for came in found for one in came.comparisons]
     assert np.mean(decided) > 0.98
     assert np.mean([sum(came.due.values()) / 48 for came in found]) < 0.72
+
+
+ONE = """
+variants: {z: {}, a: {optim.lr: 0.1}}
+seeds: {looks: [6, 8, 12]}
+"""
+
+
+def _intervals(written, rng, mean, studies):
+    """(progress, intervals) of simulated studies whose arms are `mean` above z."""
+    arms = list(written.compared.overrides)
+    for _ in range(studies):
+        scores = {arm: dict(enumerate(rng.normal(mean * (arm != "z"), 0.7, 12))) for arm in arms}
+        progress = take_looks(written, dict.fromkeys(arms, range(12)), scores)
+        yield progress, with_intervals(written, scores, progress)
+
+
+@pytest.mark.parametrize("rest", [ONE, FOUR, FOUR + "margin: 0.4\n"])
+def test_after_looks_too_a_row_is_better_if_and_only_if_its_interval_excludes_zero(study, rest):
+    written = study(rest)
+    for mean in (0.0, 0.7, 1.5):
+        for _, found in _intervals(written, np.random.default_rng(1), mean, 4):
+            for one in found:
+                if one.verdict == "equivalent":
+                    assert -0.4 < one.low <= one.high < 0.4
+                else:
+                    assert (one.low > 0) == (one.verdict == "better")
+                    assert (one.high < 0) == (one.verdict == "worse")
+
+
+def test_a_look_that_has_not_ended_has_no_interval(study):
+    written = study(ONE)
+    scores = {"z": dict.fromkeys(range(6), 0.0), "a": {0: 1.0, 1: 2.0, 2: 3.0}}
+    ended = {"z": range(6), "a": range(3)}
+    (found,) = with_intervals(written, scores, take_looks(written, ended, scores))
+    assert (found.n, math.isnan(found.low)) == (3, True)
+
+
+@pytest.mark.slow
+def test_intervals_after_early_looks_cover_the_true_difference(study):
+    """Where half of the studies stop early, Student's interval covers too little, and the one shown does not."""
+    rng, mean, studies = np.random.default_rng(28), 1.2, 600
+    covered, covered_by_t, early = 0, 0, 0
+    for progress, (one,) in _intervals(study(ONE), rng, mean, studies):
+        low, high = interval(np.array(one.differences))
+        covered += one.low <= mean <= one.high
+        covered_by_t += low <= mean <= high
+        early += progress.look < 12
+    assert early > studies / 4
+    assert covered / studies >= 0.95 - 2 * math.sqrt(0.05 * 0.95 / studies)
+    assert covered_by_t / studies < 0.94

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from ablations.statistics.paired import sign_flip_p
 from ablations.statistics.sequential_test import differ_p, first_look, levels, same_p, shares
+from ablations.statistics.sign_flip import sign_flip_p
 
 
 def _blocks(differences, looks):

@@ -103,11 +103,11 @@ def test_the_table_says_how_each_arm_was_tuned(study):
     table = build_table(written, runs, outcomes, tuned=found)
     trials = [column.heading for column in table.columns].index("trials")
     assert [row.cells[trials] for row in table.rows] == ["", "4", "4", "4"]
-    assert "not finished: + CSF seeds 0, 1: no trial of its search finished" in table.notes
-    assert "not finished: TransKD-Base seeds 0, 1: its search has ended 1 of 4 trials" in table.notes
-    assert "tuned: student alone: lr=0.004 (trial 3 of 4, select/miou 33.0)" in table.notes
-    assert "unequal: 4 of the 4 trials of + CSF failed, the first: its reason" in table.notes
-    (how,) = [note for note in table.notes if note.startswith("tuned with ")]
+    assert "+ CSF seeds 0, 1 did not finish: no trial of its search finished." in table.explained
+    assert "TransKD-Base seeds 0, 1 did not finish: its search has ended 1 of 4 trials." in table.explained
+    assert "student alone was tuned to lr=0.004 (trial 3 of 4, select/miou 33.0)." in table.explained
+    assert "Unequal: 4 of the 4 trials of + CSF failed, the first with: its reason." in table.explained
+    (how,) = [note for note in table.explained if note.startswith("Arms were tuned with ")]
     assert "seed 100" in how and "select/miou" in how and "never by val/miou" in how
 
 
@@ -120,7 +120,11 @@ def test_unequal_budgets_are_flagged(study):
     assert budgets(study("variants: {a: {}}\n")) == {}
 
     def unequal(written):
-        return [note for note in build_table(written, expand(written), {}).notes if note.startswith("unequal: trials")]
+        return [
+            note
+            for note in build_table(written, expand(written), {}).explained
+            if note.startswith("Unequal: the arms' searches")
+        ]
 
     assert unequal(equal) == []
     assert "0 for student alone; 4 for + CSF, TransKD-Base" in unequal(none)[0]

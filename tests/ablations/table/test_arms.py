@@ -9,6 +9,8 @@ import pytest
 from ablations.study.plan import expand
 from ablations.study.trial import Trial
 from ablations.table.arms import Outcome, build_table, number
+from ablations.table.lacking import ranged
+from ablations.table.marks import mark_note
 from ablations.table.text import to_markdown, to_plain
 from ablations.table.trials import search_table
 
@@ -50,29 +52,68 @@ def test_the_table_of_a_finished_study(study):
     table = build_table(written, runs, _finished(runs))
     assert to_plain(table) == (
         "written   val mIoU (full protocol), last epoch, 8 seeds, one teacher (76.4), family-wise 5 %\n"
-        "arm                      n         mIoU   vs      difference [95 %]   verdict\n"
+        "arm                      n         mIoU   vs      difference [interval]   verdict     seeds lacking\n"
         "teacher segformer_mini   1         76.4   -\n"
         "alone                    8   55.2 ± 0.2   -\n"
-        "Base                     8   60.2 ± 0.2   alone     +5.0 [5.0, 5.0]   better\n"
-        "Other                    8   60.3 ± 0.3   Base      +0.1 [0.0, 0.2]   undecided\n"
-        " 8 seeds, 2 contrasts: the smallest adjusted p is 0.016, so a difference can be decided at 5 %\n"
-        " conditional on one teacher: another may order the arms differently\n"
-        " unequal: optim.epochs is 12 in Other, 9 in Base\n"
-        " more seeds for 80 % power: Other vs Base: 6 to 15 to detect a difference of 0.1, 7 to 16 for equivalence "
-        "within ±0.1\n"
-        " do not add seeds after seeing this result: the error rate would rise; start a new study\n"
+        "Base                     8   60.2 ± 0.2   alone         +5.0 [5.0, 5.0]   better\n"
+        "Other                    8   60.3 ± 0.3   Base          +0.1 [0.0, 0.2]   undecided         6 to 15\n"
+        " unequal: arms differ in more than what is compared\n"
+        " [interval]: the differences that the test does not reject, at 5 % family-wise\n"
+        " next: a new study with more seeds; none may be added to this one; "
+        "transkd explain written explains the table\n"
     )
+    for told in (
+        "8 seeds, 2 contrasts: the smallest adjusted p is 0.016, so a difference can be decided at 5 %.",
+        "The results are conditional on one teacher: another may order the arms differently.",
+        "Unequal: optim.epochs is 12 in Other and 9 in Base, which could explain their difference.",
+        "Equivalence of Other and Base within ±0.1 points would take 7 to 16 more seeds.",
+    ):
+        assert told in table.explained
 
 
-def test_lacking_seeds_are_told_of_the_first_five_undecided_contrasts(study):
+@pytest.mark.parametrize(
+    ("rest", "ended", "expected"),
+    [
+        (ARMS, {}, "next: transkd run written trains the 25 runs left;"),
+        (ARMS.replace("seeds: 8", "seeds: 3"), None, "next: a new study with at least 7 seeds can decide;"),
+        (ARMS + "margin: 1.0\n", None, "next: nothing is left to do;"),
+    ],
+)
+def test_one_line_says_what_to_do_next(study, rest, ended, expected):
+    written = study(rest)
+    runs = expand(written)
+    table = build_table(written, runs, _finished(runs) if ended is None else ended)
+    assert table.next_step == f"{expected} transkd explain written explains the table"
+    assert to_plain(table).endswith(f" {table.next_step}\n")
+
+
+def test_however_much_there_is_to_say_three_short_notes_are_shown_and_the_rest_is_explained(study):
+    arms = ", ".join(f"{arm}: {{optim.lr: {number}.0e-4}}" for number, arm in enumerate("ABCDEFG", 2))
+    variants = f"variants: {{alone: {{distill: {{}}, optim.epochs: 7}}, Base: {{}}, {arms}}}"
+    written = study(f"{variants}\nseeds: 3\nmargin: 0.1\n{PUBLISHED.replace('PROTOCOL', 'full')}")
+    runs = expand(written)
+    outcomes = _scattered(runs)
+    outcomes[runs[-1].key] = Outcome("failed", {}, "loss/pea is nan at step 1200")
+    table = build_table(written, runs, outcomes)
+    assert len([*table.notes, mark_note(table, "bold", "underlined")]) == 3
+    assert max(map(len, table.notes)) < 90
+    assert table.next_step == (
+        "next: transkd run written --retry-failed tries the 1 failed run again; "
+        "transkd explain written explains the table"
+    )
+    assert all(text[0].isupper() or text.startswith(("alone", "teacher")) for text in table.explained)
+    assert all(text.endswith(".") for text in table.explained)
+
+
+def test_seeds_lacking_are_a_column(study):
     arms = ", ".join(f"{arm}: {{optim.lr: {number}.0e-4}}" for number, arm in enumerate("ABCDEFG", 2))
     written = study(f"variants: {{alone: {{distill: {{}}}}, {arms}}}\nseeds: 3")
     runs = expand(written)
-    *told, more, caution = build_table(written, runs, _scattered(runs)).notes[-7:]
-    prefix = "more seeds for 80 % power: "
-    assert [line.partition(" vs alone: ")[0] for line in told] == [f"{prefix}{arm}" for arm in "ABCDE"]
-    assert more == "and for 2 more contrasts"
-    assert caution.startswith("do not add seeds after seeing this result")
+    table = build_table(written, runs, _scattered(runs))
+    assert all(_column(table, "seeds lacking")[2:])
+    row = table.rows[2].values
+    assert _column(table, "seeds lacking")[2] == ranged(row["lacking_least"], row["lacking_most"])
+    assert row["lacking_for"] == pytest.approx(abs(row["difference"]))
 
 
 def test_raw_numbers_are_kept_beside_the_words(study):
@@ -95,8 +136,8 @@ def test_a_failed_seed_is_a_hole_with_its_reason(study):
     assert _column(table, "n") == ["1", "8", "7/8", "8"]
     assert table.rows[2].values["mean"] == pytest.approx(60.175 + (60.175 - _score(hurt)) / 7)
     assert table.rows[2].values["pairs"] == table.rows[3].values["pairs"] == 7
-    assert table.notes[0] == "not finished: Base seed 5: loss/pea is nan at step 1200"
-    assert "a difference is over the seeds that both arms have, a mean over all seeds of its arm" in table.notes
+    assert table.explained[0] == "Base seed 5 did not finish: loss/pea is nan at step 1200."
+    assert "A difference is over the seeds that both arms have, a mean over all seeds of its arm." in table.explained
     assert _column(table, "verdict")[2] == "better"
 
 
@@ -110,9 +151,9 @@ def test_no_verdict_while_seeds_are_to_come(study):
     table = build_table(written, runs, outcomes)
     assert _column(table, "verdict") == ["", "", "better", "not yet"]
     assert _column(table, "n") == ["1", "8", "8", "6/8"]
-    assert "not finished: Other seed 6: not run yet" in table.notes
-    assert "not finished: Other seed 7: running" in table.notes
-    assert any(note.startswith("not yet: ") for note in table.notes)
+    assert "Other seed 6 did not finish: not run yet." in table.explained
+    assert "Other seed 7 did not finish: running." in table.explained
+    assert any(note.startswith("A verdict is not yet computed where") for note in table.explained)
 
 
 def test_a_study_that_has_not_begun_is_a_table_without_numbers(study):
@@ -120,7 +161,7 @@ def test_a_study_that_has_not_begun_is_a_table_without_numbers(study):
     table = build_table(written, expand(written), {})
     assert _column(table, "n") == ["0/1", "0/8", "0/8", "0/8"]
     assert _column(table, "mIoU") == ["-"] * 4
-    assert "not finished: alone seeds 0, 1, 2, 3, 4, 5, 6, 7: not run yet" in table.notes
+    assert "alone seeds 0, 1, 2, 3, 4, 5, 6, 7 did not finish: not run yet." in table.explained
     assert "one teacher, " in table.title
     assert "nan" not in to_plain(table)
 
@@ -132,7 +173,7 @@ def test_a_run_without_the_metric_is_not_a_score(study):
     outcomes[runs[1].key] = Outcome("finished", {"val/miou": math.nan})
     table = build_table(written, runs, outcomes)
     assert _column(table, "n")[1] == "7/8"
-    assert table.notes[0] == "not finished: alone seed 0: finished, but val/miou is missing or not finite"
+    assert table.explained[0] == "alone seed 0 did not finish: finished, but val/miou is missing or not finite."
 
 
 def test_a_design_that_cannot_decide_says_so(study):
@@ -140,7 +181,7 @@ def test_a_design_that_cannot_decide_says_so(study):
     runs = expand(written)
     table = build_table(written, runs, _finished(runs))
     assert _column(table, "verdict")[2:] == ["undecided", "undecided"]
-    assert any(note.startswith("this design cannot decide a difference: 3 seeds") for note in table.notes)
+    assert any(note.startswith("This design cannot decide a difference: 3 seeds") for note in table.explained)
 
 
 def test_a_margin_makes_equivalence_a_verdict(study):
@@ -148,7 +189,9 @@ def test_a_margin_makes_equivalence_a_verdict(study):
     runs = expand(written)
     table = build_table(written, runs, _finished(runs))
     assert _column(table, "verdict")[2:] == ["better", "equivalent"]
-    assert any(note.startswith("equivalent: within ±1 points") for note in table.notes)
+    assert any(
+        note.startswith("Equivalent means that the difference lies within ±1 points") for note in table.explained
+    )
 
 
 PUBLISHED = """
@@ -164,7 +207,7 @@ def test_published_numbers_stand_beside_ours_with_what_differs(study):
     assert _column(table, "published") == ["76.49", "", "68.60", ""]
     assert _column(table, "reproduced") == ["recipe differs", "", "recipe differs", ""]
     assert _column(table, "best") == ["77.4", "56.2", "61.2", "61.3"]
-    assert any(note.startswith("recipe differs") and "optim.epochs 9 (1000)" in note for note in table.notes)
+    assert any(note.startswith("Recipe differs") and "optim.epochs 9 (1000)" in note for note in table.explained)
 
 
 def test_protocols_are_never_mixed(study):
@@ -172,7 +215,7 @@ def test_protocols_are_never_mixed(study):
     runs = expand(written)
     table = build_table(written, runs, _finished(runs))
     assert "published" not in [column.heading for column in table.columns]
-    assert "published numbers left out: paper protocol, and this table's is full" in table.notes
+    assert "Published numbers are left out: they are of the paper protocol, and this table of full." in table.explained
     both = "}\n  eval: {protocols: [full, paper]"
     named = study(ARMS + PUBLISHED.replace("PROTOCOL", "paper") + "metric: val/paper/miou\n", data=both)
     runs = expand(named)
@@ -192,15 +235,15 @@ def test_costs_say_their_image_convention_and_hardware(study):
     written = study(NETWORKS)
     runs = expand(written)
     table = build_table(written, runs, _finished(runs), _costs(runs))
-    assert _column(table, "M par.") == ["", "3.72", "3.72", "3.72"]
-    assert _column(table, "GMACs*") == ["", "13.67", "13.67", "13.67"]
-    assert _column(table, "GMACs†") == ["", "9.21", "9.21", "9.21"]
-    assert _column(table, "ms‡") == ["", "8.0", "8.0", "8.0"]
-    assert _column(table, "MiB‡") == ["", "302", "302", "302"]
-    assert table.notes[-3:] == (
-        "* of one 3x96x192 image, by the paper's convention: attention products are not counted",
-        "† of the same image: all products that are computed, attention included",
-        "‡ of one 3x96x192 image on cpu (x86_64): median latency and peak memory",
+    assert _column(table, "params (M)") == ["", "3.72", "3.72", "3.72"]
+    assert _column(table, "GMACs (paper)") == ["", "13.67", "13.67", "13.67"]
+    assert _column(table, "GMACs (all)") == ["", "9.21", "9.21", "9.21"]
+    assert _column(table, "ms") == ["", "8.0", "8.0", "8.0"]
+    assert _column(table, "MiB") == ["", "302", "302", "302"]
+    assert table.explained[-3:] == (
+        "GMACs (paper) are of one 3x96x192 image, by the paper's convention, which does not count attention products.",
+        "GMACs (all) are of the same image, with all products that are computed.",
+        "ms and MiB are the median latency and the peak memory of one 3x96x192 image on cpu (x86_64).",
     )
 
 
@@ -209,8 +252,8 @@ def test_a_cost_that_two_decimals_would_hide_has_three_digits(study):
     runs = expand(written)
     small = {key: {**cost, "params_m": 0.015, "gmacs": 0.0024812} for key, cost in _costs(runs).items()}
     table = build_table(written, runs, _finished(runs), small)
-    assert set(_column(table, "M par.")) == {"", "0.01"}
-    assert set(_column(table, "GMACs†")) == {"", "0.00248"}
+    assert set(_column(table, "params (M)")) == {"", "0.01"}
+    assert set(_column(table, "GMACs (all)")) == {"", "0.00248"}
 
 
 def test_latency_is_the_median_of_an_arms_runs(study):
@@ -229,9 +272,9 @@ def test_latencies_of_several_machines_are_not_compared(study):
     costs = _costs(runs)
     costs[runs[1].key]["hardware"] = "cuda:0 (a GPU)"
     table = build_table(written, runs, _finished(runs), costs)
-    assert "ms‡" not in [column.heading for column in table.columns]
-    assert (
-        table.notes[-1] == "latency left out: rows were measured on different hardware, cpu (x86_64) and cuda:0 (a GPU)"
+    assert "ms" not in [column.heading for column in table.columns]
+    assert table.explained[-1] == (
+        "Latency is left out, as rows were measured on different hardware: cpu (x86_64) and cuda:0 (a GPU)."
     )
 
 
@@ -241,8 +284,8 @@ def test_a_row_that_was_not_measured_leaves_latency_out_for_all(study):
     costs = _costs(runs)
     del costs[runs[1].key]["latency_ms"]
     table = build_table(written, runs, _finished(runs), costs)
-    assert "ms‡" not in [column.heading for column in table.columns]
-    assert _column(table, "MiB‡")[1] == "302"
+    assert "ms" not in [column.heading for column in table.columns]
+    assert _column(table, "MiB")[1] == "302"
 
 
 def test_latency_of_one_network_is_not_compared_with_itself(study):
@@ -251,8 +294,8 @@ def test_latency_of_one_network_is_not_compared_with_itself(study):
     costs = _costs(runs)
     costs[runs[1].key]["hardware"] = "cuda:0 (a GPU)"
     table = build_table(written, runs, _finished(runs), costs)
-    assert "ms‡" not in [column.heading for column in table.columns]
-    assert table.notes[-1] == "† of the same image: all products that are computed, attention included"
+    assert "ms" not in [column.heading for column in table.columns]
+    assert table.explained[-1] == "GMACs (all) are of the same image, with all products that are computed."
 
 
 def test_conditions_stand_beside_the_whole(study):
@@ -263,7 +306,7 @@ def test_conditions_stand_beside_the_whole(study):
         outcomes[run.key].metrics.update({"val/fog/miou": 70.0 + run.seed, "val/night/miou": 40.0})
     table = build_table(written, runs, outcomes)
     headings = [column.heading for column in table.columns]
-    assert headings[headings.index("verdict") + 1 :] == ["fog", "night"]
+    assert [heading for heading in headings if heading in ("fog", "night")] == ["fog", "night"]
     assert _column(table, "fog")[1] == "73.5"
     assert table.rows[1].values["night"] == 40.0
 
@@ -297,7 +340,7 @@ def test_several_teachers_are_no_condition(study):
     runs = expand(written)
     table = build_table(written, runs, {})
     assert "2 teachers" in table.title
-    assert not any(note.startswith("conditional") for note in table.notes)
+    assert not any("conditional on one teacher" in note for note in table.explained)
 
 
 def test_a_teacher_from_a_checkpoint_has_its_stated_miou(study):
@@ -311,7 +354,7 @@ def test_left_out_grid_points_are_counted(study):
     written = study(
         "factors: {distill.csf: [null, {}], distill.pea: [null, {}]}\nexcludes: [[distill.csf, distill.pea]]"
     )
-    assert any(note.endswith("excludes: 1") for note in build_table(written, expand(written), {}).notes)
+    assert any(note.endswith("excludes leave out: 1.") for note in build_table(written, expand(written), {}).explained)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +397,8 @@ def test_a_search_ranks_finished_trials_before_stopped_ones(study):
     assert _column(table, "csf.weight") == ["0.123", "", "0.123", "0.123"]
     assert _column(table, "val/miou") == ["38.0", "39.0", "-", "-"]
     assert table.rows[0].values["distill.csf.weight"] == 0.123456
-    assert table.notes[:2] == ("3 finished, 1 stopped, 1 failed", "failed: trial 3: loss is nan at step 3")
+    assert table.notes[0] == "3 finished, 1 stopped, 1 failed"
+    assert "Failed: trial 3: loss is nan at step 3." in table.explained
     assert to_plain(search_table(written, [])).splitlines()[2] == " no trial yet"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 
@@ -10,12 +11,13 @@ import pytest
 from ablations.table.latex import escape, to_latex
 from ablations.table.marks import mark_note, marks
 from ablations.table.shape import Column, Row, Table
+from ablations.table.text import to_markdown, to_plain
 
 COLUMNS = (
     Column("arm"),
     Column("mIoU", right=True),
     Column("vs"),
-    Column("difference [95 %]", right=True),
+    Column("difference [interval]", right=True),
     Column("verdict"),
 )
 
@@ -55,7 +57,7 @@ def test_the_highest_mean_alone_earns_no_mark(verdict):
 
 def test_the_note_says_what_the_marks_mean():
     assert "underlined" in mark_note(table(*CHAIN), "bold", "underlined")
-    assert "none is significantly better" in mark_note(
+    assert "none is better than all others" in mark_note(
         table(*CHAIN[:3], ("GL", 65, "Base", "undecided")), "bold", "underlined"
     )
     assert mark_note(table(("alone", 50, "-", "")), "bold", "underlined") == ""
@@ -74,7 +76,7 @@ def test_golden():
 \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%
 \begin{tabular}{@{}lrlrl@{}}
 \toprule
-arm & mIoU & vs & difference [95 \%] & verdict \\
+arm & mIoU & vs & difference [interval] & verdict \\
 \midrule
 teacher & 80.0 $\pm$ 0.5 & - &  &  \\
 \midrule
@@ -85,7 +87,7 @@ GL & \textbf{65.0 $\pm$ 0.5} & Base & $-$0.2 [$-$0.5, $-$0.1] & better \\
 \end{tabular}}
 \par\smallskip\footnotesize\raggedright
 100 \% of what is \textless{} 3\_000.\\
-bold: significantly better than every other arm, directly or via other arms; underlined: better than all but that one.\\
+bold: better than every other arm, directly or via others; underlined: better than all but that one.\\
 \end{table}
 
 \begin{table}[t]
@@ -133,3 +135,54 @@ def test_it_compiles(tmp_path):
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Missing character" not in done.stdout
     assert "Overfull" not in done.stdout, "wider than the line"
+
+
+STRANGE = (
+    "[none]",
+    " [lr] doubled",
+    "*",
+    "[0.5ex]",
+    "a\x1b[31m\nb",
+    "x | y",
+    "a & b",
+    "-- \\",
+    "~^<>",
+    "#1",
+    "{",
+    "$x$",
+)
+"""Names that a format could take for its own marks."""
+
+
+def strange():
+    return table(*((name, 70 + place, "-", "") for place, name in enumerate(STRANGE)), notes=STRANGE)
+
+
+def test_no_cell_begins_an_argument():
+    """`\\\\` and `\\midrule` read a bracket or a star after them, over line ends, as their argument."""
+    lines = [line.strip() for line in to_latex(strange()).splitlines()]
+    assert not [line for line in lines[1:] if line.startswith(("[", "*"))]
+    assert "{[}none]" in escape("[none]") and "{[}" in escape("  [x]")
+
+
+def test_no_format_gets_a_control_character():
+    for text in (to_latex(strange()), to_plain(strange()), to_markdown(strange())):
+        assert "\x1b" not in text
+        assert len([line for line in text.splitlines() if "x1b" in line]) == 2  # a row and a note, not cut in two
+
+
+def test_markdown_shows_strange_names_as_they_are():
+    rows = [line for line in to_markdown(strange()).splitlines() if line.startswith("|")]
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == len(COLUMNS) + 1 for row in rows)
+    assert "- \\#1" in to_markdown(strange()) and "\\$x\\$" in to_markdown(strange())
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex")
+def test_strange_names_compile(tmp_path):
+    (tmp_path / "table.tex").write_text(to_latex(strange()), encoding="utf-8")
+    frame = "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\\input{table}\\end{document}"
+    (tmp_path / "main.tex").write_text(frame, encoding="utf-8")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "main.tex"], cwd=tmp_path, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-800:]

@@ -20,6 +20,7 @@ from orchestrator.report.page.data import Report, report_of
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
+from trainer.config import NUMERICS_VERSION
 
 BASE = """
 base:
@@ -73,7 +74,7 @@ COSTS = {"segformer_tiny": (0.1, 0.02), "segformer_mini": (0.6, 0.07), "segforme
 """Millions of parameters and GMACs, about."""
 
 ENVIRONMENT = {
-    "numerics": 1,
+    "numerics": NUMERICS_VERSION,
     "python": "3.11.7",
     "torch": "2.12.1",
     "processor": "a CPU",

@@ -152,3 +152,70 @@ def test_an_archive_that_reaches_outside_is_refused(tmp_path, name):
     with pytest.raises(UserError, match="is not a bundle"), unpacked(file):
         pass
     assert not (tmp_path / "outside.txt").exists()
+
+
+def rewritten(file, change):
+    """The archive again, whole, with its members changed: name -> content."""
+    found = members(file)
+    change(found)
+    with gzip.open(file, "wb") as raw, tarfile.open(fileobj=raw, mode="w") as archive:
+        for name, content in found.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def flip(found, name):
+    found[name] = bytes([found[name][0] ^ 1]) + found[name][1:]
+
+
+@pytest.mark.parametrize(
+    "name", ["study.yaml", "ledger.jsonl", "plan.jsonl", "lock.txt", "report/report.html", "README.md"]
+)
+def test_a_member_that_has_changed_is_named(packed, name):
+    _, file = packed()
+    rewritten(file, lambda found: flip(found, f"arms/{name}"))
+    with pytest.raises(UserError, match=rf"is damaged: {name} is changed, by its checksums\.sha256"), unpacked(file):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda found: found.pop("arms/lock.txt"), "lock.txt is missing"),
+        (lambda found: found.update({"arms/more.txt": b"x"}), "more.txt is not listed"),
+        (lambda found: found.update({"arms/checksums.sha256": b"\xff nothing"}), "README.md is not listed"),
+    ],
+)
+def test_members_that_are_missing_or_not_listed_are_named(packed, change, what):
+    _, file = packed()
+    rewritten(file, change)
+    with pytest.raises(UserError, match=what), unpacked(file):
+        pass
+
+
+def test_a_byte_that_was_flipped_anywhere_or_cut_off_is_found(packed):
+    _, file = packed()
+    whole = file.read_bytes()
+    for place in (0, 1, 3, 10, len(whole) // 3, len(whole) // 2, len(whole) - 8, len(whole) - 1):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        if place not in (3,):  # flags of the header that nobody reads
+            with pytest.raises(UserError, match=r"is not a bundle|is damaged"), unpacked(file):
+                pass
+    for end in (1, 8, len(whole) // 2):
+        file.write_bytes(whole[:-end])
+        with pytest.raises(UserError, match="is not a bundle"), unpacked(file):
+            pass
+    file.write_bytes(whole)
+    with unpacked(file) as (study, _):
+        assert study.name == "arms"
+
+
+def test_a_bundle_of_an_earlier_version_has_no_checksums_and_is_read(packed):
+    _, file = packed()
+    rewritten(file, lambda found: found.pop("arms/checksums.sha256"))
+    with unpacked(file) as (study, store):
+        assert study.name == "arms" and Ledger(store.ledger).outcomes()
+    rewritten(file, lambda found: found.update({"arms/study.yaml": b"name: \xff"}))
+    with pytest.raises(UserError, match=r"study\.yaml is no text"), unpacked(file):
+        pass

@@ -130,3 +130,40 @@ def test_runs_of_a_search_are_its_trials(synthetic, tmp_path):
     write(synthetic("tuned").report, tmp_path)
     arms = set(pq.read_table(tmp_path / "runs.parquet").column("arm").to_pylist())
     assert {"student alone", "both", "student alone trial 0", "both trial 7"} <= arms
+
+
+def test_a_row_of_runs_csv_is_a_seed(synthetic, tmp_path):
+    made = synthetic(ends={("student alone", 5): "failed", ("Base <both>", 5): None}).report
+    write(made, tmp_path)
+    rows = {(row["arm"], row["seed"]): row for row in csv.DictReader((tmp_path / "runs.csv").open())}
+    assert len(rows) == 1 + 3 * 6
+    for arm, scores in made.scores.items():
+        for seed, score in scores.items():
+            assert float(rows[arm, str(seed)]["score"]) == score == float(rows[arm, str(seed)]["val/miou"])
+    assert (rows["student alone", "5"]["score"], rows["student alone", "5"]["status"]) == ("", "failed")
+    assert rows["Base <both>", "5"]["status"] == "missing"
+
+
+def test_table_csv_has_a_column_for_each_seed(synthetic):
+    made = synthetic(ends={("student alone", 5): "failed"}).report
+    row = next(r for r in csv.DictReader(io.StringIO(to_csv(values_of(made.table)))) if r["arm"] == "student alone")
+    assert [row[f"seed {seed}"] for seed in range(6)] == [
+        *(str(made.scores["student alone"][seed]) for seed in range(5)),
+        "",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["arms", "search", "tuned", "costs"])
+def test_no_cell_of_a_csv_is_a_python_list(synthetic, tmp_path, kind):
+    write(synthetic(kind).report, tmp_path)
+    for file in tmp_path.glob("*.csv"):
+        assert not [cell for row in csv.reader(file.open()) for cell in row if cell.startswith(("[", "(", "{"))]
+
+
+def test_no_cell_of_a_csv_is_a_formula_or_steers_a_terminal():
+    names = ["=1+1", "+x", "@SUM(A1)", "-cmd|' /C calc'!A0", "  =x", "\t=x", "a\x1b[31m", "größe"]
+    text = to_csv([{"arm": name, "=mean": -0.5, "n": 2} for name in names])
+    rows = list(csv.reader(io.StringIO(text)))
+    assert rows[0] == ["arm", "'=mean", "n"] and rows[1] == ["'=1+1", "-0.5", "2"]
+    assert all(cell[:1] not in "=+@\t" and "\x1b" not in cell for row in rows for cell in row)
+    assert rows[-1][0] == "größe" and rows[4][0] == "'-cmd|' /C calc'!A0"

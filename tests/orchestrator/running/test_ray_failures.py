@@ -7,6 +7,7 @@ import ray.exceptions
 from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import (
+    InsufficientClusterResourcesError,
     UserExceptionWithTraceback,
     WorkerGroupStartupTimeoutError,
     WorkerHealthCheckFailedError,
@@ -20,6 +21,18 @@ DIED = ray.exceptions.ActorDiedError()
 FULL = OSError(errno.ENOSPC, "No space left on device", "/store/last.pt")
 WENT = "a process of the run or its machine died (ActorDiedError)"
 DRAINED = NodeDeathInfo(reason=NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED)
+ECC = RuntimeError("CUDA error: uncorrectable ECC error encountered")
+NOT_IMPORTED = """The actor with name ImplicitFunc failed to import on the worker. This may be because needed library
+dependencies are not installed in the worker environment:
+
+ray::ImplicitFunc.__init__() (pid=1)
+  File "/home/me/trainer.py", line 1, in <module>
+    import nothing
+ModuleNotFoundError: No module named 'nothing'"""
+WHY = (
+    "a worker could not import the program: ModuleNotFoundError: No module named 'nothing' "
+    '(File "/home/me/trainer.py", line 1, in <module>)'
+)
 TAKEN = ray.exceptions.ActorDiedError(cause=ActorDiedErrorContext(actor_id=bytes(16), node_death_info=DRAINED))
 
 
@@ -45,7 +58,18 @@ def group(*workers):
         (task(task(ZeroDivisionError("by zero"))), "bug"),
         (group(WorkerHealthCheckFailedError("failed", DIED)), Failure("lost", WENT)),
         (group(UserExceptionWithTraceback(FULL, "Traceback ...")), "disk"),
-        (ControllerError(WorkerGroupStartupTimeoutError(2)), "lost"),
+        (ControllerError(WorkerGroupStartupTimeoutError(2)), "waiting"),
+        (ControllerError(InsufficientClusterResourcesError("needs\n4 CPUs")), Failure("user", "needs 4 CPUs")),
+        (
+            ray.exceptions.ActorDiedError(cause=ray.exceptions.RayTaskError("t", NOT_IMPORTED, None)),
+            Failure("user", WHY),
+        ),
+        (RuntimeError(NOT_IMPORTED), Failure("user", WHY)),
+        (task(ImportError("no module x")), Failure("user", "ImportError: no module x")),
+        (
+            group(WorkerHealthCheckFailedError("failed", DIED), UserExceptionWithTraceback(ECC, "Traceback ...")),
+            "device",
+        ),
     ],
 )
 def test_what_ray_raises_is_unwrapped(error, failure):

@@ -122,6 +122,52 @@ def test_runs_that_fail_side_by_side_halve_once(tmp_path, counted_by):
     assert all("with micro_batch 2, which a BatchNorm group" in run.explained(MEMORY).reason for run in runs)
 
 
+FAULT = Failure("device", "the GPU of here failed (CUDA error: uncorrectable ECC error encountered)")
+ASSERTED = Failure("device", "the GPU of here failed (CUDA error: device-side assert triggered)")
+
+
+def test_a_gpu_that_fails_has_a_budget_and_an_assert_that_comes_twice_is_a_bug(tmp_path):
+    tried = attempts(tmp_path, retries=Retries(device=2))
+    assert [tried.record_retry(FAULT) for _ in range(3)] == [True, True, False]
+    assert tried.explained(FAULT) == FAULT
+    tried = attempts(tmp_path, seed=1)
+    assert [tried.record_retry(each) for each in (FAULT, ASSERTED, FAULT, ASSERTED)] == [True, True, True, False]
+    assert tried.explained(ASSERTED).cause == "bug"
+    assert "index out of range" in tried.explained(ASSERTED).reason
+
+
+POISONED = """
+import os, sys
+from orchestrator.running import trial as module
+from trainer.files import run_folder
+module.must_see = lambda **store: None
+def train(job):
+    run_folder.write_failure(module.Path(job["place"]["out_dir"]), "device", "the GPU of here failed")
+module.train_worker = train
+import json
+module.trial(json.loads(sys.argv[1]))
+print("still here")
+"""
+
+
+def test_the_process_of_a_failed_gpu_ends_and_the_next_one_is_told_why(tmp_path):
+    job = made(tmp_path)
+    tried = attempts(tmp_path, retries=Retries(device=1))
+    config = {"job": {**tried.job, "place": {**tried.job["place"], "out_dir": str(tried.out)}}}
+    command = [sys.executable, "-W", "ignore", "-c", POISONED, json.dumps(config, default=str)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+
+    trial = Recorded("trial", config=config, max_failures=13, stub=True)
+    trial.local_path = str(tmp_path)
+    callbacks = RunCallbacks({job.run_id: job}, Ledger(tmp_path / "ledger.jsonl"), None, None)
+    for refused in (None, "device"):
+        trial.handle_error(ActorDiedError())
+        callbacks.on_trial_recover(1, [trial], trial)
+        assert (trial.config["job"]["refused"] or {}).get("cause") == refused
+    assert [retry["cause"] for retry in read_retries(tried.out)] == ["device"]
+
+
 def test_halving_can_be_forbidden(tmp_path):
     tried = attempts(tmp_path, retries=Retries(memory=0))
     assert not tried.record_retry(MEMORY)

@@ -101,7 +101,7 @@ def test_earlier_trials_are_told_once_however_the_other_study_goes_on(bench, mak
         "another learning rate is another question"
     )
     table = search_table(study, [trial for _, trial in proposals(study, bench.ledger)], taught={"first": 3})
-    assert "earlier trials that the search learnt from before its first proposal: 3 of first" in table.notes
+    assert "Earlier trials that the search learnt from before its first proposal: 3 of first." in table.explained
 
 
 def test_who_teaches_a_search_is_said_before_it_begins(bench):

@@ -32,6 +32,27 @@ def run(label="a seed 0", state="running", epoch=0, epochs=10, role="arm", **mor
             2,
             30.0,
         ),
+        # a slow arm's runs to come take as long as its own, not as long as the mean of all: 10 x 9 + 10 x 1
+        (
+            [
+                run("a", "finished", 10, epoch_s=9.0, like="a"),
+                run("b", "finished", 10, epoch_s=1.0, like="b"),
+                run("a", "missing", like="a"),
+                run("b", "missing", like="b"),
+            ],
+            1,
+            100.0,
+        ),
+        # an arm that was tuned has its trials' pace before its own runs begin
+        (
+            [
+                run("0", "finished", 10, role="trial", epoch_s=4.0, like="a"),
+                run("1", "finished", 10, role="trial", epoch_s=1.0, like="b"),
+                run("a", "missing", like="a"),
+            ],
+            1,
+            40.0,
+        ),
         # the teacher's own pace, before any arm has begun
         ([run("t", epoch=1, epochs=2, role="teacher", epoch_s=9.0), run(state="missing", epochs=1)], 1, 18.0),
         # one long run is not shared out
@@ -104,7 +125,7 @@ def test_a_run_is_told_by_its_last_measurement_and_its_mean_epoch():
     epochs = [{"epoch": 1, "val/miou": 5.0, "seconds": 2.0}, {"epoch": 2, "seconds": 4.0}]
     run = LedgerRun("r", status="failed", epochs=epochs, cause="nan", reason="loss/ce is nan", failures={"nan": 1})
     told = run_progress("a seed 0", "arm", 3, "val/miou", "failed", run)
-    assert told == RunProgress("a seed 0", "arm", "failed", 2, 3, 5.0, 3.0, "nan: loss/ce is nan")
+    assert told == RunProgress("a seed 0", "arm", "failed", 2, 3, 5.0, 3.0, "nan: loss/ce is nan", "val/miou")
     assert run_progress("a seed 0", "arm", 3, "val/miou", "missing", None) == RunProgress(
-        "a seed 0", "arm", "missing", 0, 3
+        "a seed 0", "arm", "missing", 0, 3, metric="val/miou"
     )

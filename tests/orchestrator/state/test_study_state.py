@@ -275,8 +275,9 @@ def notes_of(found: list[Expected], now: set[str]) -> list[str]:
         count = sum(one.other == other for one in seeds)
         kinds.setdefault((count, len(seeds), other), []).append(arm)
     return [
-        f"not counted: {n} of {of} {'seed' if of == 1 else 'seeds'} {'is' if n == 1 else 'are'} of {other}: "
+        f"Not counted: {n} of {of} {'seed' if of == 1 else 'seeds'} {'is' if n == 1 else 'are'} of {other}: "
         + ", ".join(arms)
+        + "."
         for (n, of, other), arms in kinds.items()
     ]
 
@@ -335,9 +336,9 @@ def assert_is(state: StudyState, found: list[Expected]) -> None:
     assert [run.plan.key for run in state.due] == [run.key for run in now]
     assert {run.plan.key for run in state.unchecked} == {one.run.key for one in found if one.unchecked}
     notes = notes_of(found, {run.key for run in now})
-    assert [note for note in state.uncounted() if note.startswith("not counted")] == notes
+    assert [note for note in state.uncounted() if note.startswith("Not counted")] == notes
     shown = table(state)
-    assert [note for note in shown.notes if note.startswith("not counted")] == notes
+    assert [note for note in shown.explained if note.startswith("Not counted")] == notes
     counted = {
         arm: [one.entry for one in found if one.run.arm == arm and one.run in now and one.run.key in outcomes]
         for arm in dict.fromkeys(run.arm for run in now)
@@ -432,12 +433,20 @@ class Mixed:
 def kinds(which: str) -> tuple[Sources, Sources]:
     """Sources, and sources that differ in what is named."""
     configs = [run.config for run in expand(make(VARIANTS))]
-    of = {"numerics": (1, "A", "V"), "data": (NUMERICS_VERSION, "A", "V"), "weights": (NUMERICS_VERSION, "A", "V")}
-    then = {"numerics": (2, "A", "V"), "data": (NUMERICS_VERSION, "B", "V"), "weights": (NUMERICS_VERSION, "A", "W")}
+    of = {
+        "numerics": (NUMERICS_VERSION - 1, "A", "V"),
+        "data": (NUMERICS_VERSION, "A", "V"),
+        "weights": (NUMERICS_VERSION, "A", "V"),
+    }
+    then = {
+        "numerics": (NUMERICS_VERSION, "A", "V"),
+        "data": (NUMERICS_VERSION, "B", "V"),
+        "weights": (NUMERICS_VERSION, "A", "W"),
+    }
     return sources_of(configs, *of[which]), sources_of(configs, *then[which])
 
 
-MIXED = {"data": "other data", "numerics": "numerics version 1"}
+MIXED = {"data": "other data", "numerics": f"numerics version {NUMERICS_VERSION - 1}"}
 
 
 @pytest.mark.parametrize("said", [True, False], ids=["sources recorded", "sources inferred"])
@@ -445,14 +454,14 @@ MIXED = {"data": "other data", "numerics": "numerics version 1"}
 def test_a_row_is_of_what_was_read_last_and_the_rest_is_named(tmp_path, which, said):
     state = Mixed(tmp_path, *kinds(which), said=said).state
     assert [n_of(state, arm) for arm in ("alone", "started")] == ["3/6", "3/6"]
-    assert table(state).notes[0] == f"not counted: 3 of 6 seeds are of {MIXED[which]}: alone, started"
+    assert table(state).explained[0] == f"Not counted: 3 of 6 seeds are of {MIXED[which]}: alone, started."
 
 
 @pytest.mark.parametrize("said", [True, False], ids=["sources recorded", "sources inferred"])
 def test_other_weights_take_seeds_from_the_arms_that_start_from_them(tmp_path, said):
     state = Mixed(tmp_path, *kinds("weights"), said=said).state
     assert [n_of(state, arm) for arm in ("alone", "started")] == ["6", "3/6"]
-    assert table(state).notes[0] == "not counted: 3 of 6 seeds are of other weights: started"
+    assert table(state).explained[0] == "Not counted: 3 of 6 seeds are of other weights: started."
 
 
 @pytest.mark.parametrize(
@@ -464,7 +473,7 @@ def test_other_weights_take_seeds_from_the_arms_that_start_from_them(tmp_path, s
 def test_ledgers_that_lack_configs_or_weights_are_not_mixed_either(tmp_path, which, facts):
     state = Mixed(tmp_path, *kinds(which), said=False, facts=facts).state
     assert [n_of(state, arm) for arm in ("alone", "started")] == ["3/6", "3/6"]
-    assert table(state).notes[0] == f"not counted: 3 of 6 seeds are of {MIXED[which]}: alone, started"
+    assert table(state).explained[0] == f"Not counted: 3 of 6 seeds are of {MIXED[which]}: alone, started."
 
 
 def test_going_back_to_the_first_data_counts_its_runs_again(tmp_path):
@@ -483,7 +492,7 @@ def test_a_single_seed_is_spoken_of_as_one(tmp_path):
     written.run(*expand(study), first)
     written.launched(MINE, then.numerics, then)
     state = StudyState(study, written.ledger(tmp_path))
-    assert state.uncounted() == ["not counted: 1 of 1 seed is of other data: alone"]
+    assert state.uncounted() == ["Not counted: 1 of 1 seed is of other data: alone."]
     assert [run.finished for run in state.runs] == [False]
 
 
@@ -497,8 +506,8 @@ def test_runs_of_another_installation_are_counted_and_it_is_said(tmp_path):
     state = StudyState(study, written.ledger(tmp_path))
     assert n_of(state, "alone") == "2"
     assert state.uncounted() == [
-        f"computed by numerics version {NUMERICS_VERSION + 1}; this installation is version {NUMERICS_VERSION}, and "
-        "`transkd run` would train these runs again"
+        f"Computed by numerics version {NUMERICS_VERSION + 1}; this installation is version {NUMERICS_VERSION}, and "
+        "`transkd run` would train these runs again."
     ]
 
 

@@ -1,5 +1,6 @@
 """The store is one absolute folder, and one driver at a time holds its lease."""
 
+import errno
 import fcntl
 import json
 import os
@@ -12,8 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
-from orchestrator.store.folder import Store, resolve
+from orchestrator.store.folder import Store, resolve, sqlite_uri
 from trainer.config import UserError
 
 HOLDER = """
@@ -84,6 +86,11 @@ def test_everything_lies_below_the_root(tmp_path, monkeypatch):
     assert store.mlflow_uri == "http://tracking:5000"
 
 
+@pytest.mark.parametrize("name", ["a%20b", "what?x", "50%", "no#1", "a b", "größe", "%3F"])
+def test_an_sqlite_address_leads_to_its_file(tmp_path, name):
+    assert make_url(sqlite_uri(tmp_path / name / "mlflow.db")).database == str(tmp_path / name / "mlflow.db")
+
+
 def test_identity_moves_with_the_folder(tmp_path):
     first = Store(tmp_path / "a").identity
     assert Store(tmp_path / "b").identity != first
@@ -132,6 +139,22 @@ def test_a_driver_that_has_the_lock_and_has_not_said_who_it_is_is_just_starting(
             file.flush()
             fcntl.flock(file, fcntl.LOCK_EX)
             assert Store(tmp_path).driver() == "another driver that is just starting"
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO])
+def test_where_locks_are_not_supported_the_file_says_who_may_drive(tmp_path, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    store = Store(tmp_path)
+    with store.lease():
+        left = (tmp_path / "lease").read_text()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert store.driver() is None
+    (tmp_path / "lease").write_text(left)  # of a driver on a machine that has locks, or of a killed one
+    assert store.driver().startswith(f"pid {os.getpid()} on ") and store.driver().endswith(", unless it was killed")
+    with pytest.raises(UserError, match="must allow file locks"), store.lease():
+        pass
 
 
 def test_who_asks_for_the_driver_does_not_keep_one_from_starting(tmp_path):

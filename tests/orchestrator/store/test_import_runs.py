@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
+from functools import partial
 
 import pytest
 import torch
+import typer
 import yaml
+from rich.console import Console
 
 from ablations.study.plan import expand
 from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
+from orchestrator.state.progress import study_status
 from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import StoreFull
-from orchestrator.store.import_runs import take_in
+from orchestrator.store.import_runs import measure_again, runs_below, take_in
 from orchestrator.store.ledger import Ledger
+from orchestrator.store.run_folder import finished
+from orchestrator.terminal.plan_listing import show_plan
 from orchestrator.verbs.import_ import import_
-from trainer.config import UserError
+from trainer.config import NUMERICS_VERSION, UserError
 from trainer.files.run_folder import read_epochs, write_epochs
 from trainer.place import Place
 from trainer.training.loop import fit
@@ -70,9 +77,10 @@ def store(tmp_path, cached):
     return Store(cached(tmp_path / "store"))
 
 
-def imported(folder, store):
+def imported(folder, store, measure=None):
     """Folder's name -> (state, what was said), in the order in which they were looked at."""
-    return {one.folder.name: (one.state, one.about) for one in take_in(folder, store, Ledger(store.ledger))}
+    found = take_in(runs_below(folder), store, Ledger(store.ledger), measure)
+    return {one.folder.name: (one.state, one.about) for one in found}
 
 
 def test_a_tree_is_taken_in_once_and_the_study_has_nothing_left_to_do(folder, store, trained):
@@ -162,7 +170,10 @@ def changed(**changes):
         (no_weights, "last.pt is missing"),
         (changed(run_id="0" * 12), "result.json says run 000000000000, but its config, data and weights give run"),
         (changed(data={"train": "0" * 12, "val": "0" * 12}), "but its config, data and weights give run"),
-        (changed(environment={"numerics": 0}), "computed with numerics 0, and this is 1; train it again"),
+        (
+            changed(environment={"numerics": 0}),
+            f"computed with numerics 0, and this is {NUMERICS_VERSION}; train it again",
+        ),
         (changed(data=None), "must name the data that was read"),
         *(
             (changed(**{name: LACKING}), f"its files are not as `fit` writes them: KeyError: '{name}'")
@@ -233,11 +244,119 @@ def test_a_full_disk_pauses_and_nothing_half_copied_stays(folder, store, monkeyp
 def test_the_verb_names_every_folder_and_counts(folder, tmp_path, capsys):
     unfinished(folder / "taught")
     for said in ("2 imported, 0 already there, 1 refused", "0 imported, 2 already there, 1 refused"):
-        import_(folder, tmp_path / "store")
+        with pytest.raises(typer.Exit) as end:
+            import_(folder, tmp_path / "store")
+        assert end.value.exit_code == 2, "something was refused"
         *lines, last = capsys.readouterr().out.splitlines()
         assert last == said
         assert f"refused: {folder / 'taught'}: not finished: 2 of 2 epochs" in lines
         assert sum(line.startswith(("imported: ", "already there: ")) for line in lines) == 2
+
+
+def test_a_folder_that_is_not_there_makes_no_store(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        import_(tmp_path / "nowhere", tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def forge(run, points):
+    """Raise the mIoU that all files of a run state alike."""
+    result = json.loads((run / "result.json").read_text())
+    epochs = read_epochs(run)
+    for metrics in (result["last"], result["best"], *epochs):
+        metrics["val/miou"] += points
+    (run / "result.json").write_text(json.dumps(result))
+    write_epochs(run, epochs)
+    for name in ("last.pt", "best.pt"):
+        state = torch.load(run / name)
+        for metrics in (state, *state.get("history", ())):
+            if "val/miou" in metrics:
+                metrics["val/miou"] += points
+        torch.save(state, run / name)
+
+
+def test_numbers_that_all_files_state_alike_are_found_out_by_evaluating_again(folder, store, cache, tmp_path):
+    measure = partial(measure_again, root=None, cache=cache)
+    forge(folder / "student alone", 1.0)
+    found = imported(folder, store, measure)
+    assert {name: state for name, (state, _) in found.items()} == {
+        "student alone": "left",
+        "teacher segformer_mini": "taken",
+        "taught": "taken",
+    }
+    assert re.match(r"last\.pt states val/miou \d+\.\d\d but reaches \d+\.\d\d", found["student alone"][1])
+    other = Store(tmp_path / "other")
+    assert imported(folder / "student alone", other)["student alone"][0] == "taken", "without --verify it is believed"
+    assert imported(folder / "student alone", other, measure)["student alone"][0] == "left", "and found out later"
+
+
+def launched(text, store):
+    """`transkd run` of a study up to where it would start something."""
+    launch = Launch(read(text, "shared"), ClusterSpec(cpus_per_worker=0.5), store, {})
+    launch.prepare(nothing)
+    return launch
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+LOSSES = {
+    "deleted": lambda path: path.unlink(),
+    "folder moved": lambda path: path.parent.rename(path.parent.with_name("elsewhere")),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut off": cut_off,
+    "dangling link": lambda path: (path.unlink(), path.symlink_to("nowhere.pt")),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+}
+ANOTHER = STUDY + "  another: {distill.pea.weight: 2.0}\n"
+
+
+@pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
+def test_a_teacher_whose_checkpoint_is_gone_is_trained_again_where_a_run_needs_it(folder, store, lose, capsys):
+    imported(folder, store)
+    (teacher,) = launched(STUDY, store).teachers
+    lose(store.run_dir(teacher.run_id) / "last.pt")
+    assert launched(STUDY, store).left() == 0, "all runs have finished: nothing needs it"
+
+    launch = launched(ANOTHER, store)
+    assert [run.label for run in launch.todo(launch.state.runs)] == [teacher.label, "another seed 0"]
+    counts = study_status(launch.state, None).counts
+    assert counts == {"finished": 2, "missing": 2}
+    show_plan(launch.state, Console(width=200))
+    said = capsys.readouterr().out
+    assert "4 runs, 2 reused, 3 epochs to train" in said and f"again: {teacher.label} has finished" in said
+
+    imported(folder / "teacher segformer_mini", store)
+    launch = launched(ANOTHER, store)
+    assert [run.label for run in launch.todo(launch.state.runs)] == ["another seed 0"], "an import brings it back"
+
+
+def test_an_import_brings_back_the_files_of_a_run_and_names_a_teacher_that_lacks_its_own(folder, store):
+    imported(folder / "teacher segformer_mini", store)
+    imported(folder / "student alone", store)
+    for run_id in Ledger(store.ledger).outcomes():
+        shutil.rmtree(store.run_dir(run_id))
+    state, why = imported(folder / "taught", store)["taught"]
+    assert state == "left" and "has lost last.pt in the store; import that run too" in why
+    assert {state for state, _ in imported(folder, store).values()} == {"taken"}
+    assert all((store.run_dir(run_id) / "best.pt").is_file() for run_id in Ledger(store.ledger).outcomes())
+    assert {state for state, _ in imported(folder, store).values()} == {"there"}
+
+
+def test_a_run_that_trains_again_has_not_finished_until_it_ends(folder, cache):
+    """The result of the lost checkpoint must not pass for that of an attempt that is killed."""
+    out = folder / "student alone"
+    alone = next(run for run in expand(read(STUDY, "shared")) if run.arm == out.name)
+    run_id = json.loads((out / "result.json").read_text())["run_id"]
+    (out / "last.pt").unlink()
+
+    def die(*_):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fit(alone.config, Place(out_dir=out, cache_dir=cache, device="cpu"), report=die)
+    assert (out / "last.pt").is_file() and finished(out, run_id) is None
 
 
 def test_folders_without_a_run_are_refused(tmp_path, store):

@@ -33,7 +33,7 @@ from orchestrator.store import journal
 from orchestrator.store.full_disk import StoreFull
 from orchestrator.store.journal import Reader, Writer
 from orchestrator.store.ledger import STATUS, Ledger, Membership
-from trainer.config import UserError
+from trainer.config import UserError, printable
 
 RUNS = ("a", "b", "ü")
 TIMES = st.integers(0, 99).map("2026-01-01T00:00:{:02d}".format)  # drawn for each event, so the clock goes back as well
@@ -151,7 +151,7 @@ def folded(events):
             "best": numbers(latest(turns, "best", {})),
             "complexity": latest(turns, "complexity", {}),
             "seconds": latest(turns, "seconds", 0.0),
-            "reason": latest(turns[-1:], "reason", ""),
+            "reason": printable(latest(turns[-1:], "reason", "")),
             "cause": latest(turns[-1:], "cause", ""),
             "changed": latest(turns[-1:], "time", ""),
             "members": list(dict.fromkeys(Membership(**place) for place in places)),
@@ -165,7 +165,8 @@ def folded(events):
             "environment": environment(events, run_id),
             "notes": [event["text"] for event in others if event["event"] == "note"],
             "retries": [
-                {name: event[name] for name in ("launch", "cause", "reason", "micro_batch") if name in event}
+                {name: event[name] for name in ("launch", "cause", "micro_batch") if name in event}
+                | ({"reason": printable(event["reason"])} if "reason" in event else {})
                 for event in turns
                 if event["event"] == "retried"
             ],

@@ -121,7 +121,7 @@ def test_how_a_run_ended_is_what_its_folder_says_and_else_what_ray_saw(store, le
     files = ["epochs.jsonl", "failure.json", "result.json"]
     facts = {name: value for name, value in RESULT.items() if name != "run_id"}
     facts["artifacts"] = {"folder": "runs/r", "files": files}
-    assert ending(out, "it went") == ("finished", facts, "mIoU 40.00  2 s")
+    assert ending(out, "it went") == ("finished", facts, "val/miou 40.00  2 s")
     nothing = store.run_dir("empty")
     nothing.mkdir()
     assert ending(nothing, "") == ("stopped", {"last": {"epoch": 0.0}}, "at epoch 0")

@@ -13,8 +13,8 @@ from orchestrator.terminal.table import show
 
 NOTE = "not finished: TransKD-EA seed 5: loss/pea_ea is nan at step 1200 [see its folder]"
 HEADINGS = (
-    *("arm", "n", "mIoU", "vs", "difference [95 %]", "verdict"),
-    *("best", "published", "reproduced", "M par.", "GMACs*"),
+    *("arm", "n", "mIoU", "vs", "difference [interval]", "verdict"),
+    *("best", "published", "reproduced", "params (M)", "GMACs (paper)"),
 )
 CELLS = (
     ("teacher", "1", "76.4", "-", "", "", "76.5", "76.49", "yes", "27.36", "113.84"),
@@ -83,7 +83,7 @@ def test_a_narrow_screen_keeps_difference_and_verdict_together(table):
 def test_what_is_published_and_what_it_costs_keeps_together_where_the_verdicts_leave_room(table):
     first, second = (line for line in on_screen(table, 110) if line.startswith("arm"))
     assert first.split()[-1] == "verdict"
-    assert second.split() == ["arm", *HEADINGS[6:8], "reproduced", "M", "par.", "GMACs*"]
+    assert second.split() == ["arm", *HEADINGS[6:8], "reproduced", "params", "(M)", "GMACs", "(paper)"]
 
 
 def test_reproductions_are_coloured_on_a_terminal(table):

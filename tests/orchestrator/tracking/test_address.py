@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.tracking.address import check_uri, shown
+from orchestrator.tracking.address import check_driver, check_uri, shown
 from trainer.config import UserError
 
 STORE = Path("/data/store")
@@ -47,6 +47,14 @@ def test_what_mlflow_can_use_is_taken_as_it_is(uri):
             "the folder /tmp/mlruns, in which MLflow 3 keeps no runs; write sqlite:////data/store/mlflow.db",
         ),
         ("mlruns", "the folder mlruns, in which MLflow 3 keeps no runs"),
+        ("http://me:secret@host:99999", "must be http://HOST:PORT/..., and a port is a number of 1 to 65535"),
+        ("http://me:secret@host:notaport", "must be http://HOST:PORT/..., and a port is a number of 1 to 65535"),
+        ("http://host:secret", "must be http://HOST:PORT/..., and a port is a number of 1 to 65535"),
+        ("http:/me:secret@host", "MLFLOW_TRACKING_URI must be http://ADDRESS but got http:/me:***@host"),
+        ("http:///x?token=secret", "must be http://ADDRESS but got http:///x?token=***"),
+        ("postgresql://me:secret@/db", "must be postgresql://HOST/DATABASE but got postgresql://me:***@/db"),
+        ("mysql+pymysql://host", "must be mysql+pymysql://HOST/DATABASE but got mysql+pymysql://host"),
+        ("http://me:secret@host\n:1", "must not hold spaces or control characters"),
     ],
 )
 def test_what_it_never_could_is_refused_with_the_remedy(uri, error):
@@ -66,3 +74,12 @@ def test_what_it_never_could_is_refused_with_the_remedy(uri, error):
 )
 def test_a_password_is_not_told(uri, told):
     assert shown(uri) == told
+
+
+def test_a_database_without_its_driver_is_refused():
+    for uri in ("http://127.0.0.1:5000", "sqlite:////data/store/mlflow.db"):
+        check_driver(uri)
+    for uri in ("mssql+pymssql://me:secret@host/db", "mysql+nosuchdriver://me:secret@host/db"):
+        with pytest.raises(UserError, match=r"no driver for .*://me:.*@host/db is installed") as refused:
+            check_driver(uri)
+        assert "secret" not in str(refused.value)

@@ -107,7 +107,7 @@ def test_tracking_is_closed_however_a_driver_ends(one, client, tmp_path, monkeyp
     if report == "not to be written":
         (store.root / "studies").write_text("a file in the place of the folder")
 
-    def run(self, mirror, make_view):
+    def run(self, mirror, make_view, say):
         begin(one, self.ledger, *([] if error else [FINISHED]))
         mirror.send("a" * 12, "only", 0, "arm")
         if error:

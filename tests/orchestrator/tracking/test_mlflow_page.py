@@ -20,7 +20,9 @@ import pytest
 from mlflow import MlflowClient
 
 from ablations.study.schema import load
+from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from orchestrator.tracking.mirror import sync
 from orchestrator.tracking.mlflow_server import Server
 from orchestrator.tracking.tracker import Tracker
@@ -206,16 +208,17 @@ def test_an_outage_in_mid_study_costs_nothing_and_is_caught_up(served, door, dri
     assert "no tracking at" in err and "`transkd sync outage` sends it" in err
     assert [epoch["epoch"] for epoch in driver.epochs(driver.events("finished")[0]["run_id"])] == list(range(1, 13))
 
-    loaded, store = load(str(file)), Store(driver.store)
+    store = Store(driver.store)
+    state = StudyState(load(str(file)), Ledger(store.ledger))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", door.uri)
     report = sorted((driver.store / "studies" / "outage").glob("table.*"))
-    sent, left = sync(loaded, store, report)
+    sent, left = sync(state, store, report)
     assert (sent, len(left)) == (0, 6), "still shut: the run, and what is said of the study"
     port = int(door.uri.rpartition(":")[2])
     again = Door(served, port=port)
     try:
         for _ in range(2):
-            assert sync(loaded, store, report) == (1, set())
+            assert sync(state, store, report) == (1, set())
             assert points(client, "outage") == {"outage": [], "alone seed 0": list(range(1, 13))}
     finally:
         again.close()

@@ -257,7 +257,7 @@ def _refusal(read: Callable[[Path], np.ndarray], path: Path) -> str | None:
 
 def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.png")
-    with pytest.raises(UserError, match="not a regular file"):
+    with pytest.raises(UserError, match="is a pipe, and only files can be read"):
         read_rgb(tmp_path / "x.png")
 
 

@@ -211,7 +211,7 @@ def test_cross_image_relations_pair_by_pair(group: int, pool: int) -> None:
 def test_cross_image_relations_need_whole_groups() -> None:
     path = CrossImageRelations(STUDENT, TEACHER)
     path.set_norm_batch(4)
-    with pytest.raises(UserError, match="the batch must be a multiple of the group of 4 samples but has 2"):
+    with pytest.raises(UserError, match="the batch must be a multiple of the BatchNorm group of 4 samples but has 2"):
         path(batch_of(), output(STUDENT, 1), output(TEACHER, 2))
 
 

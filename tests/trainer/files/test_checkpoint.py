@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import os
 import pickle
+import sys
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,6 +54,39 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UserError, match="is not a checkpoint that can be read safely"):
         checkpoint.load(tmp_path / "bad.pt")
     assert not (tmp_path / "harm").exists()
+
+
+HARMLESS = {
+    "numpy scalars": {"mIoU": np.float64(0.7), "lr": np.float32(0.1), "seed": np.int64(3), "best": np.bool_(True)},
+    "numpy text and times": {"name": np.str_("road"), "when": np.datetime64("2024-01-01")},
+    "numpy arrays": {"iou": np.arange(6.0).reshape(2, 3), "count": np.arange(3, dtype=np.uint8)},
+    "arguments": {"args": argparse.Namespace(lr=0.1, out=Path("runs/x"), sizes=range(3))},
+    "times": {"when": datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC), "took": datetime.timedelta(1)},
+}
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_types_that_run_no_code_are_read(kind: str, zipped: bool, tmp_path: Path) -> None:
+    """What training programs put beside the weights: numbers of numpy, their arguments, times."""
+    torch.save({"meta": HARMLESS[kind]}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    loaded = checkpoint.load(tmp_path / "x.pt")["meta"]
+    assert repr(loaded) == repr(HARMLESS[kind])
+
+
+def test_a_checkpoint_of_mmengine_is_read_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "mmengine.logging.history_buffer"
+    there = types.ModuleType(name)
+    exec("class HistoryBuffer:\n    pass", there.__dict__)  # as it is where the checkpoint is written
+    buffer = there.HistoryBuffer()
+    buffer.history = np.arange(3.0)
+    with monkeypatch.context() as patched:
+        for part in ("mmengine", "mmengine.logging", name):
+            patched.setitem(sys.modules, part, there)
+        torch.save(
+            {"message_hub": {"log_scalars": {"loss": buffer}}, "state_dict": {"a": torch.ones(2)}}, tmp_path / "x.pt"
+        )
+    assert torch.equal(checkpoint.load(tmp_path / "x.pt")["state_dict"]["a"], torch.ones(2))
 
 
 @pytest.mark.parametrize(

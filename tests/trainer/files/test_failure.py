@@ -61,6 +61,59 @@ def test_what_cannot_be_raised_here_is_known_by_its_class_or_its_words(error, ca
     assert cause_of(error) == cause
 
 
+GONE = "Unable to determine the device handle for GPU0000:01:00.0: GPU is lost.  Reboot the system to recover this GPU"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: uncorrectable ECC error encountered",
+        "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error: device-side assert triggered",
+        "CUDA error: unspecified launch failure",
+        "CUDA error: the launch timed out and was terminated",
+        "CUDA error: misaligned address",
+        "CUDA error: unknown error",
+        "CUDA error: CUDA-capable device(s) is/are busy or unavailable",
+        "No CUDA GPUs are available",
+        GONE,
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm( handle, opa)`",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuFFT error: CUFFT_EXEC_FAILED",
+    ],
+)
+@pytest.mark.parametrize("kind", [RuntimeError, torch.AcceleratorError, torch.distributed.DistBackendError])
+def test_a_fault_of_a_gpu_is_no_bug_and_is_told_in_one_line(kind, words):
+    failure = failure_of(kind(words))
+    assert failure.cause == "device"
+    assert failure.reason.endswith(f" failed ({words.splitlines()[0]})")
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        ("CUDA error: out of memory", "memory"),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "memory"),
+        ("CUDA error: invalid argument", "bug"),
+        ("CUDA error: no kernel image is available for execution on the device", "bug"),
+        ("cuDNN error: CUDNN_STATUS_BAD_PARAM", "bug"),
+        ("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED", "bug"),
+        ("CUDA error: CUBLAS_STATUS_INVALID_VALUE when calling `cublasSgemm`", "bug"),
+        ("index 19 is out of bounds for dimension 0 with size 19", "bug"),
+    ],
+)
+def test_a_wrong_call_on_a_gpu_is_no_fault_of_it(words, cause):
+    assert cause_of(RuntimeError(words)) == cause
+
+
+def test_an_import_that_fails_is_no_death_and_no_bug_to_retry():
+    assert failure_of(raised(lambda: __import__("no_such_module"))) == Failure(
+        "user", "ModuleNotFoundError: No module named 'no_such_module'"
+    )
+
+
 def hidden(disk_is_told):
     """A full disk behind another error, as torch.save raises it, or put aside on purpose."""
     try:

@@ -117,7 +117,7 @@ def test_another_config_in_the_same_folder_is_refused(tiny: Make, place: Make) -
     fit(tiny(), place(), report=nothing)
     before = student_of(place().out_dir)
     with pytest.raises(
-        UserError, match=r"holds a run of config \w{12}, and this is config \w{12}; choose another folder"
+        UserError, match=r"holds a run of another config \(seed is 0 there and 1 here\); choose another folder"
     ):
         fit(tiny({}, {"seed": 1}), place(), report=nothing)
     assert_equal(before, student_of(place().out_dir))

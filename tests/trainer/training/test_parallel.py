@@ -1,4 +1,6 @@
-"""Two processes of one run equal one process that accumulates two micro-batches, bit for bit, through fit() itself."""
+"""Several processes of one run compute what one does: two equal two micro-batches bit for bit, through fit() itself,
+and groups of BatchNorm that are split over several give the same losses and gradients.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,13 @@ from typing import Any
 import pytest
 import torch
 
+from trainer import parallel
 from trainer.config import TrainConfig
+from trainer.data.stream import Stream, to_batch
 from trainer.distill import DISTILLERS
 from trainer.files import checkpoint
 from trainer.place import Place
-from trainer.training import parallel
+from trainer.training.build import build_distilled, build_teacher, open_data
 from trainer.training.loop import fit
 
 pytestmark = pytest.mark.slow
@@ -31,6 +35,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 CHANGES = {"optim.epochs": EPOCHS, "data.class_weights": "auto", "optim.schedule": "reference"}
+
+SPLIT: dict[str, Any] = {"distill": {"csf": {}, "cirkd": {}, "dist": {}}, "changes": {"optim.norm_batch": 4}}
 
 FIT = """
 from pathlib import Path
@@ -72,7 +78,7 @@ def two(
     runs: dict[str, tuple[TrainConfig, int | None]] = {name: (config, None) for name, config in configs.items()}
     runs["stopped"] = (configs["pea_ea"], 1)
     runs["diverging"] = (tiny({"pea": {}}, {"optim.lr": 1e30}), None)
-    runs["cut"] = (tiny({}, {"optim.norm_batch": 4}), None)
+    runs["split"] = (tiny(**SPLIT), None)
     plain = {name: (config.model_dump(mode="json"), stop) for name, (config, stop) in runs.items()}
     in_workers(FIT, {"runs": plain, "root": str(root), "cache": str(scenes_cache)})
     return root
@@ -139,11 +145,64 @@ def test_every_worker_learns_why_a_run_failed(two: Path) -> None:
     assert not (two / "diverging" / "result.json").exists()
 
 
-def test_workers_that_would_cut_a_group_are_refused_before_anything_is_written(two: Path) -> None:
-    for rank in (0, 1):
-        said = (two / f"cut {rank}").read_text()
-        assert "a forward pass of 2 samples (2 workers, global_batch 4) must hold whole BatchNorm groups of 4" in said
-    assert not (two / "cut").exists()
+def first_step(config: TrainConfig, cache: Path) -> dict[str, torch.Tensor]:
+    """In float64, of the first step: this worker's part of each loss, and the gradients and BatchNorm sums of all."""
+    place = Place(out_dir=cache, cache_dir=cache, device="cpu")
+    data = open_data(config, place)
+    teacher = build_teacher(config, place, len(data.classes))
+    distilled = build_distilled(config, teacher, data).double().train()
+    stream = Stream(data.train, config, data.learn, parallel.rank(), parallel.world())
+    batch = to_batch(next(stream.epoch(0)), "cpu", config.data.normalize)
+    batch = batch._replace(image=batch.image.double())
+    output = teacher.double().eval()(batch.image, None, distilled.teacher_needs) if teacher else None
+    sums = distilled(batch, output)
+    torch.stack(list(sums.values())).sum().backward()
+    found = {f"loss {name}": loss.detach() for name, loss in sums.items()}
+    for name, parameter in distilled.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            found[f"gradient {name}"] = parameter.grad
+    found |= {f"sums {name}": buffer for name, buffer in distilled.named_buffers() if name.endswith("pending")}
+    return {name: parallel.all_reduce(tensor.clone()) for name, tensor in found.items()}
+
+
+def test_a_run_of_two_workers_whose_groups_are_split_is_the_run_of_one(
+    tiny: Make, two: Path, place: Callable[..., Place]
+) -> None:
+    fit(tiny(**SPLIT), place(), report=lambda *_: None)
+    ours, theirs = (json.loads((folder / "result.json").read_text()) for folder in (place().out_dir, two / "split"))
+    assert ours["run_id"] == theirs["run_id"] and (ours["micro_batch"], theirs["micro_batch"]) == (4, 2)
+    first, other = ours["last"], theirs["last"]
+    assert len(losses := [name for name in first if name.startswith("loss")]) == 5
+    assert [other[name] for name in losses] == pytest.approx([first[name] for name in losses], rel=1e-3)
+
+
+FIRST_STEP = """
+from pathlib import Path
+from tests.trainer.training.test_parallel import first_step
+from trainer.config import parse
+
+found = {name: first_step(parse(config), Path(job["cache"])) for name, config in job["configs"].items()}
+if rank == 0:
+    torch.save(found, job["file"])
+"""
+
+
+def test_groups_that_are_split_over_workers_give_the_same_losses_and_gradients(
+    tiny: Make, in_workers: Callable[..., None], scenes_cache: Path, tmp_path: Path
+) -> None:
+    """Two groups of three samples over three workers: of the second worker one sample is in each."""
+    groups = {"optim.global_batch": 6, "optim.norm_batch": 3}
+    configs = {name: tiny(distill, CHANGES | groups) for name, distill in CASES.items()}
+    job = {name: config.model_dump(mode="json") for name, config in configs.items()}
+    in_workers(FIRST_STEP, {"configs": job, "cache": str(scenes_cache), "file": str(tmp_path / "found.pt")}, 3)
+    found = torch.load(tmp_path / "found.pt")
+    for case, config in configs.items():
+        whole = first_step(config, scenes_cache)
+        assert list(found[case]) == list(whole)
+        for name, tensor in whole.items():
+            torch.testing.assert_close(found[case][name], tensor, rtol=1e-9, atol=1e-9, msg=f"{case}: {name}")
+        assert all(tensor.any() for name, tensor in whole.items() if name.startswith(("loss", "sums"))), case
 
 
 def test_a_process_alone_is_a_world_of_one() -> None:

@@ -19,10 +19,9 @@ from trainer.files import checkpoint, run_folder
 from trainer.models import SegModel, build_model
 from trainer.rng import initialising
 from trainer.training.evaluate import evaluate
+from trainer.training.loop import fit
 
 Make = Callable[..., Any]
-OPTIONS = {"train": 16, "val": 5, "size": [64, 128]}
-"""Of the data of a finished run, as conftest.py makes it."""
 
 
 def measured(metrics: dict[str, float]) -> dict[str, float]:
@@ -79,8 +78,10 @@ def test_another_data_set_of_the_same_classes_shows_its_conditions(
     code, said, errors = command(*arguments, "--json", tmp_path / "eval.json")
     assert (code, errors) == (0, "")
     metrics = json.loads((tmp_path / "eval.json").read_text())["metrics"]
-    recorded = run_folder.read_epochs(finished())[-1]["val/miou"]
-    assert f"recorded  {recorded:.2f} full by its run, on scenes val at 64x128, normalize imagenet\n" in said
+    miou = run_folder.read_epochs(finished())[-1]["val/miou"]
+    known = run_folder.read_result(finished())
+    there = f"on scenes val at 64x128, normalize imagenet, images with fingerprint {known['data']['val']}"
+    assert f"recorded  {miou:.2f} full by its run, {there}\n" in said
     for condition in ("fog", "night", "rain", "snow"):
         assert [condition, f"{metrics[f'val/{condition}/miou']:.2f}"] in [line.split() for line in said.splitlines()]
 
@@ -89,26 +90,63 @@ def test_another_data_set_of_the_same_classes_shows_its_conditions(
 def test_a_number_of_other_pictures_is_not_shown_as_the_runs(finished: Make, command: Make, tmp_path: Path) -> None:
     run = finished()
     there = "on scenes val at 64x128, normalize imagenet"
+    images = f"images with fingerprint {run_folder.read_result(run)['data']['val']}"
     more = yaml.safe_load((run / "config.yaml").read_text())
     more["data"]["options"]["val"] = 6
     (tmp_path / "more.yaml").write_text(yaml.safe_dump(more))
+    more["data"]["options"] |= {"val": 5, "train": 12}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(more))
     for options, told in (
         (("--size", "32x64"), f"full by its run, {there}"),
         (("--normalize", "unit"), f"full by its run, {there}"),
-        (("--split", "train"), f"full by its run, {there}"),
+        (("--split", "train"), f"full by its run, {there}, {images}"),
         (("--protocol", "paper"), "full by its run"),
-        (("--config", tmp_path / "more.yaml"), f"full by its run, with data.options {OPTIONS}"),
+        (("--config", tmp_path / "more.yaml"), f"full by its run, {there}, {images}"),
+        (("--config", tmp_path / "train.yaml"), "full by its run"),
     ):
         _, said, _ = command("eval", run / run_folder.LAST, *options)
-        (line,) = (line for line in said.splitlines() if line.startswith("recorded"))
-        assert line.split(maxsplit=2)[2] == told
+        assert recorded(said) == told
     alone = tmp_path / "alone.pt"
     alone.write_bytes((run / run_folder.BEST).read_bytes())
     _, said, _ = command("eval", alone, "--config", run / "config.yaml")
-    assert "full by its run\n" in said
+    assert recorded(said) == "full by its run"
     described = ("--model", "segformer_tiny", "--data", "scenes", "--size", "64x128", "--normalize", "imagenet")
     _, said, _ = command("eval", alone, *described)
-    assert "by its run; no config.yaml beside the checkpoint\n" in said
+    assert recorded(said) == f"by its run, on {images}; no config.yaml beside the checkpoint"
+
+
+def recorded(said: str) -> str:
+    """What is printed after a recorded mIoU."""
+    (line,) = (line for line in said.splitlines() if line.startswith("recorded"))
+    return line.split(maxsplit=2)[2]
+
+
+def test_other_images_under_the_same_config_are_told_by_their_fingerprint(
+    tiny: Make, place: Make, command: Make, tmp_path: Path
+) -> None:
+    """A folder like the run's with other images in it, for last.pt and best.pt of a finished and an unfinished run."""
+    for seed, name in enumerate(("here", "there")):
+        write_scenes(tmp_path / name, train=8, val=3, seed=seed, size=(64, 128))
+    changes = {"data.name": "cityscapes", "data.options": {}, "optim.epochs": 1, "eval.every": 1}
+    run = place(data_root=tmp_path / "here")
+    result = fit(tiny({}, changes), run, report=lambda metrics, checkpoint: None)
+    words = "full by its run, on cityscapes val at 64x128, normalize imagenet, images"
+    for name in (run_folder.LAST, run_folder.BEST):
+        for root, told in (
+            ("here", "full by its run"),
+            ("there", f"{words} with fingerprint {result['data']['val']}"),
+        ):
+            assert recorded(command("eval", run.out_dir / name, "--data-root", tmp_path / root)[1]) == told
+    (run.out_dir / "result.json").unlink()
+    assert (
+        recorded(command("eval", run.out_dir / run_folder.LAST, "--data-root", tmp_path / "here")[1])
+        == "full by its run"
+    )
+    state = checkpoint.load(run.out_dir / run_folder.LAST)
+    del state["data"]  # as before fingerprints were part of checkpoints
+    checkpoint.save(run.out_dir / run_folder.LAST, state)
+    _, said, _ = command("eval", run.out_dir / run_folder.LAST, "--data-root", tmp_path / "here")
+    assert recorded(said) == f"{words} whose fingerprint it did not record"
 
 
 @pytest.fixture
@@ -170,7 +208,10 @@ def test_a_plain_file_of_our_own_is_not_taken_for_the_references(finished: Make,
         (["--model", "segformer_tiny", "--data", "camvid", "--size", "64x128"], "has 20 outputs, but the data has 11"),
         (["--model", "segformer_tiny", "--data", "cityscapes", "--size", "64x128"], "needs a folder; give --data-root"),
         (["--model", "segformer_tiny", "--data", "scenes", "--size", "64"], "--size must be HEIGHTxWIDTH"),
-        (["--model", "segformer_tiny", "--data", "scenes", "--size", "66x128"], "a multiple of 4 but got 66"),
+        (
+            ["--model", "segformer_tiny", "--data", "scenes", "--size", "66x128"],
+            "a multiple of 4 from 32 to 16384 but",
+        ),
         (["--protocol", "half"], "--protocol must be full or paper but got 'half'"),
         (["--device", "cuda:9"], "use --device cpu"),
     ],

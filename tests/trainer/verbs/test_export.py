@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from PIL import Image
 
 from trainer.config import ModelConfig, TrainConfig, parse
 from trainer.data import dataset_class
+from trainer.data.scenes import write_scenes
 from trainer.data.synthetic.painter import paint
 from trainer.deploy.onnx import write_onnx
 from trainer.deploy.open import Student
@@ -146,6 +149,67 @@ def test_a_dynamic_file_takes_any_number_of_any_multiple_of_32(tmp_path: Path) -
         run = open_session(path, 1)
         assert run(images).shape == (n, 20, *size)
         assert compare([(in_torch(module)(images), run(images))]).agreement > 0.9999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["segformer_tiny", "pvtv2_mini", "lvt_mini"])
+def test_a_dynamic_file_of_the_smallest_size(name: str, tmp_path: Path) -> None:
+    """A side of 32 is one position of the deepest stage, which torch.export would take for a constant."""
+    path = tmp_path / "student.onnx"
+    module = write_onnx(path, student(name, (32, 32)), opset=20, full_size=False, dynamic=True)
+    for n, (height, width) in ((1, (32, 32)), (3, (32, 64)), (1, (96, 32)), (2, (64, 128))):
+        images = np.ascontiguousarray(pictures((96, 128), n)[:, :height, :width])
+        assert compare([(in_torch(module)(images), open_session(path, 1)(images))]).agreement > 0.9999
+
+
+def test_a_file_that_is_read_is_not_written_over(finished: Make, command: Make, tmp_path: Path) -> None:
+    """Whatever the name of the file: links, `..`, hard links."""
+    run = tmp_path / "run"
+    shutil.copytree(finished(), run)
+    picture = tmp_path / "a.png"
+    Image.fromarray(pictures(n=1)[0]).save(picture)
+    best = run / run_folder.BEST
+    (tmp_path / "link.onnx").symlink_to(best)
+    (tmp_path / "hard.onnx").hardlink_to(best)
+    (tmp_path / "image.onnx").symlink_to(picture)
+    config = run / "config.yaml"
+    os.mkfifo(tmp_path / "pipe")
+    before = {path: path.read_bytes() for path in (best, config, run / "result.json", picture)}
+    for verb, option in (("export", "--out"), ("eval", "--json")):
+        for out, read in (
+            (best, best),
+            (tmp_path / "link.onnx", best),
+            (tmp_path / "hard.onnx", best),
+            (run / ".." / "run" / run_folder.BEST, best),
+            (config, config),
+            (run / "result.json", run / "result.json"),
+        ):
+            code, said, errors = command(verb, best, option, out)
+            assert (code, said) == (2, "")
+            assert errors == f"error: {option} {out} would be written over {read}, which is read; name another file\n"
+        code, _, errors = command(verb, best, option, tmp_path / "pipe")
+        assert (code, errors) == (
+            2,
+            f"error: {option} {tmp_path / 'pipe'} is a pipe; name a file that may be written\n",
+        )
+    for out in (picture, tmp_path / "image.onnx"):
+        code, _, errors = command("export", best, "--images", picture, "--out", out)
+        assert code == 2
+        assert f"--out {out} would be written over {picture}, which is read" in errors
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("verb", ["export", "eval"])
+def test_images_of_the_data_set_are_not_written_over(verb: str, finished: Make, command: Make, tmp_path: Path) -> None:
+    root = tmp_path / "city"
+    write_scenes(root, train=1, val=2, seed=0, size=(64, 128))
+    label = sorted(root.glob("gtFine/val/*/*.png"))[0]
+    before = label.read_bytes()
+    given = (finished() / run_folder.BEST, "--data", "cityscapes", "--data-root", root)
+    code, _, errors = command(verb, *given, "--out" if verb == "export" else "--json", label)
+    assert code == 2
+    assert f"{label} would be written over {label}, which is read; name another file" in errors
+    assert label.read_bytes() == before
 
 
 @pytest.mark.slow

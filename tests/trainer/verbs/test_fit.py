@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,7 +88,7 @@ def test_set_reads_yaml_and_removes_a_path(written: Make, command: Make, tmp_pat
     [
         (["--set", "optim.leanring_rate=1"], "optim.leanring_rate: unknown key"),
         (["--set", "optmi.lr=1"], "optmi: unknown key; did you mean 'optim'?"),
-        (["--set", "optim.lr=1e-3"], "YAML reads '1e-3' as text, not as a number; write 1.0e-3"),
+        (["--set", "optim.lr='1e-3'"], "YAML reads '1e-3' as text, not as a number; write 1.0e-3"),
         (["--set", "optim.lr=-1"], "optim.lr: Input should be greater than 0, but got -1"),
         (["--set", "optim.lr"], "--set needs PATH=VALUE, for example optim.lr=0.001, but got 'optim.lr'"),
         (["--set", "optim.norm_batch=3"], "norm_batch must divide global_batch (4) but got 3"),
@@ -100,7 +101,7 @@ def test_set_reads_yaml_and_removes_a_path(written: Make, command: Make, tmp_pat
         (["--set", "data.name=camvid", "--set", "data.options={}", "--data-root", "/nowhere"], "no folder /nowhere"),
         (["--set", "optim.global_batch=64"], "global_batch 64 exceeds the 16 training images"),
         (["--micro-batch", "3"], "micro_batch must divide the 4 samples a worker has per step but got 3"),
-        (["--micro-batch", "1"], "must hold whole BatchNorm groups of 2"),
+        (["--micro-batch", "1"], "micro_batch 1 would split BatchNorm groups of 2"),
         (["--device", "cuda:9"], "use --device cpu"),
         (["--set", "student.init=/nowhere/b0.pth"], "cannot read the weights /nowhere/b0.pth"),
     ],
@@ -116,6 +117,171 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(
     assert len(errors.splitlines()) == 1
     assert errors.startswith("error: ")
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"optim.lr": 0.002}, "optim.lr is 0.001 there and 0.002 here"),
+        ({"optim.epochs": 3}, "optim.epochs is 2 there and 3 here"),
+        ({"teacher": None, "distill": {}}, "teacher is {"),
+        (
+            {"distill.pea.weight": 0.5, "seed": 7},
+            "distill.pea.weight is 1.0 there and 0.5 here, seed is 0 there and 7 here",
+        ),
+        (
+            {"distill.pea.options": {"stage_weights": [0, 0, 0, 1]}},
+            "options.stage_weights is null there and [0, 0, 0, 1]",
+        ),
+        (
+            {f"optim.{k}": v for k, v in (("lr", 1.0), ("power", 2.0), ("epochs", 9), ("weight_decay", 0.5))}
+            | {"seed": 1, "data.augment": "none"},
+            ", and 1 more); choose another folder",
+        ),
+    ],
+)
+def test_a_folder_of_another_config_says_what_differs(
+    changes: dict[str, Any], told: str, recipe: Make, written: Make, command: Make, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "config.yaml").write_text(yaml.safe_dump(recipe({"pea": {}})))
+    before = (out / "config.yaml").read_bytes()
+    code, said, errors = command("fit", written({"pea": {}}, changes), "--out", out)
+    assert (code, said) == (2, "")
+    assert errors.startswith(f"error: {out} holds a run of another config (")
+    assert told in errors
+    assert "--continue" not in errors, "the schedule to_end depends on the number of epochs"
+    assert len(errors.splitlines()) == 1
+    assert [path.name for path in out.iterdir()] == ["config.yaml"] and (out / "config.yaml").read_bytes() == before
+
+
+def test_a_config_in_its_own_folder_stays_as_it_is_written(recipe: Make, command: Make, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("# why\n" + yaml.safe_dump(recipe({}, {"optim.epochs": 1})))
+    before = path.read_bytes()
+    assert command("fit", path, "--out", tmp_path)[0] == 0
+    assert path.read_bytes() == before and (tmp_path / "result.json").exists()
+
+
+def test_epochs_are_raised_by_a_run_that_goes_on_from_the_shorter_one(
+    written: Make, command: Make, tmp_path: Path
+) -> None:
+    """The result is that of a run which trains all epochs itself."""
+    short, long, whole = (tmp_path / name for name in ("short", "long", "whole"))
+
+    def fit(epochs: int, out: Path, *options: str | Path) -> tuple[int, str, str]:
+        return command(
+            "fit", written({"pea": {}}, {"optim.schedule": "reference", "optim.epochs": epochs}), "--out", out, *options
+        )
+
+    assert fit(1, short)[0] == 0
+    before = {path: path.read_bytes() for path in short.iterdir()}
+    code, _, errors = fit(2, short)
+    assert code == 2
+    assert f"; choose another folder; to go on with its epochs there, add --continue {short}" in errors
+    code, said, errors = fit(2, long, "--continue", short)
+    assert (code, errors) == (0, "")
+    assert "epoch 1/2" not in said and "epoch 2/2" in said
+    assert fit(2, whole)[0] == 0
+    ours, theirs = (checkpoint.load(out / "last.pt") for out in (long, whole))
+    assert ours["run_id"] == theirs["run_id"]
+    assert all(torch.equal(tensor, theirs["model"][name]) for name, tensor in ours["model"].items())
+    assert "the first 1 epochs are those of run" in (long / "notes.txt").read_text()
+    assert fit(2, long, "--continue", short)[0] == 0
+    assert {path: path.read_bytes() for path in short.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"optim.schedule": "to_end", "optim.epochs": 3},
+            "with schedule to_end all learning rates depend on optim.epochs",
+        ),
+        ({"optim.epochs": 3, "optim.lr": 0.5}, "only optim.epochs may differ, and must be higher here (optim.lr is"),
+        (
+            {"optim.epochs": 1},
+            "only optim.epochs may differ, and must be higher here (optim.epochs is 2 there and 1 here)",
+        ),
+        ({}, "(the configs are equal)"),
+        ({"optim.epochs": 3}, "no such checkpoint"),
+    ],
+)
+def test_what_cannot_go_on_is_refused(
+    changes: dict[str, Any], message: str, recipe: Make, written: Make, command: Make, tmp_path: Path
+) -> None:
+    stored = tmp_path / "short"
+    stored.mkdir()
+    (stored / "config.yaml").write_text(yaml.safe_dump(recipe({}, {"optim.schedule": "reference"})))
+    config = written({}, {"optim.schedule": "reference", **changes})
+    code, said, errors = command("fit", config, "--out", tmp_path / "new", "--continue", stored)
+    assert (code, said, len(errors.splitlines())) == (2, "", 1)
+    assert message in errors
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_never_writes_over_what_it_reads(
+    recipe: Make, command: Make, tmp_path: Path, teacher_weights: Path
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    shutil.copy(teacher_weights, out / "last.pt")
+    shutil.copy(teacher_weights, out / "best.pt")
+    (tmp_path / "link.pt").symlink_to(out / "best.pt")
+    (tmp_path / "hard.pt").hardlink_to(out / "last.pt")
+    (out / "notes.txt").write_text(yaml.safe_dump(recipe({})))
+    config = tmp_path / "config.yaml"
+    for name in ("run/best.pt", "link.pt", "hard.pt", "run/../run/last.pt"):
+        weights = str(tmp_path / name)
+        given = recipe({"pea": {}}, {"teacher.checkpoint": weights})
+        config.write_text(yaml.safe_dump(given))
+        code, _, errors = command("fit", config, "--out", out)
+        assert code == 2
+        assert f"would be written over {weights}, which is read; name another file" in errors
+    config.write_text(yaml.safe_dump(recipe({"pea": {}})))
+    assert "would be written over" in command("fit", config, "--out", out, "--teacher", tmp_path / "link.pt")[2]
+    assert "would be written over" in command("fit", out / "notes.txt", "--out", tmp_path / "x" / ".." / "run")[2]
+    assert {path.name for path in out.iterdir()} == {"last.pt", "best.pt", "notes.txt"}
+
+
+def test_a_run_lies_outside_the_folders_of_its_images(written: Make, command: Make, tmp_path: Path) -> None:
+    root = cityscapes(tmp_path / "city")
+    config = written({}, {"data.name": "cityscapes", "data.options": {}})
+    folder = next(root.glob("leftImg8bit/train/*"))
+    (tmp_path / "link").symlink_to(folder)
+    for out in (folder, folder / "run", tmp_path / "link", tmp_path / "link" / "run"):
+        code, _, errors = command("fit", config, "--out", out, "--data-root", root)
+        assert (code, len(errors.splitlines())) == (2, 1)
+        assert f"--out {out} lies in {folder}, whose files are the data; choose another folder" in errors
+    assert {path.suffix for path in folder.iterdir()} == {".png"}
+
+
+def test_special_files_are_no_input(written: Make, command: Make, tmp_path: Path) -> None:
+    """Devices and pipes, whose reading would never end, as config, weights and images."""
+    os.mkfifo(tmp_path / "pipe")
+    for special in (Path("/dev/zero"), tmp_path / "pipe"):
+        kind = "a device" if special.name == "zero" else "a pipe"
+        told = f"error: {special} is {kind}, and only files can be read; write its content to a file and give that\n"
+        config = written({"pea": {}})
+        for arguments in (
+            ("fit", special, "--out", tmp_path / "run"),
+            ("fit", config, "--out", tmp_path / "run", "--set", f"student.init={special}"),
+            ("fit", config, "--out", tmp_path / "run", "--set", f"teacher.checkpoint={special}"),
+            ("fit", config, "--out", tmp_path / "run", "--teacher", special),
+            ("eval", special, "--config", config),
+            ("eval", config, "--config", special),
+            ("export", special, "--config", config, "--out", tmp_path / "x.onnx"),
+            ("predict", config, special, "--config", config, "--out", tmp_path / "out"),
+        ):
+            assert command(*arguments) == (2, "", told), arguments
+    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "pipe"}
+
+
+def with_a_pipe(root: Path) -> None:
+    path = sorted(root.glob("leftImg8bit/train/*/*.png"))[1]
+    path.unlink()
+    os.mkfifo(path)
 
 
 def cityscapes(root: Path) -> Path:
@@ -155,6 +321,7 @@ def without_val(root: Path) -> None:
         (without_label, "000001_000019_leftImg8bit.png; add the label or remove the image"),
         (with_strange_label, "holds 77 at row 5, column 7 (1 such pixels) but may hold"),
         (with_broken_image, "000001_000019_leftImg8bit.png"),
+        (with_a_pipe, "000001_000019_leftImg8bit.png is a pipe, and only files can be read"),
         (with_another_size, "is 128x64 but its label"),
         (without_val, "leftImg8bit/val; expected the layout"),
     ],

@@ -160,6 +160,39 @@ def test_pictures_never_take_the_place_of_images(finished: Make, command: Make, 
     assert {path: path.read_bytes() for path in images.rglob("*") if path.is_file()} == before
 
 
+def test_predictions_never_feed_themselves(finished: Make, command: Make, images: Path) -> None:
+    """Neither by the folders inside them, nor by links to the images or to the predictions."""
+    best, out = finished() / run_folder.BEST, images / "p"
+    assert command("predict", best, images, "--out", out)[0] == 0
+    (images.parent / "link").symlink_to(out / "masks")
+    for given in (out / "masks", out / "masks" / "bonn", images.parent / "link", images / "bonn" / ".." / "p"):
+        code, _, errors = command("predict", best, given, "--out", images.parent / "again")
+        assert code == 2
+        assert f"no images below {given} except predictions (folders with predict.json)" in errors
+    (images.parent / "same").symlink_to(images)
+    for over in (images.parent / "same", images.parent / "missing" / ".." / "images"):
+        code, _, errors = command("predict", best, images, "--out", over)
+        assert (code, "holds the images of" in errors) == (2, True)
+    _, said, _ = command("predict", best, images.parent / "same", "--out", out)
+    assert "0 images labelled, 2 were before" in said
+
+
+def test_no_output_is_one_of_the_images(finished: Make, command: Make, images: Path) -> None:
+    """A link in a folder of predictions leads back to the images."""
+    best, out = finished() / run_folder.BEST, images.parent / "out"
+    assert command("predict", best, images, "--out", out, "--no-overlays")[0] == 0
+    image = images / "aachen" / "aachen_000000_000019_leftImg8bit.png"
+    before = image.read_bytes()
+    mask = out / "masks" / "aachen" / image.name
+    for link in (mask.symlink_to, mask.hardlink_to):
+        mask.unlink()
+        link(image)
+        code, _, errors = command("predict", best, images, "--out", out, "--no-overlays")
+        assert code == 2
+        assert f"{mask} would be written, and is one of the images of {images}; choose another --out" in errors
+        assert image.read_bytes() == before
+
+
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_images_are_read_while_others_are_written(batch: int, finished: Make, images: Path) -> None:
     """The tail of the folder does not exist until the first picture is out: so it cannot have been in memory."""

@@ -6,7 +6,10 @@ The tables of names in tests/golden were written from the projects that use them
 
 from __future__ import annotations
 
+import argparse
 import csv
+import datetime
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +22,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import ModelConfig, UserError
+from trainer.files.file_digest import file_digest
 from trainer.models import SegModel, build_model
 from trainer.rng import initialising
 from trainer.training.networks import load_network
@@ -308,15 +312,161 @@ def test_weights_under_any_name(network, kind, source, golden, fill, tmp_path):
     logits_are_golden(model, fill, golden(network))
 
 
+def before_each(prefix: str) -> Callable[[State], State]:
+    return lambda state: {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+WRAPPERS: dict[str, Callable[[State], Any]] = {
+    "any prefix": before_each("net.inner."),
+    "torch.compile": before_each("_orig_mod."),
+    "torch.compile inside DDP": before_each("module._orig_mod."),
+    "Lightning": lambda s: {"state_dict": {**before_each("model.")(s), "criterion.weight": torch.ones(3)}, "epoch": 3},
+    "mmrazor": lambda s: {"state_dict": {**before_each("architecture.")(s), **before_each("teacher.")(zeros(s))}},
+    "distilled": lambda s: {
+        **before_each("architecture.student.")(s),
+        **before_each("architecture.teacher.")(zeros(s)),
+    },
+    "model_state_dict": lambda s: {
+        "model_state_dict": s,
+        "optimizer_state_dict": {"state": {0: {"step": torch.ones(1)}}},
+    },
+    "timm": lambda s: {"state_dict": zeros(s), "state_dict_ema": s, "arch": "x", "args": argparse.Namespace(lr=0.1)},
+    "DeepSpeed": lambda s: {"module": s, "global_steps": 7},
+    "torch.optim.swa_utils": lambda s: {"n_averaged": torch.tensor(5), **before_each("module.")(s)},
+    "thop": lambda s: {**s, **{f"{n.rpartition('.')[0]}.total_ops": torch.ones(1, dtype=torch.float64) for n in s}},
+    "YOLO": lambda s: {"model": None, "ema": {"module": s}, "date": datetime.datetime(2024, 1, 1)},
+    "FSDP": lambda s: {n.replace(".0.", ".0._fsdp_wrapped_module.", 1): t for n, t in s.items()},
+    "mmengine": lambda s: {
+        "meta": {"mIoU": np.float64(0.7), "seed": np.int64(1), "iou": np.arange(3.0)},
+        "state_dict": s,
+    },
+    "a path": lambda s: {"state_dict": s, "cfg": {"out": Path("x")}},
+}
+
+
+def zeros(state: State) -> State:
+    return {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("network", SMALL)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+def test_weights_in_any_wrapper(wrapper, network, zipped, source, tmp_path):
+    original = source(SMALL[network])
+    content = WRAPPERS[wrapper](dict(original.state_dict()))
+    torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    model = fresh(SMALL[network], original, "all")
+    assert load_weights(model, tmp_path / "w.pth", what="all").complete
+    assert all(torch.equal(tensor, original.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
 @pytest.mark.parametrize(("network", "kind"), KINDS)
-def test_a_prefix_nobody_knows_is_refused_with_a_report(network, kind, source, tmp_path):
-    write, what, _, _ = KINDS[network, kind]
-    small = source(SMALL[network])
-    content = write(small.state_dict())
-    state = next((content[key] for key in ("model", "state_dict") if key in content), content)
-    torch.save({f"net.{name}": tensor for name, tensor in state.items()}, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"\(an unknown naming\) does not fit .*: 0 of \d+ entries fit, \d+ missing"):
-        load_weights(small, tmp_path / "w.pth", what=what)
+def test_any_naming_in_a_wrapper(network, kind, source, tmp_path):
+    write, what, title, _ = KINDS[network, kind]
+    original = source(SMALL[network])
+    torch.save(
+        {"ema_state_dict": before_each("module.net.")(tensors(write(original.state_dict())))}, tmp_path / "w.pth"
+    )
+    model = fresh(SMALL[network], original, what)
+    coverage = load_weights(model, tmp_path / "w.pth", what=what)
+    assert coverage.complete
+    if title != "this program":
+        assert coverage.format == f"{title} (averaged weights)"
+    assert all(torch.equal(tensor, original.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def tensors(content: dict[str, Any]) -> State:
+    return next((content[key] for key in ("model", "state_dict") if key in content), content)
+
+
+def test_two_networks_in_a_file_are_refused(source, tmp_path):
+    state = source("segformer_tiny").state_dict()
+    torch.save({**before_each("first.")(state), **before_each("second.")(state)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"holds two networks, 'first\.' and 'second\.'; save the one"):
+        load_weights(source("segformer_tiny"), tmp_path / "w.pth", what="all")
+
+
+@pytest.mark.parametrize("what", ["all", "backbone"])
+def test_batchnorms_counters_may_lack(what, source, tmp_path):
+    original = source("segformer_tiny")
+    state = {n: t for n, t in original.state_dict().items() if not n.endswith("num_batches_tracked")}
+    for name, content in (("plain", state), ("ours", {"model": state})):
+        torch.save(content, tmp_path / f"{name}.pth")
+        model = fresh("segformer_tiny", original, what)
+        coverage = load_weights(model, tmp_path / f"{name}.pth", what=what)
+        assert coverage.complete
+        assert (coverage.format == "this program") == (name == "ours")
+        assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in state.items())
+
+
+def test_timms_features_only(source, tmp_path):
+    import timm
+
+    theirs = timm.create_model("pvt_v2_b0", features_only=True)
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    model = fresh("pvtv2_b0", source("pvtv2_b0"), "backbone")
+    coverage = load_weights(model, tmp_path / "w.pth", what="backbone")
+    assert (coverage.format, coverage.normalize) == ("timm PVTv2 with features_only", "imagenet")
+    ours = model.state_dict()
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(tensor, ours[f"backbone.{name.replace('stages_', 'stages.')}"])
+
+
+def hugging_face_folder(state: State, folder: Path, shards: int, kind: str = "model.safetensors") -> Path:
+    """A folder as `save_pretrained` writes it."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    write = safetensors.torch.save_file if kind.endswith("safetensors") else torch.save
+    if shards == 1:
+        write({name: tensor.clone() for name, tensor in state.items()}, folder / kind)
+        return folder
+    stem, suffix = kind.split(".")
+    files = {name: f"{stem}-{i % shards + 1:05}-of-{shards:05}.{suffix}" for i, name in enumerate(state)}
+    for file in set(files.values()):
+        write({name: tensor.clone() for name, tensor in state.items() if files[name] == file}, folder / file)
+    (folder / f"{kind}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_folder_of_hugging_face(shards, kind, source, tmp_path):
+    original = source("segformer_tiny")
+    theirs = columns("hugging_face_4")(original.state_dict())
+    cache = tmp_path / "models--nvidia--mit"
+    folder = hugging_face_folder(theirs, cache / "snapshots" / "0123", shards, kind)
+    index = [folder / f"{kind}.index.json"] if shards > 1 else []
+    for path in (folder, cache, *index):
+        model = load_network(ModelConfig(name="segformer_tiny"), path, 20)
+        assert all(torch.equal(tensor, original.state_dict()[name]) for name, tensor in model.state_dict().items())
+        assert file_digest(path) == file_digest(folder)
+    before = file_digest(folder)
+    shard = sorted(
+        path for path in folder.iterdir() if path.name.startswith(kind.split(".")[0]) and path.suffix != ".json"
+    )[0]
+    if shards == 1:
+        assert before == file_digest(shard)
+        return
+    with pytest.raises(UserError, match=r"does not fit the network: .* missing"):
+        load_network(ModelConfig(name="segformer_tiny"), shard, 20)
+    shard.unlink()
+    for use in (file_digest, lambda path: load_network(ModelConfig(name="segformer_tiny"), path, 20)):
+        with pytest.raises(UserError, match=f"names {shard.name}, which is not beside it; download all 3 shards"):
+            use(folder)
+
+
+@pytest.mark.parametrize(
+    "index", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": "../x.bin"}}', "[" * 100_000]
+)
+def test_a_list_of_shards_that_is_none(index, tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(UserError, match="is no list of shards"):
+        file_digest(tmp_path)
+
+
+def test_a_folder_without_weights(source, tmp_path):
+    with pytest.raises(UserError, match=r"is a folder without model.safetensors or pytorch_model.bin; give a file"):
+        load_weights(source("segformer_tiny"), tmp_path, what="all")
 
 
 @pytest.mark.parametrize("what", ["all", "backbone"])

@@ -110,3 +110,44 @@ def test_a_backbone_is_no_whole_network_and_the_remedy_says_what_it_is_for(tmp_p
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"it holds a backbone and no head, so it is for student\.init or"):
         load_weights(build(), tmp_path / "w.pth", what="all")
+
+
+@pytest.mark.parametrize("what", ["all", "backbone"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.uint8, torch.bool, torch.complex64])
+def test_integers_are_no_weights(what, dtype, tmp_path):
+    model = build()
+    state = model.state_dict()
+    for name in ("norm4.bias", "block1.0.attn.q.weight"):
+        torch.save({**state, name: state[name].to(dtype)}, tmp_path / "w.pth")
+        kind = str(dtype).removeprefix("torch.")
+        with pytest.raises(UserError, match=f"w.pth: {name} holds {kind} and weights are floating-point numbers; take"):
+            load_weights(build(1), tmp_path / "w.pth", what=what)
+        with torch.device("meta"):
+            planned = build()
+        with pytest.raises(UserError, match=f"{name} holds {kind}"):
+            open_weights(tmp_path / "w.pth", planned).cover(planned, what)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_converted(dtype, tmp_path):
+    torch.save({name: tensor.to(dtype) for name, tensor in build().state_dict().items()}, tmp_path / "w.pth")
+    model = build(1)
+    assert load_weights(model, tmp_path / "w.pth", what="all").complete
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32, torch.int64}
+
+
+def test_tensors_without_plain_numbers_are_refused(tmp_path):
+    state = build().state_dict()
+    bias = state["norm4.bias"]
+    strange = {
+        "sparse": bias.to_sparse(),
+        "without values": bias.to("meta"),
+        "quantised": torch.quantize_per_tensor(bias, 0.1, 0, torch.qint8),
+    }
+    for kind, tensor in strange.items():
+        torch.save({**state, "norm4.bias": tensor}, tmp_path / "w.pth")
+        with pytest.raises(UserError, match=f"norm4.bias is a tensor that is {kind}; take a checkpoint of ordinary"):
+            load_weights(build(1), tmp_path / "w.pth", what="all")
+    torch.save({**state, "norm4.bias": bias.double().fill_(1e300)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"norm4.bias holds numbers that are not finite"):
+        load_weights(build(1), tmp_path / "w.pth", what="all")

@@ -15,7 +15,7 @@ from orchestrator.report.page.curves import curve, curves_figure
 from orchestrator.report.page.forest import differences, forest_figure
 from orchestrator.report.page.parallel import parallel_figure
 from orchestrator.report.page.pareto import pareto_figure
-from orchestrator.report.page.parts import label, rounded, style
+from orchestrator.report.page.parts import label, rounded, style, whole_axis
 from orchestrator.report.page.search import against_figure, history_figure, importance_figure
 from orchestrator.store.ledger import LedgerRun
 
@@ -44,9 +44,9 @@ def test_a_metric_that_nobody_logged_has_no_curve():
 def test_every_arm_has_a_line_and_a_band_that_holds_it(synthetic):
     report = synthetic().report
     figure = curves_figure(curves.curves(report, "val/miou"), "")
-    assert named(figure) == [label(arm) for arm in report.arms]
+    assert named(figure) == [label(arm) for arm in (*report.arms, "teacher segformer_mini")]
     bands = {trace.legendgroup: trace.y for trace in figure.data if trace.fill}
-    for line in (trace for trace in figure.data if not trace.fill):
+    for line in (trace for trace in figure.data if trace.legendgroup in bands and not trace.fill):
         edges = bands[line.legendgroup]
         high, low = np.array(edges[: len(edges) // 2]), np.array(edges[len(edges) // 2 :][::-1])
         assert np.all(low <= np.array(line.y)) and np.all(np.array(line.y) <= high)
@@ -67,7 +67,41 @@ def test_differences_are_those_of_the_table(synthetic):
     assert [(row.arm, row.reference) for row in rows] == list(report.study.pairs)
     for row in rows:
         assert row.mean == pytest.approx(np.mean(row.seeds))
-        assert row.low < row.mean < row.high
+        assert row.low <= row.mean <= row.high
+
+
+def test_a_contrast_of_too_few_seeds_has_no_bar(synthetic):
+    report = synthetic(ends={(arm, 5): "failed" for arm in ("student alone", "Base <both>")}).report
+    rows = differences(report)
+    assert [math.isinf(row.low) for row in rows] == [True, True]
+    assert "Infinity" not in forest_figure(rows, None).to_json()
+
+
+@pytest.mark.parametrize("most", [0, 1, 3, 9, 10, 11, 90, 1000, 12345])
+def test_epochs_and_trials_have_whole_ticks(most):
+    axis = whole_axis("epoch", [0, most])
+    assert axis["dtick"] == int(axis["dtick"]) > 0
+    assert most / axis["dtick"] <= 10
+
+
+def test_the_axes_of_epochs_and_trials_are_whole(synthetic):
+    report, searched = synthetic().report, synthetic("search", "searched").report.searched[0]
+    for figure in (
+        curves_figure(curves.curves(report, "val/miou"), ""),
+        search.history_figure(searched.trials, "select/miou"),
+        search.curves_figure(searched),
+    ):
+        assert figure.layout.xaxis.dtick == int(figure.layout.xaxis.dtick)
+
+
+def test_the_trials_of_a_search_have_curves_and_the_best_is_on_top(synthetic):
+    searched = synthetic("search").report.searched[0]
+    figure = search.curves_figure(searched)
+    assert named(figure) == ["stopped", "finished", "best"]
+    best = max((t for t in searched.trials if t.state == "finished"), key=lambda t: t.metrics["select/miou"])
+    assert set(figure.data[2].customdata) - {None} == {best.number}
+    drawn = {number for trace in figure.data for number in trace.customdata} - {None}
+    assert drawn == {trial.number for trial in searched.trials if trial.epochs}
 
 
 def test_the_forest_has_each_contrast_with_its_interval_and_margin(synthetic):
@@ -75,13 +109,14 @@ def test_the_forest_has_each_contrast_with_its_interval_and_margin(synthetic):
     rows = differences(report)
     figure = forest_figure(rows, report.study.margin)
     drawn = {
-        text: (x - minus, x + plus)
+        text: (minus and x - minus, plus and x + plus)
         for trace in figure.data[1:]
         for text, x, minus, plus in zip(trace.text, trace.x, trace.error_x.arrayminus, trace.error_x.array, strict=True)
     }
     assert drawn.keys() == {f"{label(row.arm)} against {label(row.reference)}" for row in rows}
     for row in rows:
-        assert drawn[f"{label(row.arm)} against {label(row.reference)}"] == pytest.approx((row.low, row.high), rel=1e-4)
+        limits = drawn[f"{label(row.arm)} against {label(row.reference)}"]
+        assert limits == ((None, None) if math.isinf(row.low) else pytest.approx((row.low, row.high), rel=1e-4))
     (band,) = (shape for shape in figure.layout.shapes if shape.type == "rect")
     assert (band.x0, band.x1) == (-0.3, 0.3)
     assert not any(shape.type == "rect" for shape in forest_figure(rows, None).layout.shapes)
@@ -111,7 +146,7 @@ def test_classes_differ_over_the_seeds_that_both_arms_have(synthetic):
 def test_a_class_that_is_in_no_picture_is_a_dash(synthetic):
     (block,) = classes.section(synthetic().report).blocks
     row = block.split('<th scope="row">rider</th>')[1].split("</tr>")[0]
-    assert row == "<td>–</td>" * 3
+    assert row == "<td>–</td>" * 4
 
 
 def test_the_ink_on_a_cell_can_be_read():

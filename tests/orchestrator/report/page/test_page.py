@@ -13,6 +13,7 @@ from orchestrator.report.page.document import page
 from orchestrator.report.page.provenance import facts
 from orchestrator.report.page.tables import table_html
 from orchestrator.store.ledger import Ledger
+from trainer.config import NUMERICS_VERSION
 
 GOLDEN = """<div class="scroll"><table>
 <thead><tr><th scope="col">arm</th><th scope="col" class="number">n</th><th scope="col" class="number">mIoU</th>\
@@ -26,7 +27,7 @@ GOLDEN = """<div class="scroll"><table>
 <td class="number"><strong>55.0 ± 0.3</strong></td><td>alone</td><td class="number">+5.0 [4.6, 5.4]</td>\
 <td><span class="green">better</span></td></tr>
 </tbody></table></div><ul class="notes"><li class="warn">not finished: Base &lt;both&gt; seed 5: it &amp; so on</li>\
-<li>bold: significantly better than every other arm, directly or via other arms</li></ul>"""
+<li>bold: better than every other arm, directly or via others</li></ul>"""
 
 
 def ids(html):
@@ -123,7 +124,7 @@ def test_nothing_is_loaded_from_elsewhere(synthetic):
 def test_pictures_are_cut_from_the_panels(synthetic):
     html = page(synthetic().report)
     names = re.findall(r'alt="validation image (\d): ([^"]*)"', html)
-    arms = ["student alone", "Base &lt;both&gt;", "without PEA &amp; CSF"]
+    arms = ["teacher segformer_mini", "student alone", "Base &lt;both&gt;", "without PEA &amp; CSF"]
     assert names == [(number, name) for number in "12" for name in ("image", "truth", *arms)]
 
 
@@ -166,7 +167,10 @@ def test_the_checklist_is_answered_from_facts(synthetic):
     )
     assert found["Compute"] == "18.00 h on cpu (a CPU, 2 threads)"
     assert found["Runs that did not finish"] == "1 failed (nan)"
-    assert found["Code"] == "git commit 0123abcd; numerics version 1; torch 2.12.1; with uncommitted changes"
+    assert (
+        found["Code"]
+        == f"git commit 0123abcd; numerics version {NUMERICS_VERSION}; torch 2.12.1; with uncommitted changes"
+    )
     assert found["Training"] == "epochs: 9; global batch: 8; learning rate: 0.001"
     assert "paired differences and two one-sided t tests within ±0.3 points, " in found["Test"]
     assert "Holm over 2 contrasts, 5 % family-wise" in found["Test"]
@@ -183,3 +187,31 @@ def test_the_checklist_states_the_budget_of_each_search(synthetic):
         "student alone: 16 of 16 trials, tpe, by select/miou, over lr; "
         "both: 16 of 16 trials, tpe, by select/miou, over csf.weight, lr"
     )
+
+
+def test_the_colours_of_classes_are_named_under_the_pictures(synthetic):
+    html = page(synthetic().report)
+    key = html.split('<ul class="key">')[1].split("</ul>")[0]
+    assert '<span style="background:#804080"></span>road' in key
+    assert '<span style="background:#000000"></span>no label' in key
+
+
+def test_a_picture_is_enlarged_by_a_click(synthetic):
+    html = page(synthetic().report)
+    assert html.count('<button type="button" title="larger"><img') == 12
+    assert "showModal" in html
+
+
+def test_the_page_has_the_value_of_each_seed(synthetic):
+    report = synthetic().report
+    html = page(report).split("Values of each seed")[1].split("</details>")[0]
+    assert re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', html) == ["arm", *(f"seed {seed}" for seed in range(6))]
+    for seed in range(6):
+        assert f">{report.scores['student alone'][seed]:.2f}</td>" in html
+
+
+def test_what_explain_prints_is_folded_under_the_table(synthetic):
+    report = synthetic().report
+    fold = page(report).split("How to read this table")[1].split("</details>")[0]
+    assert fold.count("<li>") == len(report.table.explained)
+    assert "does not reject at the level at which" in fold

@@ -3,6 +3,8 @@
 No `from __future__ import annotations` here: DDP compares a communication hook's annotations with classes.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -28,6 +30,33 @@ def all_reduce(tensor: Tensor) -> Tensor:
     if joined():
         dist.all_reduce(tensor)
     return tensor
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """The tensors (N, ...) of all processes, stacked in the order of their ranks: (world, N, ...). No gradient."""
+    if not joined():
+        return tensor.detach()[None]
+    found = tensor.new_empty((world(), *tensor.shape))
+    dist.all_gather(list(found), tensor.detach().contiguous())
+    return found
+
+
+class _GatherSamples(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return gather(x).flatten(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return all_reduce(gradient.contiguous().clone()).chunk(world())[rank()]
+
+
+def gather_samples(x: Tensor) -> Tensor:
+    """The samples (N, ...) of all processes in the order of their ranks: (world * N, ...).
+
+    The gradient of a sample is the sum of its gradients in all processes, whose losses are parts of one sum.
+    """
+    return _GatherSamples.apply(x) if joined() else x
 
 
 def barrier() -> None:

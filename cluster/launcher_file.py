@@ -1,0 +1,174 @@
+"""What launcher files of both kinds have in common: documents with line numbers, machine types, images, instances."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from cluster.lint import Finding
+from cluster.spec import Machine, SpecError
+from trainer.config import message_of
+
+IDLE_S = 60
+"""An idle machine that ends earlier ends between two runs, and the next one boots again."""
+BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}
+DEEPEST = 100
+"""Brackets that may be open at once: PyYAML needs seconds for thousands."""
+MOST_VALUES = 20_000
+HEAD_GIB = 8
+"""Memory of a head in GiB: Ray's own processes, the driver, MLflow."""
+
+
+class Document:
+    """One YAML document: its data, and the lines of its keys."""
+
+    def __init__(self, data: Any, node: yaml.Node | None) -> None:
+        self.data = data
+        self.node = node
+
+    def line(self, *keys: Any) -> int | None:
+        """The line of the deepest of these keys that is there."""
+        node, line = self.node, None
+        for key in keys:
+            found = None
+            if isinstance(node, yaml.MappingNode):
+                found = next(((name, value) for name, value in node.value if name.value == str(key)), None)
+            elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+                found = (node.value[key], node.value[key])
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        return line
+
+
+def documents(path: Path) -> list[Document]:
+    """The documents of a YAML file. Raises SpecError where it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if max(accumulate(BRACKETS.get(sign, 0) for sign in text), default=0) > DEEPEST:
+            raise ValueError(f"it has more than {DEEPEST} open brackets within each other")
+        nodes = list(yaml.compose_all(text, yaml.SafeLoader))
+        found = [Document(data, node) for data, node in zip(yaml.safe_load_all(text), nodes, strict=True)]
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        raise SpecError(f"cannot read launcher file {path}: {message_of(error)}") from None
+    left = [document.data for document in found]
+    for _ in range(MOST_VALUES):
+        if not left:
+            return found
+        value = left.pop()
+        left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    raise SpecError(f"launcher file {path} has more than {MOST_VALUES} values: an alias repeats or contains itself")
+
+
+class MachineType(NamedTuple):
+    """A node type of a launcher with its smallest and largest count; the head has `least` = `most` = 1."""
+
+    name: str
+    machine: Machine
+    least: int
+    most: int
+
+
+class Launcher(NamedTuple):
+    """The parts of a launcher file that lint checks. `mounts`: folders that all machines share."""
+
+    types: list[MachineType]
+    mounts: list[str]
+    findings: list[Finding]
+    """Problems of the file itself, independent of the spec."""
+
+
+def table(value: Any) -> dict[Any, Any]:
+    """A mapping, or an empty one in place of anything else; what else it is the schema's check says."""
+    return value if isinstance(value, dict) else {}
+
+
+def array(value: Any) -> list[Any]:
+    """The same for lists."""
+    return value if isinstance(value, list) else []
+
+
+def other_versions(document: Document) -> Iterator[Finding]:
+    """Ray versions in images, packages and `rayVersion` that differ from the one installed here."""
+    from importlib.metadata import version
+
+    ours = version("ray")
+    for keys, text in texts(document.data):
+        for found in re.findall(r"\bray(?:-ml|-llm)?:(\d+\.\d+\.\d+)|\bray(?:\[[^]]*\])?==(\d+\.\d+\.\d+)", text):
+            theirs = "".join(found)
+            if theirs != ours:
+                yield _differs(f"{text.strip()[:60]} has Ray {theirs}", ours, document.line(*keys))
+        if keys[-1] == "rayVersion" and text != ours:
+            yield _differs(f"rayVersion is {text}", ours, document.line(*keys))
+
+
+def _differs(message: str, ours: str, line: int | None) -> Finding:
+    return Finding("versions-differ", f"{message}, the one here is {ours}", f"use {ours} on all machines", line)
+
+
+def texts(data: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """The strings of a document, with the keys that lead to them."""
+    if isinstance(data, str):
+        yield keys, data
+    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in items:
+        yield from texts(value, (*keys, key))
+
+
+def wrong_counts(types: list[MachineType], lines: dict[str, int | None]) -> list[Finding]:
+    """Minima above the maximum, and GPU machines that run while no study does."""
+    swapped = [
+        Finding(
+            "limits-swapped",
+            f"the minimum of {kind.name} is {kind.least}, above its maximum {kind.most}",
+            "lower the minimum",
+            lines.get(kind.name),
+        )
+        for kind in types
+        if kind.least > kind.most
+    ]
+    return swapped + [
+        Finding(
+            "always-on",
+            f"{kind.least} of {kind.name} run while no study does",
+            f"set the minimum of {kind.name} to 0",
+            lines.get(kind.name),
+        )
+        for kind in types
+        if kind.least and kind.machine.gpus
+    ]
+
+
+_WITH_GPU = re.compile(r"(p\d|g\d|gr\d|a[234]-|g2-|nc|nd|nv|standard_n)", re.IGNORECASE)
+_SMALL = re.compile(r"\.(nano|micro|small|medium)$|^c\w*\.large$|^(e2-(micro|small|medium)|f1-|g1-small)")
+_SIZE = re.compile(r"\.(\d*)xlarge$")
+
+
+def instance_findings(name: str, kind: str, machine: Machine, line: int | None, *, head: bool) -> Iterator[Finding]:
+    """Problems of a cloud's instance type (`g5.2xlarge`, `a2-highgpu-1g`) for what is asked of it."""
+    if machine.gpus and not _WITH_GPU.match(kind):
+        yield Finding(
+            "gpu-missing", f"{name} asks {machine.gpus:g} GPUs of {kind}, which has none", "choose a GPU instance", line
+        )
+    size = _SIZE.search(kind)
+    cpus = 4 * int(size[1] or 1) if size else None
+    if cpus and machine.cpus > cpus:
+        message = f"{name} has {machine.cpus:g} CPUs in its resources but {kind} has {cpus}"
+        yield Finding("cpus-exceed", message, f"set CPU: {cpus} or less", line)
+    if head and _SMALL.search(kind):
+        yield Finding(
+            "head-small", f"the head is {kind}, with less than {HEAD_GIB} GiB of memory", "choose a larger one", line
+        )
+
+
+def too_eager(seconds: Any, name: str, line: int | None) -> list[Finding]:
+    """An idle timeout of seconds."""
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds >= IDLE_S:
+        return []
+    message = f"{name} ends an idle machine after {seconds:g} s, and the next run waits until another has booted"
+    return [Finding("idle-timeout-short", message, f"set it to {IDLE_S} s or more", line)]

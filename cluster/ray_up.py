@@ -1,0 +1,95 @@
+"""Files for `ray up`: their machine types, shared folders and problems."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from cluster.launcher_file import (
+    Document,
+    Launcher,
+    MachineType,
+    array,
+    instance_findings,
+    other_versions,
+    table,
+    texts,
+    too_eager,
+    wrong_counts,
+)
+from cluster.lint import Finding
+from cluster.schemas import check_ray_up
+from cluster.spec import Machine
+
+NODES = "available_node_types"
+
+
+def ray_up(document: Document) -> Launcher:
+    """The machines of a `ray up` file. Never raises: what has a wrong type is a finding and counts as absent."""
+    config = document.data
+    found = [*check_ray_up(document), *_whole(document), *other_versions(document)]
+    head, limit = config.get("head_node_type"), _count(config.get("max_workers"), 2)
+    types: list[MachineType] = []
+    for name, kind in table(config.get(NODES)).items():
+        kind, lines = table(kind), document.line(NODES, name)
+        resources = table(kind.get("resources"))
+        if "CPU" not in resources:
+            message = f"{name} states no resources: whether a run fits would be known only once the machine runs"
+            found.append(Finding("resources-unstated", message, f"set {NODES}.{name}.resources: {{CPU: N}}", lines))
+        least, most = _count(kind.get("min_workers"), 0), _count(kind.get("max_workers"), limit)
+        if name == head:
+            least = most = 1
+        elif most > limit:
+            message = f"max_workers of {name} is {most} but that of the cluster is {limit}: the smaller one applies"
+            line = document.line(NODES, name, "max_workers")
+            found.append(Finding("limit-exceeded", message, f"set max_workers: {most} at the top", line))
+        machine = Machine(_count(resources.get("CPU"), 0), _count(resources.get("GPU"), 0))
+        types.append(MachineType(str(name), machine, least, most if name == head else min(most, limit)))
+        node = table(kind.get("node_config"))
+        instance = node.get("InstanceType") or node.get("machineType") or node.get("azure_arm_parameters")
+        if isinstance(instance, dict):
+            instance = instance.get("vmSize")
+        if isinstance(instance, str) and not node.get("guestAccelerators"):
+            line = document.line(NODES, name, "node_config", "InstanceType") or lines
+            found += instance_findings(str(name), instance, machine, line, head=name == head)
+        found += too_eager(kind.get("idle_timeout_s"), f"{name}.idle_timeout_s", document.line(NODES, name))
+    commands = " ".join(text for keys, text in texts(config) if str(keys[0]).endswith("_commands"))
+    mounts = re.findall(r"\bmount -t (?:nfs|efs|lustre|ceph)\S*\s.*?:/\S*\s+(/\S+)", commands)
+    minima = {kind.name: document.line(NODES, kind.name, "min_workers") for kind in types}
+    return Launcher(types, mounts, [*found, *wrong_counts(types, minima)])
+
+
+def _count(value: Any, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+def _whole(document: Document) -> Iterator[Finding]:
+    config = document.data
+    head, provider = config.get("head_node_type"), table(config.get("provider"))
+    if str(head) not in map(str, table(config.get(NODES))):
+        message = f"head_node_type {head} is not in {NODES}"
+        yield Finding("head-unknown", message, "name one of them", document.line("head_node_type"))
+    if provider.get("type") in ("aws", "gcp") and not provider.get("region"):
+        message = "provider has no region: Ray would use its default"
+        yield Finding("region-missing", message, "set provider.region", document.line("provider"))
+    started = array(config.get("head_start_ray_commands"))
+    starts = [text for _, text in texts(config) if "ray start" in text]
+    options = str(config.get("docker", ""))
+    asked = "RAY_AUTH_MODE=token" in options or (starts and all("RAY_AUTH_MODE=token" in text for text in starts))
+    if not (asked and "auth_token" in str(config.get("file_mounts", ""))):
+        message = "Ray starts without a token: whoever reaches one of its ports runs code on the machines"
+        remedy = "write RAY_AUTH_MODE=token before `ray start` on head and workers, and mount ~/.ray/auth_token"
+        yield Finding("no-token", message, remedy, document.line("head_start_ray_commands"))
+    if started and not any("--autoscaling-config" in str(command) for command in started):
+        message = "the head starts without --autoscaling-config: no machine is added"
+        remedy = "add --autoscaling-config=~/ray_bootstrap_config.yaml"
+        yield Finding("no-autoscaler", message, remedy, document.line("head_start_ray_commands"))
+    idle = config.get("idle_timeout_minutes")
+    if isinstance(idle, int | float):
+        yield from too_eager(idle * 60, "idle_timeout_minutes", document.line("idle_timeout_minutes"))
+    for keys, text in texts(config):
+        small = re.search(r"--shm-size[= ](\d+)([kKmM])", text)
+        if small and (small[2] in "kK" or int(small[1]) < 2048):
+            message = f"{small[0]} is too little for Ray's object store and PyTorch"
+            yield Finding("shm-small", message, "write --shm-size=8g", document.line(*keys))

@@ -1,0 +1,36 @@
+"""Stored studies: the studies that a store has run, by name, from the YAML that each launch records in the ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ablations.study.schema import Study, packaged, read, source
+from orchestrator.store.ledger import Ledger
+from trainer.config import unknown
+
+
+def stored_studies(ledger: Ledger) -> dict[str, str]:
+    """Name -> YAML as of its last launch; the study that was launched last comes last."""
+    found: dict[str, str] = {}
+    for event in ledger.events():
+        if event["event"] == "study" and event.keys() >= {"study", "text"}:
+            found.pop(event["study"], None)
+            found[event["study"]] = event["text"]
+    return found
+
+
+def study_source(name: str, ledger: Ledger) -> tuple[str, str]:
+    """The YAML of a study and where it stands: a file, a packaged study, or one of the store. Raises UserError where
+    there is none."""
+    path = Path(name)
+    if name in packaged() or path.suffix in (".yaml", ".yml") or (path.exists() and not path.is_dir()):
+        return source(name)
+    stored = stored_studies(ledger)
+    if name not in stored:
+        raise unknown("study", name, [*packaged(), *stored])
+    return stored[name], f"{name} in {ledger.path.parent}"
+
+
+def load_study(name: str, ledger: Ledger) -> Study:
+    """The study that `study_source` finds. Raises UserError where there is none, or it is wrong."""
+    return read(*study_source(name, ledger))

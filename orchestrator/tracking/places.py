@@ -1,0 +1,80 @@
+"""Places: where the store's MLflow database says that artifacts lie. MLflow keeps absolute paths, and stores move."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Where MLflow keeps places of artifacts; earlier versions lack some of these tables and columns."""
+BUSY_S = 10.0
+"""Timeout, in seconds, for a database that another process is writing."""
+
+
+def location(folder: Path) -> str:
+    """A folder as MLflow takes it: its path, or its URI where the path holds characters that URIs write as codes."""
+    folder = folder.absolute()
+    uri = folder.as_uri()
+    return str(folder) if uri == f"file://{folder}" else uri
+
+
+def correct_places(database: Path, artifacts: Path) -> None:
+    """Let a store's database name the folder `artifacts` as it is now; places elsewhere are left alone.
+
+    Runs whose files are gone lose the tags that say they were sent: `transkd sync` sends them again.
+    """
+    with closing(sqlite3.connect(database, timeout=BUSY_S)) as connection, connection:
+        columns = [pair for pair in COLUMNS if pair[1] in _columns(connection, pair[0])]
+        if not columns:
+            return
+        roots = set(_roots(connection))
+        if roots - {location(artifacts)}:
+            folders = {_path(root) for root in roots}
+            for table, column in columns:
+                _move(connection, table, column, folders, artifacts)
+        _forget_lost(connection)
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+
+
+def _roots(connection: sqlite3.Connection) -> Iterator[str]:
+    """The folders in which the experiments lie: MLflow's default one in `0`, that of a study under its name."""
+    for number, name, place in connection.execute("SELECT experiment_id, name, artifact_location FROM experiments"):
+        folder = "0" if str(number) == "0" else name.removeprefix("transkd/") if name.startswith("transkd/") else ""
+        if folder and place and place.endswith(f"/{folder}") and (place.startswith(("/", "file:"))):
+            yield place.removesuffix(f"/{folder}")
+
+
+def _path(place: str) -> Path:
+    return Path(unquote(urlsplit(place).path) if place.startswith("file:") else place)
+
+
+def _move(connection: sqlite3.Connection, table: str, column: str, folders: set[Path], artifacts: Path) -> None:
+    changes = []
+    for row, place in connection.execute(f"SELECT rowid, {column} FROM {table}"):
+        path = _path(place or "")
+        folder = next((folder for folder in folders if path.is_relative_to(folder)), None)
+        if folder is not None and (new := location(artifacts / path.relative_to(folder))) != place:
+            changes.append((new, row))
+    connection.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", changes)
+
+
+def _forget_lost(connection: sqlite3.Connection) -> None:
+    sent = "SELECT run_uuid, artifact_uri FROM runs JOIN tags USING (run_uuid) WHERE tags.key = 'transkd.files'"
+    lost = [
+        (run,)
+        for run, place in connection.execute(f"{sent} AND tags.value != '{{}}'")
+        if place.startswith(("/", "file:")) and not _path(place).is_dir()
+    ]
+    connection.executemany("DELETE FROM tags WHERE run_uuid = ? AND key IN ('transkd.files', 'transkd.mirrored')", lost)

@@ -1,0 +1,83 @@
+"""What the driver records and shows: a run begins when it has its place, and until then it waits."""
+
+from types import SimpleNamespace
+
+import pytest
+from ray.tune.experiment import Trial
+
+from ablations.study.plan import Run
+from orchestrator.prepare.jobs import Job
+from orchestrator.running import callbacks as module
+from orchestrator.running.callbacks import RunCallbacks
+from orchestrator.store.ledger import Ledger
+from trainer.config import parse
+from trainer.files import run_folder
+from trainer.place import Place
+
+
+class Said(list):
+    """A view that notes what it is told."""
+
+    def __getattr__(self, name):
+        return lambda job, *more: self.append((name, job.label))
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """made(workers) -> callbacks, their view, and a trial of theirs; a clock that a test moves."""
+    now = SimpleNamespace(s=1000.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.s))
+
+    def make(workers):
+        job = Job("study", Run("arm", "a", 0, parse({}), {}, None), "run0", Place(out_dir=tmp_path / "run0"))
+        view = Said()
+        callbacks = RunCallbacks({"run0": job}, Ledger(tmp_path / "ledger.jsonl"), None, view)
+        trial = SimpleNamespace(config={"job": {"run_id": "run0", "workers": workers}}, status=Trial.RUNNING)
+        return callbacks, view, trial, now
+
+    return make
+
+
+def events(callbacks):
+    run = callbacks.ledger.run("run0")
+    return 0 if run is None else run.attempts
+
+
+def test_a_run_of_several_workers_begins_when_they_have_their_places(made, tmp_path):
+    callbacks, view, trial, now = made(workers=2)
+    callbacks.on_trial_start(1, [trial], trial)
+    for _ in range(40):
+        now.s += 1
+        callbacks.on_step_end(1, [trial])
+    assert view == [("queued", "a seed 0")]
+    assert events(callbacks) == 0
+    run_folder.workers_begin(tmp_path / "run0")
+    now.s += 1
+    callbacks.on_step_end(1, [trial])
+    assert view[1:] == [("started", "a seed 0")]
+    assert events(callbacks) == 1
+    run_folder.wait_for_workers(tmp_path / "run0")  # a worker was lost, and its place is taken
+    for _ in range(20):
+        now.s += 1
+        callbacks.on_step_end(1, [trial])
+    run_folder.workers_begin(tmp_path / "run0")
+    now.s += 1
+    callbacks.on_step_end(1, [trial])
+    assert view[2:] == [("queued", "a seed 0"), ("started", "a seed 0")]
+    assert events(callbacks) == 1
+
+
+def test_a_run_of_one_worker_waits_for_its_process_and_a_quick_start_is_not_mentioned(made):
+    callbacks, view, trial, now = made(workers=1)
+    trial.status = Trial.PENDING
+    for _ in range(5):
+        now.s += 1
+        callbacks.on_step_end(1, [trial])
+    assert view == []
+    for _ in range(60):
+        now.s += 1
+        callbacks.on_step_end(1, [trial])
+    assert view == [("queued", "a seed 0")]
+    callbacks.on_trial_start(1, [trial], trial)
+    assert view[1:] == [("started", "a seed 0")]
+    assert events(callbacks) == 1

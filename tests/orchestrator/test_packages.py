@@ -1,0 +1,83 @@
+"""Ours are imported whatever stands in their way: working directory, PYTHONPATH, another distribution."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray.cloudpickle
+import yaml
+
+from orchestrator import packages
+from orchestrator.packages import PACKAGES, Finder, digest
+
+ROOT = Path(__file__).parents[2]
+IN_THE_WAY = "raise SystemError('imported what stands in the way')\n"
+
+
+@pytest.fixture
+def way(tmp_path):
+    """A folder with a module or a package of each of our names, and of one that we depend on."""
+    folder = tmp_path / "way"
+    for name in ("trainer", "cluster/__init__", "ablations/__init__", "yaml", "random"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.py").write_text(IN_THE_WAY)
+    return folder
+
+
+def python(*words, cwd, given=None, **env):
+    return subprocess.run(
+        [sys.executable, *map(str, words)], input=given, cwd=cwd, env=env, capture_output=True, check=False
+    )
+
+
+def test_the_driver_imports_its_own_packages(way):
+    for name in ("yaml.py", "random.py"):
+        (way / name).unlink()
+    done = python("-m", "orchestrator", "plan", "no_such_study", cwd=way, PYTHONPATH=f"{way}:{ROOT}")
+    assert (done.returncode, b"error: " in done.stderr, b"Traceback" in done.stderr) == (2, True, False), done.stderr
+
+
+def test_a_worker_imports_what_the_driver_imported(way):
+    program = (
+        "import pickle, sys; pickle.load(sys.stdin.buffer)(); sys.path.insert(0, sys.argv[1]); "
+        "import ablations, cluster, orchestrator, random, trainer, yaml; "
+        "print(*(m.__file__ for m in (ablations, cluster, orchestrator, trainer, yaml)), sep='\\n')"
+    )
+    ray.cloudpickle.register_pickle_by_value(packages)
+    try:
+        given = ray.cloudpickle.dumps(packages.imports_as_here())
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(packages)
+    done = python("-P", "-c", program, way, cwd=way, given=given, PYTHONPATH=str(way.parent))
+    expected = [*(f"{ROOT / name}/__init__.py" for name in PACKAGES), yaml.__file__]
+    assert sorted(done.stdout.decode().split()) == sorted(expected), done.stderr
+
+
+def test_where_the_drivers_folder_is_not_there_an_equal_copy_is_taken_and_another_is_named(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "cluster", tmp_path / "cluster", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.syspath_prepend(tmp_path)
+    finder = Finder("/no/such/folder", digests={"cluster": digest(ROOT / "cluster")})
+    assert finder.find_spec("cluster").origin in (f"{tmp_path}/cluster/__init__.py", f"{ROOT}/cluster/__init__.py")
+    monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if not isinstance(finder, Finder)])
+    assert finder.find_spec("cluster").origin == f"{tmp_path}/cluster/__init__.py"
+    (tmp_path / "cluster" / "spec.py").write_text("# another version\n")
+    with pytest.raises(
+        ImportError, match=f"{tmp_path}/cluster/__init__.py stands where the driver has /no/such/folder"
+    ):
+        finder.find_spec("cluster")
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_study_of_several_workers_runs_where_the_working_directory_holds_such_files(driver, study, way, tmp_path):
+    shutil.copytree(way, driver.store.parent, dirs_exist_ok=True)
+    for name in ("yaml.py", "random.py"):  # a driver started with -m would import them too
+        (driver.store.parent / name).unlink()
+    spec = tmp_path / "pair.yaml"
+    spec.write_text("cpus_per_worker: 0.5\nconcurrency: 1\nworkers: 2\n")
+    file = study("shadowed", variants={"alone": {"distill": {}}}, seeds=[0])
+    done = driver("run", file, "--cluster", spec)
+    assert done.code == 0, done.err
+    assert [event["event"] for event in driver.events("started", "finished", "retried")] == ["started", "finished"]

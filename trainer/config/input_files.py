@@ -1,0 +1,64 @@
+"""The files that a command reads: a regular file, and never one that it also writes."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from trainer.config.errors import UserError
+
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def check_regular(path: Path) -> None:
+    """Raise UserError for a device, a pipe or a socket, whose reading may never end. Other paths are left to the
+    reader, missing ones and folders too."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "a special file")
+        raise UserError(f"{path} is {kind}, and only files can be read; write its content to a file and give that")
+
+
+def check_output(option: str, out: Path, inputs: Iterable[Path | None]) -> None:
+    """Raise UserError unless `out` can be written as a file and is none of `inputs`, by whatever name or link."""
+    written = _real(out)
+    if not written.exists():
+        return
+    if not written.is_file():
+        kind = _KINDS[stat.S_IFMT(written.stat().st_mode)]
+        raise UserError(f"{option} {out} is {kind}; name a file that may be written")
+    for path in inputs:
+        if path is not None and same_file(out, path):
+            raise UserError(f"{option} {out} would be written over {path}, which is read; name another file")
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file or folder, by links, letter case or `..`; False where one does not exist."""
+    try:
+        return _real(one).samefile(_real(other))
+    except (OSError, ValueError):
+        return False
+
+
+def holds(folder: Path, path: Path) -> bool:
+    """Whether an existing folder is `path` or one of the folders above it, by whatever name or link."""
+    real = _real(path)
+    return any(same_file(folder, above) for above in (real, *real.parents))
+
+
+def _real(path: Path) -> Path:
+    """A path without links and `..`, as it will be when the folders in it that are missing have been made."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # links that lead to themselves
+        return path
