@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Literal, NamedTuple
 
 from trainer.config import UserError, read_text
+from trainer.config.input_files import refuse_undecodable
 from trainer.data.images import SUFFIXES
 
 Split = Literal["train", "val"]
@@ -88,47 +88,45 @@ def folder(path: Path, layout: str) -> Path:
 
 
 def by_stem(base: Path, *endings: str) -> dict[str, Path]:
-    """Stem -> file, for the files directly in a folder. Raises UserError when two files have the same stem."""
-    found: dict[str, Path] = {}
-    for path in sorted(base.iterdir()):
-        if path.suffix.lower() in endings and not is_hidden(path.name):
-            _add(found, refuse_undecodable(path).stem, path)
-    return found
+    """Stem -> file, for the files directly in a folder with one of the endings, in any case.
 
-
-def by_suffix(base: Path, mark: str, *endings: str) -> dict[str, Path]:
-    """FOLDER/STEM -> file, for files named STEM + `mark` + an ending in the subfolders; a missing folder has none.
-
-    With the folder, equal stems in two cities stay distinct. Raises UserError as `by_stem`.
+    Raises UserError when two files have the same stem, and for a name that is not UTF-8.
     """
+    return _by_stem(base, "*", "", endings)
+
+
+def by_suffix(base: Path, suffix: str, *endings: str) -> dict[str, Path]:
+    """FOLDER/STEM -> file, for files named STEM + suffix + ending in the subfolders. Raises UserError as `by_stem`.
+
+    With the folder, equal stems in two cities stay distinct. A missing `base` has no files.
+    """
+    return _by_stem(base, "*/*", suffix, endings)
+
+
+def _by_stem(base: Path, pattern: str, suffix: str, endings: tuple[str, ...]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for below in sorted(base.iterdir()) if base.is_dir() else ():
-        if below.is_dir() and not is_hidden(below.name):
-            for stem, path in by_stem(below, *endings).items():
-                if stem.endswith(mark):
-                    _add(found, f"{unicodedata.normalize('NFC', below.name)}/{stem.removesuffix(mark)}", path)
+    for path in sorted(base.glob(pattern)):
+        name = path.relative_to(base)
+        if path.suffix.lower() in endings and path.stem.endswith(suffix) and not is_hidden(name):
+            refuse_undecodable(path)
+            stem = _composed(name.with_suffix("").as_posix().removesuffix(suffix))
+            if stem in found:
+                raise UserError(f"{found[stem]} and {path} have the same stem; keep one of them")
+            found[stem] = path
     return found
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is no data but notes of a system, such as `._x.png`, which macOS writes beside x.png."""
-    return name.startswith(".")
+def is_hidden(path: Path) -> bool:
+    """Whether a file, or a folder above it, is hidden: no data but a system's notes, as macOS's `._x.png` of x.png.
+
+    `path` is relative to the folder of the data, which may be hidden itself.
+    """
+    return any(part.startswith(".") for part in path.parts)
 
 
-def refuse_undecodable(path: Path) -> Path:
-    """`path`. Raises UserError when its name is not UTF-8, because names are printed and enter fingerprints."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise UserError(f"the name of {os.fsencode(path)!r} is not UTF-8; rename it") from None
-    return path
-
-
-def _add(found: dict[str, Path], stem: str, path: Path) -> None:
-    stem = unicodedata.normalize("NFC", stem)  # macOS may store names decomposed, while lists hold them composed
-    if stem in found:
-        raise UserError(f"{found[stem]} and {path} have the same stem; keep one of them")
-    found[stem] = path
+def _composed(name: str) -> str:
+    """The name with accented letters as one character each (NFC); macOS writes files' names with two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def listed(
@@ -155,8 +153,8 @@ def _read_list(path: Path, layout: str) -> list[str]:
     stems: dict[str, None] = {}
     for line in lines:
         if line.strip():
-            name = unicodedata.normalize("NFC", line.split()[0].replace("\\", "/").rpartition("/")[2])
-            stem = Path(name).stem if Path(name).suffix.lower() in SUFFIXES else name
+            name = PureWindowsPath(_composed(line.split()[0]))  # which reads both `/` and `\`
+            stem = name.stem if name.suffix.lower() in SUFFIXES else name.name
             if stem in stems:
                 raise UserError(f"{path} names {stem} twice; remove one of the lines")
             stems[stem] = None

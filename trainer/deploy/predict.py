@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from trainer.config import UserError
-from trainer.config.input_files import check_regular, holds
+from trainer.config.input_files import check_regular, holds, refuse_undecodable
 from trainer.data.cityscapes import LABEL_IDS
 from trainer.data.images import read_rgb
 from trainer.data.packed import resize_image
@@ -71,13 +71,15 @@ def find_images(images: Path) -> list[Path]:
         path
         for path in images.rglob("*")
         if path.suffix.lower() in SUFFIXES
-        and not any(map(is_hidden, path.relative_to(images).parts))
+        and not is_hidden(path.relative_to(images))
         and predictions.isdisjoint(path.parents)
         and path.is_file()
     )
     if not found:
         but = f" except predictions (folders with {MANIFEST})" if predictions else ""
         raise UserError(f"no images below {images}{but}; expected files ending in {', '.join(sorted(SUFFIXES))}")
+    for path in found:
+        refuse_undecodable(path)
     return found
 
 
