@@ -284,6 +284,26 @@ def test_255_is_ignored_and_never_a_class(name: str, copy: Callable[[str], Path]
 
 
 @pytest.mark.parametrize("name", DATASETS)
+def test_a_split_without_a_labelled_pixel_is_a_problem(name: str, copy: Callable[[str], Path]) -> None:
+    dataset = opened(name, copy(name))
+    for pair in dataset.pairs("val"):
+        with Image.open(pair.label) as file:
+            Image.fromarray(np.full(np.asarray(file).shape, IGNORE, np.uint8)).save(pair.label)
+    whole, part = (checked(dataset, "val", subset=subset) for subset in (False, True))
+    told = [problem for problem in whole.problems if "pixel" in problem]
+    assert (
+        part.problems
+        == told
+        == [
+            f"split val of {dataset.root} has no labelled pixel; correct the labels, which may have been exported with "
+            "other class numbers"
+        ]
+    )
+    assert part.fingerprint is None
+    assert checked(dataset, "train").problems == []
+
+
+@pytest.mark.parametrize("name", DATASETS)
 def test_names_and_colours_tell_classes_apart(name: str) -> None:
     dataset = DATASETS[name]
     assert len(set(dataset.classes)) == len(set(dataset.palette)) == len(dataset.classes)
