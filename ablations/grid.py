@@ -20,6 +20,7 @@ import typer
 from orchestrator.cli import guarded, prepare_process
 from orchestrator.verbs.options import ClusterOption, HoursOption, RootsOption, StoreOption, WorkersOption
 from orchestrator.verbs.run import launch
+from trainer.cli import argument_with_home
 
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray for the entrypoint of a submitted job."""
@@ -42,4 +43,5 @@ def main(
 
 if __name__ == "__main__":
     prepare_process()
+    sys.argv[1:] = map(argument_with_home, sys.argv[1:])
     guarded(lambda: typer.run(main))

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from cluster.mistakes import hint, lines
 from cluster.retries import Retries
 from trainer.config import Count, FilePath, Integer, Name, Number, Strict, UserError, masked, read_yaml
+from trainer.config.input_files import with_home
 
 _TICKS = 10_000
 """Ray counts resources in ten-thousandths; counting likewise lets 3 x 0.1 CPUs fit into 0.3."""
@@ -258,7 +259,7 @@ def _absolute(folder: str) -> str:
         raise ValueError(
             f"must be a folder that every machine mounts but got {masked(folder)}; mount it (EFS, NFS, a volume)"
         )
-    path = Path(folder).expanduser()
+    path = Path(folder)
     if not path.is_absolute():
         raise ValueError(
             f"must be an absolute path but got {folder}: a Ray job runs in another folder; write it in full"
@@ -308,7 +309,7 @@ def with_workers(spec: ClusterSpec, workers: int) -> ClusterSpec:
 
 
 def _locate(source: str | Path) -> Path:
-    path = Path(source).expanduser()
+    path = Path(with_home(str(source)))
     if path.is_file():
         return path
     if path.suffix or len(path.parts) > 1:

@@ -22,10 +22,10 @@ from orchestrator.verbs.run import run
 from orchestrator.verbs.status import status
 from orchestrator.verbs.sync import sync
 from orchestrator.verbs.ui import ui
+from trainer.cli import Commands, in_one_line, prepare_process, say
 from trainer.cli import app as trainer_app
-from trainer.cli import in_one_line, prepare_process, say
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 cluster_app = typer.Typer(no_args_is_help=True, help="Cluster specs.")
 
 GARBAGE = 100_000

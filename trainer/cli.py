@@ -7,10 +7,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from trainer.config import UserError, masked, printable
+from trainer.config.input_files import refuse_undecodable, with_home
 from trainer.files.failure import failure_of
 from trainer.verbs.data import app as data_app
 from trainer.verbs.eval import evaluate
@@ -18,7 +21,29 @@ from trainer.verbs.export import export
 from trainer.verbs.fit import fit
 from trainer.verbs.predict import predict
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+def argument_with_home(argument: str) -> str:
+    """An argument of a command line with the home folder for `~` where a path begins: `~/x`, `--out=~/x`, `NAME=~/x`.
+
+    Shells replace only some of these. `--set teacher=~` is no path but YAML's null, and stays.
+    """
+    before, tilde, after = argument.partition("~")
+    whole = before.startswith("--") and before.count("=") == 1  # `--store=~`
+    begins = not before or (before.endswith("=") and (whole or "/" in after))
+    return before + with_home(tilde + after) if begins else argument
+
+
+class Commands(TyperGroup):
+    """Commands that take `~` for the home folder in every path, and only text in UTF-8."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read a command line. Raises UserError for an argument that is not UTF-8."""
+        for argument in args:
+            refuse_undecodable(argument)
+        return super().parse_args(ctx, [argument_with_home(argument) for argument in args])
+
+
+app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.callback()
@@ -68,7 +93,8 @@ def say(text: str) -> None:
 
 
 def prepare_process() -> None:
-    """Make UTF-8 the encoding of paths, arguments and output in any locale, and keep passwords out of tracebacks.
+    """Make UTF-8 the encoding of paths, arguments and output in any locale, keep passwords out of tracebacks, and give
+    Ray its temporary folder without `~`.
 
     Python reads arguments before any of our code runs: in another locale this process starts again in UTF-8 mode.
     """
@@ -78,6 +104,8 @@ def prepare_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    for name in {"RAY_TMPDIR", "TMPDIR"} & os.environ.keys():
+        os.environ[name] = with_home(os.environ[name])
     sys.excepthook = lambda *raised: print(masked("".join(traceback.format_exception(*raised))), file=sys.stderr)
 
 

@@ -6,10 +6,12 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trainer.config.input_files import with_home
+
 
 def default_cache() -> Path:
     """Folder for decoded data and generated scenes: `TRANSKD_CACHE`, else `~/.cache/transkd`."""
-    return Path(os.environ.get("TRANSKD_CACHE") or Path.home() / ".cache" / "transkd").absolute()
+    return Path(with_home(os.environ.get("TRANSKD_CACHE") or "~/.cache/transkd")).absolute()
 
 
 @dataclass(frozen=True)

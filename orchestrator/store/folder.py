@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from trainer.config import UserError, masked, message_of
+from trainer.config.input_files import with_home
 from trainer.place import default_cache
 
 ENVIRONMENT = "TRANSKD_STORE"
@@ -35,7 +36,7 @@ def resolve(option: str | Path | None = None, spec: str | Path | None = None) ->
             raise UserError(
                 f"store ({origin}) must be a folder but got {masked(address)}; mount it as a shared file system"
             )
-        path = Path(value).expanduser()
+        path = Path(with_home(str(value)))
         if not path.is_absolute():
             raise UserError(f"store ({origin}) must be an absolute path but got {value}; write {path.absolute()}")
         return path
@@ -104,7 +105,8 @@ class Store:
     @property
     def mlflow_uri(self) -> str:
         """`MLFLOW_TRACKING_URI`, else a SQLite database in the store."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(self.database)
+        scheme, slashes, path = os.environ.get("MLFLOW_TRACKING_URI", "").partition(":///")
+        return scheme + slashes + with_home(path) or sqlite_uri(self.database)
 
     @property
     def identity(self) -> str:

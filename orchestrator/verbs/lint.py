@@ -21,7 +21,7 @@ def lint_cluster(
     from cluster.spec import load as load_spec
     from orchestrator.prepare.machine import here
 
-    path = Path(file).expanduser()
+    path = Path(file)
     if is_launcher(path):
         findings = lint_launcher(read(path), load_spec(cluster or spec_beside(path)))
     else:

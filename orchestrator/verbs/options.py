@@ -48,13 +48,13 @@ def roots_of(study: Study, given: list[str]) -> dict[str, Path]:
     for text in given:
         own = study.base.get("data", {}).get("name", "scenes")
         name, equals, folder = text.partition("=")
-        if not equals or Path(text).expanduser().is_dir():  # a folder's name may contain `=`
+        if not equals or Path(text).is_dir():  # a folder's name may contain `=`
             name, folder = own, text
         if name != own:
             raise UserError(f"--data-root: the study's data set is {own}, not {name}; write FOLDER or {own}=FOLDER")
         if (address := as_address(folder)) is not None:
             raise UserError(f"--data-root: must be a folder but got {address}; mount it as a file system")
-        path = Path(folder).expanduser().absolute()
+        path = Path(folder).absolute()
         if not path.is_dir():
             raise UserError(f"--data-root: no such folder: {path}")
         roots[name] = path

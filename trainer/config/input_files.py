@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,11 @@ _KINDS = {
 }
 
 
+def with_home(path: str) -> str:
+    """The path with the home folder for a `~` or `~user` at its beginning; as it is where there is no such user."""
+    return os.path.expanduser(path)  # noqa: PTH111 - Path's raises an error where there is no such user
+
+
 def check_regular(path: Path) -> None:
     """Raise UserError for a device, a pipe or a socket, whose reading may never end. Other paths are left to the
     reader, missing ones and folders too."""
@@ -27,6 +33,14 @@ def check_regular(path: Path) -> None:
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "a special file")
         raise UserError(f"{path} is {kind}, and only files can be read; write its content to a file and give that")
+
+
+def refuse_undecodable(path: Path | str) -> None:
+    """Raise UserError for a path that is not UTF-8: names are printed and enter fingerprints."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"the name {os.fsencode(path)!r} is not UTF-8; rename it") from None
 
 
 def check_output(option: str, out: Path, inputs: Iterable[Path | None]) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from trainer.config.errors import UserError, explain
+from trainer.config.input_files import with_home
 from trainer.config.plain import digest
 from trainer.config.text import UNPRINTABLE, check_name
 from trainer.config.yaml_text import LARGEST
@@ -33,12 +34,12 @@ def _only_numbers(value: Any) -> Any:
 
 
 def _check_path(path: str) -> str:
-    """A path as given. Raises ValueError for one that no file system takes."""
+    """A path with `~` written out: both spellings are one run. Raises ValueError for one that no file system takes."""
     if not path.strip() or UNPRINTABLE.search(path):
         raise ValueError(f"a path must be one line of printable characters, but got {path[:LONGEST_PATH]!r}")
     if len(path) > LONGEST_PATH:
         raise ValueError(f"a path may have {LONGEST_PATH} characters, but got {len(path)}")
-    return path
+    return with_home(path)
 
 
 def _check_options(options: dict[str, Any]) -> dict[str, Any]:

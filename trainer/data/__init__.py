@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainer.config import DataConfig, UserError, unknown
+from trainer.config.input_files import refuse_undecodable
 from trainer.data.acdc import ACDC
 from trainer.data.base import SegDataset
 from trainer.data.camvid import CamVid
@@ -80,6 +81,8 @@ def open_dataset(config: DataConfig, data_root: Path | None, cache: Path) -> Seg
         raise UserError(
             f"data set '{config.name}' needs a folder; give --data-root FOLDER or data_roots in the cluster spec"
         )
-    if data_root is not None and not data_root.is_dir():
-        raise UserError(f"data set '{config.name}': no folder {data_root}; correct --data-root or data_roots")
+    if data_root is not None:
+        refuse_undecodable(data_root)
+        if not data_root.is_dir():
+            raise UserError(f"data set '{config.name}': no folder {data_root}; correct --data-root or data_roots")
     return dataset(data_root, cache=cache, **config.options)

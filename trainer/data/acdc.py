@@ -6,6 +6,7 @@ from pathlib import Path
 
 from trainer.data.base import Official
 from trainer.data.cityscapes import Cityscapes
+from trainer.data.images import SUFFIXES
 from trainer.data.pairing import Found, Split, by_suffix, folder
 
 LAYOUT = (
@@ -34,9 +35,9 @@ class ACDC(Cityscapes):
         labels: dict[str, Path] = {}
         for condition in CONDITIONS:
             pictures, truths = (self.root / kind / condition / split for kind in ("rgb_anon", "gt"))
-            images |= _below(condition, by_suffix(pictures, "_rgb_anon.png"))
-            for suffix in ("_gt_labelIds.png", "_gt_labelTrainIds.png"):  # trainIds replace labelIds of the same stem
-                labels |= _below(condition, by_suffix(truths, suffix))
+            images |= _below(condition, by_suffix(pictures, "_rgb_anon", *SUFFIXES))
+            for mark in ("_gt_labelIds", "_gt_labelTrainIds"):  # trainIds replace labelIds of the same stem
+                labels |= _below(condition, by_suffix(truths, mark, ".png"))
         return Found(images, labels, base)
 
     def condition_of(self, stem: str) -> str:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from trainer.data.base import Official, SegDataset, label_table
+from trainer.data.images import SUFFIXES
 from trainer.data.pairing import Found, Split, by_stem, folder
 
 LAYOUT = "images/{train,val}/STEM.jpg (or .png) with labels/{train,val}/STEM.png"
@@ -46,7 +47,7 @@ class CamVid(SegDataset):
         assert self.root is not None
         images = folder(self.root / "images" / split, LAYOUT)
         labels = folder(self.root / "labels" / split, LAYOUT)
-        return Found(by_stem(images, ".jpg", ".png"), by_stem(labels, ".png"), images)
+        return Found(by_stem(images, *SUFFIXES), by_stem(labels, ".png"), images)
 
     def paths(self, split: Split, index: int) -> tuple[str, str]:
         """Each split has its own folder."""

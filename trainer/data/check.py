@@ -57,6 +57,11 @@ def check_split(dataset: SegDataset, split: Split, *, subset: bool, progress: Ca
             counts += read.counts
             problems += read.problems
             progress(done + 1, len(pairs))
+    if counts.any() and not counts[: len(dataset.classes)].any():
+        problems.append(
+            f"split {split} of {dataset.root} has no labelled pixel; correct the labels, which may have been exported "
+            "with other class numbers"
+        )
     conditions = Counter(dict.fromkeys(dataset.official.conditions, 0))  # a missing one counts as 0
     conditions.update(name for pair in pairs if (name := dataset.condition_of(pair.stem)) is not None)
     contents = Contents(
@@ -112,7 +117,7 @@ def _unofficial(dataset: SegDataset, split: Split, contents: Contents) -> list[s
                 "(width x height); use the original files, or give --subset"
             )
     absent = [name for name, pixels in zip(dataset.classes, contents.counts, strict=True) if not pixels]
-    if absent and contents.pairs:
+    if absent and contents.counts.any():
         problems.append(
             f"split {split}: no pixel of {', '.join(absent)}; the labels may have been exported with other class "
             "numbers: correct them, or give --subset"

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from trainer.data.base import Official, SegDataset, label_table
+from trainer.data.images import SUFFIXES
 from trainer.data.pairing import Found, Split, by_suffix, folder
 
 LAYOUT = (
@@ -69,8 +70,8 @@ class Cityscapes(SegDataset):
         images = folder(self.root / "leftImg8bit" / split, LAYOUT)
         labels = folder(self.root / "gtFine" / split, LAYOUT)
         return Found(
-            by_suffix(images, "_leftImg8bit.png"),
-            by_suffix(labels, "_gtFine_labelIds.png") | by_suffix(labels, "_gtFine_labelTrainIds.png"),
+            by_suffix(images, "_leftImg8bit", *SUFFIXES),
+            by_suffix(labels, "_gtFine_labelIds", ".png") | by_suffix(labels, "_gtFine_labelTrainIds", ".png"),
             images,
         )
 
@@ -81,4 +82,4 @@ class Cityscapes(SegDataset):
 
     def table(self, path: Path) -> np.ndarray:
         """The mapping for train ids or for label ids, chosen by the file's name."""
-        return _FROM_TRAIN_IDS if path.name.endswith("_labelTrainIds.png") else _FROM_LABEL_IDS
+        return _FROM_TRAIN_IDS if path.stem.endswith("_labelTrainIds") else _FROM_LABEL_IDS

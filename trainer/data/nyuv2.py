@@ -10,6 +10,7 @@ import numpy as np
 
 from trainer.config import UserError
 from trainer.data.base import Official, SegDataset, label_table
+from trainer.data.images import SUFFIXES
 from trainer.data.pairing import Found, Split, by_stem, listed
 from trainer.data.palette import voc_colours
 
@@ -48,7 +49,7 @@ class NYUv2(SegDataset):
             images, labels = self.root / pictures, self.root / truths
             if images.is_dir() and labels.is_dir():
                 lists: dict[Split, Path] = {"train": self.root / "train.txt", "val": self.root / "test.txt"}
-                return listed(split, lists, by_stem(images, ".jpg", ".png"), by_stem(labels, ".png"), LAYOUT)
+                return listed(split, lists, by_stem(images, *SUFFIXES), by_stem(labels, ".png"), LAYOUT)
         raise UserError(f"no folders RGB and Label in {self.root}; expected the layout {LAYOUT}")
 
     def table(self, path: Path) -> np.ndarray:

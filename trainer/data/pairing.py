@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Literal, NamedTuple
 
-from trainer.config import UserError
-from trainer.config.input_files import check_regular
+from trainer.config import UserError, read_text
+from trainer.config.input_files import refuse_undecodable
+from trainer.data.images import SUFFIXES
 
 Split = Literal["train", "val"]
 
@@ -86,19 +88,45 @@ def folder(path: Path, layout: str) -> Path:
 
 
 def by_stem(base: Path, *endings: str) -> dict[str, Path]:
-    """Stem -> file, for the files directly in a folder. Raises UserError when two files have the same stem."""
+    """Stem -> file, for the files directly in a folder with one of the endings, in any case.
+
+    Raises UserError when two files have the same stem, and for a name that is not UTF-8.
+    """
+    return _by_stem(base, "*", "", endings)
+
+
+def by_suffix(base: Path, suffix: str, *endings: str) -> dict[str, Path]:
+    """FOLDER/STEM -> file, for files named STEM + suffix + ending in the subfolders. Raises UserError as `by_stem`.
+
+    With the folder, equal stems in two cities stay distinct. A missing `base` has no files.
+    """
+    return _by_stem(base, "*/*", suffix, endings)
+
+
+def _by_stem(base: Path, pattern: str, suffix: str, endings: tuple[str, ...]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in sorted(base.iterdir()):
-        if path.suffix in endings:
-            if path.stem in found:
-                raise UserError(f"{found[path.stem]} and {path} have the same stem; keep one of them")
-            found[path.stem] = path
+    for path in sorted(base.glob(pattern)):
+        name = path.relative_to(base)
+        if path.suffix.lower() in endings and path.stem.endswith(suffix) and not is_hidden(name):
+            refuse_undecodable(path)
+            stem = _composed(name.with_suffix("").as_posix().removesuffix(suffix))
+            if stem in found:
+                raise UserError(f"{found[stem]} and {path} have the same stem; keep one of them")
+            found[stem] = path
     return found
 
 
-def by_suffix(base: Path, suffix: str) -> dict[str, Path]:
-    """FOLDER/STEM -> file, for the files in subfolders; with the folder, equal stems in two cities stay distinct."""
-    return {str(path.relative_to(base)).removesuffix(suffix): path for path in base.glob(f"*/*{suffix}")}
+def is_hidden(path: Path) -> bool:
+    """Whether a file, or a folder above it, is hidden: no data but a system's notes, as macOS's `._x.png` of x.png.
+
+    `path` is relative to the folder of the data, which may be hidden itself.
+    """
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _composed(name: str) -> str:
+    """The name with accented letters as one character each (NFC); macOS writes files' names with two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def listed(
@@ -119,16 +147,14 @@ def listed(
 
 def _read_list(path: Path, layout: str) -> list[str]:
     """The stems of a list. A line is a stem, or begins with the path of an image, as in some prepared copies."""
-    check_regular(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise UserError(f"cannot read the list {path}{EXPECTED}{layout}") from None
+    if not path.exists():
+        raise UserError(f"cannot read the list {path}{EXPECTED}{layout}")
+    lines = read_text(path).splitlines()
     stems: dict[str, None] = {}
     for line in lines:
         if line.strip():
-            name = line.split()[0].rpartition("/")[2]
-            stem = name.removesuffix(".jpg").removesuffix(".png")
+            name = PureWindowsPath(_composed(line.split()[0]))  # which reads both `/` and `\`
+            stem = name.stem if name.suffix.lower() in SUFFIXES else name.name
             if stem in stems:
                 raise UserError(f"{path} names {stem} twice; remove one of the lines")
             stems[stem] = None

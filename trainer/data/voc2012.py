@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from trainer.data.base import Official, SegDataset, flag, label_table
+from trainer.data.images import SUFFIXES
 from trainer.data.pairing import Found, Split, by_stem, folder, listed
 from trainer.data.palette import voc_colours
 
@@ -50,7 +51,7 @@ class VOC2012(SegDataset):
         images = folder(self.root / "JPEGImages", LAYOUT)
         labels = folder(self.root / self._labels(split), LAYOUT)
         lists: dict[Split, Path] = {"train": self.root / self._list("train"), "val": self.root / self._list("val")}
-        return listed(split, lists, by_stem(images, ".jpg"), by_stem(labels, ".png"), LAYOUT)
+        return listed(split, lists, by_stem(images, *SUFFIXES), by_stem(labels, ".png"), LAYOUT)
 
     def table(self, path: Path) -> np.ndarray:
         """The same mapping for every file."""

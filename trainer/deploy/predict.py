@@ -19,10 +19,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 from trainer.config import UserError
-from trainer.config.input_files import check_regular, holds
+from trainer.config.input_files import check_regular, holds, refuse_undecodable
 from trainer.data.cityscapes import LABEL_IDS
 from trainer.data.images import read_rgb
 from trainer.data.packed import resize_image
+from trainer.data.pairing import is_hidden
 from trainer.deploy.open import Student
 from trainer.files.atomic import replacing
 from trainer.files.run_folder import write_text
@@ -69,11 +70,16 @@ def find_images(images: Path) -> list[Path]:
     found = sorted(
         path
         for path in images.rglob("*")
-        if path.suffix.lower() in SUFFIXES and predictions.isdisjoint(path.parents) and path.is_file()
+        if path.suffix.lower() in SUFFIXES
+        and not is_hidden(path.relative_to(images))
+        and predictions.isdisjoint(path.parents)
+        and path.is_file()
     )
     if not found:
         but = f" except predictions (folders with {MANIFEST})" if predictions else ""
         raise UserError(f"no images below {images}{but}; expected files ending in {', '.join(sorted(SUFFIXES))}")
+    for path in found:
+        refuse_undecodable(path)
     return found
 
 

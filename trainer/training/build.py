@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from trainer.config import TrainConfig, UserError
+from trainer.config import IGNORE, TrainConfig, UserError
 from trainer.data import PackedSplit, SegDataset, check_data, dataset_class, open_dataset, pack
 from trainer.data.batch import Batch
 from trainer.data.stream import Stream, holdout
-from trainer.data.transforms import auto_class_weights
+from trainer.data.transforms import auto_class_weights, quarter_label
 from trainer.distill import build_distillers
 from trainer.files.run_folder import write_text
 from trainer.models import SegModel
@@ -47,12 +47,47 @@ class Data(NamedTuple):
 
 
 def open_data(config: TrainConfig, place: Place) -> Data:
-    """Open, check and pack the data. Raises UserError naming the first wrong file."""
+    """Open, check and pack the data.
+
+    Raises UserError naming the first wrong file, or a split in which no pixel is labelled.
+    """
     dataset = open_dataset(config.data, place.data_root, place.cache_dir)
     splits = {name: pack(dataset, config.data, name, place.cache_dir) for name in ("train", "val")}
     learn, select = holdout(len(splits["train"]), config.data.select)
     Stream(splits["train"], config, learn, 0, 1)  # raises UserError when the split is smaller than a batch
-    return Data(dataset, splits["train"], splits["val"], learn, select)
+    data = Data(dataset, splits["train"], splits["val"], learn, select)
+    _check_labelled(data, config)
+    return data
+
+
+def _check_labelled(data: Data, config: TrainConfig) -> None:
+    """Raise UserError where no pixel is labelled of what the run trains on, is validated on or selects by.
+
+    Labels are read as the run reads them, by nearest neighbour, which can leave out all that is labelled; the first
+    labelled pixel ends the reading.
+    """
+    height, width = config.data.size
+    sizes = {"input": f"at {height}x{width}", "native": "at its own size", "quarter": f"at {height // 4}x{width // 4}"}
+    train_size = "quarter" if config.data.train_labels == "quarter" else "input"
+    reads = [("train", data.train, data.learn, train_size, "data.train_labels")]
+    for protocol in config.eval.protocols:
+        size = "quarter" if protocol == "paper" else "native"
+        reads.append(("val", data.val, np.arange(len(data.val)), size, "eval.protocols"))
+    if len(data.select):
+        reads.append(("train", data.train, data.select, reads[1][3], "data.select"))
+    for name, split, indices, size, key in reads:
+        if not any((_label(split, int(index), size) != IGNORE).any() for index in indices):
+            raise UserError(
+                f"split {name} of {data.dataset.root} has no labelled pixel in the {len(indices)} labels that {key} "
+                f"reads, each {sizes[size]}; correct the labels, which may have other class numbers, or change {key}"
+            )
+
+
+def _label(split: PackedSplit, index: int, size: str) -> np.ndarray:
+    if size == "input":
+        return split.sample(index)[1]
+    native = split.native_label(index)
+    return quarter_label(native, split.size) if size == "quarter" else native
 
 
 def build_distilled(config: TrainConfig, teacher: SegModel | None, data: Data) -> Distilled:

@@ -36,7 +36,8 @@ def evaluate(
 
     `full` upsamples the logits to the label's own size; `paper` compares the logits with labels at a quarter of the
     input size. `conditions` (name -> sample indices, disjoint) also get `<prefix>/<condition>/miou`, by the first
-    protocol. Each worker evaluates its own part of the samples; the confusion matrices are summed.
+    protocol. An mIoU is absent where no pixel is labelled. Each worker evaluates its own part of the samples; the
+    confusion matrices are summed.
     """
     protocols = tuple(protocols)
     device = next(model.parameters()).device

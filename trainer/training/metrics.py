@@ -31,11 +31,11 @@ def summary(matrix: Tensor, names: tuple[str, ...], prefix: str, absent_is_zero:
     """`<prefix>/miou`, `<prefix>/iou/<class>` in percent and `<prefix>/classes_present`.
 
     A class without pixels in the labels is left out of the mean; with `absent_is_zero` it counts as 0, as in the
-    published code.
+    published code. Where no pixel is labelled there is no mean, and no `<prefix>/miou`.
     """
     present = matrix.sum(1) > 0
     values = iou(matrix) * 100
     counted = torch.where(present, values, 0.0) if absent_is_zero else values[present]
-    result = {f"{prefix}/miou": float(counted.mean()) if counted.numel() else 0.0}
+    result = {f"{prefix}/miou": float(counted.mean())} if present.any() else {}
     result |= {f"{prefix}/iou/{name}": float(v) for name, v, p in zip(names, values, present, strict=True) if p}
     return result | {f"{prefix}/classes_present": float(present.sum())}

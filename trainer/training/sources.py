@@ -14,7 +14,7 @@ from trainer.training.build import open_data
 class SourceReader:
     """Reads the sources of configs, as they come. `place_of` says where the data of a config lies.
 
-    A data section is opened, verified and packed once for each global batch, whatever the number of runs.
+    A data section is opened and verified once for each global batch and list of protocols, whatever the number of runs.
     """
 
     def __init__(self, place_of: Callable[[TrainConfig], Place]) -> None:
@@ -43,7 +43,7 @@ class SourceReader:
 
     def _read(self, config: TrainConfig) -> None:
         data, weights = dict(self.sources.data), dict(self.sources.weights)
-        section = digest([config.data.model_dump(mode="json"), config.optim.global_batch])
+        section = digest([config.data.model_dump(mode="json"), config.optim.global_batch, config.eval.protocols])
         if section not in self._opened:
             found = open_data(config, self.place_of(config))
             data[data_key(config.data)] = (found.train.fingerprint, found.val.fingerprint)

@@ -109,23 +109,27 @@ def report(
         f"read as   {student.read_as}",
         f"data      {config.data.name} {split}: {len(packed)} images at {height}x{width}, "
         f"{present:.0f} of {len(names)} classes occur, fingerprint {packed.fingerprint}",
-        "mIoU      " + "   ".join(f"{metrics[f'{at}/miou']:.2f} {name}" for name, at in where.items()),
+        "mIoU      " + "   ".join(f"{_percent(metrics, f'{at}/miou')} {name}" for name, at in where.items()),
     ]
     if "val/miou" in student.origin:
         lines.append(f"recorded  {student.origin['val/miou']:.2f} {recorded_on(student, run, packed)}")
-    conditions = [key.split("/")[1] for key in metrics if key.startswith(f"{split}/") and key.endswith("/miou")]
-    conditions = [name for name in conditions if name not in ("miou", *protocols)]
+    conditions = [key.split("/")[1] for key in metrics if key.endswith("/classes_present")]
+    conditions = [name for name in conditions if name not in ("classes_present", *protocols)]
     wide = max(len(name) for name in ("condition", *names)) + 2
     if conditions:
         lines += ["", f"{'condition':<{wide}}{protocols[0]:>8}"]
-        lines += [f"{name:<{wide}}{metrics[f'{split}/{name}/miou']:8.2f}" for name in conditions]
+        lines += [f"{name:<{wide}}{_percent(metrics, f'{split}/{name}/miou'):>8}" for name in conditions]
     lines += ["", f"{'class':<{wide}}" + "".join(f"{name:>8}" for name in protocols) + "  % of pixels"]
     labelled = max(packed.class_counts.sum(), 1)
     for name, count in zip(names, packed.class_counts, strict=True):
-        values = [metrics.get(f"{at}/iou/{name}") for at in where.values()]
-        cells = "".join(f"{'-':>8}" if value is None else f"{value:8.2f}" for value in values)
+        cells = "".join(f"{_percent(metrics, f'{at}/iou/{name}'):>8}" for at in where.values())
         lines.append(f"{name:<{wide}}{cells}{100 * count / labelled:13.2f}")
     return lines
+
+
+def _percent(metrics: dict[str, float], name: str) -> str:
+    """A metric with two decimals; `-` where it has no value, because no pixel is labelled."""
+    return f"{metrics[name]:.2f}" if name in metrics else "-"
 
 
 def recorded_on(student: Student, run: TrainConfig | None, packed: PackedSplit) -> str:

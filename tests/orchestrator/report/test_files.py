@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import shutil
 
@@ -18,6 +19,7 @@ from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.verbs.report import report
+from orchestrator.verbs.status import status
 
 
 def test_all_files_are_written_and_hold_the_table(synthetic, tmp_path):
@@ -41,6 +43,28 @@ def test_the_verb_prints_the_table_and_writes_into_the_store_or_elsewhere(synthe
     assert shown.err == f"page: {folder / 'report.html'}\n"
     report(str(made.file), made.store.root, out=tmp_path / "out")
     assert (tmp_path / "out" / "report.html").read_bytes() == (folder / "report.html").read_bytes()
+
+
+@pytest.mark.parametrize(("kind", "every"), [("arms", 1), ("search", 2)])
+def test_a_metric_without_a_value_is_absent_everywhere(synthetic, tmp_path, kind, every):
+    """Of all runs, or of every second: as where no pixel is labelled."""
+    made = synthetic(kind)
+    lines = [json.loads(line) for line in made.store.ledger.read_text().splitlines()]
+    lacking = sorted({line["run_id"] for line in lines if line.get("run_id")})[::every]
+    for line in lines:
+        for metrics in (line.get("metrics", {}), line.get("last", {})) if line.get("run_id") in lacking else ():
+            for name in [name for name in metrics if "/" in name and not name.startswith("loss")]:
+                del metrics[name]
+    made.store.ledger.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = made.report
+    write(found, tmp_path / "out")
+    scores = [row["select/miou" if kind == "search" else "mean"] for row in values_of(found.table)]
+    assert any(score is None or math.isnan(score) for score in scores)
+    assert 0.0 not in scores
+    assert " - " in to_plain(found.table)
+    for row in csv.DictReader(io.StringIO((tmp_path / "out" / "runs.csv").read_text())):
+        assert (row["score"] == "") == (row["run_id"] in ["", *lacking])
+    status(str(made.file), made.store.root)
 
 
 def test_the_verb_writes_nothing_before_there_is_a_store(synthetic, tmp_path, capsys):

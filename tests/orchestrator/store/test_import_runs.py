@@ -259,32 +259,34 @@ def test_a_folder_that_is_not_there_makes_no_store(tmp_path):
     assert not (tmp_path / "store").exists()
 
 
-def forge(run, points):
-    """Raise the mIoU that all files of a run state alike."""
+def forge(run, points, metric="val/miou"):
+    """Raise a metric that all files of a run state alike."""
     result = json.loads((run / "result.json").read_text())
     epochs = read_epochs(run)
     for metrics in (result["last"], result["best"], *epochs):
-        metrics["val/miou"] += points
+        metrics[metric] = metrics.get(metric, 0.0) + points
     (run / "result.json").write_text(json.dumps(result))
     write_epochs(run, epochs)
     for name in ("last.pt", "best.pt"):
         state = torch.load(run / name)
         for metrics in (state, *state.get("history", ())):
             if "val/miou" in metrics:
-                metrics["val/miou"] += points
+                metrics[metric] = metrics.get(metric, 0.0) + points
         torch.save(state, run / name)
 
 
 def test_numbers_that_all_files_state_alike_are_found_out_by_evaluating_again(folder, store, cache, tmp_path):
     measure = partial(measure_again, root=None, cache=cache)
     forge(folder / "student alone", 1.0)
+    forge(folder / "taught", 1.0, "val/iou/a class without labels")
     found = imported(folder, store, measure)
     assert {name: state for name, (state, _) in found.items()} == {
         "student alone": "left",
         "teacher segformer_mini": "taken",
-        "taught": "taken",
+        "taught": "left",
     }
     assert re.match(r"last\.pt states val/miou \d+\.\d\d but reaches \d+\.\d\d", found["student alone"][1])
+    assert found["taught"][1] == "last.pt states val/iou/a class without labels 1.00 but reaches nan"
     other = Store(tmp_path / "other")
     assert imported(folder / "student alone", other)["student alone"][0] == "taken", "without --verify it is believed"
     assert imported(folder / "student alone", other, measure)["student alone"][0] == "left", "and found out later"

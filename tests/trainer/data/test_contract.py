@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -152,6 +154,118 @@ def _cut(path: Path) -> str:
     return f"cannot read {path} as an image"
 
 
+def _fingerprints(dataset: SegDataset) -> list[str | None]:
+    """Of train and val, which must have no problem."""
+    found = [checked(dataset, split) for split in SPLITS]
+    assert [contents.problems for contents in found] == [[], []]
+    return [contents.fingerprint for contents in found]
+
+
+def _files(dataset: SegDataset) -> list[Path]:
+    return [path for split in SPLITS for pair in dataset.pairs(split) for path in (pair.image, pair.label)]
+
+
+def _lists(dataset: SegDataset) -> list[Path]:
+    return list({path for split in SPLITS for path in dataset.find(split).lists.values()})
+
+
+@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("ending", [".JPG", ".jpeg", ".PNG", ".Png"])
+def test_endings_are_read_in_any_case(name: str, ending: str, copy: Callable[[str], Path]) -> None:
+    """Content tells the format: a data set's images may be JPEG and PNG, whatever its layout names."""
+    dataset = opened(name, copy(name))
+    before = _fingerprints(dataset)
+    for path in _files(dataset)[::3]:  # images of some pairs, labels of others
+        label = "label" in str(path).lower() or "gt" in path.parts or path.parent.name.startswith("Segmentation")
+        path.rename(path.with_suffix(ending if not label else path.suffix.upper()))
+    assert _fingerprints(dataset) == before
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_hidden_files_and_folders_are_no_data(name: str, copy: Callable[[str], Path]) -> None:
+    """macOS writes ._x.png beside x.png on other systems' disks, and so beside each folder and list."""
+    root = copy(name)
+    dataset = opened(name, root)
+    before = _fingerprints(dataset)
+    for path in [*root.rglob("*")]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    for path in _files(dataset):
+        hidden = path.parent.with_name(f".{path.parent.name}") / path.name
+        hidden.parent.mkdir(exist_ok=True)
+        hidden.write_bytes(b"no picture")
+    assert _fingerprints(dataset) == before
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_lists_of_other_systems(name: str, copy: Callable[[str], Path]) -> None:
+    """A byte order mark, Windows' line ends and backslashes, and an end without a line end change nothing."""
+    dataset = opened(name, copy(name))
+    before = _fingerprints(dataset)
+    for path in _lists(dataset):
+        lines = [f"RGB\\{stem}.JPG\tLabel\\{stem}.PNG" for stem in path.read_text(encoding="utf-8").split()]
+        path.write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    assert _fingerprints(dataset) == before
+    for path in _lists(dataset):
+        path.write_bytes("größe\n".encode("latin-1"))
+        with pytest.raises(UserError, match=rf"^{path.parent}/.*: line 1 is not text in UTF-8 .*; save"):
+            dataset.pairs("train")
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_accents_may_be_composed_or_not(name: str, copy: Callable[[str], Path]) -> None:
+    """macOS's names hold `e` and an accent where others hold `é`: files, folders and lists may differ in it."""
+    root = copy(name)
+    dataset = opened(name, root)
+    forms: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+    composed, decomposed = (unicodedata.normalize(form, "é") for form in forms)
+    found = []
+    for image, label in ((composed, composed), (decomposed, decomposed), (decomposed, composed)):
+        changed = Path(shutil.copytree(root, root.parent / f"{image}{label}" / name))
+        for position, path in enumerate(_files(opened(name, changed))):
+            path.rename(path.with_name((label if position % 2 else image) + path.name))
+        for path in _lists(opened(name, changed)):
+            stems = path.read_text(encoding="utf-8").split()
+            path.write_text("".join(f"{label}{stem}\n" for stem in stems), encoding="utf-8")
+        found.append(_fingerprints(opened(name, changed)))
+    assert found[0] == found[1] == found[2] != _fingerprints(dataset)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_name_that_is_not_utf8_is_refused(name: str, copy: Callable[[str], Path]) -> None:
+    dataset = opened(name, copy(name))
+    image = dataset.pairs("train")[0].image
+    strange = os.fsencode(image.parent) + b"/\xff" + os.fsencode(image.name)
+    image.rename(os.fsdecode(strange))
+    told = f"the name {strange!r} is not UTF-8; rename it"
+    assert checked(dataset, "train").problems == [told]
+    with pytest.raises(UserError) as refused:
+        dataset.pairs("train")
+    assert str(refused.value) == told
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_root_that_is_not_utf8_is_refused(name: str, copy: Callable[[str], Path]) -> None:
+    root = copy(name)
+    strange = root.rename(os.fsdecode(os.fsencode(root) + b"\xff"))
+    with pytest.raises(UserError, match=rf"^the name b'.*{name}\\xff' is not UTF-8; rename it$"):
+        opened(name, strange)
+
+
+STEMS = {
+    "cityscapes": "synthetic/synthetic_000000_000019",
+    "acdc": "fog/SYNTH0000/SYNTH0000_frame_000001",
+    "nyuv2": "train_00000",
+    "voc2012": "train_000000",
+    "camvid": "made_00000",
+    "scenes": "synthetic/synthetic_000000_000019",
+}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_stems_stay_as_they_enter_fingerprints(name: str, trees: Callable[[str], Path]) -> None:
+    assert opened(name, trees(name)).pairs("train")[0].stem == STEMS[name]
+
+
 @pytest.mark.parametrize("name", DATASETS)
 def test_255_is_ignored_and_never_a_class(name: str, copy: Callable[[str], Path]) -> None:
     dataset = opened(name, copy(name))
@@ -167,6 +281,26 @@ def test_255_is_ignored_and_never_a_class(name: str, copy: Callable[[str], Path]
     gone = np.bincount(label[label != IGNORE], minlength=len(dataset.classes))
     np.testing.assert_array_equal(before.counts - after.counts, gone)
     assert after.ignored - before.ignored == gone.sum()
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_split_without_a_labelled_pixel_is_a_problem(name: str, copy: Callable[[str], Path]) -> None:
+    dataset = opened(name, copy(name))
+    for pair in dataset.pairs("val"):
+        with Image.open(pair.label) as file:
+            Image.fromarray(np.full(np.asarray(file).shape, IGNORE, np.uint8)).save(pair.label)
+    whole, part = (checked(dataset, "val", subset=subset) for subset in (False, True))
+    told = [problem for problem in whole.problems if "pixel" in problem]
+    assert (
+        part.problems
+        == told
+        == [
+            f"split val of {dataset.root} has no labelled pixel; correct the labels, which may have been exported with "
+            "other class numbers"
+        ]
+    )
+    assert part.fingerprint is None
+    assert checked(dataset, "train").problems == []
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from trainer.config import TrainConfig, UserError, parse
 from trainer.data.scenes import write_scenes
@@ -127,6 +129,63 @@ def test_run_id_names_the_data_by_content(tiny: Make, place: Make, tmp_path: Pat
         write_scenes(tmp_path / name, train=2, val=1, seed=seed, size=(64, 128))
     a, b, c = (run_id(config, place(data_root=tmp_path / name, cache_dir=tmp_path / "cache")) for name in "abc")
     assert a == b != c
+
+
+def only(*pixels: tuple[int, int]) -> np.ndarray:
+    """A label (64, 128) in Cityscapes' label ids whose pixels are road at these (row, column) and ignored elsewhere."""
+    label = np.zeros((64, 128), np.uint8)
+    for pixel in pixels:
+        label[pixel] = 7
+    return label
+
+
+@pytest.mark.parametrize(
+    ("split", "pixel", "changes", "told"),
+    [
+        ("train", None, {}, "split train of {root} has no labelled pixel in the 16 labels that data.train_labels reads,"
+         " each at 32x64; correct the labels, which may have other class numbers, or change data.train_labels"),
+        ("val", None, {}, "split val of {root} has no labelled pixel in the 5 labels that eval.protocols reads, each at"
+         " its own size; correct the labels, which may have other class numbers, or change eval.protocols"),
+        ("val", (0, 0), {}, None),
+        ("val", (0, 0), {"eval.protocols": ["full", "paper"]}, "that eval.protocols reads, each at 8x16; correct"),
+        ("val", (4, 4), {"eval.protocols": ["full", "paper"]}, None),
+        ("train", (0, 0), {}, "that data.train_labels reads, each at 32x64; correct"),
+        ("train", (1, 1), {}, None),
+        ("train", (1, 1), {"data.train_labels": "quarter"}, "that data.train_labels reads, each at 8x16; correct"),
+    ],
+)  # fmt: skip
+def test_a_split_without_a_labelled_pixel_is_refused_as_it_is_read(
+    split: str, pixel: Any, changes: dict[str, Any], told: str | None, tiny: Make, place: Make, tmp_path: Path
+) -> None:
+    """The input is half as large as the label: nearest neighbour keeps one pixel of four, a quarter one of 64."""
+    root = tmp_path / "scenes"
+    write_scenes(root, train=16, val=5, seed=0, size=(64, 128))
+    label = Image.fromarray(only(*([pixel] if pixel else [])))
+    for path in (root / "gtFine" / split / "synthetic").iterdir():
+        label.save(path)
+    given = {"data.name": "cityscapes", "data.options": {}, "data.size": [32, 64]}
+    plain, config = tiny(None, given), tiny(None, given | changes)
+    reader = SourceReader(lambda _: place(data_root=root, cache_dir=tmp_path / "cache"))
+    if told is None:
+        reader.read([config])
+        return
+    with pytest.raises(UserError) as refused:
+        reader.read([plain, config] if "eval.protocols" in changes else [config])
+    assert told.format(root=root) in str(refused.value)
+
+
+def test_a_held_out_share_without_a_labelled_pixel_is_refused(tiny: Make, place: Make, tmp_path: Path) -> None:
+    root = tmp_path / "scenes"
+    write_scenes(root, train=16, val=5, seed=0, size=(64, 128))
+    given = {"data.name": "cityscapes", "data.options": {}, "data.select": 0.25}
+    config, where = tiny(None, given), place(data_root=root, cache_dir=tmp_path / "cache")
+    chosen = open_data(config, where).select
+    files = sorted((root / "gtFine" / "train" / "synthetic").iterdir())
+    for index in chosen:
+        Image.fromarray(only()).save(files[index])
+    told = f"split train of {root} has no labelled pixel in the 4 labels that data.select reads, each at its own size"
+    with pytest.raises(UserError, match=told):
+        open_data(config, where)
 
 
 def test_run_id_of_a_taught_run_names_the_teachers_run(tiny: Make, place: Make) -> None:

@@ -58,6 +58,7 @@ def test_iou_by_hand() -> None:
     assert values[2].isnan()
 
 
-def test_nothing_to_judge_is_0_and_not_nan() -> None:
-    result = summary(torch.zeros(2, 2, dtype=torch.int64), ("a", "b"), "val", absent_is_zero=False)
-    assert result == {"val/miou": 0.0, "val/classes_present": 0.0}
+@pytest.mark.parametrize("absent_is_zero", [False, True])
+def test_without_a_labelled_pixel_there_is_no_miou(absent_is_zero: bool) -> None:
+    result = summary(torch.zeros(2, 2, dtype=torch.int64), ("a", "b"), "val", absent_is_zero)
+    assert result == {"val/classes_present": 0.0}

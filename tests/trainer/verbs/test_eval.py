@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 
-from trainer.config import DataConfig, ModelConfig
+from trainer.config import IGNORE, DataConfig, ModelConfig
 from trainer.data import dataset_class, open_dataset, pack
 from trainer.data.make import make_tree
 from trainer.data.scenes import write_scenes
@@ -84,6 +85,25 @@ def test_another_data_set_of_the_same_classes_shows_its_conditions(
     assert f"recorded  {miou:.2f} full by its run, {there}\n" in said
     for condition in ("fog", "night", "rain", "snow"):
         assert [condition, f"{metrics[f'val/{condition}/miou']:.2f}"] in [line.split() for line in said.splitlines()]
+
+
+def test_what_has_no_labelled_pixel_has_no_number(finished: Make, command: Make, tmp_path: Path) -> None:
+    """Night first, whose mIoU is absent beside the others; then the whole split."""
+    root = tmp_path / "acdc"
+    made = dataset_class("acdc")(root, cache=tmp_path)
+    make_tree(made, train=4, val=4, seed=0, size=(64, 128))
+    arguments = ("eval", finished() / run_folder.LAST, "--data", "acdc", "--data-root", root, "--json", root / "x.json")
+    for gone in ("night", ""):
+        for pair in made.pairs("val"):
+            if gone in pair.stem:
+                Image.new("L", (128, 64), IGNORE).save(pair.label)
+        code, said, errors = command(*arguments)
+        assert (code, errors) == (0, "")
+        rows = [line.split() for line in said.splitlines()]
+        assert ["night", "-"] in rows
+        assert "val/night/miou" not in json.loads((root / "x.json").read_text())["metrics"]
+    assert ["mIoU", "-", "full", "-", "paper"] in rows
+    assert ["road", "-", "-", "0.00"] in rows
 
 
 @pytest.mark.slow

@@ -234,6 +234,8 @@ def test_void_is_never_predicted(command: Make, images: Path) -> None:
         (["NOWHERE", "--out", "OUT"], "no such image or folder"),
         (["IMAGES", "--out", "OUT", "--no-masks", "--no-overlays"], "nothing to write"),
         (["TWINS", "--out", "OUT"], "would both be written as a.png; rename one of them"),
+        (["STRANGE", "--out", "OUT"], r"strange/\xff.png' is not UTF-8; rename it"),
+        (["IMAGES", "--out", "\udcff"], r"the name b'\xff' is not UTF-8; rename it"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(
@@ -244,6 +246,9 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     places["TWINS"] = base / "twins"
     places["EMPTY"].mkdir()
     places["TWINS"].mkdir()
+    places["STRANGE"] = base / "strange"
+    places["STRANGE"].mkdir()
+    Image.new("RGB", (40, 40)).save(places["STRANGE"] / "\udcff.png")
     for suffix in ("jpg", "png"):
         Image.new("RGB", (40, 40)).save(places["TWINS"] / f"a.{suffix}")
     code, said, errors = command(
@@ -263,3 +268,11 @@ def test_label_ids_belong_to_cityscapes(command: Make, images: Path) -> None:
     assert code == 2
     assert "only the classes of Cityscapes have label ids; use --ids train" in errors
     assert find_images(images) == sorted(images / name for name in SIZES)
+
+
+def test_hidden_files_are_no_images(images: Path) -> None:
+    hidden = images.rename(images.with_name(".images"))  # only what is hidden below the folder that was asked for
+    for name in ("._a.png", "__MACOSX/._b.jpg", ".thumbnails/c.png"):
+        (hidden / name).parent.mkdir(exist_ok=True)
+        (hidden / name).write_bytes(b"\0\5\x16\7")
+    assert find_images(hidden) == sorted(hidden / name for name in SIZES)
