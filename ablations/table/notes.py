@@ -106,14 +106,15 @@ def unfinished(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome
     for run in runs:
         outcome = outcomes.get(run.key, MISSING)
         if outcome.status != "finished":
-            why = outcome.reason or ("not run yet" if outcome.status == "missing" else outcome.status)
+            reason = outcome.reason or ("not run yet" if outcome.status == "missing" else outcome.status)
+            why = f"did not finish: {reason}"
         elif math.isfinite(outcome.metrics.get(study.metric, math.nan)):
             continue
         else:
-            why = f"finished, but {study.metric} is missing or not finite"
+            why = f"finished without a score: {study.metric} is missing or not finite"
         lines.setdefault((run.arm, why), []).append(str(run.seed))
     return [
-        f"{arm} {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)} did not finish: {why}."
+        f"{arm} {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)} {why}."
         for (arm, why), seeds in lines.items()
     ]
 

@@ -173,7 +173,7 @@ def test_a_run_without_the_metric_is_not_a_score(study):
     outcomes[runs[1].key] = Outcome("finished", {"val/miou": math.nan})
     table = build_table(written, runs, outcomes)
     assert _column(table, "n")[1] == "7/8"
-    assert table.explained[0] == "alone seed 0 did not finish: finished, but val/miou is missing or not finite."
+    assert table.explained[0] == "alone seed 0 finished without a score: val/miou is missing or not finite."
 
 
 def test_a_design_that_cannot_decide_says_so(study):
