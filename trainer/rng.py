@@ -58,10 +58,10 @@ def salt(name: str) -> int:
     return _signed(derive("salt", name))
 
 
-def uniform(keys: Tensor, module_salt: int, n: int) -> Tensor:
-    """Uniform float32 numbers in [0, 1), (N, n), from keys (N,) int64; a function of keys and salt only."""
-    lane = torch.arange(n, device=keys.device, dtype=torch.int64) * _signed(_GOLDEN)
-    x = _mix(_mix(keys ^ module_salt)[:, None] + lane)
+def uniform(keys: Tensor, salts: Tensor, lanes: Tensor) -> Tensor:
+    """Uniform float32 numbers in [0, 1), (N, M), each a function of its key, salt and lane only. keys (N,), salts (M,)
+    and lanes (M,), which number those of one salt, are int64."""
+    x = _mix(_mix(keys[:, None] ^ salts) + lanes * _signed(_GOLDEN))
     return ((x >> 40) & 0xFFFFFF).to(torch.float32) * (1.0 / (1 << 24))
 
 

@@ -19,6 +19,10 @@ def splitmix(x: int) -> int:
     return x ^ (x >> 31)
 
 
+def uniform(keys, salt, n):
+    return rng.uniform(keys, torch.full((n,), salt, device=keys.device), torch.arange(n, device=keys.device))
+
+
 def test_finaliser_is_splitmix64():
     """First outputs of Vigna's splitmix64.c at seed 1234567, so that the reference above is right too."""
     golden = 0x9E3779B97F4A7C15
@@ -29,7 +33,7 @@ def test_finaliser_is_splitmix64():
 def test_uniform_is_the_hash_it_says():
     keys = torch.tensor([0, 1, -1, 1 << 62, -(1 << 63)])
     salt = rng.salt("block1.0.attn")
-    actual = rng.uniform(keys, salt, 3)
+    actual = uniform(keys, salt, 3)
     for i, key in enumerate(keys.tolist()):
         inner = splitmix((key ^ salt) & M64)
         expected = [(splitmix((inner + j * 0x9E3779B97F4A7C15) & M64) >> 40) / 2**24 for j in range(3)]
@@ -68,15 +72,15 @@ def test_sample_keys_depend_on_seed_epoch_and_sample_alone():
 
 def test_uniform_depends_on_the_key_and_the_salt_alone():
     keys = torch.from_numpy(rng.sample_keys(0, 0, np.arange(64)))
-    whole = rng.uniform(keys, 7, 16)
-    assert torch.equal(rng.uniform(keys[[5, 2]], 7, 16), whole[[5, 2]])
-    assert torch.equal(rng.uniform(keys, 7, 4), whole[:, :4])
-    assert not torch.equal(rng.uniform(keys, 8, 16), whole)
+    whole = uniform(keys, 7, 16)
+    assert torch.equal(uniform(keys[[5, 2]], 7, 16), whole[[5, 2]])
+    assert torch.equal(uniform(keys, 7, 4), whole[:, :4])
+    assert not torch.equal(uniform(keys, 8, 16), whole)
 
 
 def test_uniform_is_uniform_and_below_one():
     keys = torch.from_numpy(rng.sample_keys(0, 0, np.arange(20_000)))
-    values = rng.uniform(keys, rng.salt("a"), 10).double()
+    values = uniform(keys, rng.salt("a"), 10).double()
     assert values.min() >= 0
     assert values.max() < 1
     for column in values.T:
@@ -93,7 +97,7 @@ def test_streams_are_uncorrelated(pair):
     n = np.arange(20_000)
 
     def draw(seed=0, epoch=0, samples=n, salt="a", lane=0):
-        return rng.uniform(torch.from_numpy(rng.sample_keys(seed, epoch, samples)), rng.salt(salt), 2)[:, lane].numpy()
+        return uniform(torch.from_numpy(rng.sample_keys(seed, epoch, samples)), rng.salt(salt), 2)[:, lane].numpy()
 
     other = {
         "neighbouring samples": draw(samples=n + 1),
@@ -129,7 +133,7 @@ def test_initialising_restores_after_an_error():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 def test_masks_are_the_same_on_a_gpu_and_its_state_is_left():
     keys = torch.from_numpy(rng.sample_keys(0, 0, np.arange(100)))
-    assert torch.equal(rng.uniform(keys.cuda(), 5, 8).cpu(), rng.uniform(keys, 5, 8))
+    assert torch.equal(uniform(keys.cuda(), 5, 8).cpu(), uniform(keys, 5, 8))
     state = torch.cuda.get_rng_state()
     with rng.initialising(0):
         torch.rand(1)

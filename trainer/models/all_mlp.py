@@ -6,14 +6,15 @@ Its modules are attributes of the network itself, under the official names: line
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.models.layers import ChannelDropout, to_map, to_tokens
+from trainer.models.layers import to_map, to_tokens
+from trainer.models.masks import ChannelDropout
 from trainer.models.norm import GroupedBatchNorm2d
 from trainer.models.pyramid import STRIDES, Pyramid
 
@@ -86,13 +87,13 @@ class AllMLPNetwork(Pyramid):
         for stage, width in zip(STAGES[::-1], widths[::-1], strict=True):
             self.add_module(f"linear_c{stage}", Projection(width, head_width))
         self.linear_fuse = FoldedFusion(head_width)
-        self.dropout = ChannelDropout("dropout", dropout)
+        self.dropout = ChannelDropout("dropout", dropout, head_width)
         self.linear_pred = nn.Conv2d(head_width, num_classes, 1)
 
-    def decode(self, features: list[Tensor], keys: Tensor | None) -> Tensor:
-        """The four stages' outputs, shallow first -> logits (N, K, H / 4, W / 4); keys (N,) int64."""
+    def decode(self, features: list[Tensor], masks: Mapping[str, Tensor] | None) -> Tensor:
+        """The four stages' outputs, shallow first -> logits (N, K, H / 4, W / 4)."""
         projections = [getattr(self, f"linear_c{stage}").proj for stage in STAGES]
-        return self.linear_pred(self.dropout(self.linear_fuse(features, projections), keys))
+        return self.linear_pred(self.dropout(self.linear_fuse(features, projections), masks))
 
 
 def _multiply(feature: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

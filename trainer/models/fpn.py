@@ -6,12 +6,12 @@ but not in the pyramid; there is no normalisation. Names are those of mmsegmenta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.models.layers import ChannelDropout
+from trainer.models.masks import ChannelDropout
 
 
 class Convolution(nn.Module):
@@ -63,16 +63,16 @@ class SemanticHead(nn.Module):
             for level in range(levels)
         )
         self.activate = nn.ReLU()
-        self.dropout = ChannelDropout("dropout", dropout)
+        self.dropout = ChannelDropout("dropout", dropout, width)
         self.conv_seg = nn.Conv2d(width, num_classes, 1)
 
-    def forward(self, levels: Sequence[Tensor], keys: Tensor | None) -> Tensor:
-        """Levels (N, in_channels, H / s_i, W / s_i), shallow first -> logits (N, K, H / 4, W / 4); keys (N,) int64."""
+    def forward(self, levels: Sequence[Tensor], masks: Mapping[str, Tensor] | None) -> Tensor:
+        """Levels (N, in_channels, H / s_i, W / s_i), shallow first -> logits (N, K, H / 4, W / 4)."""
         finest, *deeper = [self._climb(i, levels) for i in range(len(levels))]
         total = deeper[0]
         for other in deeper[1:]:
             total = total + other
-        return self.conv_seg(self.dropout(finest + _upsample(total, finest), keys))
+        return self.conv_seg(self.dropout(finest + _upsample(total, finest), masks))
 
     def _climb(self, i: int, levels: Sequence[Tensor]) -> Tensor:
         """Level i at the size of level 1, or level 0 at its own size: (N, width, h, w)."""

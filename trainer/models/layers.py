@@ -1,4 +1,4 @@
-"""Layers of hierarchical transformers: patch embedding, efficient attention, Mix-FFN, and dropout seeded by keys.
+"""Layers of hierarchical transformers: patch embedding, efficient attention, Mix-FFN and blocks.
 
 Letters: N samples, L = h * w tokens of a map of h rows and w columns, C channels. Tokens (N, L, C) and channels-last
 maps (N, C, h, w) have the same memory layout, so conversion copies nothing.
@@ -7,12 +7,13 @@ maps (N, C, h, w) have the same memory layout, so conversion copies nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer import rng
+from trainer.models.masks import StochasticDepth
 
 
 def to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
@@ -38,48 +39,9 @@ def init_transformer(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-class _KeyedMask(nn.Module):
-    """A random mask, a function of the sample's key and this module's name only."""
-
-    def __init__(self, name: str, rate: float) -> None:
-        super().__init__()
-        self.name, self.rate, self.salt = name, rate, rng.salt(name)
-
-    def extra_repr(self) -> str:
-        return f"{self.name!r}, rate={self.rate:g}"
-
-    def mask(self, x: Tensor, keys: Tensor | None, n: int) -> Tensor | None:
-        """(N, n) of 0 and 1 / (1 - rate) in the dtype of x; None when nothing is dropped."""
-        if not self.training or self.rate == 0:
-            return None
-        if keys is None:
-            raise ValueError(
-                f"{self.name} has rate {self.rate:g} and needs the batch's keys in training, but got none; pass keys"
-            )
-        return (rng.uniform(keys, self.salt, n) >= self.rate).to(x.dtype) / (1.0 - self.rate)
-
-
 def drop_path_rates(last: float, blocks: int) -> list[float]:
     """One rate a block, rising linearly from 0 to `last` over all stages (Huang et al., ECCV 2016, section 3)."""
     return [last * i / (blocks - 1) for i in range(blocks)]
-
-
-class StochasticDepth(_KeyedMask):
-    """Drops the residual branch of whole samples (Huang et al., ECCV 2016)."""
-
-    def forward(self, branch: Tensor, keys: Tensor | None) -> Tensor:
-        """branch (N, L, C) -> the same shape; keys (N,) int64."""
-        mask = self.mask(branch, keys, 1)
-        return branch if mask is None else branch * mask[:, :, None]
-
-
-class ChannelDropout(_KeyedMask):
-    """Drops whole channels of a sample (Tompson et al., CVPR 2015)."""
-
-    def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
-        """x (N, C, h, w) -> the same shape; keys (N,) int64."""
-        mask = self.mask(x, keys, x.shape[1])
-        return x if mask is None else x * mask[:, :, None, None]
 
 
 class PatchEmbed(nn.Module):
@@ -163,7 +125,7 @@ class Block(nn.Module):
         self.drop_attn = StochasticDepth(f"{name}.attn", drop_path)
         self.drop_mlp = StochasticDepth(f"{name}.mlp", drop_path)
 
-    def forward(self, tokens: Tensor, size: tuple[int, int], keys: Tensor | None) -> Tensor:
-        """tokens (N, L, C) of a map of `size` -> (N, L, C); keys (N,) int64."""
-        tokens = tokens + self.drop_attn(self.attn(self.norm1(tokens), size), keys)
-        return tokens + self.drop_mlp(self.mlp(self.norm2(tokens), size), keys)
+    def forward(self, tokens: Tensor, size: tuple[int, int], masks: Mapping[str, Tensor] | None) -> Tensor:
+        """tokens (N, L, C) of a map of `size` -> (N, L, C)."""
+        tokens = tokens + self.drop_attn(self.attn(self.norm1(tokens), size), masks)
+        return tokens + self.drop_mlp(self.mlp(self.norm2(tokens), size), masks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch.nn.functional as F
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from trainer.models.all_mlp import AllMLPNetwork, Geometry
 from trainer.models.base import Channels
-from trainer.models.layers import PatchEmbed, StochasticDepth, drop_path_rates, init_transformer, to_map, to_tokens
+from trainer.models.layers import PatchEmbed, drop_path_rates, init_transformer, to_map, to_tokens
 from trainer.models.lvt_attention import ConvolutionalSelfAttention, RecursiveAtrousAttention
+from trainer.models.masks import MaskDraw, StochasticDepth
 from trainer.models.pyramid import STRIDES
 
 HEADS = (2, 2, 5, 8)
@@ -67,10 +69,10 @@ class Block(nn.Module):
         self.drop_attn = StochasticDepth(f"{name}.attn", drop_path)
         self.drop_mlp = StochasticDepth(f"{name}.mlp", drop_path)
 
-    def forward(self, tokens: Tensor, size: tuple[int, int], keys: Tensor | None) -> Tensor:
-        """tokens (N, L, C) of a map of `size` -> (N, L, C); keys (N,) int64."""
-        tokens = tokens + self.drop_attn(self.attn(self.norm1(tokens), size), keys)
-        return tokens + self.drop_mlp(self.mlp(self.norm2(tokens), size), keys)
+    def forward(self, tokens: Tensor, size: tuple[int, int], masks: Mapping[str, Tensor] | None) -> Tensor:
+        """tokens (N, L, C) of a map of `size` -> (N, L, C)."""
+        tokens = tokens + self.drop_attn(self.attn(self.norm1(tokens), size), masks)
+        return tokens + self.drop_mlp(self.mlp(self.norm2(tokens), size), masks)
 
 
 class LiteVisionTransformer(AllMLPNetwork):
@@ -94,6 +96,7 @@ class LiteVisionTransformer(AllMLPNetwork):
             blocks = [Block(f"block{stage + 1}.{i}", stage, width, next(rates)) for i in range(depth)]
             self.backbone.append(nn.ModuleList([patch_embed.apply(init_transformer), nn.ModuleList(blocks)]))
         self.add_head(widths, head_width, num_classes, dropout)
+        self.draw = MaskDraw(self.modules())
         for module in self.modules():  # also those of the head, as in the reference
             if isinstance(module, nn.Linear):
                 init_transformer(module)
@@ -105,8 +108,10 @@ class LiteVisionTransformer(AllMLPNetwork):
         tokens, size = patch_embed.project(x)
         return tokens, patch_embed.norm(tokens), size
 
-    def transform(self, stage: int, tokens: Tensor, size: tuple[int, int], keys: Tensor | None) -> Tensor:
+    def transform(
+        self, stage: int, tokens: Tensor, size: tuple[int, int], masks: Mapping[str, Tensor] | None
+    ) -> Tensor:
         """The blocks of a stage."""
         for block in self.get_submodule(f"backbone.{stage}.1").children():
-            tokens = block(tokens, size, keys)
+            tokens = block(tokens, size, masks)
         return to_map(tokens, size)

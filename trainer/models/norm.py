@@ -24,11 +24,15 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm over (N, C, H, W) in groups of `norm_batch` samples; None makes the whole batch one group."""
 
     pending: Tensor  # (2 C + 1,) float64: sums over groups of the mean and the unbiased variance, and their count
+    latest: Tensor  # (2 C + 1,) the mean and the unbiased variance of one group, and 1
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(num_features, eps=eps, momentum=momentum)
         self.norm_batch: int | None = None
         self.register_buffer("pending", torch.zeros(2 * num_features + 1, dtype=torch.float64), persistent=False)
+        self.register_buffer(
+            "latest", torch.zeros(2 * num_features + 1).index_fill(0, torch.tensor(-1), 1.0), persistent=False
+        )
 
     def set_norm_batch(self, norm_batch: int) -> None:
         """Set the number of samples in one group."""
@@ -38,6 +42,12 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         super()._apply(fn, recurse)
         self.pending = self.pending.double()  # `module.float()` casts buffers too, but the sums need float64
         return self
+
+    @property
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """The running mean and variance, (C,) each."""
+        assert self.running_mean is not None and self.running_var is not None
+        return self.running_mean, self.running_var
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, C, H, W) -> the same shape. Raises UserError unless N is a multiple of `norm_batch`."""
@@ -51,14 +61,12 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
             )
         if are_split(len(x), size):
             return self._split(x, size)
+        mean, var, _ = self.latest.split([self.num_features, self.num_features, 1])
         outputs = []
         for group in x.split(size):
-            mean, var = torch.zeros_like(self.pending[: 2 * self.num_features], dtype=torch.float32).chunk(2)
-            if x.dtype == torch.float64:
-                mean, var = mean.double(), var.double()
             # momentum 1 leaves exactly this group's mean and unbiased variance in the two buffers
             outputs.append(F.batch_norm(group, mean, var, self.weight, self.bias, True, 1.0, self.eps))
-            self._remember(mean, var)
+            self.pending += self.latest
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _split(self, x: Tensor, size: int) -> Tensor:
@@ -73,17 +81,6 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
     @torch.no_grad()
     def _remember(self, mean: Tensor, var: Tensor) -> None:
         self.pending += torch.cat([mean.double(), var.double(), self.pending.new_ones(1)])
-
-    @torch.no_grad()
-    def fold(self, sums: Tensor) -> None:
-        """Update the running statistics with the averages of `sums`, which has the layout of `pending`."""
-        count = sums[-1]
-        mean, var = (sums[:-1] / count).chunk(2)
-        assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None
-        for running, new in ((self.running_mean, mean), (self.running_var, var)):
-            running.lerp_(new.to(running.dtype), self.momentum or 0.1)
-        self.num_batches_tracked += 1
 
 
 class _SplitNorm(torch.autograd.Function):
@@ -143,13 +140,24 @@ def set_norm_batch(root: nn.Module, norm_batch: int) -> None:
             declare(norm_batch)
 
 
+@torch.no_grad()
 def commit(root: nn.Module, all_reduce: Callable[[Tensor], Tensor]) -> None:
-    """Reduce the pending sums over ranks and update the running statistics; called once per optimiser step."""
+    """Reduce the pending sums over ranks and update the running statistics with their averages; called once per
+    optimiser step. Norms that no forward pass has reached stay as they are. Nothing waits for the device."""
     norms = [m for m in root.modules() if isinstance(m, GroupedBatchNorm2d) and m.training]
     if not norms:
         return
     sums = all_reduce(torch.cat([norm.pending for norm in norms]))
-    for norm, part in zip(norms, sums.split([len(norm.pending) for norm in norms]), strict=True):
-        if part[-1] > 0:
-            norm.fold(part)
-        norm.pending.zero_()
+    parts = sums.split([size for norm in norms for size in (2 * norm.num_features, 1)])
+    counts = torch.cat(parts[1::2])
+    means = torch._foreach_div(parts[0::2], counts.clamp(min=1).unbind())
+    running = [buffer for norm in norms for buffer in norm.statistics]
+    dtype = running[0].dtype
+    latest = torch.cat(means).to(dtype).split([len(buffer) for buffer in running])
+    reached = counts.clamp(max=1)
+    momenta = torch._foreach_mul(reached.unbind(), [norm.momentum or 0.1 for norm in norms])
+    weights = torch.stack(momenta).to(dtype).repeat_interleave(2).unbind()
+    torch._foreach_lerp_(running, latest, weights)
+    steps: Any = [norm.num_batches_tracked for norm in norms]
+    torch._foreach_add_(steps, reached.to(torch.int64).unbind())
+    torch._foreach_zero_([norm.pending for norm in norms])

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from trainer.models.base import Channels
 from trainer.models.fpn import FeaturePyramid, SemanticHead
-from trainer.models.layers import StochasticDepth, drop_path_rates, to_map
+from trainer.models.layers import drop_path_rates, to_map
+from trainer.models.masks import MaskDraw, StochasticDepth
 from trainer.models.pyramid import STRIDES, Pyramid
 
 
@@ -55,6 +56,7 @@ class PVTv2(Pyramid):
         self.channels = Channels(widths, widths, STRIDES, num_classes)
         self.neck = FeaturePyramid(widths, variant.pyramid_width)
         self.head = SemanticHead(len(widths), variant.pyramid_width, variant.head_width, num_classes, dropout)
+        self.draw = MaskDraw(self.modules())
 
     def embed(self, stage: int, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """The patch embedding; `embeds` has it after its norm."""
@@ -63,13 +65,15 @@ class PVTv2(Pyramid):
         tokens = image.flatten(1, 2)
         return tokens, tokens, (image.shape[1], image.shape[2])
 
-    def transform(self, stage: int, tokens: Tensor, size: tuple[int, int], keys: Tensor | None) -> Tensor:
-        """The blocks of a stage and its norm. timm's own forward cannot pass the keys of drop-path."""
+    def transform(
+        self, stage: int, tokens: Tensor, size: tuple[int, int], masks: Mapping[str, Tensor] | None
+    ) -> Tensor:
+        """The blocks of a stage and its norm. timm's own forward cannot pass masks."""
         for block in self.backbone.stages[stage].blocks:
-            tokens = tokens + block.drop_path1(block.attn(block.norm1(tokens), size), keys)
-            tokens = tokens + block.drop_path2(block.mlp(block.norm2(tokens), size), keys)
+            tokens = tokens + block.drop_path1(block.attn(block.norm1(tokens), size), masks)
+            tokens = tokens + block.drop_path2(block.mlp(block.norm2(tokens), size), masks)
         return to_map(self.backbone.stages[stage].norm(tokens), size)
 
-    def decode(self, features: list[Tensor], keys: Tensor | None) -> Tensor:
-        """The four stages' outputs, shallow first -> logits (N, K, H / 4, W / 4); keys (N,) int64."""
-        return self.head(self.neck(features), keys)
+    def decode(self, features: list[Tensor], masks: Mapping[str, Tensor] | None) -> Tensor:
+        """The four stages' outputs, shallow first -> logits (N, K, H / 4, W / 4)."""
+        return self.head(self.neck(features), masks)

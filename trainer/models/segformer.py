@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from trainer.models.all_mlp import STAGES, AllMLPNetwork, Geometry
 from trainer.models.base import Channels
 from trainer.models.layers import Block, PatchEmbed, drop_path_rates, init_transformer, to_map
+from trainer.models.masks import MaskDraw
 from trainer.models.pyramid import STRIDES
 
 HEADS = (1, 2, 5, 8)
@@ -51,14 +53,17 @@ class SegFormer(AllMLPNetwork):
             self.add_module(f"norm{stage}", nn.LayerNorm(width, eps=1e-6))
         self.apply(init_transformer)  # before the head, which keeps torch's default initialisation, as in the reference
         self.add_head(widths, head_width, num_classes, dropout)
+        self.draw = MaskDraw(self.modules())
 
     def embed(self, stage: int, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """The patch embedding; `embeds` has it after its norm."""
         tokens, size = getattr(self, f"patch_embed{stage + 1}")(x)
         return tokens, tokens, size
 
-    def transform(self, stage: int, tokens: Tensor, size: tuple[int, int], keys: Tensor | None) -> Tensor:
+    def transform(
+        self, stage: int, tokens: Tensor, size: tuple[int, int], masks: Mapping[str, Tensor] | None
+    ) -> Tensor:
         """The blocks of a stage and its norm."""
         for block in getattr(self, f"block{stage + 1}"):
-            tokens = block(tokens, size, keys)
+            tokens = block(tokens, size, masks)
         return to_map(getattr(self, f"norm{stage + 1}")(tokens), size)

@@ -15,8 +15,9 @@ from trainer.config import ModelConfig, UserError
 from trainer.measure.complexity import paper_macs, parameters
 from trainer.models import MODELS, build_model
 from trainer.models.base import EVERYTHING
-from trainer.models.layers import ChannelDropout, StochasticDepth, to_map, to_tokens
+from trainer.models.layers import to_map, to_tokens
 from trainer.models.lvt_attention import ConvolutionalSelfAttention
+from trainer.models.masks import ChannelDropout, MaskDraw, StochasticDepth
 from trainer.models.norm import GroupedBatchNorm2d
 
 CLASSES = 7
@@ -340,22 +341,40 @@ def test_initialisation_of_the_other_families_is_the_references():
     assert not state["head.scale_heads.3.4.conv.bias"].any()
 
 
+def masked(module, x, keys):
+    return module.train()(x, MaskDraw([module])(keys))
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_masks_drawn_together_are_those_that_a_module_draws_alone(name, dtype):
+    """Module for module by the formula, in the dtype of the branch: 0 or 1 / (1 - rate)."""
+    drawn = [m for m in on_meta(name).modules() if isinstance(m, StochasticDepth | ChannelDropout) and m.rate]
+    draw = MaskDraw(drawn)
+    masks = (draw.double() if dtype == torch.float64 else draw)(KEYS)
+    assert list(masks) == [module.name for module in drawn]
+    for module in drawn:
+        lanes = torch.arange(module.width)
+        numbers = rng.uniform(KEYS, torch.full_like(lanes, rng.salt(module.name)), lanes)
+        expected = (numbers >= module.rate).to(dtype) / (1.0 - module.rate)
+        assert torch.equal(masks[module.name].to(dtype)[:, :, 0], expected)
+
+
 def test_masks_of_other_names_are_other_masks():
     keys = torch.from_numpy(rng.sample_keys(0, 0, torch.arange(200).numpy()))
     x = torch.ones(200, 4, 1, 1)
-    one, same, other = (ChannelDropout(name, 0.5).train()(x, keys) for name in ("a", "a", "b"))
+    one, same, other = (masked(ChannelDropout(name, 0.5, 4), x, keys) for name in ("a", "a", "b"))
     assert torch.equal(one, same)
     assert (one != other).float().mean().item() == pytest.approx(0.5, abs=0.1)
 
 
 def test_masks_keep_their_share_and_the_mean():
     keys = torch.from_numpy(rng.sample_keys(0, 0, torch.arange(4000).numpy()))
-    depth = StochasticDepth("block1.0.attn", 0.25).train()
-    kept = depth(torch.ones(4000, 2, 3), keys)
+    kept = masked(StochasticDepth("block1.0.attn", 0.25), torch.ones(4000, 2, 3), keys)
     assert torch.equal(kept, kept[:, :1, :1].expand_as(kept))  # whole samples
     assert kept[:, 0, 0].ne(0).float().mean().item() == pytest.approx(0.75, abs=0.03)
     assert kept.max().item() == pytest.approx(1 / 0.75)
-    channels = ChannelDropout("dropout", 0.25).train()(torch.ones(4000, 8, 2, 2), keys)
+    channels = masked(ChannelDropout("dropout", 0.25, 8), torch.ones(4000, 8, 2, 2), keys)
     assert torch.equal(channels, channels[:, :, :1, :1].expand_as(channels))
     assert channels.mean().item() == pytest.approx(1.0, abs=0.02)
     assert (channels.amax((1, 2, 3)) != channels.amin((1, 2, 3))).float().mean() > 0.8  # channels drop apart

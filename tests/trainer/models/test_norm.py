@@ -120,6 +120,25 @@ def test_nothing_moves_before_the_commit_and_nothing_twice():
     assert norm.num_batches_tracked == 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_norms_updated_at_once_are_those_updated_one_by_one(dtype):
+    norms = nn.ModuleList([make(dtype=dtype, group=group, momentum=m) for group, m in ((2, 0.1), (4, 0.25), (2, 0.1))])
+    for step in range(3):
+        for norm in norms[:2]:  # no forward pass reaches the third
+            norm(data(4, step, dtype))
+        expected = []
+        for norm in norms[:2]:
+            mean, var = (norm.pending[:-1] / norm.pending[-1]).to(dtype).chunk(2)
+            expected.append(
+                [running.lerp(new, norm.momentum) for running, new in zip(norm.statistics, (mean, var), strict=True)]
+            )
+        commit(norms, alone)
+        for norm, statistics in zip(norms, expected, strict=False):
+            assert all(torch.equal(*pair) for pair in zip(norm.statistics, statistics, strict=True))
+            assert norm.num_batches_tracked == step + 1
+    assert not norms[2].running_mean.any() and norms[2].num_batches_tracked == 0
+
+
 def test_evaluation_touches_no_state_and_couples_no_samples():
     norm = make(group=4)
     norm(data(4))
