@@ -15,7 +15,11 @@ _NO_IMPORT = r"failed to import on the worker\..*"
 
 def of_trial(trial: Any) -> Failure:
     """Why a Tune trial ended. Tune stores the text of every error, and the error itself only for some classes."""
-    text = Path(trial.error_file).read_text(encoding="utf-8").rpartition("Failure # ")[2] if trial.error_file else ""
+    text = (
+        Path(trial.error_file).read_text(encoding="utf-8", errors="replace").rpartition("Failure # ")[2]
+        if trial.error_file
+        else ""
+    )
     pickled = Path(trial.pickled_error_file or "")
     if pickled.is_file():
         error = pickle.loads(pickled.read_bytes())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger, LedgerRun
-from trainer.files.run_folder import has_checkpoint, read_epochs, read_failure, read_notes, read_result
+from trainer.files.run_folder import has_checkpoint, read_epochs, read_failure, read_notes, read_result, whole_lines
 
 KEPT = ("last", "best", "complexity", "environment", "seconds", "micro_batch", "data", "weights")
 """The fields of result.json that the ledger keeps."""
@@ -67,9 +66,10 @@ RETRIES = "retries.jsonl"
 
 
 def read_retries(out: Path) -> list[dict[str, Any]]:
-    """The retries of the run in folder `out`, one a line; a half-written last line is ignored."""
+    """The retries of the run in folder `out`, one a line; a damaged or half-written line and those after it are left out."""
     path = out / RETRIES
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]] if path.exists() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.exists() else []
+    return whole_lines(lines)
 
 
 class Ending(NamedTuple):

@@ -12,7 +12,7 @@ import os
 import platform
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -152,14 +152,19 @@ def append_epoch(out: Path, epoch: dict[str, float]) -> None:
 def read_epochs(out: Path) -> list[dict[str, float]]:
     """The epochs recorded so far; a line that a killed process left incomplete is skipped."""
     path = out / "epochs.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    epochs = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return whole_lines(lines)
+
+
+def whole_lines(lines: Iterable[str]) -> list[Any]:
+    """The values of lines of JSON up to the first that is damaged."""
+    found = []
     for line in lines:
         try:
-            epochs.append(json.loads(line))
+            found.append(json.loads(line))
         except json.JSONDecodeError:
             break
-    return epochs
+    return found
 
 
 def write_result(out: Path, result: dict[str, Any]) -> None:
@@ -170,7 +175,7 @@ def write_result(out: Path, result: dict[str, Any]) -> None:
 def read_result(out: Path) -> dict[str, Any] | None:
     """The result of a finished run, or None; also None for a damaged file, which the checkpoint can make again."""
     try:
-        result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+        result = json.loads((out / "result.json").read_text(encoding="utf-8", errors="replace"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
     return result if isinstance(result, dict) and "run_id" in result else None
@@ -221,7 +226,7 @@ def append_note(out: Path, text: str) -> None:
 def read_notes(out: Path) -> list[str]:
     """The lines of notes.txt; a line that a killed process left incomplete is skipped."""
     path = out / "notes.txt"
-    return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.exists() else []
 
 
 def wait_for_workers(out: Path) -> None:
@@ -264,9 +269,12 @@ def write_failure(out: Path, cause: str, reason: str) -> None:
 
 
 def read_failure(out: Path) -> dict[str, str] | None:
-    """Why the last attempt ended, or None."""
-    path = out / "failure.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    """Why the last attempt ended, or None; also None for a damaged file."""
+    try:
+        found = json.loads((out / "failure.json").read_text(encoding="utf-8", errors="replace"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+    return found if isinstance(found, dict) and {"cause", "reason"} <= found.keys() else None
 
 
 def clear_failure(out: Path) -> None:

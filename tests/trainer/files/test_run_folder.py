@@ -89,3 +89,18 @@ def test_notes_are_read_back_but_for_one_half_written(tmp_path: Path) -> None:
     with (tmp_path / "notes.txt").open("a") as file:
         file.write("thi")
     assert run_folder.read_notes(tmp_path) == ["first", "second"]
+
+
+def test_damaged_files_are_no_tracebacks(tmp_path: Path) -> None:
+    """What is whole is read, and what follows damage is not."""
+    noise = b'{"epoch": 2.0, "\xff\xfe'
+    (tmp_path / "epochs.jsonl").write_bytes(b'{"epoch": 1.0}\n' + noise + b"\n")
+    (tmp_path / "notes.txt").write_bytes(b"one\nt\xffo\n")
+    for name in ("result.json", "failure.json"):
+        (tmp_path / name).write_bytes(noise)
+    assert run_folder.read_epochs(tmp_path) == [{"epoch": 1.0}]
+    assert run_folder.read_notes(tmp_path) == ["one", "t\ufffdo"]
+    assert run_folder.read_result(tmp_path) is None
+    assert run_folder.read_failure(tmp_path) is None
+    (tmp_path / "failure.json").write_text("[]")
+    assert run_folder.read_failure(tmp_path) is None
