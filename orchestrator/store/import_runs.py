@@ -15,7 +15,7 @@ from orchestrator.store.full_disk import pausing
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import copy_from_folder, finished
 from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, identity, message_of, parse, read_yaml
-from trainer.files.checkpoint import load
+from trainer.files.checkpoint import load, run_ended_with
 from trainer.files.file_digest import file_digest
 from trainer.files.run_folder import BEST, LAST, has_checkpoint, read_epochs, read_result
 
@@ -147,7 +147,7 @@ def verify(candidate: Candidate, store: Store, ledger: Ledger) -> None:
     if found != candidate.run_id:
         raise UserError(f"result.json says run {candidate.run_id}, but its config, data and weights give run {found}")
     last, best = load(candidate.folder / LAST), load(candidate.folder / BEST)
-    if last["run_id"] != found or len(last["history"]) != candidate.config.optim.epochs:
+    if run_ended_with(last) != found or len(last["history"]) != candidate.config.optim.epochs:
         raise UserError(f"{LAST} is not the end of the run in result.json")
     if best["epoch"] != candidate.result["best"]["epoch"]:
         raise UserError(f"{BEST} is not the best epoch of the run in result.json")

@@ -120,10 +120,14 @@ def finished_run(path: Path) -> str:
     """The id of the run that ended with the weights in `path`, its last.pt. "" for other weights: those from elsewhere,
     a best.pt, the last.pt of a run that has not ended, and weights that were changed since."""
     with contextlib.suppress(UserError):
-        state = load(path)
-        if (final := state.get("final_weights")) and final == weights_digest(state["model"]):
-            return str(state["run_id"])
+        return run_ended_with(load(path))
     return ""
+
+
+def run_ended_with(state: Mapping[str, Any]) -> str:
+    """`finished_run` of a file that has been loaded."""
+    final = state.get("final_weights")
+    return str(state["run_id"]) if final and final == weights_digest(state["model"]) else ""
 
 
 def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:

@@ -184,6 +184,8 @@ def changed(**changes):
         (empty("best.pt"), "best.pt is not a checkpoint that can be read safely"),
         (of_another_run("last.pt", history=[{"epoch": 1.0}]), "last.pt is not the end of the run"),
         (of_another_run("last.pt", run_id="0" * 12), "last.pt is not the end of the run"),
+        (of_another_run("last.pt", model={}), "last.pt is not the end of the run"),
+        (of_another_run("last.pt", final_weights=""), "last.pt is not the end of the run"),
         (of_another_run("best.pt", epoch=3.0), "best.pt is not the best epoch of the run"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
