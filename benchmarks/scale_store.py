@@ -30,7 +30,7 @@ CLASSES = 14
 def ids(runs: Sequence[Run], place: Place) -> dict[str, str]:
     """Run ids by config key."""
     reader = SourceReader(lambda _: place)
-    return {run.key: reader.run_id(run.config, run.key) for run in runs}
+    return {run.key: reader.run_id(run.config, run.key, run.teacher) for run in runs}
 
 
 def finished(study: str, runs: Sequence[Run], named: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -27,8 +27,8 @@ class Run:
     config: TrainConfig
     changed: dict[str, Any]
     """Dotted path -> value where it differs from the base, as written in the study."""
-    needs: str | None
-    """Key of the run that trains its teacher; None without a teacher, or with one from a checkpoint."""
+    teacher: TrainConfig | None
+    """Config of the run that trains its teacher; None without a teacher, or with one from a checkpoint."""
     awaits: str = ""
     """Identity of the search whose best values it will use, while they are unknown; `config` is then without them."""
 
@@ -36,6 +36,11 @@ class Run:
     def key(self) -> str:
         """12 hex digits that identify the config."""
         return digest([self.awaits, self.seed]) if self.awaits else self.config.key
+
+    @cached_property
+    def needs(self) -> str | None:
+        """`key` of the run that trains its teacher."""
+        return self.teacher.key if self.teacher else None
 
     @property
     def label(self) -> str:
@@ -77,11 +82,10 @@ def expand(study: Study, winners: Mapping[str, Mapping[str, Any]] | None = None)
         for arm, changes in study.compared.overrides.items()
     }
     trained = {name: teacher_config(base, config) for name, config in configs.items()}
-    needs = {name: config.key if config else None for name, config in trained.items()}
     arms = []
     for seed, (name, config) in itertools.product(study.seeds, configs.items()):
         own = config.model_copy(update={"seed": seed})
-        arms.append(Run("arm", name, seed, own, changed[name], needs[name], awaits.get(name, "")))
+        arms.append(Run("arm", name, seed, own, changed[name], trained[name], awaits.get(name, "")))
     return [*_teacher_runs(study, trained.values()), *arms]
 
 
@@ -152,7 +156,7 @@ def trial_run(study: Study, number: int, values: Mapping[str, Any]) -> Run:
     """A proposal as a run of the study, with the label of its trial."""
     config = trial_config(study, values)
     teacher = teacher_config(parse(study.recipe), config)
-    return Run("trial", study.trial_name(number), config.seed, config, dict(values), teacher.key if teacher else None)
+    return Run("trial", study.trial_name(number), config.seed, config, dict(values), teacher)
 
 
 _DETERMINISTIC_FIELDS = ("deterministic", "batch", "stop", "eta", "min_epochs", "brackets", "startup")

@@ -167,7 +167,7 @@ class Preparer:
 
     def job(self, run: Run, run_id: str = "") -> Job:
         """The job of a run; its id is computed unless given. Raises UserError if its teacher is not in `teachers`."""
-        identity = run_id or self.reader.run_id(run.config, run.key)
+        identity = run_id or self.reader.run_id(run.config, run.key, run.teacher)
         teacher = None
         if run.needs is not None:
             if run.needs not in self.teachers:

@@ -11,9 +11,10 @@ from orchestrator.store.ledger import Ledger
 from trainer.config import TrainConfig, UserError
 
 
-def refuse_changed(state: SearchState, id_of: Callable[[TrainConfig], str | None]) -> None:
-    """Raise UserError where a recorded trial would now have another run id: a ranking must not mix data, weights or
-    numerics. Trials whose id is unknown now (None) are not checked."""
+def refuse_changed(state: SearchState, id_of: Callable[[TrainConfig, str, TrainConfig | None], str | None]) -> None:
+    """Raise UserError where a recorded trial would now have another run id: a ranking must not mix data, weights,
+    teachers or numerics. `id_of` is `RunIds.of` or `SourceReader.run_id`. Trials whose id is unknown now (None) are not
+    checked."""
     firsts: dict[str, tuple[str, Run]] = {}
     for run_id, trial in state.history:
         if run_id:
@@ -22,10 +23,10 @@ def refuse_changed(state: SearchState, id_of: Callable[[TrainConfig], str | None
             reads = run.config.model_dump_json(include={"data": True, "teacher": True, "student": {"init"}})
             firsts.setdefault(reads, (run_id, run))
     for run_id, run in firsts.values():
-        if (now := id_of(run.config)) not in (None, run_id):
+        if (now := id_of(run.config, run.key, run.teacher)) not in (None, run_id):
             raise UserError(
-                f"{state.study.name}: {run.arm} was run {run_id} and would now be run {now}: data, weights or numerics "
-                "have changed; restore them, or give the study another name (this one keeps its trials)"
+                f"{state.study.name}: {run.arm} was run {run_id} and would now be run {now}: data, weights, teacher or "
+                "numerics have changed; restore them, or give the study another name (this one keeps its trials)"
             )
 
 

@@ -34,14 +34,16 @@ def fingerprints(run: LedgerRun) -> tuple[str, ...]:
     return tuple(run.data[split] for split in ("train", "val") if split in run.data)
 
 
-def origin(run: LedgerRun, sources: Sources, meant: tuple[str, ...] | None) -> str:
-    """How a run differs from one of its config under `sources`: `numerics version 1`, `other data`, `other weights`.
-    `meant` are the fingerprints of the data under `sources`."""
+def origin(run: LedgerRun, sources: Sources, meant: tuple[str, ...] | None, teacher: str | None) -> str:
+    """How a run differs from one of its config under `sources`: `numerics version 1`, `other data`, `other weights`,
+    `another teacher`. Under `sources`, `meant` are the fingerprints of its data and `teacher` is its teacher's run."""
     numerics = run.environment.get("numerics", sources.numerics)
     if numerics != sources.numerics:
         return f"numerics version {numerics}"
     if run.data and fingerprints(run) != meant:
         return "other data"
+    if teacher and run.weights.get("teacher", {}).get("run_id", teacher) != teacher:
+        return "another teacher"
     return "other weights" if run.data else "other data or weights"
 
 

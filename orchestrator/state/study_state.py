@@ -38,8 +38,8 @@ class StudyRun(NamedTuple):
     """Empty where it is unknown: its search has no winner yet, or the sources lack its data or weights."""
     run: LedgerRun
     other: str = ""
-    """Why a finished run of the same config is not counted: `other data`, `other weights`, `numerics version 1`. Empty
-    where this run has finished or there is no such run."""
+    """Why a finished run of the same config is not counted: `other data`, `other weights`, `another teacher`,
+    `numerics version 1`. Empty where this run has finished or there is no such run."""
     lost: bool = False
     """Whether it is a teacher that has finished, whose checkpoint is gone, and that runs still to be trained need."""
 
@@ -102,6 +102,7 @@ class StudyState:
         self.retry_failed = retry_failed
         self.entries = ledger.outcomes()
         self.sources = recorded(study.name, ledger) if sources is None else sources
+        self._ids = RunIds(self.sources)
         self.as_recorded = sources is None
         self.searches = [SearchState(arm, own, proposals(own, ledger)) for arm, own in searches(study).items()]
         self._winners = winners(self.tuned)
@@ -170,7 +171,7 @@ class StudyState:
         return run.run.cause == "nan"
 
     def uncounted(self) -> list[str]:
-        """Notes on finished runs of the same configs that are not counted: other data, weights or numerics."""
+        """Notes on finished runs of the same configs that are not counted: other data, weights, teacher, numerics."""
         seeds: dict[str, int] = {}
         by_arm: dict[tuple[str, str], int] = {}
         for run in self.due:
@@ -240,8 +241,8 @@ class StudyState:
         return any(member.study == self.study.name for member in run.members)
 
     def _identified(self, plan: Iterable[Run]) -> list[StudyRun]:
-        ids = RunIds(self.sources)
-        return [self._of(run, "" if run.awaits else ids.of(run.config, run.key) or "") for run in plan]
+        ids = self._ids
+        return [self._of(run, "" if run.awaits else ids.of(run.config, run.key, run.teacher) or "") for run in plan]
 
     def _of(self, run: Run, run_id: str) -> StudyRun:
         if not run_id and self.as_recorded and not run.awaits:
@@ -281,4 +282,5 @@ class StudyState:
         return {data_key(sections[run.key]): fingerprints(run) for run in last if run.data and run.key in sections}
 
     def _origin(self, run: Run, found: LedgerRun) -> str:
-        return origin(found, self.sources, self.sources.data.get(data_key(run.config.data)))
+        teacher = self._ids.of(run.teacher) if run.teacher else None
+        return origin(found, self.sources, self.sources.data.get(data_key(run.config.data)), teacher)

@@ -15,8 +15,8 @@ from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import pausing
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import copy_from_folder, finished
-from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, identity, message_of, parse, read_yaml, teacher_run
-from trainer.files.checkpoint import load
+from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, identity, message_of, parse, read_yaml
+from trainer.files.checkpoint import load, run_ended_with
 from trainer.files.file_digest import file_digest
 from trainer.files.run_folder import BEST, LAST, has_checkpoint, read_epochs, read_result
 
@@ -41,6 +41,8 @@ class Candidate:
     config: TrainConfig
     result: dict[str, Any]
     run_id: str
+    teacher: str
+    """The id of the run that trained its teacher, "" where it has none."""
     about: str
     """For people: its id and its mIoU on val."""
 
@@ -59,8 +61,7 @@ def take_in(
             candidates.append(read(place))
         except UserError as error:
             yield Found(place, "left", str(error))
-    # Teachers first: the id of a student's run depends on its teacher's run.
-    for candidate in sorted(candidates, key=lambda one: teacher_run(one.config) is not None):
+    for candidate in _teachers_first(candidates):
         try:
             if measure is not None:
                 measure(candidate)
@@ -75,6 +76,18 @@ def take_in(
             copy(candidate.folder, store.run_dir(candidate.run_id))
         record(candidate, store, ledger)
         yield Found(candidate.folder, "taken", candidate.about)
+
+
+def _teachers_first(candidates: list[Candidate]) -> Iterator[Candidate]:
+    """The candidates, each after the run of its teacher: that is looked up in the store."""
+    left = candidates
+    while left:
+        ids = {one.run_id for one in left}
+        taught = [one for one in left if one.teacher in ids]
+        if len(taught) == len(left):  # forged files, whose teachers go round in a circle
+            ids, taught = set(), []
+        yield from (one for one in left if one.teacher not in ids)
+        left = taught
 
 
 def runs_below(folder: Path) -> list[Path]:
@@ -114,9 +127,9 @@ def read(folder: Path) -> Candidate:
     if lacking := [name for name in (LAST, BEST) if not (folder / name).is_file()]:
         raise UserError(f"{' and '.join(lacking)} is missing")
     run_id = str(result["run_id"])
-    return Candidate(
-        folder.absolute(), config, result, run_id, f"run {run_id}, val/miou {result['last']['val/miou']:.2f}"
-    )
+    teacher = str(result["weights"].get("teacher", {}).get("run_id", ""))
+    about = f"run {run_id}, val/miou {result['last']['val/miou']:.2f}"
+    return Candidate(folder.absolute(), config, result, run_id, teacher, about)
 
 
 @_foreign()
@@ -135,7 +148,7 @@ def verify(candidate: Candidate, store: Store, ledger: Ledger) -> None:
     if found != candidate.run_id:
         raise UserError(f"result.json says run {candidate.run_id}, but its config, data and weights give run {found}")
     last, best = load(candidate.folder / LAST), load(candidate.folder / BEST)
-    if last["run_id"] != found or len(last["history"]) != candidate.config.optim.epochs:
+    if run_ended_with(last) != found or len(last["history"]) != candidate.config.optim.epochs:
         raise UserError(f"{LAST} is not the end of the run in result.json")
     if best["epoch"] != candidate.result["best"]["epoch"]:
         raise UserError(f"{BEST} is not the best epoch of the run in result.json")
@@ -193,25 +206,24 @@ def _weights(candidate: Candidate, store: Store, ledger: Ledger) -> dict[str, st
     weights = {}
     if config.student.init != "scratch":
         weights["student"] = used["student"]["sha256"]
-    trained = teacher_run(config)
-    if trained is not None:
-        weights["teacher"] = _teacher(trained.key, used.get("teacher", {}).get("sha256"), store, ledger)
-    elif config.teacher is not None:
+    if config.teacher is not None:
         if "teacher" not in used:
             raise UserError("its config names a teacher that no path uses; remove `teacher` and train it again")
-        weights["teacher"] = used["teacher"]["sha256"]
+        by_recipe = config.teacher.train is not None
+        sha256 = used["teacher"]["sha256"]
+        weights["teacher"] = _teacher(candidate.teacher, sha256, store, ledger) if by_recipe else sha256
     return weights
 
 
-def _teacher(key: str, sha256: str | None, store: Store, ledger: Ledger) -> str:
-    """The id of the store's run that trained the teacher file (`fit --teacher` accepts any file)."""
-    known = [run.run_id for run in ledger.outcomes().values() if run.key == key and run.status == "finished"]
-    there = [run_id for run_id in known if sha256 is None or has_checkpoint(store.run_dir(run_id))]
-    for run_id in there:
-        if sha256 is None or file_digest(store.run_dir(run_id) / LAST) == sha256:
-            return run_id
-    if not known:
-        raise UserError(f"its teacher, config {key}, is not in the store; import that run too")
-    if not there:
-        raise UserError(f"its teacher, run {known[-1]}, has lost {LAST} in the store; import that run too")
-    raise UserError(f"its teacher was another file than {LAST} of run {known[-1]} in the store; train it with that")
+def _teacher(run_id: str, sha256: str, store: Store, ledger: Ledger) -> str:
+    """`run_id`, the run of the store that trained the teacher: any run, whatever the recipe in the student's config.
+    Raises UserError where the teacher's file is not that run's last.pt."""
+    if not run_id:
+        raise UserError(f"its teacher was another file than {LAST} of a finished run; train it with such a file")
+    if ledger.finished(run_id) is None:
+        raise UserError(f"its teacher, run {run_id}, is not in the store; import that run too")
+    if not has_checkpoint(store.run_dir(run_id)):
+        raise UserError(f"its teacher, run {run_id}, has lost {LAST} in the store; import that run too")
+    if file_digest(store.run_dir(run_id) / LAST) != sha256:
+        raise UserError(f"its teacher was another file than {LAST} of run {run_id} in the store; train it with that")
+    return run_id

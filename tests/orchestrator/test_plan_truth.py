@@ -86,9 +86,13 @@ class Lab:
             launch.ledger.append(job.event("started", config=run.plan.config.model_dump(mode="json")))
             launch.ledger.append({"event": "epoch", "run_id": run.run_id, "metrics": last})
             facts = {"last": last, "data": dict(zip(("train", "val"), prints, strict=True)), "environment": on}
+            facts["weights"] = {}
             if run.plan.config.student.init != "scratch":
                 sha256 = launch.sources.weights[run.plan.config.student.init]
-                facts["weights"] = {"student": {"file": str(self.weights), "sha256": sha256}}
+                facts["weights"]["student"] = {"file": str(self.weights), "sha256": sha256}
+            if run.plan.needs is not None:
+                taught = {"file": str(job.place.teacher), "sha256": "", "run_id": job.place.teacher.parent.name}
+                facts["weights"]["teacher"] = taught
             launch.ledger.append(job.event("finished", **facts))
 
 
@@ -237,6 +241,43 @@ def test_another_study_of_the_same_runs_reuses_them(lab, planned):
     lab.write(name="truth2")
     assert planned(lab.data)[0] == {"reused": RUNS}
     assert lab.launch().left() == 0
+
+
+OWN = {"optim.lr": 3.0e-3, "optim.weight_decay": 0.02}
+ARMS = {
+    "alone": {"distill": {}, "student.init": "scratch", **OWN},
+    "own settings": OWN,
+    "own batch": {"optim.global_batch": 1, **OWN},
+    "own teacher": {"teacher.train": {"epochs": 1, "lr": 1.0e-3}, **OWN},
+}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "others"), [("lr", 2.0e-3, {"own teacher"}), ("weight_decay", 0.1, set())]
+)
+def test_equal_arms_are_reused_only_where_the_base_trains_the_same_teacher(lab, planned, setting, value, others):
+    """Two studies whose bases differ in one setting, which all arms set: their configs are equal, and the rate of
+    `own teacher` is in its recipe."""
+    lab.write(variants=ARMS)
+    lab.finish()
+    first = {run.plan.key: run.run_id for run in lab.launch().state.runs}
+    base = {**STUDY["base"], "optim": {**STUDY["base"]["optim"], setting: value}}
+    lab.write(name="second", variants=ARMS, base=base)
+    launch = lab.launch()
+    arms = [run for run in launch.state.runs if run.plan.role == "arm"]
+    assert len(arms) == 8 and {run.plan.key for run in arms} < first.keys()
+    reused = {"alone", *others}
+    assert {run.plan.arm for run in arms if run.finished} == reused
+    for run in launch.state.runs:
+        assert run.finished is (first.get(run.plan.key) == run.run_id)
+    count = 2 * len(reused) + len(others)
+    assert launch.left() == 10 - count
+    assert planned(lab.data)[0] == {"reused": count, "new": 10 - count}
+
+    lab.write(variants=ARMS, base=base)
+    told = lab.launch().state.uncounted()
+    untaught = [arm for arm in ARMS if arm not in reused]
+    assert told == [f"Not counted: 2 of 2 seeds are of another teacher: {', '.join(untaught)}."]
 
 
 def test_a_run_that_can_only_fail_again_is_neither_trained_nor_paid_for(lab, planned):

@@ -1,4 +1,4 @@
-"""The id of a run: a digest of its config, the numerics version, the content of its data and of its weights."""
+"""The id of a run: a digest of its config, the numerics version, its data, its weights and its teacher."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainer.config.schema import DataConfig, TrainConfig, teacher_run
 def identity(key: str, numerics: int, fingerprints: Sequence[str], weights: Mapping[str, str]) -> str:
     """12 hex digits naming what is computed. `key` is the config's; `fingerprints` are of the data's splits (train,
     val); `weights` hold, by `student` and `teacher` where they have any, the sha256 of the weights' file or the id of
-    the run that trains them."""
+    the run that trained them."""
     return digest([key, numerics, list(fingerprints), dict(weights)])
 
 
@@ -50,29 +50,32 @@ class RunIds:
     def __init__(self, sources: Sources) -> None:
         self.sources = sources
         self._shared: dict[tuple[int, ...], tuple[tuple[str, ...] | None, dict[str, str] | None]] = {}
-        self._kept: list[TrainConfig] = []  # `_shared` goes by the identity of objects, which must not be freed
+        self._kept: list[object] = []  # `_shared` goes by the identity of objects, which must not be freed
 
-    def of(self, config: TrainConfig, key: str = "") -> str | None:
+    def of(self, config: TrainConfig, key: str = "", teacher: TrainConfig | str | None = None) -> str | None:
         """The id of a config's run; None where the sources do not say what it reads. `key` is the config's, if known.
 
-        A teacher that is trained by a recipe enters as the run of this config's own recipe (`teacher_run`).
+        `teacher` says which teacher the run has: the config of the run that trains it, that run's id, or the sha256 of
+        weights that no run trained. Without it, a teacher with a recipe is that of `teacher_run`.
         """
-        parts = (config.student, config.teacher, config.data, config.optim, config.eval)
+        parts = (config.student, config.teacher, config.data, config.optim, config.eval, teacher)
         place = tuple(map(id, parts))
         if place not in self._shared:
-            self._kept.append(config)
-            self._shared[place] = self.sources.data.get(data_key(config.data)), self._weights(config)
+            self._kept.append((config, teacher))
+            self._shared[place] = self.sources.data.get(data_key(config.data)), self._weights(config, teacher)
         fingerprints, weights = self._shared[place]
         if fingerprints is None or weights is None:
             return None
         return identity(key or config.key, self.sources.numerics, fingerprints, weights)
 
-    def _weights(self, config: TrainConfig) -> dict[str, str] | None:
+    def _weights(self, config: TrainConfig, teacher: TrainConfig | str | None) -> dict[str, str] | None:
         found: dict[str, str | None] = {}
         if config.student.init != "scratch":
             found["student"] = self.sources.weights.get(config.student.init)
-        if (trained := teacher_run(config)) is not None:
-            found["teacher"] = self.of(trained)
+        if teacher is None or self.sources.numerics < 2:  # ids of version 1 always named the run of `teacher_run`
+            teacher = teacher_run(config)
+        if teacher is not None:
+            found["teacher"] = teacher if isinstance(teacher, str) else self.of(teacher)
         elif config.teacher is not None and config.teacher.checkpoint is not None:
             found["teacher"] = self.sources.weights.get(config.teacher.checkpoint)
         whole = {name: value for name, value in found.items() if value is not None}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import errno
+import hashlib
 import os
 import pathlib
 import re
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -111,6 +114,29 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint; give one that was saved as a dict")
     return state
+
+
+def finished_run(path: Path) -> str:
+    """The id of the run that ended with the weights in `path`, its last.pt. "" for other weights: those from elsewhere,
+    a best.pt, the last.pt of a run that has not ended, and weights that were changed since."""
+    with contextlib.suppress(UserError):
+        return run_ended_with(load(path))
+    return ""
+
+
+def run_ended_with(state: Mapping[str, Any]) -> str:
+    """`finished_run` of a file that has been loaded."""
+    final = state.get("final_weights")
+    return str(state["run_id"]) if final and final == weights_digest(state["model"]) else ""
+
+
+def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
+    """The sha256 of the names and values of tensors."""
+    found = hashlib.sha256()
+    for name, tensor in weights.items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _corrupt_part(path: Path) -> str:

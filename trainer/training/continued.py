@@ -35,7 +35,7 @@ def continue_run(source: Path, config: TrainConfig, place: Place) -> None:
     with replacing(place.out_dir / run_folder.BEST) as temporary:
         shutil.copyfile(source / run_folder.BEST, temporary)
     run_folder.append_note(place.out_dir, f"the first {len(state['history'])} epochs are those of run {before}")
-    generations.save(place.out_dir, {**state, "run_id": run_id(config, place)})
+    generations.save(place.out_dir, {**state, "run_id": run_id(config, place), "final_weights": ""})
 
 
 def _reason(config: TrainConfig, stored: TrainConfig) -> str:

@@ -92,7 +92,8 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
         if improved:
             best = {"epoch": metrics["epoch"], "val/miou": metrics["val/miou"]}
         if is_rank_zero:
-            save_checkpoints(place.out_dir, identity, fingerprints, learner, history, best, improved)
+            finished = epoch + 1 == config.optim.epochs
+            save_checkpoints(place.out_dir, identity, fingerprints, learner, history, best, improved, finished)
             run_folder.append_epoch(place.out_dir, metrics)
         report(metrics, place.out_dir / run_folder.LAST)
 
@@ -163,18 +164,22 @@ def save_checkpoints(
     history: list[dict[str, float]],
     best: dict[str, float],
     improved: bool,
+    finished: bool,
 ) -> None:
     """Write the checkpoint to resume from, and the student alone when it is the best so far.
 
-    Both hold the fingerprints of the data, by split, because their mIoU was measured on it.
+    Both hold the fingerprints of the data, by split, because their mIoU was measured on it. Where the run has
+    finished, the checkpoint also holds the digest of its weights, by which `finished_run` knows them.
     """
     if improved:
         student = learner.distilled.student.state_dict()
         checkpoint.save(out / run_folder.BEST, {"model": student, "data": fingerprints, **best})
+    model = learner.distilled.state_dict()
     state = {
         "run_id": identity,
+        "final_weights": checkpoint.weights_digest(model) if finished else "",
         "data": fingerprints,
-        "model": learner.distilled.state_dict(),
+        "model": model,
         "optimiser": learner.optimiser.state_dict(),
         "history": history,
         "best": best,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from trainer.config import ModelConfig, TrainConfig, UserError
+from trainer.files.checkpoint import finished_run
 from trainer.files.file_digest import file_digest
 from trainer.models import SegModel, build_model
 from trainer.place import Place
@@ -87,7 +88,8 @@ def weights_here(config: TrainConfig) -> list[Path]:
 def weights_used(
     config: TrainConfig, place: Place, student: SegModel, teacher: SegModel | None
 ) -> dict[str, dict[str, Any]]:
-    """For result.json: the weight files of student and teacher, each with its sha256 and coverage."""
+    """For result.json: the weight files of student and teacher, each with its sha256 and coverage, and the id of the
+    run that trained the teacher, "" for weights from elsewhere."""
     used = {}
     path = _student_file(config)
     if path is not None:
@@ -97,8 +99,18 @@ def weights_used(
         path = _teacher_file(config, place)
         coverage = open_weights(path, teacher).cover(teacher, "all")
         given = config.teacher.normalize or config.data.normalize
-        used["teacher"] = {"file": str(path), "sha256": file_digest(path), **coverage.record(given)}
+        origin = {"file": str(path), "sha256": file_digest(path), "run_id": finished_run(path)}
+        used["teacher"] = {**origin, **coverage.record(given)}
     return used
+
+
+def teacher_source(config: TrainConfig, place: Place) -> str | None:
+    """What enters a run's id for the teacher that `place` gives: the id of the run that trained it, else the sha256 of
+    the file. None where `place` gives none or no path uses it."""
+    if place.teacher is None or config.teacher is None or not config.active:
+        return None
+    trained = finished_run(place.teacher) if config.teacher.train is not None else ""
+    return trained or file_digest(place.teacher)
 
 
 def _student_file(config: TrainConfig) -> Path | None:

@@ -9,6 +9,7 @@ from trainer.config import NUMERICS_VERSION, RunIds, Sources, TrainConfig, data_
 from trainer.files.file_digest import file_digest
 from trainer.place import Place
 from trainer.training.build import open_data
+from trainer.training.networks import teacher_source
 
 
 class SourceReader:
@@ -34,10 +35,11 @@ class SourceReader:
                 self._read(config)
         return self.sources
 
-    def run_id(self, config: TrainConfig, key: str = "") -> str:
-        """The id of a config's run; `key` is the config's, if known. Raises UserError as `read`."""
-        self.read([config])
-        found = self._ids.of(config, key)
+    def run_id(self, config: TrainConfig, key: str = "", teacher: TrainConfig | str | None = None) -> str:
+        """The id of a config's run; `key` and `teacher` as of `RunIds.of`. Raises UserError as `read`."""
+        given = isinstance(teacher, str)  # then the run does not read the files that the config names for its teacher
+        self.read([config.model_copy(update={"teacher": None}) if given else config])
+        found = self._ids.of(config, key, teacher)
         assert found is not None, "sources that were read leave nothing open"
         return found
 
@@ -56,5 +58,5 @@ class SourceReader:
 
 
 def run_id(config: TrainConfig, place: Place) -> str:
-    """The id of a config's run on the data and weights of `place`. Packs the data unless it already is."""
-    return SourceReader(lambda _: place).run_id(config)
+    """The id of a config's run on the data, weights and teacher of `place`. Packs the data unless it already is."""
+    return SourceReader(lambda _: place).run_id(config, teacher=teacher_source(config, place))

@@ -4,11 +4,17 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from ablations.study.plan import search_identity, trial_run
+from ablations.study.schema import read
+from ablations.study.variant_search import searches
 from orchestrator.prepare import jobs
+from orchestrator.search.resume import refuse_changed
 from orchestrator.state.proposals import proposals
+from orchestrator.state.study_state import StudyState
+from orchestrator.store.ledger import Ledger
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.verbs import plan as plan_verb
-from trainer.config import UserError, parse
+from trainer.config import RunIds, Sources, UserError, data_key, parse
 from trainer.models import build_model
 from trainer.training import sources
 
@@ -134,6 +140,39 @@ def test_a_search_whose_numerics_have_changed_is_refused_and_another_name_loses_
     plan_verb.plan(str(file), bench.store.root, probe=False)
     assert len(bench.start(study)) == 1
     assert "running" not in bench.states(study)
+
+
+TUNED = """
+name: tuned
+base:
+  data: {name: scenes, select: 0.25}
+  student: {name: segformer_tiny}
+  teacher: {name: segformer_mini, train: {epochs: 1}}
+  optim: {weight_decay: 0.01}
+  distill: {pea: {}}
+variants:
+  taught: {optim.weight_decay: 0.02}
+tune_each: {trials: 2, space: {distill.pea.weight: {uniform: [0.1, 1.0]}}}
+"""
+
+
+def test_trials_of_a_tuned_arm_are_refused_where_the_base_now_trains_another_teacher(tmp_path):
+    """The search of the arm is the same, as the arm sets what has changed in the base."""
+    study, changed = read(TUNED, "tuned"), read(TUNED.replace("0.01", "0.03"), "tuned")
+    search = searches(study)["taught"]
+    assert search_identity(search) == search_identity(searches(changed)["taught"])
+    run = trial_run(search, 0, {"distill.pea.weight": 0.5})
+    ids = RunIds(Sources(2, {data_key(run.config.data): ("train", "val")}))
+    who = {"study": "tuned", "arm": run.arm, "seed": run.seed, "role": "trial", "key": run.key}
+    trial = {"search": search_identity(search), "number": 0, "values": {"distill.pea.weight": 0.5}}
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.append({"event": "trial", "run_id": ids.of(run.config, run.key, run.teacher), **who, **trial})
+    (before,), (now,) = (StudyState(asked, ledger).searches for asked in (study, changed))
+    refuse_changed(before, ids.of)
+    with pytest.raises(
+        UserError, match=r"^tuned: taught trial 0 was run .* would now be run .*, teacher or numerics have"
+    ):
+        refuse_changed(now, ids.of)
 
 
 def test_a_search_is_refused_where_weights_that_only_some_trials_read_have_changed(bench, tmp_path):

@@ -184,6 +184,8 @@ def changed(**changes):
         (empty("best.pt"), "best.pt is not a checkpoint that can be read safely"),
         (of_another_run("last.pt", history=[{"epoch": 1.0}]), "last.pt is not the end of the run"),
         (of_another_run("last.pt", run_id="0" * 12), "last.pt is not the end of the run"),
+        (of_another_run("last.pt", model={}), "last.pt is not the end of the run"),
+        (of_another_run("last.pt", final_weights=""), "last.pt is not the end of the run"),
         (of_another_run("best.pt", epoch=3.0), "best.pt is not the best epoch of the run"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -204,6 +206,42 @@ def test_a_pupil_of_another_file_is_not_the_run_its_config_names(folder, store, 
     fit(config, Place(out_dir=pupil, cache_dir=cache, device="cpu", teacher=other), report=nothing)
     state, said = imported(folder, store)["taught"]
     assert state == "left" and "its teacher was another file than last.pt" in said
+
+
+@pytest.mark.slow
+def test_a_pupil_may_have_any_run_of_the_store_for_a_teacher_and_is_reused_where_a_study_trains_that_one(
+    folder, store, cache, tmp_path
+):
+    """The arms' own learning rate is not the teacher's: in `shared` the base's recipe trains it."""
+    own = STUDY + "  fast: {optim.lr: 3.0e-3}\n"
+    fast = expand(read(own, "shared"))[-1].config
+    last = folder / "teacher segformer_mini" / "last.pt"
+    copy = shutil.copy(last, tmp_path / "a copy.pt")
+    fit(fast, Place(out_dir=folder / "fast", cache_dir=cache, device="cpu", teacher=copy), report=nothing)
+    chained = fast.model_copy(update={"teacher": fast.teacher.model_copy(update={"name": "segformer_tiny"})})
+    pupil = folder / "fast" / "last.pt"
+    place = Place(out_dir=folder / "a pupil's pupil", cache_dir=cache, device="cpu", teacher=pupil)
+    fit(chained, place, report=nothing)
+    found = imported(folder, store)
+    assert {state for state, _ in found.values()} == {"taken"} and len(found) == 5
+    names = list(found)
+    assert names.index("teacher segformer_mini") < names.index("fast") < names.index("a pupil's pupil")
+    assert launched(own, store).left() == 0
+    assert launched(own.replace("lr: 1.0e-3", "lr: 2.0e-3"), store).left() == 4, "that base trains another teacher"
+
+
+@pytest.mark.parametrize("lie", ["circle", "edited", "foreign"])
+def test_a_pupil_whose_teacher_is_not_what_its_files_say_is_left(folder, store, lie):
+    path = folder / "taught" / "result.json"
+    result = json.loads(path.read_text())
+    used = result["weights"]["teacher"]
+    used |= {"circle": {"run_id": result["run_id"]}, "edited": {"sha256": "0" * 64}, "foreign": {"run_id": ""}}[lie]
+    path.write_text(json.dumps(result))
+    state, why = imported(folder, store)["taught"]
+    assert state == "left"
+    assert why.startswith(
+        f"its teacher, run {result['run_id']}, is not" if lie == "circle" else "its teacher was anoth"
+    )
 
 
 def test_an_attempt_of_the_stores_own_gives_way_and_a_kill_between_is_mended(folder, store, monkeypatch):

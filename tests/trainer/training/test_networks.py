@@ -84,6 +84,7 @@ def test_a_run_says_which_weights_it_used(tiny: Make, place: Make, tmp_path: Pat
         "teacher": {
             "file": str(teacher),
             "sha256": file_digest(teacher),
+            "run_id": "",
             "format": "TransKD SegFormer",
             "loaded": 116,
             "missing": 0,
