@@ -23,7 +23,9 @@ OF_RUN = "transkd.mlflow_run"
 """A model's tag: the id of its run in MLflow. Not every server can search by `source_run_id`."""
 DATASET_DIGEST = 36
 """The server's limit: characters of a dataset's digest."""
+INPUTS = "dataset inputs; runs are sent without them"
 MODELS = "models; they are sent as files of their runs"
+"""What a server may be too old for, and what is done then."""
 LACKING = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
 """MLflow's error codes of a server that does not know a request."""
 
@@ -47,7 +49,7 @@ class Models:
             dataset = Dataset(split.data, split.fingerprint[:DATASET_DIGEST], "transkd", source=known, profile=known)
             inputs.append(DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, split.context)]))
         if inputs:
-            self._ask("dataset inputs; runs are sent without them", lambda: self._server.client.log_inputs(run, inputs))
+            self._ask(INPUTS, lambda: self._server.client.log_inputs(run, inputs))
 
     def send(self, experiment: str, run: str, students: Iterable[Student], tags: Mapping[str, str]) -> None:
         """Send the students that the server lacks as logged models of a run; `tags` are added to each.
@@ -113,7 +115,9 @@ class Models:
 
         if not is_output:
             self._server.client.log_outputs(run, [LoggedModelOutput(model, student.epoch)])
-        self._server.log_points(run, [student.points], model)
+        data = student.measured_on
+        of = {"dataset_name": data.data, "dataset_digest": data.fingerprint[:DATASET_DIGEST]} if data else {}
+        self._server.log_points(run, [student.points], model_id=model, **of)
         self._server.client.finalize_logged_model(model, "READY")
         self._server.client.set_logged_model_tags(model, {SENT: digest})
 
@@ -127,9 +131,7 @@ class Models:
             if not isinstance(error, NotImplementedError) and getattr(error, "error_code", "") not in LACKING:
                 raise
             self._lacking.add(what)
-            LOG.warning(
-                "the tracking server has no %s; it is older than MLflow 3, and runs are kept without them", what
-            )
+            LOG.warning("the tracking server is too old for %s", what)
             return None
 
 

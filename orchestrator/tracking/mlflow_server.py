@@ -113,9 +113,12 @@ class Server:
         for start in range(0, len(made), PARAM_BATCH):
             self.client.log_batch(run, params=made[start : start + PARAM_BATCH])
 
-    def log_points(self, run: str, groups: Iterable[list[Point]], model: str | None = None) -> None:
-        """Add values of metrics, of a run or also of one of its models: a value that the run has is not added again.
-        One request is one transaction, and holds whole groups."""
+    def log_points(self, run: str, groups: Iterable[list[Point]], **of: str | None) -> None:
+        """Add values of metrics; one request is one transaction, and holds whole groups.
+
+        `of` names a model of the run that they are of too, and the data: `model_id`, `dataset_name`, `dataset_digest`.
+        A value that the run has already is not added to it again.
+        """
         from mlflow.entities import Metric
 
         request: list[Any] = []
@@ -123,7 +126,7 @@ class Server:
             if request and len(request) + len(group) > METRIC_BATCH:
                 self.client.log_batch(run, metrics=request)
                 request = []
-            request += [Metric(point.name, point.value, point.time_ms, point.step, model) for point in group]
+            request += [Metric(point.name, point.value, point.time_ms, point.step, **of) for point in group]
         if request:
             self.client.log_batch(run, metrics=request)
 

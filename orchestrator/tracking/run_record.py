@@ -41,12 +41,13 @@ class Split(NamedTuple):
 
 
 class Student(NamedTuple):
-    """A trained student of a finished run: its name as a model, its checkpoint, and what was measured of it."""
+    """A trained student of a finished run: its name as a model, its checkpoint, and its scores on a split."""
 
     name: str
     path: Path
     epoch: int
     points: list[Point]
+    measured_on: Split | None
     note: str
     requirements: tuple[str, ...]
 
@@ -102,7 +103,7 @@ class Record:
         commit = code.get("commit", "")
         changed = code.get("diff", "untracked files" if code.get("dirty") else "")
         return {
-            **({"mlflow.source.git.commit": commit} if commit else {}),
+            **({"mlflow.source.name": "transkd", "mlflow.source.git.commit": commit} if commit else {}),
             "transkd.commit": commit,
             "transkd.uncommitted": changed,
             "transkd.version": self._versions.get("transkd", ""),
@@ -127,6 +128,7 @@ class Record:
     def students(self) -> list[Student]:
         """Its students, where it has finished and the checkpoint is there."""
         measured = {"last": self.run.last, "best": self.run.best}
+        val = next((split for split in self.splits if split.split == "val"), None)
         versions = self._versions
         requirements = tuple(f"{name}=={versions[name]}" for name in REQUIRED if name in versions)
         found = []
@@ -140,9 +142,9 @@ class Record:
                 for row in self.run.epochs
                 if row["epoch"] == epoch
                 for point in self._points(row)
-                if point.name.startswith(("val/", "select/")) and not point.name.startswith(CLASS)
+                if point.name.startswith("val/") and not point.name.startswith(CLASS)
             ]
-            found.append(Student(name, self.folder / file, epoch, scores, note, requirements))
+            found.append(Student(name, self.folder / file, epoch, scores, val, note, requirements))
         return found
 
     def points(self, held: Container[int]) -> dict[int, list[Point]]:

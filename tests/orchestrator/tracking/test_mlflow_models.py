@@ -205,6 +205,8 @@ def test_a_models_scores_are_those_of_its_epoch_and_the_runs_points_stay(sent, t
             for metric, value in epoch.items()
             if metric.startswith("val/") and "/iou/" not in metric
         }
+        data = read_result(trained)["data"]["val"]
+        assert {(metric.dataset_name, metric.dataset_digest) for metric in model.metrics} == {("scenes", data)}
     history = MlflowClient(tracking_uri=sent.mlflow_uri).get_metric_history(run_of(sent).info.run_id, "val/miou")
     assert [(point.step, point.value) for point in history] == [(e["epoch"], e["val/miou"]) for e in epochs]
 
