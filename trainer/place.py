@@ -19,7 +19,8 @@ class Place:
     """Where a run's files are and on which device it runs; equal runs may have different places."""
 
     out_dir: Path
-    """Folder of this run: config.yaml, epochs.jsonl, result.json, last.pt, best.pt."""
+    """Folder of this run: config.yaml, epochs.jsonl, result.json, last.pt (the last epoch, which tables are of) and
+    best.pt (the epoch with the highest val/miou)."""
     data_root: Path | None = None
     """Folder of the data set; None for a data set that generates its images (`scenes`)."""
     cache_dir: Path = field(default_factory=default_cache)

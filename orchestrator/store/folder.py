@@ -73,8 +73,9 @@ class Store:
         return self.root / "runs"
 
     def run_dir(self, run_id: str) -> Path:
-        """Folder of one run: config.yaml, epochs.jsonl, result.json, last.pt, best.pt, panel.png; while it trains also
-        previous.pt, and notes.txt where a checkpoint could not be read."""
+        """Folder of one run: config.yaml, epochs.jsonl, result.json, panel.png, last.pt (the last epoch, which tables
+        are of) and best.pt (the epoch with the highest val/miou); while it trains also previous.pt, and notes.txt where
+        a checkpoint could not be read."""
         return self.runs_dir / run_id
 
     @property

@@ -14,7 +14,7 @@ from orchestrator.store.ledger import Ledger
 from trainer.config import NUMERICS_VERSION, Sources, digest
 from trainer.files.run_folder import write_text
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "ray", "optuna", "mlflow")
+PACKAGES = ("transkd", "torch", "torchvision", "timm", "numpy", "scipy", "ray", "optuna", "mlflow")
 CODE = ("ablations", "cluster", "orchestrator", "trainer", "pyproject.toml")
 """The parts of a checkout that can change a result or a table."""
 GIT_S = 30.0

@@ -1,4 +1,4 @@
-"""The calls to MLflow, in batches and without its log output. The only file that imports mlflow."""
+"""The calls to MLflow, in batches and without its log output. Of models and dataset inputs: mlflow_models.py."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # a model's requirements are those of its run, not of a project in the working directory
+    "MLFLOW_UV_AUTO_DETECT": "false",
     # MLflow's own retries would block for minutes when the server is gone; the sender retries
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -53,7 +55,8 @@ class Server:
         self._made: Any = None
 
     @property
-    def _client(self) -> Any:
+    def client(self) -> Any:
+        """MLflow's client, connected."""
         if self._made is None:
             open_database(self.uri, self._artifacts)
             self._made = _mlflow().MlflowClient(tracking_uri=self.uri)
@@ -61,46 +64,46 @@ class Server:
 
     def ask(self) -> None:
         """Raise unless the server answers and accepts our credentials."""
-        self._client.search_experiments(max_results=1)
+        self.client.search_experiments(max_results=1)
 
     def experiment(self, title: str, folder: str) -> str:
         """The id of an experiment; created where absent, restored where it was deleted. Its files go below `artifacts`,
         unless a server decides."""
-        found = self._client.get_experiment_by_name(title)
+        found = self.client.get_experiment_by_name(title)
         if found is not None:
             if found.lifecycle_stage == "deleted":
-                self._client.restore_experiment(found.experiment_id)
+                self.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         served = self.uri.startswith(("http:", "https:", "databricks"))
         place = None if served else location(self._artifacts / folder)
-        return str(self._client.create_experiment(title, artifact_location=place, tags=KIND))
+        return str(self.client.create_experiment(title, artifact_location=place, tags=KIND))
 
     def find(self, title: str) -> str | None:
         """The id of an experiment; None where there is none."""
-        found = self._client.get_experiment_by_name(title)
+        found = self.client.get_experiment_by_name(title)
         return None if found is None or found.lifecycle_stage == "deleted" else str(found.experiment_id)
 
     def experiments(self, where: str) -> list[str]:
         """The ids of the experiments that meet a condition."""
-        return [found.experiment_id for found in _pages(self._client.search_experiments, filter_string=where)]
+        return [found.experiment_id for found in pages(self.client.search_experiments, filter_string=where)]
 
     def runs(self, experiments: Iterable[str], where: str) -> Iterator[Any]:
         """The runs of these experiments that meet a condition."""
         named = list(experiments)
         for start in range(0, len(named), EXPERIMENT_BATCH):
-            yield from _pages(self._client.search_runs, named[start : start + EXPERIMENT_BATCH], filter_string=where)
+            yield from pages(self.client.search_runs, named[start : start + EXPERIMENT_BATCH], filter_string=where)
 
     def create(self, experiment: str, tags: Mapping[str, str]) -> str:
         """Create a run with status RUNNING; returns its id."""
-        return str(self._client.create_run(experiment, tags=cut(tags)).info.run_id)
+        return str(self.client.create_run(experiment, tags=cut(tags)).info.run_id)
 
     def steps(self, run: str, metric: str) -> set[int]:
         """The steps at which the run has a value of the metric."""
-        return {point.step for point in self._client.get_metric_history(run, metric)}
+        return {point.step for point in self.client.get_metric_history(run, metric)}
 
     def metrics(self, run: str) -> set[str]:
         """The names of the run's metrics."""
-        return set(self._client.get_run(run).data.metrics)
+        return set(self.client.get_run(run).data.metrics)
 
     def log_params(self, run: str, params: Mapping[str, str]) -> None:
         """Add parameters; MLflow does not allow changing them later."""
@@ -108,42 +111,46 @@ class Server:
 
         made = [Param(name, text[:PARAM_LENGTH]) for name, text in params.items()]
         for start in range(0, len(made), PARAM_BATCH):
-            self._client.log_batch(run, params=made[start : start + PARAM_BATCH])
+            self.client.log_batch(run, params=made[start : start + PARAM_BATCH])
 
-    def log_points(self, run: str, groups: Iterable[list[Point]]) -> None:
-        """Add values of metrics. One request is one transaction, and holds whole groups."""
+    def log_points(self, run: str, groups: Iterable[list[Point]], **of: str | None) -> None:
+        """Add values of metrics; one request is one transaction, and holds whole groups.
+
+        `of` names a model of the run that they are of too, and the data: `model_id`, `dataset_name`, `dataset_digest`.
+        A value that the run has already is not added to it again.
+        """
         from mlflow.entities import Metric
 
         request: list[Any] = []
         for group in groups:
             if request and len(request) + len(group) > METRIC_BATCH:
-                self._client.log_batch(run, metrics=request)
+                self.client.log_batch(run, metrics=request)
                 request = []
-            request += [Metric(point.name, point.value, point.time_ms, point.step) for point in group]
+            request += [Metric(point.name, point.value, point.time_ms, point.step, **of) for point in group]
         if request:
-            self._client.log_batch(run, metrics=request)
+            self.client.log_batch(run, metrics=request)
 
     def tag(self, run: str, tags: Mapping[str, str]) -> None:
         """Set tags, cut to the allowed length."""
         from mlflow.entities import RunTag
 
-        self._client.log_batch(run, tags=[RunTag(name, text) for name, text in cut(tags).items()])
+        self.client.log_batch(run, tags=[RunTag(name, text) for name, text in cut(tags).items()])
 
     def log_file(self, run: str, path: Path) -> None:
         """Add a file under its own name; it replaces an older one."""
-        self._client.log_artifact(run, str(path))
+        self.client.log_artifact(run, str(path))
 
     def log_text(self, run: str, name: str, text: str) -> None:
         """Add a text as a file."""
-        self._client.log_text(run, text, name)
+        self.client.log_text(run, text, name)
 
     def reopen(self, run: str) -> None:
         """Set a run's status to RUNNING again."""
-        self._client.update_run(run, status="RUNNING")
+        self.client.update_run(run, status="RUNNING")
 
     def end(self, run: str, status: str) -> None:
         """End a run with status FINISHED, FAILED or KILLED."""
-        self._client.set_terminated(run, status)
+        self.client.set_terminated(run, status)
 
 
 def cut(tags: Mapping[str, str]) -> dict[str, str]:
@@ -195,7 +202,8 @@ def _mlflow() -> Any:
     return mlflow
 
 
-def _pages(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+def pages(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+    """What a search of MLflow's client finds, on all pages of it."""
     token = None
     while True:
         page = search(*arguments, **options, page_token=token)

@@ -30,7 +30,7 @@ def location(folder: Path) -> str:
 def correct_places(database: Path, artifacts: Path) -> None:
     """Let a store's database name the folder `artifacts` as it is now; places elsewhere are left alone.
 
-    Runs whose files are gone lose the tags that say they were sent: `transkd sync` sends them again.
+    Runs and models whose files are gone lose the tags that say they were sent: `transkd sync` sends them again.
     """
     with closing(sqlite3.connect(database, timeout=BUSY_S)) as connection, connection:
         columns = [pair for pair in COLUMNS if pair[1] in _columns(connection, pair[0])]
@@ -72,9 +72,20 @@ def _move(connection: sqlite3.Connection, table: str, column: str, folders: set[
 
 def _forget_lost(connection: sqlite3.Connection) -> None:
     sent = "SELECT run_uuid, artifact_uri FROM runs JOIN tags USING (run_uuid) WHERE tags.key = 'transkd.files'"
-    lost = [
-        (run,)
-        for run, place in connection.execute(f"{sent} AND tags.value != '{{}}'")
-        if place.startswith(("/", "file:")) and not _path(place).is_dir()
-    ]
-    connection.executemany("DELETE FROM tags WHERE run_uuid = ? AND key IN ('transkd.files', 'transkd.mirrored')", lost)
+    lost = [run for run, place in connection.execute(f"{sent} AND tags.value != '{{}}'") if _is_lost(place)]
+    if _columns(connection, "logged_models"):
+        sent = (
+            "SELECT model_id, source_run_id, artifact_location FROM logged_models "
+            "JOIN logged_model_tags USING (model_id) WHERE tag_key = 'transkd.sent'"
+        )
+        models = [(model, run) for model, run, place in connection.execute(sent) if _is_lost(place)]
+        forget = "DELETE FROM logged_model_tags WHERE model_id = ? AND tag_key = 'transkd.sent'"
+        connection.executemany(forget, [(model,) for model, _ in models])
+        lost += [run for _, run in models]
+    forget = "DELETE FROM tags WHERE run_uuid = ? AND key IN ('transkd.files', 'transkd.mirrored')"
+    connection.executemany(forget, [(run,) for run in lost])
+
+
+def _is_lost(place: str) -> bool:
+    """Whether a folder of this machine is gone."""
+    return place.startswith(("/", "file:")) and not _path(place).is_dir()

@@ -1,4 +1,4 @@
-"""Record: what MLflow is to hold of a run: parameters, tags, points and files. Sends nothing."""
+"""Record: what MLflow is to hold of a run: parameters, tags, points, files, students and data. Sends nothing."""
 
 from __future__ import annotations
 
@@ -10,14 +10,46 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from orchestrator.state.outcomes import hardware
 from orchestrator.store.ledger import LedgerRun
 from orchestrator.tracking.mlflow_server import Point
 from trainer.config import digest
+from trainer.files.run_folder import BEST, LAST
 
-FILES = ("config.yaml", "epochs.jsonl", "result.json", "best.pt", "panel.png")
+FILES = ("config.yaml", "epochs.jsonl", "result.json", "panel.png")
 CLASS = "val/iou/"
+CHECKPOINTS = {
+    "last": (LAST, "the student after the last epoch, which the table is of"),
+    "best": (BEST, "the student after the epoch with the highest val/miou; the table is of the model 'last'"),
+}
+"""Name of a model -> its checkpoint, and which one it is."""
+SPLITS = {"train": "training", "val": "validation"}
+"""A split -> MLflow's context of a dataset input."""
+REQUIRED = ("transkd", "torch", "timm", "numpy")
+"""The packages that a student needs, in the versions of its run."""
+
+
+class Split(NamedTuple):
+    """A split that a run read: the data set's name, the split's name, its context in MLflow, and its fingerprint."""
+
+    data: str
+    split: str
+    context: str
+    fingerprint: str
+
+
+class Student(NamedTuple):
+    """A trained student of a finished run: its name as a model, its checkpoint, and its scores on a split."""
+
+    name: str
+    path: Path
+    epoch: int
+    points: list[Point]
+    measured_on: Split | None
+    note: str
+    requirements: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -60,16 +92,68 @@ class Record:
             "transkd.cause": self.run.cause,
             "transkd.reason": self.run.reason,
             "transkd.not_finite": self.not_finite,
+            **self.made_by,
         }
+
+    @property
+    def made_by(self) -> dict[str, str]:
+        """Tags of the code and the hardware that computed it, as the ledger has them: a sender's own say nothing."""
+        environment = self.run.environment
+        code = environment.get("git", {})
+        commit = code.get("commit", "")
+        changed = code.get("diff", "untracked files" if code.get("dirty") else "")
+        return {
+            **({"mlflow.source.name": "transkd", "mlflow.source.git.commit": commit} if commit else {}),
+            "transkd.commit": commit,
+            "transkd.uncommitted": changed,
+            "transkd.version": self._versions.get("transkd", ""),
+            "transkd.hardware": hardware(environment),
+            "transkd.workers": str(environment.get("workers", "")),
+            "transkd.torch": self._versions.get("torch", ""),
+        }
+
+    @property
+    def _versions(self) -> dict[str, str]:
+        """Package -> version: of the run's own process, else of its driver's."""
+        environment = self.run.environment
+        return {**environment.get("packages", {}), **{k: v for k, v in environment.items() if k in REQUIRED}}
+
+    @property
+    def splits(self) -> list[Split]:
+        """The splits that it read; empty before it has finished."""
+        data = self.run.config.get("data", {}).get("name", "")
+        return [Split(data, name, SPLITS[name], text) for name, text in self.run.data.items() if name in SPLITS]
+
+    @cached_property
+    def students(self) -> list[Student]:
+        """Its students, where it has finished and the checkpoint is there."""
+        measured = {"last": self.run.last, "best": self.run.best}
+        val = next((split for split in self.splits if split.split == "val"), None)
+        versions = self._versions
+        requirements = tuple(f"{name}=={versions[name]}" for name in REQUIRED if name in versions)
+        found = []
+        for name, (file, which) in CHECKPOINTS.items():
+            if self.status != "finished" or "epoch" not in measured[name] or not (self.folder / file).is_file():
+                continue
+            epoch = int(measured[name]["epoch"])
+            note = f"{file}: {which}. Epoch {epoch}."
+            scores = [
+                point
+                for row in self.run.epochs
+                if row["epoch"] == epoch
+                for point in self._points(row)
+                if point.name.startswith("val/") and not point.name.startswith(CLASS)
+            ]
+            found.append(Student(name, self.folder / file, epoch, scores, val, note, requirements))
+        return found
 
     def points(self, held: Container[int]) -> dict[int, list[Point]]:
         """The finite numbers of each epoch but those in `held`: infinity would become 1.8e308 on the server."""
-        found = {}
-        for epoch in self.run.epochs:
-            if (step := int(epoch["epoch"])) not in held:
-                when = milliseconds(self.run.reported[epoch["epoch"]])
-                found[step] = [Point(name, float(v), step, when) for name, v in epoch.items() if _is_finite(v)]
-        return found
+        return {step: self._points(epoch) for epoch in self.run.epochs if (step := int(epoch["epoch"])) not in held}
+
+    def _points(self, epoch: Mapping[str, float]) -> list[Point]:
+        when = milliseconds(self.run.reported[epoch["epoch"]])
+        return [Point(name, float(v), int(epoch["epoch"]), when) for name, v in epoch.items() if _is_finite(v)]
 
     @property
     def not_finite(self) -> str:
@@ -101,15 +185,21 @@ class Record:
                 return found
         return {}
 
+    @property
+    def note(self) -> str:
+        """Its description on MLflow's page: which model is which."""
+        return "  \n".join(f"Model `{student.name}`: {student.note}" for student in self.students)
+
     @cached_property
     def files(self) -> list[Path]:
+        """The files that are there, but for the checkpoints: `students` are sent as models."""
         return [path for name in FILES if (path := self.folder / name).exists()]
 
     @property
     def content(self) -> str:
         """A digest that is equal when nothing has changed since."""
-        sizes = [(path.name, path.stat().st_size) for path in self.files]
-        return digest([self.tags, [dict(epoch) for epoch in self.run.epochs], self.summary, sizes])
+        sizes = [(path.name, path.stat().st_size) for path in (*self.files, *(one.path for one in self.students))]
+        return digest([self.tags, [dict(epoch) for epoch in self.run.epochs], self.summary, self.splits, sizes])
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

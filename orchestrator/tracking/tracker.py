@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.tracking.mlflow_models import Models
 from orchestrator.tracking.mlflow_server import Point, Server, cut
 from orchestrator.tracking.run_record import Record, named_digests
 from orchestrator.tracking.sender import in_one_line
@@ -26,6 +27,12 @@ STATUS = {
 MARKER = "epoch"
 """A metric of every epoch: where its history has a step, all points of that epoch have arrived."""
 
+NOTE = "mlflow.note.content"
+"""MLflow's tag of a run's description. It is set once: people may edit it on the page."""
+STUDY_NOTE = (
+    "The table is of the last epoch of each run: its model `last`, from last.pt. "
+    "Its model `best`, from best.pt, is of the epoch with the highest val/miou."
+)
 OURS = "name LIKE 'transkd/%'"
 """Selects our experiments on a shared server."""
 
@@ -58,6 +65,7 @@ class Tracker:
 
     def __init__(self, server: Server, owner: str) -> None:
         self.server = server
+        self._models = Models(server)
         self._mine = f"tags.`transkd.store` = '{owner}'"
         self._owner = owner
         self._studies: dict[str, _Study] = {}
@@ -98,6 +106,10 @@ class Tracker:
         self._send_files(there, record.files)
         if record.per_class:
             self.server.log_text(there.id, "per_class_iou.json", json.dumps(record.per_class, indent=1))
+        self._models.send_inputs(there.id, record.splits)
+        self._models.send(study.experiment, there.id, record.students, record.tags)
+        if record.note and NOTE not in there.tags:
+            self._tag(there, {NOTE: record.note})
         self.server.end(there.id, status)
         there.status = status
         # last: this tag means that all of the above has arrived
@@ -138,7 +150,7 @@ class Tracker:
             else:
                 runs[there.tags["transkd.run_id"]] = there
         if parent is None:
-            tags = {"mlflow.runName": name, "transkd.role": "study", "transkd.store": self._owner}
+            tags = {"mlflow.runName": name, "transkd.role": "study", "transkd.store": self._owner, NOTE: STUDY_NOTE}
             parent = _Mirrored(self.server.create(experiment, tags), "RUNNING", tags, set())
         self._studies[name] = _Study(experiment, parent, runs)
         return self._studies[name]

@@ -69,7 +69,10 @@ class Student(NamedTuple):
 def open_student(path: Path, wanted: Wanted, device: str) -> Student:
     """The student of a checkpoint, in evaluation mode on `device`. Raises UserError for options that do not fit."""
     if path.is_dir() and not is_weight_folder(path):
-        raise UserError(f"{path} is a folder; give a checkpoint in it, for example {path / run_folder.BEST}")
+        raise UserError(
+            f"{path} is a folder; give a checkpoint in it: {run_folder.LAST} (the last epoch, which tables are of) or "
+            f"{run_folder.BEST} (the epoch with the highest val/miou)"
+        )
     if not path.exists():
         raise UserError(f"no such checkpoint: {path}")
     torch_device = pick_device(device)

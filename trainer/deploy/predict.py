@@ -174,24 +174,29 @@ def predict(student: Student, jobs: list[Job], batch: int) -> Iterator[tuple[Job
             yield job, None
 
 
-@torch.no_grad()
 def _label(student: Student, seen: list[LoadedImage]) -> list[tuple[LoadedImage, np.ndarray]]:
-    """Each image with its class indices (H, W) uint8 at its own size: the argmax of the upsampled logits.
+    """Each image with its class indices (H, W) uint8 at its own size."""
+    native = [one.native for one in seen if one.native is not None]
+    resized = [one.resized for one in seen if one.resized is not None]
+    return list(zip(seen, label_images(student, native, resized), strict=True))
 
-    Images are resized as in training, logits as in protocol `full`. Void, an output beyond the K classes, is left out,
-    so every pixel gets a class.
+
+@torch.no_grad()
+def label_images(student: Student, native: list[np.ndarray], resized: list[np.ndarray]) -> list[np.ndarray]:
+    """Class indices (H, W) uint8 of each image at its own size: the argmax of the upsampled logits.
+
+    `resized` holds the same images (h, w, 3) at the network's input size, resized as in training; logits are upsampled
+    as in protocol `full`. Void, an output beyond the K classes, is left out, so every pixel gets a class.
     """
-    if not seen:
+    if not native:
         return []
-    images = np.stack([one.resized for one in seen if one.resized is not None])
-    logits = forward(student.model, images, student.config.data, student.device, student.autocast)
+    logits = forward(student.model, np.stack(resized), student.config.data, student.device, student.autocast)
     logits = logits[:, : len(student.dataset.classes)]
-    result = []
-    for one, scores in zip(seen, logits, strict=True):
-        assert one.native is not None
-        full = F.interpolate(scores[None], size=one.native.shape[:2], mode="bilinear", align_corners=False)
-        result.append((one, full.argmax(1)[0].to(torch.uint8).cpu().numpy()))
-    return result
+    labels = []
+    for image, scores in zip(native, logits, strict=True):
+        full = F.interpolate(scores[None], size=image.shape[:2], mode="bilinear", align_corners=False)
+        labels.append(full.argmax(1)[0].to(torch.uint8).cpu().numpy())
+    return labels
 
 
 def _read(job: Job, size: tuple[int, int]) -> LoadedImage:

@@ -23,6 +23,7 @@ from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, differences
 from trainer.files.atomic import replacing
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+"""The last epoch, which tables are of; the one before it, while a run trains; the epoch with the highest val/miou."""
 LOCK = ".lock"
 WRITTEN = (LAST, PREVIOUS, BEST, "epochs.jsonl", "result.json", "panel.png", "notes.txt", "failure.json")
 """The files that a run writes, beside config.yaml, which it writes only where there is none."""

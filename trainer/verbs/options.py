@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 Checkpoint = Annotated[
     Path,
     typer.Argument(
-        metavar="CHECKPOINT", help="best.pt or last.pt of a run, or public weights (then also --model, --data, --size)"
+        metavar="CHECKPOINT",
+        help="of a run last.pt (the last epoch, which tables are of) or best.pt (the epoch with the highest val/miou), "
+        "or public weights (then also --model, --data, --size)",
     ),
 ]
 Config = Annotated[

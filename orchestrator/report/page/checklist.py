@@ -28,8 +28,8 @@ UNKNOWN = "not recorded"
 def answers(report: Report) -> dict[str, str]:
     """Question -> answer, in the order of the page."""
     found = {
-        "What is measured": f"{described(report.study.metric)}, {protocol(report.study)} protocol, at the last epoch; "
-        "higher is better",
+        "What is measured": f"{described(report.study.metric)}, {protocol(report.study)} protocol, at the last epoch "
+        "(a run's last.pt; best.pt is of the epoch with the highest val/miou); higher is better",
         "Data": _data(report),
     }
     if report.study.search is None:

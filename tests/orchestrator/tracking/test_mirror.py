@@ -53,7 +53,7 @@ def test_parent_children_parameters_points_and_files(finished):
     for (arm, seed, run_id), epochs in finished.driver.numbers().items():
         status, parent, params, points, files = found[f"{arm} seed {seed}"]
         assert parent == "tiny"
-        assert files == {"config.yaml", "epochs.jsonl", "result.json", "best.pt", "panel.png", "per_class_iou.json"}
+        assert files == {"config.yaml", "epochs.jsonl", "result.json", "panel.png", "per_class_iou.json"}
         config = yaml.safe_load((finished.driver.store / "runs" / run_id / "config.yaml").read_text())
         assert params["optim.lr"] == str(config["optim"]["lr"])
         assert params["student.name"] == config["student"]["name"]

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import http.client
 import json
+import logging
 import os
 import shutil
 import signal
@@ -16,6 +17,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import mlflow
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 
@@ -25,6 +28,7 @@ from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.tracking.mirror import sync
 from orchestrator.tracking.mlflow_server import Server
+from orchestrator.tracking.run_record import Record
 from orchestrator.tracking.tracker import Tracker
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
@@ -75,6 +79,7 @@ class Door(ThreadingHTTPServer):
     def __init__(self, behind: int, password: str = "", port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Visitor)
         self.behind = behind
+        self.unknown: tuple[str, ...] = ()
         self.wanted = f"Basic {base64.b64encode(f'me:{password}'.encode()).decode()}" if password else ""
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -93,6 +98,9 @@ class _Visitor(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.server.wanted and self.headers.get("Authorization") != self.server.wanted:
             self._answer(401, b"who are you?")
+            return
+        if any(part in self.path for part in self.server.unknown):
+            self._answer(404, b"<title>404 Not Found</title>", "text/html")  # as MLflow's server answers
             return
         inner = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=60)
         kept = {name: text for name, text in self.headers.items() if name.lower() not in ("host", "authorization")}
@@ -180,6 +188,29 @@ def test_a_password_is_mlflows_own_affair(served, tmp_path, monkeypatch):
     (run,) = client.search_runs([client.get_experiment_by_name("transkd/locked").experiment_id])
     assert run.info.status == "FINISHED"
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["table.md"]
+
+
+def test_a_server_without_models_and_inputs_gets_the_runs_and_their_files(served, door, finished, tmp_path, caplog):
+    door.unknown = ("logged-models", "log-inputs")
+    store = Store(finished.driver.store)
+    run = next(run for run in Ledger(store.ledger).outcomes().values() if run.status == "finished")
+    with caplog.at_level(logging.WARNING):
+        tracker = Tracker(Server(door.uri, tmp_path), "mine")
+        for study in ("old", "older"):
+            tracker.mirror(Record(study, "arm", 0, "arm", run, store.run_dir(run.run_id)))
+    assert [record.getMessage() for record in caplog.records] == [
+        "the tracking server is too old for dataset inputs; runs are sent without them",
+        "the tracking server is too old for models; they are sent as files of their runs",
+    ]
+    client = MlflowClient(tracking_uri=f"http://127.0.0.1:{served}")
+    experiment = client.get_experiment_by_name("transkd/old").experiment_id
+    (sent,) = client.search_runs([experiment], "tags.`transkd.role` = 'arm'")
+    assert sent.info.status == "FINISHED" and not sent.inputs.dataset_inputs
+    for name in ("last", "best"):
+        assert f"{name}/MLmodel" in {file.path for file in client.list_artifacts(sent.info.run_id, name)}
+        folder = client.download_artifacts(sent.info.run_id, name, str(tmp_path))
+        labels = mlflow.pyfunc.load_model(folder).predict(np.zeros((2, 64, 128, 3), np.uint8))
+        assert labels.shape == (2, 64, 128)
 
 
 def points(client: MlflowClient, study: str) -> dict[str, list[int]]:

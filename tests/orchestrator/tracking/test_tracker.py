@@ -98,7 +98,7 @@ def test_a_run_is_mirrored_whole(make, client, record, tmp_path):
     for epoch in (1, 2, 3):
         tracker.mirror(record(epoch))
         assert [run.info.status for run in children(client)] == ["RUNNING"]
-    tracker.mirror(record(4, "finished", files={"best.pt": b"weights", "panel.png": b"picture"}))
+    tracker.mirror(record(4, "finished", files={"panel.png": b"picture"}))
     tracker.close("demo")
 
     (run,) = children(client)
@@ -112,7 +112,7 @@ def test_a_run_is_mirrored_whole(make, client, record, tmp_path):
     assert run.data.metrics["best/val/miou"] == 40.0
     assert run.data.metrics["complexity/params_m"] == 3.72
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert files == {"config.yaml", "best.pt", "panel.png", "per_class_iou.json"}
+    assert files == {"config.yaml", "panel.png", "per_class_iou.json"}
     assert (parent(client).info.status, parent(client).info.run_name) == ("FINISHED", "demo")
     assert not (tmp_path / "mlruns").exists()
 
@@ -215,9 +215,9 @@ def test_files_are_sent_when_they_have_changed(make, client, record, tmp_path):
     make().files("demo", [table])
     assert sent(parent(client), "table.md") == before
 
-    make().mirror(record(1, "stopped", files={"best.pt": b"one"}))
-    make().mirror(record(2, "finished", files={"best.pt": b"two"}))
-    assert held(children(client)[0], "best.pt") == b"two"
+    make().mirror(record(1, "stopped", files={"panel.png": b"one"}))
+    make().mirror(record(2, "finished", files={"panel.png": b"two"}))
+    assert held(children(client)[0], "panel.png") == b"two"
 
 
 def test_runs_of_another_store_are_left_alone(make, client, record):

@@ -253,7 +253,7 @@ def test_a_mistake_is_one_line(
 def test_a_checkpoint_that_is_none(finished: Make, command: Make, tmp_path: Path) -> None:
     run = finished()
     for path, message in (
-        (run, f"is a folder; give a checkpoint in it, for example {run / run_folder.BEST}"),
+        (run, "is a folder; give a checkpoint in it: last.pt (the last epoch, which tables are of) or best.pt"),
         (run / "first.pt", f"no such checkpoint: {run / 'first.pt'}"),
         (run / "result.json", "is not a checkpoint that can be read safely"),
     ):
