@@ -1,6 +1,7 @@
 """The machine's use while a run trains, under the names that MLflow's own monitor gives it."""
 
 import math
+import mmap
 import subprocess
 import sys
 import time
@@ -37,9 +38,11 @@ def test_use_is_a_mean_memory_a_peak_and_an_epoch_begins_anew(monkeypatch):
         watched.sample()
     busy = watched.epoch()
     assert busy["system/cpu_utilization_percentage"] > 0
-    held = torch.ones(2**24)  # 67 MB
-    watched.sample()
-    del held
+    # 67 MB of new pages: an allocator may take them from what other tests have freed
+    with mmap.mmap(-1, 2**26, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as held:
+        for page in range(0, len(held), mmap.PAGESIZE):
+            held[page] = 1
+        watched.sample()
     watched.sample()
     peak = watched.epoch()["system/process_memory_usage_megabytes"]
     assert peak > busy["system/process_memory_usage_megabytes"] + 50
