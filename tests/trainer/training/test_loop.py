@@ -18,8 +18,8 @@ from trainer.data.scenes import write_scenes
 from trainer.distill import DISTILLERS
 from trainer.distill.base import Distiller
 from trainer.files import checkpoint
-from trainer.models import layers
 from trainer.models.base import Channels, SegModel, SegOutput
+from trainer.models.masks import KeyedMask
 from trainer.place import Place
 from trainer.training import loop
 from trainer.training.learner import Learner
@@ -204,7 +204,7 @@ def test_arms_of_a_seed_start_equal_and_see_equal_batches_and_masks(
     start: list[dict[str, Tensor]] = []
     batches: list[list[Batch]] = []
     masks: list[list[Tensor]] = []
-    accumulate, mask = Learner.accumulate, layers._KeyedMask.mask
+    accumulate, mask = Learner.accumulate, KeyedMask.of
 
     def watched_accumulate(self: Learner, batch: Batch, *rest: Any, **named: Any) -> None:
         if not batches[-1]:
@@ -219,7 +219,7 @@ def test_arms_of_a_seed_start_equal_and_see_equal_batches_and_masks(
         return drawn
 
     monkeypatch.setattr(Learner, "accumulate", watched_accumulate)
-    monkeypatch.setattr(layers._KeyedMask, "mask", watched_mask)
+    monkeypatch.setattr(KeyedMask, "of", watched_mask)
     arms = [({}, 0), (CSF_PEA, 0), ({"pea_ea": {"weight": 3.0}}, 0), ({}, 1)]
     for arm, (distill, seed) in enumerate(arms):
         batches.append([])
