@@ -121,7 +121,8 @@ def measure_times(config: TrainConfig, place: Place, workers: int, found: Offici
     distilled = build_distilled(config, model, data).to(device)
     if model is not None and config.teacher is not None:
         scales = (config.data.normalize, config.teacher.normalize)
-        teacher = Teacher(model.to(device), distilled.teacher_needs, optim.precision == "bf16", *scales)
+        bf16 = config.teacher_precision == "bf16"
+        teacher = Teacher(model.to(device), distilled.teacher_needs, bf16, *scales)
     learner = Learner(distilled, optim, config.distill)
     once_s = time.perf_counter() - started
 

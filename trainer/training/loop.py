@@ -56,10 +56,10 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
     share, micro = config.optim.shares(parallel.world(), place.micro_batch)
     stream = Stream(data.train, config, data.learn, parallel.rank(), parallel.world())
     distilled = build_distilled(config, model, data).to(device)
-    bf16 = config.optim.precision == "bf16"
     teacher = None
     if model is not None and config.teacher is not None:
         scales = (config.data.normalize, config.teacher.normalize)
+        bf16 = config.teacher_precision == "bf16"
         teacher = Teacher(model.to(device), distilled.teacher_needs, bf16, *scales)
         verify(teacher, config, data, place)
     weights = weights_used(config, place, distilled.student, model)
