@@ -72,7 +72,7 @@ class Job:
         shape = config.model_dump(mode="json", include={"student", "teacher", "data"})
         optim = config.optim.model_dump(include={"global_batch", "norm_batch", "precision"})
         paths = {name: term.options for name, term in config.active.items()}
-        given = spec.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker", "micro_batch"})
+        given = spec.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker", "micro_batch", "compile"})
         return digest([shape, optim, paths, given])
 
 
@@ -98,6 +98,8 @@ class Preparer:
             threads=self.spec.torch_threads,
             micro_batch=self.spec.micro_batch,
             teacher=teacher,
+            compile=self.spec.compile,
+            deterministic=self.spec.deterministic,
         )
 
     def check_root(self, config: TrainConfig) -> None:

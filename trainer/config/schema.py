@@ -70,7 +70,8 @@ Name = Annotated[str, AfterValidator(check_name)]
 FilePath = Annotated[str, AfterValidator(_check_path)]
 Options = Annotated[dict[Name, Any], AfterValidator(_check_options)]
 Normalize = Literal["unit", "imagenet"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
+"""Of matrix products and convolutions: IEEE float32, TF32 (GPUs only), bfloat16 by torch's autocast."""
 
 
 class Strict(BaseModel):
@@ -214,7 +215,7 @@ class TeacherConfig(Strict):
     checkpoint: FilePath | None = None
     miou: Number | None = Field(None, ge=0, le=100)
     normalize: Normalize | None = None
-    precision: Precision | None = None
+    precision: Literal["fp32", "bf16"] | None = None
     train: TeacherRecipe | None = None
 
     @model_validator(mode="after")
@@ -259,6 +260,15 @@ class TrainConfig(Strict):
     def _paths_need_a_teacher(self) -> TrainConfig:
         if self.active and self.teacher is None:
             raise ValueError(f"distill.{next(iter(self.active))} needs a teacher; add `teacher:` or remove the path")
+        return self
+
+    @model_validator(mode="after")
+    def _tf32_is_of_the_process(self) -> TrainConfig:
+        if self.optim.precision == "tf32" and self.teacher is not None and self.teacher.precision == "fp32":
+            raise ValueError(
+                "teacher.precision fp32 cannot be had beside optim.precision tf32, which holds for all float32 "
+                "products of a process; remove teacher.precision"
+            )
         return self
 
     @property

@@ -19,9 +19,11 @@ from trainer.measure.footprint import measure
 from trainer.models.base import SegModel, SegOutput
 from trainer.place import Place
 from trainer.training.build import Data, build_distilled, build_teacher, check, open_data
+from trainer.training.compiled import compiler_of
 from trainer.training.evaluate import evaluate
 from trainer.training.learner import Learner
 from trainer.training.networks import weights_used
+from trainer.training.numerics import described, set_up
 from trainer.training.panel import save_panel
 from trainer.training.schedule import learning_rate
 from trainer.training.sources import run_id
@@ -40,6 +42,9 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
     Raises UserError for a config or place that cannot be run, and NumericalError when a loss is not finite.
     """
     torch.set_num_threads(place.threads)
+    device = pick_device(place.device)
+    set_up(config.optim.precision, place, device)
+    compiler = compiler_of(place, device)
     is_rank_zero = parallel.rank() == 0
     identity = run_id(config, place)
     result = run_folder.read_result(place.out_dir)
@@ -50,7 +55,6 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
         return result
     data = open_data(config, place)
     fingerprints = {"train": data.train.fingerprint, "val": data.val.fingerprint}
-    device = pick_device(place.device)
     classes = len(data.classes)
     model = build_teacher(config, place, classes)
     share, micro = config.optim.shares(parallel.world(), place.micro_batch)
@@ -60,11 +64,11 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
     if model is not None and config.teacher is not None:
         scales = (config.data.normalize, config.teacher.normalize)
         bf16 = config.teacher_precision == "bf16"
-        teacher = Teacher(model.to(device), distilled.teacher_needs, bf16, *scales)
+        teacher = Teacher(model.to(device), distilled.teacher_needs, bf16, *scales, compiler)
         verify(teacher, config, data, place)
     weights = weights_used(config, place, distilled.student, model)
     run_folder.open_folder(place.out_dir, config, is_rank_zero)  # after every check that may raise UserError
-    learner = Learner(distilled, config.optim, config.distill, place.compile)
+    learner = Learner(distilled, config.optim, config.distill, compiler)
     history, best = resume(place.out_dir, identity, learner, is_rank_zero)
     if is_rank_zero and len(history) < config.optim.epochs:
         run_folder.clear_result(place.out_dir)
@@ -109,7 +113,8 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
         "data": fingerprints,
         "weights": weights,
         "complexity": cost,
-        "environment": run_folder.environment(str(device), device_name(device), place.threads, parallel.world()),
+        "environment": run_folder.environment(str(device), device_name(device), place.threads, parallel.world())
+        | described(device, compiler),
         "seconds": sum(epoch["seconds"] for epoch in history),
         "images_per_step": share * parallel.world(),
         "micro_batch": micro,

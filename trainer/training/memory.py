@@ -9,6 +9,8 @@ import sys
 
 import torch
 
+from trainer.training.compiled import release_graphs
+
 
 def release_memory() -> None:
     """Return the memory of a finished run to the GPU and to the system.
@@ -18,6 +20,7 @@ def release_memory() -> None:
     """
     gc.collect()
     if torch.cuda.is_initialized():
+        release_graphs()
         torch.cuda.empty_cache()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # not glibc

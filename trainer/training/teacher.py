@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from trainer import parallel
 from trainer.config import Normalize, TrainConfig, UserError, digest
@@ -17,6 +18,7 @@ from trainer.models.all_mlp import FULL_PRECISION
 from trainer.models.base import SegModel, SegOutput
 from trainer.place import Place
 from trainer.training.build import Data
+from trainer.training.compiled import Compiler
 from trainer.training.evaluate import evaluate
 
 TOLERANCE = 0.1
@@ -36,6 +38,7 @@ class Teacher:
         bf16: bool,
         given: Normalize = "imagenet",
         wanted: Normalize | None = None,
+        compiler: Compiler | None = None,
     ) -> None:
         self.model = model
         self.needs = needs
@@ -43,6 +46,8 @@ class Teacher:
         self.given = given
         self.wanted = wanted or given
         self._cast = False
+        self._copies = compiler is not None and compiler.cuda_graphs
+        self._forward = compiler(outputs) if compiler else outputs
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> SegOutput:
@@ -52,7 +57,13 @@ class Teacher:
             cast_weights(self.model)
             self._cast = True
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.model(image, None, self.needs)
+            output = self._forward(self.model, image, self.needs)
+        return tree_map(torch.clone, output) if self._copies else output
+
+
+def outputs(model: SegModel, image: Tensor, needs: frozenset[str]) -> SegOutput:
+    """The forward pass, as a function that can be compiled."""
+    return model(image, None, needs)
 
 
 def cast_weights(model: SegModel) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from trainer.compiler import check_compiler
 from trainer.config import TrainConfig, UserError, override, parse, parse_argument, read_yaml, weight_names
 from trainer.config.input_files import check_output, holds
 from trainer.files.run_folder import WRITTEN, check_config, lock_folder
@@ -35,7 +36,8 @@ def fit(
         Path | None,
         typer.Option("--continue", metavar="RUN", help="take over the epochs of a run that only has fewer of them"),
     ] = None,
-    compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the student")] = False,
+    compile_: Annotated[bool, typer.Option("--compile", help="torch.compile teacher, student and paths")] = False,
+    deterministic: Annotated[bool, typer.Option(help="on a GPU, repeat runs bit for bit; slower")] = False,
 ) -> None:
     """Train one run to its end; run again to resume."""
     given = dict(parse_argument(text, "--set", "PATH=VALUE, for example optim.lr=0.001") for text in set_ or [])
@@ -50,7 +52,10 @@ def fit(
         micro_batch=micro_batch,
         teacher=teacher,
         compile=compile_,
+        deterministic=deterministic,
     )
+    if compile_:
+        check_compiler(device)
     check_inputs(out, config, resolved, teacher)
     check_config(place.out_dir, resolved)
     from trainer.data import check_root, open_dataset

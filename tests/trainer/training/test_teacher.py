@@ -77,7 +77,10 @@ def test_every_path_takes_a_teacher_of_another_precision(name: str, ours: str, t
 
 
 def test_a_teachers_precision_is_the_runs_unless_it_has_its_own() -> None:
-    plain: dict[str, Any] = {"teacher": {"name": "segformer_b2", "train": {"epochs": 1}}, "optim": {"precision": "fp32"}}
+    plain: dict[str, Any] = {
+        "teacher": {"name": "segformer_b2", "train": {"epochs": 1}},
+        "optim": {"precision": "fp32"},
+    }
     given = parse({**plain, "teacher": {**plain["teacher"], "precision": "bf16"}})
     assert parse(plain).teacher_precision == parse({}).teacher_precision == "fp32"
     assert parse({**plain, "optim": {"precision": "bf16"}}).teacher_precision == "bf16"
