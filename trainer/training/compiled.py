@@ -63,7 +63,7 @@ def release_graphs() -> None:
 
 @functools.cache
 def _compile(function: Function, backend: str, cuda_graphs: bool) -> Function:
-    options = {"mode": "reduce-overhead"} if cuda_graphs else {}
+    options: dict[str, Any] = {"mode": "reduce-overhead"} if cuda_graphs and backend == "inductor" else {}
     compiled = torch.compile(function, backend=backend, fullgraph=True, dynamic=False, **options)
 
     @functools.wraps(function)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 from trainer import parallel
 from trainer.config import Normalize, TrainConfig, UserError, digest
@@ -58,7 +58,7 @@ class Teacher:
             self._cast = True
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
             output = self._forward(self.model, image, self.needs)
-        return tree_map(torch.clone, output) if self._copies else output
+        return tree_map_only(Tensor, torch.clone, output) if self._copies else output
 
 
 def outputs(model: SegModel, image: Tensor, needs: frozenset[str]) -> SegOutput:

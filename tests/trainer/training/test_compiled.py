@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from trainer.compiler import check_compiler
-from trainer.config import TrainConfig, UserError
+from trainer.config import TrainConfig
 from trainer.data.stream import Stream
 from trainer.place import Place
 from trainer.training.build import Data, build_distilled, build_teacher, open_data
 from trainer.training.compiled import Compiler
 from trainer.training.learner import Learner
-from trainer.training.loop import fit, train_step, validate
+from trainer.training.loop import train_step, validate
 from trainer.training.teacher import Teacher
 
 Make = Callable[..., Any]
@@ -82,7 +80,12 @@ def test_a_part_is_one_graph_a_shape_and_later_epochs_and_runs_trace_nothing(
 def test_more_structures_than_torch_keeps_by_default(tiny: Make, place: Make, graphs: Callable[[], int]) -> None:
     for turn in range(2):
         for weight in range(1, 11):
-            train(tiny({"pea": {"weight": 1.0, "options": {"stage_weights": [0, 0, 0, weight]}}}, OPTIM), place(), TRACED, 1)
+            train(
+                tiny({"pea": {"weight": 1.0, "options": {"stage_weights": [0, 0, 0, weight]}}}, OPTIM),
+                place(),
+                TRACED,
+                1,
+            )
         if not turn:
             first = graphs()
     assert first >= 2 * 10  # the teacher's graphs are the same
