@@ -181,6 +181,7 @@ def test_the_backward_of_every_distiller_in_the_dtypes_of_cuda(student: str) -> 
             assert gradient is None or (gradient.dtype == torch.float32 and gradient.isfinite().all()), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("student", SMALLEST)
 def test_the_rules_on_the_cpu_give_the_dtypes_of_fake_cuda_tensors(student: str) -> None:
     with torch.device("meta"):
