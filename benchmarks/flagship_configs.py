@@ -36,7 +36,10 @@ def main(study: str, out: Path) -> None:
     if len(teachers) > 1 or any(run.awaits for run in runs):
         raise UserError(f"{study} must have one teacher, and no search, to run without Ray; run it with: transkd run")
     for run in runs:
-        write(run, out / "teacher.yaml" if run.role == "teacher" else out / f"seed{run.seed}" / f"{file_name(run.arm)}.yaml")
+        write(
+            run,
+            out / "teacher.yaml" if run.role == "teacher" else out / f"seed{run.seed}" / f"{file_name(run.arm)}.yaml",
+        )
 
 
 if __name__ == "__main__":

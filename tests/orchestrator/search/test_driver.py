@@ -40,6 +40,7 @@ def test_no_config_is_trained_twice_and_a_stopped_one_is_not_taken_further(bench
     assert bench.trials(study) == found
 
 
+@pytest.mark.slow
 def test_a_trial_killed_at_a_rung_that_it_lost_is_stopped_before_it_trains_on(bench, make_bench):
     study = bench.study(f"{{trials: 6, stop: asha, startup: 2, {bench.RANGES}}}")
     whole = make_bench()
