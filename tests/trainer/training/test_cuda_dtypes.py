@@ -145,7 +145,7 @@ def path_of(name: str, options: dict[str, Any], student: SegModel, teacher: SegM
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("student", STUDENTS)
 def test_the_forward_of_every_distiller_on_fake_cuda_tensors(student: str, precision: str) -> None:
     with torch.device("meta"):
