@@ -16,8 +16,7 @@ def confusion(prediction: Tensor, label: Tensor, classes: int, outputs: int) -> 
     """
     row = label.to(torch.int64).clamp(max=classes).flatten()
     index = row * outputs + prediction.to(torch.int64).flatten()
-    counts = index.new_zeros((classes + 1) * outputs)  # `bincount` would wait for the device, to know its length
-    return counts.scatter_add_(0, index, index.new_ones(()).expand_as(index)).view(classes + 1, outputs)[:classes]
+    return torch.bincount(index, minlength=(classes + 1) * outputs).view(classes + 1, outputs)[:classes]
 
 
 def iou(matrix: Tensor) -> Tensor:
