@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -107,3 +109,43 @@ def test_losses_and_validation_are_those_of_eager_mode(
         for name in theirs:
             if name.startswith("loss"):
                 assert ours[name] == pytest.approx(theirs[name], rel=tolerance), name
+
+
+def test_no_compiler_is_told_before_anything_is_read(
+    command: Make, recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    (tmp_path / "run.yaml").write_text(json.dumps(recipe()), encoding="utf-8")
+    code, _, said = command("fit", tmp_path / "run.yaml", "--out", tmp_path / "run", "--compile", "--device", "cpu")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "compile on cpu needs a C++ compiler, but CXX is 'no-such-compiler', which is no program here" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_gpu_needs_to_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CC", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="compile on cuda:1 needs a C compiler, but none of gcc, clang, cc is here"):
+        check_compiler("cuda:1")
+    with pytest.raises(
+        UserError, match=r"needs a C\+\+ compiler, but none of g\+\+, clang\+\+, c\+\+ is here; install it"
+    ):
+        check_compiler("cpu")
+
+
+@pytest.mark.slow  # minutes
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_a_compiled_run_agrees_with_an_eager_one(
+    tiny: Make, place: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The tolerance that docs/clusters.md states, over the eight steps of a run in float32."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
+    config = tiny({"pea": {}})
+    eager, compiled = (
+        fit(config, place(name, compile=name == "compiled"), report=lambda *_: None) for name in ("eager", "compiled")
+    )
+    assert compiled["environment"]["compiled"] and not eager["environment"]["compiled"]
+    assert compiled["run_id"] == eager["run_id"]
+    for name in ("loss", "loss/ce", "loss/pea"):
+        assert compiled["last"][name] == pytest.approx(eager["last"][name], rel=1e-3), name
+    assert any((tmp_path / "kernels").rglob("*.so"))
