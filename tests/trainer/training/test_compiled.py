@@ -6,19 +6,21 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from trainer.config import TrainConfig
+from trainer.compiler import check_compiler
+from trainer.config import TrainConfig, UserError
 from trainer.data.stream import Stream
 from trainer.place import Place
 from trainer.training.build import Data, build_distilled, build_teacher, open_data
 from trainer.training.compiled import Compiler
 from trainer.training.learner import Learner
-from trainer.training.loop import train_step, validate
+from trainer.training.loop import fit, train_step, validate
 from trainer.training.teacher import Teacher
 
 Make = Callable[..., Any]
@@ -62,6 +64,7 @@ def train(config: TrainConfig, place: Place, compiler: Compiler | None, epochs: 
     return history
 
 
+@pytest.mark.slow  # loading the compiler takes ten seconds
 def test_a_part_is_one_graph_a_shape_and_later_epochs_and_runs_trace_nothing(
     tiny: Make, place: Make, graphs: Callable[[], int]
 ) -> None:
@@ -94,6 +97,7 @@ def test_more_structures_than_torch_keeps_by_default(tiny: Make, place: Make, gr
     assert graphs() == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "tolerance"),
     [({}, 1e-5), ({"optim.precision": "bf16"}, 1e-2), ({"teacher.precision": "bf16"}, 1e-5)],

@@ -64,13 +64,15 @@ def test_tf32_needs_a_gpu(place: Make, tiny: Make) -> None:
 def test_tf32_leaves_no_float32_to_the_teacher() -> None:
     teacher = {"name": "segformer_b2", "train": {"epochs": 1}}
     assert parse({"teacher": teacher, "optim": {"precision": "tf32"}}).teacher_precision == "tf32"
-    with pytest.raises(UserError, match="fp32 cannot be had beside optim.precision tf32"):
+    with pytest.raises(UserError, match=r"fp32 cannot be had beside optim\.precision tf32"):
         parse({"teacher": {**teacher, "precision": "fp32"}, "optim": {"precision": "tf32"}})
 
 
 def test_a_workspace_of_cublas_that_forbids_repetition_is_refused() -> None:
     check_workspace(":16:8")
-    with pytest.raises(UserError, match="deterministic needs CUBLAS_WORKSPACE_CONFIG to be one of .* but it is ':0:0'"):
+    with pytest.raises(
+        UserError, match=r"deterministic needs CUBLAS_WORKSPACE_CONFIG to be one of .* but it is ':0:0'"
+    ):
         check_workspace(":0:0")
 
 
