@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import platform
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,12 +52,6 @@ def compiler_of(place: Place, device: torch.device) -> Compiler | None:
 def cache_folder(cache: Path) -> Path:
     """Where compiled code is kept: by kind of CPU, as machines that share a store may have different ones."""
     return cache / "compiled" / f"{platform.machine()}-{torch.backends.cpu.get_cpu_capability()}".replace(" ", "-")
-
-
-def release_graphs() -> None:
-    """Free the memory that recorded CUDA graphs hold; they are recorded again for the next run."""
-    if trees := sys.modules.get("torch._inductor.cudagraph_trees"):
-        trees.reset_cudagraph_trees()
 
 
 @functools.cache

@@ -9,8 +9,6 @@ import sys
 
 import torch
 
-from trainer.training.compiled import release_graphs
-
 
 def release_memory() -> None:
     """Return the memory of a finished run to the GPU and to the system.
@@ -20,7 +18,6 @@ def release_memory() -> None:
     """
     gc.collect()
     if torch.cuda.is_initialized():
-        release_graphs()
         torch.cuda.empty_cache()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # not glibc
