@@ -118,7 +118,7 @@ def measure_times(config: TrainConfig, place: Place, workers: int, found: Offici
     optim = config.optim.model_copy(update={"global_batch": share, "norm_batch": group})
     config = config.model_copy(update={"optim": optim})
     device = pick_device(place.device)
-    set_up(optim.precision, place, device)
+    set_up(optim.precision, place.deterministic, device)
     compiler = compiler_of(place, device)
     data = fake_data(config, found)
     teacher, model = None, _teacher(config)

@@ -61,8 +61,9 @@ def _compile(function: Function, backend: str, cuda_graphs: bool) -> Function:
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
-        # torch's settings are of a thread, and each run has a thread of its own
-        with torch._dynamo.config.patch(recompile_limit=MOST_STRUCTURES, accumulated_recompile_limit=MOST_STRUCTURES):
-            return compiled(*arguments)
+        limits = torch._dynamo.config  # of this thread: each run of a process has one of its own
+        if limits.recompile_limit != MOST_STRUCTURES:
+            limits.recompile_limit = limits.accumulated_recompile_limit = MOST_STRUCTURES
+        return compiled(*arguments)
 
     return call  # type: ignore[return-value]

@@ -43,7 +43,7 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
     """
     torch.set_num_threads(place.threads)
     device = pick_device(place.device)
-    set_up(config.optim.precision, place, device)
+    set_up(config.optim.precision, place.deterministic, device)
     compiler = compiler_of(place, device)
     is_rank_zero = parallel.rank() == 0
     identity = run_id(config, place)

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from trainer.config import Precision, UserError
-from trainer.place import Place
 from trainer.training.compiled import Compiler
 
 WORKSPACES = (":4096:8", ":16:8")
@@ -20,7 +19,7 @@ TF32_SINCE = (8, 0)
 """The compute capability from which a GPU has TF32."""
 
 
-def set_up(precision: Precision, place: Place, device: torch.device) -> None:
+def set_up(precision: Precision, deterministic: bool, device: torch.device) -> None:
     """Set what torch keeps for the whole process, for a run of `precision` on `device`.
 
     TF32 changes numbers, so it is part of the config: `fp32` is IEEE float32 in matrix products and in convolutions,
@@ -35,10 +34,10 @@ def set_up(precision: Precision, place: Place, device: torch.device) -> None:
         return
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.benchmark = not place.deterministic  # the fastest algorithm, which may differ between starts
-    if place.deterministic:
+    torch.backends.cudnn.benchmark = not deterministic  # the fastest algorithm, which may differ between starts
+    if deterministic:
         check_workspace(os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", WORKSPACES[0]))
-    torch.use_deterministic_algorithms(place.deterministic)  # of cuDNN too
+    torch.use_deterministic_algorithms(deterministic)  # of cuDNN too
 
 
 def check_workspace(value: str) -> None:

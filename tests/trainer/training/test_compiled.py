@@ -153,3 +153,34 @@ def test_a_compiled_run_agrees_with_an_eager_one(
     for name in ("loss", "loss/ce", "loss/pea"):
         assert compiled["last"][name] == pytest.approx(eager["last"][name], rel=1e-3), name
     assert any((tmp_path / "kernels").rglob("*.so"))
+
+
+IN_WORKERS = """
+from pathlib import Path
+from torch._dynamo.utils import counters
+from trainer.config import parse
+from trainer.data.stream import Stream
+from trainer.place import Place
+from trainer.training.build import build_distilled, open_data
+from trainer.training.compiled import Compiler
+from trainer.training.learner import Learner
+from trainer.training.loop import train_step
+
+config, place = parse(job["config"]), Place(out_dir=Path(job["root"]), cache_dir=Path(job["root"]), device="cpu")
+data = open_data(config, place)
+losses = []
+for compiler in (None, Compiler(backend="aot_eager")):
+    distilled = build_distilled(config, None, data).train()
+    learner = Learner(distilled, config.optim, config.distill, compiler)
+    for step, host in enumerate(Stream(data.train, config, data.learn, rank, world).epoch(0)):
+        train_step(learner, None, host, config, 2, len(data.classes))
+        learner.update(1e-3, step)
+    losses.append(learner.drain()["loss"])
+assert abs(losses[0] - losses[1]) < 1e-5 * losses[0], losses
+assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"], counters
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_of_several_compiles_the_same_graph(recipe: Make, in_workers: Make, tmp_path: Path) -> None:
+    in_workers(IN_WORKERS, {"config": recipe(), "root": str(tmp_path)})

@@ -33,10 +33,10 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_as_before")
-def test_a_gpu_is_set_the_same_whatever_it_was_set_to_before(place: Make) -> None:
+def test_a_gpu_is_set_the_same_whatever_it_was_set_to_before() -> None:
     """torch keeps these settings without a GPU too."""
     for deterministic in (True, False, True):
-        set_up("fp32", place(deterministic=deterministic), GPU)
+        set_up("fp32", deterministic, GPU)
         assert described(GPU, None) == {
             "float32_matmul": "highest",
             "cudnn_tf32": False,
