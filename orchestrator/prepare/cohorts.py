@@ -1,0 +1,152 @@
+"""Cohorts: which runs train together in one process with one pass of their teacher, and which of them start first.
+
+A pure function of the runs' costs. It never makes a study slower by these costs: runs trained one by one are among the
+choices, and on two free cores two cohorts of three runs may end sooner than one of six.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+MOST = 16
+"""The largest cohort of `cohort: auto`: a process that dies interrupts no more runs than these."""
+
+GAIN = 0.99
+"""Cohorts are only formed where they need at most this share of the time of single runs: costs are estimates."""
+
+
+class Costed(NamedTuple):
+    """A run with its costs. All costs have one unit, seconds or operations; only their ratios matter."""
+
+    name: str
+    group: str
+    """Runs of one group may train together; empty: only alone."""
+    student: float
+    """Cost of an epoch but for the teacher."""
+    teacher: float
+    """Cost of the teacher's part of an epoch, which a cohort pays once; 0 of a run without one."""
+    epochs: tuple[float, float]
+    """The epochs done, and the epochs that the run has in all."""
+    fits: int = MOST
+    """The most runs like this one that the memory of a process holds."""
+
+
+Cohort = tuple[Costed, ...]
+
+
+def form(runs: Sequence[Costed], slots: int, most: int = MOST) -> list[Cohort]:
+    """The cohorts, of `most` runs at most, in the order in which they start; `slots` train at once.
+
+    Every run is in one of them, and within a cohort runs keep their order. Without a gain each run is alone, in order.
+    """
+    best = [(run,) for run in runs]
+    for size in _sizes(min(most, len(runs))):
+        found = _improved(_longest_first(_divided(runs, size)), slots)
+        if _figure(found, slots) < _figure(best, slots) and (len(best) < len(runs) or _gains(found, best, slots)):
+            best = found
+    return best
+
+
+def cost(cohort: Iterable[Costed]) -> float:
+    """The cost of a cohort: all that its students need, and the teacher's part of each epoch that one of them trains."""
+    members = list(cohort)
+    taught = [run for run in members if run.teacher]
+    students = sum(run.student * (run.epochs[1] - run.epochs[0]) for run in members)
+    if not taught:
+        return students
+    span = max(run.epochs[1] for run in taught) - min(run.epochs[0] for run in taught)
+    return students + span * max(run.teacher for run in taught)
+
+
+def ends(lengths: Iterable[float], slots: int) -> list[float]:
+    """When each slot is done, if what comes next starts where a slot is free first."""
+    free = [0.0] * slots
+    for length in lengths:
+        heapq.heapreplace(free, free[0] + length)
+    return free
+
+
+def _sizes(most: int) -> Iterator[int]:
+    """The sizes that are tried: the largest, and its halves."""
+    while most > 1:
+        yield most
+        most = -(-most // 2)
+
+
+def _figure(cohorts: Sequence[Cohort], slots: int) -> tuple[float, float]:
+    """What is made small: the time until all have ended, then the sum of their times."""
+    lengths = [cost(cohort) for cohort in cohorts]
+    return max(ends(lengths, slots), default=0.0), sum(lengths)
+
+
+def _gains(found: Sequence[Cohort], singles: Sequence[Cohort], slots: int) -> bool:
+    (time, total), (alone, all_alone) = _figure(found, slots), _figure(singles, slots)
+    return time < GAIN * alone or (time <= alone and total < GAIN * all_alone)
+
+
+def _divided(runs: Sequence[Costed], size: int) -> list[Cohort]:
+    """The runs of each group in as few cohorts as hold them, of about equal cost."""
+    groups: dict[str, list[Costed]] = {}
+    for number, run in enumerate(runs):
+        groups.setdefault(run.group or f"alone {number}", []).append(run)
+    found: list[Cohort] = []
+    for members in groups.values():
+        largest = max(1, min(size, *(run.fits for run in members), len(members)))
+        found += _balanced(members, -(-len(members) // largest), largest)
+    return found
+
+
+def _balanced(members: Sequence[Costed], count: int, largest: int | None = None) -> list[Cohort]:
+    """The members in `count` cohorts of about equal cost."""
+    place = {id(run): number for number, run in enumerate(members)}
+    parts: list[list[Costed]] = [[] for _ in range(count)]
+    loads = [0.0] * count
+    for run in sorted(members, key=lambda run: -cost((run,))):
+        free = [n for n in range(count) if largest is None or len(parts[n]) < largest]
+        least = min(free, key=lambda n: (loads[n], len(parts[n])))
+        parts[least].append(run)
+        loads[least] = cost(parts[least])
+    return [tuple(sorted(part, key=lambda run: place[id(run)])) for part in parts if part]
+
+
+def _longest_first(cohorts: Iterable[Cohort]) -> list[Cohort]:
+    return sorted(cohorts, key=lambda cohort: -cost(cohort))
+
+
+def _improved(cohorts: list[Cohort], slots: int) -> list[Cohort]:
+    """Halve cohorts of the slots that end last as long as all end sooner."""
+    while True:
+        now = _ends_sorted(cohorts, slots)
+        halved = [_longest_first(_with_halves(cohorts, number)) for number in _last_ones(cohorts, slots)]
+        best = min(halved, key=lambda found: _ends_sorted(found, slots), default=None)
+        if best is None or _ends_sorted(best, slots) >= now:
+            return cohorts
+        cohorts = best
+
+
+def _ends_sorted(cohorts: Sequence[Cohort], slots: int) -> list[float]:
+    """The ends of the slots, latest first, rounded: sums in another order differ in their last digits."""
+    return sorted((float(f"{end:.9g}") for end in ends(map(cost, cohorts), slots)), reverse=True)
+
+
+def _last_ones(cohorts: Sequence[Cohort], slots: int) -> list[int]:
+    """The cohorts of several runs in a slot that ends last, one of each size and cost."""
+    free = [(0.0, slot) for slot in range(slots)]
+    where: list[int] = []
+    for cohort in cohorts:
+        end, slot = free[0]
+        where.append(slot)
+        heapq.heapreplace(free, (end + cost(cohort), slot))
+    _, last = max(free)
+    kinds = {
+        (len(cohort), cost(cohort)): number
+        for number, cohort in enumerate(cohorts)
+        if where[number] == last and len(cohort) > 1
+    }
+    return list(kinds.values())
+
+
+def _with_halves(cohorts: Sequence[Cohort], number: int) -> list[Cohort]:
+    return [*cohorts[:number], *_balanced(cohorts[number], 2), *cohorts[number + 1 :]]
