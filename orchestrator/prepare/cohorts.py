@@ -10,6 +10,8 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from cluster.spec import LARGEST, ClusterSpec
+
 MOST = 16
 """The largest cohort of `cohort: auto`: a process that dies interrupts no more runs than these."""
 
@@ -29,11 +31,18 @@ class Costed(NamedTuple):
     """Cost of the teacher's part of an epoch, which a cohort pays once; 0 of a run without one."""
     epochs: tuple[float, float]
     """The epochs done, and the epochs that the run has in all."""
-    fits: int = MOST
+    fits: int = LARGEST
     """The most runs like this one that the memory of a process holds."""
 
 
 Cohort = tuple[Costed, ...]
+
+
+def most_runs(spec: ClusterSpec) -> int:
+    """The largest cohort that a spec allows; 1 where each run trains alone."""
+    if spec.cohort == "off" or spec.workers > 1:
+        return 1
+    return MOST if spec.cohort == "auto" else spec.cohort
 
 
 def form(runs: Sequence[Costed], slots: int, most: int = MOST) -> list[Cohort]:
@@ -41,7 +50,7 @@ def form(runs: Sequence[Costed], slots: int, most: int = MOST) -> list[Cohort]:
 
     Every run is in one of them, and within a cohort runs keep their order. Without a gain each run is alone, in order.
     """
-    best = [(run,) for run in runs]
+    best: list[Cohort] = [(run,) for run in runs]
     for size in _sizes(min(most, len(runs))):
         found = _improved(_longest_first(_divided(runs, size)), slots)
         if _figure(found, slots) < _figure(best, slots) and (len(best) < len(runs) or _gains(found, best, slots)):
@@ -50,7 +59,7 @@ def form(runs: Sequence[Costed], slots: int, most: int = MOST) -> list[Cohort]:
 
 
 def cost(cohort: Iterable[Costed]) -> float:
-    """The cost of a cohort: all that its students need, and the teacher's part of each epoch that one of them trains."""
+    """The cost of a cohort: what its students need, and the teacher's part of each epoch that one of them trains."""
     members = list(cohort)
     taught = [run for run in members if run.teacher]
     students = sum(run.student * (run.epochs[1] - run.epochs[0]) for run in members)

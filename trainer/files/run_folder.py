@@ -28,7 +28,7 @@ LOCK = ".lock"
 WRITTEN = (LAST, PREVIOUS, BEST, "epochs.jsonl", "result.json", "panel.png", "notes.txt", "failure.json")
 """The files that a run writes, beside config.yaml, which it writes only where there is none."""
 
-WAITING = ".waiting"
+WAITING, END = ".waiting", ".end"
 FAULTY_MACHINES = "faulty_machines.txt"
 CLOCK = ("seconds", "images_per_s", "system/")
 """Prefixes of metrics that differ between equal runs, because they measure the machine and its load."""
@@ -244,6 +244,21 @@ def workers_begin(out: Path) -> None:
 def is_waiting(out: Path) -> bool:
     """Whether a run waits for its workers."""
     return (out / WAITING).exists()
+
+
+def tell_to_end(out: Path) -> None:
+    """Tell a run that trains beside others to end after its epoch; these go on."""
+    (out / END).touch()
+
+
+def is_told_to_end(out: Path) -> bool:
+    """Whether a run has been told to end."""
+    return (out / END).exists()
+
+
+def allow_to_train(out: Path) -> None:
+    """Remove that mark, before a new attempt."""
+    (out / END).unlink(missing_ok=True)
 
 
 def record_faulty_machine(out: Path, node_id: str) -> None:

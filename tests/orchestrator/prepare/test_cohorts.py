@@ -12,7 +12,9 @@ COSTS = st.floats(0.1, 100, allow_nan=False)
 @st.composite
 def runs(draw):
     """Runs of a few groups, some of which have begun; those of a group have one teacher."""
-    groups = draw(st.lists(st.tuples(st.sampled_from(["a", "b", "c", "d"]), COSTS), min_size=1, unique_by=lambda g: g[0]))
+    groups = draw(
+        st.lists(st.tuples(st.sampled_from(["a", "b", "c", "d"]), COSTS), min_size=1, unique_by=lambda g: g[0])
+    )
     found = []
     for number in range(draw(st.integers(0, 30))):
         group, teacher = draw(st.sampled_from([*groups, ("", 3.0)]))
@@ -53,7 +55,11 @@ def test_every_run_is_in_one_cohort_that_may_be_and_none_ends_later(runs, slots,
 
 
 def grid(seeds, arms, teacher=3.0, student=1.0):
-    return [Costed(f"{arm} {seed}", f"seed {seed}", student, teacher, (0, 10)) for seed in range(seeds) for arm in range(arms)]
+    return [
+        Costed(f"{arm} {seed}", f"seed {seed}", student, teacher, (0, 10))
+        for seed in range(seeds)
+        for arm in range(arms)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ class Bench:
             config = self.searcher.suggest(name := f"t{self.asked}")
             if not isinstance(config, dict):
                 break
-            self.running[name] = config["job"]["run_id"]
+            self.running[name] = config["jobs"][0]["run_id"]
         if not self.running:
             return False
         name = list(self.running)[self.order(len(self.running))]
