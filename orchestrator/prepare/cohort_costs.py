@@ -13,8 +13,7 @@ from orchestrator.prepare.machine import memory_bytes
 from orchestrator.prepare.pace import Pace, measured_paces, structure
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from trainer.config import ModelConfig, TrainConfig
-from trainer.config.cohort import CohortKey, cohort_key
+from trainer.config import CohortKey, ModelConfig, TrainConfig, cohort_key
 
 STEP = 3.0
 """Operations of a training step of a network, over those of a forward pass: backward takes twice as many."""

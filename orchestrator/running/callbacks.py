@@ -128,9 +128,12 @@ class RunCallbacks(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """An epoch of one run is done."""
+        """An epoch of one run is done, or the run has ended while others of its cohort go on."""
         raise_if_interrupted()
         job = self.jobs[result["run_id"]]
+        if result.get("ended"):
+            self._sweep(trial)
+            return
         if job.run_id in self._since or job.run_id not in self.begun:
             self._begins(job)
         numbers = {name: value for name, value in result.items() if type(value) in (int, float)}
@@ -139,20 +142,20 @@ class RunCallbacks(tune.Callback):
         self.ledger.append_epochs(job.run_id, [ours])
         self.view.epoch(job, numbers)
         self.mirror.job(job)
-        if run_folder.is_told_to_end(job.place.out_dir):
-            self._ended(trial, job)
-        self._sweep(trial)
 
     def _sweep(self, trial: Any) -> None:
-        """Record the runs that have ended while others of their cohort go on."""
+        """Record the runs of a cohort that have ended."""
         for settings in list(trial.config["jobs"]) if len(trial.config["jobs"]) > 1 else ():
             job = self._job(settings)
             if job.run_id in self.begun and self._has_ended(trial, job, settings):
                 self._ended(trial, job)
 
     def _has_ended(self, trial: Any, job: Job, settings: dict[str, Any]) -> bool:
-        """Whether a run that has begun needs its process no more: it has finished, or failed without a further try."""
+        """Whether a run that has begun is trained no more by its trial: it has finished, or was asked to end, or has
+        failed without a further try."""
         out = job.place.out_dir
+        if run_folder.is_asked_to_end(out):
+            return True
         run = self.ledger.run(job.run_id)
         if run is not None and len(run.epochs) >= job.epochs and run_folder.read_result(out) is not None:
             return True

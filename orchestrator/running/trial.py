@@ -35,7 +35,6 @@ def trial(config: dict[str, Any]) -> None:
         must_see(**job["store"])
         out = Path(job["place"]["out_dir"])
         run_folder.clear_failure(out)
-        run_folder.allow_to_train(out)
         if job["refused"]:
             run_folder.write_failure(out, *Failure(**job["refused"]))
         else:

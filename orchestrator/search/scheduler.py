@@ -29,5 +29,5 @@ class EarlyStopping(FIFOScheduler):
             return TrialScheduler.STOP
         for job in trial.config["jobs"]:
             if job["run_id"] == run_id:
-                run_folder.tell_to_end(Path(job["place"]["out_dir"]))
+                run_folder.ask_to_end(Path(job["place"]["out_dir"]))
         return TrialScheduler.CONTINUE

@@ -133,22 +133,23 @@ def test_a_half_written_line_is_repaired(config: TrainConfig, undisturbed: Path,
 DYING = """
 import json, os, signal, sys
 from pathlib import Path
-import trainer.training.loop as loop
 from trainer.config import parse
 from trainer.place import Place
+from trainer.training.loop import fit
+from trainer.training.member import Member
 
 config, out, cache, last_step = parse(json.loads(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-train_step, steps = loop.train_step, 0
+take, steps = Member.take, 0
 
 def dying(*arguments):
     global steps
     steps += 1
-    train_step(*arguments)
+    take(*arguments)
     if steps == last_step:
         os.kill(os.getpid(), signal.SIGKILL)
 
-loop.train_step = dying
-loop.fit(config, Place(out_dir=out, cache_dir=cache, device="cpu"), report=lambda *_: None)
+Member.take = dying
+fit(config, Place(out_dir=out, cache_dir=cache, device="cpu"), report=lambda *_: None)
 """
 
 
