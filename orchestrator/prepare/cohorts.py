@@ -53,8 +53,9 @@ def form(runs: Sequence[Costed], slots: int, most: int = MOST) -> list[Cohort]:
     best: list[Cohort] = [(run,) for run in runs]
     for size in _sizes(min(most, len(runs))):
         found = _improved(_longest_first(_divided(runs, size)), slots)
-        if _figure(found, slots) < _figure(best, slots) and (len(best) < len(runs) or _gains(found, best, slots)):
-            best = found
+        shares = len(found) < len(runs)
+        if shares and _figure(found, slots) < _figure(best, slots):
+            best = found if len(best) < len(runs) or _gains(found, best, slots) else best
     return best
 
 
@@ -102,7 +103,8 @@ def _divided(runs: Sequence[Costed], size: int) -> list[Cohort]:
         groups.setdefault(run.group or f"alone {number}", []).append(run)
     found: list[Cohort] = []
     for members in groups.values():
-        largest = max(1, min(size, *(run.fits for run in members), len(members)))
+        shares = sum(run.teacher > 0 for run in members) > 1
+        largest = max(1, min(size, *(run.fits for run in members))) if shares else 1
         found += _balanced(members, -(-len(members) // largest), largest)
     return found
 
