@@ -19,6 +19,10 @@ class EarlyStopping(FIFOScheduler):
         super().__init__()
         self.goes_on = goes_on
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles this for its own restore, which is not used."""
+        return {}
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called by Tune after every epoch of a run, and once more at the end of a trial."""
         run_id = result.get("run_id")  # none where a trial has ended without an epoch

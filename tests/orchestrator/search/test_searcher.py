@@ -63,7 +63,9 @@ class Bench:
     `slots` run at once, `together` of a deterministic search train together, and `order` says which is next to end.
     """
 
-    def __init__(self, folder, text=STUDY, refuse=lambda values: False, slots=1, order=lambda running: 0, told=(), together=1):
+    def __init__(
+        self, folder, text=STUDY, refuse=lambda values: False, slots=1, order=lambda running: 0, told=(), together=1
+    ):
         self.study = read(text, "sought.yaml")
         self.search = self.study.search
         self.identity = search_identity(self.study)
