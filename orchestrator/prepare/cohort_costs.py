@@ -122,7 +122,7 @@ def measured_costs(
 
 def names(cohorts: Iterable[Cohort]) -> list[list[str]]:
     """The names of the runs of each cohort."""
-    return [[run.name for run in cohort] for cohort in cohorts]
+    return [[run.name for run in cohort.runs] for cohort in cohorts]
 
 
 def in_words(sizes: Sequence[int]) -> str:

@@ -6,7 +6,9 @@ choices, and on two free cores two cohorts of three runs may end sooner than one
 
 from __future__ import annotations
 
+import bisect
 import heapq
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -35,7 +37,11 @@ class Costed(NamedTuple):
     """The most runs like this one that the memory of a process holds."""
 
 
-Cohort = tuple[Costed, ...]
+class Cohort(NamedTuple):
+    """Runs that train together, in the order of the plan, and what they cost."""
+
+    runs: tuple[Costed, ...]
+    cost: float
 
 
 def most_runs(spec: ClusterSpec) -> int:
@@ -50,24 +56,24 @@ def form(runs: Sequence[Costed], slots: int, most: int = MOST) -> list[Cohort]:
 
     Every run is in one of them, and within a cohort runs keep their order. Without a gain each run is alone, in order.
     """
-    best: list[Cohort] = [(run,) for run in runs]
+    alone = [_cohort([run]) for run in runs]
+    best = alone
     for size in _sizes(min(most, len(runs))):
-        found = _improved(_longest_first(_divided(runs, size)), slots)
-        shares = len(found) < len(runs)
-        if shares and _figure(found, slots) < _figure(best, slots):
-            best = found if len(best) < len(runs) or _gains(found, best, slots) else best
+        found = _improved(sorted(_divided(runs, size), key=_longest_first), slots)
+        if len(found) < len(runs) and _figure(found, slots) < _figure(best, slots) and _gains(found, alone, slots):
+            best = found
     return best
 
 
-def cost(cohort: Iterable[Costed]) -> float:
+def cost(runs: Iterable[Costed]) -> float:
     """The cost of a cohort: what its students need, and the teacher's part of each epoch that one of them trains."""
-    members = list(cohort)
-    taught = [run for run in members if run.teacher]
-    students = sum(run.student * (run.epochs[1] - run.epochs[0]) for run in members)
-    if not taught:
-        return students
-    span = max(run.epochs[1] for run in taught) - min(run.epochs[0] for run in taught)
-    return students + span * max(run.teacher for run in taught)
+    students, part, first, last = 0.0, 0.0, math.inf, 0.0
+    for run in runs:
+        done, end = run.epochs
+        students += run.student * (end - done)
+        if run.teacher:
+            part, first, last = max(part, run.teacher), min(first, done), max(last, end)
+    return students + (part * (last - first) if part else 0.0)
 
 
 def ends(lengths: Iterable[float], slots: int) -> list[float]:
@@ -76,6 +82,15 @@ def ends(lengths: Iterable[float], slots: int) -> list[float]:
     for length in lengths:
         heapq.heapreplace(free, free[0] + length)
     return free
+
+
+def _cohort(runs: Sequence[Costed]) -> Cohort:
+    return Cohort(tuple(runs), cost(runs))
+
+
+def _longest_first(cohort: Cohort) -> float:
+    """The key of their order."""
+    return -cohort.cost
 
 
 def _sizes(most: int) -> Iterator[int]:
@@ -87,13 +102,13 @@ def _sizes(most: int) -> Iterator[int]:
 
 def _figure(cohorts: Sequence[Cohort], slots: int) -> tuple[float, float]:
     """What is made small: the time until all have ended, then the sum of their times."""
-    lengths = [cost(cohort) for cohort in cohorts]
+    lengths = [cohort.cost for cohort in cohorts]
     return max(ends(lengths, slots), default=0.0), sum(lengths)
 
 
-def _gains(found: Sequence[Cohort], singles: Sequence[Cohort], slots: int) -> bool:
-    (time, total), (alone, all_alone) = _figure(found, slots), _figure(singles, slots)
-    return time < GAIN * alone or (time <= alone and total < GAIN * all_alone)
+def _gains(found: Sequence[Cohort], alone: Sequence[Cohort], slots: int) -> bool:
+    (time, total), (time_alone, total_alone) = _figure(found, slots), _figure(alone, slots)
+    return time < GAIN * time_alone or (time <= time_alone and total < GAIN * total_alone)
 
 
 def _divided(runs: Sequence[Costed], size: int) -> list[Cohort]:
@@ -105,32 +120,27 @@ def _divided(runs: Sequence[Costed], size: int) -> list[Cohort]:
     for members in groups.values():
         shares = sum(run.teacher > 0 for run in members) > 1
         largest = max(1, min(size, *(run.fits for run in members))) if shares else 1
-        found += _balanced(members, -(-len(members) // largest), largest)
+        found += _balanced(members, -(-len(members) // largest))
     return found
 
 
-def _balanced(members: Sequence[Costed], count: int, largest: int | None = None) -> list[Cohort]:
-    """The members in `count` cohorts of about equal cost."""
-    place = {id(run): number for number, run in enumerate(members)}
-    parts: list[list[Costed]] = [[] for _ in range(count)]
-    loads = [0.0] * count
-    for run in sorted(members, key=lambda run: -cost((run,))):
-        free = [n for n in range(count) if largest is None or len(parts[n]) < largest]
-        least = min(free, key=lambda n: (loads[n], len(parts[n])))
-        parts[least].append(run)
-        loads[least] = cost(parts[least])
-    return [tuple(sorted(part, key=lambda run: place[id(run)])) for part in parts if part]
-
-
-def _longest_first(cohorts: Iterable[Cohort]) -> list[Cohort]:
-    return sorted(cohorts, key=lambda cohort: -cost(cohort))
+def _balanced(members: Sequence[Costed], count: int) -> list[Cohort]:
+    """The members in `count` cohorts of about equal cost, and of equal size but for one run."""
+    # dealt out, the longest first, to and fro: each round gives every cohort one
+    order = sorted(range(len(members)), key=lambda n: -cost((members[n],)))
+    parts: list[list[int]] = [[] for _ in range(count)]
+    for place, number in enumerate(order):
+        turn, seat = divmod(place, count)
+        parts[seat if turn % 2 == 0 else count - 1 - seat].append(number)
+    return [_cohort([members[number] for number in sorted(part)]) for part in parts if part]
 
 
 def _improved(cohorts: list[Cohort], slots: int) -> list[Cohort]:
-    """Halve cohorts of the slots that end last as long as all end sooner."""
+    """Halve cohorts of the slots that end last as long as all end sooner. `cohorts` are in their order, the longest
+    first, and so is what is returned."""
     while True:
         now = _ends_sorted(cohorts, slots)
-        halved = [_longest_first(_with_halves(cohorts, number)) for number in _last_ones(cohorts, slots)]
+        halved = [_with_halves(cohorts, number) for number in _last_ones(cohorts, slots)]
         best = min(halved, key=lambda found: _ends_sorted(found, slots), default=None)
         if best is None or _ends_sorted(best, slots) >= now:
             return cohorts
@@ -139,7 +149,7 @@ def _improved(cohorts: list[Cohort], slots: int) -> list[Cohort]:
 
 def _ends_sorted(cohorts: Sequence[Cohort], slots: int) -> list[float]:
     """The ends of the slots, latest first, rounded: sums in another order differ in their last digits."""
-    return sorted((float(f"{end:.9g}") for end in ends(map(cost, cohorts), slots)), reverse=True)
+    return sorted((float(f"{end:.9g}") for end in ends((c.cost for c in cohorts), slots)), reverse=True)
 
 
 def _last_ones(cohorts: Sequence[Cohort], slots: int) -> list[int]:
@@ -149,15 +159,18 @@ def _last_ones(cohorts: Sequence[Cohort], slots: int) -> list[int]:
     for cohort in cohorts:
         end, slot = free[0]
         where.append(slot)
-        heapq.heapreplace(free, (end + cost(cohort), slot))
+        heapq.heapreplace(free, (end + cohort.cost, slot))
     _, last = max(free)
     kinds = {
-        (len(cohort), cost(cohort)): number
+        (len(cohort.runs), cohort.cost): number
         for number, cohort in enumerate(cohorts)
-        if where[number] == last and len(cohort) > 1
+        if where[number] == last and len(cohort.runs) > 1
     }
     return list(kinds.values())
 
 
 def _with_halves(cohorts: Sequence[Cohort], number: int) -> list[Cohort]:
-    return [*cohorts[:number], *_balanced(cohorts[number], 2), *cohorts[number + 1 :]]
+    found = [*cohorts[:number], *cohorts[number + 1 :]]
+    for half in _balanced(cohorts[number].runs, 2):
+        bisect.insort(found, half, key=_longest_first)
+    return found

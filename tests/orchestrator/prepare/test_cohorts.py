@@ -39,7 +39,7 @@ def makespan(cohorts, slots):
 @settings(deadline=None, max_examples=300)
 @given(runs(), st.integers(1, 9), st.integers(2, 20))
 def test_every_run_is_in_one_cohort_that_may_be_and_none_ends_later(runs, slots, most):
-    found = form(runs, slots, most)
+    found = [cohort.runs for cohort in form(runs, slots, most)]
     assert sorted(run.name for cohort in found for run in cohort) == sorted(run.name for run in runs)
     for cohort in found:
         assert 1 <= len(cohort) <= most
@@ -75,21 +75,21 @@ def grid(seeds, arms, teacher=3.0, student=1.0):
     ],
 )
 def test_cohorts_are_as_large_as_the_free_slots_ask_for(seeds, arms, slots, sizes):
-    assert [len(cohort) for cohort in form(grid(seeds, arms), slots)] == sizes
+    assert [len(cohort.runs) for cohort in form(grid(seeds, arms), slots)] == sizes
 
 
 def test_runs_without_a_teacher_gain_nothing_and_stay_alone():
-    assert [len(cohort) for cohort in form(grid(2, 4, teacher=0.0), 1)] == [1] * 8
+    assert [len(cohort.runs) for cohort in form(grid(2, 4, teacher=0.0), 1)] == [1] * 8
 
 
 def test_a_run_far_ahead_shares_no_pass_and_runs_of_two_groups_none():
     ahead = Costed("ahead", "a", 1.0, 9.0, (90, 100))
     behind = Costed("behind", "a", 1.0, 9.0, (0, 10))
-    assert form([ahead, behind], 1) == [(ahead,), (behind,)]
+    assert [cohort.runs for cohort in form([ahead, behind], 1)] == [(ahead,), (behind,)]
     other = behind._replace(name="other", group="b")
-    assert form([behind, other], 1) == [(behind,), (other,)]
+    assert [cohort.runs for cohort in form([behind, other], 1)] == [(behind,), (other,)]
 
 
 def test_the_longest_cohort_starts_first():
     found = form([*grid(1, 2), *(run._replace(group="long", epochs=(0, 90)) for run in grid(1, 2))], 1)
-    assert [cohort[0].group for cohort in found] == ["long", "seed 0"]
+    assert [cohort.runs[0].group for cohort in found] == ["long", "seed 0"]
