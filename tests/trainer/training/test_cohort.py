@@ -33,6 +33,8 @@ from trainer.training.loop import fit, fit_together
 from trainer.training.member import Run
 from trainer.training.teacher import Teacher
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Any]
 Ended = dict[str, Exception | None]
 
@@ -414,7 +416,6 @@ fit_together([
 """
 
 
-@pytest.mark.slow
 def test_killed_at_random_moments(tiny: Make, side: Side, alone: Make, same_run: Make) -> None:
     """SIGKILL after a random time, counted from the first report that a process makes; then once to the end."""
     configs = {
@@ -464,7 +465,6 @@ fit_together(runs)
 """
 
 
-@pytest.mark.slow
 def test_two_workers(tiny: Make, in_workers: Make, side: Side, alone: Make) -> None:
     """Each member has its own DDP; a failure is agreed on, whichever worker saw it, and the others go on."""
     configs = arms(tiny, {"optim.epochs": 2, "eval.every": 1, "optim.norm_batch": 2})
