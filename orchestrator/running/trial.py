@@ -35,6 +35,8 @@ def trial(config: dict[str, Any]) -> None:
         must_see(**job["store"])
         out = Path(job["place"]["out_dir"])
         run_folder.clear_failure(out)
+        if len(config["jobs"]) > 1:  # also for those that train later: they were asked to end at an earlier rung
+            run_folder.workers_begin(out)
         if job["refused"]:
             run_folder.write_failure(out, *Failure(**job["refused"]))
         else:
