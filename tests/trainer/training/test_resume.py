@@ -39,6 +39,7 @@ def undisturbed(config: TrainConfig, scenes_cache: Path, tmp_path_factory: pytes
     return out
 
 
+@pytest.mark.slow
 def test_two_undisturbed_runs_are_equal(config: TrainConfig, undisturbed: Path, place: Make, same_run: Make) -> None:
     fit(config, place(), report=nothing)
     same_run(place().out_dir, undisturbed)
@@ -89,6 +90,7 @@ def test_stopped_at_every_write(
     same_run(place().out_dir, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_half_written_line_is_repaired(config: TrainConfig, undisturbed: Path, place: Make, same_run: Make) -> None:
     def stop(metrics: dict[str, float], path: Path | None) -> None:
         if metrics["epoch"] == 2:
