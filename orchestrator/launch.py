@@ -7,8 +7,7 @@ from pathlib import Path
 
 from ablations.study.schema import Study
 from cluster.spec import ClusterSpec, Machine, check_a_machine_fits, concurrency, concurrency_on, grown
-from orchestrator.prepare.cohort_costs import Planned, in_words, measured_costs
-from orchestrator.prepare.cohorts import most_runs
+from orchestrator.prepare.cohort_costs import cohorts_of, in_words
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck, deployed
 from orchestrator.prepare.search_space import refuse_infeasible
@@ -209,18 +208,8 @@ class Launch:
 
     def _cohorts(self, jobs: Sequence[Job], slots: int) -> list[list[Job]]:
         """Which jobs train together, in the order of their start."""
-        most = most_runs(self.spec)
-        if most < 2 or len(jobs) < 2:
-            return [[job] for job in jobs]
         planned = {run.plan.key: run.plan.config for run in self.state.runs}
-        costs = measured_costs(self.preparer.check, self.ledger, self.store, self.spec, planned, slots)
-        by_id = {job.run_id: job for job in jobs}
-        return [[by_id[run_id] for run_id in ids] for ids in costs.cohorts([*map(self._planned, jobs)], slots, most)]
-
-    def _planned(self, job: Job) -> Planned:
-        run = self.ledger.run(job.run_id)
-        done = min(len(run.epochs), job.epochs - 1) if run is not None else 0
-        return Planned(job.run_id, job.run.config, job.run.needs or "", done)
+        return cohorts_of(jobs, self.preparer.check, self.ledger, self.store, self.spec, planned, slots)
 
     def slots(self, machines: Sequence[Machine]) -> int:
         """The number of runs at once. Raises SpecError where no run fits."""

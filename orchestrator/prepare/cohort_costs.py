@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from ablations.statistics.paired import counted
 from cluster.spec import LARGEST, ClusterSpec
-from orchestrator.prepare.cohorts import Cohort, Costed, form
+from orchestrator.prepare.cohorts import Cohort, Costed, form, most_runs
+from orchestrator.prepare.jobs import Job
 from orchestrator.prepare.machine import memory_bytes
 from orchestrator.prepare.pace import Pace, measured_paces, structure
 from orchestrator.store.folder import Store
@@ -103,21 +104,38 @@ class CohortCosts:
         return max(1, min(LARGEST, 1 + int((ROOM * self.memory - used) / (STATE_BYTES * parameters))))
 
 
-def measured_costs(
+def cohorts_of(
+    jobs: Sequence[Job],
     check: Callable[[TrainConfig], Mapping[str, float]],
     ledger: Ledger,
     store: Store,
     spec: ClusterSpec,
     planned: Mapping[str, TrainConfig],
     slots: int,
-) -> CohortCosts:
-    """The costs of a study's runs, as far as earlier ones have measured them; `planned` are configs by key. The memory
-    is known of this machine alone."""
+) -> list[list[Job]]:
+    """The jobs that train together, in the order of their start, by costs that earlier runs have measured, as far as
+    they have; `planned` are configs by key. The memory is known of this machine alone."""
+    most = most_runs(spec)
+    if most < 2 or len(jobs) < 2:
+        return apart(jobs)
     costs = CohortCosts(check)
     costs.paces, _, _ = measured_paces(ledger, store, spec, planned, costs.teacher_share)
     if spec.address == "local" and (memory := memory_bytes(spec.gpus_per_worker)) is not None:
         costs.memory = memory if spec.gpus_per_worker else memory / slots
-    return costs
+    by_id = {job.run_id: job for job in jobs}
+    found = costs.cohorts([_planned(job, ledger) for job in jobs], slots, most)
+    return [[by_id[run_id] for run_id in run_ids] for run_ids in found]
+
+
+def apart(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Each job alone."""
+    return [[job] for job in jobs]
+
+
+def _planned(job: Job, ledger: Ledger) -> Planned:
+    run = ledger.run(job.run_id)
+    done = min(len(run.epochs), job.epochs - 1) if run is not None else 0
+    return Planned(job.run_id, job.run.config, job.run.needs or "", done)
 
 
 def names(cohorts: Iterable[Cohort]) -> list[list[str]]:

@@ -48,7 +48,7 @@ class Estimate:
     """Where the measured paces come from, in words."""
     why: str = ""
     cohorts: tuple[int, ...] = ()
-    """The numbers of runs that train together, of all phases."""
+    """The numbers of runs that train together, of the phases where any do."""
 
 
 def estimate(
@@ -100,7 +100,7 @@ def estimate(
         slots,
         tuple(origins),
         why or unplaced,
-        tuple(size for each in rounds for size in each.sizes),
+        tuple(size for each in rounds if max(each.sizes, default=1) > 1 for size in each.sizes),
     )
 
 

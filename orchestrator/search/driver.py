@@ -10,6 +10,7 @@ from ablations.study.early_stopping import Curve, passes_averages, passes_rung
 from ablations.study.plan import search_identity, trial_run
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
+from orchestrator.prepare.cohort_costs import apart
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck
 from orchestrator.running.callbacks import RunCallbacks
@@ -26,11 +27,6 @@ from trainer.config import UserError, parse
 
 COSTS = ("params_m", "gmacs", "gmacs_paper")
 """Costs of a proposal's student that are known before it trains."""
-
-
-def apart(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Each job alone."""
-    return [[job] for job in jobs]
 
 
 class SearchDriver:

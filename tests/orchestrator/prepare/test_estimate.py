@@ -388,11 +388,11 @@ def test_runs_that_share_their_teacher_pay_once_for_it(store):
     assert 0.2 < share < 0.9
     assert together.hours.likely * 3600 == pytest.approx(apart.hours.likely * 3600 - saved)
     assert together.device_hours.most * 3600 == pytest.approx(apart.device_hours.most * 3600 - saved)
-    assert (together.cohorts, apart.cohorts) == ((3,), (1, 1, 1))
+    assert (together.cohorts, apart.cohorts) == ((3,), ())
     assert estimate_lines(together, one)[1] == " 3 runs in 1 cohort of 3, one teacher pass"
     assert not any("cohort" in line for line in estimate_lines(apart, one))
     three = of(study, store, CPU.model_copy(update={"concurrency": 3}))
-    assert three.cohorts == (1, 1, 1), "with a slot for each none shares"
+    assert three.cohorts == (), "with a slot for each none shares"
 
 
 def test_the_pace_of_a_run_in_a_cohort_is_told_as_that_of_a_run_alone(store):
