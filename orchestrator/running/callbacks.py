@@ -131,8 +131,8 @@ class RunCallbacks(tune.Callback):
         """An epoch of one run is done, or the run has ended while others of its cohort go on."""
         raise_if_interrupted()
         job = self.jobs[result["run_id"]]
+        self._sweep(trial)
         if result.get("ended"):
-            self._sweep(trial)
             return
         if job.run_id in self._since or job.run_id not in self.begun:
             self._begins(job)
@@ -160,8 +160,8 @@ class RunCallbacks(tune.Callback):
         if run is not None and len(run.epochs) >= job.epochs and run_folder.read_result(out) is not None:
             return True
         heard = run_folder.read_failure(out)
-        if heard is None or (heard["cause"] == "memory" and len(_training(trial)) > 1):
-            return False
+        if heard is None or heard["cause"] == "device" or (heard["cause"] == "memory" and len(_training(trial)) > 1):
+            return False  # these are the process's: it ends, or fewer runs train in it
         return bool(settings["refused"]) or not Attempts(settings).may_retry(Failure(**heard))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

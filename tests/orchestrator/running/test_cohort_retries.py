@@ -122,6 +122,19 @@ def test_memory_that_holds_no_cohort_costs_no_run_an_attempt_until_it_is_alone(m
     assert [line["micro_batch"] for line in read_retries(bench.out("run0"))] == [4]
 
 
+def test_a_gpu_that_fails_costs_each_run_of_its_process_an_attempt_and_halves_no_cohort(make):
+    bench = make(device=1, lost=0)
+    fault = Failure("device", "the GPU of here failed (CUDA error: uncorrectable ECC error encountered)")
+    for name in bench.jobs:
+        bench.out(name).mkdir(parents=True)
+        run_folder.write_failure(bench.out(name), *fault)
+    assert bench.dies(ActorDiedError()) == ["run0", "run1", "run2", "run3"]
+    assert [[retry["cause"] for retry in read_retries(bench.out(name))] for name in bench.jobs] == [["device"]] * 4
+    bench.dies(ActorDiedError())
+    assert [job["refused"] for job in bench.trial.config["jobs"]] == [fault._asdict()] * 4
+    assert bench.trial.max_failures == 0, "no run is left that may train"
+
+
 def finish(bench, name):
     for epoch in (1.0, 2.0):
         run_folder.append_epoch(bench.out(name), {"epoch": epoch, "val/miou": 1.0})
@@ -154,6 +167,20 @@ def test_each_run_is_recorded_when_it_ends_and_a_new_process_trains_those_that_a
     assert [bench.status(name) for name in bench.jobs] == ["failed", "finished", "finished", "finished"]
     events = [event["event"] for event in bench.callbacks.ledger.events()]
     assert events.count("started") == 4 and bench.left == []
+
+
+def test_runs_that_train_one_after_the_other_are_recorded_when_the_next_one_reports(make):
+    bench = make(lost=3)
+    for _ in range(2):
+        bench.dies(ActorDiedError())
+    for name in bench.jobs:
+        bench.out(name).mkdir(parents=True, exist_ok=True)
+    for epoch in (1.0, 2.0):
+        bench.reports("run0", epoch=epoch)
+    finish(bench, "run0")
+    assert bench.status("run0") == "running"
+    bench.reports("run1", epoch=1.0)
+    assert (bench.status("run0"), bench.left) == ("finished", ["run1", "run2", "run3"])
 
 
 def test_a_run_that_is_asked_to_end_leaves_its_cohort(make):
