@@ -131,8 +131,8 @@ class RunCallbacks(tune.Callback):
         """An epoch of one run is done, or the run has ended while others of its cohort go on."""
         raise_if_interrupted()
         job = self.jobs[result["run_id"]]
-        self._sweep(trial)
         if result.get("ended"):
+            self._sweep(trial)
             return
         if job.run_id in self._since or job.run_id not in self.begun:
             self._begins(job)
@@ -142,6 +142,7 @@ class RunCallbacks(tune.Callback):
         self.ledger.append_epochs(job.run_id, [ours])
         self.view.epoch(job, numbers)
         self.mirror.job(job)
+        self._sweep(trial)  # of runs that train one after the other none reports its end
 
     def _sweep(self, trial: Any) -> None:
         """Record the runs of a cohort that have ended."""

@@ -150,9 +150,9 @@ def test_each_run_is_recorded_when_it_ends_and_a_new_process_trains_those_that_a
     run_folder.write_failure(bench.out("run0"), "nan", "loss is not finite at step 3")
     bench.reports("run0", ended=True)
     assert (bench.status("run0"), bench.left) == ("failed", ["run1", "run2", "run3"])
-    finish(bench, "run1")
     bench.reports("run1", epoch=2.0)
     assert bench.status("run1") == "running"
+    finish(bench, "run1")
     bench.reports("run1", ended=True)
     assert (bench.status("run1"), bench.left) == ("finished", ["run2", "run3"])
     run_folder.write_failure(bench.out("run2"), "bug", "KeyError")
@@ -190,8 +190,12 @@ def test_a_run_that_is_asked_to_end_leaves_its_cohort(make):
         bench.reports(name, epoch=1.0)
     run_folder.append_epoch(bench.out("run1"), {"epoch": 1.0})
     run_folder.ask_to_end(bench.out("run1"))
-    bench.reports("run1", ended=True)
+    bench.view.clear()
+    bench.reports("run1", epoch=2.0)
     assert (bench.status("run1"), bench.left) == ("stopped", ["run0", "run2", "run3"])
+    assert [said for said, *_ in bench.view] == ["epoch", "ended"]
+    bench.reports("run1", ended=True)
+    assert bench.status("run1") == "stopped"
 
 
 def test_a_trial_tries_its_runs_again_each_by_its_own_failure_and_fewer_where_the_memory_is_short(make, monkeypatch):
