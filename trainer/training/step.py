@@ -1,0 +1,52 @@
+"""The micro-batches of a training step: made once for all runs that train side by side, the teacher's output too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainer import parallel
+from trainer.config import Normalize
+from trainer.data.batch import Batch
+from trainer.data.stream import HostBatch, to_batch
+from trainer.models.base import SegOutput
+from trainer.training.learner import Learner
+from trainer.training.task import count_pixels, pixel_weight
+
+
+class Part(NamedTuple):
+    """One micro-batch of a step."""
+
+    batch: Batch
+    teacher: SegOutput | None
+    """The teacher's output on the batch, None where no path needs it."""
+    counts: Tensor
+    """(K,) int64: the pixels of each class in the global batch."""
+    last: bool
+    """Whether it is the last of the step."""
+
+
+def parts(
+    host: HostBatch,
+    teacher: Callable[[Tensor], SegOutput] | None,
+    device: torch.device,
+    normalize: Normalize,
+    micro: int,
+    classes: int,
+) -> Iterator[Part]:
+    """This worker's share of a step, in micro-batches of `micro` samples."""
+    batch = to_batch(host, device, normalize)
+    counts = parallel.all_reduce(count_pixels(batch.label, classes))
+    split = [Batch(*tensors) for tensors in zip(*(tensor.split(micro) for tensor in batch), strict=True)]
+    for position, part in enumerate(split):
+        yield Part(part, teacher(part.image) if teacher else None, counts, position + 1 == len(split))
+
+
+def accumulate(learner: Learner, part: Part, samples: int) -> None:
+    """Add the gradients of a micro-batch. `samples` is the size of the global batch."""
+    pixels = pixel_weight(part.counts, learner.distilled.class_weights)
+    teacher = part.teacher if learner.distilled.paths else None
+    learner.accumulate(part.batch, teacher, pixels, samples, last=part.last)
