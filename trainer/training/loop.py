@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from trainer import parallel
-from trainer.config import TrainConfig, UserError, check_cohort, message_of
+from trainer.config import ModelConfig, TrainConfig, UserError, check_cohort, message_of
 from trainer.data.stream import HostBatch
 from trainer.files.failure import cause_of
 from trainer.measure.device import synchronize
@@ -23,7 +23,7 @@ from trainer.training.fresh_thread import FreshThread
 from trainer.training.member import Member, Report, Run
 from trainer.training.memory import release_memory
 from trainer.training.shared import Shared
-from trainer.training.step import parts
+from trainer.training.step import Part, parts, with_masks
 
 
 def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
@@ -113,10 +113,19 @@ class Cohort:
         teacher = shared.teacher_of(member.distilled for member in members if not member.over)
         taught = partial(self.call, teacher) if teacher else None
         for part in parts(host, taught, shared.device, of.config.data.normalize, of.micro, len(of.data.classes)):
-            for member in members:
-                self.do(member, member.take, part)
+            drawn: dict[ModelConfig, Part] = {}
+            for member in (member for member in members if not member.over):
+                self.do(member, member.take, self.for_member(member, part, drawn))
         for member in members:
             self.do(member, member.update, step)
+
+    def for_member(self, member: Member, part: Part, drawn: dict[ModelConfig, Part]) -> Part:
+        """The part with the masks that all members of equal networks have; a compiled network draws its own."""
+        if member.place.compile:
+            return part
+        if member.network not in drawn:
+            drawn[member.network] = self.call(with_masks, part, member.distilled.student)
+        return drawn[member.network]
 
     def do(self, member: Member, action: Callable[..., object], *given: object) -> None:
         """Call what is the member's own: a failure of it ends this member alone, unless it costs all."""

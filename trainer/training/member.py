@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from trainer import parallel
-from trainer.config import TrainConfig, UserError
+from trainer.config import ModelConfig, TrainConfig, UserError
 from trainer.files import generations, run_folder
 from trainer.measure.footprint import measure
 from trainer.place import Place
@@ -58,6 +59,11 @@ class Member:
         self.own_s = 0.0
         """Seconds of this epoch's training that were its own: student, losses and optimiser."""
         self.learner: Learner | None = None
+
+    @functools.cached_property
+    def network(self) -> ModelConfig:
+        """The student's network, whatever its weights: equal ones draw equal masks."""
+        return self.config.student.model_copy(update={"init": "scratch", "partial": False})
 
     @property
     def out(self) -> Path:
