@@ -40,6 +40,7 @@ def parts(
 ) -> Iterator[Part]:
     """This worker's share of a step, in micro-batches of `micro` samples."""
     image, label, keys = to_batch(host, device, normalize)
+    assert isinstance(keys, Tensor)
     counts = parallel.all_reduce(count_pixels(label, classes))
     split = [Batch(*tensors) for tensors in zip(*(whole.split(micro) for whole in (image, label, keys)), strict=True)]
     for position, part in enumerate(split):
