@@ -5,6 +5,7 @@ A run's numbers are those it has alone: the runs share what is equal by construc
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,16 +15,16 @@ from typing import Any
 import torch
 
 from trainer import parallel
-from trainer.config import ModelConfig, TrainConfig, UserError, check_cohort, message_of
+from trainer.config import TrainConfig, UserError, check_cohort, message_of
 from trainer.data.stream import HostBatch
 from trainer.files.failure import cause_of
 from trainer.measure.device import synchronize
 from trainer.place import Place
 from trainer.training.fresh_thread import FreshThread
-from trainer.training.member import Member, Report, Run
+from trainer.training.member import Member, Report, Run, with_masks
 from trainer.training.memory import release_memory
 from trainer.training.shared import Shared
-from trainer.training.step import Part, parts, with_masks
+from trainer.training.step import parts
 
 
 def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
@@ -53,8 +54,9 @@ def fit_together(runs: Sequence[Run]) -> list[dict[str, Any] | None]:
     assert len({run.place.teacher for run in runs if run.config.active}) <= 1, "a cohort has one teacher"
     torch.set_num_threads(first.threads)
     cohort = Cohort(runs)
-    cohort.set_up()
-    cohort.train()
+    with contextlib.closing(cohort.call):
+        cohort.set_up()
+        cohort.train()
     return [member.result for member in cohort.members]
 
 
@@ -113,19 +115,11 @@ class Cohort:
         teacher = shared.teacher_of(member.distilled for member in members if not member.over)
         taught = partial(self.call, teacher) if teacher else None
         for part in parts(host, taught, shared.device, of.config.data.normalize, of.micro, len(of.data.classes)):
-            drawn: dict[ModelConfig, Part] = {}
-            for member in (member for member in members if not member.over):
-                self.do(member, member.take, self.for_member(member, part, drawn))
+            going = [member for member in members if not member.over]
+            for member, given in zip(going, self.call(with_masks, part, going), strict=True):
+                self.do(member, member.take, given)
         for member in members:
             self.do(member, member.update, step)
-
-    def for_member(self, member: Member, part: Part, drawn: dict[ModelConfig, Part]) -> Part:
-        """The part with the masks that all members of equal networks have; a compiled network draws its own."""
-        if member.place.compile:
-            return part
-        if member.network not in drawn:
-            drawn[member.network] = self.call(with_masks, part, member.distilled.student)
-        return drawn[member.network]
 
     def do(self, member: Member, action: Callable[..., object], *given: object) -> None:
         """Call what is the member's own: a failure of it ends this member alone, unless it costs all."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from trainer.training.panel import save_panel
 from trainer.training.record import resume, save_checkpoints
 from trainer.training.schedule import learning_rate
 from trainer.training.shared import Shared
-from trainer.training.step import Part, accumulate
+from trainer.training.step import Part, accumulate, drawn
 
 Report = Callable[[dict[str, float], Path | None], bool | None]
 """Called by every worker with the metrics and the checkpoint of an epoch; True ends the run after this epoch."""
@@ -193,6 +194,18 @@ class Member:
         """Let go of all tensors."""
         self.learner = None
         self.__dict__.pop("distilled", None)
+
+
+def with_masks(part: Part, members: Sequence[Member]) -> list[Part]:
+    """The part for each member: masks of equal networks are drawn once. A compiled network draws its own."""
+    equal = Counter(member.network for member in members)
+    students = {
+        member.network: member.distilled.student
+        for member in members
+        if equal[member.network] > 1 and not member.place.compile
+    }
+    found = {network: drawn(part, student) for network, student in students.items()}
+    return [found.get(member.network, part) for member in members]
 
 
 def device_name(device: torch.device) -> str:

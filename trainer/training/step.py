@@ -47,7 +47,7 @@ def parts(
         yield Part(part, teacher(part.image) if teacher else None, counts, position + 1 == len(split))
 
 
-def with_masks(part: Part, student: SegModel) -> Part:
+def drawn(part: Part, student: SegModel) -> Part:
     """The part with the masks of dropout and drop-path in place of the keys, for this network and all equal ones."""
     masks = student.draw(part.batch.keys) if isinstance(student, Pyramid) else None
     return part if masks is None else part._replace(batch=part.batch._replace(keys=masks))
