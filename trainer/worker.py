@@ -18,15 +18,16 @@ from trainer.config import masked, parse
 from trainer.files import run_folder
 from trainer.files.failure import failure_of
 from trainer.place import Place
-from trainer.training.loop import fit
+from trainer.training.loop import Report, fit
 from trainer.training.memory import release_memory
 
 LOCK_WAIT_S = 60.0
 """Longest wait for the run folder's lock: after a driver is killed, Ray takes seconds to end its worker."""
 
 
-def train_worker(settings: dict[str, Any]) -> None:
+def train_worker(settings: dict[str, Any], report: Report | None = None) -> None:
     """Train one run. `settings`: config (plain data), place (Place's fields), workers (number of the run's processes).
+    Tune gets the metrics of each epoch, unless `report` is given; several workers need one.
 
     A failure is written to failure.json in the run's folder and not raised, so that the orchestrator decides on
     retries. Two exceptions: a full disk is raised, because nothing can be written; and one of several workers always
@@ -39,18 +40,15 @@ def train_worker(settings: dict[str, Any]) -> None:
         torch.cuda.set_device(device)
         place = replace(place, device=str(device))
 
-    def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
-        if distributed:
-            ray.train.report(metrics)
-        else:
-            ray.tune.report(metrics)
+    def to_tune(metrics: dict[str, float], checkpoint: Path | None) -> None:
+        ray.tune.report(metrics)
 
     try:
         # worker 0 locks the folder against a worker of a killed driver that Ray has not ended yet
         with run_folder.lock_folder(place.out_dir, LOCK_WAIT_S) if parallel.rank() == 0 else contextlib.nullcontext():
             if parallel.rank() == 0:
                 run_folder.workers_begin(place.out_dir)
-            fit(parse(settings["config"]), place, report=report)
+            fit(parse(settings["config"]), place, report=report or to_tune)
     except Exception as error:
         failure = failure_of(error)
         if failure.cause == "disk":
