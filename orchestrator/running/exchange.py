@@ -38,8 +38,9 @@ class Exchange:
         self._ended = False
 
     async def give(self, job: dict[str, Any]) -> bool:
-        """The trial: train this run. False where the group has ended."""
+        """The trial: train this run, once all workers have left the one before it. False where the group has ended."""
         async with self._change:
+            await self._change.wait_for(lambda: self._ended or self._given.number == 0 or self._is_idle())
             if not self._ended:
                 self._given = Given(self._given.number + 1, job)
                 self._reports, self._calls = [], {}
@@ -87,15 +88,15 @@ class Exchange:
                     self._change.notify_all()
             return None if self._given.number == done else self._given
 
-    async def report(self, rank: int, number: int, metrics: dict[str, float]) -> bool:
+    async def report(self, rank: int, metrics: dict[str, float]) -> bool:
         """A worker, after each epoch of a run: whether to go on. All workers of a run stop after the same epoch."""
         async with self._change:
             call = self._calls[rank] = self._calls.get(rank, 0) + 1
             if rank == 0:
                 self._reports.append(metrics)
             self._change.notify_all()
-            await self._change.wait_for(lambda: self._answered >= call or self._stopped or self._given.number != number)
-            return self._given.number == number and self._answered >= call
+            await self._change.wait_for(lambda: self._answered >= call or self._stopped)
+            return self._answered >= call
 
     def _is_idle(self) -> bool:
         """Whether all workers have done all runs."""

@@ -49,9 +49,9 @@ class WorkerGroup:
 
         False where the group had ended before. Raises what Ray Train raises where the group fails.
         """
-        if self._over.done() or not ray.get(self._exchange.give.remote(job)):
+        if self._over.done() or not self._ask(self._exchange.give.remote(job)):
             return False
-        while (metrics := self._heard()) is not None:
+        while (metrics := self._ask(self._exchange.heard.remote())) is not None:
             try:
                 report(metrics)
             except BaseException:
@@ -66,15 +66,13 @@ class WorkerGroup:
         with contextlib.suppress(Exception):  # why it has failed was raised before
             self._over.result(END_S)
 
-    def _heard(self) -> dict[str, float] | None:
-        """The next report; None after the run."""
-        asked = self._exchange.heard.remote()
-        while not ray.wait([asked], timeout=LOOK_S)[0]:
+    def _ask(self, answer: Any) -> Any:
+        """The answer of the exchange, which may be long in coming. Raises as `train` where the group fails first."""
+        while not ray.wait([answer], timeout=LOOK_S)[0]:
             if self._over.done():
                 self._over.result()
                 raise train.TrainingFailedError("the workers ended before their run")
-        found: dict[str, float] | None = ray.get(asked)
-        return found
+        return ray.get(answer)
 
     def _host(self, job: dict[str, Any], machines: dict[str, str]) -> None:
         try:
@@ -143,7 +141,7 @@ def serve(config: dict[str, Any]) -> None:
     exchange, rank, done = config["exchange"], train.get_context().get_world_rank(), 0
 
     def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
-        if not ray.get(exchange.report.remote(rank, given.number, metrics)):
+        if not ray.get(exchange.report.remote(rank, metrics)):
             raise StoppedRun
 
     while (given := ray.get(exchange.next.remote(rank, done))) is not None:
