@@ -23,8 +23,6 @@ IDLE_S = 30.0
 """A group without a run ends after so many seconds."""
 LOOK_S = 0.5
 """While a trial waits for a report it looks so often whether its group has failed."""
-END_S = 120.0
-"""Longest wait for the end of a group that is replaced by another, in seconds."""
 
 
 class StoppedRun(BaseException):
@@ -60,11 +58,11 @@ class WorkerGroup:
         return True
 
     def end(self) -> None:
-        """End a group that trains no run, or has failed, and wait until its places are free."""
+        """End a group that trains no run, or has failed, and wait until its workers have left their run's folder."""
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(self._exchange.end.remote())
         with contextlib.suppress(Exception):  # why it has failed was raised before
-            self._over.result(END_S)
+            self._over.result()
 
     def _ask(self, answer: Any) -> Any:
         """The answer of the exchange, which may be long in coming. Raises as `train` where the group fails first."""
