@@ -31,14 +31,14 @@ Send = Callable[[dict[str, Any]], None]
 """Gives what a run reports to Ray."""
 
 
-def train_worker(settings: dict[str, Any]) -> None:
+def train_worker(settings: dict[str, Any], send: Send | None = None) -> None:
     """Train one run, as `train_workers` does several."""
-    train_workers([settings])
+    train_workers([settings], send)
 
 
-def train_workers(settings: Sequence[dict[str, Any]]) -> None:
+def train_workers(settings: Sequence[dict[str, Any]], send: Send | None = None) -> None:
     """Train runs side by side. `settings` of each: config (plain data), place (Place's fields), run_id, workers (number
-    of the runs' processes).
+    of the runs' processes). Tune gets what they report, unless `send` is given; several workers need one.
 
     Every report is a dict with `run_id`: the metrics of an epoch, and where there are several runs `ended: True` when
     one has finished, has failed or was ended early. A run ends early where the driver has called
@@ -48,9 +48,8 @@ def train_workers(settings: Sequence[dict[str, Any]]) -> None:
     workers, so that Ray ends the others, which wait for it.
     """
     distributed = settings[0]["workers"] > 1
-    send: Send = ray.train.report if distributed else ray.tune.report
     deadline = time.monotonic() + LOCK_WAIT_S
-    seats = [Seat(one, send, alone=len(settings) == 1) for one in settings]
+    seats = [Seat(one, send or ray.tune.report, alone=len(settings) == 1) for one in settings]
     try:
         runs = [run for seat in seats if (run := seat.take(deadline)) is not None]
         if runs:

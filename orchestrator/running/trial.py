@@ -1,5 +1,5 @@
 """One Tune trial: a run or a cohort. Runs of one worker train in the trial's process, those of a cohort side by side; a
-run of several workers starts a Ray Train group."""
+run of several workers trains in the process's group of workers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from ray import train, tune
 from orchestrator.running.ray_failures import of_ray
 from orchestrator.running.retries import Attempts, remember_shortage, side_by_side
 from orchestrator.running.shared_store import must_see
+from orchestrator.running.worker_group import train_in_group
 from trainer.files import run_folder
 from trainer.files.failure import Failure
-from trainer.worker import train_worker, train_workers
+from trainer.worker import train_workers
 
 DRIVER_MEMORY = 128 * 1024**2
 """Memory in bytes that the trial of a multi-worker run reserves: it must reserve something, but no CPU."""
@@ -96,32 +97,10 @@ def attempt(jobs: Sequence[dict[str, Any]]) -> dict[str, Failure]:
 
 def _group(job: dict[str, Any]) -> Failure | None:
     """Train in a group of workers; returns what Ray saw fail. Raises where the disk is full."""
-    from ray.train.torch import TorchTrainer
-    from ray.tune.integration.ray_train import TuneReportCallback
-
     run_folder.wait_for_workers(Path(job["place"]["out_dir"]))
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config=job,
-        scaling_config=train.ScalingConfig(
-            num_workers=job["workers"],
-            use_gpu=bool(job["resources"].get("GPU")),
-            resources_per_worker=job["resources"],
-            placement_strategy="PACK",
-            label_selector=other_machines([job]),
-        ),
-        run_config=train.RunConfig(
-            # by run id: a restarted trial finds the state of its own group
-            name=job["run_id"],
-            storage_path=job["ray_dir"],
-            # `trial` counts retries by cause; Ray Train has only one number for all
-            failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=1),
-            callbacks=[TuneReportCallback()],
-        ),
-    )
     try:
-        trainer.fit()
-    except train.TrainingFailedError as error:
+        train_in_group(job, other_machines([job]), tune.report)
+    except (train.TrainingFailedError, ray.exceptions.RayError) as error:
         seen = of_ray(error)
         if seen.cause == "disk":
             raise

@@ -37,7 +37,7 @@ def fit(
         tune.with_resources(trial, placement_group(spec.workers, resources)),
         tune_config=tune.TuneConfig(
             max_concurrent_trials=slots,
-            reuse_actors=spec.workers == 1,
+            reuse_actors=True,
             trial_dirname_creator=_folder,
             trial_name_creator=_folder,
             search_alg=searcher,
