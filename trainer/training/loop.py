@@ -5,6 +5,7 @@ A run's numbers are those it has alone: the runs share what is equal by construc
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from trainer.files.failure import cause_of
 from trainer.measure.device import synchronize
 from trainer.place import Place
 from trainer.training.fresh_thread import FreshThread
-from trainer.training.member import Member, Report, Run
+from trainer.training.member import Member, Report, Run, with_masks
 from trainer.training.memory import release_memory
 from trainer.training.shared import Shared
 from trainer.training.step import parts
@@ -53,8 +54,9 @@ def fit_together(runs: Sequence[Run]) -> list[dict[str, Any] | None]:
     assert len({run.place.teacher for run in runs if run.config.active}) <= 1, "a cohort has one teacher"
     torch.set_num_threads(first.threads)
     cohort = Cohort(runs)
-    cohort.set_up()
-    cohort.train()
+    with contextlib.closing(cohort.call):
+        cohort.set_up()
+        cohort.train()
     return [member.result for member in cohort.members]
 
 
@@ -113,8 +115,9 @@ class Cohort:
         teacher = shared.teacher_of(member.distilled for member in members if not member.over)
         taught = partial(self.call, teacher) if teacher else None
         for part in parts(host, taught, shared.device, of.config.data.normalize, of.micro, len(of.data.classes)):
-            for member in members:
-                self.do(member, member.take, part)
+            going = [member for member in members if not member.over]
+            for member, given in zip(going, self.call(with_masks, part, going), strict=True):
+                self.do(member, member.take, given)
         for member in members:
             self.do(member, member.update, step)
 

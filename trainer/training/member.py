@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 
 from trainer import parallel
-from trainer.config import TrainConfig, UserError
+from trainer.config import ModelConfig, TrainConfig, UserError
 from trainer.files import generations, run_folder
 from trainer.measure.footprint import measure
 from trainer.place import Place
@@ -23,7 +25,7 @@ from trainer.training.panel import save_panel
 from trainer.training.record import resume, save_checkpoints
 from trainer.training.schedule import learning_rate
 from trainer.training.shared import Shared
-from trainer.training.step import Part, accumulate
+from trainer.training.step import Part, accumulate, drawn
 
 Report = Callable[[dict[str, float], Path | None], bool | None]
 """Called by every worker with the metrics and the checkpoint of an epoch; True ends the run after this epoch."""
@@ -58,6 +60,11 @@ class Member:
         self.own_s = 0.0
         """Seconds of this epoch's training that were its own: student, losses and optimiser."""
         self.learner: Learner | None = None
+
+    @functools.cached_property
+    def network(self) -> ModelConfig:
+        """The student's network, whatever its weights: equal ones draw equal masks."""
+        return self.config.student.model_copy(update={"init": "scratch", "partial": False})
 
     @property
     def out(self) -> Path:
@@ -187,6 +194,18 @@ class Member:
         """Let go of all tensors."""
         self.learner = None
         self.__dict__.pop("distilled", None)
+
+
+def with_masks(part: Part, members: Sequence[Member]) -> list[Part]:
+    """The part for each member: masks of equal networks are drawn once. A compiled network draws its own."""
+    equal = Counter(member.network for member in members)
+    students = {
+        member.network: member.distilled.student
+        for member in members
+        if equal[member.network] > 1 and not member.place.compile
+    }
+    found = {network: drawn(part, student) for network, student in students.items()}
+    return [found.get(member.network, part) for member in members]
 
 
 def device_name(device: torch.device) -> str:

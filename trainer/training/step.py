@@ -12,7 +12,8 @@ from trainer import parallel
 from trainer.config import Normalize
 from trainer.data.batch import Batch
 from trainer.data.stream import HostBatch, to_batch
-from trainer.models.base import SegOutput
+from trainer.models.base import SegModel, SegOutput
+from trainer.models.pyramid import Pyramid
 from trainer.training.learner import Learner
 from trainer.training.task import count_pixels, pixel_weight
 
@@ -38,11 +39,18 @@ def parts(
     classes: int,
 ) -> Iterator[Part]:
     """This worker's share of a step, in micro-batches of `micro` samples."""
-    batch = to_batch(host, device, normalize)
-    counts = parallel.all_reduce(count_pixels(batch.label, classes))
-    split = [Batch(*tensors) for tensors in zip(*(tensor.split(micro) for tensor in batch), strict=True)]
+    image, label, keys = to_batch(host, device, normalize)
+    assert isinstance(keys, Tensor)
+    counts = parallel.all_reduce(count_pixels(label, classes))
+    split = [Batch(*tensors) for tensors in zip(*(whole.split(micro) for whole in (image, label, keys)), strict=True)]
     for position, part in enumerate(split):
         yield Part(part, teacher(part.image) if teacher else None, counts, position + 1 == len(split))
+
+
+def drawn(part: Part, student: SegModel) -> Part:
+    """The part with the masks of dropout and drop-path in place of the keys, for this network and all equal ones."""
+    masks = student.draw(part.batch.keys) if isinstance(student, Pyramid) else None
+    return part if masks is None else part._replace(batch=part.batch._replace(keys=masks))
 
 
 def accumulate(learner: Learner, part: Part, samples: int) -> None:

@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainer import rng
 from trainer.config import NumericalError, TrainConfig, UserError
 from trainer.data.batch import Batch
 from trainer.data.stream import Stream
@@ -155,6 +156,27 @@ def test_the_batch_and_the_teachers_output_are_made_once(
     assert side.train(configs) == dict.fromkeys(configs)
     assert len(made) == 12
     assert asked == [frozenset({"embeds", "features", "logits"})] * 4 + [frozenset({"embeds", "features"})] * 4
+
+
+def test_equal_networks_draw_their_masks_once(tiny: Make, side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    uniform = rng.uniform
+
+    def watched(keys: Tensor, salts: Tensor, lanes: Tensor) -> Tensor:
+        if not keys.is_meta:  # where the cost is counted
+            drawn.append(len(salts))
+        return uniform(keys, salts, lanes)
+
+    monkeypatch.setattr(rng, "uniform", watched)
+    more = {"optim.epochs": 1}
+    configs = {
+        "one": tiny({}, more),
+        "two": tiny({"pea": {}}, more),
+        "weights": tiny({}, {**more, "optim.lr": 2e-3}),
+        "rate": tiny({}, {**more, "student.drop_path": 0.3}),
+    }
+    side.train(configs, micro_batch=2)
+    assert len(drawn) == 2 * 2 * 4  # two networks, two micro-batches, four steps
 
 
 def test_members_share_the_time_of_what_they_share(tiny: Make, side: Side) -> None:
