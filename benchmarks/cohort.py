@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from ratios import record
 
 from trainer.config import ModelConfig, TrainConfig, parse
 from trainer.data.stream import HostBatch
@@ -144,6 +145,12 @@ def report(asked: argparse.Namespace, device: torch.device, median: dict[int | s
             f"{size:4} {size * asked.batch / step_s:10.1f} {gain:13.3f} {ceiling:9.3f} {gain / ceiling:12.3f} "
             f"{memory:12.0f}"
         )
+        if size > 1:
+            what = (
+                f"{size} runs side by side, {asked.teacher} -> {asked.student}, {height}x{width}, batch {asked.batch}"
+            )
+            record(f"{what}: over single runs", gain)
+            record(f"{what}: over its ceiling", gain / ceiling, 0.95 if device.type == "cpu" else 1.0)
 
 
 def peak_mib(asked: argparse.Namespace, folder: Path) -> float:

@@ -142,7 +142,6 @@ class RunCallbacks(tune.Callback):
         self.ledger.append_epochs(job.run_id, [ours])
         self.view.epoch(job, numbers)
         self.mirror.job(job)
-        self._sweep(trial)  # of runs that train one after the other none reports its end
 
     def _sweep(self, trial: Any) -> None:
         """Record the runs of a cohort that have ended."""

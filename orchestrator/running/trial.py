@@ -49,6 +49,8 @@ def trial(config: dict[str, Any]) -> None:
             os._exit(1)  # CUDA in this process is lost to every later run; RunCallbacks reads the cause from the folder
         again = [each for each in training if _is_retried(each, failures.get(each.run_id), len(training))]
         left = [each for each in left if each in again or each not in training]
+        if left and len(training) == 1 and not again:  # of runs side by side each reports its end
+            tune.report({"run_id": training[0].run_id, "ended": True})
 
 
 def _with_micro_batch(attempts: Attempts) -> dict[str, Any]:

@@ -105,6 +105,7 @@ class Cohort:
         for member in members:
             self.do(member, member.drain)
         seconds, load = time.perf_counter() - started, shared.monitor.epoch()
+        # what was no member's own is divided equally; on a GPU that is also the wait for the kernels that all launched
         own, going = sum(member.own_s for member in members), [member for member in members if not member.over]
         for member in going:
             self.do(member, member.end_epoch, member.own_s + (seconds - own) / len(going), load)

@@ -169,20 +169,6 @@ def test_each_run_is_recorded_when_it_ends_and_a_new_process_trains_those_that_a
     assert events.count("started") == 4 and bench.left == []
 
 
-def test_runs_that_train_one_after_the_other_are_recorded_when_the_next_one_reports(make):
-    bench = make(lost=3)
-    for _ in range(2):
-        bench.dies(ActorDiedError())
-    for name in bench.jobs:
-        bench.out(name).mkdir(parents=True, exist_ok=True)
-    for epoch in (1.0, 2.0):
-        bench.reports("run0", epoch=epoch)
-    finish(bench, "run0")
-    assert bench.status("run0") == "running"
-    bench.reports("run1", epoch=1.0)
-    assert (bench.status("run0"), bench.left) == ("finished", ["run1", "run2", "run3"])
-
-
 def test_a_run_that_is_asked_to_end_leaves_its_cohort(make):
     bench = make()
     for name in bench.jobs:
@@ -190,12 +176,8 @@ def test_a_run_that_is_asked_to_end_leaves_its_cohort(make):
         bench.reports(name, epoch=1.0)
     run_folder.append_epoch(bench.out("run1"), {"epoch": 1.0})
     run_folder.ask_to_end(bench.out("run1"))
-    bench.view.clear()
-    bench.reports("run1", epoch=2.0)
-    assert (bench.status("run1"), bench.left) == ("stopped", ["run0", "run2", "run3"])
-    assert [said for said, *_ in bench.view] == ["epoch", "ended"]
     bench.reports("run1", ended=True)
-    assert bench.status("run1") == "stopped"
+    assert (bench.status("run1"), bench.left) == ("stopped", ["run0", "run2", "run3"])
 
 
 def test_a_trial_tries_its_runs_again_each_by_its_own_failure_and_fewer_where_the_memory_is_short(make, monkeypatch):
@@ -220,3 +202,11 @@ def test_a_trial_tries_its_runs_again_each_by_its_own_failure_and_fewer_where_th
     tried.clear()
     trial_module.trial(bench.trial.config)
     assert tried[0] == ["run0", "run1"], "other cohorts of this launch need not fail first"
+
+
+def test_runs_that_train_one_after_the_other_report_their_ends(make, monkeypatch):
+    bench, told = make(), []
+    monkeypatch.setattr(trial_module, "train_workers", lambda jobs: None)
+    monkeypatch.setattr(trial_module.tune, "report", told.append)
+    trial_module.trial({**bench.trial.config, "most": 1})
+    assert told == [{"run_id": name, "ended": True} for name in ("run0", "run1", "run2")], "the last by its trial's end"
