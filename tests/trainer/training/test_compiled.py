@@ -19,8 +19,10 @@ from trainer.data.stream import Stream
 from trainer.place import Place
 from trainer.training.build import Data, build_distilled, build_teacher, open_data
 from trainer.training.compiled import Compiler
+from trainer.training.evaluate import validate
 from trainer.training.learner import Learner
-from trainer.training.loop import fit, train_step, validate
+from trainer.training.loop import fit
+from trainer.training.step import accumulate, parts
 from trainer.training.teacher import Teacher
 
 Make = Callable[..., Any]
@@ -58,7 +60,8 @@ def train(config: TrainConfig, place: Place, compiler: Compiler | None, epochs: 
     for epoch in range(epochs):
         distilled.train()
         for step, host in enumerate(stream.epoch(epoch)):
-            train_step(learner, teacher, host, config, MICRO, len(data.classes))
+            for part in parts(host, teacher, learner.device, config.data.normalize, MICRO, len(data.classes)):
+                accumulate(learner, part, config.optim.global_batch)
             learner.update(1e-3, step)
         history.append(learner.drain() | validate(distilled.student, data, config, learner.autocast))
     return history
@@ -164,7 +167,7 @@ from trainer.place import Place
 from trainer.training.build import build_distilled, open_data
 from trainer.training.compiled import Compiler
 from trainer.training.learner import Learner
-from trainer.training.loop import train_step
+from trainer.training.step import accumulate, parts
 
 config, place = parse(job["config"]), Place(out_dir=Path(job["root"]), cache_dir=Path(job["root"]), device="cpu")
 data = open_data(config, place)
@@ -173,7 +176,8 @@ for compiler in (None, Compiler(backend="aot_eager")):
     distilled = build_distilled(config, None, data).train()
     learner = Learner(distilled, config.optim, config.distill, compiler)
     for step, host in enumerate(Stream(data.train, config, data.learn, rank, world).epoch(0)):
-        train_step(learner, None, host, config, 2, len(data.classes))
+        for part in parts(host, None, learner.device, config.data.normalize, 2, len(data.classes)):
+            accumulate(learner, part, config.optim.global_batch)
         learner.update(1e-3, step)
     losses.append(learner.drain()["loss"])
 assert abs(losses[0] - losses[1]) < 1e-5 * losses[0], losses
