@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from trainer.config import UserError
@@ -29,6 +28,7 @@ from trainer.files.atomic import replacing
 from trainer.files.run_folder import write_text
 from trainer.training.evaluate import forward
 from trainer.training.panel import colour
+from trainer.training.prediction import class_of
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 MANIFEST = "predict.json"
@@ -194,8 +194,7 @@ def label_images(student: Student, native: list[np.ndarray], resized: list[np.nd
     logits = logits[:, : len(student.dataset.classes)]
     labels = []
     for image, scores in zip(native, logits, strict=True):
-        full = F.interpolate(scores[None], size=image.shape[:2], mode="bilinear", align_corners=False)
-        labels.append(full.argmax(1)[0].to(torch.uint8).cpu().numpy())
+        labels.append(class_of(scores[None], image.shape[:2])[0].to(torch.uint8).cpu().numpy())
     return labels
 
 
