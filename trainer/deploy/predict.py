@@ -21,7 +21,7 @@ from trainer.config import UserError
 from trainer.config.input_files import check_regular, holds, refuse_undecodable
 from trainer.data.cityscapes import LABEL_IDS
 from trainer.data.images import read_rgb
-from trainer.data.packed import resize_image
+from trainer.data.packing import resize_image
 from trainer.data.pairing import is_hidden
 from trainer.deploy.open import Student
 from trainer.files.atomic import replacing

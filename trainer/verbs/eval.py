@@ -65,7 +65,7 @@ def evaluate(
     dataset = open_dataset(student.config.data, data_root.absolute() if data_root else None, default_cache())
     if json_ is not None:
         check_output("--json", json_, options.images_of(dataset, split))
-    packed = pack(dataset, student.config.data, split, default_cache())
+    packed = pack(dataset, student.config.data, split, default_cache(), say=print)
     protocols = tuple(dict.fromkeys(protocol or student.config.eval.protocols))
     metrics = measure(
         student.model,

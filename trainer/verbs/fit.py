@@ -54,7 +54,7 @@ def fit(
     check_inputs(out, config, resolved, teacher)
     check_config(place.out_dir, resolved)
     from trainer.data import check_root, open_dataset
-    from trainer.training.build import check
+    from trainer.training.build import check, open_data
     from trainer.training.continued import continue_run
     from trainer.training.loop import fit as train
 
@@ -62,6 +62,7 @@ def fit(
     if place.data_root is not None:
         check_outside(out, open_dataset(resolved.data, place.data_root, place.cache_dir))
     check(resolved, place.cache_dir)
+    open_data(resolved, place, print)
     with lock_folder(place.out_dir):
         if continue_ is not None:
             continue_run(continue_, resolved, place)
