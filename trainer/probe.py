@@ -137,7 +137,9 @@ def measure_times(config: TrainConfig, place: Place, workers: int, found: Offici
     epochs = config.optim.epochs
     validations = epochs // config.eval.every + bool(epochs % config.eval.every)
     return {
-        "epoch_s": steps * step_s + _checkpoint_s(learner, place.cache_dir) + validation_s * validations / epochs,
+        "epoch_s": steps * step_s
+        + _checkpoint_s(learner, place.cache_dir) / place.checkpoint_every
+        + validation_s * validations / epochs,
         "once_s": once_s + image_s * 12,  # footprint.py runs twelve passes of the student
     }
 

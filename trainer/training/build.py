@@ -13,6 +13,7 @@ import torch
 from trainer.config import IGNORE, TrainConfig, UserError
 from trainer.data import PackedSplit, SegDataset, check_data, dataset_class, open_dataset, pack_splits, silent
 from trainer.data.batch import Batch
+from trainer.data.pairing import Split
 from trainer.data.stream import Stream, holdout
 from trainer.data.transforms import auto_class_weights, quarter_label
 from trainer.distill import build_distillers
@@ -53,7 +54,7 @@ def open_data(config: TrainConfig, place: Place, say: Callable[[str], None] = si
     Raises UserError naming the first wrong file, a disk without room, or a split in which no pixel is labelled.
     """
     dataset = open_dataset(config.data, place.data_root, place.cache_dir)
-    native = {"train": reads_native_labels_of_train(config), "val": True}
+    native: dict[Split, bool] = {"train": reads_native_labels_of_train(config), "val": True}
     splits = pack_splits(dataset, config.data, native, place.cache_dir, say)
     learn, select = holdout(len(splits["train"]), config.data.select)
     Stream(splits["train"], config, learn, 0, 1)  # raises UserError when the split is smaller than a batch

@@ -35,6 +35,7 @@ def fit(
         Path | None,
         typer.Option("--continue", metavar="RUN", help="take over the epochs of a run that only has fewer of them"),
     ] = None,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="epochs from one checkpoint to the next")] = 1,
     compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the student")] = False,
 ) -> None:
     """Train one run to its end; run again to resume."""
@@ -49,6 +50,7 @@ def fit(
         threads=threads,
         micro_batch=micro_batch,
         teacher=teacher,
+        checkpoint_every=checkpoint_every,
         compile=compile_,
     )
     check_inputs(out, config, resolved, teacher)
