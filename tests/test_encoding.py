@@ -42,6 +42,7 @@ def test_a_text_is_opened_with_its_encoding(file):
     assert not list(without_encoding(ast.parse(file.read_text(encoding="utf-8"))))
 
 
+@pytest.mark.slow
 def test_a_plan_in_an_ascii_locale(tmp_path):
     """Names, paths and output: the process starts again in UTF-8 mode."""
     folder = tmp_path / "größe"

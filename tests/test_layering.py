@@ -146,6 +146,7 @@ def test_an_import_goes_down_in_the_order_of_the_page(package):
     assert not upward
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_units_import_what_the_page_says_and_no_less(package):
     drawn = {(one, other) for one, others in UNITS[package].items() for other in others}
@@ -211,6 +212,7 @@ def test_the_files_and_names_of_a_guide_are_there(guide):
     assert found > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [

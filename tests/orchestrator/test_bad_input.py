@@ -117,6 +117,7 @@ def test_a_mistake_on_the_command_line(transkd, tmp_path, monkeypatch, words, er
     assert not written(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("study", "error"),
     [
@@ -141,6 +142,7 @@ def test_a_mistake_in_a_study(transkd, tmp_path, study, error):
     assert not written(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["plan", "run"])
 def test_a_search_whose_base_is_beyond_a_limit(transkd, tmp_path, verb):
     """Unless proposals choose the student: then the base is nobody's."""
@@ -160,6 +162,7 @@ def test_a_search_whose_base_is_beyond_a_limit(transkd, tmp_path, verb):
         assert "learns from: nope (no such search in this store)" in out.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "space", "error"),
     [
@@ -273,6 +276,7 @@ def test_an_address_where_no_ray_is(transkd, tmp_path, address, error):
     assert written(tmp_path) == set()
 
 
+@pytest.mark.slow
 def test_a_second_driver_is_told_who_holds_the_store(transkd, tmp_path):
     with Store(tmp_path / "store").lease():
         code, _, err = transkd("run", tmp_path / "good.yaml")

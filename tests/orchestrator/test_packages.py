@@ -32,6 +32,7 @@ def python(*words, cwd, given=None, **env):
     )
 
 
+@pytest.mark.slow
 def test_the_driver_imports_its_own_packages(way):
     for name in ("yaml.py", "random.py"):
         (way / name).unlink()

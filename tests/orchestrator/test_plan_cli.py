@@ -59,6 +59,7 @@ def test_the_listing_is_there_before_torch_and_the_costs_follow(driver, study):
     assert float(cost["teacher segformer_mini"][0]) > float(cost["student alone, and 2 more"][0]) > 0
 
 
+@pytest.mark.slow
 def test_structure_checks_are_cached(driver, study):
     file = study()
     (driver.store / "cache").unlink()
@@ -69,6 +70,7 @@ def test_structure_checks_are_cached(driver, study):
     assert {path: path.stat().st_mtime_ns for path in (driver.store / "cache" / "checks").iterdir()} == files
 
 
+@pytest.mark.slow
 def test_a_search_is_listed_by_its_space_and_rungs(driver):
     listing = driver.here("plan", "demo_search", "--no-probe").out
     assert re.search(r"1 run and 16 trials, 0 reused, up to \d+ epochs to train", listing)

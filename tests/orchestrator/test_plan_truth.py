@@ -163,6 +163,7 @@ def assert_free(planned, lab):
     refuse(estimate(launch.state, launch.spec, lab.store, {}), "truth", launch.spec, 0.0)
 
 
+@pytest.mark.slow
 def test_a_finished_study_is_reused_and_costs_nothing(lab, planned):
     states, lines = planned(lab.data)
     assert states == {"reused": RUNS}
@@ -172,6 +173,7 @@ def test_a_finished_study_is_reused_and_costs_nothing(lab, planned):
     assert_free(planned, lab)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "before", "after"),
     [
@@ -214,6 +216,7 @@ def test_a_plan_without_the_data_says_what_it_could_not_check_and_counts_it(lab,
         planned(hours=1.0e-4)
 
 
+@pytest.mark.slow
 def test_a_plan_without_the_weights_says_so_of_the_runs_that_start_from_them(lab, planned):
     lab.weights.unlink()
     states, lines = planned(lab.data)
@@ -252,6 +255,7 @@ ARMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "value", "others"), [("lr", 2.0e-3, {"own teacher"}), ("weight_decay", 0.1, set())]
 )

@@ -84,6 +84,7 @@ def weight(lab, monkeypatch):
     torch.save(state, lab.weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "study", "left"),
     [

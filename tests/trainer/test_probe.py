@@ -64,6 +64,7 @@ def test_made_up_pictures_go_through_the_stream(tiny):
     assert len(np.unique(split.sample(0)[1])) > 5
 
 
+@pytest.mark.slow
 def test_what_a_run_keeps_is_what_its_files_weigh(tiny, place, teacher_weights):
     config, where = tiny(PATHS, {"optim.epochs": 3}), place()
     fit(config, where, report=lambda metrics, checkpoint: None)
@@ -74,6 +75,7 @@ def test_what_a_run_keeps_is_what_its_files_weigh(tiny, place, teacher_weights):
     assert 0 < found["packed"] <= packed
 
 
+@pytest.mark.slow
 def test_an_epoch_takes_about_what_a_run_took(tiny, place):
     config, where = tiny(PATHS, {"optim.epochs": 4}), place()
     fit(config, where, report=lambda metrics, checkpoint: None)
@@ -84,6 +86,7 @@ def test_an_epoch_takes_about_what_a_run_took(tiny, place):
     assert min(took) / 4 < found["epoch_s"] < 4 * max(took)
 
 
+@pytest.mark.slow
 def test_validation_that_is_rarer_costs_less(tiny, place):
     often, rarely = tiny({}, {"optim.epochs": 8}), tiny({}, {"optim.epochs": 8, "eval.every": 8})
     many = Official(4, 4000, (64, 128))

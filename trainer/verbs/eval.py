@@ -51,9 +51,9 @@ def evaluate(
         check_output("--json", json_, options.read_with(checkpoint, config))
     import torch
 
-    from trainer.data import open_dataset, pack
+    from trainer.data import open_dataset
     from trainer.deploy.open import open_student, run_config
-    from trainer.training.evaluate import evaluate as measure
+    from trainer.deploy.remeasure import measure
 
     unknown = set(protocol or ()) - set(PROTOCOLS)
     if unknown:
@@ -65,19 +65,8 @@ def evaluate(
     dataset = open_dataset(student.config.data, data_root.absolute() if data_root else None, default_cache())
     if json_ is not None:
         check_output("--json", json_, options.images_of(dataset, split))
-    packed = pack(dataset, student.config.data, split, default_cache(), say=print)
     protocols = tuple(dict.fromkeys(protocol or student.config.eval.protocols))
-    metrics = measure(
-        student.model,
-        packed,
-        dataset.classes,
-        student.config.data,
-        protocols,
-        conditions=dataset.conditions(packed.stems),
-        prefix=split,
-        batch=batch,
-        autocast=student.autocast,
-    )
+    metrics, packed = measure(student, dataset, default_cache(), split, protocols, batch, print)
     for line in report(student, run, packed, split, protocols, metrics):
         print(line)
     if json_ is not None:

@@ -230,6 +230,7 @@ def test_the_bound_is_what_the_test_reaches():
         assert found.p == pytest.approx(smallest_adjusted_p(n, 1))
 
 
+@pytest.mark.slow
 def test_false_differences_stay_below_five_percent_a_table():
     """Three arms like their reference, heavy-tailed seeds: tables with any `better` or `worse`."""
     generator = np.random.default_rng(20220228)

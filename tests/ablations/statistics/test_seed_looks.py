@@ -184,6 +184,7 @@ def test_at_most_five_percent_of_studies_hold_a_false_difference(study, draw):
     assert _at_most_five_percent(false, STUDIES)
 
 
+@pytest.mark.slow
 def test_at_most_five_percent_of_studies_hold_a_false_equivalence(study):
     """Every arm exactly a margin above the reference, where `equivalent` is wrong and most tempting."""
     rng = np.random.default_rng(1987)
@@ -216,6 +217,7 @@ def _intervals(written, rng, mean, studies):
         yield progress, with_intervals(written, scores, progress)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rest", [ONE, FOUR, FOUR + "margin: 0.4\n"])
 def test_after_looks_too_a_row_is_better_if_and_only_if_its_interval_excludes_zero(study, rest):
     written = study(rest)

@@ -310,6 +310,7 @@ def test_the_limit_is_held_against_the_most(store):
     refuse(of(make(name="t"), store, CPU), "t", CPU, 0.0)  # runs without GPUs take no hour of one
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_no_gpu")
 def test_a_limit_that_nobody_can_judge_refuses(store):
     found = of(make(), store, GPU, tries=None)

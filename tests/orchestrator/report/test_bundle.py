@@ -41,6 +41,7 @@ def packed(synthetic, tmp_path):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bundle_reports_the_bytes_that_its_store_reports(packed, tmp_path, capsys, monkeypatch, kind):
     made, file = packed(kind)
@@ -62,6 +63,7 @@ def test_a_bundle_reports_the_bytes_that_its_store_reports(packed, tmp_path, cap
         assert (written / name).read_bytes() == members(moved)[f"{made.study.name}/report/{name}"], name
 
 
+@pytest.mark.slow
 def test_the_same_study_makes_the_same_archive(packed, tmp_path):
     made, file = packed()
     os.utime(made.store.ledger, (0, 0))
@@ -70,6 +72,7 @@ def test_the_same_study_makes_the_same_archive(packed, tmp_path):
     assert again.read_bytes() == file.read_bytes()
 
 
+@pytest.mark.slow
 def test_it_holds_study_plan_lock_ledger_and_report_for_people_to_read(packed):
     made, file = packed()
     found = members(file)
@@ -93,6 +96,7 @@ def test_the_lock_names_every_package_once():
     assert named == sorted(set(named))
 
 
+@pytest.mark.slow
 def test_of_other_studies_only_what_is_shared_comes_along(packed, tmp_path):
     made, _ = packed()
     shared = next(run for run in Ledger(made.store.ledger).outcomes().values() if run.status == "finished")
@@ -116,6 +120,7 @@ def test_of_other_studies_only_what_is_shared_comes_along(packed, tmp_path):
         assert Ledger(store.ledger).outcomes().keys() == Ledger(made.store.ledger).outcomes().keys() - {"u"}
 
 
+@pytest.mark.slow
 def test_the_verb_writes_here_unless_told_otherwise(synthetic, tmp_path, monkeypatch, capsys):
     made = synthetic()
     monkeypatch.chdir(tmp_path)
@@ -169,6 +174,7 @@ def flip(found, name):
     found[name] = bytes([found[name][0] ^ 1]) + found[name][1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["study.yaml", "ledger.jsonl", "plan.jsonl", "lock.txt", "report/report.html", "README.md"]
 )
@@ -179,6 +185,7 @@ def test_a_member_that_has_changed_is_named(packed, name):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -194,6 +201,7 @@ def test_members_that_are_missing_or_not_listed_are_named(packed, change, what):
         pass
 
 
+@pytest.mark.slow
 def test_a_byte_that_was_flipped_anywhere_or_cut_off_is_found(packed):
     _, file = packed()
     whole = file.read_bytes()
@@ -211,6 +219,7 @@ def test_a_byte_that_was_flipped_anywhere_or_cut_off_is_found(packed):
         assert study.name == "arms"
 
 
+@pytest.mark.slow
 def test_a_bundle_of_an_earlier_version_has_no_checksums_and_is_read(packed):
     _, file = packed()
     rewritten(file, lambda found: found.pop("arms/checksums.sha256"))

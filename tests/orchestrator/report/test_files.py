@@ -45,6 +45,7 @@ def test_the_verb_prints_the_table_and_writes_into_the_store_or_elsewhere(synthe
     assert (tmp_path / "out" / "report.html").read_bytes() == (folder / "report.html").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "every"), [("arms", 1), ("search", 2)])
 def test_a_metric_without_a_value_is_absent_everywhere(synthetic, tmp_path, kind, every):
     """Of all runs, or of every second: as where no pixel is labelled."""
@@ -73,6 +74,7 @@ def test_the_verb_writes_nothing_before_there_is_a_store(synthetic, tmp_path, ca
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["arms", "search", "tuned"])
 def test_the_same_ledger_gives_the_same_bytes_elsewhere(synthetic, tmp_path, kind):
     made = synthetic(kind)
@@ -93,6 +95,7 @@ def test_csv_has_the_raw_numbers(synthetic):
     assert [row["role"] for row in rows] == ["teacher", "arm", "arm", "arm"]
 
 
+@pytest.mark.slow
 def test_parquet_has_typed_columns(synthetic, tmp_path):
     made = synthetic().report
     write(made, tmp_path)
@@ -126,6 +129,7 @@ def test_runs_have_a_row_for_each_epoch(synthetic, tmp_path):
     assert last["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_every_trial_is_exported_with_what_was_proposed(synthetic, tmp_path):
     made = synthetic("search", ends={("trial 3", 0): "refused", ("trial 6", 0): "failed"}).report
     paths = write(made, tmp_path)
@@ -150,12 +154,14 @@ def test_a_trial_that_failed_has_the_epochs_that_it_trained(synthetic):
     assert math.isfinite(row.metrics["select/miou"])
 
 
+@pytest.mark.slow
 def test_runs_of_a_search_are_its_trials(synthetic, tmp_path):
     write(synthetic("tuned").report, tmp_path)
     arms = set(pq.read_table(tmp_path / "runs.parquet").column("arm").to_pylist())
     assert {"student alone", "both", "student alone trial 0", "both trial 7"} <= arms
 
 
+@pytest.mark.slow
 def test_a_row_of_runs_csv_is_a_seed(synthetic, tmp_path):
     made = synthetic(ends={("student alone", 5): "failed", ("Base <both>", 5): None}).report
     write(made, tmp_path)
@@ -177,6 +183,7 @@ def test_table_csv_has_a_column_for_each_seed(synthetic):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["arms", "search", "tuned", "costs"])
 def test_no_cell_of_a_csv_is_a_python_list(synthetic, tmp_path, kind):
     write(synthetic(kind).report, tmp_path)

@@ -150,6 +150,7 @@ print("still here")
 """
 
 
+@pytest.mark.slow
 def test_the_process_of_a_failed_gpu_ends_and_the_next_one_is_told_why(tmp_path):
     job = made(tmp_path)
     tried = attempts(tmp_path, retries=Retries(device=1))

@@ -17,6 +17,7 @@ from orchestrator.terminal.log_lines import Lines, StudyProgress
 from trainer.files.run_folder import read_epochs
 
 
+@pytest.mark.slow
 def test_no_config_is_trained_twice_and_a_stopped_one_is_not_taken_further(bench):
     study = bench.study(f"{{trials: 12, sampler: random, seed: 3, stop: asha, eta: 2, {bench.CHOICES}}}")
     trained = bench.run(study)
@@ -39,6 +40,7 @@ def test_no_config_is_trained_twice_and_a_stopped_one_is_not_taken_further(bench
     assert bench.trials(study) == found
 
 
+@pytest.mark.slow
 def test_a_trial_killed_at_a_rung_that_it_lost_is_stopped_before_it_trains_on(bench, make_bench):
     study = bench.study(f"{{trials: 6, stop: asha, startup: 2, {bench.RANGES}}}")
     whole = make_bench()
@@ -56,6 +58,7 @@ def test_a_trial_killed_at_a_rung_that_it_lost_is_stopped_before_it_trains_on(be
     assert len(read_epochs(bench.store.run_dir(run_id))) == 1
 
 
+@pytest.mark.slow
 def test_a_point_of_a_grid_that_cannot_be_is_a_failed_trial_that_says_why(bench):
     space = (
         "space: {distill.csf.weight: {choice: [0.5, 1.0]}, student.name: {choice: [segformer_tiny, segformer_mini]}}"
@@ -160,6 +163,7 @@ def test_two_objectives_leave_a_front(bench):
     assert table.rows[0].values["front"] and "against params_m" in table.title
 
 
+@pytest.mark.slow
 def test_optuna_dashboard_shows_the_searches_of_the_store(bench):
     from optuna.storages import RDBStorage
     from optuna_dashboard._app import create_app

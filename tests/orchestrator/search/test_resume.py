@@ -29,6 +29,7 @@ def lockstep(bench, trials, batch):
     return bench.study(f"{{trials: {trials}, stop: asha, deterministic: true, batch: {batch}, {bench.RANGES}}}")
 
 
+@pytest.mark.slow
 def test_trials_that_ended_while_nobody_watched_reach_tracking(bench):
     study = bench.study(f"{{trials: 3, stop: asha, startup: 1, {bench.RANGES}}}")
     bench.run(study, trials=2, until=3)  # killed after the last epoch of the first, before anybody was told
@@ -44,6 +45,7 @@ def test_trials_that_ended_while_nobody_watched_reach_tracking(bench):
         assert found[run_id]["transkd.status"] == trial.state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cause", "options", "again"),
     [
@@ -75,6 +77,7 @@ def test_what_fails_again_has_failed_for_all_proposals_of_its_config(bench, few)
     assert bench.launch(longer).left() == 1, "what is beyond `trials` is nobody's"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", [7, 4])
 def test_a_deterministic_search_whose_code_was_mended_equals_one_that_never_failed(bench, make_bench, failing):
     study, whole = lockstep(bench, 7, batch=3), make_bench()
@@ -175,6 +178,7 @@ def test_trials_of_a_tuned_arm_are_refused_where_the_base_now_trains_another_tea
         refuse_changed(now, ids.of)
 
 
+@pytest.mark.slow
 def test_a_search_is_refused_where_weights_that_only_some_trials_read_have_changed(bench, tmp_path):
     files = [tmp_path / f"{name}.pt" for name in "ab"]
     model = build_model(parse({"student": {"name": "segformer_tiny"}}).student, 19).state_dict()

@@ -169,6 +169,7 @@ def test_known_points_come_first_and_trials_is_a_total(folder):
     assert (more[:12], len(more)) == (found, 14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_search_killed_anywhere_proposes_what_an_undisturbed_one_does(folder, name):
     whole = Bench(folder(), SPACES[name]).run()
@@ -180,6 +181,7 @@ def test_a_search_killed_anywhere_proposes_what_an_undisturbed_one_does(folder, 
         assert Bench(store, SPACES[name]).run() == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_kill_in_the_middle_of_a_trial_and_infeasible_points_change_nothing(folder, name):
     refuse = (lambda values: False) if name == "grid" else (lambda values: values["distill.pea.weight"] > 1)
@@ -193,6 +195,7 @@ def test_a_kill_in_the_middle_of_a_trial_and_infeasible_points_change_nothing(fo
     assert Bench(store, SPACES[name], refuse).run() == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tpe", "cmaes", "nsga2"])
 def test_a_sampler_learns_and_the_seed_decides(folder, name):
     def proposed(store, seed=0, told=()):
@@ -225,12 +228,14 @@ def test_a_grid_visits_each_point_that_applies_once(folder):
     assert few == found[:5]
 
 
+@pytest.mark.slow
 def test_infeasible_points_are_asked_again_and_take_no_number(folder):
     found = Bench(folder(), refuse=lambda values: values["distill"] == "pea").run()
     assert [number for number, *_ in found] == list(range(12))
     assert {values["distill"] for _, values, *_ in found} == {"base"}
 
 
+@pytest.mark.slow
 def test_a_space_without_a_feasible_point_is_said_to_have_none(folder):
     with pytest.raises(
         UserError, match=r"sought: 1000 proposals in a row were infeasible; widen search\.space; the last: inf"
@@ -257,6 +262,7 @@ def test_two_proposals_of_one_config_are_one_run(folder, slots):
 LOCKSTEP = STUDY.replace("startup: 3", "startup: 3\n  deterministic: true\n  batch: 5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [LOCKSTEP, LOCKSTEP.replace("asha", "median"), LOCKSTEP.replace("asha", "none")])
 def test_a_deterministic_search_is_the_same_however_many_run_and_whoever_is_first(folder, text):
     found = Bench(folder(), text).run()

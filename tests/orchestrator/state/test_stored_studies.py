@@ -37,6 +37,7 @@ def store(driver):
     return driver
 
 
+@pytest.mark.slow
 def test_the_last_text_of_a_study_counts_and_the_last_launch_is_last(store):
     launched(store, "one")
     launched(store, "two")

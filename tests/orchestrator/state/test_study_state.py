@@ -351,6 +351,7 @@ def assert_is(state: StudyState, found: list[Expected]) -> None:
         assert len({entry.prints for entry in finished if entry.prints}) <= 1, arm
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(worlds())
 def test_a_state_is_what_its_sources_make_of_the_ledger(world):

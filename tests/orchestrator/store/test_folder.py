@@ -168,6 +168,7 @@ def test_who_asks_for_the_driver_does_not_keep_one_from_starting(tmp_path):
         assert time.monotonic() - begin < 5, "the lock is tried again and again, not once more after a long time"
 
 
+@pytest.mark.slow
 def test_of_eight_processes_one_gets_the_lease(tmp_path):
     command = [sys.executable, "-c", CONTENDER, str(tmp_path)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

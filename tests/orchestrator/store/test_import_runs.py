@@ -83,6 +83,7 @@ def imported(folder, store, measure=None):
     return {one.folder.name: (one.state, one.about) for one in found}
 
 
+@pytest.mark.slow
 def test_a_tree_is_taken_in_once_and_the_study_has_nothing_left_to_do(folder, store, trained):
     found = imported(folder, store)
     assert {name: state for name, (state, _) in found.items()} == dict.fromkeys(found, "taken") and len(found) == 3
@@ -159,6 +160,7 @@ def changed(**changes):
     return spoil
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
@@ -198,6 +200,7 @@ def test_what_is_not_what_it_says_is_left(folder, store, spoil, why):
     assert len(list(store.runs_dir.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_pupil_of_another_file_is_not_the_run_its_config_names(folder, store, cache):
     """`fit --teacher` takes any weights: here, those of the teacher's best epoch under the name of its last."""
     pupil, config = folder / "taught", expand(read(STUDY, "shared"))[-1].config
@@ -313,6 +316,7 @@ def forge(run, points, metric="val/miou"):
         torch.save(state, run / name)
 
 
+@pytest.mark.slow
 def test_numbers_that_all_files_state_alike_are_found_out_by_evaluating_again(folder, store, cache, tmp_path):
     measure = partial(measure_again, root=None, cache=cache)
     forge(folder / "student alone", 1.0)
@@ -352,6 +356,7 @@ LOSSES = {
 ANOTHER = STUDY + "  another: {distill.pea.weight: 2.0}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
 def test_a_teacher_whose_checkpoint_is_gone_is_trained_again_where_a_run_needs_it(folder, store, lose, capsys):
     imported(folder, store)
@@ -372,6 +377,7 @@ def test_a_teacher_whose_checkpoint_is_gone_is_trained_again_where_a_run_needs_i
     assert [run.label for run in launch.todo(launch.state.runs)] == ["another seed 0"], "an import brings it back"
 
 
+@pytest.mark.slow
 def test_an_import_brings_back_the_files_of_a_run_and_names_a_teacher_that_lacks_its_own(folder, store):
     imported(folder / "teacher segformer_mini", store)
     imported(folder / "student alone", store)

@@ -364,6 +364,7 @@ class JournalMachine(RuleBasedStateMachine):
         yield whole
 
 
+@pytest.mark.slow
 def test_whatever_happens_the_ledger_is_the_fold_of_its_events():
     run_state_machine_as_test(JournalMachine)
 
@@ -374,6 +375,7 @@ def test_whatever_happens_at_length_the_ledger_is_the_fold_of_its_events():
     run_state_machine_as_test(JournalMachine, settings=settings(deep, max_examples=150, derandomize=True))
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_the_events_of_one_run_say_the_same_wherever_those_of_others_stand(tmp_path_factory, data):
     lives = {run_id: data.draw(st.lists(events(st.just(run_id)), max_size=5)) for run_id in RUNS}

@@ -392,6 +392,7 @@ def test_a_ledger_that_was_replaced_or_mended_is_read_anew(path):
     assert ledger.outcomes() == {}
 
 
+@pytest.mark.slow
 def test_a_thousand_runs_of_fifty_epochs_are_read_in_seconds_and_then_for_nothing(path):
     path.parent.mkdir()
     metrics = {f"val/iou/class {i}": 50.123456 + i for i in range(18)}

@@ -99,6 +99,7 @@ def shown(client):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("report", ["written", "not to be written"])
 @pytest.mark.parametrize("error", [None, StoreFull, KeyboardInterrupt, ZeroDivisionError])
 def test_tracking_is_closed_however_a_driver_ends(one, client, tmp_path, monkeypatch, capsys, error, report):

@@ -154,6 +154,7 @@ def labels(path, folder):
     return np.stack([np.array(Image.open(job.files["train_ids"])) for job in jobs])
 
 
+@pytest.mark.slow
 def test_the_data_are_inputs_with_their_fingerprints(sent, trained):
     fingerprints = read_result(trained)["data"]
     inputs = run_of(sent).inputs.dataset_inputs
@@ -223,6 +224,7 @@ def test_each_checkpoint_is_stored_once_and_can_be_used_alone(sent, trained):
     assert named == {"config.yaml", "epochs.jsonl", "result.json", "panel.png", "per_class_iou.json"}
 
 
+@pytest.mark.slow
 def test_models_are_registered_loaded_and_predict_what_the_command_does(copy, trained, tmp_path):
     expected = {name: labels(trained / file, tmp_path / name) for name, file in FILES.items()}
     assert (expected["last"] != expected["best"]).any()
@@ -286,6 +288,7 @@ def test_a_sending_that_was_cut_off_is_completed_and_adds_nothing(store, monkeyp
         assert mlflow.pyfunc.load_model(f"models:/{models['last'].model_id}").predict(IMAGES).shape == (5, 70, 150)
 
 
+@pytest.mark.slow
 def test_a_moved_store_still_loads_its_models(copy, tmp_path):
     model = models_of(copy)["last"].model_id
     with connected(copy):
@@ -300,6 +303,7 @@ def test_a_moved_store_still_loads_its_models(copy, tmp_path):
     assert not (tmp_path / "here").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [".", "tiny/models"])
 def test_models_whose_files_were_deleted_are_sent_again(store, lost):
     send(store)
@@ -310,6 +314,7 @@ def test_models_whose_files_were_deleted_are_sent_again(store, lost):
     assert set(stored(store)) == {"last.pt", "best.pt"}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_trained_again_has_its_new_students(copy):
     before, path = models_of(copy), run_folder(copy) / "last.pt"
     checkpoint.save(path, {**checkpoint.load(path), "note": "x" * 1000})

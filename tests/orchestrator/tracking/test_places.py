@@ -47,6 +47,7 @@ def make(begun):
     return lambda path: Store(begun(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_the_database_and_the_artifacts_lie_in_the_store_whatever_its_path(tmp_path, make, name):
     store = make(tmp_path / name / "store")
@@ -64,6 +65,7 @@ def test_a_new_database_is_made_in_a_folder_with_an_odd_name(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a%20b ?#ü"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [("here", "there"), ("a b", "c"), ("here", "a%20b?"), ("x%41", "y%41#")])
 def test_a_moved_store_is_read_and_written_where_it_is(tmp_path, make, before, after):
     old, new = make(tmp_path / before / "store"), Store(tmp_path / after / "store")

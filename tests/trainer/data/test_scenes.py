@@ -28,6 +28,7 @@ def test_a_picture_is_a_function_of_seed_split_and_index() -> None:
         assert not np.array_equal(image, paint(seed, split, index, (48, 96))[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("split", "count"), [("train", 240), ("val", 60)])
 def test_the_default_set_holds_every_class_in_either_split(split: str, count: int) -> None:
     labels = np.stack([paint(0, split, index, (96, 192))[1] for index in range(count)])
@@ -37,6 +38,7 @@ def test_the_default_set_holds_every_class_in_either_split(split: str, count: in
     assert 0 < (~np.isin(labels, list(LABEL_IDS.values()))).mean() < 0.15
 
 
+@pytest.mark.slow
 def test_colour_alone_does_not_give_the_class_away(tmp_path: Path) -> None:
     """A lookup from quantised colour and image row to the commonest class, made on train, fails on val."""
     data = Scenes(None, cache=tmp_path, train=60, val=20)

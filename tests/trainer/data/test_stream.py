@@ -132,6 +132,7 @@ def test_indices_are_all_that_is_seen(packed: PackedSplit) -> None:
     assert set(keys.tolist()) == set(rng.sample_keys(3, 2, some).tolist())
 
 
+@pytest.mark.slow
 def test_the_thread_ends_with_the_iterator(packed: PackedSplit) -> None:
     stream = Stream(packed, _config(), None, 0, 1)
     closed = stream.epoch(0)

@@ -268,6 +268,7 @@ def test_one_graph_for_the_compiler(path: Distiller) -> None:
     assert compiled(batch, student, teacher).item() == path(batch, student, teacher).item()
 
 
+@pytest.mark.slow
 def test_all_paths_train_together(tiny: Callable[..., Any], place: Callable[..., Any]) -> None:
     together = {name: {"weight": 0.1} for name in DISTILLERS if name not in ALTERNATIVES[1:]}
     config = tiny(together, {"optim.epochs": 1, "optim.precision": "bf16", "data.train_labels": "quarter"})

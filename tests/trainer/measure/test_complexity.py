@@ -89,6 +89,7 @@ def test_distillation_costs_what_was_published_in_training_alone(teacher, studen
     assert parameters(distilled.student) == parameters(student_alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["segformer_tiny", slow("pvtv2_mini"), slow("lvt_mini")])
 def test_what_a_distilled_run_deploys_is_the_plain_student(name, tiny, place):
     config = tiny({"csf": {}, "pea": {}}, {"student.name": name, "optim.epochs": 1})

@@ -116,6 +116,7 @@ def test_norms_of_a_whole_network_have_the_eps_of_the_reference(name):
         assert norm.eps == (1e-6 if re.fullmatch(fine, path) else 1e-5), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_whole_network(name, golden, fill):
     arrays = golden(name)

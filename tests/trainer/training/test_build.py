@@ -52,6 +52,7 @@ def test_check_refuses_what_cannot_be_built(
     assert not (tmp_path / "checks").exists()
 
 
+@pytest.mark.slow
 def test_check_needs_neither_weights_nor_data_nor_memory(tiny: Make, tmp_path: Path) -> None:
     """The published setting, with files that do not exist."""
     config = tiny(
@@ -230,6 +231,7 @@ def test_automatic_class_weights_are_those_of_the_data(tiny: Make, place: Make) 
     assert build_distilled(tiny(), None, data).class_weights is None
 
 
+@pytest.mark.slow
 def test_checked_costs_are_plain_json(tiny: Make, tmp_path: Path) -> None:
     cost = check(parse(tiny().model_dump(mode="json")), tmp_path)
     (file,) = (tmp_path / "checks").iterdir()

@@ -144,7 +144,8 @@ def path_of(name: str, options: dict[str, Any], student: SegModel, teacher: SegM
     return path
 
 
-@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("student", STUDENTS)
 def test_the_forward_of_every_distiller_on_fake_cuda_tensors(student: str, precision: str) -> None:
     with torch.device("meta"):
@@ -181,6 +182,7 @@ def test_the_backward_of_every_distiller_in_the_dtypes_of_cuda(student: str) -> 
             assert gradient is None or (gradient.dtype == torch.float32 and gradient.isfinite().all()), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("student", SMALLEST)
 def test_the_rules_on_the_cpu_give_the_dtypes_of_fake_cuda_tensors(student: str) -> None:
     with torch.device("meta"):

@@ -48,6 +48,7 @@ def train(folder: Path) -> list[dict[str, float]]:
     return epochs
 
 
+@pytest.mark.slow
 def test_the_loss_curve_is_the_committed_one(tmp_path: Path) -> None:
     golden = json.loads(CURVE.read_text())
     assert golden["numerics"] == NUMERICS_VERSION, "NUMERICS_VERSION was raised: write the curve that belongs to it"

@@ -51,6 +51,7 @@ def epochs_of(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "epochs.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_folder_tells_everything(tiny: Make, place: Make) -> None:
     config: TrainConfig = tiny(CSF_PEA, {"eval": {"protocols": ["paper", "full"]}})
     reported: list[tuple[dict[str, float], Path | None]] = []
@@ -84,6 +85,7 @@ def test_the_folder_tells_everything(tiny: Make, place: Make) -> None:
     assert result["environment"]["workers"] == 1 and result["environment"]["threads"] == 1
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_the_student_alone(tiny: Make, place: Make) -> None:
     result = fit(tiny(CSF_PEA), place(), report=nothing)
     best = checkpoint.load(place().out_dir / "best.pt")
@@ -94,6 +96,7 @@ def test_the_best_checkpoint_is_the_student_alone(tiny: Make, place: Make) -> No
         assert_equal({f"student.{name}": value for name, value in best["model"].items()}, last)
 
 
+@pytest.mark.slow
 def test_losses_fall_and_the_network_learns(tiny: Make, place: Make) -> None:
     config = tiny({}, {"optim.epochs": 8, "optim.lr": 3e-3, "eval.every": 3})
     fit(config, place(), report=nothing)
@@ -103,6 +106,7 @@ def test_losses_fall_and_the_network_learns(tiny: Make, place: Make) -> None:
     assert [epoch["epoch"] for epoch in epochs if "val/miou" in epoch] == [3, 6, 8]
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_done_again(tiny: Make, place: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     first = fit(tiny(), place(), report=nothing)
     before = {path: path.stat().st_mtime_ns for path in place().out_dir.iterdir()}
@@ -113,6 +117,7 @@ def test_what_is_finished_is_not_done_again(tiny: Make, place: Make, monkeypatch
     assert {path: path.stat().st_mtime_ns for path in place().out_dir.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_another_config_in_the_same_folder_is_refused(tiny: Make, place: Make) -> None:
     fit(tiny(), place(), report=nothing)
     before = student_of(place().out_dir)
@@ -123,6 +128,7 @@ def test_another_config_in_the_same_folder_is_refused(tiny: Make, place: Make) -
     assert_equal(before, student_of(place().out_dir))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [True, False])
 def test_changed_data_is_another_run(finished: bool, tiny: Make, place: Make, tmp_path: Path) -> None:
     changes = {"data.name": "cityscapes", "data.options": {}, "optim.epochs": 2 if finished else 3}
@@ -155,6 +161,7 @@ def interrupt(config: TrainConfig, where: Place, after: int) -> None:
         fit(config, where, report=report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_fails_the_run_by_name_and_step(
     factor: float, tiny: Make, place: Make, monkeypatch: pytest.MonkeyPatch
@@ -186,6 +193,7 @@ def test_a_learning_rate_that_explodes_is_a_numerical_error_too(tiny: Make, plac
         fit(tiny(CSF_PEA, {"optim.lr": 1e30}), place(), report=nothing)
 
 
+@pytest.mark.slow
 def test_a_path_of_weight_0_is_the_plain_student_bit_for_bit(tiny: Make, place: Make) -> None:
     plain = tiny({}, {"teacher": None})
     silent = tiny({"csf": {"weight": 0.0}, "pea_ea": {"weight": 0, "options": {"nonsense": 1}}})
@@ -241,6 +249,7 @@ def test_arms_of_a_seed_start_equal_and_see_equal_batches_and_masks(
     assert len(keys.unique()) == 32  # no epoch repeats the keys of another
 
 
+@pytest.mark.slow
 def test_epochs_use_every_learning_sample_once_and_no_other(
     tiny: Make, place: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +291,7 @@ class Watched:
         monkeypatch.setattr(loop, "build_teacher", watched)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "computed", "spared"),
     [("pea", {"patch_embed4", "block3.0"}, {"block4.0", "linear_pred"}), ("csf", {"block4.0"}, {"linear_pred"})],
@@ -323,6 +333,7 @@ def test_without_a_path_the_teacher_is_not_even_built(tiny: Make, place: Make, m
     fit(tiny({}), place(), report=nothing)
 
 
+@pytest.mark.slow
 def test_a_teacher_that_misses_its_stated_miou_does_not_teach(tiny: Make, place: Make, tmp_path: Path) -> None:
     cache = {"cache_dir": tmp_path / "cache"}
     with pytest.raises(UserError, match=r"states 76.49 mIoU but reaches \d+\.\d\d on scenes val \(full protocol\)"):

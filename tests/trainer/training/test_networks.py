@@ -58,6 +58,7 @@ def test_a_teacher_is_measured_as_it_will_be_shown_images(tiny: Make, place: Mak
     assert measured["imagenet"] != measured["unit"]
 
 
+@pytest.mark.slow
 def test_a_run_says_which_weights_it_used(tiny: Make, place: Make, tmp_path: Path) -> None:
     """A teacher with the reference's void class, of another normalisation, and a student with a part of a backbone."""
     teacher = save(tmp_path / "teacher.pth", "segformer_mini", 20)
@@ -95,6 +96,7 @@ def test_a_run_says_which_weights_it_used(tiny: Make, place: Make, tmp_path: Pat
     }
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_are_refused_before_anything_runs(tiny: Make, tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     init = tiny({}, {"student.init": str(path)})

@@ -68,6 +68,7 @@ def undisturbed(config: TrainConfig, scenes_cache: Path, tmp_path_factory: pytes
     return out
 
 
+@pytest.mark.slow
 def test_two_undisturbed_runs_are_equal(config: TrainConfig, undisturbed: Path, place: Make) -> None:
     fit(config, place(), report=nothing)
     assert_same_run(place().out_dir, undisturbed)
@@ -118,6 +119,7 @@ def test_stopped_at_every_write(
     assert_same_run(place().out_dir, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_half_written_line_is_repaired(config: TrainConfig, undisturbed: Path, place: Make) -> None:
     def stop(metrics: dict[str, float], path: Path | None) -> None:
         if metrics["epoch"] == 2:

@@ -86,6 +86,7 @@ def test_a_worker_finds_the_id_that_the_driver_gave(lab: Lab, monkeypatch: pytes
         assert run_id(run.config, place) == driver.run_id(run.config, run.key, run.teacher), run.arm
 
 
+@pytest.mark.slow
 def test_fit_records_the_drivers_id_and_the_teachers_run(lab: Lab) -> None:
     job = lab.preparer.job(lab.arm("decayed"))
     result = fit(job.run.config, job.place, report=nothing)

@@ -72,6 +72,7 @@ def test_mlflow_gives_them_the_same_names():
     assert {f"system/{name}" for name in monitor.aggregate_metrics()} <= MACHINE
 
 
+@pytest.mark.slow
 def test_without_psutil_a_run_trains_and_tells_nothing():
     program = (
         "import sys; sys.modules['psutil'] = None\n"

@@ -29,6 +29,7 @@ def measured(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name.startswith("val/")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_is_measured_as_it_measured_itself(precision: str, finished: Make, command: Make, tmp_path: Path) -> None:
     run = finished({"optim.precision": precision})
@@ -141,6 +142,7 @@ def recorded(said: str) -> str:
     return line.split(maxsplit=2)[2]
 
 
+@pytest.mark.slow
 def test_other_images_under_the_same_config_are_told_by_their_fingerprint(
     tiny: Make, place: Make, command: Make, tmp_path: Path
 ) -> None:
@@ -203,6 +205,7 @@ def test_public_weights_without_a_config(public: tuple[Path, SegModel], command:
         assert json.loads(file.read_text())["metrics"] == expected
 
 
+@pytest.mark.slow
 def test_a_plain_file_of_our_own_is_not_taken_for_the_references(finished: Make, command: Make, tmp_path: Path) -> None:
     """Names alone do not tell: SegFormer's are the same in both."""
     run = finished()

@@ -53,6 +53,7 @@ def in_process_of_its_own(cache: Path, *arguments: str | Path) -> subprocess.Com
     )
 
 
+@pytest.mark.slow
 def test_fit_trains_and_says_how_it_went(written: Make, command: Make, tmp_path: Path, tiny: Make) -> None:
     out = tmp_path / "run"
     config = written({"csf": {}, "pea": {}})
@@ -74,6 +75,7 @@ def test_fit_trains_and_says_how_it_went(written: Make, command: Make, tmp_path:
     assert (out / "last.pt").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_set_reads_yaml_and_removes_a_path(written: Make, command: Make, tmp_path: Path, tiny: Make) -> None:
     config = written({"csf": {}, "pea": {}}, {"optim.epochs": 1})
     options = "distill.pea.options={stage_weights: [0, 0, 0, 1]}"
@@ -164,6 +166,7 @@ def test_a_config_in_its_own_folder_stays_as_it_is_written(recipe: Make, command
     assert path.read_bytes() == before and (tmp_path / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_epochs_are_raised_by_a_run_that_goes_on_from_the_shorter_one(
     written: Make, command: Make, tmp_path: Path
 ) -> None:
@@ -339,6 +342,7 @@ def test_bad_data_is_named_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_are_reported_before_anything_is_written(
     written: Make, command: Make, tmp_path: Path, teacher_weights: Path
 ) -> None:
@@ -435,6 +439,7 @@ with lock_folder(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_train_in_one_folder(written: Make, command: Make, tmp_path: Path) -> None:
     out = tmp_path / "run"
     other = subprocess.Popen(

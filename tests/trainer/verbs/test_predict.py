@@ -103,6 +103,7 @@ def test_again_does_what_is_missing(finished: Make, command: Make, images: Path)
     assert "0 images labelled, 3 were before" in command(*arguments)[1]
 
 
+@pytest.mark.slow
 def test_predictions_of_another_student_are_not_mixed_in(finished: Make, command: Make, images: Path) -> None:
     out = images.parent / "out"
     assert command("predict", finished() / run_folder.LAST, images, "--out", out)[0] == 0

@@ -296,6 +296,7 @@ def logits_are_golden(model: SegModel, fill: SimpleNamespace, arrays: dict[str, 
     torch.testing.assert_close(flat, torch.from_numpy(arrays["logits"]).reshape(-1), atol=2e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "kind"), KINDS)
 def test_weights_under_any_name(network, kind, source, golden, fill, tmp_path):
     write, what, title, normalize = KINDS[network, kind]
@@ -348,6 +349,7 @@ def zeros(state: State) -> State:
     return {name: torch.zeros_like(tensor) for name, tensor in state.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("network", SMALL)
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Train a study with `python -m trainer` alone: its teacher, then of one seed after another all arms, in one cohort.
+#
+#   benchmarks/flagship.sh STUDY OUT SECONDS [options of `python -m trainer fit`, for example --data-root DIR --compile]
+#
+# For a machine that is lent for minutes and has torch, timm and pyarrow but no Ray; WHEELS names a folder of wheels with
+# what else is needed. A seed is begun only while there is time for it, so that what is there at the end is paired. Run
+# again, it goes on. A teacher from elsewhere: put its run's folder at OUT/runs/teacher. Then, where transkd is:
+#
+#   transkd import OUT/runs && transkd report STUDY
+set -euo pipefail
+cd "$(dirname "$0")/.."
+study=$1 out=$2 seconds=$3
+shift 3
+PYTHON=${PYTHON:-python}
+began=$SECONDS longest=0
+
+if [ -n "${WHEELS:-}" ]; then
+  "$PYTHON" -m pip install -q --no-index --find-links "$WHEELS" pydantic typer pyyaml
+fi
+if [ ! -d "$out/configs" ]; then
+  "$PYTHON" benchmarks/flagship_configs.py "$study" "$out/configs.new"
+  mv "$out/configs.new" "$out/configs"
+fi
+
+teacher=()
+if [ -f "$out/configs/teacher.yaml" ]; then
+  "$PYTHON" -m trainer fit "$out/configs/teacher.yaml" --out "$out/runs/teacher" "$@"
+  teacher=(--teacher "$out/runs/teacher/last.pt")
+  echo "teacher: $((SECONDS - began)) s"
+fi
+for seed in $(ls "$out/configs" | grep -o '^seed[0-9]*$' | sort -V); do
+  if [ $((SECONDS - began + longest)) -gt "$seconds" ]; then
+    echo "no time for $seed: $((SECONDS - began)) s of $seconds have passed, and a seed takes $longest s"
+    break
+  fi
+  started=$SECONDS
+  "$PYTHON" -m trainer fit "$out/configs/$seed"/*.yaml --out "$out/runs/$seed" "${teacher[@]}" "$@"
+  took=$((SECONDS - started))
+  longest=$((took > longest ? took : longest))
+  echo "$seed: $took s"
+done

@@ -1,0 +1,73 @@
+"""What benchmarks compare with computes what they say."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer.config import ModelConfig, OptimConfig, Term
+from trainer.data.batch import Batch
+from trainer.distill import build_distillers
+from trainer.models import build_model
+from trainer.models.norm import set_norm_batch
+from trainer.training.learner import Learner
+from trainer.training.task import Distilled, count_pixels, pixel_weight
+from trainer.training.teacher import Teacher
+
+
+def benchmark(name):
+    """The module of a benchmark, which is a script."""
+    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def batch():
+    draw = torch.Generator().manual_seed(0)
+    image = torch.randn(4, 3, 64, 96, generator=draw)
+    label = torch.randint(0, 7, (4, 64, 96), generator=draw)
+    label[torch.rand(label.shape, generator=draw) < 0.1] = 255
+    return Batch(image, label, torch.arange(4))
+
+
+def test_the_published_style_computes_the_losses_and_gradients_of_ours(batch):
+    plain = benchmark("published_style").PlainStep("segformer_mini", "segformer_tiny", 7)
+    plain.student.rates = dict.fromkeys(plain.student.rates, 0.0)
+    student = build_model(ModelConfig(name="segformer_tiny", drop_path=0, dropout=0), 7)
+    teacher = build_model(ModelConfig(name="segformer_mini"), 7).eval().requires_grad_(False)
+    terms = {"csf": Term(), "pea": Term()}
+    distilled = Distilled(student, build_distillers(terms, student.channels, teacher.channels, 0), 7)
+    set_norm_batch(distilled, 4)
+    plain.student.net.load_state_dict(student.state_dict())
+    plain.teacher.net.load_state_dict(teacher.state_dict())
+    plain.csf.load_state_dict(distilled.paths["csf"].state_dict())
+    plain.pea.load_state_dict(distilled.paths["pea"].state_dict())
+
+    learner = Learner(distilled, OptimConfig(global_batch=4), terms)
+    output = Teacher(teacher, distilled.teacher_needs, bf16=False)(batch.image)
+    pixels = pixel_weight(count_pixels(batch.label, 7), None)
+    learner.accumulate(batch, output, pixels, 4, last=True)
+    loss, _ = plain.loss(batch)
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), learner._step_losses[0].float(), rtol=1e-5, atol=1e-6)
+    theirs = dict(plain.student.net.named_parameters())
+    compared = 0
+    for name, parameter in student.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(theirs[name].grad, parameter.grad, rtol=1e-3, atol=1e-6)
+            compared += 1
+    assert compared > 50
+
+
+def test_counts_by_one_hot_maps_are_those_of_the_pixels(batch):
+    predicted = torch.randint(0, 7, batch.label.shape, generator=torch.Generator().manual_seed(1))
+    hit, wrong, missed = benchmark("published_style").one_hot_counts(predicted, batch.label, 7)
+    valid = batch.label != 255
+    for k in range(7):
+        said, truth = (predicted == k) & valid, (batch.label == k) & valid
+        expected = [(said & truth).sum(), (said & ~truth).sum(), (~said & truth).sum()]
+        assert [hit[k], wrong[k], missed[k]] == [float(value) for value in expected]
