@@ -22,7 +22,8 @@ def measure(
 ) -> tuple[dict[str, float], PackedSplit]:
     """The metrics of a student (`<split>/...`, in percent), of all classes and conditions, and the split.
 
-    `protocols`: default, those of its config. `say` is told how far packing is. Raises UserError where the data cannot be read.
+    `protocols`: default, those of its config. `say` is told how far packing is. Raises UserError where the data cannot
+    be read.
     """
     packed = pack(dataset, student.config.data, split, cache, say=say)
     metrics = evaluate(
