@@ -57,6 +57,9 @@ class ClusterSpec(Strict):
     """Compile teacher, student and paths in every worker; numbers agree to rounding with those of other workers."""
     deterministic: bool = False
     """On GPUs, repeat a run bit for bit, with slower algorithms."""
+    checkpoint_every: Integer = Field(1, ge=1, le=LARGEST)
+    """Epochs from one checkpoint to the next: a run that is stopped repeats at most so many. Trials of a search, which
+    may be stopped after any epoch and continued, write one after each."""
     concurrency: Literal["auto"] | Annotated[Integer, Field(le=LARGEST)] = "auto"
     """Runs at once; `auto`: as many as fit."""
     cohort: Literal["auto", "off"] | Annotated[Integer, Field(le=LARGEST)] = "auto"

@@ -33,6 +33,8 @@ class Place:
     """Samples in one forward pass; default: all of a worker's share of the global batch."""
     teacher: Path | None = None
     """Weights of the teacher that the study has trained, for configs with `teacher.train`."""
+    checkpoint_every: int = 1
+    """Epochs from one checkpoint to the next; a run that is stopped repeats at most so many."""
     compile: bool = False
     """Compile teacher, student and paths with `torch.compile`. Numbers then agree with those of a run that is not
     compiled to rounding (docs/clusters.md)."""

@@ -33,6 +33,7 @@ def probe(
         "micro_batch": spec.micro_batch,
         "compile": spec.compile,
         "deterministic": spec.deterministic,
+        "checkpoint_every": spec.checkpoint_every,
     }
     settings = {"workers": spec.workers, "place": place}
     on = [settings, this_hardware(spec), _code()]

@@ -56,5 +56,10 @@ def _of_stream(config: TrainConfig) -> dict[str, Any]:
 
 def _of_teacher(config: TrainConfig) -> dict[str, Any]:
     """What the teacher's outputs depend on, beside the batches."""
-    teacher = None if config.teacher is None else config.teacher.model_dump(mode="json", exclude={"miou"})
-    return {"teacher": teacher, "optim": {"precision": config.optim.precision}}
+    assert config.teacher is not None, "paths need a teacher"
+    return {
+        "teacher": {
+            **config.teacher.model_dump(mode="json", exclude={"miou", "precision"}),
+            "precision": config.teacher_precision,
+        }
+    }

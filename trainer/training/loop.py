@@ -16,6 +16,7 @@ import torch
 
 from trainer import parallel
 from trainer.config import TrainConfig, UserError, check_cohort, message_of
+from trainer.data.prefetch import on_device
 from trainer.data.stream import HostBatch
 from trainer.files.failure import cause_of
 from trainer.measure.device import synchronize
@@ -56,7 +57,9 @@ def fit_together(runs: Sequence[Run]) -> list[dict[str, Any] | None]:
     torch.set_num_threads(first.threads)
     cohort = Cohort(runs)
     set_up(runs[0].config.optim.precision, first.deterministic, cohort.shared.device)
-    with contextlib.closing(cohort.call):
+    with contextlib.closing(cohort.call), contextlib.ExitStack() as recorders:
+        for member in cohort.members:
+            recorders.enter_context(member.recorder)
         cohort.set_up()
         cohort.train()
     return [member.result for member in cohort.members]
@@ -98,9 +101,11 @@ class Cohort:
         shared, started = self.shared, time.perf_counter()
         for member in members:
             self.do(member, member.begin_epoch)
-        for k, host in enumerate(shared.stream.epoch(epoch)):
+        for k, host in enumerate(on_device(shared.stream.epoch(epoch), shared.device)):
             self.train_step(epoch * shared.steps_per_epoch + k, host, members)
             shared.monitor.sample()
+            for member in self.left:
+                self.do(member, member.recorder.poll)
             if all(member.over for member in members):
                 return
         synchronize(shared.device)
@@ -136,6 +141,7 @@ class Cohort:
             if member.run.ended is None or costs_all(cause):
                 raise
             member.over = True
+            member.recorder.settle()
             member.run.ended(error)
         member.own_s += time.perf_counter() - started
         if member.over:

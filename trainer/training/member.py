@@ -6,11 +6,13 @@ import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainer import parallel
 from trainer.config import ModelConfig, TrainConfig, UserError
@@ -23,7 +25,8 @@ from trainer.training.learner import Learner
 from trainer.training.networks import weights_used
 from trainer.training.numerics import described
 from trainer.training.panel import save_panel
-from trainer.training.record import resume, save_checkpoints
+from trainer.training.record import resume, save_checkpoints, to_resume_from
+from trainer.training.recorder import Recorder
 from trainer.training.schedule import learning_rate
 from trainer.training.shared import Shared
 from trainer.training.step import Part, accumulate, drawn
@@ -61,6 +64,9 @@ class Member:
         self.own_s = 0.0
         """Seconds of this epoch's training that were its own: student, losses and optimiser."""
         self.learner: Learner | None = None
+        self.recorder = Recorder()
+        self._best_student: dict[str, Tensor] | None = None
+        """The student of the best epoch, where it is not written yet."""
 
     @functools.cached_property
     def network(self) -> ModelConfig:
@@ -137,7 +143,11 @@ class Member:
         self.losses = self.learner.drain()
 
     def end_epoch(self, seconds: float, load: dict[str, float]) -> None:
-        """Validate, save and report. `seconds` of training were this run's; `load` is that of the machine."""
+        """Validate, and begin to save; the epoch is reported when its checkpoint is on disk. `seconds` of training were
+        this run's; `load` is that of the machine."""
+        self.recorder.finish()
+        if self.over:  # the epoch before was to be the last
+            return
         assert self.learner is not None
         started = time.monotonic()
         epoch, steps = len(self.history) + 1, self.shared.steps_per_epoch
@@ -147,24 +157,35 @@ class Member:
             metrics |= validate(self.distilled.student, self.data, self.config, self.learner.autocast)
         metrics |= load
         metrics["seconds"] = seconds + time.monotonic() - started
-        self._save(metrics)
+        self.recorder.begin(self._to_save(metrics), functools.partial(self._record, metrics))
+        if parallel.world() > 1:  # all workers report at the same step
+            self.recorder.finish()
+
+    def _to_save(self, metrics: dict[str, float]) -> Callable[[], None] | None:
+        """Add an epoch to the history; returns what writes its checkpoints, None where none is due."""
+        assert self.learner is not None
+        self.history.append(metrics)
+        is_rank_zero = parallel.rank() == 0
+        if "val/miou" in metrics and metrics["val/miou"] > self.best.get("val/miou", -1.0):
+            self.best = {"epoch": metrics["epoch"], "val/miou": metrics["val/miou"]}
+            self._best_student = deepcopy(self.distilled.student.state_dict()) if is_rank_zero else None
+        if not is_rank_zero or not (self.trained or len(self.history) % self.place.checkpoint_every == 0):
+            return None
+        state = to_resume_from(self.identity, self.data.fingerprints, self.learner, self.history, self.best)
+        student, self._best_student = self._best_student, None
+        return functools.partial(save_checkpoints, self.out, state, student, self.trained)
+
+    def _record(self, metrics: dict[str, float]) -> None:
+        """Add an epoch to the run's record and report it, which may end the run."""
+        if parallel.rank() == 0:
+            run_folder.append_epoch(self.out, metrics)
         stop = self.run.report(metrics, self.out / run_folder.LAST)
         if parallel.first_said("stop" if stop else "") and not self.trained:
             self.over = True
 
-    def _save(self, metrics: dict[str, float]) -> None:
-        assert self.learner is not None
-        self.history.append(metrics)
-        improved = "val/miou" in metrics and metrics["val/miou"] > self.best.get("val/miou", -1.0)
-        if improved:
-            self.best = {"epoch": metrics["epoch"], "val/miou": metrics["val/miou"]}
-        if parallel.rank() == 0:
-            state = (self.learner, self.history, self.best, improved, self.trained)
-            save_checkpoints(self.out, self.identity, self.data.fingerprints, *state)
-            run_folder.append_epoch(self.out, metrics)
-
     def finish(self, cohort: int) -> None:
         """Write the result of a run whose epochs are done. `cohort` is the number of runs that trained side by side."""
+        self.recorder.finish()
         device = self.shared.device
         cost = check(self.config, self.place.cache_dir)
         if parallel.rank() == 0:  # the other workers wait and do not disturb the measurement

@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from trainer.config import UserError
 from trainer.files import checkpoint, generations, run_folder
 from trainer.training.learner import Learner
 
 
-def save_checkpoints(
-    out: Path,
+def to_resume_from(
     identity: str,
     fingerprints: dict[str, str],
     learner: Learner,
     history: list[dict[str, float]],
     best: dict[str, float],
-    improved: bool,
-    finished: bool,
-) -> None:
-    """Write the checkpoint to resume from, and the student alone when it is the best so far.
+) -> dict[str, Any]:
+    """What a checkpoint holds, as a copy that training does not change.
 
-    Both hold the fingerprints of the data, by split, because their mIoU was measured on it. Where the run has
-    finished, the checkpoint also holds the digest of its weights, by which `finished_run` knows them.
+    The fingerprints of the data, by split, are there because the mIoU was measured on it.
     """
-    if improved:
-        student = learner.distilled.student.state_dict()
-        checkpoint.save(out / run_folder.BEST, {"model": student, "data": fingerprints, **best})
-    model = learner.distilled.state_dict()
-    state = {
+    return {
         "run_id": identity,
-        "final_weights": checkpoint.weights_digest(model) if finished else "",
+        "final_weights": "",
         "data": fingerprints,
-        "model": model,
-        "optimiser": learner.optimiser.state_dict(),
-        "history": history,
-        "best": best,
+        "model": deepcopy(learner.distilled.state_dict()),
+        "optimiser": deepcopy(learner.optimiser.state_dict()),
+        "history": list(history),
+        "best": dict(best),
     }
+
+
+def save_checkpoints(out: Path, state: dict[str, Any], best_student: dict[str, Tensor] | None, finished: bool) -> None:
+    """Write the student of the best epoch, where that is new, and the checkpoint to resume from.
+
+    Where the run has finished, the latter also holds the digest of its weights, by which `finished_run` knows them.
+    """
+    if best_student is not None:
+        checkpoint.save(out / run_folder.BEST, {"model": best_student, "data": state["data"], **state["best"]})
+    if finished:
+        state["final_weights"] = checkpoint.weights_digest(state["model"])
     generations.save(out, state)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from trainer import parallel
 from trainer.config import TrainConfig
-from trainer.data.stream import Stream
+from trainer.data.stream import Stream, threads_of_stream
 from trainer.measure.device import pick_device
 from trainer.models.base import SegModel
 from trainer.place import Place
@@ -42,7 +42,11 @@ class Shared:
         """The data of all runs. Raises UserError."""
         if self._data is None:
             data = open_data(config, self.place)
-            self.stream = Stream(data.train, config, data.learn, parallel.rank(), parallel.world())
+            given = {
+                "threads": threads_of_stream(self.device, self.place.threads),
+                "pinned": self.device.type == "cuda",
+            }
+            self.stream = Stream(data.train, config, data.learn, parallel.rank(), parallel.world(), **given)
             self._data = data
         return self._data
 

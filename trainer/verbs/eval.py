@@ -66,7 +66,7 @@ def evaluate(
     if json_ is not None:
         check_output("--json", json_, options.images_of(dataset, split))
     protocols = tuple(dict.fromkeys(protocol or student.config.eval.protocols))
-    metrics, packed = measure(student, dataset, default_cache(), split, protocols, batch)
+    metrics, packed = measure(student, dataset, default_cache(), split, protocols, batch, print)
     for line in report(student, run, packed, split, protocols, metrics):
         print(line)
     if json_ is not None:

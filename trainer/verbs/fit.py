@@ -77,6 +77,7 @@ def fit(
         Path | None,
         typer.Option("--continue", metavar="RUN", help="take over the epochs of a run that only has fewer of them"),
     ] = None,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="epochs from one checkpoint to the next")] = 1,
     compile_: Annotated[bool, typer.Option("--compile", help="torch.compile teacher, student and paths")] = False,
     deterministic: Annotated[bool, typer.Option(help="on a GPU, repeat runs bit for bit; slower")] = False,
 ) -> None:
@@ -92,6 +93,7 @@ def fit(
         threads=threads,
         micro_batch=micro_batch,
         teacher=teacher,
+        checkpoint_every=checkpoint_every,
         compile=compile_,
         deterministic=deterministic,
     )
@@ -129,7 +131,7 @@ def check_runs(runs: Sequence[Asked]) -> None:
             check_inputs(run.out, run.file, run.config, run.place.teacher)
             check_config(run.place.out_dir, run.config)
     from trainer.data import check_root, open_dataset
-    from trainer.training.build import check
+    from trainer.training.build import check, open_data
 
     data, place = runs[0].config.data, runs[0].place  # those of all runs
     check_root(data, place.data_root, place.cache_dir)
@@ -139,6 +141,7 @@ def check_runs(runs: Sequence[Asked]) -> None:
             check_outside(run.out, dataset)
         with run.named():
             check(run.config, place.cache_dir)
+    open_data(runs[0].config, place, print)
 
 
 def train(runs: Sequence[Asked], before: Path | None) -> None:
