@@ -42,11 +42,9 @@ class Shared:
         """The data of all runs. Raises UserError."""
         if self._data is None:
             data = open_data(config, self.place)
-            given = {
-                "threads": threads_of_stream(self.device, self.place.threads),
-                "pinned": self.device.type == "cuda",
-            }
-            self.stream = Stream(data.train, config, data.learn, parallel.rank(), parallel.world(), **given)
+            threads, pinned = threads_of_stream(self.device, self.place.threads), self.device.type == "cuda"
+            worker = (parallel.rank(), parallel.world())
+            self.stream = Stream(data.train, config, data.learn, *worker, threads=threads, pinned=pinned)
             self._data = data
         return self._data
 
