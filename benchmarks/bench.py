@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import torch
 from ratios import FILE, Ratio, recorded
+from trainer.training.member import device_name
 
 from trainer.files.run_folder import environment
-from trainer.training.member import device_name
 
 HERE = Path(__file__).parent
 HEADING = "## Ratios side by side (`make bench`)"
@@ -62,7 +62,9 @@ def run(name: str, benchmark: Benchmark, file: Path) -> Measured:
     command = f"python benchmarks/{' '.join(words)}"
     print(f"\n$ {command}", flush=True)
     started = time.monotonic()
-    done = subprocess.run([sys.executable, HERE / words[0], *words[1:]], env={**os.environ, FILE: str(file)}, check=False)
+    done = subprocess.run(
+        [sys.executable, HERE / words[0], *words[1:]], env={**os.environ, FILE: str(file)}, check=False
+    )
     if done.returncode:
         print(f"{name} ended with exit code {done.returncode}", flush=True)
     return Measured(name, command, time.monotonic() - started, recorded(file))
