@@ -26,7 +26,7 @@ class Exchange:
         self._given = Given(0, {})
         self._done: dict[int, int] = {}
         """Rank -> how many runs it has done."""
-        self._reports: list[dict[str, float]] = []
+        self._reports: list[dict[str, Any]] = []
         """Worker 0's reports of this run."""
         self._taken = 0
         """How many of them the trial has taken."""
@@ -49,7 +49,7 @@ class Exchange:
                 self._change.notify_all()
             return not self._ended
 
-    async def heard(self) -> dict[str, float] | None:
+    async def heard(self) -> dict[str, Any] | None:
         """The trial: let the workers go on after their last report; returns the next one, or None after the run."""
         async with self._change:
             self._answered = self._taken
@@ -88,7 +88,7 @@ class Exchange:
                     self._change.notify_all()
             return None if self._given.number == done else self._given
 
-    async def report(self, rank: int, metrics: dict[str, float]) -> bool:
+    async def report(self, rank: int, metrics: dict[str, Any]) -> bool:
         """A worker, after each epoch of a run: whether to go on. All workers of a run stop after the same epoch."""
         async with self._change:
             call = self._calls[rank] = self._calls.get(rank, 0) + 1

@@ -9,7 +9,6 @@ import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -42,7 +41,7 @@ class WorkerGroup:
         # a daemon: the process must be able to end while its workers wait
         threading.Thread(target=self._host, args=(job, machines), daemon=True).start()
 
-    def train(self, job: dict[str, Any], report: Callable[[dict[str, float]], None]) -> bool:
+    def train(self, job: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> bool:
         """Train one run; every epoch is passed to `report`, and its exception stops the run in all workers.
 
         False where the group had ended before. Raises what Ray Train raises where the group fails.
@@ -85,7 +84,7 @@ _held: WorkerGroup | None = None
 """The group of this process."""
 
 
-def train_in_group(job: dict[str, Any], machines: dict[str, str], report: Callable[[dict[str, float]], None]) -> None:
+def train_in_group(job: dict[str, Any], machines: dict[str, str], report: Callable[[dict[str, Any]], None]) -> None:
     """Train a run in this process's group, or in a new one where that has ended, failed or has another shape.
 
     `machines`: Ray's label selector of the machines that may be taken. Raises as `WorkerGroup.train`.
@@ -138,11 +137,11 @@ def serve(config: dict[str, Any]) -> None:
     """In each worker: train the runs that `config["exchange"]` gives, until no further one will come."""
     exchange, rank, done = config["exchange"], train.get_context().get_world_rank(), 0
 
-    def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
+    def send(metrics: dict[str, Any]) -> None:
         if not ray.get(exchange.report.remote(rank, metrics)):
             raise StoppedRun
 
     while (given := ray.get(exchange.next.remote(rank, done))) is not None:
         with contextlib.suppress(StoppedRun):
-            train_worker(given.job, report)
+            train_worker(given.job, send)
         done = given.number

@@ -1,5 +1,6 @@
 """The config of a run: its schema, the errors users see, and plain data. pydantic and PyYAML only, no torch."""
 
+from trainer.config.cohort import CohortKey, check_cohort, cohort_key
 from trainer.config.errors import NumericalError, UserError, explain, located, shown, unknown
 from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
 from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
@@ -16,6 +17,7 @@ from trainer.config.schema import (
     Number,
     OptimConfig,
     Options,
+    Precision,
     Seed,
     Strict,
     TeacherConfig,
@@ -40,6 +42,7 @@ __all__ = [
     "LONGEST_NAME",
     "MOST",
     "NUMERICS_VERSION",
+    "CohortKey",
     "Count",
     "DataConfig",
     "EvalConfig",
@@ -52,6 +55,7 @@ __all__ = [
     "NumericalError",
     "OptimConfig",
     "Options",
+    "Precision",
     "RunIds",
     "Seed",
     "Sources",
@@ -61,7 +65,9 @@ __all__ = [
     "Term",
     "TrainConfig",
     "UserError",
+    "check_cohort",
     "check_name",
+    "cohort_key",
     "data_key",
     "differences",
     "digest",
