@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from ablations.study.arms import (
     Arms,
@@ -20,6 +20,7 @@ from ablations.study.arms import (
     leave_one_out,
     mentioned,
     refuse_lookalikes,
+    refuse_same_look,
     terms,
 )
 from ablations.study.grid_points import grid_points
@@ -39,6 +40,7 @@ from trainer.config import (
     TrainConfig,
     UserError,
     explain,
+    is_recorded,
     located,
     parse,
     parse_yaml,
@@ -87,7 +89,7 @@ class Study(Strict):
         return split_looks(data)
 
     @model_validator(mode="after")
-    def _check(self) -> Study:
+    def _check(self, info: ValidationInfo) -> Study:
         base = parse(self.base, "base")
         check_metric(self.metric, base)
         if searched := self.search or self.tune_each:
@@ -103,6 +105,8 @@ class Study(Strict):
             object.__setattr__(self, "search", whole)
         if self.tune_each is not None:
             self.tune_each.check(self.base, self.compared.overrides, self.seeds)
+        if not is_recorded(info):
+            refuse_same_look(self.compared.overrides)
         return self
 
     @cached_property
@@ -212,8 +216,11 @@ class Study(Strict):
             )
 
 
-def read(text: str, where: str) -> Study:
-    """A study from the text of its YAML. Raises UserError naming `where`, the key, the rule and the value."""
+def read(text: str, where: str, *, recorded: bool = False) -> Study:
+    """A study from the text of its YAML. Raises UserError naming `where`, the key, the rule and the value.
+
+    `recorded` is for a study out of a store or bundle: its names follow the rules of the version that took them.
+    """
     data = parse_yaml(text, where)
     try:
         if not isinstance(data, dict):
@@ -222,7 +229,7 @@ def read(text: str, where: str) -> Study:
             raise UserError(f"{stray[0]}: belongs to a cluster, not to a study; write it in the file of --cluster")
         if "base" not in data and data and data.keys() <= TrainConfig.model_fields.keys():
             raise UserError("this is the config of one run, not a study; train it with `python -m trainer fit`")
-        return Study.model_validate(data)
+        return Study.model_validate(data, context={"recorded": recorded})
     except ValidationError as error:
         first = error.errors()[0]
         if first["loc"]:

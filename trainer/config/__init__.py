@@ -23,6 +23,7 @@ from trainer.config.schema import (
     TeacherRecipe,
     Term,
     TrainConfig,
+    is_recorded,
     parse,
     teacher_run,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "digest",
     "explain",
     "identity",
+    "is_recorded",
     "located",
     "masked",
     "message_of",

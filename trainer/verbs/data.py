@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from trainer.config import DataConfig, parse, parse_argument
+from trainer.config import DataConfig, parse, parse_argument, printable
 from trainer.place import default_cache
 from trainer.verbs.options import parse_size
 
@@ -50,7 +50,7 @@ def check(
 
     dataset = open_dataset(_config(name, option), root.absolute() if root else None, default_cache())
     console = Console(highlight=False)
-    console.print(Text(f"{name} in {dataset.root}", style="bold"), soft_wrap=True)
+    console.print(Text(printable(f"{name} in {dataset.root}"), style="bold"), soft_wrap=True)
     problems: list[str] = []
     splits: tuple[Split, ...] = ("train", "val")
     for split in splits:
@@ -59,7 +59,7 @@ def check(
         problems += contents.problems
     distinct = _deduplicated(problems)
     for problem in distinct[:SHOWN]:
-        console.print(Text.assemble(("problem: ", "bold red"), problem), soft_wrap=True)
+        console.print(Text.assemble(("problem: ", "bold red"), printable(problem)), soft_wrap=True)
     if not distinct:
         console.print(Text("no problems", style="green"))
         return
@@ -96,7 +96,7 @@ def make(
         make_tree(dataset, train=train, val=val, seed=seed, size=(height, width))
     again = "".join(f" --option {text}" for text in option or [])
     print(f"wrote {train} train and {val} val pairs of {height}x{width}")
-    print(f"look at them with: python -m trainer data check {name} {root} --subset{again}")
+    print(printable(f"look at them with: python -m trainer data check {name} {root} --subset{again}"))
 
 
 class Progress:

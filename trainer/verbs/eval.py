@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trainer.config import UserError
+from trainer.config import UserError, printable
 from trainer.config.input_files import check_output
 from trainer.files.run_folder import write_text
 from trainer.place import default_cache
@@ -68,7 +68,7 @@ def evaluate(
     protocols = tuple(dict.fromkeys(protocol or student.config.eval.protocols))
     metrics, packed = measure(student, dataset, default_cache(), split, protocols, batch)
     for line in report(student, run, packed, split, protocols, metrics):
-        print(line)
+        print(printable(line))
     if json_ is not None:
         told = {
             "origin": student.origin,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from trainer.config import TrainConfig, UserError, override, parse, parse_argument, read_yaml, weight_names
+from trainer.config import TrainConfig, UserError, override, parse, parse_argument, printable, read_yaml, weight_names
 from trainer.config.input_files import check_output, holds
 from trainer.files.run_folder import WRITTEN, check_config, lock_folder
 from trainer.files.weight_files import weight_files
@@ -69,7 +69,7 @@ def fit(
     best = result["best"]
     print(
         f"\nrun {result['run_id']}: val mIoU {result['last']['val/miou']:.2f} at the last epoch, "
-        f"{best['val/miou']:.2f} at epoch {best['epoch']:.0f}; record in {out}"
+        f"{best['val/miou']:.2f} at epoch {best['epoch']:.0f}; record in {printable(str(out))}"
     )
     for network, used in result["weights"].items():
         if "note" in used:

@@ -109,6 +109,22 @@ def test_names_that_no_table_can_show(name):
         check_name(name)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [" a", "a ", "\u3000a", "a\u00a0b", "a\u200bb", "\u2800", "\u3164", "a\u00ad", "\ufe0f", "\u180e", "\U000e0041", "\ue000"]
+    + ["e\u0301", "\u0301e", "\u212b"],
+)
+def test_names_that_no_eye_can_tell_apart(name):
+    with pytest.raises(ValueError, match="a name m.*but got '.*'"):
+        check_name(name)
+    assert check_name(name, recorded=True) == name
+
+
+@pytest.mark.parametrize("name", ["größe 模型 ±", "TransKD-Base (α=0.5)", "+ CSF", "العربية", "हिन्दी", "a  b", "😀"])
+def test_names_in_any_script_are_names(name):
+    assert check_name(name) == name
+
+
 def foreign_texts(tree):
     """Lines where an exception that is not ours becomes text without message_of()."""
     for handler in (node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.name):
