@@ -48,7 +48,7 @@ def evaluate(
     too, with its protocol, and with what it was measured on unless that is known to be the same.
     """
     if json_ is not None:
-        check_output("--json", json_, options.read_with(checkpoint, config))
+        options.check_written("--json", json_, options.read_with(checkpoint, config))
     import torch
 
     from trainer.data import open_dataset
@@ -65,6 +65,7 @@ def evaluate(
     dataset = open_dataset(student.config.data, data_root.absolute() if data_root else None, default_cache())
     if json_ is not None:
         check_output("--json", json_, options.images_of(dataset, split))
+        options.check_replaced("--json", json_, ".json")
     protocols = tuple(dict.fromkeys(protocol or student.config.eval.protocols))
     metrics, packed = measure(student, dataset, default_cache(), split, protocols, batch)
     for line in report(student, run, packed, split, protocols, metrics):

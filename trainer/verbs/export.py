@@ -54,7 +54,7 @@ def export(
     """
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a file, for example {out / 'student.onnx'}")
-    check_output("--out", out, options.read_with(checkpoint, config))
+    options.check_written("--out", out, options.read_with(checkpoint, config))
     import torch
 
     from trainer.deploy.onnx import write_onnx
@@ -64,6 +64,7 @@ def export(
     torch.set_num_threads(threads)
     student = open_student(checkpoint, options.wanted(config, model, data, size, normalize), "cpu")
     pictures = _pictures(student, images, data_root, out)
+    options.check_replaced("--out", out, ".onnx")
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         module = write_onnx(temporary, student, opset=opset, full_size=full_size, dynamic=dynamic)
