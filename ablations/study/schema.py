@@ -39,6 +39,7 @@ from trainer.config import (
     Strict,
     TrainConfig,
     UserError,
+    check_name,
     explain,
     is_recorded,
     located,
@@ -51,6 +52,10 @@ from trainer.config.input_files import check_regular
 
 FIXED_IN_A_SEARCH = ("teacher", "data.name", "data.size", "data.options", "data.select")
 """Settings that no search may vary: scores under different teachers or data cannot be ranked. Make them factors."""
+
+
+def _name_or_none(name: str, info: ValidationInfo) -> str:
+    return check_name(name, recorded=is_recorded(info)) if name else name
 
 
 class Study(Strict):
@@ -75,7 +80,7 @@ class Study(Strict):
     looks: Annotated[tuple[Integer, ...], AfterValidator(increasing)] = Field(
         (), description="as `seeds: {looks: [6, 8, 12], until: decided}` gives them"
     )
-    reference: Name | Literal[""] = Field("", description="default: the first arm")
+    reference: Annotated[str, AfterValidator(_name_or_none)] = Field("", description="default: the first arm")
     contrasts: tuple[tuple[Name, Name], ...] = Field(
         (), description="[arm, its reference]; default: all to `reference`"
     )

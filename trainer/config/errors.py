@@ -56,10 +56,11 @@ def shown(value: Any) -> str:
 def explain(error: ValidationError, where: str) -> UserError:
     """A pydantic error as a one-line UserError: `FILE: optim.lr: must ..., but got -1`."""
     found = _by_place(error)
-    lines = [
-        f"{'.'.join(place) or 'the whole file'}: {'; or '.join(dict.fromkeys(_said(error, item) for item in items))}"
-        for place, items in list(found.items())[:LISTED]
-    ]
+    lines = []
+    for place, items in list(found.items())[:LISTED]:
+        *others, last = dict.fromkeys(_said(error, item) for item in items)
+        others = [other.removesuffix(f", but got {shown(items[0]['input'])}") for other in others]
+        lines.append(f"{'.'.join(place) or 'the whole file'}: {', or '.join([*others, last])}")
     more = [f"and {len(found) - LISTED} more"] if len(found) > LISTED else []
     return UserError(f"{where}: " + "; ".join([*lines, *more]))
 

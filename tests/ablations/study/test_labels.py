@@ -79,6 +79,7 @@ REFUSED = {
         "names must be told apart by eye",
     ),
     "a blank at the end of a reference": ('variants: {a: {}}\nreference: "a "', "must not begin or end with a blank"),
+    "a reference in two lines": ('variants: {a: {}}\nreference: "a\\tb"', "reference: a name must be one line of printable"),
     "a factor's value that nobody sees": ('factors: {optim.lr: {"\\u2800": 0.1}}', "U+2800 (BRAILLE PATTERN BLANK)"),
     "points of one name": (
         'factors: {optim.lr: {"1": 0.1, "1, epochs=2": 0.2}, optim.epochs: {"2, epochs=2": 3, "2": 4}}',
