@@ -45,7 +45,7 @@ def check(
 ) -> None:
     """Read every pair; name each file that is wrong, count the pixels of each class, and print the fingerprint."""
     from trainer.data import open_dataset
-    from trainer.data.check import check_split
+    from trainer.data.check import check_split, leaks
     from trainer.data.pairing import Split
 
     dataset = open_dataset(_config(name, option), root.absolute() if root else None, default_cache())
@@ -53,10 +53,12 @@ def check(
     console.print(Text(printable(f"{name} in {dataset.root}"), style="bold"), soft_wrap=True)
     problems: list[str] = []
     splits: tuple[Split, ...] = ("train", "val")
+    found: list[Contents] = []
     for split in splits:
-        contents = check_split(dataset, split, subset=subset, progress=Progress(split))
-        _show(dataset, split, contents, console)
-        problems += contents.problems
+        found.append(check_split(dataset, split, subset=subset, progress=Progress(split)))
+        _show(dataset, split, found[-1], console)
+        problems += found[-1].problems
+    problems += leaks(*found)
     distinct = _deduplicated(problems)
     for problem in distinct[:SHOWN]:
         console.print(Text.assemble(("problem: ", "bold red"), printable(problem)), soft_wrap=True)
