@@ -1,5 +1,6 @@
 """The config of a run: its schema, the errors users see, and plain data. pydantic and PyYAML only, no torch."""
 
+from trainer.config.cohort import CohortKey, check_cohort, cohort_key
 from trainer.config.errors import NumericalError, UserError, explain, located, shown, unknown
 from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
 from trainer.config.masking import masked
@@ -17,6 +18,7 @@ from trainer.config.schema import (
     Number,
     OptimConfig,
     Options,
+    Precision,
     Seed,
     Strict,
     TeacherConfig,
@@ -42,6 +44,7 @@ __all__ = [
     "LONGEST_NAME",
     "MOST",
     "NUMERICS_VERSION",
+    "CohortKey",
     "Count",
     "DataConfig",
     "EvalConfig",
@@ -54,6 +57,7 @@ __all__ = [
     "NumericalError",
     "OptimConfig",
     "Options",
+    "Precision",
     "RunIds",
     "Seed",
     "Sources",
@@ -63,7 +67,9 @@ __all__ = [
     "Term",
     "TrainConfig",
     "UserError",
+    "check_cohort",
     "check_name",
+    "cohort_key",
     "data_key",
     "differences",
     "digest",

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 
 from torch import Tensor
 
-from trainer.models.base import EVERYTHING, SegModel, SegOutput
+from trainer.models.base import EVERYTHING, Keys, SegModel, SegOutput, as_autocast
 from trainer.models.masks import MaskDraw
 
 STRIDES = (4, 8, 16, 32)
@@ -35,8 +35,8 @@ class Pyramid(SegModel):
         """The four stages' outputs, shallow first -> logits (N, K, H / 4, W / 4)."""
         raise NotImplementedError
 
-    def forward(self, image: Tensor, keys: Tensor | None = None, needs: AbstractSet[str] = EVERYTHING) -> SegOutput:
-        """image (N, 3, H, W), H and W at least 32 and multiples of 4 -> SegOutput; keys (N,) int64.
+    def forward(self, image: Tensor, keys: Keys | None = None, needs: AbstractSet[str] = EVERYTHING) -> SegOutput:
+        """image (N, 3, H, W), H and W at least 32 and multiples of 4 -> SegOutput.
 
         Stages have ceil(H / s_i) rows. Parts not in `needs` are computed only if others need them.
         """
@@ -54,6 +54,6 @@ class Pyramid(SegModel):
             features.append(x)
         return SegOutput(
             self.decode(features, masks) if "logits" in needs else None,
-            tuple(features) if "features" in needs else (),
-            tuple(embeds) if "embeds" in needs else (),
+            tuple(map(as_autocast, features)) if "features" in needs else (),
+            tuple(map(as_autocast, embeds)) if "embeds" in needs else (),
         )
