@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
@@ -33,14 +34,38 @@ def argument_with_home(argument: str) -> str:
     return before + with_home(tilde + after) if begins else argument
 
 
+USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""Typer's error for a wrong command line; it exports only kinds of it."""
+
+
 class Commands(TyperGroup):
-    """Commands that take `~` for the home folder in every path, and only text in UTF-8."""
+    """Commands that take `~` for the home folder in every path, only text in UTF-8, and repeat no password."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Read the command line of the group itself."""
+        with _usage_errors_masked():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Read the command line of a command, and run it."""
+        with _usage_errors_masked():
+            return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read a command line. Raises UserError for an argument that is not UTF-8."""
         for argument in args:
             refuse_undecodable(argument)
         return super().parse_args(ctx, [argument_with_home(argument) for argument in args])
+
+
+@contextlib.contextmanager
+def _usage_errors_masked() -> Iterator[None]:
+    """A wrong argument may be an address, and Typer repeats it."""
+    try:
+        yield
+    except USAGE_ERROR as error:
+        error.message = printable(masked(error.message))
+        raise
 
 
 app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -157,6 +158,17 @@ def refuse_lookalikes(names: Iterable[str]) -> None:
             raise UserError(f"a name must not be blank, but got {name!r}; write a word")
         if (other := shown.setdefault(plain, name)) != name:
             raise UserError(f"names must differ in more than white space, but got {other!r} and {name!r}; rename one")
+
+
+def refuse_same_look(names: Iterable[str]) -> None:
+    """Raise UserError for two names that Unicode calls compatible (NFKC), as the signs micro and mu are: many fonts
+    show them alike."""
+    shown: dict[str, str] = {}
+    for name in names:
+        if (other := shown.setdefault(unicodedata.normalize("NFKC", name), name)) != name:
+            raise UserError(
+                f"names must be told apart by eye, but got {other!a} and {name!a}, which look alike; rename one"
+            )
 
 
 def check_count(values: Mapping[str, int]) -> None:

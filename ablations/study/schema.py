@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from ablations.study.arms import (
     Arms,
@@ -20,6 +20,7 @@ from ablations.study.arms import (
     leave_one_out,
     mentioned,
     refuse_lookalikes,
+    refuse_same_look,
     terms,
 )
 from ablations.study.grid_points import grid_points
@@ -38,7 +39,9 @@ from trainer.config import (
     Strict,
     TrainConfig,
     UserError,
+    check_name,
     explain,
+    is_recorded,
     located,
     parse,
     parse_yaml,
@@ -49,6 +52,10 @@ from trainer.config.input_files import check_regular
 
 FIXED_IN_A_SEARCH = ("teacher", "data.name", "data.size", "data.options", "data.select")
 """Settings that no search may vary: scores under different teachers or data cannot be ranked. Make them factors."""
+
+
+def _name_or_none(name: str, info: ValidationInfo) -> str:
+    return check_name(name, recorded=is_recorded(info)) if name else name
 
 
 class Study(Strict):
@@ -73,7 +80,7 @@ class Study(Strict):
     looks: Annotated[tuple[Integer, ...], AfterValidator(increasing)] = Field(
         (), description="as `seeds: {looks: [6, 8, 12], until: decided}` gives them"
     )
-    reference: Name | Literal[""] = Field("", description="default: the first arm")
+    reference: Annotated[str, AfterValidator(_name_or_none)] = Field("", description="default: the first arm")
     contrasts: tuple[tuple[Name, Name], ...] = Field(
         (), description="[arm, its reference]; default: all to `reference`"
     )
@@ -87,7 +94,7 @@ class Study(Strict):
         return split_looks(data)
 
     @model_validator(mode="after")
-    def _check(self) -> Study:
+    def _check(self, info: ValidationInfo) -> Study:
         base = parse(self.base, "base")
         check_metric(self.metric, base)
         if searched := self.search or self.tune_each:
@@ -103,6 +110,8 @@ class Study(Strict):
             object.__setattr__(self, "search", whole)
         if self.tune_each is not None:
             self.tune_each.check(self.base, self.compared.overrides, self.seeds)
+        if not is_recorded(info):
+            refuse_same_look(self.compared.overrides)
         return self
 
     @cached_property
@@ -212,8 +221,11 @@ class Study(Strict):
             )
 
 
-def read(text: str, where: str) -> Study:
-    """A study from the text of its YAML. Raises UserError naming `where`, the key, the rule and the value."""
+def read(text: str, where: str, *, recorded: bool = False) -> Study:
+    """A study from the text of its YAML. Raises UserError naming `where`, the key, the rule and the value.
+
+    `recorded` is for a study out of a store or bundle: its names follow the rules of the version that took them.
+    """
     data = parse_yaml(text, where)
     try:
         if not isinstance(data, dict):
@@ -222,7 +234,7 @@ def read(text: str, where: str) -> Study:
             raise UserError(f"{stray[0]}: belongs to a cluster, not to a study; write it in the file of --cluster")
         if "base" not in data and data and data.keys() <= TrainConfig.model_fields.keys():
             raise UserError("this is the config of one run, not a study; train it with `python -m trainer fit`")
-        return Study.model_validate(data)
+        return Study.model_validate(data, context={"recorded": recorded})
     except ValidationError as error:
         first = error.errors()[0]
         if first["loc"]:

@@ -6,10 +6,10 @@ import math
 from functools import cache
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from ablations.study.arms import label, labelled
-from trainer.config import MOST, Count, Integer, Name, Number, Seed, Strict, UserError, unknown
+from ablations.study.arms import label, labelled, refuse_same_look
+from trainer.config import MOST, Count, Integer, Name, Number, Seed, Strict, UserError, is_recorded, unknown
 
 RANGES = ("log", "uniform", "int")
 
@@ -49,8 +49,10 @@ class Dimension(Strict):
         return {"kind": kind, "low": given[0], "high": given[1]}
 
     @model_validator(mode="after")
-    def _check_range(self) -> Dimension:
+    def _check_range(self, info: ValidationInfo) -> Dimension:
         if self.kind == "choice":
+            if not is_recorded(info):
+                refuse_same_look(self.choices)
             return self
         if self.low >= self.high:
             raise ValueError(f"{self.kind}: low must be below high but got [{self.low:g}, {self.high:g}]")

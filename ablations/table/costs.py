@@ -44,6 +44,12 @@ def _networks_differ(arms: Mapping[str, Sequence[Run]]) -> bool:
     return len({(config.student.name, config.data.size) for config in configs}) > 1
 
 
+ALL_PRODUCTS = (
+    "GMACs (all) are of the same image, with all products that are computed, those of attention too. They can be below "
+    "GMACs (paper), as the head's linear maps are folded into one: the same result by fewer products."
+)
+
+
 def cost_notes(study: Study, arms: Mapping[str, Sequence[Run]], found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A sentence for each cost column, and one where latency is left out because hardware differs."""
     if not found:
@@ -54,7 +60,7 @@ def cost_notes(study: Study, arms: Mapping[str, Sequence[Run]], found: Mapping[s
     if any(row["gmacs_paper"] is not None for row in found.values()):
         notes.append(f"GMACs (paper) are {image}, by the paper's convention, which does not count attention products.")
     if any(row["gmacs"] is not None for row in found.values()):
-        notes.append("GMACs (all) are of the same image, with all products that are computed.")
+        notes.append(ALL_PRODUCTS)
     hardware = sorted({name for row in found.values() for name in row["hardware"]})
     if not _networks_differ(arms):
         return notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from ablations.study.schema import Study, packaged, read, source
 from orchestrator.store.ledger import Ledger
@@ -19,18 +20,29 @@ def stored_studies(ledger: Ledger) -> dict[str, str]:
     return found
 
 
-def study_source(name: str, ledger: Ledger) -> tuple[str, str]:
-    """The YAML of a study and where it stands: a file, a packaged study, or one of the store. Raises UserError where
-    there is none."""
+class Source(NamedTuple):
+    """The YAML of a study, where it stands, and whether that is a store, whose names older rules may have allowed."""
+
+    text: str
+    where: str
+    recorded: bool = False
+
+    def read(self) -> Study:
+        """The study. Raises UserError where it is wrong."""
+        return read(self.text, self.where, recorded=self.recorded)
+
+
+def study_source(name: str, ledger: Ledger) -> Source:
+    """The source of a study: a file, a packaged study, or one of the store. Raises UserError where there is none."""
     path = Path(name)
     if name in packaged() or path.suffix in (".yaml", ".yml") or (path.exists() and not path.is_dir()):
-        return source(name)
+        return Source(*source(name))
     stored = stored_studies(ledger)
     if name not in stored:
         raise unknown("study", name, [*packaged(), *stored])
-    return stored[name], f"{name} in {ledger.path.parent}"
+    return Source(stored[name], f"{name} in {ledger.path.parent}", recorded=True)
 
 
 def load_study(name: str, ledger: Ledger) -> Study:
     """The study that `study_source` finds. Raises UserError where there is none, or it is wrong."""
-    return read(*study_source(name, ledger))
+    return study_source(name, ledger).read()

@@ -19,14 +19,13 @@ def bundle(
     out: Annotated[Path | None, typer.Option("--out", help="the archive [./STUDY.tar.gz]")] = None,
 ) -> None:
     """Put a study's plan, lock, ledger and report into one archive; `transkd report` reads it without this store."""
-    from ablations.study.schema import read
     from orchestrator.report.bundle import SUFFIX, pack
     from orchestrator.state.stored_studies import study_source
     from orchestrator.store.ledger import Ledger
 
     where = store_of(store, cluster)
-    text, file = study_source(study, Ledger(where.ledger))
-    loaded = read(text, file)
+    found = study_source(study, Ledger(where.ledger))
+    text, loaded = found.text, found.read()
     path = out or Path(f"{loaded.name}{SUFFIX}")
     if not path.name.endswith(SUFFIX):
         raise UserError(f"--out: the archive's name must end in {SUFFIX} but got {path.name}")

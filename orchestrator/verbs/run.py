@@ -58,7 +58,6 @@ def launch(
     Runs that failed because a loss was not finite are only retried with `retry_failed`. `join` uses the Ray of this
     machine instead of starting one.
     """
-    from ablations.study.schema import read
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.report.files import PAGE
@@ -77,8 +76,8 @@ def launch(
 
     console = Console(highlight=False)
     where = store_of(store, cluster)
-    text, file = study_source(study, Ledger(where.ledger))
-    loaded = read(text, file)
+    found = study_source(study, Ledger(where.ledger))
+    text, loaded = found.text, found.read()
     spec = load_spec(cluster)
     if workers is not None:
         spec = with_workers(spec, workers)

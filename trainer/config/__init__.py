@@ -3,6 +3,7 @@
 from trainer.config.cohort import CohortKey, check_cohort, cohort_key
 from trainer.config.errors import NumericalError, UserError, explain, located, shown, unknown
 from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
+from trainer.config.masking import masked
 from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
 from trainer.config.schema import (
     MOST,
@@ -24,10 +25,11 @@ from trainer.config.schema import (
     TeacherRecipe,
     Term,
     TrainConfig,
+    is_recorded,
     parse,
     teacher_run,
 )
-from trainer.config.text import LONGEST_NAME, check_name, masked, message_of, printable
+from trainer.config.text import LONGEST_NAME, check_name, message_of, printable
 from trainer.config.yaml_text import parse_argument, parse_yaml
 
 NUMERICS_VERSION = 2
@@ -73,6 +75,7 @@ __all__ = [
     "digest",
     "explain",
     "identity",
+    "is_recorded",
     "located",
     "masked",
     "message_of",

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 _LISTS = ("tuple_type", "list_type")
 _MAPPINGS = ("dict_type", "model_type", "model_attributes_type")
 """pydantic's error types for a value where a mapping is expected."""
+_TYPE = re.compile(r"(function-(after|before|wrap|plain)|literal|tuple|list|dict|nullable|constrained-\w+)\[.*\]$")
+"""How pydantic names, in the place of a mistake, one of several types that a value may have."""
 SHOWN = 200
 """Longest value in a message, in characters."""
 LISTED = 5
@@ -51,29 +55,58 @@ def shown(value: Any) -> str:
 
 def explain(error: ValidationError, where: str) -> UserError:
     """A pydantic error as a one-line UserError: `FILE: optim.lr: must ..., but got -1`."""
+    found = _by_place(error)
     lines = []
-    found = error.errors()
-    for item in found[:LISTED]:
-        place = item["loc"][:-2] if item["loc"][-1:] == ("[key]",) else item["loc"]  # a key is shown in the message
-        path = ".".join(map(str, place)) or "the whole file"
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = f"unknown key; {_known_keys(error.title, item['loc'])}".rstrip("; ")
-        elif item["type"] in _MAPPINGS and item["input"] is None:
-            message = "nothing is written under it; write {} for its defaults, or leave the key out"
-        elif item["type"] in _MAPPINGS:
-            message = f"keys and values are expected, for example {{}}, but got {shown(item['input'])}"
-        elif item["type"] in _LISTS:
-            message = f"a list is expected, for example [0, 1], but got {shown(item['input'])}"
-        elif item["type"] == "missing":
-            message = "is missing"
-        elif item["type"] == "too_short":
-            message = f"needs {item['ctx']['min_length']} or more, but got {shown(item['input'])}"
-        elif not isinstance(item["input"], dict | list) and item["type"] != "value_error":
-            message += f", but got {shown(item['input'])}"
-        lines.append(f"{path}: {message}")
+    for place, items in list(found.items())[:LISTED]:
+        *others, last = dict.fromkeys(_said(error, item) for item in items)
+        others = [other.removesuffix(f", but got {shown(items[0]['input'])}") for other in others]
+        lines.append(f"{'.'.join(place) or 'the whole file'}: {', or '.join([*others, last])}")
     more = [f"and {len(found) - LISTED} more"] if len(found) > LISTED else []
     return UserError(f"{where}: " + "; ".join([*lines, *more]))
+
+
+def _by_place(error: ValidationError) -> dict[tuple[str, ...], list[ErrorDetails]]:
+    """The mistakes by the place of a value in the file.
+
+    Of a value that may have one of several types pydantic tells what each type refuses; where a type refuses a part of
+    the value only, the value was meant to be of that type.
+    """
+    found: dict[tuple[str, ...], list[ErrorDetails]] = {}
+    for item in error.errors():
+        kind = next((i for i, part in enumerate(item["loc"]) if _TYPE.match(str(part))), None)
+        given = item["loc"] if kind is None else item["loc"][:kind]
+        inside = () if kind is None else tuple(part for part in item["loc"][kind:] if not _TYPE.match(str(part)))
+        whole, place = tuple(map(str, given)), tuple(map(str, (*given, *inside)))
+        if place[-1:] == ("[key]",):  # a key is shown in the message
+            place = place[:-2]
+        if inside:
+            found.pop(whole, None)
+        elif kind is not None and any(other[: len(whole)] == whole and other != whole for other in found):
+            continue
+        found.setdefault(place, []).append(item)
+    return found
+
+
+def _said(error: ValidationError, item: ErrorDetails) -> str:
+    """What is wrong with one value."""
+    given, kind = item["input"], item["type"]
+    if kind == "extra_forbidden":
+        return f"unknown key; {_known_keys(error.title, item['loc'])}".rstrip("; ")
+    if kind in _MAPPINGS and given is None:
+        return "nothing is written under it; write {} for its defaults, or leave the key out"
+    if kind in _MAPPINGS:
+        return f"keys and values are expected, for example {{}}, but got {shown(given)}"
+    if kind in _LISTS:
+        return f"a list is expected, for example [0, 1], but got {shown(given)}"
+    if kind == "missing":
+        return "is missing"
+    if kind == "too_short":
+        return f"needs {item['ctx']['min_length']} or more, but got {shown(given)}"
+    message = item["msg"].removeprefix("Value error, ")
+    message = re.sub(r"\b[0-9]{22,}(\.0)?\b", lambda digits: f"{float(digits[0]):g}", message)
+    if isinstance(given, dict | list) or kind == "value_error":
+        return message
+    return f"{message}, but got {shown(given)}"
 
 
 def _known_keys(title: str, loc: tuple[int | str, ...]) -> str:

@@ -6,7 +6,16 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from trainer.config.errors import UserError, explain
 from trainer.config.input_files import with_home
@@ -31,6 +40,15 @@ def _only_numbers(value: Any) -> Any:
         signed = exponent if exponent[:1] in "+-" else f"+{exponent}"
         raise ValueError(f"YAML reads {value!r} as text, not as a number; write {dotted}e{signed}")
     return value
+
+
+def is_recorded(info: ValidationInfo) -> bool:
+    """Whether what is validated was written by an earlier version, perhaps under fewer rules."""
+    return bool(info.context and info.context.get("recorded"))
+
+
+def _check_name(name: str, info: ValidationInfo) -> str:
+    return check_name(name, recorded=is_recorded(info))
 
 
 def _check_path(path: str) -> str:
@@ -66,7 +84,7 @@ Number = Annotated[float, BeforeValidator(_only_numbers)]
 Integer = Annotated[int, BeforeValidator(_only_numbers)]
 Count = Annotated[Integer, Field(ge=1, le=MOST)]
 Seed = Annotated[Integer, Field(ge=0, le=LARGEST)]
-Name = Annotated[str, AfterValidator(check_name)]
+Name = Annotated[str, AfterValidator(_check_name)]
 FilePath = Annotated[str, AfterValidator(_check_path)]
 Options = Annotated[dict[Name, Any], AfterValidator(_check_options)]
 Normalize = Literal["unit", "imagenet"]

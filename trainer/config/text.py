@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
-from urllib.parse import unquote
+import unicodedata
+
+from trainer.config.masking import masked
 
 LONGEST_NAME = 200
-MASK = "***"
 
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 """Control characters, line ends, marks that turn the direction of writing, and halves of a character."""
 
-_SECRETS = "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN", "AWS_SECRET_ACCESS_KEY"
-_ADDRESSES = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
-_SHORTEST_SECRET = 4
-"""A shorter secret is masked only where its place shows it: its letters occur in words."""
-
-_PASSWORD = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*:/+[^\s/@:'\"]*:)([^\s'\"]*)(?=@)")
-_TOKEN_USER = re.compile(r"(?i)\b(https?:/+)([^\s/@:'\"]+)(?=@)")
-_NAMED = re.compile(
-    r"(?i)((?:token|passw(?:or)?d|pwd|secret|api[_-]?key|access[_-]?key|credentials?|signature|sig)[\"']?"
-    r"(?:=|(?<=[\"']):\s*)[\"']?|\b(?:bearer|basic)\s+)([^\s&'\",;)}\]]+)"
+_UNSEEN = re.compile(
+    "[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"  # blanks that look like the plain one
+    "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200d\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"  # Unicode's Default_Ignorable_Code_Point
+    "\ue000-\uf8ff\ufdd0-\ufdef\ufffe\uffff\U000f0000-\U0010ffff]"  # private use and no characters: one box for all
 )
-_PATTERNS = (_PASSWORD, _TOKEN_USER, _NAMED)
-"""A password before a host, a user who is a token, a value named as a secret; the second group is the secret."""
+"""Characters that show nothing, or nothing of their own. U+2800 is the blank of Braille."""
 
 
 def printable(text: str) -> str:
     """The text with control characters written out, as `\\x1b`, so that it cannot steer a terminal."""
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
-
-
-def masked(text: str) -> str:
-    """The text without passwords and tokens: those of addresses, those named so, and those of our environment."""
-    for secret in sorted(set(_known_secrets()), key=len, reverse=True):
-        text = text.replace(secret, MASK)
-    for pattern in _PATTERNS:
-        text = pattern.sub(lambda found: f"{found[1]}{MASK}", text)
-    return text
 
 
 def message_of(error: BaseException) -> str:
@@ -50,20 +34,33 @@ def message_of(error: BaseException) -> str:
     return printable(masked(" ".join(str(error).split())))
 
 
-def check_name(name: str) -> str:
-    """The name as given. Raises ValueError for one that cannot be shown in a line of a table."""
+def check_name(name: str, *, recorded: bool = False) -> str:
+    """The name as given. Raises ValueError for one that cannot be shown in a line of a table, or read there.
+
+    `recorded` is for names out of files that earlier versions wrote, which took those that cannot be read.
+    """
     if not name.strip():
         raise ValueError(f"a name must not be blank, but got {name!r}; write a word")
     if UNPRINTABLE.search(name):
         raise ValueError(f"a name must be one line of printable characters, but got {name[:LONGEST_NAME]!r}; rename it")
     if len(name) > LONGEST_NAME:
         raise ValueError(f"a name may have {LONGEST_NAME} characters, but got {len(name)}; shorten it")
+    if not recorded:
+        _check_legible(name)
     return name
 
 
-def _known_secrets() -> Iterator[str]:
-    given = [os.environ.get(name, "") for name in _SECRETS]
-    for name in _ADDRESSES:
-        given += [found[2] for pattern in _PATTERNS for found in pattern.finditer(os.environ.get(name, ""))]
-    for secret in given:
-        yield from (text for text in (secret, unquote(secret)) if len(text) >= _SHORTEST_SECRET and text != MASK)
+def _check_legible(name: str) -> None:
+    """Raise ValueError for a name that cannot be told from another one by eye."""
+    given = ascii(name[:LONGEST_NAME])
+    if name != name.strip():
+        raise ValueError(f"a name must not begin or end with a blank, but got {given}; remove it")
+    if found := _UNSEEN.search(name):
+        what = f"U+{ord(found[0]):04X} ({unicodedata.name(found[0], 'without a name')})"
+        raise ValueError(f"a name may hold only characters that are seen, but got {given} with {what}; remove it")
+    if unicodedata.category(name[0]).startswith("M"):
+        raise ValueError(f"a name must not begin with an accent that joins what stands before it, but got {given}")
+    if name != (composed := unicodedata.normalize("NFC", name)):
+        raise ValueError(
+            f"a name must be in Unicode's composed form (NFC), but got {given}; write {composed!a}, or plain letters"
+        )

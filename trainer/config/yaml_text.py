@@ -21,6 +21,7 @@ LONGEST = 20
 LARGEST = 2**63 - 1
 """The largest whole number: ledgers, tables and databases hold 64 bits."""
 
+_MERGE = "tag:yaml.org,2002:merge"
 _INT = "tag:yaml.org,2002:int"
 _PLAIN = "put it in quotes where a name is meant"
 _MISREAD = {
@@ -57,7 +58,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
                 raise self._refusal(line, f"the alias *{event.anchor} stands in what it names; write it out")
             if isinstance(node, yaml.ScalarNode):
-                self._check_scalar(node, line)
+                self._check_scalar(node, line, key=isinstance(parent, yaml.MappingNode) and index is None)
             inside = [self._extents[id(part)] for part in _parts(node)]
             extent = (1 + sum(size for size, _ in inside), 1 + max((levels for _, levels in inside), default=0))
             self._extents[id(node)] = extent
@@ -66,8 +67,10 @@ class _Loader(yaml.SafeLoader):
         self._check_bounds(line, size, len(self._path) + levels)
         return node
 
-    def _check_scalar(self, node: yaml.ScalarNode, line: int) -> None:
+    def _check_scalar(self, node: yaml.ScalarNode, line: int, *, key: bool) -> None:
         text = node.value
+        if node.tag == _MERGE and not key:
+            raise self._refusal(line, f"{shown(text)} is YAML's sign to merge a mapping; {_PLAIN}")
         if node.tag in _MISREAD:
             raise self._refusal(line, f"{shown(text)} is read differently by YAML 1.1 and 1.2; {_MISREAD[node.tag]}")
         if node.tag == _INT and (len(text) > LONGEST or abs(int(text, 16 if "x" in text else 10)) > LARGEST):
@@ -86,7 +89,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: set[str] = set()
         for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
+            if key_node.tag == _MERGE:
                 continue
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
@@ -109,7 +112,7 @@ _Loader.yaml_implicit_resolvers = {}  # none of PyYAML's, which are those of YAM
 for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:null", r"^(~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("tag:yaml.org,2002:bool", r"^(true|True|TRUE|false|False|FALSE)$", list("tTfF")),
-    ("tag:yaml.org,2002:merge", r"^<<$", ["<"]),
+    (_MERGE, r"^<<$", ["<"]),
     ("!word", r"^(yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF)$", list("yYnNoO")),
     (_INT, r"^[-+]?(0|[1-9][0-9]*|0x[0-9a-fA-F]+)$", list("-+0123456789")),
     (
@@ -158,6 +161,12 @@ def _parse(text: str, where: str, loader: type[_Loader]) -> Any:
         raise UserError(f"{where}: a YAML text may have {MAX_CHARACTERS:,} characters, but it has {len(text):,}")
     try:
         return yaml.load(text, loader)
+    except yaml.reader.ReaderError as error:
+        found = ascii(text[error.position])[1:-1]
+        line = len(re.split(r"\r\n|[\r\n\x85\u2028\u2029]", text[: error.position]))
+        raise UserError(
+            f'{where} is not valid YAML: line {line} holds the character {found}; remove it, or write "{found}"'
+        ) from None
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not valid YAML: {message_of(error)}") from None
     except UserError as error:

@@ -122,9 +122,21 @@ class SegDataset:
 
 
 def refuse_unequal(pair: Pair, image: np.ndarray, label: np.ndarray) -> None:
-    """Raise UserError when an image (H, W, 3) and its label (H, W), both upright, differ in size."""
-    if image.shape[:2] != label.shape:
-        turns = {path: images.orientation(path) for path in (pair.image, pair.label)}
+    """Raise UserError when an image (H, W, 3) and its label (H, W), both upright, differ in size, or may be turned.
+
+    Labels are made on the upright image or on the stored one. Where only one of two orientations exchanges height and
+    width, the sizes tell; otherwise different orientations are refused.
+    """
+    turns = {path: images.orientation(path) for path in (pair.image, pair.label)}
+    if image.shape[:2] == label.shape:
+        on_side = [turn > 4 for turn in turns.values()]
+        if len(set(turns.values())) > 1 and (on_side[0] == on_side[1] or label.shape[0] == label.shape[1]):
+            raise UserError(
+                f"image {pair.image} has orientation {turns[pair.image]} (EXIF) but its label {pair.label} has "
+                f"{turns[pair.label]}, and their sizes do not tell whether the label was made on the upright image; "
+                "save both upright, without the tag"
+            )
+    else:
         if image.shape[:2] == label.shape[::-1] and set(turns.values()) != {1}:
             raise UserError(
                 f"image {pair.image} has orientation {turns[pair.image]} (EXIF) but its label {pair.label} has "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +29,7 @@ class Contents(NamedTuple):
     conditions: Counter[str]  # condition -> pairs; 0 for a missing one
     fingerprint: str | None  # as in run ids; None when a problem would stop a run
     problems: list[str]
+    pictures: dict[bytes, Path]  # digest of an image's pixels -> its file
 
 
 class _Read(NamedTuple):
@@ -36,6 +39,7 @@ class _Read(NamedTuple):
     size: tuple[int, int] | None
     counts: np.ndarray  # (256,) int64 pixels of each train id and IGNORE
     problems: list[str]
+    picture: bytes | None  # digest of the pixels
 
 
 def check_split(dataset: SegDataset, split: Split, *, subset: bool, progress: Callable[[int, int], None]) -> Contents:
@@ -46,17 +50,20 @@ def check_split(dataset: SegDataset, split: Split, *, subset: bool, progress: Ca
     try:
         found = dataset.find(split)
     except UserError as error:
-        return Contents(0, Counter(), np.zeros(len(dataset.classes), np.int64), 0, Counter(), None, [str(error)])
+        return Contents(0, Counter(), np.zeros(len(dataset.classes), np.int64), 0, Counter(), None, [str(error)], {})
     problems = [line for flaw in found.flaws() for line in flaw.lines()]
     pairs = found.pairs()
     counts, sizes = np.zeros(256, np.int64), Counter[tuple[int, int]]()
     sources: list[tuple[str, bytes]] = []
+    pictures: dict[bytes, Path] = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding and reading release the GIL
         for done, read in enumerate(pool.map(lambda pair: _read(dataset, pair), pairs)):
             sources.append((pairs[done].stem, read.source))
             sizes.update([read.size] if read.size else [])
             counts += read.counts
             problems += read.problems
+            if read.picture is not None:
+                pictures.setdefault(read.picture, pairs[done].image)
             progress(done + 1, len(pairs))
     if counts.any() and not counts[: len(dataset.classes)].any():
         problems.append(
@@ -73,6 +80,7 @@ def check_split(dataset: SegDataset, split: Split, *, subset: bool, progress: Ca
         conditions=conditions,
         fingerprint=None if problems else fingerprint(sources),
         problems=problems,
+        pictures=pictures,
     )
     return contents if subset else contents._replace(problems=problems + _unofficial(dataset, split, contents))
 
@@ -96,7 +104,18 @@ def _read(dataset: SegDataset, pair: Pair) -> _Read:
     source = b"" if problems else source_digest(pair)
     size = None if image is None else (image.shape[0], image.shape[1])
     counts = np.bincount(label.ravel(), minlength=256) if label is not None else np.zeros(256, np.int64)
-    return _Read(source, size, counts, problems)
+    picture = None if image is None else hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).digest()
+    return _Read(source, size, counts, problems, picture)
+
+
+def leaks(train: Contents, val: Contents) -> list[str]:
+    """The images of val that train has too, pixel by pixel, whatever their names and files."""
+    return [
+        f"{path} is the same picture as {train.pictures[digest]} in train, so that val would measure what was learnt "
+        "by heart; take one of them out"
+        for digest, path in val.pictures.items()
+        if digest in train.pictures and train.pictures[digest] != path
+    ]
 
 
 def _unofficial(dataset: SegDataset, split: Split, contents: Contents) -> list[str]:

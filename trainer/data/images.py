@@ -6,12 +6,13 @@ Every file is turned as its orientation tag (EXIF) says. A file that has no fait
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
-from trainer.config import UserError, message_of
+from trainer.config import UserError, message_of, shown
 from trainer.config.input_files import check_regular
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -27,6 +28,9 @@ Image.MAX_IMAGE_PIXELS = None  # `_opened` compares with LIMIT instead, which ca
 
 _COLOURS = ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "RGBX", "CMYK", "YCbCr")
 """Pillow's modes of 8 bits a channel that convert to RGB. Alpha is dropped: a pixel keeps its stored colour."""
+
+_INDEXED = ("PNG", "TIFF", "BMP", "GIF", "TGA")
+"""Formats of labels, by Pillow's names. Others lose or scale values, as AVIF, JPEG and PNM of less than 8 bits do."""
 
 _STEPS = {"1": 1, "P": 1, "P;1": 1, "P;2": 1, "P;4": 1, "L": 1, "L;4": 17, "L;2": 85, "I;16": 1, "I;16B": 1, "I;16N": 1}
 """How labels may be stored (Pillow's raw modes), with the factor by which Pillow spreads grey of 2 and 4 bits to 8."""
@@ -54,19 +58,20 @@ def read_indices(path: Path) -> np.ndarray:
     """
     with _opened(path) as image:
         step = _STEPS.get(image.info["raw mode"])
-        if step is None or image.format == "JPEG":
+        if step is None or image.format not in _INDEXED or _is_lossy(image) or _is_inverted(image):
             raise UserError(
                 f"label {path} has colour mode {image.mode} ({image.format}) but must be one channel of class indices, "
-                "PNG of at most 16 bits; give the index image, not the coloured one"
+                "PNG (or TIFF, BMP, GIF, TGA) of at most 16 bits; give the index image, not the coloured one"
             )
         values: np.ndarray = np.asarray(image, dtype=np.uint16 if image.mode.startswith("I") else np.uint8)
         return values // step if step > 1 else values
 
 
 def orientation(path: Path) -> int:
-    """The orientation tag of an image file, 1 to 8 as in EXIF; 1 is upright, as is a file without the tag."""
+    """The orientation tag of an image file, 1 to 8 as in EXIF; 1 is upright, as is a file without a valid tag."""
     with Image.open(path) as image:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        found = image.getexif().get(ExifTags.Base.Orientation)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def _opened(path: Path) -> Image.Image:
@@ -111,13 +116,24 @@ def _is_16_bit(image: Image.Image) -> bool:
     """Whether a grey image of more than 8 bits spans 0 (black) to 65535 (white)."""
     if image.format in ("PNG", "PPM"):
         return True
-    tags = getattr(image, "tag_v2", {})
-    white_is_zero = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
-    return image.mode.startswith("I;16") and tags.get(ExifTags.Base.BitsPerSample) == (16,) and not white_is_zero
+    bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample)
+    return image.mode.startswith("I;16") and bits == (16,) and not _is_inverted(image)
+
+
+def _is_lossy(image: Image.Image) -> bool:
+    """Whether a TIFF is compressed as photographs are."""
+    return any(name in str(image.info.get("compression", "")) for name in ("jpeg", "webp", "jp2", "jxl"))
+
+
+def _is_inverted(image: Image.Image) -> bool:
+    """Whether a TIFF counts from white, so that Pillow turns its values around."""
+    return getattr(image, "tag_v2", {}).get(ExifTags.Base.PhotometricInterpretation) == 0
 
 
 def _limit() -> int:
     text = os.environ.get(LIMIT) or str(DEFAULT_LIMIT)
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"{LIMIT} must be a whole number of pixels, at least 1, but got {text!r}; correct or unset it")
+    if not re.fullmatch("0*[1-9][0-9]{0,17}", text):
+        raise UserError(
+            f"{LIMIT} must be a whole number of pixels, at least 1, but got {shown(text)}; correct or unset it"
+        )
     return int(text)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import decimal
 import errno
+import fractions
 import hashlib
 import os
 import pathlib
 import re
+import types
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -37,6 +40,20 @@ class HistoryBuffer:
     def __init__(self, *arguments: object) -> None: ...
 
 
+def _empty_dict(*_factory: object) -> dict[Any, Any]:
+    """Stands for defaultdict, which the unpickler cannot fill."""
+    return {}
+
+
+def _empty_list(*_arguments: object) -> list[Any]:
+    """Stands for deque, which the unpickler cannot fill."""
+    return []
+
+
+def _factory(*_arguments: object) -> None:
+    """Stands for what a defaultdict makes its values with: nothing of the file is made by it."""
+
+
 _ARRAYS = {"_reconstruct": np.empty(0).__reduce__()[0], "scalar": np.float64(0).__reduce__()[0]}
 HARMLESS: list[Any] = [
     *((make, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core") for name, make in _ARRAYS.items()),
@@ -47,6 +64,10 @@ HARMLESS: list[Any] = [
     (pathlib.PureWindowsPath, "pathlib.WindowsPath"),
     *(argparse.Namespace, slice, range, frozenset),
     *((dict, f"{module}.AttributeDict") for module in _LIGHTNING),
+    (_empty_dict, "collections.defaultdict"),
+    (_empty_list, "collections.deque"),
+    *((_factory, f"builtins.{name}") for name in ("bool", "dict", "float", "int", "list", "str", "tuple")),
+    *(types.SimpleNamespace, decimal.Decimal, fractions.Fraction),
     (HistoryBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),
 ]
 """Types beside torch's that a checkpoint may hold, or (stand-in, name of the type): they run no code of the file."""

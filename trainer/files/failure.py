@@ -52,21 +52,28 @@ _DEVICE = "|".join(
         "invalid program counter|invalid address space|hardware stack error|operation not supported on global/shared",
         "unspecified launch failure|launch timed out",
         "CUDA unknown error|CUDA error: unknown error|CUDA error: initialization error|CUDA driver error: unknown",
-        "external device failure|nvlink or a hardware error",
+        "external device failure|nvlink or a hardware error|uncorrectable RAS error",
+        "CUDA error: (contained error|page fault|(warp|lane) .*(address|stack))",
+        "context is destroyed|invalid device context|driver shutting down",
+        "MPS (client terminated|server|.*connection)",
         # a GPU that is gone or refuses new processes
         "GPU is lost|GPU has fallen off|GPU requires reset|No CUDA GPUs are available|no CUDA-capable device",
+        "error: device not found|Unable to determine the device handle|Failed to initialize NVML",
+        "NVML: (GPU|Unknown|Driver Not)",
         "CUDA-capable device.* busy or unavailable|system not yet initialized|CUDA driver initialization failed",
         # the libraries' words for the same
-        r"CU(DNN|BLAS|SOLVER|SPARSE)_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR|NOT_INITIALIZED)\w*",
+        r"CU(DNN|BLAS|SOLVER|SPARSE)_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR|NOT_INITIALIZED)(?!\w*ALLOC)\w*",
+        "CURAND_STATUS_(LAUNCH_FAILURE|PREEXISTING_FAILURE|INITIALIZATION_FAILED|INTERNAL_ERROR|NOT_INITIALIZED)",
         "CUFFT_(EXEC_FAILED|INTERNAL_ERROR|SETUP_FAILED)",
     )
 )
 """Messages of GPU faults, in any case. Wrong arguments (`invalid argument`, BAD_PARAM) are bugs and are not here."""
 
 _MESSAGES = {
-    # the last is oneDNN's, when its workspace does not fit
-    "memory": r"(can't|Cannot) allocate memory|(not enough|out of|running low on) memory|_ALLOC_FAILED|"
-    "could not create a primitive",
+    # a loader's process is killed by SIGBUS where its shared memory is full; the last is oneDNN's, of its workspace
+    "memory": r"(can't|Cannot) allocate memory|(not enough|out of|running low on|insufficient)( shared| host)? memory"
+    r"|_ALLOC_FAILED|_ALLOCATION_FAILED|INTERNAL_ERROR_\w*ALLOC|CU\w+_STATUS_INSUFFICIENT_RESOURCES|bad[_ ]alloc"
+    "|Bus error|could not create a primitive",
     "disk": r"No space left on device|Disk quota exceeded",
     "lost": r"Connection (closed|reset) by peer",  # gloo raises a bare RuntimeError
 }

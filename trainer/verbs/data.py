@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from trainer.config import DataConfig, parse, parse_argument
+from trainer.config import DataConfig, parse, parse_argument, printable
 from trainer.place import default_cache
 from trainer.verbs.options import parse_size
 
@@ -45,21 +45,23 @@ def check(
 ) -> None:
     """Read every pair; name each file that is wrong, count the pixels of each class, and print the fingerprint."""
     from trainer.data import open_dataset
-    from trainer.data.check import check_split
+    from trainer.data.check import check_split, leaks
     from trainer.data.pairing import Split
 
     dataset = open_dataset(_config(name, option), root.absolute() if root else None, default_cache())
     console = Console(highlight=False)
-    console.print(Text(f"{name} in {dataset.root}", style="bold"), soft_wrap=True)
+    console.print(Text(printable(f"{name} in {dataset.root}"), style="bold"), soft_wrap=True)
     problems: list[str] = []
     splits: tuple[Split, ...] = ("train", "val")
+    found: list[Contents] = []
     for split in splits:
-        contents = check_split(dataset, split, subset=subset, progress=Progress(split))
-        _show(dataset, split, contents, console)
-        problems += contents.problems
+        found.append(check_split(dataset, split, subset=subset, progress=Progress(split)))
+        _show(dataset, split, found[-1], console)
+        problems += found[-1].problems
+    problems += leaks(*found)
     distinct = _deduplicated(problems)
     for problem in distinct[:SHOWN]:
-        console.print(Text.assemble(("problem: ", "bold red"), problem), soft_wrap=True)
+        console.print(Text.assemble(("problem: ", "bold red"), printable(problem)), soft_wrap=True)
     if not distinct:
         console.print(Text("no problems", style="green"))
         return
@@ -96,7 +98,7 @@ def make(
         make_tree(dataset, train=train, val=val, seed=seed, size=(height, width))
     again = "".join(f" --option {text}" for text in option or [])
     print(f"wrote {train} train and {val} val pairs of {height}x{width}")
-    print(f"look at them with: python -m trainer data check {name} {root} --subset{again}")
+    print(printable(f"look at them with: python -m trainer data check {name} {root} --subset{again}"))
 
 
 class Progress:

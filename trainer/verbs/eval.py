@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trainer.config import UserError
+from trainer.config import UserError, printable
 from trainer.config.input_files import check_output
 from trainer.files.run_folder import write_text
 from trainer.place import default_cache
@@ -48,7 +48,7 @@ def evaluate(
     too, with its protocol, and with what it was measured on unless that is known to be the same.
     """
     if json_ is not None:
-        check_output("--json", json_, options.read_with(checkpoint, config))
+        options.check_written("--json", json_, options.read_with(checkpoint, config))
     import torch
 
     from trainer.data import open_dataset
@@ -65,10 +65,11 @@ def evaluate(
     dataset = open_dataset(student.config.data, data_root.absolute() if data_root else None, default_cache())
     if json_ is not None:
         check_output("--json", json_, options.images_of(dataset, split))
+        options.check_replaced("--json", json_, ".json")
     protocols = tuple(dict.fromkeys(protocol or student.config.eval.protocols))
     metrics, packed = measure(student, dataset, default_cache(), split, protocols, batch, print)
     for line in report(student, run, packed, split, protocols, metrics):
-        print(line)
+        print(printable(line))
     if json_ is not None:
         told = {
             "origin": student.origin,

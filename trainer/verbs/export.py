@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.config import UserError
+from trainer.config import UserError, printable
 from trainer.config.input_files import check_output
 from trainer.files.atomic import replacing
 from trainer.place import default_cache
@@ -54,7 +54,7 @@ def export(
     """
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a file, for example {out / 'student.onnx'}")
-    check_output("--out", out, options.read_with(checkpoint, config))
+    options.check_written("--out", out, options.read_with(checkpoint, config))
     import torch
 
     from trainer.deploy.onnx import write_onnx
@@ -64,6 +64,7 @@ def export(
     torch.set_num_threads(threads)
     student = open_student(checkpoint, options.wanted(config, model, data, size, normalize), "cpu")
     pictures = _pictures(student, images, data_root, out)
+    options.check_replaced("--out", out, ".onnx")
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         module = write_onnx(temporary, student, opset=opset, full_size=full_size, dynamic=dynamic)
@@ -72,8 +73,8 @@ def export(
         require_parity(parity, out)
     height, width = student.config.data.size
     takes = "images of any multiple of 32" if dynamic else f"one image of {height}x{width}"
-    print(f"{student.described}; read as {student.read_as}")
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, takes {takes}, uint8 RGB")
+    print(printable(f"{student.described}; read as {student.read_as}"))
+    print(printable(f"{out}: {out.stat().st_size / 1e6:.1f} MB, takes {takes}, uint8 RGB"))
     print(
         f"onnxruntime beside torch on {parity.images} images: the same class at {100 * parity.agreement:.3f} % of "
         f"{parity.pixels} pixels, logits apart by at most {parity.difference:.1e} (of {parity.largest:.1f})"
@@ -89,7 +90,7 @@ def require_parity(parity: Parity, out: Path) -> None:
     print(
         f"failed: onnxruntime and torch predict the same class at {100 * parity.agreement:.3f} % of "
         f"{parity.pixels} pixels, and 99.9 % are required (logits apart by {parity.difference:.1e}); "
-        f"{out} is not written",
+        f"{printable(str(out))} is not written",
         file=sys.stderr,
     )
     sys.exit(1)

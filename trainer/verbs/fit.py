@@ -189,7 +189,7 @@ def print_result(run: Asked, result: dict[str, Any]) -> None:
     best, name = result["best"], run.name and f"{run.name}, "
     print(
         f"\n{name}run {result['run_id']}: val mIoU {result['last']['val/miou']:.2f} at the last epoch, "
-        f"{best['val/miou']:.2f} at epoch {best['epoch']:.0f}; record in {run.out}"
+        f"{best['val/miou']:.2f} at epoch {best['epoch']:.0f}; record in {printable(str(run.out))}"
     )
     for network, used in result["weights"].items():
         if "note" in used:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from trainer.config import UserError
+from trainer.config.input_files import check_output
+from trainer.files.run_folder import WRITTEN
 
 if TYPE_CHECKING:
     from trainer.data import SegDataset
     from trainer.deploy.open import Wanted
+
+CONFIG = "config.yaml"
+"""Of a run's folder, beside the files that a run writes over."""
 
 Checkpoint = Annotated[
     Path,
@@ -59,12 +64,26 @@ def wanted(
 
 
 def read_with(checkpoint: Path, config: Path | None) -> list[Path]:
-    """The files that are read with a checkpoint: its own, and the record of its run."""
+    """The files that belong to a checkpoint: its own, and those of its run."""
     from trainer.files.weight_files import is_weight_folder, weight_files
 
-    beside = [checkpoint.with_name(name) for name in ("config.yaml", "result.json")]
+    beside = [checkpoint.with_name(name) for name in (CONFIG, *WRITTEN)]
     files = weight_files(checkpoint) if checkpoint.is_file() or is_weight_folder(checkpoint) else ()
     return [*files, *beside, *([config] if config is not None else [])]
+
+
+def check_written(option: str, out: Path, inputs: Iterable[Path]) -> None:
+    """Raise UserError unless `out` can be written: a file, none that is read, and none that a run keeps."""
+    check_output(option, out, inputs)
+    written = out.resolve()
+    if written.name in (CONFIG, *WRITTEN) and (written.exists() or written.with_name(CONFIG).exists()):
+        raise UserError(f"{option} {out} is a file of a run; name another file")
+
+
+def check_replaced(option: str, out: Path, ending: str) -> None:
+    """Raise UserError where `out` exists without the ending of what is written, and so is something else."""
+    if out.exists() and out.resolve().suffix.lower() != ending:
+        raise UserError(f"{option} {out} exists and is no {ending} file; name a new file, or one that ends in {ending}")
 
 
 def images_of(dataset: SegDataset, split: Literal["train", "val"]) -> Iterator[Path]:

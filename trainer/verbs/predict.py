@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trainer.config import UserError
+from trainer.config import UserError, printable
 from trainer.verbs import options
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def predict(
     if ids == "label":
         label_ids(student.dataset.classes)
     mark_folder(out, student)
-    print(f"{student.described}; read as {student.read_as}")
+    print(printable(f"{student.described}; read as {student.read_as}"))
     missing = unfinished(jobs)
     show = Counter(len(missing))
     failures = []
@@ -71,9 +71,9 @@ def predict(
         if error is not None:
             failures.append(error)
     before = f", {len(jobs) - len(missing)} were before" if len(missing) < len(jobs) else ""
-    print(f"{len(missing) - len(failures)} images labelled{before}: {', '.join(kinds)} in {out}")
+    print(f"{len(missing) - len(failures)} images labelled{before}: {', '.join(kinds)} in {printable(str(out))}")
     if failures:
-        print(f"failed: {len(failures)} of {len(jobs)} images:", *failures, sep="\n  ", file=sys.stderr)
+        print(f"failed: {len(failures)} of {len(jobs)} images:", *map(printable, failures), sep="\n  ", file=sys.stderr)
         sys.exit(1)
 
 

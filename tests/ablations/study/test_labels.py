@@ -7,6 +7,7 @@ import re
 import pytest
 
 from ablations.study.plan import by_arm, expand
+from ablations.study.schema import read
 from trainer.config import UserError
 
 RECIPES = {
@@ -69,6 +70,20 @@ REFUSED = {
         'factors: {optim.lr: {low: 0.1, "low ": 0.2}}',
         "names must differ in more than white space",
     ),
+    "signs that fonts show alike": (
+        "variants: {\u00b5: {}, \u03bc: {distill.pea: null}}",
+        "names must be told apart by eye, but got '\\xb5' and '\\u03bc'",
+    ),
+    "a choice of such a sign": (
+        "search: {trials: 1, space: {optim.lr: {choice: {\u00b5: 0.1, \u03bc: 0.2}}}}",
+        "names must be told apart by eye",
+    ),
+    "a blank at the end of a reference": ('variants: {a: {}}\nreference: "a "', "must not begin or end with a blank"),
+    "a reference in two lines": (
+        'variants: {a: {}}\nreference: "a\\tb"',
+        "reference: a name must be one line of printable",
+    ),
+    "a factor's value that nobody sees": ('factors: {optim.lr: {"\\u2800": 0.1}}', "U+2800 (BRAILLE PATTERN BLANK)"),
     "points of one name": (
         'factors: {optim.lr: {"1": 0.1, "1, epochs=2": 0.2}, optim.epochs: {"2, epochs=2": 3, "2": 4}}',
         "two points would both be called 'lr=1, epochs=2, epochs=2'",
@@ -94,3 +109,12 @@ def test_an_arm_called_as_a_trial_of_another_is_refused(study):
     )
     with pytest.raises(UserError, match=r"variants\.a trial 1: trials of 'a' are called 'a trial 0', 'a trial 1'"):
         study(tuned, data=", select: 0.1")
+
+
+def test_a_recorded_study_keeps_the_names_that_were_allowed_when_it_ran():
+    text = (
+        "name: x\nbase: {student: {name: segformer_tiny}}\nvariants: {' a': {}, \u00b5: {}, \u03bc: {}, e\u0301: {}}\n"
+    )
+    assert list(read(text, "ledger", recorded=True).compared.overrides) == [" a", "\u00b5", "\u03bc", "e\u0301"]
+    with pytest.raises(UserError, match="must not begin or end with a blank"):
+        read(text, "x.yaml")

@@ -9,6 +9,7 @@ import pytest
 from ablations.study.plan import expand
 from ablations.study.trial import Trial
 from ablations.table.arms import Outcome, build_table, number
+from ablations.table.costs import ALL_PRODUCTS
 from ablations.table.lacking import ranged
 from ablations.table.marks import mark_note
 from ablations.table.text import to_markdown, to_plain
@@ -242,7 +243,7 @@ def test_costs_say_their_image_convention_and_hardware(study):
     assert _column(table, "MiB") == ["", "302", "302", "302"]
     assert table.explained[-3:] == (
         "GMACs (paper) are of one 3x96x192 image, by the paper's convention, which does not count attention products.",
-        "GMACs (all) are of the same image, with all products that are computed.",
+        ALL_PRODUCTS,
         "ms and MiB are the median latency and the peak memory of one 3x96x192 image on cpu (x86_64).",
     )
 
@@ -295,7 +296,7 @@ def test_latency_of_one_network_is_not_compared_with_itself(study):
     costs[runs[1].key]["hardware"] = "cuda:0 (a GPU)"
     table = build_table(written, runs, _finished(runs), costs)
     assert "ms" not in [column.heading for column in table.columns]
-    assert table.explained[-1] == "GMACs (all) are of the same image, with all products that are computed."
+    assert table.explained[-1] == ALL_PRODUCTS
 
 
 def test_conditions_stand_beside_the_whole(study):

@@ -78,3 +78,8 @@ def test_a_study_of_the_store_is_known_by_its_name(store, words):
 def test_the_version_is_printed(driver):
     done = driver.here("--version")
     assert done.code == 0 and re.fullmatch(r"transkd .+, numerics version \d+\n", done.out)
+
+
+def test_names_that_earlier_versions_took_are_read_from_the_store(store):
+    ledger = launched(store, "early", variants={"a": {}, " b": {"optim.lr": 2.0e-3}, "b\u200b": {"optim.lr": 3.0e-3}})
+    assert set(load_study("early", ledger).compared.overrides) == {"a", " b", "b\u200b"}

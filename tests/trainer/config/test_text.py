@@ -17,17 +17,50 @@ OWN = {"UserError", "SpecError", "DamagedError", "ValidationError", "NumericalEr
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("http://u:hunter2@127.0.0.1:9/api", "http://u:***@127.0.0.1:9/api"),
-        ("http:/u:hunter2@h", "http:/u:***@h"),
-        ("postgresql+psycopg2://me:hunter2@b@host/db", "postgresql+psycopg2://me:***@host/db"),
-        ("no 'http://u:hunter2@h' (http://u:hunter2@h)", "no 'http://u:***@h' (http://u:***@h)"),
+        # user and password of an address, whatever stands in them
+        ("http://u:hunter2@127.0.0.1:9/api", "http://***@127.0.0.1:9/api"),
+        ("http:/u:hunter2@h", "http:/***@h"),
+        ("http:u:hunter2@h", "http:***@h"),
+        ("//u:hunter2@h/x", "//***@h/x"),
+        ("u:hunter2@h:/x", "***@h:/x"),
+        ("netloc 'u:hunter2@h:5000'", "netloc '***@h:5000'"),
+        ("postgresql+psycopg2://me:hunter2@b@host/db", "postgresql+psycopg2://***@host/db"),
+        ("mysql://me:a/b?c#hunter2@host/db", "mysql://***@host/db"),
+        ("no 'http://u:hunter2@h' (http://u:hunter2@h)", "no 'http://***@h' (http://***@h)"),
+        ("http://u:it's-hunter2@h:9", "http://***@h:9"),
+        ('http://u:a"hunter2@h:9', "http://***@h:9"),
+        ("http://u:a hunter2@h:9", "http://***@h:9"),
+        ("http://me@corp.com:hunter2@h", "http://***@h"),
+        ("redis://:hunter2@h", "redis://***@h"),
+        # tokens as user or host
         ("https://hunter2@host/x", "https://***@host/x"),
+        ("https://hunter2:x-oauth-basic@host/x", "https://***@host/x"),
+        ("address: 'hunter2@h:6379'", "address: '***@h:6379'"),
+        ("databricks://hunter2", "databricks://***"),
+        # named values of addresses
         ("http://h/x?token=hunter2&a=1", "http://h/x?token=***&a=1"),
+        ("url: /x?a=1&key=hunter2 (refused)", "url: /x?a=1&key=*** (refused)"),
+        ("http://h/?code=hunter2", "http://h/?code=***"),
+        ("http://h/?pass=hunter2#auth=hunter2", "http://h/?pass=***"),
+        ("X-Amz-Signature=hunter2&pw=it's-hunter2", "X-Amz-Signature=***&pw=***"),
+        # settings, in any notation
         ("password='hunter2', user='u'", "password='***', user='u'"),
+        ("{'password': 'a hunter2', 'user': 'u'}", "{'password': '***', 'user': 'u'}"),
         ('{"api_key": "hunter2"}', '{"api_key": "***"}'),
+        ('"{\\"password\\": \\"hunter2\\"}"', '"{\\"password\\": \\"***\\"}"'),
+        ("('secret', 'hunter2')", "('secret', '***')"),
+        ("(PGPASSWORD=a,b)c-hunter2)", "(PGPASSWORD=***)"),
+        ("password: hunter2", "password: ***"),
+        ("<password>hunter2</password>", "<password>***</password>"),
+        ("mlflow --token hunter2 --port 1", "mlflow --token *** --port 1"),
+        ("AccountKey=hunter2;Name=x", "AccountKey=***;Name=x"),
+        # headers
         ("Authorization: Bearer hunter2", "Authorization: Bearer ***"),
-        ("http://host:5000/a", "http://host:5000/a"),
-        ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
+        ("authorization: token hunter2", "authorization: token ***"),
+        ("{b'Authorization': b'Basic hunter2'}", "{b'Authorization': b'Basic ***'}"),
+        ("Authorization: hunter2", "Authorization: ***"),
+        ("X-Api-Key: hunter2", "X-Api-Key: ***"),
+        ("Cookie: session=hunter2", "Cookie: session=***"),
     ],
 )
 def test_passwords_are_masked(text, told):
@@ -36,10 +69,32 @@ def test_passwords_are_masked(text, told):
     assert "hunter2" not in failure_of(ValueError(text)).reason
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://host:5000/a?sslmode=require",
+        "sqlite:////data/mlflow.db",
+        "write to me@example.com, or to git@github.com:x/y",
+        "s3://bucket/x@y, models:/student@champion, rayproject/ray:2.9@sha256:abc",
+        "found character '%' that cannot start any token",
+        'unrecognized token: "x"; backbone.cls_token: (1, 1, 32)',
+        "a basic question: exit code=1, key=lambda x: x, bypass=1, password=None, the key: value",
+        "arm 'a @ b', @SUM(A1)",
+        "unknown key 'password'; known: user",
+    ],
+)
+def test_harmless_text_stays(text):
+    assert masked(text) == text
+
+
 def test_the_environment_s_passwords_are_masked_without_their_address(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://u:hunter2%21@host")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken-of-mine")
+    monkeypatch.setenv("HTTPS_PROXY", "http://pr0xy-of-mine@host")
+    monkeypatch.setenv("WANDB_API_KEY", "k3y-of-mine")
+    monkeypatch.setenv("SOME_TOKEN", "port")
     assert masked("port 'hunter2!' hunter2%21 t0ken-of-mine") == "port '***' *** ***"
+    assert masked("pr0xy-of-mine k3y-of-mine") == "*** ***"
 
 
 def test_control_characters_are_written_out():
@@ -52,6 +107,37 @@ def test_control_characters_are_written_out():
 def test_names_that_no_table_can_show(name):
     with pytest.raises(ValueError, match="a name m"):
         check_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        " a",
+        "a ",
+        "\u3000a",
+        "a\u00a0b",
+        "a\u200bb",
+        "\u2800",
+        "\u3164",
+        "a\u00ad",
+        "\ufe0f",
+        "\u180e",
+        "\U000e0041",
+        "\ue000",
+        "e\u0301",
+        "\u0301e",
+        "\u212b",
+    ],
+)
+def test_names_that_no_eye_can_tell_apart(name):
+    with pytest.raises(ValueError, match=r"a name m.*but got '.*'"):
+        check_name(name)
+    assert check_name(name, recorded=True) == name
+
+
+@pytest.mark.parametrize("name", ["größe 模型 ±", "TransKD-Base (α=0.5)", "+ CSF", "العربية", "हिन्दी", "a  b", "😀"])
+def test_names_in_any_script_are_names(name):
+    assert check_name(name) == name
 
 
 def foreign_texts(tree):

@@ -25,6 +25,12 @@ from trainer.config import UserError, parse, teacher_run
         ({"distill": {"csf": 0.5}}, "distill.csf: keys and values are expected, for example {}, but got 0.5"),
         ({"student": "segformer_b0"}, "student: keys and values are expected, for example {}, but got 'segformer_b0'"),
         ({"student": {"partial": True}}, "student: partial needs a checkpoint, but init is scratch; set init to a"),
+        ({"data": {"class_weights": [0, 1]}}, "data.class_weights.0: Input should be greater than 0, but got 0"),
+        (
+            {"data": {"class_weights": "balanced"}},
+            "data.class_weights: Input should be 'auto', or a list is expected, for example [0, 1], but got 'balanced'",
+        ),
+        ({"optim": {"lr": 1e300}}, "optim.lr: Input should be less than or equal to 3.4e+38, but got 1e+300"),
         (
             {"teacher": {"normalize": "unit", "train": {}}},
             "teacher: normalize is for a checkpoint; a teacher trained by recipe uses data.normalize; remove it",

@@ -34,6 +34,18 @@ def test_words_that_versions_read_differently_are_refused(text):
     assert parse_yaml(f'"{text}": "{text}"', "a.yaml") == {text: text}
 
 
+def test_a_sign_to_merge_is_no_value():
+    for text in ("x:\n  y: <<", "x:\n  y: [1, <<]"):
+        assert "'<<' is YAML's sign to merge a mapping; put it in quotes" in refused(text)
+    assert parse_yaml("a: &a {x: 1}\nb: {<<: *a, y: '<<'}", "a.yaml")["b"] == {"x": 1, "y": "<<"}
+
+
+def test_a_control_character_is_told_with_its_line():
+    assert refused('a: 1\r\nb: 2\n\nc: "\x1b[31m"') == (
+        'a.yaml is not valid YAML: line 4 holds the character \\x1b; remove it, or write "\\x1b"'
+    )
+
+
 def test_dates_are_text():
     text = "{name: 2024-13-45, other: 2024-01-02, when: 2024-01-02 10:00:00, at: 10.0.0.1:6379, n: y, eq: =}"
     found = parse_yaml(text, "a.yaml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -13,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, features
 
 from trainer.config import IGNORE, DataConfig, UserError
 from trainer.data import open_dataset, pack
 from trainer.data.camvid import CamVid
 from trainer.data.images import read_indices, read_rgb
+from trainer.data.pairing import Pair
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 34, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
@@ -124,6 +126,16 @@ def test_a_label_belongs_to_the_upright_picture(
     label = Image.fromarray(GREY % 11)
     dataset = camvid(Image.fromarray(np.ascontiguousarray(TURNS[orientation])), label, exif=_tagged(orientation))
     (pair,) = dataset.pairs("train")
+    if orientation in (2, 3, 4):  # as wide as the picture is stored, and as it is shown
+        told = (
+            f"image {pair.image} has orientation {orientation} (EXIF) but its label {pair.label} has 1, and their sizes"
+        )
+        with pytest.raises(UserError, match=re.escape(told)):
+            dataset.read(pair)
+        code, said, _ = data_command("check", "camvid", dataset.root, "--subset")
+        assert code == 1
+        assert told in said
+        return
     image, read = dataset.read(pair)
     np.testing.assert_array_equal(image, RGB)
     np.testing.assert_array_equal(read, GREY % 11)
@@ -136,6 +148,27 @@ def test_a_label_belongs_to_the_upright_picture(
         code, said, _ = data_command("check", "camvid", dataset.root, "--subset")
         assert code == 1
         assert told in said
+
+
+@pytest.mark.parametrize(
+    ("shape", "image_turn", "label_turn", "refused"),
+    [
+        ((20, 34), 1, 2, True),
+        ((20, 34), 3, 3, False),
+        ((20, 34), 6, 8, True),
+        ((20, 34), 1, 99, False),
+        ((20, 20), 6, 1, True),
+        ((20, 20), 6, 6, False),
+    ],
+)
+def test_a_label_turned_otherwise_than_its_picture_is_refused(
+    shape: tuple[int, int], image_turn: int, label_turn: int, refused: bool, tmp_path: Path
+) -> None:
+    pair = Pair("x", tmp_path / "x.png", tmp_path / "label.png")
+    Image.fromarray(RGB[:, : shape[1]].copy()).save(pair.image, exif=_tagged(image_turn))
+    Image.fromarray(GREY[:, : shape[1]] % 11).save(pair.label, exif=_tagged(label_turn))
+    with pytest.raises(UserError, match="without the tag") if refused else nullcontext():
+        CamVid(None, cache=tmp_path).read(pair)
 
 
 LABEL = (GREY % 11).astype(np.uint8)
@@ -196,10 +229,21 @@ def test_what_has_no_faithful_reading_is_refused(kind: str, tmp_path: Path) -> N
         read_rgb(tmp_path / f"x.{ending}")
 
 
-def test_a_lossy_label_is_refused(tmp_path: Path) -> None:
-    Image.fromarray(LABEL).save(tmp_path / "x.png", "JPEG", quality=100)
-    with pytest.raises(UserError, match=r"colour mode L \(JPEG\) but must be one channel of class indices"):
-        read_indices(tmp_path / "x.png")
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG2000", "PPM", "AVIF", "TIFF from white", "TIFF of JPEG"])
+def test_a_label_whose_format_may_change_values_is_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    if kind == "PPM":  # of 4 bits, which Pillow spreads to 8
+        path.write_bytes(b"P5 34 20 15\n" + LABEL.tobytes())
+    elif kind == "TIFF from white":
+        Image.fromarray(LABEL).save(path, "TIFF", tiffinfo={ExifTags.Base.PhotometricInterpretation: 0})
+    elif kind == "TIFF of JPEG":
+        Image.fromarray(LABEL).save(path, "TIFF", compression="jpeg")
+    elif kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    else:
+        Image.fromarray(LABEL).save(path, kind, quality=100)
+    with pytest.raises(UserError, match=rf"\({kind.split()[0]}\) but must be one channel of class indices"):
+        read_indices(path)
 
 
 def test_a_file_of_several_pictures_is_refused(tmp_path: Path) -> None:
@@ -223,10 +267,13 @@ def test_the_limit_is_named_and_can_be_raised(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setenv("TRANSKD_MAX_PIXELS", limit)
         with pytest.raises(UserError, match="at most 679") if refused else nullcontext():
             read_rgb(small)
-    for wrong in ("many", "-1", "0", "1e9"):
+    for wrong in ("many", "-1", "0", "1e9", "\u0663"):
         monkeypatch.setenv("TRANSKD_MAX_PIXELS", wrong)
         with pytest.raises(UserError, match=f"TRANSKD_MAX_PIXELS must be a whole number .* got '{wrong}'"):
             read_rgb(small)
+    monkeypatch.setenv("TRANSKD_MAX_PIXELS", "1" * 5000)
+    with pytest.raises(UserError, match="TRANSKD_MAX_PIXELS must be a whole number"):
+        read_rgb(small)
 
 
 @pytest.mark.parametrize("seed", range(20))

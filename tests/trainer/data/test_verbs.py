@@ -146,3 +146,24 @@ def test_a_root_is_looked_at_without_reading_it(camvid: Path, tmp_path: Path, mo
         check_root(DataConfig(name="cityscapes"), None, tmp_path)
     check_root(DataConfig(name="scenes"), None, tmp_path / "cache")
     assert not (tmp_path / "cache").exists(), "scenes are painted when a run needs them"
+
+
+def test_a_file_s_name_neither_steers_the_terminal_nor_forges_a_line(camvid: Path, data_command: Command) -> None:
+    forged = camvid / "images" / "train" / "a\x1b[31m\nproblem: forged.jpg"
+    Image.new("RGB", (128, 64)).save(forged)
+    code, out, _ = data_command("check", "camvid", camvid, "--subset")
+    assert code == 1
+    assert "a\\x1b[31m\\nproblem: forged.jpg; add the label" in out
+    assert "\x1b" not in out
+    assert out.splitlines()[-1] == "1 problem"
+    assert sum(line.startswith("problem: ") for line in out.splitlines()) == 1
+
+
+def test_a_picture_of_train_in_val_is_a_leak_whatever_its_name_and_label(camvid: Path, data_command: Command) -> None:
+    copied = camvid / "images" / "val" / "other.png"
+    Image.open(next((camvid / "images" / "train").glob("made_00001.*"))).save(copied)
+    (camvid / "labels" / "val" / "other.png").write_bytes((camvid / "labels" / "val" / "made_00000.png").read_bytes())
+    code, out, _ = data_command("check", "camvid", camvid, "--subset")
+    assert code == 1
+    assert f"problem: {copied} is the same picture as {camvid}/images/train/made_00001" in out
+    assert out.splitlines()[-1] == "1 problem"

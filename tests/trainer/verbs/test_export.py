@@ -169,12 +169,16 @@ def test_a_file_that_is_read_is_not_written_over(finished: Make, command: Make, 
     picture = tmp_path / "a.png"
     Image.fromarray(pictures(n=1)[0]).save(picture)
     best = run / run_folder.BEST
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
     (tmp_path / "link.onnx").symlink_to(best)
     (tmp_path / "hard.onnx").hardlink_to(best)
     (tmp_path / "image.onnx").symlink_to(picture)
     config = run / "config.yaml"
     os.mkfifo(tmp_path / "pipe")
-    before = {path: path.read_bytes() for path in (best, config, run / "result.json", picture)}
+    (tmp_path / "notes.md").write_text("mine", encoding="utf-8")
+    kept = (*run.iterdir(), *other.iterdir(), picture, tmp_path / "notes.md")
+    before = {path: path.read_bytes() for path in kept if path.is_file()}
     for verb, option in (("export", "--out"), ("eval", "--json")):
         for out, read in (
             (best, best),
@@ -182,11 +186,17 @@ def test_a_file_that_is_read_is_not_written_over(finished: Make, command: Make, 
             (tmp_path / "hard.onnx", best),
             (run / ".." / "run" / run_folder.BEST, best),
             (config, config),
-            (run / "result.json", run / "result.json"),
+            *((run / name, run / name) for name in ("result.json", "epochs.jsonl", "panel.png", run_folder.LAST)),
         ):
             code, said, errors = command(verb, best, option, out)
             assert (code, said) == (2, "")
             assert errors == f"error: {option} {out} would be written over {read}, which is read; name another file\n"
+        for out in (other / run_folder.BEST, other / "config.yaml", run / run_folder.PREVIOUS):
+            code, _, errors = command(verb, best, option, out)
+            assert (code, errors) == (2, f"error: {option} {out} is a file of a run; name another file\n")
+        code, _, errors = command(verb, best, option, tmp_path / "notes.md")
+        assert code == 2
+        assert f"{option} {tmp_path / 'notes.md'} exists and is no ." in errors
         code, _, errors = command(verb, best, option, tmp_path / "pipe")
         assert (code, errors) == (
             2,
