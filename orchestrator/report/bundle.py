@@ -64,7 +64,7 @@ def pack(study: Study, text: str, store: Store, file: Path) -> int:
     for event in events:
         if name := event.get("environment", {}).get("git", {}).get("diff"):
             diff = store.root / "diffs" / f"{name}.diff"
-            members |= {f"diffs/{diff.name}": diff.read_bytes()} if diff.exists() else {}
+            members |= {f"diffs/{diff.name}": diff.read_bytes()} if diff.is_file() else {}
     report = report_of(state, store)
     members |= {str(path.relative_to(store.root)): path.read_bytes() for path in report.panels.values()}
     with tempfile.TemporaryDirectory() as folder:

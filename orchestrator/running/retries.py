@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.store.run_folder import RETRIES, read_retries
 from trainer.config import OptimConfig, parse
 from trainer.files.failure import ASSERT, Failure
+from trainer.files.atomic import whole_json
 from trainer.files.run_folder import write_text
 
 
@@ -44,11 +45,8 @@ class Attempts:
     def micro_batch(self) -> int | None:
         """The spec's micro-batch, or a smaller one that runs of the same structure needed in this launch."""
         given: int | None = self.job["place"]["micro_batch"]
-        try:
-            found = json.loads(Path(self.job["fits"]).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return given
-        return int(found["micro_batch"]) if found["launch"] == self.job["launch"] else given
+        found = whole_json(Path(self.job["fits"])) or {}
+        return int(found["micro_batch"]) if found.get("launch") == self.job["launch"] else given
 
     def record_retry(self, failure: Failure) -> bool:
         """Whether the run is retried. If so this is recorded; when out of memory, with a smaller micro-batch."""

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, overload
 
 from orchestrator.store.events import problem
 from trainer.config import UserError
+from trainer.config.input_files import check_own_file
 
 CHUNK = 1 << 20
 """Bytes that are parsed at once: one call of the parser for a thousand lines is faster than a thousand calls, and the
@@ -58,6 +59,7 @@ class Writer:
         if "event" not in event:
             raise ValueError(f"a ledger event needs the key 'event' but got {sorted(event)}")
         line = _line({"event": event["event"], "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **event})
+        check_own_file(self.path)
         new = not self.path.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -93,6 +95,7 @@ class Reader:
         """Whether what was read is still what the file begins with; not so where it was replaced or edited."""
         if self._position == 0:
             return True
+        check_own_file(self.path)
         try:
             with self.path.open("rb") as file:
                 file.seek(self._position - len(self._mark))
@@ -110,6 +113,7 @@ class Reader:
 
         With `epochs_as_lines` epochs are not parsed, but found: `epochs_at` parses them. Nine of ten lines are epochs.
         """
+        check_own_file(self.path)
         try:
             file = self.path.open("rb")
         except FileNotFoundError:

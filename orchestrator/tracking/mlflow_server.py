@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.store.folder import sqlite_uri
 from orchestrator.tracking.places import correct_places, location
+from trainer.config.input_files import check_own_file
 
 PARAM_BATCH = 100
 PARAM_LENGTH = 6000
@@ -171,6 +172,7 @@ def open_database(uri: str, artifacts: Path) -> None:
 
     url = make_url(uri)
     database = Path(url.database or "")
+    check_own_file(database)
     if not (database.exists() and database.stat().st_size):
         _create(database, artifacts)
     elif database.parent == artifacts.parent:

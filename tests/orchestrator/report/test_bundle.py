@@ -102,11 +102,11 @@ def test_of_other_studies_only_what_is_shared_comes_along(packed, tmp_path):
     shared = next(run for run in Ledger(made.store.ledger).outcomes().values() if run.status == "finished")
     text = made.store.ledger.read_text()
     before = [
-        {"event": "study", "time": "t", "study": "unrelated", "environment": {"torch": "0.1"}},
-        {"event": "started", "time": "t", "study": "unrelated", "run_id": "u", "key": "k", "arm": "a", "seed": 0},
-        {"event": "study", "time": "t", "study": "earlier", "environment": {"torch": "0.2"}},
-        {"event": "started", "time": "t", "study": "earlier", "run_id": shared.run_id, "key": shared.key, "seed": 0},
-        {"event": "study", "time": "t", "study": "arms", "environment": {"git": {"diff": "abc"}}},
+        {"event": "study", "time": "2026-01-01T00:00:00", "study": "unrelated", "environment": {"torch": "0.1"}},
+        {"event": "started", "time": "2026-01-01T00:00:00", "study": "unrelated", "run_id": "u", "key": "k", "arm": "a", "seed": 0},
+        {"event": "study", "time": "2026-01-01T00:00:00", "study": "earlier", "environment": {"torch": "0.2"}},
+        {"event": "started", "time": "2026-01-01T00:00:00", "study": "earlier", "run_id": shared.run_id, "key": shared.key, "seed": 0},
+        {"event": "study", "time": "2026-01-01T00:00:00", "study": "arms", "environment": {"git": {"diff": "abc"}}},
     ]
     made.store.ledger.write_text("".join(json.dumps(event) + "\n" for event in before) + text)
     (made.store.root / "diffs").mkdir()
