@@ -11,6 +11,7 @@ from cluster.launcher_file import Document, Launcher, documents, table, texts
 from cluster.lint import Finding
 from cluster.ray_up import ray_up
 from cluster.spec import ClusterSpec, Machine, SpecError, concurrency_on
+from trainer.config import UserError, read_text
 
 PREFIXES = ("ray-up-", "kubectl-")
 _PLACEHOLDER = re.compile(r"\b(?:ami|fs)-0{17}|[\w.-]*example\.com[\w./:-]*|\bfill-in\b")
@@ -30,14 +31,12 @@ def read(path: Path) -> Launcher:
 
 def is_launcher(path: Path) -> bool:
     """Whether a file is for `ray up` or `kubectl apply` instead of a cluster spec."""
-    try:
-        return bool(
-            re.search(
-                r"^(cluster_name|apiVersion|available_node_types):", path.read_text(encoding="utf-8-sig"), re.MULTILINE
-            )
-        )
-    except (OSError, UnicodeDecodeError):
+    if not path.exists():  # the name of a packaged spec
         return False
+    try:
+        return bool(re.search(r"^(cluster_name|apiVersion|available_node_types):", read_text(path), re.MULTILINE))
+    except (UserError, OSError):
+        return False  # the reader of specs says why
 
 
 def spec_beside(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +11,10 @@ import yaml
 
 from cluster.lint import Finding
 from cluster.spec import Machine, SpecError
-from trainer.config import message_of
+from trainer.config import UserError, message_of, parse_documents, read_text
 
 IDLE_S = 60
 """An idle machine that ends earlier ends between two runs, and the next one boots again."""
-BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}
-DEEPEST = 100
-"""Brackets that may be open at once: PyYAML needs seconds for thousands."""
-MOST_VALUES = 20_000
 HEAD_GIB = 8
 """Memory of a head in GiB: Ray's own processes, the driver, MLflow."""
 
@@ -49,20 +44,11 @@ class Document:
 def documents(path: Path) -> list[Document]:
     """The documents of a YAML file. Raises SpecError where it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if max(accumulate(BRACKETS.get(sign, 0) for sign in text), default=0) > DEEPEST:
-            raise ValueError(f"it has more than {DEEPEST} open brackets within each other")
-        nodes = list(yaml.compose_all(text, yaml.SafeLoader))
-        found = [Document(data, node) for data, node in zip(yaml.safe_load_all(text), nodes, strict=True)]
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        return [Document(data, node) for data, node in parse_documents(read_text(path), str(path))]
+    except UserError as error:
+        raise SpecError(str(error)) from None
+    except OSError as error:
         raise SpecError(f"cannot read launcher file {path}: {message_of(error)}") from None
-    left = [document.data for document in found]
-    for _ in range(MOST_VALUES):
-        if not left:
-            return found
-        value = left.pop()
-        left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-    raise SpecError(f"launcher file {path} has more than {MOST_VALUES} values: an alias repeats or contains itself")
 
 
 class MachineType(NamedTuple):

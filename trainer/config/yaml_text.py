@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import yaml
 
@@ -21,6 +22,7 @@ LONGEST = 20
 LARGEST = 2**63 - 1
 """The largest whole number: ledgers, tables and databases hold 64 bits."""
 
+T = TypeVar("T")
 _INT = "tag:yaml.org,2002:int"
 _PLAIN = "put it in quotes where a name is meant"
 _MISREAD = {
@@ -153,11 +155,31 @@ def parse_argument(text: str, option: str, form: str) -> tuple[str, Any]:
     return name, _parse(value, f"{option} {name}", _ArgumentLoader)
 
 
+def parse_documents(text: str, where: str) -> list[tuple[Any, yaml.Node]]:
+    """The documents of a YAML text, separated by `---`: the plain data of each, and its nodes, which know their lines.
+    Raises UserError as `parse_yaml`; the bounds are of the whole text."""
+
+    def read(text: str) -> list[tuple[Any, yaml.Node]]:
+        loader = _Loader(text)
+        nodes = []
+        while loader.check_node():
+            node = loader.get_node()
+            assert node is not None  # there is a document
+            nodes.append(node)
+        return [(loader.construct_document(node), node) for node in nodes]
+
+    return _bounded(text, where, read)
+
+
 def _parse(text: str, where: str, loader: type[_Loader]) -> Any:
+    return _bounded(text, where, lambda text: yaml.load(text, loader))
+
+
+def _bounded(text: str, where: str, read: Callable[[str], T]) -> T:
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"{where}: a YAML text may have {MAX_CHARACTERS:,} characters, but it has {len(text):,}")
     try:
-        return yaml.load(text, loader)
+        return read(text)
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not valid YAML: {message_of(error)}") from None
     except UserError as error:
