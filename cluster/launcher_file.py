@@ -44,7 +44,7 @@ class Document:
 def documents(path: Path) -> list[Document]:
     """The documents of a YAML file. Raises SpecError where it cannot be read."""
     try:
-        return [Document(data, node) for data, node in parse_documents(read_text(path), str(path))]
+        return [Document(data, node) for data, node in parse_documents(read_text(path), f"launcher file {path}")]
     except UserError as error:
         raise SpecError(str(error)) from None
     except OSError as error:
