@@ -1,7 +1,8 @@
 """Chaos: drivers, workers and the whole of Ray killed at random moments, until a study has ended all the same.
 
 Its store is then compared with that of a study that nothing disturbed: tables, epochs, proposals, weights and MLflow.
-Run: python benchmarks/chaos.py [--kills 50] [--seed 0] [--rounds arms,search,group]. It works in a temporary folder.
+Run: python benchmarks/chaos.py [--kills 50] [--seed 0] [--rounds arms,search,cohort,batch,group].
+It works in a temporary folder.
 """
 
 from __future__ import annotations
@@ -188,7 +189,7 @@ def main() -> None:
         folder = Path(scratch)
         calm = {}
         for name in names:
-            chaos = Chaos(folder / f"{name}_calm" / "store", write(CASES[name], name, folder), 0)
+            chaos = Chaos(folder / f"{name}_calm" / "store", write(CASES[name], name, folder, calm=True), 0)
             started = time.monotonic()
             assert chaos.undisturbed() == 0, chaos.log.read_text()
             calm[name] = left(chaos.store)

@@ -28,6 +28,7 @@ from ablations.study.schema import Study, load
 from cluster.spec import ClusterSpec
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.running.callbacks import RunCallbacks
+from orchestrator.running.job_queue import together
 from orchestrator.search.driver import SearchDriver
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
@@ -101,7 +102,7 @@ def watch(store: Store, runs: int) -> dict[str, Clock]:
     watching = RunCallbacks(jobs, ledger, Silent(), view)  # type: ignore[arg-type]
     clock, rng = Clock(), random.Random(0)
     for job in jobs.values():
-        trial, out = SimpleNamespace(config={"job": job.settings(spec, store)}), job.place.out_dir
+        trial, out = SimpleNamespace(config=together([job.settings(spec, store)])), job.place.out_dir
         out.mkdir(parents=True)
         with clock:
             watching.on_trial_start(0, [], trial)
@@ -109,7 +110,9 @@ def watch(store: Store, runs: int) -> dict[str, Clock]:
             last = metrics(rng, epoch, 0.0)
             append_epoch(out, last)
             with clock:
-                watching.on_trial_result(0, [], trial, {**last, "training_iteration": epoch, "trial_id": "a"})
+                watching.on_trial_result(
+                    0, [], trial, {**last, "training_iteration": epoch, "trial_id": "a", "run_id": job.run_id}
+                )
         write_result(out, result(job.run_id, last))
         with clock:
             watching.on_trial_complete(0, [], trial)
@@ -137,7 +140,7 @@ def search(store: Store, trials: int, sampler: str) -> dict[str, Clock]:
             config = search.searcher.suggest("trial")
         if not isinstance(config, dict):
             break
-        job = search.jobs[config["job"]["run_id"]]
+        job = search.jobs[config["jobs"][0]["run_id"]]
         _train(search, job, SimpleNamespace(config=config), all_, rng)
         with all_:
             search.searcher.on_trial_complete("trial")
@@ -163,7 +166,7 @@ def _train(search: SearchDriver, job: Job, trial: Any, clock: Clock, rng: random
         last["select/miou"] = last["val/miou"]
         append_epoch(out, last)
         with clock:
-            decision = search.scheduler.on_trial_result(None, trial, last)
+            decision = search.scheduler.on_trial_result(None, trial, {**last, "run_id": job.run_id})
         ledger.append({"event": "epoch", "run_id": job.run_id, "metrics": last})
         if decision == TrialScheduler.STOP:
             break

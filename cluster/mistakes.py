@@ -30,6 +30,8 @@ def lines(error: ValidationError, keys: Iterable[str]) -> list[str]:
             message = f"unknown key; {hint(path[-1], Retries.model_fields if path[0] == 'retries' else keys)}"
         elif field in ("concurrency", "retries.memory") and item["type"] != "value_error":
             message = f"must be `auto` or a whole number but got {shown(item['input'])}"
+        elif field == "cohort" and item["type"] != "value_error":
+            message = f"must be `auto`, `off` or a whole number but got {shown(item['input'])}"
         elif field == "retries":
             message = f"must map causes to numbers, for example {{lost: 3}}, but got {shown(item['input'])}"
         elif item["type"] != "value_error":

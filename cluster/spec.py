@@ -55,6 +55,9 @@ class ClusterSpec(Strict):
     """Samples in one forward pass; set it when a worker's share of the global batch exceeds the memory."""
     concurrency: Literal["auto"] | Annotated[Integer, Field(le=LARGEST)] = "auto"
     """Runs at once; `auto`: as many as fit."""
+    cohort: Literal["auto", "off"] | Annotated[Integer, Field(le=LARGEST)] = "auto"
+    """The most runs that train in one process with one pass of their teacher; `off`, or 1: each run has a process of
+    its own. `auto`: as many as the memory holds where that ends the study sooner."""
     max_cpus: Number | None = Field(None, gt=0, le=LARGEST)
     """CPUs up to which an autoscaler may grow; default: those there now."""
     max_gpus: Number | None = Field(None, ge=0, le=LARGEST)
@@ -79,6 +82,20 @@ class ClusterSpec(Strict):
     def _at_least_one_run(cls, value: Literal["auto"] | int) -> Literal["auto"] | int:
         if value != "auto" and value < 1:
             raise ValueError(f"must be `auto` or at least 1 but got {value}; remove the line to run as many as fit")
+        return value
+
+    @field_validator("cohort", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: object) -> object:
+        return "off" if value is False else value  # as YAML 1.1 reads it without quotes
+
+    @field_validator("cohort")
+    @classmethod
+    def _cohort_has_a_run(cls, value: Literal["auto", "off"] | int) -> Literal["auto", "off"] | int:
+        if isinstance(value, int) and value < 1:
+            raise ValueError(
+                f"must be `auto`, `off` or at least 1 but got {value}; remove the line to let it be chosen"
+            )
         return value
 
     @field_validator("store")

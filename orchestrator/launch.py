@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ablations.study.schema import Study
 from cluster.spec import ClusterSpec, Machine, check_a_machine_fits, concurrency, concurrency_on, grown
+from orchestrator.prepare.cohort_costs import cohorts_of, in_words
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck, deployed
 from orchestrator.prepare.search_space import refuse_infeasible
@@ -44,6 +45,7 @@ class Launch:
         self.preparer = Preparer(study.name, spec, store, roots)
         self.sources: Sources | None = None
         self.state = StudyState(study, self.ledger, retry_failed=retry_failed)
+        self.say: Callable[[str], None] = lambda text: None
 
     def prepare(self, say: Callable[[str], None]) -> None:
         """Raise UserError for what cannot run. The cheapest checks come first: resources, batch sizes, folders,
@@ -143,6 +145,7 @@ class Launch:
         self._reuse(self.state.runs, mirror)
         if self.left():
             say("starting Ray" if self.spec.address == "local" else f"joining Ray at {self.spec.address}")
+            self.say = say
             self._run(mirror, make_view)
         mirror.ended(self.state)  # also runs and trials that ended without a driver
 
@@ -195,9 +198,18 @@ class Launch:
                 todo.append(self.job(run))
         self.refresh()
         if todo:
+            cohorts = self._cohorts(todo, slots)
+            if said := in_words([len(cohort) for cohort in cohorts]):
+                self.say(said)
             with make_view() as view:
-                self._tune(todo, slots, mirror, view)
+                view.progress.slots = slots
+                self._tune(cohorts, slots, mirror, view)
         self.refresh()
+
+    def _cohorts(self, jobs: Sequence[Job], slots: int) -> list[list[Job]]:
+        """Which jobs train together, in the order of their start."""
+        planned = {run.plan.key: run.plan.config for run in self.state.runs}
+        return cohorts_of(jobs, self.preparer.check, self.ledger, self.store, self.spec, planned, slots)
 
     def slots(self, machines: Sequence[Machine]) -> int:
         """The number of runs at once. Raises SpecError where no run fits."""
@@ -210,21 +222,26 @@ class Launch:
         self.ledger.append(self.job(run).event("failed", reason=reason, cause="teacher"))
         mirror.send(run.run_id, run.plan.arm, run.plan.seed, run.plan.role)
 
-    def _tune(self, jobs: Sequence[Job], slots: int, mirror: Mirror, view: Lines | Live) -> None:
+    def _tune(self, cohorts: Sequence[Sequence[Job]], slots: int, mirror: Mirror, view: Lines | Live) -> None:
         from orchestrator.running.callbacks import RunCallbacks
         from orchestrator.running.job_queue import JobQueue
         from orchestrator.running.tuner import fit
 
-        callbacks = RunCallbacks({job.run_id: job for job in jobs}, self.ledger, mirror, view)
-        fit(self.study.name, self.spec, self.store, slots, callbacks, JobQueue(jobs, self.spec, self.store))
+        jobs = {job.run_id: job for cohort in cohorts for job in cohort}
+        callbacks = RunCallbacks(jobs, self.ledger, mirror, view)
+        fit(self.study.name, self.spec, self.store, slots, callbacks, JobQueue(cohorts, self.spec, self.store))
 
     def _search(self, study: Study, slots: int, mirror: Mirror, make_view: MakeView) -> None:
         from orchestrator.running.callbacks import RunCallbacks
         from orchestrator.running.tuner import fit
         from orchestrator.search.driver import SearchDriver
 
-        search = SearchDriver(study, self.preparer, self.ledger)
+        def cohorts(jobs: Sequence[Job]) -> list[list[Job]]:
+            return self._cohorts(jobs, slots)
+
+        search = SearchDriver(study, self.preparer, self.ledger, cohorts)
         with make_view() as view:
+            view.progress.slots = slots
             callbacks = search.callbacks = RunCallbacks(search.jobs, self.ledger, mirror, view, search.waits)
             fit(self.study.name, self.spec, self.store, slots, callbacks, search.searcher, search.scheduler)
         self.refresh()

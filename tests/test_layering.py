@@ -110,7 +110,7 @@ def test_all_files_are_found():
     assert {file.parts[0] for file in FILES} == set(PACKAGES)
     assert Path("trainer/worker.py") in FILES and imports("trainer/worker.py") >= {
         "ray.train",
-        "trainer.training.loop.fit",
+        "trainer.training.loop.fit_together",
     }
 
 

@@ -65,6 +65,14 @@ def barrier() -> None:
         all_reduce(torch.zeros(1, device="cuda" if dist.get_backend() == "nccl" else "cpu"))
 
 
+def first_said(text: str) -> str:
+    """The first text, in the order of ranks, that is not empty; "" where all are."""
+    texts = [text] * world()
+    if joined():
+        dist.all_gather_object(texts, text)
+    return next(filter(None, texts), "")
+
+
 def sum_gradients(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
     """DDP communication hook that sums gradients, not averages: losses are divided by counts of the global batch."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)

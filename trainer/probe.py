@@ -31,7 +31,7 @@ from trainer.place import Place
 from trainer.training.build import Data, build_distilled, build_teacher
 from trainer.training.evaluate import evaluate
 from trainer.training.learner import Learner
-from trainer.training.loop import train_step
+from trainer.training.step import accumulate, parts
 from trainer.training.task import Distilled
 from trainer.training.teacher import Teacher
 
@@ -126,7 +126,8 @@ def measure_times(config: TrainConfig, place: Place, workers: int, found: Offici
     once_s = time.perf_counter() - started
 
     def step(host: HostBatch) -> None:
-        train_step(learner, teacher, host, config, micro, len(data.classes))
+        for part in parts(host, teacher, device, config.data.normalize, micro, len(data.classes)):
+            accumulate(learner, part, share)
         learner.update(optim.lr, 0)
 
     stream = Stream(data.train, config, data.learn, 0, 1)

@@ -1,9 +1,11 @@
-"""fit() under Ray: in a Tune trial's process, or as one worker of a Ray Train run. Only this file imports Ray."""
+"""fit_together() under Ray: in a Tune trial, or in a worker of a Ray Train group. Only this file imports Ray."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,50 +20,119 @@ from trainer.config import masked, parse
 from trainer.files import run_folder
 from trainer.files.failure import failure_of
 from trainer.place import Place
-from trainer.training.loop import fit
+from trainer.training.loop import fit_together, in_all_workers
+from trainer.training.member import Run
 from trainer.training.memory import release_memory
 
 LOCK_WAIT_S = 60.0
-"""Longest wait for the run folder's lock: after a driver is killed, Ray takes seconds to end its worker."""
+"""Longest wait for the locks of run folders: after a driver is killed, Ray takes seconds to end its worker."""
+
+Send = Callable[[dict[str, Any]], None]
+"""Gives what a run reports to Ray."""
 
 
-def train_worker(settings: dict[str, Any]) -> None:
-    """Train one run. `settings`: config (plain data), place (Place's fields), workers (number of the run's processes).
+def train_worker(settings: dict[str, Any], send: Send | None = None) -> None:
+    """Train one run, as `train_workers` does several."""
+    train_workers([settings], send)
 
+
+def train_workers(settings: Sequence[dict[str, Any]], send: Send | None = None) -> None:
+    """Train runs side by side. `settings` of each: config (plain data), place (Place's fields), run_id, workers (number
+    of the runs' processes). Tune gets what they report, unless `send` is given; several workers need one.
+
+    Every report is a dict with `run_id`: the metrics of an epoch, and where there are several runs `ended: True` when
+    one has finished, has failed or was ended early. A run ends early where the driver has called
+    `run_folder.ask_to_end`; it is asked after each epoch.
     A failure is written to failure.json in the run's folder and not raised, so that the orchestrator decides on
-    retries. Two exceptions: a full disk is raised, because nothing can be written; and one of several workers always
-    raises, so that Ray ends the others, which wait for it.
+    retries. Two exceptions: a full disk is raised, because nothing can be written; and what fails in one of several
+    workers, so that Ray ends the others, which wait for it.
     """
-    place = Place(**settings["place"])
-    distributed = settings["workers"] > 1
-    if distributed and place.device == "cuda":  # each worker sees all GPUs of its machine
-        device = ray.train.torch.get_device()
-        torch.cuda.set_device(device)
-        place = replace(place, device=str(device))
-
-    def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
-        if distributed:
-            ray.train.report(metrics)
-        else:
-            ray.tune.report(metrics)
-
+    distributed = settings[0]["workers"] > 1
+    deadline = time.monotonic() + LOCK_WAIT_S
+    seats = [Seat(one, send or ray.tune.report, alone=len(settings) == 1) for one in settings]
     try:
-        # worker 0 locks the folder against a worker of a killed driver that Ray has not ended yet
-        with run_folder.lock_folder(place.out_dir, LOCK_WAIT_S) if parallel.rank() == 0 else contextlib.nullcontext():
-            if parallel.rank() == 0:
-                run_folder.workers_begin(place.out_dir)
-            fit(parse(settings["config"]), place, report=report)
+        runs = [run for seat in seats if (run := seat.take(deadline)) is not None]
+        if runs:
+            fit_together(runs)
     except Exception as error:
-        failure = failure_of(error)
-        if failure.cause == "disk":
+        if failure_of(error).cause == "disk":
             raise
-        run_folder.write_failure(place.out_dir, *failure)
-        if failure.cause == "device":
-            run_folder.record_faulty_machine(place.out_dir, ray.get_runtime_context().get_node_id())
-        if failure.cause in ("bug", "device") or isinstance(error, ImportError):
-            run_folder.write_text(place.out_dir / "traceback.txt", masked(traceback.format_exc()))
+        for seat in seats:
+            seat.fail(error)
         if distributed:
             raise
-    finally:  # here the error is gone, and with it the frames that held the run's tensors
+    finally:  # here the error is gone, and with it the frames that held the runs' tensors
+        for seat in seats:
+            seat.leave()
         with contextlib.suppress(RuntimeError):  # on a GPU that has failed every call does
             release_memory()
+
+
+class Seat:
+    """A run's place in a process: its folder's lock, its reports, and the record of its failure."""
+
+    def __init__(self, settings: dict[str, Any], send: Send, *, alone: bool) -> None:
+        self.settings, self.send, self.alone = settings, send, alone
+        self.place = _on_device(Place(**settings["place"]), settings["workers"])
+        self.run_id: str = settings.get("run_id", "")
+        self.distributed = settings["workers"] > 1
+        self.over = False
+        self._lock = contextlib.ExitStack()
+
+    def take(self, deadline: float) -> Run | None:
+        """Lock the folder, waiting until `deadline` of the monotonic clock; None where that or the config fails."""
+        try:
+            in_all_workers(lambda: self._enter(deadline))
+            config = parse(self.settings["config"])
+        except Exception as error:
+            if self.alone or failure_of(error).cause != "user":
+                raise
+            self.ended(error)
+            return None
+        # where one of several workers fails alone, Ray must end the others
+        ended = None if self.alone and self.distributed else self.ended
+        return Run(config, self.place, self.report, ended, self.run_id)
+
+    def _enter(self, deadline: float) -> None:
+        if parallel.rank() == 0:  # against a worker of a killed driver that Ray has not ended yet
+            wait_s = max(0.0, deadline - time.monotonic())
+            self._lock.enter_context(run_folder.lock_folder(self.place.out_dir, wait_s))
+            run_folder.workers_begin(self.place.out_dir)
+
+    def report(self, metrics: dict[str, float], checkpoint: Path | None) -> bool:
+        """Report an epoch; whether the driver wants the run to end here."""
+        self.send({"run_id": self.run_id, **metrics})
+        return run_folder.is_asked_to_end(self.place.out_dir)
+
+    def ended(self, error: Exception | None) -> None:
+        """Record and report the end of the run."""
+        if error is not None:
+            self.fail(error)
+        self.leave()
+        if not self.alone:
+            self.send({"run_id": self.run_id, "ended": True})
+
+    def fail(self, error: Exception) -> None:
+        """Record a failure, unless the run is over."""
+        if self.over:
+            return
+        out, failure = self.place.out_dir, failure_of(error)
+        run_folder.write_failure(out, *failure)
+        if failure.cause == "device":
+            run_folder.record_faulty_machine(out, ray.get_runtime_context().get_node_id())
+        if failure.cause in ("bug", "device") or isinstance(error, ImportError):
+            run_folder.write_text(out / "traceback.txt", masked("".join(traceback.format_exception(error))))
+
+    def leave(self) -> None:
+        """Give the folder back."""
+        self.over = True
+        self._lock.close()
+
+
+def _on_device(place: Place, workers: int) -> Place:
+    """The place with this worker's GPU: each worker sees all GPUs of its machine."""
+    if workers == 1 or place.device != "cuda":
+        return place
+    device = ray.train.torch.get_device()
+    torch.cuda.set_device(device)
+    return replace(place, device=str(device))

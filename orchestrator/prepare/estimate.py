@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ablations.statistics.paired import counted
 from cluster.spec import ClusterSpec, SpecError, concurrency
+from orchestrator.prepare.cohort_costs import CohortCosts
+from orchestrator.prepare.jobs import Preparer
 from orchestrator.prepare.pace import Pace, measured_paces, this_hardware
+from orchestrator.prepare.rounds import Round, on_the_clock, rounds_of
 from orchestrator.prepare.timed_steps import probe
 from orchestrator.prepare.work_left import PendingRun, Phase, Range, phases
 from orchestrator.state.study_state import StudyState
@@ -45,6 +47,8 @@ class Estimate:
     origins: tuple[str, ...]
     """Where the measured paces come from, in words."""
     why: str = ""
+    cohorts: tuple[int, ...] = ()
+    """The numbers of runs that train together, of the phases where any do."""
 
 
 def estimate(
@@ -64,9 +68,9 @@ def estimate(
         nothing = Range(0, 0, 0)
         return Estimate(0, nothing, nothing, nothing, None, ())
     distinct = _distinct(todo)
-    paces, count, where = measured_paces(
-        state.ledger, store, spec, {run.plan.key: run.plan.config for run in state.runs}
-    )
+    costs = CohortCosts(Preparer(state.study.name, spec, store, roots).check)
+    planned = {run.plan.key: run.plan.config for run in state.runs}
+    paces, count, where = measured_paces(state.ledger, store, spec, planned, costs.teacher_share)
     found = {name: paces[name] for name in distinct if name in paces}
     origins = [f"{counted(count, 'earlier run')} on {where}"] if found else []
     left = {name: config for name, config in distinct.items() if name not in found}
@@ -80,12 +84,14 @@ def estimate(
     slots, unplaced = _slots(spec)
     why = _unknown(found, distinct, spec, tries)
     hours = device_hours = None
+    rounds: list[Round] = []
     if not why:
-        seconds = [_seconds(phase, found) for phase in todo]
+        costs.paces = found
+        rounds = [each for phase in todo for each in rounds_of(phase, _seconds(phase, found), spec, slots, costs)]
         held = spec.workers * (spec.gpus_per_worker or spec.cpus_per_worker)
-        device_hours = _sum([each for phase in seconds for each in phase]).times(held / 3600)
+        device_hours = _sum([length for each in rounds for length in each.lengths]).times(held / 3600)
         if slots:
-            hours = _on_the_clock(todo, seconds, slots).times(1 / 3600)
+            hours = Range(*(START_S + seconds for seconds in on_the_clock(rounds))).times(1 / 3600)
     return Estimate(
         sum(len(phase.runs) for phase in todo),
         hours,
@@ -94,6 +100,7 @@ def estimate(
         slots,
         tuple(origins),
         why or unplaced,
+        tuple(size for each in rounds if max(each.sizes, default=1) > 1 for size in each.sizes),
     )
 
 
@@ -186,20 +193,6 @@ def _bounded(runs: list[Range], possible: Sequence[Range]) -> list[Range]:
         return runs
     least, most = min(kind.least for kind in possible), max(kind.most for kind in possible)
     return [Range(least, one.likely, most) for one in runs]
-
-
-def _on_the_clock(todo: Sequence[Phase], seconds: Sequence[Sequence[Range]], slots: int) -> Range:
-    """Wall-clock seconds: within a phase a run starts as soon as a slot is free."""
-    ends = []
-    for which in range(len(Range._fields)):
-        total = START_S
-        for phase, runs in zip(todo, seconds, strict=True):
-            free = [0.0] * min(slots, phase.at_once or slots, len(runs))
-            for length in (each[which] for each in runs):
-                heapq.heapreplace(free, free[0] + length)
-            total += max(free)
-        ends.append(total)
-    return Range(*ends)
 
 
 def _gigabytes(todo: Sequence[Phase], found: Mapping[str, Pace]) -> Range:

@@ -62,6 +62,7 @@ class Job:
             "launch": LAUNCH,
             "refused": None,
             "fits": str(store.cache / "micro_batch" / f"{self._footprint(spec)}.json"),
+            "cohorts": str(store.cache / "cohorts" / f"{self._shared_footprint(spec)}.json"),
             "ray_dir": str(store.ray_dir),
             "store": {"root": str(store.root), "identity": store.identity},
         }
@@ -72,8 +73,18 @@ class Job:
         shape = config.model_dump(mode="json", include={"student", "teacher", "data"})
         optim = config.optim.model_dump(include={"global_batch", "norm_batch", "precision"})
         paths = {name: term.options for name, term in config.active.items()}
-        given = spec.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker", "micro_batch"})
-        return digest([shape, optim, paths, given])
+        return digest([shape, optim, paths, _memory_given(spec)])
+
+    def _shared_footprint(self, spec: ClusterSpec) -> str:
+        """A digest that is equal for runs that may train together, also with another seed."""
+        config = self.run.config
+        shape = config.model_dump(mode="json", include={"teacher", "data"})
+        return digest([shape, config.optim.global_batch, _memory_given(spec)])
+
+
+def _memory_given(spec: ClusterSpec) -> dict[str, Any]:
+    """The settings of a spec on which the memory of a run depends."""
+    return spec.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker", "micro_batch"})
 
 
 class Preparer:

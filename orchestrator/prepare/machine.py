@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from pathlib import Path
 
 from cluster.spec import Machine
 
@@ -22,3 +24,18 @@ def gpu_name() -> str:
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+
+
+def memory_bytes(gpus: float) -> float | None:
+    """The memory of this machine, as far as this process may use it, or that of `gpus` of its GPUs (0.5: a half); None
+    where it is unknown."""
+    if gpus:
+        import torch
+
+        return min(gpus, 1.0) * torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+    found = []
+    with contextlib.suppress(OSError, ValueError):
+        found.append(float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
+    with contextlib.suppress(OSError, ValueError):  # the limit of a container; "max" where it has none
+        found.append(float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
+    return min(found, default=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -26,6 +26,8 @@ class Pace:
     checkpoints: float
     packed: float = 0.0
     """Bytes of its packed data set; 0 where it has been packed already."""
+    memory: float = 0.0
+    """Bytes of memory of its process, of the GPU's where it has one; 0 where unknown."""
 
     def seconds(self, epochs: float) -> float:
         """Seconds of a run of so many epochs."""
@@ -55,15 +57,21 @@ def this_hardware(spec: ClusterSpec) -> str:
 
 
 def measured_paces(
-    ledger: Ledger, store: Store, spec: ClusterSpec, planned: Mapping[str, TrainConfig]
+    ledger: Ledger,
+    store: Store,
+    spec: ClusterSpec,
+    planned: Mapping[str, TrainConfig],
+    teacher_share: Callable[[TrainConfig], float] = lambda config: 0.0,
 ) -> tuple[dict[str, Pace], int, str]:
     """Structure -> pace, measured by finished runs with the spec's device and workers; the number of these runs, and
     their hardware.
 
     The hardware is this machine's where the spec starts Ray here, otherwise that of the last run. `planned` are configs
-    by key, for old ledgers that hold no configs.
+    by key, for old ledgers that hold no configs. Paces are those of runs alone: a run that has trained in a cohort paid
+    for its share of the teacher's part, whose share of an epoch `teacher_share` gives.
     """
     found: dict[str, list[LedgerRun]] = {}
+    shares: dict[str, float] = {}
     finished = [run for run in ledger.outcomes().values() if run.status == "finished" and _like(run, spec)]
     if spec.address == "local":
         where = this_hardware(spec)
@@ -73,10 +81,18 @@ def measured_paces(
     for run in finished:
         config = parse(run.config) if run.config else planned.get(run.key)
         if config is not None and hardware(run.environment) == where:
-            found.setdefault(structure(config), []).append(run)
+            name = structure(config)
+            found.setdefault(name, []).append(run)
             count += 1
+            if name not in shares and _cohort(run) > 1:
+                shares[name] = teacher_share(config)
     walls = _walls(ledger.events())
-    return {name: _pace(runs, walls, store) for name, runs in found.items()}, count, where
+    return {name: _pace(runs, walls, store, shares.get(name, 0.0)) for name, runs in found.items()}, count, where
+
+
+def _cohort(run: LedgerRun) -> int:
+    """The number of runs that trained together."""
+    return int(run.environment.get("cohort", 1))
 
 
 def _like(run: LedgerRun, spec: ClusterSpec) -> bool:
@@ -102,11 +118,21 @@ def _walls(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def _pace(runs: list[LedgerRun], walls: Mapping[str, float], store: Store) -> Pace:
-    """The medians over the runs of one structure."""
-    epoch_s = [run.epoch_s for run in runs]
-    around = [max(0.0, walls[run.run_id] - run.epoch_s * run.epochs_done) for run in runs if run.run_id in walls]
+def _pace(runs: list[LedgerRun], walls: Mapping[str, float], store: Store, teacher_share: float) -> Pace:
+    """The medians over the runs of one structure, of whose epochs the teacher's part takes this share."""
+    epoch_s = [run.epoch_s / (1 - teacher_share * (1 - 1 / _cohort(run))) for run in runs]
+    alone = [run for run in runs if run.run_id in walls and _cohort(run) == 1]
+    around = [max(0.0, walls[run.run_id] - run.epoch_s * run.epochs_done) for run in alone]
     sizes = [size for run in runs if (size := sum(f.stat().st_size for f in store.run_dir(run.run_id).glob("*.pt")))]
     return Pace(
-        statistics.median(epoch_s), statistics.median(around) if around else 0.0, statistics.median(sizes or [0.0])
+        statistics.median(epoch_s),
+        statistics.median(around) if around else 0.0,
+        statistics.median(sizes or [0.0]),
+        memory=max(map(_memory, runs)),
     )
+
+
+def _memory(run: LedgerRun) -> float:
+    """Bytes of a run's process in its last epoch, of the GPU where it has one; 0 where unknown."""
+    on = "gpu_0" if str(run.environment.get("device", "")).startswith("cuda") else "process"
+    return 1e6 * run.last.get(f"system/{on}_memory_usage_megabytes", 0.0)

@@ -51,11 +51,13 @@ class Phase(NamedTuple):
     """Runs that may train in parallel, `at_once` at most (None: no limit); the next phase starts when all have ended.
 
     `possible` is what each trial of a search may turn out to be: the bounds of every one of `runs` come from it.
+    `apart`: each run trains alone, whatever the spec says.
     """
 
     runs: list[PendingRun]
     at_once: int | None = None
     possible: tuple[PendingRun, ...] = ()
+    apart: bool = False
 
 
 def phases(state: StudyState, *, retry_failed: bool = False) -> list[Phase]:
@@ -127,10 +129,12 @@ def _search(state: SearchState) -> Phase:
 
     if search.sampler == "grid":
         points = grid_points(study.base, search, study.requires, study.excludes)[: search.trials]
-        return Phase([trial(trial_config(study, point)) for n, point in enumerate(points) if n not in ended], at_once)
+        left = [trial(trial_config(study, point)) for n, point in enumerate(points) if n not in ended]
+        return Phase(left, at_once, apart=not search.deterministic)
     drawn = [trial(config) for config in _draws(study)]
     possible = (*drawn, *(trial(config) for config in _possible_configs(study)))
-    return Phase([drawn[i % len(drawn)] for i in range(max(0, search.trials - len(ended)))], at_once, possible)
+    left = [drawn[i % len(drawn)] for i in range(max(0, search.trials - len(ended)))]
+    return Phase(left, at_once, possible, apart=not search.deterministic)
 
 
 def _possible_configs(study: Study) -> list[TrainConfig]:

@@ -14,7 +14,7 @@ from ray.tune.result import AUTO_RESULT_KEYS
 from orchestrator.prepare.jobs import Job
 from orchestrator.running.ray_failures import of_trial
 from orchestrator.running.ray_session import raise_if_interrupted
-from orchestrator.running.retries import Attempts
+from orchestrator.running.retries import Attempts, remember_shortage, side_by_side
 from orchestrator.running.trial import other_machines, placement_group
 from orchestrator.store.full_disk import full
 from orchestrator.store.ledger import Ledger
@@ -40,7 +40,11 @@ class Silence(TrialProgressCallback):
 
 
 class RunCallbacks(tune.Callback):
-    """Tune's callback: passes the events of trials to ledger, tracking and view."""
+    """Tune's callback: passes the events of trials to ledger, tracking and view, run by run.
+
+    A trial's `config["jobs"]` are the settings of its runs that have not ended: a process that replaces a dead one
+    trains these.
+    """
 
     def __init__(
         self,
@@ -69,12 +73,17 @@ class RunCallbacks(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process is about to train, or to ask for the places of its workers."""
         raise_if_interrupted()
-        job = self._job(trial)
-        if trial.config["job"]["workers"] > 1:
-            run_folder.wait_for_workers(job.place.out_dir)
-            self._waits(job)
-        else:
-            self._begins(job)
+        training = _training(trial)
+        for settings in trial.config["jobs"]:
+            job = self._job(settings)
+            if settings not in training:
+                if job.run_id in self.begun:  # until the memory has room for it again
+                    self.view.waits(job)
+            elif settings["workers"] > 1:
+                run_folder.wait_for_workers(job.place.out_dir)
+                self._waits(job)
+            else:
+                self._begins(job)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Once a second: which runs have no place on a machine, and which have got one."""
@@ -85,13 +94,21 @@ class RunCallbacks(tune.Callback):
         for trial in trials:
             if trial.status not in (Trial.PENDING, Trial.RUNNING):
                 continue
-            job = self._job(trial)
-            if trial.status == Trial.PENDING or (
-                trial.config["job"]["workers"] > 1 and run_folder.is_waiting(job.place.out_dir)
+            several = any(settings["workers"] > 1 for settings in trial.config["jobs"])
+            if (
+                several
+                or trial.status == Trial.PENDING
+                or any(j["run_id"] in self._since for j in trial.config["jobs"])
             ):
-                self._waits(job)
-            elif job.run_id in self._since:
-                self._begins(job)
+                for settings in _training(trial):
+                    self._look(self._job(settings), trial.status == Trial.PENDING, several)
+
+    def _look(self, job: Job, is_pending: bool, several: bool) -> None:
+        """Whether a run, with one or several workers, has its place by now."""
+        if is_pending or (several and run_folder.is_waiting(job.place.out_dir)):
+            self._waits(job)
+        elif job.run_id in self._since:
+            self._begins(job)
 
     def _waits(self, job: Job) -> None:
         """A run has no place; this is shown once it has lasted longer than the start of a process."""
@@ -111,10 +128,13 @@ class RunCallbacks(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """An epoch is done."""
+        """An epoch of one run is done, or the run has ended while others of its cohort go on."""
         raise_if_interrupted()
-        job = self._job(trial)
-        if job.run_id in self._since:
+        job = self.jobs[result["run_id"]]
+        if result.get("ended"):
+            self._sweep(trial)
+            return
+        if job.run_id in self._since or job.run_id not in self.begun:
             self._begins(job)
         numbers = {name: value for name, value in result.items() if type(value) in (int, float)}
         ours = {name: value for name, value in numbers.items() if name not in AUTO_RESULT_KEYS}
@@ -123,11 +143,38 @@ class RunCallbacks(tune.Callback):
         self.view.epoch(job, numbers)
         self.mirror.job(job)
 
+    def _sweep(self, trial: Any) -> None:
+        """Record the runs of a cohort that have ended."""
+        for settings in list(trial.config["jobs"]) if len(trial.config["jobs"]) > 1 else ():
+            job = self._job(settings)
+            if job.run_id in self.begun and self._has_ended(trial, job, settings):
+                self._ended(trial, job)
+
+    def _has_ended(self, trial: Any, job: Job, settings: dict[str, Any]) -> bool:
+        """Whether a run that has begun is trained no more by its trial: it has finished, or was asked to end, or has
+        failed without a further try."""
+        out = job.place.out_dir
+        if run_folder.is_asked_to_end(out):
+            return True
+        run = self.ledger.run(job.run_id)
+        if run is not None and len(run.epochs) >= job.epochs and run_folder.read_result(out) is not None:
+            return True
+        heard = run_folder.read_failure(out)
+        if heard is None or heard["cause"] == "device" or (heard["cause"] == "memory" and len(_training(trial)) > 1):
+            return False  # these are the process's: it ends, or fewer runs train in it
+        return bool(settings["refused"]) or not Attempts(settings).may_retry(Failure(**heard))
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial ended by itself, or was stopped."""
-        job = self._job(trial)
-        if job.run_id in self._since:
-            self._begins(job)
+        """The runs of a trial ended by themselves, or were stopped."""
+        for settings in list(trial.config["jobs"]):
+            job = self._job(settings)
+            if job.run_id in self._since or job.run_id not in self.begun:
+                self._begins(job)
+            self._ended(trial, job)
+
+    def _ended(self, trial: Any, job: Job) -> None:
+        """A run's process trains it no more."""
+        trial.config["jobs"] = [each for each in trial.config["jobs"] if each["run_id"] != job.run_id]
         if self.waits(job.run_id):
             self.view.waits(job)
         else:
@@ -140,33 +187,48 @@ class RunCallbacks(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process raised an error or died, and no retry is left."""
         failure = of_trial(trial)
-        self._end(self._job(trial), failure.reason, failure.cause)
+        for settings in trial.config["jobs"]:
+            self._end(self._job(settings), failure.reason, failure.cause)
         self._pause(failure)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's process died, and Tune starts another. Whether it may train depends on the cause's retry budget."""
-        job, failure = self._job(trial), of_trial(trial)
-        heard = run_folder.read_failure(job.place.out_dir)
-        if heard is not None and heard["cause"] == "device":  # why the process ended itself
-            failure = Failure(**heard)
+        """A trial's process died, and Tune starts another with the runs that had not ended. Whether one may train again
+        depends on its retry budget of the cause."""
+        failure = of_trial(trial)
+        self._sweep(trial)
+        training = _training(trial)
+        for settings in training:
+            heard = run_folder.read_failure(self._job(settings).place.out_dir)
+            if heard is not None and heard["cause"] == "device":  # why the process ended itself
+                failure = Failure(**heard)
         self._pause(failure)
-        attempts = Attempts(trial.config["job"])
+        if failure.cause == "memory" and len(training) > 1:
+            remember_shortage(training[0], len(training))  # it costs no run an attempt
+            return
+        if failure.cause == "lost":  # a run that kills its process shall not take others with it again and again
+            trial.config["most"] = max(1, -(-len(training) // 2))
+        for settings in training:
+            self._try_again(settings, failure)
+        if all(settings["refused"] for settings in trial.config["jobs"]):
+            trial.max_failures = 0  # started once more to write the failures into the folders
+        elif failure.cause == "device":
+            machines = other_machines(training)
+            trial.update_resources(placement_group(training[0]["workers"], training[0]["resources"], machines))
+
+    def _try_again(self, settings: dict[str, Any], failure: Failure) -> None:
+        """Spend a run's budget of the cause, or mark it in its settings as failed."""
+        attempts = Attempts(settings)
         if attempts.record_retry(failure):
-            copy_retries(self.ledger, job.run_id, job.place.out_dir)
-            if failure.cause == "device":
-                settings = trial.config["job"]
-                machines = other_machines(settings)
-                trial.update_resources(placement_group(settings["workers"], settings["resources"], machines))
+            copy_retries(self.ledger, attempts.run_id, attempts.out)
         else:
-            trial.config["job"]["refused"] = attempts.explained(failure)._asdict()
-            trial.max_failures = 0  # started once more to write the failure into the folder
+            settings["refused"] = attempts.explained(failure)._asdict()
 
     def _pause(self, failure: Failure) -> None:
         if failure.cause == "disk":
             raise full(self.ledger.path.parent, failure)
 
-    def _job(self, trial: Any) -> Job:
-        return self.jobs[trial.config["job"]["run_id"]]
+    def _job(self, settings: Mapping[str, Any]) -> Job:
+        return self.jobs[settings["run_id"]]
 
     def _end(self, job: Job, error: str, cause: str = "lost") -> None:
         self._since.pop(job.run_id, None)
@@ -177,3 +239,11 @@ class RunCallbacks(tune.Callback):
         self.mirror.job(job)
         run = self.ledger.run(job.run_id)
         self.view.ended(job, end.status, "; ".join([end.note, *(run.notes if run else ())]))
+
+
+def _training(trial: Any) -> list[dict[str, Any]]:
+    """The settings of a trial's runs that train now: those of a dead process, or of the next one."""
+    jobs = [job for job in trial.config["jobs"] if not job["refused"]]
+    if len(jobs) < 2:
+        return jobs or list(trial.config["jobs"])
+    return [each.job for each in side_by_side([Attempts(job) for job in jobs], trial.config["most"])]

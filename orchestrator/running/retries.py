@@ -1,4 +1,4 @@
-"""Attempts: whether a failed run is retried, by a budget for each cause, and with which micro-batch.
+"""Attempts: whether a failed run is retried, by a budget for each cause, with which micro-batch, beside which others.
 
 Budgets hold for one launch. Retries are counted in the run's folder, as the process that counts may die.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,38 @@ def halved(optim: OptimConfig, workers: int, micro_batch: int | None) -> int | N
     return next((n for n in optim.micro_batches(workers) if n <= now // 2), None)
 
 
+def side_by_side(left: Sequence[Attempts], most: int) -> list[Attempts]:
+    """Those that train now: the first and others with its micro-batch, `most` runs at most, and no more than the memory
+    has held in this launch."""
+    first = left[0].micro_batch
+    found = _recorded(left[0].job, "cohorts", "runs")
+    return [each for each in left if each.micro_batch == first][: most if found is None else min(most, found)]
+
+
+def remember_shortage(job: Mapping[str, Any], runs: int) -> None:
+    """Record that the memory does not hold so many runs like this one in one process: half as many are tried next."""
+    found = _recorded(job, "cohorts", "runs")
+    _record(job, "cohorts", "runs", min(-(-runs // 2), found or runs))
+
+
+def _recorded(job: Mapping[str, Any], file: str, name: str) -> int | None:
+    """What runs of this launch have found out for others like them, in the file that the settings name; or None."""
+    found = whole_json(Path(job[file])) or {}
+    return int(found[name]) if found.get("launch") == job["launch"] else None
+
+
+def _record(job: Mapping[str, Any], file: str, name: str, value: int) -> None:
+    path = Path(job[file])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({"launch": job["launch"], name: value}) + "\n")
+
+
 class Attempts:
     """The retry budgets of a run in one launch. `job` are the settings of its trial (`Job.settings`)."""
 
-    def __init__(self, job: Mapping[str, Any]) -> None:
+    def __init__(self, job: dict[str, Any]) -> None:
         self.job = job
+        self.run_id: str = job["run_id"]
         self.out = Path(job["place"]["out_dir"])
         self.optim = parse(job["config"]).optim
         given: int | None = job["place"]["micro_batch"]
@@ -45,28 +72,31 @@ class Attempts:
     def micro_batch(self) -> int | None:
         """The spec's micro-batch, or a smaller one that runs of the same structure needed in this launch."""
         given: int | None = self.job["place"]["micro_batch"]
-        found = whole_json(Path(self.job["fits"])) or {}
-        return int(found["micro_batch"]) if found.get("launch") == self.job["launch"] else given
+        found = _recorded(self.job, "fits", "micro_batch")
+        return given if found is None else found
 
     def record_retry(self, failure: Failure) -> bool:
         """Whether the run is retried. If so this is recorded; when out of memory, with a smaller micro-batch."""
+        if not self.may_retry(failure):
+            return False
         line = {"launch": self.job["launch"], **failure._asdict()}
-        budget = {"preempted": "auto", **self.job["retries"]}.get(failure.cause, 0)
-        spent = sum(retry["cause"] == failure.cause for retry in self._earlier())
-        if spent >= (math.inf if budget == "auto" else budget):
-            return False
-        if self._recurs(failure):
-            return False
         if failure.cause == "memory":
             less = halved(self.optim, self.job["workers"], self.used)
-            if less is None:
-                return False
+            assert less is not None
             # parallel runs fail together: a micro-batch that another run has reduced is not halved again
             line["micro_batch"] = min(less, self.micro_batch or less)
-            self._remember(line["micro_batch"])
+            _record(self.job, "fits", "micro_batch", line["micro_batch"])
         self.out.mkdir(parents=True, exist_ok=True)
         write_text(self.out / RETRIES, "".join(json.dumps(each) + "\n" for each in [*read_retries(self.out), line]))
         return True
+
+    def may_retry(self, failure: Failure) -> bool:
+        """Whether the run may be retried; records nothing."""
+        budget = {"preempted": "auto", **self.job["retries"]}.get(failure.cause, 0)
+        spent = sum(retry["cause"] == failure.cause for retry in self._earlier())
+        if spent >= (math.inf if budget == "auto" else budget) or self._recurs(failure):
+            return False
+        return failure.cause != "memory" or halved(self.optim, self.job["workers"], self.used) is not None
 
     def explained(self, failure: Failure) -> Failure:
         """A final failure; out of memory with what was tried and a remedy; a repeated device-side assert as a bug."""
@@ -93,9 +123,3 @@ class Attempts:
     def _earlier(self) -> list[dict[str, Any]]:
         """The retries of this launch."""
         return [retry for retry in read_retries(self.out) if retry["launch"] == self.job["launch"]]
-
-    def _remember(self, micro_batch: int) -> None:
-        """Record the micro-batch for other runs of this structure, so that they need not fail first."""
-        path = Path(self.job["fits"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({"launch": self.job["launch"], "micro_batch": micro_batch}) + "\n")

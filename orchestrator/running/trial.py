@@ -1,8 +1,10 @@
-"""One Tune trial. A run of one worker trains in the trial's process; a run of several starts a Ray Train group."""
+"""One Tune trial: a run or a cohort. Runs of one worker train in the trial's process, those of a cohort side by side; a
+run of several workers trains in the process's group of workers."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,88 +13,96 @@ import ray
 from ray import train, tune
 
 from orchestrator.running.ray_failures import of_ray
-from orchestrator.running.retries import Attempts
+from orchestrator.running.retries import Attempts, remember_shortage, side_by_side
 from orchestrator.running.shared_store import must_see
+from orchestrator.running.worker_group import train_in_group
 from trainer.files import run_folder
 from trainer.files.failure import Failure
-from trainer.worker import train_worker
+from trainer.worker import train_workers
 
 DRIVER_MEMORY = 128 * 1024**2
 """Memory in bytes that the trial of a multi-worker run reserves: it must reserve something, but no CPU."""
 
 
 def trial(config: dict[str, Any]) -> None:
-    """Tune's trainable. `config["job"]`: settings for `train_worker`, and for retries.
+    """Tune's trainable. `config["jobs"]`: for each run the settings for `train_workers`, and for retries;
+    `config["most"]`: the most runs that train side by side, the others follow.
 
-    Failed attempts are retried here; the final failure is written to the run's folder. Tune only sees the death of this
+    Failed attempts are retried here; a run's final failure is written to its folder. Tune only sees the death of this
     process, which a failed GPU causes too, and a full disk.
     """
-    job = config["job"]
-    must_see(**job["store"])
-    attempts = Attempts(job)
-    failure = Failure(**job["refused"]) if job["refused"] else None
-    while failure is None:
-        place = {**job["place"], "micro_batch": attempts.begin()}
-        failure = attempt({**job, "place": place})
-        if failure is None:
-            return
-        if failure.cause == "device" and job["workers"] == 1:
+    left = []
+    for job in config["jobs"]:  # none where all ended before their process died
+        must_see(**job["store"])
+        out = Path(job["place"]["out_dir"])
+        run_folder.clear_failure(out)
+        if len(config["jobs"]) > 1:  # also for those that train later: they were asked to end at an earlier rung
+            run_folder.workers_begin(out)
+        if job["refused"]:
+            run_folder.write_failure(out, *Failure(**job["refused"]))
+        else:
+            left.append(Attempts(job))
+    while left:
+        training = side_by_side(left, config["most"])
+        failures = attempt([_with_micro_batch(each) for each in training])
+        if any(failure.cause == "device" for failure in failures.values()) and training[0].job["workers"] == 1:
             os._exit(1)  # CUDA in this process is lost to every later run; RunCallbacks reads the cause from the folder
-        if attempts.record_retry(failure):
-            failure = None
-    out = Path(job["place"]["out_dir"])
-    run_folder.clear_failure(out)
-    run_folder.write_failure(out, *attempts.explained(failure))
+        again = [each for each in training if _is_retried(each, failures.get(each.run_id), len(training))]
+        left = [each for each in left if each in again or each not in training]
+        if left and len(training) == 1 and not again:  # of runs side by side each reports its end
+            tune.report({"run_id": training[0].run_id, "ended": True})
 
 
-def attempt(job: dict[str, Any]) -> Failure | None:
-    """Train once; returns the failure, if any."""
-    out = Path(job["place"]["out_dir"])
-    run_folder.clear_failure(out)
+def _with_micro_batch(attempts: Attempts) -> dict[str, Any]:
+    """The settings of a run whose attempt begins."""
+    return {**attempts.job, "place": {**attempts.job["place"], "micro_batch": attempts.begin()}}
+
+
+def _is_retried(attempts: Attempts, failure: Failure | None, beside: int) -> bool:
+    """Whether a run that has been tried is tried again. Its final failure is written to its folder."""
+    if failure is None:
+        return False
+    if failure.cause == "memory" and beside > 1:  # the cohort's memory: fewer runs train beside this one
+        remember_shortage(attempts.job, beside)
+        return True
+    if attempts.record_retry(failure):
+        return True
+    run_folder.clear_failure(attempts.out)
+    run_folder.write_failure(attempts.out, *attempts.explained(failure))
+    return False
+
+
+def attempt(jobs: Sequence[dict[str, Any]]) -> dict[str, Failure]:
+    """Train runs side by side once; returns the failures by run id."""
+    for job in jobs:
+        run_folder.clear_failure(Path(job["place"]["out_dir"]))
     seen = None
-    if job["workers"] == 1:
+    if jobs[0]["workers"] == 1:
         # after a failed allocation oneDNN refuses smaller ones in the same thread too: each attempt has its own
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(train_worker, job).result()
+            thread.submit(train_workers, jobs).result()
     else:
+        (job,) = jobs
         seen = _group(job)
         while seen is not None and seen.cause == "waiting":  # its place was given back: ask for it again
             seen = _group(job)
-    heard = run_folder.read_failure(out)
-    # a worker's own failure takes precedence over Ray's error, unless it only lost another worker
-    if heard is not None and heard["cause"] != "lost":
-        return Failure(**heard)
-    return seen
+    found = {}
+    for job in jobs:
+        heard = run_folder.read_failure(Path(job["place"]["out_dir"]))
+        # a worker's own failure takes precedence over Ray's error, unless it only lost another worker
+        if heard is not None and heard["cause"] != "lost":
+            found[job["run_id"]] = Failure(**heard)
+        elif seen is not None:
+            found[job["run_id"]] = seen
+    return found
 
 
 def _group(job: dict[str, Any]) -> Failure | None:
     """Train in a group of workers; returns what Ray saw fail. Raises where the disk is full."""
-    from ray.train.torch import TorchTrainer
-    from ray.tune.integration.ray_train import TuneReportCallback
-
     run_folder.wait_for_workers(Path(job["place"]["out_dir"]))
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config=job,
-        scaling_config=train.ScalingConfig(
-            num_workers=job["workers"],
-            use_gpu=bool(job["resources"].get("GPU")),
-            resources_per_worker=job["resources"],
-            placement_strategy="PACK",
-            label_selector=other_machines(job),
-        ),
-        run_config=train.RunConfig(
-            # by run id: a restarted trial finds the state of its own group
-            name=job["run_id"],
-            storage_path=job["ray_dir"],
-            # `trial` counts retries by cause; Ray Train has only one number for all
-            failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=1),
-            callbacks=[TuneReportCallback()],
-        ),
-    )
     try:
-        trainer.fit()
-    except train.TrainingFailedError as error:
+        train_in_group(job, other_machines([job]), tune.report)
+    except (train.TrainingFailedError, ray.exceptions.RayError) as error:
         seen = of_ray(error)
         if seen.cause == "disk":
             raise
@@ -109,13 +119,13 @@ def placement_group(
     return tune.PlacementGroupFactory([bundle], bundle_label_selector=[machines or {}])
 
 
-def other_machines(job: dict[str, Any]) -> dict[str, str]:
-    """Ray's label selector for machines on which no GPU has failed under this run; empty, which takes all, where none
-    has failed or the others have no room for the run."""
-    faulty = run_folder.faulty_machines(Path(job["place"]["out_dir"]))
+def other_machines(jobs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Ray's label selector for machines on which no GPU has failed under these runs; empty, which takes all, where none
+    has failed or the others have no room for a run."""
+    faulty = {each for job in jobs for each in run_folder.faulty_machines(Path(job["place"]["out_dir"]))}
     if not faulty:
         return {}
-    need = {name: amount for name, amount in job["resources"].items() if amount}
+    need = {name: amount for name, amount in jobs[0]["resources"].items() if amount}
     others = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in faulty]
     room = sum(min(int(node.get(name, 0) / amount) for name, amount in need.items()) for node in others)
-    return {"ray.io/node-id": f"!in({','.join(faulty)})"} if room >= job["workers"] else {}
+    return {"ray.io/node-id": f"!in({','.join(sorted(faulty))})"} if room >= jobs[0]["workers"] else {}

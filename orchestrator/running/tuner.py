@@ -9,6 +9,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from cluster.spec import ClusterSpec
+from orchestrator.prepare.cohorts import most_runs
 from orchestrator.running.callbacks import RunCallbacks, Silence
 from orchestrator.running.trial import placement_group, trial
 from orchestrator.store.folder import Store
@@ -31,11 +32,12 @@ def fit(
     resources: dict[str, float] = {"CPU": spec.cpus_per_worker}
     if spec.gpus_per_worker:
         resources["GPU"] = spec.gpus_per_worker
+    deaths = spec.retries.lost + spec.retries.device + MOST_HALVINGS
     tune.Tuner(
         tune.with_resources(trial, placement_group(spec.workers, resources)),
         tune_config=tune.TuneConfig(
             max_concurrent_trials=slots,
-            reuse_actors=spec.workers == 1,
+            reuse_actors=True,
             trial_dirname_creator=_folder,
             trial_name_creator=_folder,
             search_alg=searcher,
@@ -47,12 +49,12 @@ def fit(
             storage_path=str(store.ray_dir),
             verbose=0,
             callbacks=[callbacks, Silence()],
-            # an upper bound for dead processes; RunCallbacks applies the retry budget of each cause
-            failure_config=tune.FailureConfig(max_failures=spec.retries.lost + spec.retries.device + MOST_HALVINGS),
+            # an upper bound for dead processes; RunCallbacks applies the retry budget of each run and cause
+            failure_config=tune.FailureConfig(max_failures=deaths * most_runs(spec)),
         ),
     ).fit()
 
 
 def _folder(trial: Any) -> str:
-    """A trial's folder has the run id as its name: with parameters the path would have 300 characters."""
-    return str(trial.config["job"]["run_id"])
+    """A trial's folder has its first run's id as its name: with parameters the path would have 300 characters."""
+    return str(trial.config["jobs"][0]["run_id"])

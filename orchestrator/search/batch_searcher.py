@@ -19,12 +19,18 @@ from orchestrator.state.proposals import Proposal
 
 class BatchSearcher(StudySearcher):
     """Proposes batches. `judged()` returns all proposals of the ledger, and by number the epochs done of those that are
-    to be trained now."""
+    to be trained now; `cohorts(run_ids)` which of their runs train together."""
 
-    def __init__(self, *given: Any, judged: Callable[[], tuple[list[Proposal], dict[int, int]]]) -> None:
+    def __init__(
+        self,
+        *given: Any,
+        judged: Callable[[], tuple[list[Proposal], dict[int, int]]],
+        cohorts: Callable[[Sequence[str]], list[list[str]]],
+    ) -> None:
         self.judged = judged
+        self.cohorts = cohorts
         self.batch: list[int] = []
-        self.due: list[RecordedProposal] = []
+        self.due: list[list[RecordedProposal]] = []
         self.sent: dict[str, int] = {}
         super().__init__(*given)
 
@@ -39,15 +45,14 @@ class BatchSearcher(StudySearcher):
                 self._tell(batch)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial of the batch; None while the rest of it trains; FINISHED where there is none."""
+        """The next trials of the batch that train together; None while the rest of it trains; FINISHED where there is
+        none."""
         while not self.due:
             if self.training:
                 return None
             if not self._advance():
                 return Searcher.FINISHED
-        run = self.due.pop(0)
-        self._start(trial_id, run)
-        return {"job": run.settings}
+        return self._start(trial_id, self.due.pop(0))
 
     def _advance(self) -> bool:
         """Called when no trial trains: judge the batch and queue the next trials, of this batch or a new one."""
@@ -68,10 +73,12 @@ class BatchSearcher(StudySearcher):
         for run_id, trial in proposals:
             if self.sent.get(run_id) == done[trial.number]:
                 return False
+        begun: dict[str, RecordedProposal] = {}
         for run_id, trial in proposals:
-            if all(run.run_id != run_id for run in self.due):
-                self.due.append(self.begin(trial))
+            if run_id not in begun:
+                begun[run_id] = self.begin(trial)
                 self.sent[run_id] = done[trial.number]
+        self.due += [[begun[run_id] for run_id in cohort] for cohort in self.cohorts(list(begun))]
         return True
 
     def _tell(self, batch: Sequence[Trial]) -> None:
@@ -81,4 +88,5 @@ class BatchSearcher(StudySearcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Results are told to Optuna when the batch is over, from the ledger."""
-        self.training.pop(self.run_of.pop(trial_id))
+        for run_id in self.runs_of.pop(trial_id):
+            self.training.pop(run_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from ablations.study.early_stopping import Curve, passes_averages, passes_rung
 from ablations.study.plan import search_identity, trial_run
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
+from orchestrator.prepare.cohort_costs import apart
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck
 from orchestrator.running.callbacks import RunCallbacks
@@ -31,10 +32,18 @@ COSTS = ("params_m", "gmacs", "gmacs_paper")
 class SearchDriver:
     """A search for Tune: `searcher` proposes trials, `scheduler` stops them, `jobs` grows with each proposal.
 
-    `callbacks` is told of trials that end while no process runs them; set it before the search starts.
+    `cohorts` says which trials of a deterministic search train together. In any other search a trial is proposed when a
+    slot is free, from the results by then: there each trains alone. `callbacks` is told of trials that end while no
+    process runs them; set it before the search starts.
     """
 
-    def __init__(self, study: Study, preparer: Preparer, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        study: Study,
+        preparer: Preparer,
+        ledger: Ledger,
+        cohorts: Callable[[Sequence[Job]], list[list[Job]]] = apart,
+    ) -> None:
         assert study.search is not None
         self.study = study
         self.search = study.search
@@ -59,13 +68,19 @@ class SearchDriver:
             self._know(proposal)
         self.scheduler = EarlyStopping(self.goes_on) if self.search.stop != "none" else None
         given = (study, history, self._told(history), self._begin, self._ended)
+        self.cohorts = cohorts
         self.searcher = (
-            BatchSearcher(*given, judged=self._judged) if self.search.deterministic else StudySearcher(*given)
+            BatchSearcher(*given, judged=self._judged, cohorts=self._cohorts)
+            if self.search.deterministic
+            else StudySearcher(*given)
         )
 
     def history(self) -> list[Proposal]:
         """The proposals in the ledger so far."""
         return proposals(self.study, self.ledger)
+
+    def _cohorts(self, run_ids: Sequence[str]) -> list[list[str]]:
+        return [[job.run_id for job in cohort] for cohort in self.cohorts([self.jobs[run_id] for run_id in run_ids])]
 
     def waits(self, run_id: str) -> bool:
         """Whether a trial whose process has ended may continue: a deterministic search judges it with its batch."""

@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
+from orchestrator.running.job_queue import together
 from orchestrator.search.optuna_sampling import OptunaSampling
 from orchestrator.state.proposals import Proposal
 from trainer.config import UserError
@@ -58,7 +59,8 @@ class StudySearcher(Searcher):
         self.sampling = OptunaSampling(study, told)
         self.training: dict[str, list[int]] = {}
         """Run id -> proposals that wait for the run; the trial is the first one's."""
-        self.run_of: dict[str, str] = {}
+        self.runs_of: dict[str, list[str]] = {}
+        """Tune's id of a trial -> the runs that it trains."""
         self._recall([trial for _, trial in history])
 
     def _recall(self, trials: Sequence[Trial]) -> None:
@@ -79,9 +81,9 @@ class StudySearcher(Searcher):
             elif run.run_id in self.training:
                 self.training[run.run_id].append(trial.number)
             else:
-                self._start(trial_id, run)
+                config = self._start(trial_id, [run])
                 self.training[run.run_id].append(trial.number)
-                return {"job": run.settings}
+                return config
         return Searcher.FINISHED
 
     def _next(self) -> tuple[Trial, RecordedProposal] | None:
@@ -109,17 +111,20 @@ class StudySearcher(Searcher):
             f"the last: {why}"
         )
 
-    def _start(self, trial_id: str, run: RecordedProposal) -> None:
-        self.training[run.run_id] = []
-        self.run_of[trial_id] = run.run_id
+    def _start(self, trial_id: str, cohort: Sequence[RecordedProposal]) -> dict[str, Any]:
+        """The config of the trial in which these runs train together."""
+        self.training |= {run.run_id: [] for run in cohort}
+        self.runs_of[trial_id] = [run.run_id for run in cohort]
+        return together([run.settings for run in cohort])
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the scheduler decides about early stopping."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how the trial ended."""
-        for number in self.training.pop(self.run_of.pop(trial_id)):
-            self.sampling.tell(self.ended(number, error))
+        for run_id in self.runs_of.pop(trial_id):
+            for number in self.training.pop(run_id):
+                self.sampling.tell(self.ended(number, error))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger holds all results."""

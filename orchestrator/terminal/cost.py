@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.spec import ClusterSpec
+from orchestrator.prepare.cohort_costs import in_words
 from orchestrator.prepare.estimate import Estimate
 from orchestrator.prepare.work_left import Range
 
@@ -26,6 +27,10 @@ def estimate_lines(estimate: Estimate, spec: ClusterSpec) -> list[str]:
     if estimate.gigabytes:
         parts.append(f"{_ranged(estimate.gigabytes, _number)} GB on disk")
     lines = [f"estimate: {'; '.join(parts)}"] if parts else []
+    if together := in_words(estimate.cohorts):
+        lines.append(f" {together}")
+    elif spec.workers > 1 and spec.cohort != "off":
+        lines.append(" each run alone: cohorts (one teacher pass for several runs) are of runs with one worker")
     if estimate.why:
         lines.append(f"no estimate of {'hours' if estimate.device_hours else 'time'}: {estimate.why}")
     if estimate.origins and estimate.device_hours:

@@ -59,6 +59,8 @@ class StudyProgress:
         self.runs = {p.label: replace(p, state="waiting") if p.state == "running" else p for p in runs}
         self.metrics = metrics_of(state)
         self.ledger = state.ledger
+        self.slots: int | None = None
+        """Processes at once, if known: the runs of one share its time, as the seconds of their epochs do."""
         self.at_once = 1
         self.queued: dict[str, None] = {}
         """Labels of the runs that wait for resources, in order."""
@@ -114,7 +116,8 @@ class StudyProgress:
         """`about 4 min left`."""
         begun = time.monotonic()
         if begun >= self._left_until:
-            self._left = in_words(left_s(self.runs.values(), self.at_once))
+            at_once = self.at_once if self.slots is None else min(self.at_once, self.slots)
+            self._left = in_words(left_s(self.runs.values(), at_once))
             # this reads every run: it is computed again only after 20 times as long as it took
             self._left_until = time.monotonic() + 20 * (time.monotonic() - begun)
         return self._left

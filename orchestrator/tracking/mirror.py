@@ -22,6 +22,10 @@ FLUSH_S = 120.0
 """Longest wait for tracking at the end of a study, in seconds; `transkd sync` sends the rest."""
 
 
+EPOCHS_S = 10.0
+"""So long the epochs of a run that trains may wait, so that one request sends several."""
+
+
 class Mirror:
     """Keeps tracking up to date with one study. No method raises, and only `close` waits."""
 
@@ -45,7 +49,9 @@ class Mirror:
             if (run := self.ledger.run(run_id)) is not None:
                 self.tracker.mirror(Record(self.study, arm, seed, role, run, self.store.run_dir(run_id)))
 
-        self.sender.send(run_id, mirror)
+        run = self.ledger.run(run_id)
+        trains = run is not None and run.status == "running"
+        self.sender.send(run_id, mirror, EPOCHS_S if trains else 0.0)
 
     def ended(self, state: StudyState) -> list[LedgerRun]:
         """Send all ended runs of a study, also those that ended without this driver; returns them."""

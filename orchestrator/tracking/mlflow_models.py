@@ -117,7 +117,7 @@ class Models:
             self._server.client.log_outputs(run, [LoggedModelOutput(model, student.epoch)])
         data = student.measured_on
         of = {"dataset_name": data.data, "dataset_digest": data.fingerprint[:DATASET_DIGEST]} if data else {}
-        self._server.log_points(run, [student.points], model_id=model, **of)
+        self._server.log_points(run, student.points, model_id=model, **of)
         self._server.client.finalize_logged_model(model, "READY")
         self._server.client.set_logged_model_tags(model, {SENT: digest})
 

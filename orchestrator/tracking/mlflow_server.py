@@ -102,40 +102,40 @@ class Server:
         """The steps at which the run has a value of the metric."""
         return {point.step for point in self.client.get_metric_history(run, metric)}
 
-    def metrics(self, run: str) -> set[str]:
-        """The names of the run's metrics."""
-        return set(self.client.get_run(run).data.metrics)
+    def log(
+        self,
+        run: str,
+        groups: Iterable[list[Point]] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Add values of metrics and parameters, and set tags, in as few requests as the limits allow.
 
-    def log_params(self, run: str, params: Mapping[str, str]) -> None:
-        """Add parameters; MLflow does not allow changing them later."""
-        from mlflow.entities import Param
+        A request is one transaction and holds whole groups. Tags are cut to the allowed length; MLflow does not allow
+        changing parameters later.
+        """
+        from mlflow.entities import Metric, Param, RunTag
 
-        made = [Param(name, text[:PARAM_LENGTH]) for name, text in params.items()]
-        for start in range(0, len(made), PARAM_BATCH):
+        made = [Param(name, text[:PARAM_LENGTH]) for name, text in (params or {}).items()]
+        for start in range(PARAM_BATCH, len(made), PARAM_BATCH):
             self.client.log_batch(run, params=made[start : start + PARAM_BATCH])
+        first = {"params": made[:PARAM_BATCH], "tags": [RunTag(name, text) for name, text in cut(tags or {}).items()]}
+        for metrics in requests_of(groups, METRIC_BATCH - sum(map(len, first.values()))):
+            self.client.log_batch(run, metrics=[Metric(p.name, p.value, p.time_ms, p.step) for p in metrics], **first)
+            first = {}
+        if any(first.values()):
+            self.client.log_batch(run, **first)
 
-    def log_points(self, run: str, groups: Iterable[list[Point]], **of: str | None) -> None:
-        """Add values of metrics; one request is one transaction, and holds whole groups.
+    def log_points(self, run: str, points: Iterable[Point], **of: str | None) -> None:
+        """Add values of metrics of a model of the run.
 
-        `of` names a model of the run that they are of too, and the data: `model_id`, `dataset_name`, `dataset_digest`.
+        `of` names the model, and the data that they were measured on: `model_id`, `dataset_name`, `dataset_digest`.
         A value that the run has already is not added to it again.
         """
         from mlflow.entities import Metric
 
-        request: list[Any] = []
-        for group in groups:
-            if request and len(request) + len(group) > METRIC_BATCH:
-                self.client.log_batch(run, metrics=request)
-                request = []
-            request += [Metric(point.name, point.value, point.time_ms, point.step, **of) for point in group]
-        if request:
-            self.client.log_batch(run, metrics=request)
-
-    def tag(self, run: str, tags: Mapping[str, str]) -> None:
-        """Set tags, cut to the allowed length."""
-        from mlflow.entities import RunTag
-
-        self.client.log_batch(run, tags=[RunTag(name, text) for name, text in cut(tags).items()])
+        for request in requests_of([list(points)], METRIC_BATCH):
+            self.client.log_batch(run, metrics=[Metric(p.name, p.value, p.time_ms, p.step, **of) for p in request])
 
     def log_file(self, run: str, path: Path) -> None:
         """Add a file under its own name; it replaces an older one."""
@@ -152,6 +152,19 @@ class Server:
     def end(self, run: str, status: str) -> None:
         """End a run with status FINISHED, FAILED or KILLED."""
         self.client.set_terminated(run, status)
+
+
+def requests_of(groups: Iterable[list[Point]], first: int) -> Iterator[list[Point]]:
+    """The points in requests of whole groups: at most `first` in the first one, and METRIC_BATCH in the others."""
+    request: list[Point] = []
+    most = first
+    for group in groups:
+        if request and len(request) + len(group) > most:
+            yield request
+            request, most = [], METRIC_BATCH
+        request = [*request, *group]
+    if request:
+        yield request
 
 
 def cut(tags: Mapping[str, str]) -> dict[str, str]:

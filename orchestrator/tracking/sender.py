@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from trainer.config import message_of
 
@@ -26,11 +28,17 @@ def pause_s(misses: int) -> float:
     return random.uniform(longest / 2, longest)
 
 
-class Sender:
-    """A queue of named actions and one daemon thread that runs them in order. No method raises.
+class _Waiting(NamedTuple):
+    action: Callable[[], object]
+    due: float
+    """Not before this time of `time.monotonic`, unless the sender closes."""
 
-    An action replaces a waiting one of the same name: if ten epochs of a run wait for a slow server, one action
-    sends all ten. Where an action fails, `why_unreachable` tells why the
+
+class Sender:
+    """A queue of named actions and one daemon thread that runs those that are due in order. No method raises.
+
+    An action replaces a waiting one of the same name: if ten epochs of a run wait for a slow server, or until they are
+    due, one action sends all ten. Where an action fails, `why_unreachable` tells why the
     server cannot be reached: then everything waits, and is tried again when the pause ends. Where it answers (""), the
     trouble is that action's own, and the others go on.
     """
@@ -38,7 +46,7 @@ class Sender:
     def __init__(self, why_unreachable: Callable[[], str], where: str) -> None:
         self._why_unreachable = why_unreachable
         self.where = where
-        self._waiting: dict[str, Callable[[], object]] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._failed: dict[str, int] = {}
         self._lost: set[str] = set()
         self._doing: set[str] = set()
@@ -49,10 +57,13 @@ class Sender:
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
 
-    def send(self, name: str, action: Callable[[], object]) -> None:
-        """Queue an action; returns at once."""
+    def send(self, name: str, action: Callable[[], object], within_s: float = 0.0) -> None:
+        """Queue an action that may wait so many seconds for others of its name; returns at once."""
         with self._change:
-            self._waiting[name] = action
+            due = time.monotonic() + within_s
+            if name in self._waiting:
+                due = min(due, self._waiting[name].due)
+            self._waiting[name] = _Waiting(action, due)
             self._change.notify_all()
 
     def close(self, timeout_s: float | None = None) -> set[str]:
@@ -70,11 +81,11 @@ class Sender:
     def _work(self) -> None:
         while True:
             with self._change:
-                self._change.wait_for(lambda: bool(self._waiting) or self._closing)
-                if not self._waiting:
+                while (name := self._next_due()) is None and not self._closing:
+                    self._change.wait(self._next_due_s())
+                if name is None:
                     return
-                name, action = next(iter(self._waiting.items()))
-                del self._waiting[name]
+                action = self._waiting.pop(name).action
                 self._doing = {name}
                 hurried = self._closing
             try:
@@ -88,6 +99,16 @@ class Sender:
                     self._failed.pop(name, None)
                     self._lost.discard(name)
                     self._doing = set()
+
+    def _next_due(self) -> str | None:
+        """The name of the first action that is due."""
+        now = time.monotonic()
+        return next((name for name, it in self._waiting.items() if self._closing or it.due <= now), None)
+
+    def _next_due_s(self) -> float | None:
+        """Seconds until an action is due; None where none waits."""
+        soonest = min((waiting.due for waiting in self._waiting.values()), default=None)
+        return None if soonest is None else max(soonest - time.monotonic(), 0.0)
 
     def _put_back_or_drop(self, name: str, action: Callable[[], object], error: Exception) -> bool:
         """Queue a failed action again, unless a newer one of its name waits. False where the server does not answer."""
@@ -114,7 +135,7 @@ class Sender:
 
     def _put_back(self, name: str, action: Callable[[], object]) -> None:
         """Put an action back at the front: the order of actions must not change."""
-        self._waiting = {name: action} | self._waiting
+        self._waiting = {name: _Waiting(action, 0.0)} | self._waiting
 
 
 def in_one_line(error: Exception) -> str:

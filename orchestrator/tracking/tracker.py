@@ -44,7 +44,9 @@ class _Mirrored:
     id: str
     status: str
     tags: dict[str, str]
-    params: set[str]
+    params: set[str] = field(default_factory=set)
+    metrics: set[str] = field(default_factory=set)
+    """Those that a run has once, not in every epoch."""
     epochs: set[int] | None = None
     """None until asked."""
 
@@ -84,7 +86,7 @@ class Tracker:
         """Set the study's parent run to RUNNING."""
         parent = self._study(study).parent
         self.server.reopen(parent.id)
-        self._tag(parent, {"transkd.status": "running"})
+        self._log(parent, tags={"transkd.status": "running"})
 
     def mirror(self, record: Record) -> None:
         """Bring one run up to date."""
@@ -95,34 +97,32 @@ class Tracker:
         if content and known is not None and known.tags.get("transkd.mirrored") == content:
             return
         there = self._child(study, record)
-        self._send_params(there, record.params)
-        self._send_epochs(there, record)
+        self._send_numbers(there, record, {} if status == "RUNNING" else record.summary)
         if status == "RUNNING":
             if there.status != "RUNNING":
                 self.server.reopen(there.id)
                 there.status = status
             return
-        self._send_summary(there, record)
-        self._send_files(there, record.files)
+        sent = self._send_files(there, record.files)
         if record.per_class:
             self.server.log_text(there.id, "per_class_iou.json", json.dumps(record.per_class, indent=1))
         self._models.send_inputs(there.id, record.splits)
         self._models.send(study.experiment, there.id, record.students, record.tags)
-        if record.note and NOTE not in there.tags:
-            self._tag(there, {NOTE: record.note})
+        note = {NOTE: record.note} if record.note and NOTE not in there.tags else {}
         self.server.end(there.id, status)
         there.status = status
-        # last: this tag means that all of the above has arrived
-        self._tag(there, {"transkd.mirrored": content})
+        # last: `transkd.mirrored` means that all of the above has arrived
+        self._log(there, tags={**sent, **note, "transkd.mirrored": content})
 
     def files(self, study: str, paths: Iterable[Path]) -> None:
         """Send a study's files (its table, its report) to its parent run, those that have changed."""
-        self._send_files(self._study(study).parent, paths)
+        parent = self._study(study).parent
+        self._log(parent, tags=self._send_files(parent, paths))
 
     def close(self, study: str) -> None:
         """End the study's parent run."""
         parent = self._study(study).parent
-        self._tag(parent, {"transkd.status": "finished"})
+        self._log(parent, tags={"transkd.status": "finished"})
         self.server.end(parent.id, "FINISHED")
 
     def reconcile(self) -> None:
@@ -132,7 +132,7 @@ class Tracker:
         """
         left = f"{self._mine} and attributes.status = 'RUNNING'"
         for run in self.server.runs(self.server.experiments(OURS), left):
-            self.server.tag(run.info.run_id, {"transkd.status": "interrupted"})
+            self.server.log(run.info.run_id, tags={"transkd.status": "interrupted"})
             self.server.end(run.info.run_id, "KILLED")
         self._studies.clear()
 
@@ -144,57 +144,61 @@ class Tracker:
         parent = None
         runs = {}
         for run in self.server.runs([experiment], self._mine):
-            there = _Mirrored(run.info.run_id, run.info.status, run.data.tags, set(run.data.params))
+            there = _Mirrored(
+                run.info.run_id, run.info.status, run.data.tags, set(run.data.params), set(run.data.metrics)
+            )
             if there.tags.get("transkd.role") == "study":
                 parent = there
             else:
                 runs[there.tags["transkd.run_id"]] = there
         if parent is None:
             tags = {"mlflow.runName": name, "transkd.role": "study", "transkd.store": self._owner, NOTE: STUDY_NOTE}
-            parent = _Mirrored(self.server.create(experiment, tags), "RUNNING", tags, set())
+            parent = _Mirrored(self.server.create(experiment, tags), "RUNNING", tags)
         self._studies[name] = _Study(experiment, parent, runs)
         return self._studies[name]
 
     def _child(self, study: _Study, record: Record) -> _Mirrored:
-        """The MLflow run of this run, created where absent, with its tags."""
-        tags = {"mlflow.parentRunId": study.parent.id, "transkd.store": self._owner, **record.tags}
+        """The MLflow run of this run, created where absent."""
+        tags = self._tags(study, record)
         there = study.runs.get(record.run_id)
         if there is None:
-            there = _Mirrored(self.server.create(study.experiment, tags), "RUNNING", cut(tags), set(), set())
+            there = _Mirrored(self.server.create(study.experiment, tags), "RUNNING", cut(tags), epochs=set())
             study.runs[record.run_id] = there
-        self._tag(there, tags)
         return there
 
-    def _send_params(self, there: _Mirrored, params: Mapping[str, str]) -> None:
-        self.server.log_params(there.id, {name: text for name, text in params.items() if name not in there.params})
-        there.params.update(params)
+    def _tags(self, study: _Study, record: Record) -> dict[str, str]:
+        return {"mlflow.parentRunId": study.parent.id, "transkd.store": self._owner, **record.tags}
 
-    def _send_epochs(self, there: _Mirrored, record: Record) -> None:
-        """Send the epochs that have not arrived."""
+    def _send_numbers(self, there: _Mirrored, record: Record, summary: Mapping[str, float]) -> None:
+        """Send the parameters, tags, epochs and numbers of the whole run that have not arrived."""
         if there.epochs is None:
             there.epochs = self.server.steps(there.id, MARKER)
-        missing = record.points(there.epochs)
-        self.server.log_points(there.id, missing.values())
-        there.epochs.update(missing)
+        epochs = record.points(there.epochs)
+        once = {name: value for name, value in summary.items() if name not in there.metrics}
+        points = [[Point(name, value, 0, record.ended_ms)] for name, value in once.items()]
+        self._log(there, [*epochs.values(), *points], record.params, self._tags(self._studies[record.study], record))
+        there.epochs.update(epochs)
+        there.metrics.update(once)
 
-    def _send_summary(self, there: _Mirrored, record: Record) -> None:
-        held = self.server.metrics(there.id)
-        missing = [
-            [Point(name, value, 0, record.ended_ms)] for name, value in record.summary.items() if name not in held
-        ]
-        self.server.log_points(there.id, missing)
-
-    def _send_files(self, there: _Mirrored, paths: Iterable[Path]) -> None:
-        """Send the files that the server lacks or that have changed since they were sent."""
+    def _send_files(self, there: _Mirrored, paths: Iterable[Path]) -> dict[str, str]:
+        """Send the files that the server lacks or that have changed since they were sent; the tag that records them."""
         now = named_digests(paths)
         held = json.loads(there.tags.get("transkd.files", "{}"))
         changed = {path: digest for path, digest in now.items() if held.get(path.name) != digest}
         for path in changed:
             self.server.log_file(there.id, path)
-        self._tag(there, {"transkd.files": json.dumps(held | {path.name: digest for path, digest in changed.items()})})
+        return {"transkd.files": json.dumps(held | {path.name: digest for path, digest in changed.items()})}
 
-    def _tag(self, there: _Mirrored, tags: Mapping[str, str]) -> None:
-        changed = {name: text for name, text in cut(tags).items() if there.tags.get(name) != text}
-        if changed:
-            self.server.tag(there.id, changed)
-            there.tags.update(changed)
+    def _log(
+        self,
+        there: _Mirrored,
+        groups: Iterable[list[Point]] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Send points, and the parameters and tags that the server lacks."""
+        new = {name: text for name, text in (params or {}).items() if name not in there.params}
+        changed = {name: text for name, text in cut(tags or {}).items() if there.tags.get(name) != text}
+        self.server.log(there.id, groups, new, changed)
+        there.params.update(new)
+        there.tags.update(changed)

@@ -79,6 +79,8 @@ def test_home_is_written_out(tmp_path):
         ("workers: two", "but got 'two'"),
         ("cpus_per_worker: .inf", "cpus_per_worker: input should be a finite number but got inf"),
         ("concurrency: many", "concurrency: must be `auto` or a whole number but got 'many'"),
+        ("cohort: many", "cohort: must be `auto`, `off` or a whole number but got 'many'"),
+        ("cohort: 0", "cohort: must be `auto`, `off` or at least 1 but got 0; remove the line to let it be chosen"),
         ("concurrency: 0", "concurrency: must be `auto` or at least 1 but got 0; remove the line"),
         ("store: runs", "store: must be an absolute path but got runs"),
         ("store: s3://bucket/runs", "store: must be a folder that every machine mounts but got s3://bucket/runs"),

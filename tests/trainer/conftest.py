@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from trainer.cli import app, in_one_line, main
 from trainer.config import ModelConfig, TrainConfig, override, parse
 from trainer.files import checkpoint
+from trainer.files.run_folder import CLOCK
 from trainer.models import build_model
 from trainer.place import Place
 from trainer.rng import initialising
@@ -172,6 +173,40 @@ def place(tmp_path: Path, scenes_cache: Path) -> Callable[..., Place]:
         return Place(out_dir=tmp_path / name, **{"cache_dir": scenes_cache, "device": "cpu", **changes})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def same_run() -> Callable[[Path, Path], None]:
+    """same_run(out, other): weights, statistics, optimiser, record and result are equal; everything but the clock."""
+    return _assert_same_run
+
+
+def _assert_same_run(out: Path, other: Path) -> None:
+    ours, theirs = (checkpoint.load(folder / "last.pt") for folder in (out, other))
+    assert (ours["run_id"], ours["final_weights"]) == (theirs["run_id"], theirs["final_weights"])
+    _assert_equal(ours["model"], theirs["model"])
+    assert ours["optimiser"]["state"].keys() == theirs["optimiser"]["state"].keys()
+    for index, state in theirs["optimiser"]["state"].items():
+        _assert_equal(ours["optimiser"]["state"][index], state)
+    lines = (out / "epochs.jsonl").read_text().splitlines()
+    assert _without_clock([json.loads(line) for line in lines]) == _without_clock(theirs["history"])
+    first, second = (json.loads((folder / "result.json").read_text()) for folder in (out, other))
+    for result in (first, second):
+        result["last"] = _without_clock([result["last"]])
+        del result["seconds"], result["complexity"]["latency_ms"], result["environment"]["cohort"]
+    assert first == second
+    _assert_equal(*(checkpoint.load(folder / "best.pt")["model"] for folder in (out, other)))
+    assert (out / "panel.png").read_bytes() == (other / "panel.png").read_bytes()
+
+
+def _assert_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert list(ours) == list(theirs)
+    for name, tensor in theirs.items():
+        assert torch.equal(ours[name], tensor), name
+
+
+def _without_clock(epochs: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{name: value for name, value in epoch.items() if not name.startswith(CLOCK)} for epoch in epochs]
 
 
 @pytest.fixture

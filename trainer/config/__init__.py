@@ -1,5 +1,6 @@
 """The config of a run: its schema, the errors users see, and plain data. pydantic and PyYAML only, no torch."""
 
+from trainer.config.cohort import CohortKey, check_cohort, cohort_key
 from trainer.config.errors import NumericalError, UserError, explain, located, shown, unknown
 from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
 from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
@@ -40,6 +41,7 @@ __all__ = [
     "LONGEST_NAME",
     "MOST",
     "NUMERICS_VERSION",
+    "CohortKey",
     "Count",
     "DataConfig",
     "EvalConfig",
@@ -61,7 +63,9 @@ __all__ = [
     "Term",
     "TrainConfig",
     "UserError",
+    "check_cohort",
     "check_name",
+    "cohort_key",
     "data_key",
     "differences",
     "digest",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -12,4 +13,4 @@ class Batch(NamedTuple):
 
     image: Tensor  # (N, 3, H, W) float32
     label: Tensor  # (N, H, W), or (N, H/4, W/4) with quarter labels, int64
-    keys: Tensor  # (N,) int64: 64 bits of (seed, epoch, sample)
+    keys: Tensor | Mapping[str, Tensor]  # (N,) int64: 64 bits of (seed, epoch, sample); or the masks drawn from them

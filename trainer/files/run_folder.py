@@ -30,6 +30,7 @@ WRITTEN = (LAST, PREVIOUS, BEST, "epochs.jsonl", "result.json", "panel.png", "no
 """The files that a run writes, beside config.yaml, which it writes only where there is none."""
 
 WAITING = ".waiting"
+TO_END = ".to_end"
 FAULTY_MACHINES = "faulty_machines.txt"
 CLOCK = ("seconds", "images_per_s", "system/")
 """Prefixes of metrics that differ between equal runs, because they measure the machine and its load."""
@@ -193,8 +194,9 @@ def clear_result(out: Path) -> None:
     (out / "result.json").unlink(missing_ok=True)
 
 
-def environment(device: str, device_name: str, threads: int, world: int) -> dict[str, Any]:
-    """Versions and hardware of a run. `device_name` is a GPU's product name, "" on a CPU."""
+def environment(device: str, device_name: str, threads: int, world: int, cohort: int = 1) -> dict[str, Any]:
+    """Versions and hardware of a run. `device_name` is a GPU's product name, "" on a CPU; `cohort` the number of runs
+    that trained side by side."""
     return {
         "numerics": NUMERICS_VERSION,
         "python": platform.python_version(),
@@ -207,6 +209,7 @@ def environment(device: str, device_name: str, threads: int, world: int) -> dict
         "device_name": device_name,
         "threads": threads,
         "workers": world,
+        "cohort": cohort,
     }
 
 
@@ -238,13 +241,24 @@ def wait_for_workers(out: Path) -> None:
 
 
 def workers_begin(out: Path) -> None:
-    """Remove that mark: the workers are there."""
-    (out / WAITING).unlink(missing_ok=True)
+    """Remove that mark, and that of `ask_to_end` for an earlier attempt: the workers are there."""
+    for mark in (WAITING, TO_END):
+        (out / mark).unlink(missing_ok=True)
 
 
 def is_waiting(out: Path) -> bool:
     """Whether a run waits for its workers."""
     return (out / WAITING).exists()
+
+
+def ask_to_end(out: Path) -> None:
+    """Ask a run that trains beside others to end after this epoch, before its last one."""
+    (out / TO_END).touch()
+
+
+def is_asked_to_end(out: Path) -> bool:
+    """Whether a run was asked to end early."""
+    return (out / TO_END).exists()
 
 
 def record_faulty_machine(out: Path, node_id: str) -> None:

@@ -5,6 +5,7 @@ Letters: N samples, K classes, H and W input height and width, i stage 0..3, C_i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -12,6 +13,10 @@ from torch import Tensor, nn
 
 LOGITS, FEATURES, EMBEDS = frozenset({"logits"}), frozenset({"features"}), frozenset({"embeds"})
 EVERYTHING = LOGITS | FEATURES | EMBEDS
+
+Keys = Tensor | Mapping[str, Tensor]
+"""What the masks of dropout and drop-path are made of: the keys (N,) int64 of the samples, or the masks by name where
+an equal network has drawn them from the same keys."""
 
 
 class Channels(NamedTuple):
@@ -36,6 +41,6 @@ class SegModel(nn.Module):
 
     channels: Channels
 
-    def forward(self, image: Tensor, keys: Tensor | None = None, needs: AbstractSet[str] = EVERYTHING) -> SegOutput:
-        """image (N, 3, H, W) -> SegOutput. `keys` (N,) int64 seed the masks of dropout and drop-path in training."""
+    def forward(self, image: Tensor, keys: Keys | None = None, needs: AbstractSet[str] = EVERYTHING) -> SegOutput:
+        """image (N, 3, H, W) -> SegOutput. `keys` seed the masks of dropout and drop-path in training."""
         raise NotImplementedError

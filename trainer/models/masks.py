@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer import rng
+from trainer.models.base import Keys
 
 
 class KeyedMask(nn.Module):
@@ -81,8 +82,10 @@ class MaskDraw(nn.Module):
         self.kept = torch.tensor(self._kept, dtype=self.rates.dtype, device=self.rates.device)  # not rounded before
         return self
 
-    def forward(self, keys: Tensor | None) -> dict[str, Tensor] | None:
-        """keys (N,) int64 -> the masks by name; None in evaluation, and without keys."""
+    def forward(self, keys: Keys | None) -> Mapping[str, Tensor] | None:
+        """Keys -> the masks by name; None in evaluation, and without keys."""
+        if isinstance(keys, Mapping):
+            return keys
         if not self.training or keys is None or not self.widths:
             return None
         masks = (rng.uniform(keys, self.salts, self.lanes) >= self.rates) / self.kept

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 
 from torch import Tensor
 
-from trainer.models.base import EVERYTHING, SegModel, SegOutput
+from trainer.models.base import EVERYTHING, Keys, SegModel, SegOutput
 from trainer.models.masks import MaskDraw
 
 STRIDES = (4, 8, 16, 32)
@@ -35,8 +35,8 @@ class Pyramid(SegModel):
         """The four stages' outputs, shallow first -> logits (N, K, H / 4, W / 4)."""
         raise NotImplementedError
 
-    def forward(self, image: Tensor, keys: Tensor | None = None, needs: AbstractSet[str] = EVERYTHING) -> SegOutput:
-        """image (N, 3, H, W), H and W at least 32 and multiples of 4 -> SegOutput; keys (N,) int64.
+    def forward(self, image: Tensor, keys: Keys | None = None, needs: AbstractSet[str] = EVERYTHING) -> SegOutput:
+        """image (N, 3, H, W), H and W at least 32 and multiples of 4 -> SegOutput.
 
         Stages have ceil(H / s_i) rows. Parts not in `needs` are computed only if others need them.
         """

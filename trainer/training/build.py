@@ -41,6 +41,11 @@ class Data(NamedTuple):
         return self.dataset.classes
 
     @property
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprints of train and val, by split."""
+        return {"train": self.train.fingerprint, "val": self.val.fingerprint}
+
+    @property
     def conditions(self) -> dict[str, np.ndarray]:
         """Condition -> indices of its samples in val; empty for a data set without conditions."""
         return self.dataset.conditions(self.val.stems)

@@ -10,12 +10,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer import parallel
-from trainer.config import DataConfig
+from trainer.config import DataConfig, TrainConfig
 from trainer.data import PackedSplit
 from trainer.data.stream import normalise
 from trainer.data.transforms import quarter_label
 from trainer.models.base import LOGITS, SegModel
 from trainer.training import metrics
+from trainer.training.build import Data
+
+
+def validate(student: SegModel, data: Data, config: TrainConfig, autocast: torch.autocast) -> dict[str, float]:
+    """`val/...` on the validation split and `select/miou` on the held-out share of train, if there is one."""
+    protocols = config.eval.protocols
+    metrics = evaluate(
+        student, data.val, data.classes, config.data, protocols, conditions=data.conditions, autocast=autocast
+    )
+    if len(data.select):
+        chosen = evaluate(
+            student,
+            data.train,
+            data.classes,
+            config.data,
+            protocols[:1],
+            indices=data.select,
+            prefix="select",
+            autocast=autocast,
+        )
+        metrics["select/miou"] = chosen["select/miou"]
+    return metrics
 
 
 @torch.no_grad()

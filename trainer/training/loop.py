@@ -1,35 +1,30 @@
-"""fit(): the training loop, in a single process, a Tune trial or one Ray Train worker."""
+"""fit() and fit_together(): one loop that trains one run, or several side by side on one stream and one teacher.
+
+A run's numbers are those it has alone: the runs share what is equal by construction, and nothing else.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from trainer import parallel
-from trainer.config import TrainConfig, UserError
-from trainer.data.batch import Batch
-from trainer.data.stream import HostBatch, Stream, to_batch
-from trainer.files import checkpoint, generations, run_folder
-from trainer.measure.device import pick_device
-from trainer.measure.footprint import measure
-from trainer.models.base import SegModel, SegOutput
+from trainer.config import TrainConfig, UserError, check_cohort, message_of
+from trainer.data.stream import HostBatch
+from trainer.files.failure import cause_of
+from trainer.measure.device import synchronize
 from trainer.place import Place
-from trainer.training.build import Data, build_distilled, build_teacher, check, open_data
-from trainer.training.evaluate import evaluate
-from trainer.training.learner import Learner
-from trainer.training.networks import weights_used
-from trainer.training.panel import save_panel
-from trainer.training.schedule import learning_rate
-from trainer.training.sources import run_id
-from trainer.training.system import SystemMonitor
-from trainer.training.task import count_pixels, pixel_weight
-from trainer.training.teacher import Teacher, verify
-
-Report = Callable[[dict[str, float], Path | None], None]
+from trainer.training.fresh_thread import FreshThread
+from trainer.training.member import Member, Report, Run, with_masks
+from trainer.training.memory import release_memory
+from trainer.training.shared import Shared
+from trainer.training.step import parts
 
 
 def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
@@ -39,180 +34,135 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
     `report(metrics, checkpoint)` is called by every worker after every epoch; worker 0 alone writes files.
     Raises UserError for a config or place that cannot be run, and NumericalError when a loss is not finite.
     """
-    torch.set_num_threads(place.threads)
-    is_rank_zero = parallel.rank() == 0
-    identity = run_id(config, place)
-    result = run_folder.read_result(place.out_dir)
-    if result is not None and result["run_id"] == identity and run_folder.has_checkpoint(place.out_dir):
-        if is_rank_zero:
-            generations.delete_previous(place.out_dir)
-        report(result["last"], place.out_dir / run_folder.LAST)
-        return result
-    data = open_data(config, place)
-    fingerprints = {"train": data.train.fingerprint, "val": data.val.fingerprint}
-    device = pick_device(place.device)
-    classes = len(data.classes)
-    model = build_teacher(config, place, classes)
-    share, micro = config.optim.shares(parallel.world(), place.micro_batch)
-    stream = Stream(data.train, config, data.learn, parallel.rank(), parallel.world())
-    distilled = build_distilled(config, model, data).to(device)
-    bf16 = config.optim.precision == "bf16"
-    teacher = None
-    if model is not None and config.teacher is not None:
-        scales = (config.data.normalize, config.teacher.normalize)
-        teacher = Teacher(model.to(device), distilled.teacher_needs, bf16, *scales)
-        verify(teacher, config, data, place)
-    weights = weights_used(config, place, distilled.student, model)
-    run_folder.open_folder(place.out_dir, config, is_rank_zero)  # after every check that may raise UserError
-    learner = Learner(distilled, config.optim, config.distill, place.compile)
-    history, best = resume(place.out_dir, identity, learner, is_rank_zero)
-    if is_rank_zero and len(history) < config.optim.epochs:
-        run_folder.clear_result(place.out_dir)
-    system = SystemMonitor(device)
-
-    for epoch in range(len(history), config.optim.epochs):
-        started = time.monotonic()
-        distilled.train()
-        for k, host in enumerate(stream.epoch(epoch)):
-            step = epoch * stream.steps_per_epoch + k
-            lr = learning_rate(config.optim, step, stream.steps_per_epoch)
-            train_step(learner, teacher, host, config, micro, classes)
-            learner.update(lr, step)
-            system.sample()
-        losses = learner.drain()
-        seconds = time.monotonic() - started
-        metrics = {"epoch": float(epoch + 1), "step": float(step + 1), **losses, "lr": lr}
-        metrics["images_per_s"] = stream.steps_per_epoch * config.optim.global_batch / seconds
-        if (epoch + 1) % config.eval.every == 0 or epoch + 1 == config.optim.epochs:
-            metrics |= validate(distilled.student, data, config, learner.autocast)
-        metrics |= system.epoch()
-        metrics["seconds"] = time.monotonic() - started
-        history.append(metrics)
-        improved = "val/miou" in metrics and metrics["val/miou"] > best.get("val/miou", -1.0)
-        if improved:
-            best = {"epoch": metrics["epoch"], "val/miou": metrics["val/miou"]}
-        if is_rank_zero:
-            finished = epoch + 1 == config.optim.epochs
-            save_checkpoints(place.out_dir, identity, fingerprints, learner, history, best, improved, finished)
-            run_folder.append_epoch(place.out_dir, metrics)
-        report(metrics, place.out_dir / run_folder.LAST)
-
-    cost = check(config, place.cache_dir)
-    if is_rank_zero:  # the other workers wait and do not disturb the measurement
-        cost |= measure(distilled.student, config.data.size, device)
-    result = {
-        "key": config.key,
-        "run_id": identity,
-        "status": "finished",
-        "last": history[-1],
-        "best": best,
-        "data": fingerprints,
-        "weights": weights,
-        "complexity": cost,
-        "environment": run_folder.environment(str(device), device_name(device), place.threads, parallel.world()),
-        "seconds": sum(epoch["seconds"] for epoch in history),
-        "images_per_step": share * parallel.world(),
-        "micro_batch": micro,
-    }
-    if is_rank_zero:
-        save_panel(place.out_dir / "panel.png", distilled.student, data, config)
-        run_folder.write_result(place.out_dir, result)
-        generations.delete_previous(place.out_dir)
-    parallel.barrier()
+    (result,) = fit_together([Run(config, place, report)])
+    assert result is not None, "the report of a run that must finish returns nothing"
     return result
 
 
-def train_step(
-    learner: Learner, teacher: Teacher | None, host: HostBatch, config: TrainConfig, micro: int, classes: int
-) -> None:
-    """Accumulate the gradients of this worker's share of one step, in micro-batches of `micro` samples."""
-    batch = to_batch(host, learner.device, config.data.normalize)
-    counts = parallel.all_reduce(count_pixels(batch.label, classes))
-    pixels = pixel_weight(counts, learner.distilled.class_weights)
-    parts = [Batch(*tensors) for tensors in zip(*(tensor.split(micro) for tensor in batch), strict=True)]
-    for position, part in enumerate(parts):
-        output: SegOutput | None = teacher(part.image) if teacher else None
-        learner.accumulate(part, output, pixels, config.optim.global_batch, last=position + 1 == len(parts))
+def fit_together(runs: Sequence[Run]) -> list[dict[str, Any] | None]:
+    """Train runs side by side as `fit` does each; the result of each, None where it failed or was ended early.
 
-
-def validate(student: SegModel, data: Data, config: TrainConfig, autocast: torch.autocast) -> dict[str, float]:
-    """`val/...` on the validation split and `select/miou` on the held-out share of train, if there is one."""
-    protocols = config.eval.protocols
-    metrics = evaluate(
-        student, data.val, data.classes, config.data, protocols, conditions=data.conditions, autocast=autocast
-    )
-    if len(data.select):
-        chosen = evaluate(
-            student,
-            data.train,
-            data.classes,
-            config.data,
-            protocols[:1],
-            indices=data.select,
-            prefix="select",
-            autocast=autocast,
-        )
-        metrics["select/miou"] = chosen["select/miou"]
-    return metrics
-
-
-def save_checkpoints(
-    out: Path,
-    identity: str,
-    fingerprints: dict[str, str],
-    learner: Learner,
-    history: list[dict[str, float]],
-    best: dict[str, float],
-    improved: bool,
-    finished: bool,
-) -> None:
-    """Write the checkpoint to resume from, and the student alone when it is the best so far.
-
-    Both hold the fingerprints of the data, by split, because their mIoU was measured on it. Where the run has
-    finished, the checkpoint also holds the digest of its weights, by which `finished_run` knows them.
+    A run's failure ends that run alone where it has `ended`. It ends all, and is raised, where it would strike the
+    others too: a full disk, a fault of the GPU, an error of what they share; and with several workers all errors but
+    UserError and NumericalError, which strike all workers alike. Started again, all runs go on from their checkpoints:
+    those that are ahead wait for those that are behind.
+    Raises UserError when the runs cannot train side by side.
     """
-    if improved:
-        student = learner.distilled.student.state_dict()
-        checkpoint.save(out / run_folder.BEST, {"model": student, "data": fingerprints, **best})
-    model = learner.distilled.state_dict()
-    state = {
-        "run_id": identity,
-        "final_weights": checkpoint.weights_digest(model) if finished else "",
-        "data": fingerprints,
-        "model": model,
-        "optimiser": learner.optimiser.state_dict(),
-        "history": history,
-        "best": best,
-    }
-    generations.save(out, state)
+    check_cohort([run.config for run in runs], [str(run.place.out_dir) for run in runs])
+    first = runs[0].place
+    assert all(replace(run.place, out_dir=first.out_dir, teacher=first.teacher) == first for run in runs)
+    assert len({run.place.teacher for run in runs if run.config.active}) <= 1, "a cohort has one teacher"
+    torch.set_num_threads(first.threads)
+    cohort = Cohort(runs)
+    with contextlib.closing(cohort.call):
+        cohort.set_up()
+        cohort.train()
+    return [member.result for member in cohort.members]
 
 
-def resume(
-    out: Path, identity: str, learner: Learner, is_rank_zero: bool
-) -> tuple[list[dict[str, float]], dict[str, float]]:
-    """Load the checkpoint in `out`, if any, and return the metrics of the epochs done and the best epoch.
+class Cohort:
+    """The runs that train side by side, and what they share."""
 
-    Raises UserError when the checkpoint belongs to another run.
-    """
-    state = generations.restore(out, learner.device, is_rank_zero)
-    if state is None:
-        if is_rank_zero:
-            run_folder.write_epochs(out, [])
-        return [], {}
-    if state.get("run_id") != identity:
-        raise UserError(
-            f"{out / run_folder.LAST} was computed from other data, weights or numerics "
-            f"(run {state.get('run_id')}, now {identity}); choose another folder"
-        )
-    learner.distilled.load_state_dict(state["model"])
-    learner.optimiser.load_state_dict(state["optimiser"])
-    history = state["history"]
-    assert [epoch["epoch"] for epoch in history] == list(range(1, len(history) + 1)), "epochs must follow each other"
-    if is_rank_zero:
-        run_folder.write_epochs(out, history)
-    return history, state["best"]
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.shared = Shared(runs[0].place)
+        self.members = [Member(run, self.shared) for run in runs]
+        self.call = FreshThread()
+
+    @property
+    def left(self) -> list[Member]:
+        """The members that are not over."""
+        return [member for member in self.members if not member.over]
+
+    def set_up(self) -> None:
+        """Build and resume every member."""
+        for member in self.members:
+            self.do(member, in_all_workers, member.prepare)
+            self.do(member, member.start)
+
+    def train(self) -> None:
+        """Train epoch by epoch, from that of the member that is furthest behind."""
+        size = len(self.left)
+        while True:
+            for member in self.left:
+                if member.trained:
+                    self.do(member, member.finish, size)
+            if not self.left:
+                return
+            epoch = min(len(member.history) for member in self.left)
+            self.train_epoch(epoch, [member for member in self.left if len(member.history) == epoch])
+
+    def train_epoch(self, epoch: int, members: Sequence[Member]) -> None:
+        """Train, validate and save one epoch of these members."""
+        shared, started = self.shared, time.perf_counter()
+        for member in members:
+            self.do(member, member.begin_epoch)
+        for k, host in enumerate(shared.stream.epoch(epoch)):
+            self.train_step(epoch * shared.steps_per_epoch + k, host, members)
+            shared.monitor.sample()
+            if all(member.over for member in members):
+                return
+        synchronize(shared.device)
+        for member in members:
+            self.do(member, member.drain)
+        seconds, load = time.perf_counter() - started, shared.monitor.epoch()
+        # what was no member's own is divided equally; on a GPU that is also the wait for the kernels that all launched
+        own, going = sum(member.own_s for member in members), [member for member in members if not member.over]
+        for member in going:
+            self.do(member, member.end_epoch, member.own_s + (seconds - own) / len(going), load)
+
+    def train_step(self, step: int, host: HostBatch, members: Sequence[Member]) -> None:
+        """One optimiser step of each member on the same batch."""
+        shared, of = self.shared, members[0]
+        teacher = shared.teacher_of(member.distilled for member in members if not member.over)
+        taught = partial(self.call, teacher) if teacher else None
+        for part in parts(host, taught, shared.device, of.config.data.normalize, of.micro, len(of.data.classes)):
+            going = [member for member in members if not member.over]
+            for member, given in zip(going, self.call(with_masks, part, going), strict=True):
+                self.do(member, member.take, given)
+        for member in members:
+            self.do(member, member.update, step)
+
+    def do(self, member: Member, action: Callable[..., object], *given: object) -> None:
+        """Call what is the member's own: a failure of it ends this member alone, unless it costs all."""
+        if member.over:
+            return
+        started, cause = time.perf_counter(), ""
+        try:
+            self.call(action, *given)
+        except Exception as error:
+            cause = cause_of(error)
+            if member.run.ended is None or costs_all(cause):
+                raise
+            member.over = True
+            member.run.ended(error)
+        member.own_s += time.perf_counter() - started
+        if member.over:
+            self._leave(member, cause)
+
+    def _leave(self, member: Member, cause: str) -> None:
+        """Free what the member held: its error is gone here, and with it the frames that held tensors."""
+        member.free()
+        if self.left:
+            release_memory()
+        if cause == "memory":
+            self.call.renew()
+        if not cause and member.run.ended is not None:
+            member.run.ended(None)
 
 
-def device_name(device: torch.device) -> str:
-    """The product name of a GPU, "" for a CPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+def in_all_workers(action: Callable[[], object]) -> None:
+    """Call what each worker does alone. Where it raises UserError in one, it does in all."""
+    said = ""
+    try:
+        action()
+    except UserError as error:
+        if parallel.world() == 1:
+            raise
+        said = message_of(error)
+    if said := parallel.first_said(said):
+        raise UserError(said)
+
+
+def costs_all(cause: str) -> bool:
+    """Whether a failure of one member ends the others too."""
+    return cause not in ("user", "nan") if parallel.world() > 1 else cause in ("disk", "device")

@@ -1,20 +1,37 @@
-"""fit: train one model in one process, no cluster."""
+"""fit: train one model, or several side by side, in one process, no cluster."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
-import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from trainer.config import TrainConfig, UserError, override, parse, parse_argument, read_yaml, weight_names
+from trainer.config import (
+    TrainConfig,
+    UserError,
+    check_cohort,
+    masked,
+    message_of,
+    override,
+    parse,
+    parse_argument,
+    printable,
+    read_yaml,
+    weight_names,
+)
 from trainer.config.input_files import check_output, holds
+from trainer.files.failure import failure_of
 from trainer.files.run_folder import WRITTEN, check_config, lock_folder
 from trainer.files.weight_files import weight_files
 from trainer.place import Place, default_cache
 from trainer.verbs.options import DataRoot, Device, Threads
+from trainer.verbs.progress import Progress
 
 if TYPE_CHECKING:
     from trainer.data import SegDataset
@@ -22,9 +39,33 @@ if TYPE_CHECKING:
 SPLITS: tuple[Literal["train", "val"], ...] = ("train", "val")
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A run that is asked for: the file of its config, the config, its folder as given, and its place."""
+
+    file: Path
+    config: TrainConfig
+    out: Path
+    place: Place
+    name: str
+    """Its name where there are several runs, else ""."""
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors of one of several runs begin with the file of its config."""
+        try:
+            yield
+        except UserError as error:
+            if not self.name:
+                raise
+            raise UserError(f"{self.file}: {message_of(error)}") from None
+
+
 def fit(
-    config: Annotated[Path, typer.Argument(help="YAML file of a TrainConfig")],
-    out: Annotated[Path, typer.Option(help="folder of the run; run again to resume")],
+    configs: Annotated[
+        list[Path], typer.Argument(metavar="CONFIG...", help="YAML file of a TrainConfig; several train side by side")
+    ],
+    out: Annotated[Path, typer.Option(help="folder of the run, or of one folder for each; run again to resume")],
     data_root: DataRoot = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="change one value: optim.lr=0.001")] = None,
     device: Device = "auto",
@@ -37,10 +78,10 @@ def fit(
     ] = None,
     compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the student")] = False,
 ) -> None:
-    """Train one run to its end; run again to resume."""
+    """Train a run to its end, or several side by side with one pass of their teacher; run again to resume."""
+    if continue_ is not None and len(configs) > 1:
+        raise UserError(f"--continue is for one run but got {len(configs)} configs; give one")
     given = dict(parse_argument(text, "--set", "PATH=VALUE, for example optim.lr=0.001") for text in set_ or [])
-    resolved = parse(override(_mapping(read_yaml(config), config), given))
-    resolved.optim.shares(1, micro_batch)
     place = Place(
         out_dir=out.absolute(),
         data_root=data_root.absolute() if data_root else None,
@@ -51,25 +92,96 @@ def fit(
         teacher=teacher,
         compile=compile_,
     )
-    check_inputs(out, config, resolved, teacher)
-    check_config(place.out_dir, resolved)
+    runs = []
+    for file, name in zip(configs, names(configs), strict=True):
+        config = parse(override(_mapping(read_yaml(file), file), given), str(file) if name else "config")
+        runs.append(Asked(file, config, out / name, replace(place, out_dir=place.out_dir / name), name))
+    check_runs(runs)
+    train(runs, continue_)
+
+
+def names(configs: Sequence[Path]) -> list[str]:
+    """The names of several runs, which are their folders' below --out; one run has the name "".
+
+    Raises UserError where two would have one folder.
+    """
+    if len(configs) == 1:
+        return [""]
+    found: dict[str, Path] = {}
+    for path in configs:
+        other = found.setdefault(path.stem, path)
+        if other is not path:
+            raise UserError(f"{other} and {path} would both train in the folder {path.stem} below --out; rename one")
+    return list(found)
+
+
+def check_runs(runs: Sequence[Asked]) -> None:
+    """Raise UserError where a run cannot be trained, all of them not side by side, or one would write over a file."""
+    check_cohort([run.config for run in runs], [str(run.file) for run in runs])
+    for run in runs:
+        with run.named():
+            run.config.optim.shares(1, run.place.micro_batch)
+            check_inputs(run.out, run.file, run.config, run.place.teacher)
+            check_config(run.place.out_dir, run.config)
     from trainer.data import check_root, open_dataset
     from trainer.training.build import check
-    from trainer.training.continued import continue_run
-    from trainer.training.loop import fit as train
 
-    check_root(resolved.data, place.data_root, place.cache_dir)
-    if place.data_root is not None:
-        check_outside(out, open_dataset(resolved.data, place.data_root, place.cache_dir))
-    check(resolved, place.cache_dir)
-    with lock_folder(place.out_dir):
-        if continue_ is not None:
-            continue_run(continue_, resolved, place)
-        result = train(resolved, place, report=Progress(resolved.optim.epochs))
-    best = result["best"]
+    data, place = runs[0].config.data, runs[0].place  # those of all runs
+    check_root(data, place.data_root, place.cache_dir)
+    dataset = open_dataset(data, place.data_root, place.cache_dir) if place.data_root is not None else None
+    for run in runs:
+        if dataset is not None:
+            check_outside(run.out, dataset)
+        with run.named():
+            check(run.config, place.cache_dir)
+
+
+def train(runs: Sequence[Asked], before: Path | None) -> None:
+    """Train the runs and print how they went. A single run takes over the epochs of `before`."""
+    from trainer.training.continued import continue_run
+    from trainer.training.loop import fit_together
+    from trainer.training.member import Run
+
+    errors: dict[str, Exception] = {}
+    with contextlib.ExitStack() as locks:
+        for run in runs:
+            locks.enter_context(lock_folder(run.place.out_dir))
+        if before is not None:
+            continue_run(before, runs[0].config, runs[0].place)
+        results = fit_together(
+            [
+                Run(run.config, run.place, Progress(run.config.optim.epochs, run.name), ended(run.name, errors))
+                for run in runs
+            ]
+        )
+    for run, result in zip(runs, results, strict=True):
+        if result is not None:
+            print_result(run, result)
+    if errors:
+        raise typer.Exit(2 if all(isinstance(error, UserError) for error in errors.values()) else 1)
+
+
+def ended(name: str, errors: dict[str, Exception]) -> Callable[[Exception | None], None] | None:
+    """Prints the failure of one of several runs and adds it to `errors`; of a single run it is raised."""
+
+    def tell(error: Exception | None) -> None:
+        if error is None:
+            return
+        cause, reason = failure_of(error)
+        if cause == "bug":
+            print(masked("".join(traceback.format_exception(error))), file=sys.stderr)
+        print(printable(masked(f"{name} failed: {reason}")), file=sys.stderr, flush=True)
+        errors[name] = error.with_traceback(None)  # whose frames hold the run's tensors
+
+    return tell if name else None
+
+
+def print_result(run: Asked, result: dict[str, Any]) -> None:
+    """A finished run's scores, and where its record is."""
+    best, name = result["best"], run.name and f"{run.name}, "
     print(
-        f"\nrun {result['run_id']}: val mIoU {result['last']['val/miou']:.2f} at the last epoch, "
-        f"{best['val/miou']:.2f} at epoch {best['epoch']:.0f}; record in {out}"
+        f"\n{name}run {result['run_id']}: val mIoU {result['last']['val/miou']:.2f} at the last epoch, "
+        f"{best['val/miou']:.2f} at epoch {best['epoch']:.0f}; record in {run.out}"
     )
     for network, used in result["weights"].items():
         if "note" in used:
@@ -90,33 +202,6 @@ def check_outside(out: Path, dataset: SegDataset) -> None:
     for folder in {path.parent for pair in pairs for path in (pair.image, pair.label)}:
         if holds(folder, out):
             raise UserError(f"--out {out} lies in {folder}, whose files are the data; choose another folder")
-
-
-class Progress:
-    """One line per epoch: rewritten in place on a terminal, appended in a file."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-        self.started = time.monotonic()
-        self.first: float | None = None
-
-    def __call__(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
-        """Show the epoch's metrics. `checkpoint` is where it was saved."""
-        epoch = metrics["epoch"]
-        self.first = self.first or epoch
-        left = (self.epochs - epoch) * (time.monotonic() - self.started) / (epoch - self.first + 1)
-        losses = " ".join(f"{k.removeprefix('loss/')} {_short(v)}" for k, v in metrics.items() if k.startswith("loss/"))
-        miou = f"mIoU {metrics['val/miou']:.2f}  " if "val/miou" in metrics else ""
-        line = (
-            f"epoch {epoch:.0f}/{self.epochs}  {miou}loss {_short(metrics['loss'])} ({losses})  "
-            f"lr {metrics['lr']:.2e}  {metrics['images_per_s']:.1f} img/s  {left:.0f} s left"
-        )
-        print(f"\r\x1b[2K{line}" if sys.stdout.isatty() else line, end="" if sys.stdout.isatty() else "\n", flush=True)
-
-
-def _short(loss: float) -> str:
-    """Three decimals; two significant digits below 0.01."""
-    return f"{loss:.3f}" if abs(loss) >= 0.01 else f"{loss:.2g}"
 
 
 def _mapping(data: Any, path: Path) -> dict[str, Any]:

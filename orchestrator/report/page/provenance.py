@@ -23,6 +23,7 @@ NAMES = {
     "device_name": "GPU",
     "threads": "threads a worker",
     "workers": "workers a run",
+    "cohort": "runs that trained together",
 }
 """Readable names for fields of the ledger; other fields keep their names."""
 

@@ -32,7 +32,9 @@ def made(tmp_path, monkeypatch):
         job = Job("study", Run("arm", "a", 0, parse({}), {}, None), "run0", Place(out_dir=tmp_path / "run0"))
         view = Said()
         callbacks = RunCallbacks({"run0": job}, Ledger(tmp_path / "ledger.jsonl"), None, view)
-        trial = SimpleNamespace(config={"job": {"run_id": "run0", "workers": workers}}, status=Trial.RUNNING)
+        trial = SimpleNamespace(
+            config={"jobs": [{"run_id": "run0", "workers": workers, "refused": None}], "most": 1}, status=Trial.RUNNING
+        )
         return callbacks, view, trial, now
 
     return make

@@ -15,6 +15,7 @@ from cluster.spec import ClusterSpec
 from orchestrator.prepare import jobs
 from orchestrator.prepare.jobs import Job
 from orchestrator.running.callbacks import RunCallbacks
+from orchestrator.running.job_queue import together
 from orchestrator.running.ray_failures import of_ray
 from orchestrator.running.retries import Attempts, halved
 from orchestrator.store.folder import Store
@@ -143,7 +144,7 @@ from trainer.files import run_folder
 module.must_see = lambda **store: None
 def train(job):
     run_folder.write_failure(module.Path(job["place"]["out_dir"]), "device", "the GPU of here failed")
-module.train_worker = train
+module.train_workers = lambda jobs: [train(job) for job in jobs]
 import json
 module.trial(json.loads(sys.argv[1]))
 print("still here")
@@ -154,7 +155,7 @@ print("still here")
 def test_the_process_of_a_failed_gpu_ends_and_the_next_one_is_told_why(tmp_path):
     job = made(tmp_path)
     tried = attempts(tmp_path, retries=Retries(device=1))
-    config = {"job": {**tried.job, "place": {**tried.job["place"], "out_dir": str(tried.out)}}}
+    config = together([{**tried.job, "place": {**tried.job["place"], "out_dir": str(tried.out)}}])
     command = [sys.executable, "-W", "ignore", "-c", POISONED, json.dumps(config, default=str)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
@@ -165,7 +166,7 @@ def test_the_process_of_a_failed_gpu_ends_and_the_next_one_is_told_why(tmp_path)
     for refused in (None, "device"):
         trial.handle_error(ActorDiedError())
         callbacks.on_trial_recover(1, [trial], trial)
-        assert (trial.config["job"]["refused"] or {}).get("cause") == refused
+        assert (trial.config["jobs"][0]["refused"] or {}).get("cause") == refused
     assert [retry["cause"] for retry in read_retries(tried.out)] == ["device"]
 
 
@@ -191,7 +192,7 @@ class Recorded(Trial):
 )
 def test_a_trial_without_a_budget_is_started_once_more_to_say_so_and_no_more(tmp_path, error, starts):
     job = made(tmp_path)
-    trial = Recorded("trial", config={"job": attempts(tmp_path).job}, max_failures=13, stub=True)
+    trial = Recorded("trial", config=together([attempts(tmp_path).job]), max_failures=13, stub=True)
     trial.local_path = str(tmp_path)
     callbacks = RunCallbacks({job.run_id: job}, Ledger(tmp_path / "ledger.jsonl"), None, None)
     for number in range(1, 20):
@@ -200,7 +201,7 @@ def test_a_trial_without_a_budget_is_started_once_more_to_say_so_and_no_more(tmp
             break
         callbacks.on_trial_recover(number, [trial], trial)
     assert number == starts
-    assert trial.config["job"]["refused"]["cause"] == of_ray(error).cause
+    assert trial.config["jobs"][0]["refused"]["cause"] == of_ray(error).cause
 
 
 HUNGRY = """
@@ -224,7 +225,7 @@ def train(root, micro_batch):
     store, spec = Store(Path(root)), ClusterSpec(micro_batch=micro_batch)
     store.identity
     job = Preparer("study", spec, store, {}).job(Run("arm", "a", 0, config, {}, None), {})
-    trial({"job": job.settings(spec, store)})
+    trial({"jobs": [job.settings(spec, store)], "most": 1})
     print(job.place.out_dir)
 
 train(sys.argv[1], 2)  # what a first run loads is there from now on

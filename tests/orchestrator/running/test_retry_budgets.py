@@ -132,13 +132,13 @@ def on_faulty_gpus(config):
     import trainer.worker
     from orchestrator.running.trial import trial
 
-    def fit(config, place, report):
+    def fit(runs):
         node = ray.get_runtime_context().get_node_id()
-        with (place.out_dir.parent / "nodes.txt").open("a") as file:
+        with (runs[0].place.out_dir.parent / "nodes.txt").open("a") as file:
             file.write(node + chr(10))
         raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
 
-    trainer.worker.fit = fit
+    trainer.worker.fit_together = fit
     trial(config)
 
 

@@ -1,4 +1,4 @@
-"""Two workers a run compute what one computes in two halves, bit by bit, and a worker that dies costs nothing."""
+"""Two workers a run compute what one computes in two halves, bit by bit; they outlive a run, and one may die."""
 
 import contextlib
 import os
@@ -41,6 +41,37 @@ def test_two_workers_equal_two_halves_and_a_killed_worker_is_replaced(driver, st
         "teacher segformer_mini": (1, {}),
         "taught": (2, {"lost": 1}),
     }
+
+
+SOUGHT = {
+    "base": {
+        "data": {"name": "scenes", "size": [64, 128], "select": 0.25, "options": {"train": 16, "val": 4}},
+        "student": {"name": "segformer_tiny"},
+        "optim": {"lr": 3.0e-3, "epochs": 4, "global_batch": 4},
+    },
+    "search": {"trials": 5, "stop": "asha", "startup": 2, "space": {"optim.lr": {"log": [1.0e-5, 1.0e-1]}}},
+    "variants": None,
+    "seeds": None,
+}
+
+
+def test_the_trials_of_a_search_train_in_the_same_workers_those_after_a_stopped_one_too(driver, study, tmp_path):
+    spec = tmp_path / "pair.yaml"
+    spec.write_text(yaml.safe_dump({**SPEC, "workers": 2}))
+    process = driver.start("run", study("sought", **SOUGHT), "--cluster", spec)
+    workers, end = set(), time.monotonic() + 400
+    while process.poll() is None and time.monotonic() < end:
+        time.sleep(0.1)
+        workers |= {pid for pid, command in driver.processes().items() if "TrainWorker" in command}
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, out + err
+    assert len(workers) == 2
+    ends = driver.events("finished", "stopped", "failed")
+    assert len(ends) == 5
+    assert {event["event"] for event in ends[:-1]} == {"finished", "stopped"}
+    for event in ends:
+        epochs = len(driver.epochs(event["run_id"]))
+        assert epochs == 4 if event["event"] == "finished" else epochs in (1, 3), "asha stops at its rungs alone"
 
 
 def kill_a_worker(driver, process):

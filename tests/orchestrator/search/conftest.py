@@ -66,7 +66,7 @@ search:
         callbacks = search.callbacks = RunCallbacks(search.jobs, self.ledger, Silent(), view or Silent(), search.waits)
         while len(trained) < trials and isinstance(config := search.searcher.suggest(f"t{len(trained)}"), dict):
             trial = SimpleNamespace(config=config)
-            job = search.jobs[config["job"]["run_id"]]
+            job = search.jobs[config["jobs"][0]["run_id"]]
             trained.append(job.run_id)
             callbacks.on_trial_start(0, [trial], trial)
             if not self.train(search, job, until):

@@ -60,10 +60,12 @@ SPACES = {
 class Bench:
     """A search on a real ledger, whose trials cost nothing: their curves are functions of what was proposed.
 
-    `slots` run at once, and `order` says which of them is next to end.
+    `slots` run at once, `together` of a deterministic search train together, and `order` says which is next to end.
     """
 
-    def __init__(self, folder, text=STUDY, refuse=lambda values: False, slots=1, order=lambda running: 0, told=()):
+    def __init__(
+        self, folder, text=STUDY, refuse=lambda values: False, slots=1, order=lambda running: 0, told=(), together=1
+    ):
         self.study = read(text, "sought.yaml")
         self.search = self.study.search
         self.identity = search_identity(self.study)
@@ -72,8 +74,12 @@ class Bench:
         history = proposals(self.study, self.ledger)
         self.known = {trial.number: (run_id, trial) for run_id, trial in history}
         given = (self.study, history, told, self.begin, self.ended)
+
+        def cohorts(run_ids):
+            return [run_ids[first : first + together] for first in range(0, len(run_ids), together)]
+
         self.searcher = (
-            BatchSearcher(*given, judged=lambda: to_train(self.study, self.ledger))
+            BatchSearcher(*given, judged=lambda: to_train(self.study, self.ledger), cohorts=cohorts)
             if self.search.deterministic
             else StudySearcher(*given)
         )
@@ -132,11 +138,12 @@ class Bench:
             config = self.searcher.suggest(name := f"t{self.asked}")
             if not isinstance(config, dict):
                 break
-            self.running[name] = config["job"]["run_id"]
+            self.running[name] = [job["run_id"] for job in config["jobs"]]
         if not self.running:
             return False
         name = list(self.running)[self.order(len(self.running))]
-        self.train(self.running.pop(name))
+        for run_id in self.running.pop(name):
+            self.train(run_id)
         self.searcher.on_trial_complete(name)
         return True
 
@@ -271,9 +278,11 @@ def test_a_deterministic_search_is_the_same_however_many_run_and_whoever_is_firs
     assert ("stopped" in {state for *_, state, _ in found}) == ("stop: none" not in text)
     for slots, order in ((2, lambda n: n - 1), (3, lambda n: n // 2), (16, lambda n: n - 1)):
         assert Bench(folder(), text, slots=slots, order=order).run() == found
+    for together in (2, 3, 16):
+        assert Bench(folder(), text, slots=2, together=together).run() == found
     for cut in range(1, 24, 3):
         store = folder()
-        Bench(store, text, slots=3).run(cut)
+        Bench(store, text, slots=3, together=1 + cut % 4).run(cut)
         assert Bench(store, text, slots=2, order=lambda n: n - 1).run() == found
 
 

@@ -139,6 +139,17 @@ def test_a_study_that_goes_on_is_mentioned_after_a_while(driven, lines, monkeypa
     )
 
 
+def test_runs_that_share_a_process_share_its_time(driven):
+    progress = driven.progress()
+    for arm in ARMS:
+        driven.start(arm, 0)
+        driven.train(arm, 0, 1)
+        progress.change(driven.job(arm, 0), "running")
+    assert progress.left == "about 10 min left", "38 epochs of 30 s, two at once"
+    progress.slots, progress._left_until = 1, 0.0
+    assert progress.left == "about 19 min left"
+
+
 def test_a_phase_begins_with_what_stands_already_and_nothing_trains_yet(driven):
     driven.start("alone", 0)
     driven.train("alone", 0, 1)

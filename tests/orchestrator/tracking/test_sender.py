@@ -66,6 +66,29 @@ def test_order_is_kept_and_of_one_name_only_the_newest_is_done(there):
     assert there.got == ["slow", "run0 9", "run1 9"]
 
 
+def test_an_action_that_may_wait_is_done_once_for_all_of_its_name_and_delays_no_other(there):
+    sender = Sender(there.why_unreachable, "there")
+    begun = time.monotonic()
+    for epoch in range(5):
+        sender.send("run0", there.take(f"run0 {epoch}"), within_s=0.2)
+        time.sleep(0.01)
+    sender.send("run1", there.take("run1"))
+    wait_for(lambda: len(there.got) == 2)
+    assert there.got == ["run1", "run0 4"]
+    assert time.monotonic() - begun >= 0.2
+    assert sender.close() == set()
+
+
+def test_what_may_wait_is_due_at_once_for_a_newer_action_that_may_not_and_at_the_end(there):
+    sender = Sender(there.why_unreachable, "there")
+    sender.send("run0", there.take("run0 epoch"), within_s=600.0)
+    sender.send("run1", there.take("run1 epoch"), within_s=600.0)
+    sender.send("run0", there.take("run0 end"))
+    wait_for(lambda: there.got == ["run0 end"])
+    assert sender.close() == set()
+    assert there.got == ["run0 end", "run1 epoch"]
+
+
 def test_what_could_not_be_sent_is_sent_when_the_other_side_is_back_without_being_told(there, quick, caplog):
     sender = Sender(there.why_unreachable, "there")
     there.gone = "nobody at home"

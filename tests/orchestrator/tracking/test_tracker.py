@@ -117,6 +117,29 @@ def test_a_run_is_mirrored_whole(make, client, record, tmp_path):
     assert not (tmp_path / "mlruns").exists()
 
 
+def test_the_numbers_and_tags_of_a_run_are_sent_in_two_requests(make, record, monkeypatch):
+    from mlflow import MlflowClient
+
+    sent = []
+    log_batch = MlflowClient.log_batch
+
+    def counted(self, run, metrics=(), params=(), tags=(), **options):
+        sent.append((len(metrics), len(params), len(tags)))
+        return log_batch(self, run, metrics, params, tags, **options)
+
+    tracker = make()
+    tracker.open("demo")
+    monkeypatch.setattr(MlflowClient, "log_batch", counted)
+    tracker.mirror(record(3))
+    (points, params, _), *more = sent
+    assert points == 15 and params > 0 and not more
+    sent.clear()
+    tracker.mirror(record(4, "finished"))
+    (points, params, tags), (no_points, no_params, last_tags) = sent
+    assert points == 5 + 3 and params == 0 and tags > 0
+    assert no_points == no_params == 0 and last_tags > 0
+
+
 def test_a_point_has_the_time_at_which_its_epoch_was(make, client, record):
     make().mirror(record(2, "finished"))
     (run,) = children(client)

@@ -21,7 +21,7 @@ from trainer.files import checkpoint
 from trainer.models.base import Channels, SegModel, SegOutput
 from trainer.models.masks import KeyedMask
 from trainer.place import Place
-from trainer.training import loop
+from trainer.training import member, shared
 from trainer.training.learner import Learner
 from trainer.training.loop import fit
 from trainer.training.sources import run_id
@@ -110,7 +110,7 @@ def test_losses_fall_and_the_network_learns(tiny: Make, place: Make) -> None:
 def test_what_is_finished_is_not_done_again(tiny: Make, place: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     first = fit(tiny(), place(), report=nothing)
     before = {path: path.stat().st_mtime_ns for path in place().out_dir.iterdir()}
-    monkeypatch.setattr(loop, "build_distilled", None)  # whoever builds, fails
+    monkeypatch.setattr(member, "build_distilled", None)  # whoever builds, fails
     reported = []
     assert fit(tiny(), place(threads=2, micro_batch=2), report=lambda *seen: reported.append(seen)) == first
     assert reported == [(first["last"], place().out_dir / "last.pt")]
@@ -277,7 +277,7 @@ class Watched:
         self.called: set[str] = set()
         self.outputs: list[SegOutput] = []
         self.graphs: set[bool] = set()
-        build = loop.build_teacher
+        build = shared.build_teacher
 
         def watched(*arguments: Any) -> SegModel | None:
             self.model = build(*arguments)
@@ -288,7 +288,7 @@ class Watched:
             self.model.register_forward_hook(lambda *_: self.graphs.add(torch.is_grad_enabled()))
             return self.model
 
-        monkeypatch.setattr(loop, "build_teacher", watched)
+        monkeypatch.setattr(shared, "build_teacher", watched)
 
 
 @pytest.mark.slow
@@ -329,7 +329,7 @@ def test_the_teacher_is_frozen_and_computes_only_what_is_needed(
 
 
 def test_without_a_path_the_teacher_is_not_even_built(tiny: Make, place: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "Teacher", None)
+    monkeypatch.setattr(shared, "Teacher", None)
     fit(tiny({}), place(), report=nothing)
 
 

@@ -12,7 +12,7 @@ from trainer.models import build_model
 from trainer.place import Place
 from trainer.training.build import build_distilled, open_data
 from trainer.training.learner import Learner
-from trainer.training.loop import train_step
+from trainer.training.step import accumulate, parts
 from trainer.training.teacher import Teacher
 
 MOST = 1200
@@ -58,7 +58,8 @@ def dispatched(tmp_path_factory):
     stream = Stream(data.train, config, data.learn, 0, 1)
     for step, host in enumerate(stream.epoch(0)):
         with Dispatched() as found:
-            train_step(learner, teacher, host, config, 2, len(data.classes))
+            for part in parts(host, teacher, learner.device, config.data.normalize, 2, len(data.classes)):
+                accumulate(learner, part, config.optim.global_batch)
             learner.update(1e-3, step)
         if step == 2:
             return found.counts

@@ -12,11 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from trainer.config import TrainConfig
-from trainer.files import checkpoint
-from trainer.files.run_folder import CLOCK
 from trainer.place import Place
 from trainer.training.loop import fit
 
@@ -27,31 +24,6 @@ EPOCHS = 3
 
 def nothing(metrics: dict[str, float], path: Path | None) -> None:
     """A report that nobody reads."""
-
-
-def without_clock(epochs: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{name: value for name, value in epoch.items() if not name.startswith(CLOCK)} for epoch in epochs]
-
-
-def assert_same_run(out: Path, undisturbed: Path) -> None:
-    """Weights, statistics, optimiser, record and result; everything but the clock."""
-    ours, theirs = (checkpoint.load(folder / "last.pt") for folder in (out, undisturbed))
-    assert list(ours["model"]) == list(theirs["model"])
-    for name, tensor in theirs["model"].items():
-        assert torch.equal(ours["model"][name], tensor), name
-    for index, state in theirs["optimiser"]["state"].items():
-        for name, tensor in state.items():
-            assert torch.equal(ours["optimiser"]["state"][index][name], tensor), (index, name)
-    lines = (out / "epochs.jsonl").read_text().splitlines()
-    assert without_clock([json.loads(line) for line in lines]) == without_clock(theirs["history"])
-    first, second = (json.loads((folder / "result.json").read_text()) for folder in (out, undisturbed))
-    for result in (first, second):
-        result["last"] = without_clock([result["last"]])
-        del result["seconds"], result["complexity"]["latency_ms"]
-    assert first == second
-    best, other = (checkpoint.load(folder / "best.pt")["model"] for folder in (out, undisturbed))
-    assert all(torch.equal(best[name], tensor) for name, tensor in other.items())
-    assert (out / "panel.png").read_bytes() == (undisturbed / "panel.png").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +40,13 @@ def undisturbed(config: TrainConfig, scenes_cache: Path, tmp_path_factory: pytes
 
 
 @pytest.mark.slow
-def test_two_undisturbed_runs_are_equal(config: TrainConfig, undisturbed: Path, place: Make) -> None:
+def test_two_undisturbed_runs_are_equal(config: TrainConfig, undisturbed: Path, place: Make, same_run: Make) -> None:
     fit(config, place(), report=nothing)
-    assert_same_run(place().out_dir, undisturbed)
+    same_run(place().out_dir, undisturbed)
 
 
 @pytest.mark.slow
-def test_stopped_after_every_epoch(config: TrainConfig, undisturbed: Path, place: Make) -> None:
+def test_stopped_after_every_epoch(config: TrainConfig, undisturbed: Path, place: Make, same_run: Make) -> None:
     reported = []
 
     def stop(metrics: dict[str, float], path: Path | None) -> None:
@@ -87,12 +59,12 @@ def test_stopped_after_every_epoch(config: TrainConfig, undisturbed: Path, place
     assert reported == [1, 2, 3]
     assert not (place().out_dir / "result.json").exists()
     fit(config, place(), report=nothing)  # nothing is left to train: it writes the result
-    assert_same_run(place().out_dir, undisturbed)
+    same_run(place().out_dir, undisturbed)
 
 
 @pytest.mark.slow
 def test_stopped_at_every_write(
-    config: TrainConfig, undisturbed: Path, place: Make, monkeypatch: pytest.MonkeyPatch
+    config: TrainConfig, undisturbed: Path, place: Make, same_run: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each attempt dies at one more of its writes than the last: every file is old or new, never half."""
     sync = os.fsync
@@ -115,11 +87,11 @@ def test_stopped_at_every_write(
     else:
         pytest.fail("no attempt came to its end")
     assert attempt > EPOCHS
-    assert_same_run(place().out_dir, undisturbed)
+    same_run(place().out_dir, undisturbed)
 
 
 @pytest.mark.slow
-def test_a_half_written_line_is_repaired(config: TrainConfig, undisturbed: Path, place: Make) -> None:
+def test_a_half_written_line_is_repaired(config: TrainConfig, undisturbed: Path, place: Make, same_run: Make) -> None:
     def stop(metrics: dict[str, float], path: Path | None) -> None:
         if metrics["epoch"] == 2:
             raise InterruptedError
@@ -129,33 +101,34 @@ def test_a_half_written_line_is_repaired(config: TrainConfig, undisturbed: Path,
     record = place().out_dir / "epochs.jsonl"
     record.write_text(record.read_text()[:-30])
     fit(config, place(), report=nothing)
-    assert_same_run(place().out_dir, undisturbed)
+    same_run(place().out_dir, undisturbed)
 
 
 DYING = """
 import json, os, signal, sys
 from pathlib import Path
-import trainer.training.loop as loop
 from trainer.config import parse
 from trainer.place import Place
+from trainer.training.loop import fit
+from trainer.training.member import Member
 
 config, out, cache, last_step = parse(json.loads(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-train_step, steps = loop.train_step, 0
+take, steps = Member.take, 0
 
 def dying(*arguments):
     global steps
     steps += 1
-    train_step(*arguments)
+    take(*arguments)
     if steps == last_step:
         os.kill(os.getpid(), signal.SIGKILL)
 
-loop.train_step = dying
-loop.fit(config, Place(out_dir=out, cache_dir=cache, device="cpu"), report=lambda *_: None)
+Member.take = dying
+fit(config, Place(out_dir=out, cache_dir=cache, device="cpu"), report=lambda *_: None)
 """
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_of_epochs(config: TrainConfig, undisturbed: Path, place: Make) -> None:
+def test_killed_in_the_middle_of_epochs(config: TrainConfig, undisturbed: Path, place: Make, same_run: Make) -> None:
     """SIGKILL in the first epoch's third step, then in the second step of the second epoch it reaches."""
     out = place().out_dir
     for last_step, epochs in ((3, 0), (6, 1), (6, 2)):
@@ -165,4 +138,4 @@ def test_killed_in_the_middle_of_epochs(config: TrainConfig, undisturbed: Path, 
         record = out / "epochs.jsonl"
         assert (len(record.read_text().splitlines()) if record.exists() else 0) == epochs
     fit(config, place(), report=nothing)
-    assert_same_run(out, undisturbed)
+    same_run(out, undisturbed)

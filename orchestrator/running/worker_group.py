@@ -1,0 +1,147 @@
+"""WorkerGroup: the Ray Train workers that a trial's process holds. They train one run after another.
+
+Starting a group takes longer than a short run: a controller and workers are started, import torch, and find each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import ray
+from ray import train
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.running.exchange import Exchange
+from trainer.worker import train_worker
+
+IDLE_S = 30.0
+"""A group without a run ends after so many seconds."""
+LOOK_S = 0.5
+"""While a trial waits for a report it looks so often whether its group has failed."""
+
+
+class StoppedRun(BaseException):
+    """Ends a run in a worker whose trial was stopped; no Exception, so that it does not count as a failure."""
+
+
+class WorkerGroup:
+    """A group of workers of one shape. `job`: the settings of its first run (`Job.settings`)."""
+
+    def __init__(self, job: dict[str, Any], machines: dict[str, str]) -> None:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.shape = _shape(job, machines)
+        self._exchange = (
+            ray.remote(Exchange).options(num_cpus=0, scheduling_strategy=here).remote(job["workers"], IDLE_S)
+        )
+        self._over: Future[None] = Future()
+        # a daemon: the process must be able to end while its workers wait
+        threading.Thread(target=self._host, args=(job, machines), daemon=True).start()
+
+    def train(self, job: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> bool:
+        """Train one run; every epoch is passed to `report`, and its exception stops the run in all workers.
+
+        False where the group had ended before. Raises what Ray Train raises where the group fails.
+        """
+        if self._over.done() or not self._ask(self._exchange.give.remote(job)):
+            return False
+        while (metrics := self._ask(self._exchange.heard.remote())) is not None:
+            try:
+                report(metrics)
+            except BaseException:
+                ray.get(self._exchange.stop.remote())
+                raise
+        return True
+
+    def end(self) -> None:
+        """End a group that trains no run, or has failed, and wait until its workers have left their run's folder."""
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(self._exchange.end.remote())
+        with contextlib.suppress(Exception):  # why it has failed was raised before
+            self._over.result()
+
+    def _ask(self, answer: Any) -> Any:
+        """The answer of the exchange, which may be long in coming. Raises as `train` where the group fails first."""
+        while not ray.wait([answer], timeout=LOOK_S)[0]:
+            if self._over.done():
+                self._over.result()
+                raise train.TrainingFailedError("the workers ended before their run")
+        return ray.get(answer)
+
+    def _host(self, job: dict[str, Any], machines: dict[str, str]) -> None:
+        try:
+            _start(job, machines, self._exchange)
+        except BaseException as error:
+            self._over.set_exception(error)
+        else:
+            self._over.set_result(None)
+
+
+_held: WorkerGroup | None = None
+"""The group of this process."""
+
+
+def train_in_group(job: dict[str, Any], machines: dict[str, str], report: Callable[[dict[str, Any]], None]) -> None:
+    """Train a run in this process's group, or in a new one where that has ended, failed or has another shape.
+
+    `machines`: Ray's label selector of the machines that may be taken. Raises as `WorkerGroup.train`.
+    """
+    global _held
+    if _held is not None and _held.shape != _shape(job, machines):
+        _held.end()
+        _held = None
+    try:
+        while _held is None or not _held.train(job, report):
+            if _held is not None:
+                _held.end()
+            _held = WorkerGroup(job, machines)
+    except Exception:
+        if _held is not None:
+            _held.end()
+            _held = None
+        raise
+
+
+def _shape(job: dict[str, Any], machines: dict[str, str]) -> tuple[Any, ...]:
+    """What runs must have in common to train in one group."""
+    return job["workers"], job["resources"], machines
+
+
+def _start(job: dict[str, Any], machines: dict[str, str], exchange: Any) -> None:
+    """Start the workers of a group; returns when they have ended."""
+    from ray.train.torch import TorchTrainer
+
+    TorchTrainer(
+        serve,
+        train_loop_config={"exchange": exchange},
+        scaling_config=train.ScalingConfig(
+            num_workers=job["workers"],
+            use_gpu=bool(job["resources"].get("GPU")),
+            resources_per_worker=job["resources"],
+            placement_strategy="PACK",
+            label_selector=machines,
+        ),
+        run_config=train.RunConfig(
+            name=job["run_id"],
+            storage_path=job["ray_dir"],
+            # `trial` counts retries by cause; Ray Train has only one number for all
+            failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=1),
+        ),
+    ).fit()
+
+
+def serve(config: dict[str, Any]) -> None:
+    """In each worker: train the runs that `config["exchange"]` gives, until no further one will come."""
+    exchange, rank, done = config["exchange"], train.get_context().get_world_rank(), 0
+
+    def send(metrics: dict[str, Any]) -> None:
+        if not ray.get(exchange.report.remote(rank, metrics)):
+            raise StoppedRun
+
+    while (given := ray.get(exchange.next.remote(rank, done))) is not None:
+        with contextlib.suppress(StoppedRun):
+            train_worker(given.job, send)
+        done = given.number

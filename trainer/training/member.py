@@ -1,0 +1,213 @@
+"""Member: one run of a cohort, with its student, optimiser, losses, record and checkpoints of its own."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer import parallel
+from trainer.config import ModelConfig, TrainConfig, UserError
+from trainer.files import generations, run_folder
+from trainer.measure.footprint import measure
+from trainer.place import Place
+from trainer.training.build import build_distilled, check
+from trainer.training.evaluate import validate
+from trainer.training.learner import Learner
+from trainer.training.networks import weights_used
+from trainer.training.panel import save_panel
+from trainer.training.record import resume, save_checkpoints
+from trainer.training.schedule import learning_rate
+from trainer.training.shared import Shared
+from trainer.training.step import Part, accumulate, drawn
+
+Report = Callable[[dict[str, float], Path | None], bool | None]
+"""Called by every worker with the metrics and the checkpoint of an epoch; True ends the run after this epoch."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is asked for."""
+
+    config: TrainConfig
+    place: Place
+    report: Report
+    ended: Callable[[Exception | None], None] | None = None
+    """Called once when the run has ended: with its error, or None where it has finished or was ended early. Without it,
+    the error of this run is raised, and ends the runs beside it."""
+    run_id: str = ""
+    """The id it must have, if that is known: data or weights may change between a plan and its runs."""
+
+
+class Member:
+    """A run while it trains."""
+
+    def __init__(self, run: Run, shared: Shared) -> None:
+        self.run, self.shared = run, shared
+        self.config, self.place = run.config, run.place
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, float] = {}
+        self.losses: dict[str, float] = {}
+        self.result: dict[str, Any] | None = None
+        self.over = False
+        """Whether it is finished, was ended early, or has failed."""
+        self.own_s = 0.0
+        """Seconds of this epoch's training that were its own: student, losses and optimiser."""
+        self.learner: Learner | None = None
+
+    @functools.cached_property
+    def network(self) -> ModelConfig:
+        """The student's network, whatever its weights: equal ones draw equal masks."""
+        return self.config.student.model_copy(update={"init": "scratch", "partial": False})
+
+    @property
+    def out(self) -> Path:
+        """The run's folder."""
+        return self.place.out_dir
+
+    @property
+    def trained(self) -> bool:
+        """Whether all epochs are done."""
+        return len(self.history) >= self.config.optim.epochs
+
+    def prepare(self) -> None:
+        """Read what a run that has finished before has left, else make the student with its paths. Workers do this each
+        for itself. Raises UserError for files, a config or a place that cannot be used."""
+        self.identity = self.shared.run_id(self.config, self.place)
+        if self.run.run_id and self.run.run_id != self.identity:
+            raise UserError(
+                f"the run was planned as {self.run.run_id} but is {self.identity} now: the data or weights changed "
+                "while the run waited; run the same command again"
+            )
+        result = run_folder.read_result(self.out)
+        if result is not None and result["run_id"] == self.identity and run_folder.has_checkpoint(self.out):
+            self.result = result
+            return
+        self.share, self.micro = self.config.optim.shares(parallel.world(), self.place.micro_batch)
+        self.data = self.shared.open(self.config)
+        model = self.shared.teacher_model(self.config, self.place)
+        self.distilled = build_distilled(self.config, model, self.data).to(self.shared.device)
+        self.weights = weights_used(self.config, self.place, self.distilled.student, model)
+
+    def start(self) -> None:
+        """Open the folder and resume. Workers do this together. Raises UserError, in all of them alike."""
+        is_rank_zero = parallel.rank() == 0
+        if self.result is not None:
+            self._report_again(self.result)
+            return
+        self.shared.verify(self.config, self.place)
+        run_folder.open_folder(self.out, self.config, is_rank_zero)  # after every check that may raise UserError
+        self.learner = Learner(self.distilled, self.config.optim, self.config.distill, self.place.compile)
+        self.history, self.best = resume(self.out, self.identity, self.learner, is_rank_zero)
+        if is_rank_zero and not self.trained:
+            run_folder.clear_result(self.out)
+
+    def _report_again(self, result: dict[str, Any]) -> None:
+        if parallel.rank() == 0:
+            generations.delete_previous(self.out)
+        self.run.report(result["last"], self.out / run_folder.LAST)
+        self.over = True
+
+    def begin_epoch(self) -> None:
+        """Before the steps of an epoch."""
+        self.own_s = 0.0
+        self.distilled.train()
+
+    def take(self, part: Part) -> None:
+        """Add the gradients of a micro-batch."""
+        assert self.learner is not None
+        accumulate(self.learner, part, self.config.optim.global_batch)
+
+    def update(self, step: int) -> None:
+        """One optimiser step."""
+        assert self.learner is not None
+        self.lr = learning_rate(self.config.optim, step, self.shared.steps_per_epoch)
+        self.learner.update(self.lr, step)
+
+    def drain(self) -> None:
+        """Average the losses of the epoch. Raises NumericalError when one was not finite."""
+        assert self.learner is not None
+        self.losses = self.learner.drain()
+
+    def end_epoch(self, seconds: float, load: dict[str, float]) -> None:
+        """Validate, save and report. `seconds` of training were this run's; `load` is that of the machine."""
+        assert self.learner is not None
+        started = time.monotonic()
+        epoch, steps = len(self.history) + 1, self.shared.steps_per_epoch
+        metrics = {"epoch": float(epoch), "step": float(epoch * steps), **self.losses, "lr": self.lr}
+        metrics["images_per_s"] = steps * self.config.optim.global_batch / seconds
+        if epoch % self.config.eval.every == 0 or epoch == self.config.optim.epochs:
+            metrics |= validate(self.distilled.student, self.data, self.config, self.learner.autocast)
+        metrics |= load
+        metrics["seconds"] = seconds + time.monotonic() - started
+        self._save(metrics)
+        stop = self.run.report(metrics, self.out / run_folder.LAST)
+        if parallel.first_said("stop" if stop else "") and not self.trained:
+            self.over = True
+
+    def _save(self, metrics: dict[str, float]) -> None:
+        assert self.learner is not None
+        self.history.append(metrics)
+        improved = "val/miou" in metrics and metrics["val/miou"] > self.best.get("val/miou", -1.0)
+        if improved:
+            self.best = {"epoch": metrics["epoch"], "val/miou": metrics["val/miou"]}
+        if parallel.rank() == 0:
+            state = (self.learner, self.history, self.best, improved, self.trained)
+            save_checkpoints(self.out, self.identity, self.data.fingerprints, *state)
+            run_folder.append_epoch(self.out, metrics)
+
+    def finish(self, cohort: int) -> None:
+        """Write the result of a run whose epochs are done. `cohort` is the number of runs that trained side by side."""
+        device = self.shared.device
+        cost = check(self.config, self.place.cache_dir)
+        if parallel.rank() == 0:  # the other workers wait and do not disturb the measurement
+            cost |= measure(self.distilled.student, self.config.data.size, device)
+        machine = (str(device), device_name(device), self.place.threads, parallel.world(), cohort)
+        self.result = {
+            "key": self.config.key,
+            "run_id": self.identity,
+            "status": "finished",
+            "last": self.history[-1],
+            "best": self.best,
+            "data": self.data.fingerprints,
+            "weights": self.weights,
+            "complexity": cost,
+            "environment": run_folder.environment(*machine),
+            "seconds": sum(epoch["seconds"] for epoch in self.history),
+            "images_per_step": self.share * parallel.world(),
+            "micro_batch": self.micro,
+        }
+        if parallel.rank() == 0:
+            save_panel(self.out / "panel.png", self.distilled.student, self.data, self.config)
+            run_folder.write_result(self.out, self.result)
+            generations.delete_previous(self.out)
+        parallel.barrier()
+        self.over = True
+
+    def free(self) -> None:
+        """Let go of all tensors."""
+        self.learner = None
+        self.__dict__.pop("distilled", None)
+
+
+def with_masks(part: Part, members: Sequence[Member]) -> list[Part]:
+    """The part for each member: masks of equal networks are drawn once. A compiled network draws its own."""
+    equal = Counter(member.network for member in members)
+    students = {
+        member.network: member.distilled.student
+        for member in members
+        if equal[member.network] > 1 and not member.place.compile
+    }
+    found = {network: drawn(part, student) for network, student in students.items()}
+    return [found.get(member.network, part) for member in members]
+
+
+def device_name(device: torch.device) -> str:
+    """The product name of a GPU, "" for a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
