@@ -13,8 +13,8 @@ from typing import Any
 
 from orchestrator.store.run_folder import RETRIES, read_retries
 from trainer.config import OptimConfig, parse
-from trainer.files.failure import ASSERT, Failure
 from trainer.files.atomic import whole_json
+from trainer.files.failure import ASSERT, Failure
 from trainer.files.run_folder import write_text
 
 

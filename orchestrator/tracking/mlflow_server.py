@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.store.folder import sqlite_uri
-from orchestrator.tracking.places import correct_places, location
+from orchestrator.tracking.places import correct_places, forget_lost, location
 from trainer.config.input_files import check_own_file
 
 PARAM_BATCH = 100
@@ -188,8 +188,10 @@ def open_database(uri: str, artifacts: Path) -> None:
     check_own_file(database)
     if not (database.exists() and database.stat().st_size):
         _create(database, artifacts)
-    elif database.parent == artifacts.parent:
+        return
+    if database.parent == artifacts.parent:
         correct_places(database, artifacts)
+    forget_lost(database)
 
 
 def _create(database: Path, artifacts: Path) -> None:

@@ -19,7 +19,8 @@ NAMED = 4
 
 def status(
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="a study's name, a YAML file, or a bundle [all of the store]")
+        str | None,
+        typer.Argument(metavar="[STUDY]", help="a study's name, a YAML file, or a bundle [all of the store]"),
     ] = None,
     store: StoreOption = None,
     cluster: ClusterOption = None,

@@ -163,7 +163,7 @@ def test_no_value_of_another_type_ends_in_an_exception(tmp_path, path, first):
         "cluster_name: !!python/name:os.system x\n",
         "cluster_name: x\n" + "#" * 200_000,
     ],
-    ids="recursive bomb nested merges blocks broken twice inside octal underscore yes digits tag long".split(),
+    ids=["recursive", "bomb", "nested", "merges", "blocks", "broken", "twice", "inside", "octal", "underscore", "yes", "digits", "tag", "long"],
 )
 def test_a_file_that_is_no_launcher_is_refused_at_once(tmp_path, text):
     (tmp_path / "odd.yaml").write_text(text)

@@ -32,7 +32,11 @@ def section(report: Report) -> Section | None:
             damaged.append(f"{arm} seed {member.plan.seed}")
     lost = f" The panels of {', '.join(damaged)} are damaged and left out." if damaged else ""
     if not tiles:
-        return Section("panels", "Predictions", (Markup('<p class="notes">{}</p>').format(lost.strip()),)) if lost else None
+        return (
+            Section("panels", "Predictions", (Markup('<p class="notes">{}</p>').format(lost.strip()),))
+            if lost
+            else None
+        )
     first = next(iter(tiles.values()))
     rows = []
     for number in range(len(first)):

@@ -40,7 +40,10 @@ def asked(tmp_path):
 
 def test_weights_that_are_not_here_are_named_once(asked, tmp_path):
     assert asked() == ["no such weights here: none.pt"]
-    assert asked(init="~nobody-here/x.pt") == ["no such weights here: ~nobody-here/x.pt", "no such weights here: none.pt"]
+    assert asked(init="~nobody-here/x.pt") == [
+        "no such weights here: ~nobody-here/x.pt",
+        "no such weights here: none.pt",
+    ]
     (tmp_path / "there.pt").write_bytes(b"weights")
     assert asked(teacher=tmp_path / "there.pt") == []
 

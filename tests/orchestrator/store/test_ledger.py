@@ -191,7 +191,9 @@ STRANGE = {
     "braces": b"{{{",
     "brackets": b"[" * 100_000,
     "deep": b'{"event": "note", "text": ' + NESTED.encode() + b"}",
-    "deep epoch": b'{"event": "epoch", "time": "2026-01-01T00:00:00", "run_id": "a", "metrics": ' + NESTED.encode() + b"}",
+    "deep epoch": b'{"event": "epoch", "time": "2026-01-01T00:00:00", "run_id": "a", "metrics": '
+    + NESTED.encode()
+    + b"}",
     "not UTF-8": b'{"event": "note", "run_id": "a", "text": "\xff\xfe"}',
     "UTF-16": EVENT.encode("utf-16"),
     "epoch of a run that is no text": EPOCH.replace('"a"', '"\xff"').encode("latin-1"),
@@ -411,7 +413,10 @@ def test_a_thousand_runs_of_fifty_epochs_are_read_in_seconds_and_then_for_nothin
         for run in range(1000):
             for epoch in range(1, 51):
                 own = {"epoch": float(epoch), "loss": 1 / epoch, **metrics}
-                file.write(json.dumps({"event": "epoch", "time": "2026-01-01T00:00:00", "run_id": f"r{run}", "metrics": own}) + "\n")
+                file.write(
+                    json.dumps({"event": "epoch", "time": "2026-01-01T00:00:00", "run_id": f"r{run}", "metrics": own})
+                    + "\n"
+                )
     begin = time.process_time()
     runs = Ledger(path).outcomes()
     assert time.process_time() - begin < 4
@@ -425,7 +430,10 @@ def test_a_thousand_runs_of_fifty_epochs_are_read_in_seconds_and_then_for_nothin
 def test_reading_costs_little_more_than_parsing(path):
     path.parent.mkdir()
     last = {f"val/iou/class {i}": 50.0 + i for i in range(20)}
-    lines = (json.dumps({**started(f"r{n}"), "event": "finished", "time": "2026-01-01T00:00:00", "last": last}) for n in range(10_000))
+    lines = (
+        json.dumps({**started(f"r{n}"), "event": "finished", "time": "2026-01-01T00:00:00", "last": last})
+        for n in range(10_000)
+    )
     path.write_text("\n".join(lines) + "\n")
     parsed = time.process_time()
     for line in path.read_text().splitlines():
