@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from cluster.lint import Finding
 from cluster.spec import Machine, SpecError
@@ -15,6 +16,8 @@ from trainer.config import UserError, message_of, parse_documents, read_text
 
 IDLE_S = 60
 """An idle machine that ends earlier ends between two runs, and the next one boots again."""
+SHM_GIB = 2
+"""Least /dev/shm in GiB, for Ray's object store and PyTorch."""
 HEAD_GIB = 8
 """Memory of a head in GiB: Ray's own processes, the driver, MLflow."""
 
@@ -67,6 +70,12 @@ class Launcher(NamedTuple):
     mounts: list[str]
     findings: list[Finding]
     """Problems of the file itself, independent of the spec."""
+    read_only: tuple[str, ...] = ()
+    """Those of `mounts` that a machine cannot write to."""
+    spec: str = ""
+    """The cluster spec that its command names; empty where it has none."""
+    study: str = ""
+    """The study that its command runs."""
 
 
 def table(value: Any) -> dict[Any, Any]:
@@ -89,6 +98,9 @@ def other_versions(document: Document) -> Iterator[Finding]:
             theirs = "".join(found)
             if theirs != ours:
                 yield _differs(f"{text.strip()[:60]} has Ray {theirs}", ours, document.line(*keys))
+        for asked in re.findall(r"\bray(?:\[[^]]*\])?\s*((?:[<>!~]=?\s*\d[\d.*]*[\s,]*)+)", text):
+            if ours not in SpecifierSet(asked.strip(" ,")):
+                yield _differs(f"{text.strip()[:60]} asks for Ray {asked.strip(' ,')}", ours, document.line(*keys))
         if keys[-1] == "rayVersion" and text != ours:
             yield _differs(f"rayVersion is {text}", ours, document.line(*keys))
 
@@ -131,7 +143,9 @@ def wrong_counts(types: list[MachineType], lines: dict[str, int | None]) -> list
 
 
 _WITH_GPU = re.compile(r"(p\d|g\d|gr\d|a[234]-|g2-|nc|nd|nv|standard_n)", re.IGNORECASE)
-_SMALL = re.compile(r"\.(nano|micro|small|medium)$|^c\w*\.large$|^(e2-(micro|small|medium)|f1-|g1-small)")
+_SMALL = re.compile(
+    r"\.(nano|micro|small|medium)$|^[cmt]\w*\.large$|^c\w*\.xlarge$|^(e2-(micro|small|medium)|f1-|g1-small)"
+)
 _SIZE = re.compile(r"\.(\d*)xlarge$")
 
 
@@ -148,7 +162,10 @@ def instance_findings(name: str, kind: str, machine: Machine, line: int | None, 
         yield Finding("cpus-exceed", message, f"set CPU: {cpus} or less", line)
     if head and _SMALL.search(kind):
         yield Finding(
-            "head-small", f"the head is {kind}, with less than {HEAD_GIB} GiB of memory", "choose a larger one", line
+            "head-small",
+            f"the head is {kind}, with {HEAD_GIB} GiB of memory or less for Ray, the driver and MLflow",
+            "choose a larger one",
+            line,
         )
 
 

@@ -127,8 +127,8 @@ def _check_size(file: Path) -> None:
         while chunk := packed.read(1 << 20):
             if (size := size + len(chunk)) > MAX_BYTES:
                 raise UserError(
-                    f"{file} holds more than {MAX_BYTES / 1e9:g} GB, the most that a bundle may; unpack it with tar, and "
-                    "give the folder with --store"
+                    f"{file} holds more than {MAX_BYTES / 1e9:g} GB, the most that a bundle may; unpack it with tar: "
+                    "the folder is a store"
                 )
 
 

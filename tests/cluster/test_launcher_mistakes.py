@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 import cluster
-from cluster.kuberay import amount
 from cluster.launcher import is_launcher, lint_launcher, read
 from cluster.launcher_file import documents as documents_of
+from cluster.quantities import amount, docker_bytes
 from cluster.spec import SpecError, load
 
 FOLDER = Path(cluster.__file__).parent
@@ -163,7 +163,22 @@ def test_no_value_of_another_type_ends_in_an_exception(tmp_path, path, first):
         "cluster_name: !!python/name:os.system x\n",
         "cluster_name: x\n" + "#" * 200_000,
     ],
-    ids=["recursive", "bomb", "nested", "merges", "blocks", "broken", "twice", "inside", "octal", "underscore", "yes", "digits", "tag", "long"],
+    ids=[
+        "recursive",
+        "bomb",
+        "nested",
+        "merges",
+        "blocks",
+        "broken",
+        "twice",
+        "inside",
+        "octal",
+        "underscore",
+        "yes",
+        "digits",
+        "tag",
+        "long",
+    ],
 )
 def test_a_file_that_is_no_launcher_is_refused_at_once(tmp_path, text):
     (tmp_path / "odd.yaml").write_text(text)
@@ -194,10 +209,29 @@ def test_several_documents_and_anchors_are_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("500m", 0.5), ("16Gi", 2**34), ("2", 2.0), (1.5, 1.5), ("7k", 7000.0), ("x", None), (None, None)],
+    [
+        ("500m", 0.5),
+        ("16Gi", 2**34),
+        ("2", 2.0),
+        (1.5, 1.5),
+        ("7k", 7000.0),
+        ("1e9", 1e9),
+        ("1E", 1e18),
+        ("8GB", None),
+        ("x", None),
+        (None, None),
+    ],
 )
 def test_quantities_are_those_of_kubernetes(text, value):
     assert amount(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("64m", 2**26), ("0.5g", 2**29), ("512MB", 2**29), ("2GiB", 2**31), ("1024", 1024), ("8 g", 2**33), ("g", None)],
+)
+def test_sizes_are_those_of_docker(text, value):
+    assert docker_bytes(text) == value
 
 
 def test_lint_says_all_of_it_in_lines_and_nothing_else(tmp_path):

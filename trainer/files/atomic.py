@@ -1,4 +1,4 @@
-"""replacing(): write a file whole or not at all; whole_json(): read one. No torch, so that the orchestrator may use it."""
+"""replacing(): write a file whole or not at all; whole_json(): read one. No torch: the orchestrator uses it."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_weights_that_are_not_here_are_named_once(asked, tmp_path):
 @pytest.mark.parametrize("address", ["s3://bucket/x.pt", "https://me:secret@host/x.pt", "hf://org/model"])
 def test_an_address_is_no_file_of_weights(asked, address):
     for given in ({"init": address}, {"teacher": address}):
-        with pytest.raises(UserError, match="weights must be a file but got .*; copy it") as refused:
+        with pytest.raises(UserError, match=r"weights must be a file but got .*; copy it") as refused:
             asked(**given)
         assert "secret" not in str(refused.value)
 
@@ -83,5 +83,5 @@ def test_plan_prints_it(tmp_path, capsys):
     assert "not checked: the folder of camvid is not given (--data-root FOLDER)" in said
     assert "not checked: no such weights here: none.pt" in said
     (tmp_path / "other").mkdir()
-    with pytest.raises(UserError, match="read: .*other"):
+    with pytest.raises(UserError, match=r"read: .*other"):
         plan(str(tmp_path / "read.yaml"), tmp_path / "store", None, [str(tmp_path / "other")], None, None, False)

@@ -104,7 +104,7 @@ def test_explain_and_status_read_stored_studies_and_bundles(made, tmp_path, caps
     explain("costs.tar.gz")
     assert capsys.readouterr().out == wanted
     lines = made.store.ledger.read_text()
-    event = '{"event": "study", "study": "costs", "text": %s}\n' % json.dumps(text)
+    event = json.dumps({"event": "study", "study": "costs", "text": text}) + "\n"
     made.store.ledger.write_text(event + lines)
     made.file.unlink()
     explain(COSTS, made.store.root)
