@@ -24,6 +24,7 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
     loaded = load_study(study, Ledger(where.ledger))
     uri, folder = uri_of(where), where.report_dir(loaded.name)
     check_folder("the report", folder, where, files_read(study, cluster))
+    print("writing the report, and sending MLflow what it lacks", file=sys.stderr)
     with where.lease():
         ledger = Ledger(where.ledger)
         reconcile(ledger, where)
