@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 study=$1 out=$2 seconds=$3
 shift 3
 PYTHON=${PYTHON:-python}
-began=$SECONDS longest=0
+began=$SECONDS longest=0 failed=0
 
 if [ -n "${WHEELS:-}" ]; then
   "$PYTHON" -m pip install -q --no-index --find-links "$WHEELS" pydantic typer pyyaml
@@ -35,8 +35,9 @@ for seed in $(ls "$out/configs" | grep -o '^seed[0-9]*$' | sort -V); do
     break
   fi
   started=$SECONDS
-  "$PYTHON" -m trainer fit "$out/configs/$seed"/*.yaml --out "$out/runs/$seed" "${teacher[@]}" "$@"
+  "$PYTHON" -m trainer fit "$out/configs/$seed"/*.yaml --out "$out/runs/$seed" "${teacher[@]}" "$@" || failed=1  # the other arms have gone on
   took=$((SECONDS - started))
   longest=$((took > longest ? took : longest))
   echo "$seed: $took s"
 done
+exit $failed

@@ -1,6 +1,7 @@
 """A TransKD-Base training step, B2 -> B0, in variants that differ by one thing, interleaved in one process.
 
 Prints the median time of each and its ratio to the first. Run: python benchmarks/step.py [HEIGHT WIDTH [ROUNDS]]
+`--compiled` adds the compiled step; torch compiles it for minutes in the first round.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,7 @@ from trainer.models import build_model
 from trainer.models.all_mlp import FoldedFusion
 from trainer.models.base import EVERYTHING, SegModel
 from trainer.models.norm import set_norm_batch
+from trainer.training.compiled import Compiler
 from trainer.training.learner import Learner
 from trainer.training.task import Distilled
 from trainer.training.teacher import Teacher
@@ -42,7 +45,13 @@ class PublishedFusion(FoldedFusion):
 
 
 def step(
-    device: torch.device, *, precision: str = "fp32", published: bool = False, graph: bool = False
+    device: torch.device,
+    *,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    teacher_precision: Literal["fp32", "bf16"] | None = None,
+    published: bool = False,
+    graph: bool = False,
+    compiler: Compiler | None = None,
 ) -> Callable[[Batch], None]:
     """One training step as a function of its batch. `published`: the head unfolded and the teacher's head computed
     though nothing reads it; `graph`: the teacher records a graph, as the published code lets it."""
@@ -55,9 +64,10 @@ def step(
     distilled = Distilled(student, build_distillers(TERMS, student.channels, teacher.channels, 0), 19).to(device)
     optim = OptimConfig(global_batch=2, precision=precision)
     set_norm_batch(distilled, optim.effective_norm_batch)
-    learner = Learner(distilled, optim, TERMS)
+    learner = Learner(distilled, optim, TERMS, compiler)
     needs = EVERYTHING if published else distilled.teacher_needs
-    taught = Teacher(teacher.requires_grad_(graph), needs, precision == "bf16")
+    bf16 = (teacher_precision or precision) == "bf16"
+    taught = Teacher(teacher.requires_grad_(graph), needs, bf16, compiler=compiler)
 
     def run(batch: Batch) -> None:
         output = teacher(batch.image, None, needs) if graph else taught(batch.image)
@@ -71,15 +81,21 @@ def step(
 
 def main() -> None:
     """Measure and print."""
-    height, width = (int(x) for x in sys.argv[1:3]) if len(sys.argv) > 2 else (256, 512)
-    rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
+    given = [int(text) for text in sys.argv[1:] if text != "--compiled"]
+    height, width = given[:2] or (256, 512)
+    rounds = given[2] if len(given) > 2 else 5
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     variants = {
         "teacher with a graph, published head": step(device, published=True, graph=True),
         "teacher without a graph, published head": step(device, published=True),
         "ours": step(device),
         "ours, bf16": step(device, precision="bf16"),
+        "ours, fp32 with bf16 teacher": step(device, teacher_precision="bf16"),
     }
+    if "--compiled" in sys.argv:
+        compiler = Compiler(cuda_graphs=device.type == "cuda")
+        variants["ours, compiled"] = step(device, compiler=compiler)
+        variants["ours, compiled, bf16"] = step(device, precision="bf16", compiler=compiler)
     batch = Batch(
         torch.randn(2, 3, height, width, device=device),
         torch.randint(0, 19, (2, height, width), device=device),

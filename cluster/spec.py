@@ -53,6 +53,10 @@ class ClusterSpec(Strict):
     """torch threads of a worker; default: its CPUs, rounded down."""
     micro_batch: Count | None = None
     """Samples in one forward pass; set it when a worker's share of the global batch exceeds the memory."""
+    compile: bool = False
+    """Compile teacher, student and paths in every worker; numbers agree to rounding with those of other workers."""
+    deterministic: bool = False
+    """On GPUs, repeat a run bit for bit, with slower algorithms."""
     concurrency: Literal["auto"] | Annotated[Integer, Field(le=LARGEST)] = "auto"
     """Runs at once; `auto`: as many as fit."""
     cohort: Literal["auto", "off"] | Annotated[Integer, Field(le=LARGEST)] = "auto"

@@ -20,6 +20,7 @@ from orchestrator.store.run_folder import reconcile
 from orchestrator.terminal.live_view import Live
 from orchestrator.terminal.log_lines import Lines
 from orchestrator.tracking.mirror import Mirror
+from trainer.compiler import check_compiler
 from trainer.config import Sources, located, parse
 
 MakeView = Callable[[], Lines | Live]
@@ -53,6 +54,9 @@ class Launch:
         structures, limits, data."""
         if self.spec.address == "local":
             from orchestrator.prepare.machine import here
+
+            if self.spec.compile:
+                check_compiler("cuda" if self.spec.gpus_per_worker else "cpu")
 
             concurrency(self.spec, *here(with_gpus=self.spec.gpus_per_worker > 0))
         plan = [run.plan for run in self.state.runs]

@@ -34,4 +34,7 @@ class Place:
     teacher: Path | None = None
     """Weights of the teacher that the study has trained, for configs with `teacher.train`."""
     compile: bool = False
-    """Compile the student and its paths with `torch.compile`."""
+    """Compile teacher, student and paths with `torch.compile`. Numbers then agree with those of a run that is not
+    compiled to rounding (docs/clusters.md)."""
+    deterministic: bool = False
+    """On a GPU, choose algorithms that repeat a run bit for bit, which are slower. A CPU always does."""

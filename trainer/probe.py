@@ -29,8 +29,10 @@ from trainer.files import checkpoint
 from trainer.measure.device import pick_device, synchronize
 from trainer.place import Place
 from trainer.training.build import Data, build_distilled, build_teacher
+from trainer.training.compiled import compiler_of
 from trainer.training.evaluate import evaluate
 from trainer.training.learner import Learner
+from trainer.training.numerics import set_up
 from trainer.training.step import accumulate, parts
 from trainer.training.task import Distilled
 from trainer.training.teacher import Teacher
@@ -116,13 +118,16 @@ def measure_times(config: TrainConfig, place: Place, workers: int, found: Offici
     optim = config.optim.model_copy(update={"global_batch": share, "norm_batch": group})
     config = config.model_copy(update={"optim": optim})
     device = pick_device(place.device)
+    set_up(optim.precision, place.deterministic, device)
+    compiler = compiler_of(place, device)
     data = fake_data(config, found)
     teacher, model = None, _teacher(config)
     distilled = build_distilled(config, model, data).to(device)
     if model is not None and config.teacher is not None:
         scales = (config.data.normalize, config.teacher.normalize)
-        teacher = Teacher(model.to(device), distilled.teacher_needs, optim.precision == "bf16", *scales)
-    learner = Learner(distilled, optim, config.distill)
+        bf16 = config.teacher_precision == "bf16"
+        teacher = Teacher(model.to(device), distilled.teacher_needs, bf16, *scales, compiler)
+    learner = Learner(distilled, optim, config.distill, compiler)
     once_s = time.perf_counter() - started
 
     def step(host: HostBatch) -> None:

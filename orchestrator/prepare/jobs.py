@@ -84,7 +84,7 @@ class Job:
 
 def _memory_given(spec: ClusterSpec) -> dict[str, Any]:
     """The settings of a spec on which the memory of a run depends."""
-    return spec.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker", "micro_batch"})
+    return spec.model_dump(include={"workers", "cpus_per_worker", "gpus_per_worker", "micro_batch", "compile"})
 
 
 class Preparer:
@@ -109,6 +109,8 @@ class Preparer:
             threads=self.spec.torch_threads,
             micro_batch=self.spec.micro_batch,
             teacher=teacher,
+            compile=self.spec.compile,
+            deterministic=self.spec.deterministic,
         )
 
     def check_root(self, config: TrainConfig) -> None:

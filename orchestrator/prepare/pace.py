@@ -40,7 +40,9 @@ def structure(config: TrainConfig) -> str:
     data = config.data.model_dump(mode="json", include={"name", "size", "options", "train_labels", "augment", "select"})
     optim = [config.optim.global_batch, config.optim.effective_norm_batch, config.optim.precision]
     paths = {name: term.options for name, term in config.active.items()}
-    teacher = config.teacher.name if config.teacher and config.active else None
+    teacher: str | list[str] | None = config.teacher.name if config.teacher and config.active else None
+    if config.teacher and config.teacher_precision != config.optim.precision and config.active:
+        teacher = [config.teacher.name, config.teacher_precision]
     return digest([config.student.name, teacher, data, optim, config.eval.model_dump(mode="json"), paths])
 
 

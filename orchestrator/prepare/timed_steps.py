@@ -32,6 +32,8 @@ def probe(
         "device": "cuda" if spec.gpus_per_worker else "cpu",
         "threads": spec.torch_threads,
         "micro_batch": spec.micro_batch,
+        "compile": spec.compile,
+        "deterministic": spec.deterministic,
     }
     settings = {"workers": spec.workers, "place": place}
     on = [settings, this_hardware(spec), _code()]

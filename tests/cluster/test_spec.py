@@ -34,6 +34,11 @@ def test_specs_that_come_with_the_project_load_and_fit_what_they_speak_of(name):
     assert concurrency(spec, cpus=8, gpus=2) >= 1
 
 
+def test_a_spec_compiles_and_repeats_only_where_it_says_so():
+    assert not ClusterSpec().compile
+    assert not ClusterSpec().deterministic
+
+
 def test_names_leave_launcher_files_out():
     assert names() == ["aws", "gpu", "kuberay", "local", "slurm"]
 

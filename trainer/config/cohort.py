@@ -45,9 +45,13 @@ def check_cohort(configs: Sequence[TrainConfig], names: Sequence[str]) -> None:
 
 
 def _of_stream(config: TrainConfig) -> dict[str, Any]:
-    """What the batches depend on."""
+    """What the batches depend on, and what holds for a whole process."""
     data = config.data.model_dump(mode="json", exclude={"class_weights"})
-    return {"data": data, "seed": config.seed, "optim": {"global_batch": config.optim.global_batch}}
+    return {
+        "data": data,
+        "seed": config.seed,
+        "optim": {"global_batch": config.optim.global_batch, "tf32": config.optim.precision == "tf32"},
+    }
 
 
 def _of_teacher(config: TrainConfig) -> dict[str, Any]:

@@ -70,6 +70,8 @@ Name = Annotated[str, AfterValidator(check_name)]
 FilePath = Annotated[str, AfterValidator(_check_path)]
 Options = Annotated[dict[Name, Any], AfterValidator(_check_options)]
 Normalize = Literal["unit", "imagenet"]
+Precision = Literal["fp32", "tf32", "bf16"]
+"""Of matrix products and convolutions: IEEE float32, TF32 (GPUs only), bfloat16 by torch's autocast."""
 
 
 class Strict(BaseModel):
@@ -108,7 +110,7 @@ class OptimConfig(Strict):
     norm_batch: Count | None = Field(None, description="samples per BatchNorm group; default: global_batch")
     schedule: Literal["to_end", "reference"] = "to_end"
     power: Number = Field(1.0, gt=0, le=100)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
 
     @model_validator(mode="after")
     def _groups_fill_the_batch(self) -> OptimConfig:
@@ -205,13 +207,15 @@ class TeacherConfig(Strict):
     """The frozen teacher: a checkpoint, or a recipe to train it.
 
     `miou` is the validation mIoU that the checkpoint must reach before distillation starts. `normalize` is the
-    normalisation its weights were trained with, where that differs from `data.normalize`.
+    normalisation its weights were trained with, where that differs from `data.normalize`. `precision` is that of its
+    forward passes beside a student; default: the run's, `optim.precision`.
     """
 
     name: Name = "segformer_b2"
     checkpoint: FilePath | None = None
     miou: Number | None = Field(None, ge=0, le=100)
     normalize: Normalize | None = None
+    precision: Literal["fp32", "bf16"] | None = None
     train: TeacherRecipe | None = None
 
     @model_validator(mode="after")
@@ -232,7 +236,12 @@ class Term(Strict):
     options: Options = Field(default_factory=dict)
 
 
-_FIELDS_ADDED_LATER = (("student.partial", False), ("teacher.normalize", None), ("teacher.train.init", "scratch"))
+_FIELDS_ADDED_LATER = (
+    ("student.partial", False),
+    ("teacher.normalize", None),
+    ("teacher.precision", None),
+    ("teacher.train.init", "scratch"),
+)
 """(path, default) of fields added after the first ledgers: left out of the key at their default, so old keys stay."""
 
 
@@ -253,10 +262,24 @@ class TrainConfig(Strict):
             raise ValueError(f"distill.{next(iter(self.active))} needs a teacher; add `teacher:` or remove the path")
         return self
 
+    @model_validator(mode="after")
+    def _tf32_is_of_the_process(self) -> TrainConfig:
+        if self.optim.precision == "tf32" and self.teacher is not None and self.teacher.precision == "fp32":
+            raise ValueError(
+                "teacher.precision fp32 cannot be had beside optim.precision tf32, which holds for all float32 "
+                "products of a process; remove teacher.precision"
+            )
+        return self
+
     @property
     def active(self) -> dict[str, Term]:
         """The knowledge paths with a weight above 0; the others are not built."""
         return {name: term for name, term in self.distill.items() if term.weight > 0}
+
+    @property
+    def teacher_precision(self) -> Precision:
+        """The precision of the teacher's forward passes: its own, or by default the run's."""
+        return (self.teacher and self.teacher.precision) or self.optim.precision
 
     @property
     def key(self) -> str:

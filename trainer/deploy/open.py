@@ -16,6 +16,7 @@ from trainer.files.weight_files import is_weight_folder
 from trainer.measure.device import pick_device
 from trainer.models import SegModel
 from trainer.training.networks import load_network
+from trainer.training.numerics import set_up
 from trainer.weights import open_weights
 
 
@@ -77,6 +78,8 @@ def open_student(path: Path, wanted: Wanted, device: str) -> Student:
         raise UserError(f"no such checkpoint: {path}")
     torch_device = pick_device(device)
     config = resolve_config(path, wanted)
+    if torch_device.type == "cuda":  # a CPU computes in float32 what was trained with TF32
+        set_up(config.optim.precision, False, torch_device)
     dataset = dataset_class(config.data.name)
     model = load_network(config.student, path, len(dataset.classes))
     weights = open_weights(path, model)

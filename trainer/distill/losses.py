@@ -76,12 +76,28 @@ def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
         if level >= height:
             continue
         # pooling the pooled map is exact only if its bins had equal sizes
-        pooled = F.adaptive_avg_pool2d(pooled if equal_bins else whole, level)
+        pooled = pool(pooled if equal_bins else whole, level)
         equal_bins = height % level == 0 and width % level == 0
         weight /= 2
         loss = loss + weight * mean_square(pooled)
         total += weight
     return loss / total
+
+
+def pool(x: Tensor, side: int) -> Tensor:
+    """Adaptive average pooling of x (N, C, H, W) to (N, C, side, side).
+
+    Where a GPU must repeat itself it is two matrix products: the gradient of torch's pooling does not, and is refused.
+    """
+    if not (x.is_cuda and torch.are_deterministic_algorithms_enabled()):
+        return F.adaptive_avg_pool2d(x, side)
+    return pool_by_products(x, side)
+
+
+def pool_by_products(x: Tensor, side: int) -> Tensor:
+    """The same pooling as products of x with the share that each row and column has in each bin."""
+    rows, columns = (F.adaptive_avg_pool1d(torch.eye(n, device=x.device, dtype=x.dtype), side) for n in x.shape[2:])
+    return product(product(rows.T, x), columns)
 
 
 class _MeanSquare(torch.autograd.Function):

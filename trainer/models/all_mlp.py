@@ -79,6 +79,10 @@ class FoldedFusion(nn.Module):
         return projected + output[:, 0].numel() * self.conv.weight.numel()
 
 
+FULL_PRECISION = (Projection, FoldedFusion)
+"""Modules whose weights autocast leaves in float32, as the head multiplies them with one another."""
+
+
 class AllMLPNetwork(Pyramid):
     """A pyramid with the all-MLP head. A subclass calls `add_head` after building its encoder."""
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 LOGITS, FEATURES, EMBEDS = frozenset({"logits"}), frozenset({"features"}), frozenset({"embeds"})
@@ -29,11 +30,22 @@ class Channels(NamedTuple):
 
 
 class SegOutput(NamedTuple):
-    """Everything that distillation may read of a network. Parts that were not requested are None or empty."""
+    """Everything that distillation may read of a network. Parts that were not requested are None or empty.
+
+    All parts have the dtype of the network's parameters. Under autocast they have autocast's dtype, bfloat16, on every
+    device: CUDA's autocast would leave what follows a norm in float32, and the CPU's would not.
+    """
 
     logits: Tensor | None  # (N, K, H/4, W/4)
     features: tuple[Tensor, ...]  # stage i: (N, C_i, H/s_i, W/s_i), after the stage's norm
     embeds: tuple[Tensor, ...]  # stage i: (N, H/s_i * W/s_i, C_i), after the patch embedding's norm; LVT's: before
+
+
+def as_autocast(x: Tensor) -> Tensor:
+    """x, in the dtype of autocast where that is enabled. Float64 stays, as in autocast."""
+    if x.dtype != torch.float32 or x.is_meta or not torch.is_autocast_enabled(x.device.type):  # meta has no autocast
+        return x
+    return x.to(torch.get_autocast_dtype(x.device.type))
 
 
 class SegModel(nn.Module):

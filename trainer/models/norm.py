@@ -157,7 +157,7 @@ def commit(root: nn.Module, all_reduce: Callable[[Tensor], Tensor]) -> None:
     reached = counts.clamp(max=1)
     momenta = torch._foreach_mul(reached.unbind(), [norm.momentum or 0.1 for norm in norms])
     weights = torch.stack(momenta).to(dtype).repeat_interleave(2).unbind()
-    torch._foreach_lerp_(running, latest, weights)
+    torch.ops.aten._foreach_lerp_.List(running, latest, weights)  # torch._foreach_lerp_ of tensors cannot be traced
     steps: Any = [norm.num_batches_tracked for norm in norms]
     torch._foreach_add_(steps, reached.to(torch.int64).unbind())
     torch._foreach_zero_([norm.pending for norm in norms])

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 
 from torch import Tensor
 
-from trainer.models.base import EVERYTHING, Keys, SegModel, SegOutput
+from trainer.models.base import EVERYTHING, Keys, SegModel, SegOutput, as_autocast
 from trainer.models.masks import MaskDraw
 
 STRIDES = (4, 8, 16, 32)
@@ -54,6 +54,6 @@ class Pyramid(SegModel):
             features.append(x)
         return SegOutput(
             self.decode(features, masks) if "logits" in needs else None,
-            tuple(features) if "features" in needs else (),
-            tuple(embeds) if "embeds" in needs else (),
+            tuple(map(as_autocast, features)) if "features" in needs else (),
+            tuple(map(as_autocast, embeds)) if "embeds" in needs else (),
         )

@@ -15,26 +15,33 @@ from trainer.config import NumericalError, OptimConfig, Term
 from trainer.data.batch import Batch
 from trainer.models import norm
 from trainer.models.base import SegOutput
-from trainer.training.task import Distilled
+from trainer.training.compiled import Compiler
+from trainer.training.task import Distilled, weighted_losses
 
 
 class Learner:
     """A Distilled module with AdamW: `accumulate` each micro-batch of a step, then `update` once."""
 
     def __init__(
-        self, distilled: Distilled, optim: OptimConfig, terms: Mapping[str, Term], compiled: bool = False
+        self,
+        distilled: Distilled,
+        optim: OptimConfig,
+        terms: Mapping[str, Term],
+        compiler: Compiler | None = None,
     ) -> None:
         self.distilled = distilled
         self.optim = optim
         self.device = next(distilled.parameters()).device
         self.names = ["ce", *distilled.paths]
-        self.weights = [1.0, *(terms[name].weight for name in distilled.paths)]
         self.optimiser = torch.optim.AdamW(parameter_groups(distilled, optim), lr=optim.lr, fused=True)
-        self.module: nn.Module = distilled
+        self.module: nn.Module = Objective(distilled, {name: terms[name].weight for name in distilled.paths}, compiler)
         if parallel.world() > 1:
-            self.module = DistributedDataParallel(distilled, broadcast_buffers=False, gradient_as_bucket_view=True)
+            self.module = DistributedDataParallel(self.module, broadcast_buffers=False, gradient_as_bucket_view=True)
             self.module.register_comm_hook(None, parallel.sum_gradients)
-        self._forward = torch.compile(self.module) if compiled else self.module
+        self._keeps_gradients = compiler is not None and compiler.cuda_graphs
+        if self._keeps_gradients:  # gradients are added to tensors of our own, as a graph's are overwritten
+            for parameter in distilled.parameters():
+                parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
         self._sums = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=self.device)
         self._first_bad = torch.full((len(self.names) + 1,), -1, dtype=torch.int64, device=self.device)
         self._step_losses = torch.zeros_like(self._sums)
@@ -55,20 +62,16 @@ class Learner:
             hold = self.module.no_sync()
         with hold:
             with self.autocast:
-                sums = self._forward(batch, teacher)
-            losses = [sums[name] / (pixels if name == "ce" else samples) for name in self.names]
-            total = losses[0]
-            for weight, loss in zip(self.weights[1:], losses[1:], strict=True):
-                total = total + weight * loss
+                total, losses = self.module(batch, teacher, pixels, samples)
             total.backward()
-        self._step_losses += torch.stack([total.detach(), *(loss.detach() for loss in losses)])
+        self._step_losses += losses
 
     def update(self, lr: float, step: int) -> None:
         """One optimiser step with learning rate `lr`, and the update of BatchNorm's running statistics."""
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=not self._keeps_gradients)
         norm.commit(self.distilled, parallel.all_reduce)
         finite = torch.isfinite(self._step_losses)
         self._first_bad = torch.where((self._first_bad < 0) & ~finite, step, self._first_bad)
@@ -95,6 +98,19 @@ class Learner:
         self._sums.zero_()
         self._steps = 0
         return dict(zip(keys, means, strict=True))
+
+
+class Objective(nn.Module):
+    """The weighted losses of a Distilled module as one module, which DDP can wrap and which may be compiled."""
+
+    def __init__(self, distilled: Distilled, weights: Mapping[str, float], compiler: Compiler | None) -> None:
+        super().__init__()
+        self.distilled, self.weights = distilled, dict(weights)
+        self._losses = compiler(weighted_losses) if compiler else weighted_losses
+
+    def forward(self, batch: Batch, teacher: SegOutput | None, pixels: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+        """What `weighted_losses` returns."""
+        return self._losses(self.distilled, self.weights, batch, teacher, pixels, samples)
 
 
 def parameter_groups(module: nn.Module, optim: OptimConfig) -> list[dict[str, object]]:

@@ -23,6 +23,7 @@ from trainer.place import Place
 from trainer.training.fresh_thread import FreshThread
 from trainer.training.member import Member, Report, Run, with_masks
 from trainer.training.memory import release_memory
+from trainer.training.numerics import set_up
 from trainer.training.shared import Shared
 from trainer.training.step import parts
 
@@ -54,6 +55,7 @@ def fit_together(runs: Sequence[Run]) -> list[dict[str, Any] | None]:
     assert len({run.place.teacher for run in runs if run.config.active}) <= 1, "a cohort has one teacher"
     torch.set_num_threads(first.threads)
     cohort = Cohort(runs)
+    set_up(runs[0].config.optim.precision, first.deterministic, cohort.shared.device)
     with contextlib.closing(cohort.call):
         cohort.set_up()
         cohort.train()

@@ -21,6 +21,7 @@ from trainer.training.build import build_distilled, check
 from trainer.training.evaluate import validate
 from trainer.training.learner import Learner
 from trainer.training.networks import weights_used
+from trainer.training.numerics import described
 from trainer.training.panel import save_panel
 from trainer.training.record import resume, save_checkpoints
 from trainer.training.schedule import learning_rate
@@ -103,7 +104,7 @@ class Member:
             return
         self.shared.verify(self.config, self.place)
         run_folder.open_folder(self.out, self.config, is_rank_zero)  # after every check that may raise UserError
-        self.learner = Learner(self.distilled, self.config.optim, self.config.distill, self.place.compile)
+        self.learner = Learner(self.distilled, self.config.optim, self.config.distill, self.shared.compiler)
         self.history, self.best = resume(self.out, self.identity, self.learner, is_rank_zero)
         if is_rank_zero and not self.trained:
             run_folder.clear_result(self.out)
@@ -178,7 +179,7 @@ class Member:
             "data": self.data.fingerprints,
             "weights": self.weights,
             "complexity": cost,
-            "environment": run_folder.environment(*machine),
+            "environment": run_folder.environment(*machine) | described(device, self.shared.compiler),
             "seconds": sum(epoch["seconds"] for epoch in self.history),
             "images_per_step": self.share * parallel.world(),
             "micro_batch": self.micro,

@@ -12,6 +12,7 @@ from trainer.measure.device import pick_device
 from trainer.models.base import SegModel
 from trainer.place import Place
 from trainer.training.build import Data, build_teacher, open_data
+from trainer.training.compiled import compiler_of
 from trainer.training.networks import teacher_source
 from trainer.training.sources import SourceReader
 from trainer.training.system import SystemMonitor
@@ -23,8 +24,11 @@ class Shared:
     """The sources, the data, the teacher and the stream of runs whose cohort keys fit and whose places are alike."""
 
     def __init__(self, place: Place) -> None:
-        """`place` is that of any of the runs: they differ in their folders only."""
+        """`place` is that of any of the runs: they differ in their folders only. Raises UserError for a device that is
+        not here, and where this machine cannot compile."""
         self.place = place
+        self.device = pick_device(place.device)
+        self.compiler = compiler_of(place, self.device)
         self.teacher: Teacher | None = None
         self._reader = SourceReader(lambda _: place)
         self._data: Data | None = None
@@ -38,7 +42,6 @@ class Shared:
         """The data of all runs. Raises UserError."""
         if self._data is None:
             data = open_data(config, self.place)
-            self.device = pick_device(self.place.device)
             self.stream = Stream(data.train, config, data.learn, parallel.rank(), parallel.world())
             self._data = data
         return self._data
@@ -62,7 +65,7 @@ class Shared:
             assert model is not None
             self._model = model.to(self.device)
             scales = (config.data.normalize, config.teacher.normalize)
-            self.teacher = Teacher(self._model, frozenset(), config.optim.precision == "bf16", *scales)
+            self.teacher = Teacher(self._model, frozenset(), config.teacher_precision == "bf16", *scales, self.compiler)
         return self._model
 
     def verify(self, config: TrainConfig, place: Place) -> None:

@@ -48,6 +48,22 @@ class Distilled(nn.Module):
         return losses
 
 
+def weighted_losses(
+    distilled: nn.Module, weights: Mapping[str, float], batch: Batch, teacher: SegOutput | None, pixels: Tensor, n: int
+) -> tuple[Tensor, Tensor]:
+    """The loss to differentiate, and all losses to log, (1 + paths + 1,) without a graph: the total, `ce`, the paths.
+
+    `weights` are those of the paths. `pixels` (see `pixel_weight`) and `n` samples are those of the *global* batch.
+    """
+    sums = distilled(batch, teacher)
+    total = sums["ce"] / pixels
+    losses = [total]
+    for name, weight in weights.items():
+        losses.append(sums[name] / n)
+        total = total + weight * losses[-1]
+    return total, torch.stack([total, *losses]).detach()
+
+
 def cross_entropy_sum(logits: Tensor, label: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy of logits (N, P, h, w) summed over the valid pixels of label (N, H, W), times class weights.
 

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from trainer import parallel
 from trainer.config import Normalize, TrainConfig, UserError, digest
 from trainer.data.stream import IMAGENET_MEAN, IMAGENET_STD
 from trainer.files.file_digest import file_digest
 from trainer.files.run_folder import write_text
+from trainer.models.all_mlp import FULL_PRECISION
 from trainer.models.base import SegModel, SegOutput
 from trainer.place import Place
 from trainer.training.build import Data
+from trainer.training.compiled import Compiler
 from trainer.training.evaluate import evaluate
 
 TOLERANCE = 0.1
@@ -35,19 +38,46 @@ class Teacher:
         bf16: bool,
         given: Normalize = "imagenet",
         wanted: Normalize | None = None,
+        compiler: Compiler | None = None,
     ) -> None:
         self.model = model
         self.needs = needs
         self.bf16 = bf16
         self.given = given
         self.wanted = wanted or given
+        self._cast = False
+        self._copies = compiler is not None and compiler.cuda_graphs
+        self._forward = compiler(outputs) if compiler else outputs
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> SegOutput:
         """image (N, 3, H, W) -> SegOutput without a graph. (`inference_mode` tensors may not enter a loss's graph.)"""
         image = rescale(image, self.given, self.wanted)
+        if self.bf16 and not self._cast:
+            cast_weights(self.model)
+            self._cast = True
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.model(image, None, self.needs)
+            output = self._forward(self.model, image, self.needs)
+        return tree_map_only(Tensor, torch.clone, output) if self._copies else output
+
+
+def outputs(model: SegModel, image: Tensor, needs: frozenset[str]) -> SegOutput:
+    """The forward pass, as a function that can be compiled."""
+    return model(image, None, needs)
+
+
+def cast_weights(model: SegModel) -> None:
+    """Cast to bfloat16, in place, the weights that autocast would cast at every forward pass: matrices and kernels with
+    their biases. Norms keep float32, and so do the weights that the head multiplies with one another.
+
+    Autocast computes the same bits with the network as before; without autocast it no longer runs.
+    """
+    exact = {part for module in model.modules() if isinstance(module, FULL_PRECISION) for part in module.modules()}
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if module not in exact and any(parameter.ndim > 1 for parameter in own):
+            for parameter in own:
+                parameter.data = parameter.data.bfloat16()
 
 
 def rescale(image: Tensor, given: Normalize, wanted: Normalize) -> Tensor:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from trainer.compiler import check_compiler
 from trainer.config import (
     TrainConfig,
     UserError,
@@ -76,7 +77,8 @@ def fit(
         Path | None,
         typer.Option("--continue", metavar="RUN", help="take over the epochs of a run that only has fewer of them"),
     ] = None,
-    compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the student")] = False,
+    compile_: Annotated[bool, typer.Option("--compile", help="torch.compile teacher, student and paths")] = False,
+    deterministic: Annotated[bool, typer.Option(help="on a GPU, repeat runs bit for bit; slower")] = False,
 ) -> None:
     """Train a run to its end, or several side by side with one pass of their teacher; run again to resume."""
     if continue_ is not None and len(configs) > 1:
@@ -91,7 +93,10 @@ def fit(
         micro_batch=micro_batch,
         teacher=teacher,
         compile=compile_,
+        deterministic=deterministic,
     )
+    if compile_:
+        check_compiler(device)
     runs = []
     for file, name in zip(configs, names(configs), strict=True):
         config = parse(override(_mapping(read_yaml(file), file), given), str(file) if name else "config")

@@ -176,6 +176,22 @@ def test_bf16_autocast_is_finite_and_near(name):
 
 
 @pytest.mark.parametrize("name", slow(SMALL))
+@torch.no_grad()
+def test_all_parts_have_the_dtype_of_the_parameters_or_of_autocast(name):
+    """On the CPU; tests/trainer/training/test_cuda_dtypes.py says the same of CUDA."""
+    model = build(name).train()
+    image = image_like(model, (64, 96))
+    for dtype in (torch.float32, torch.float64):
+        assert dtypes(model.to(dtype)(image.to(dtype), KEYS[:2])) == {dtype}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert dtypes(model.float()(image, KEYS[:2])) == {torch.bfloat16}
+
+
+def dtypes(out):
+    return {part.dtype for part in (out.logits, *out.features, *out.embeds)}
+
+
+@pytest.mark.parametrize("name", slow(SMALL))
 def test_seeds_name_the_weights(name):
     one, same = build(name).state_dict(), build(name).state_dict()
     assert all(torch.equal(one[key], same[key]) for key in one)

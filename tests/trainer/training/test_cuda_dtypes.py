@@ -9,21 +9,28 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
-from trainer.config import Term
+from trainer.config import DataConfig, Term
 from trainer.data.batch import Batch
+from trainer.deploy.onnx import Deployed
+from trainer.deploy.open import Wanted, open_student
+from trainer.deploy.predict import label_images
 from trainer.distill import DISTILLERS, build_distillers
 from trainer.distill.base import Distiller
 from trainer.models import MODELS
 from trainer.models.base import SegModel
 from trainer.models.norm import set_norm_batch
+from trainer.training.evaluate import forward
+from trainer.training.metrics import confusion
 from trainer.training.task import cross_entropy_sum
 
 LOWER_PRECISION = """
@@ -158,6 +165,8 @@ def test_the_forward_of_every_distiller_on_fake_cuda_tensors(student: str, preci
         out = taught(batch.image, batch.keys)
         with torch.no_grad():
             known = teacher(batch.image)
+        parts = (*out.features, *out.embeds, out.logits, *known.features, *known.embeds, known.logits)
+        assert {part.dtype for part in parts} == {torch.bfloat16 if precision == "bf16" else torch.float32}
         assert cross_entropy_sum(out.logits, batch.label).dtype == torch.float32
         for case, path in zip(CASES, paths, strict=True):
             loss = path(batch, out, known)
@@ -180,6 +189,36 @@ def test_the_backward_of_every_distiller_in_the_dtypes_of_cuda(student: str) -> 
             gradient = parameter.grad
             assert (gradient is not None) == parameter.requires_grad, name
             assert gradient is None or (gradient.dtype == torch.float32 and gradient.isfinite().all()), name
+
+
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
+@pytest.mark.parametrize("student", STUDENTS)
+def test_evaluation_and_export_on_fake_cuda_tensors(student: str, precision: str) -> None:
+    with torch.device("meta"):
+        deployed = Deployed(MODELS[student](CLASSES).eval(), DataConfig(size=SIZE), full_size=True)
+    with FakeTensorMode(allow_non_fake_inputs=True), autocast("cuda", precision == "bf16"), torch.no_grad():
+        model = fake_cuda(deployed).model
+        images = np.zeros((SAMPLES, *SIZE, 3), np.uint8)
+        keeps: Any = contextlib.nullcontext()  # autocast is as it is outside
+        logits = forward(model, images, DataConfig(size=SIZE), torch.device("cuda"), keeps)
+        assert (logits.dtype, logits.device.type) == (torch.float32, "cuda")
+        with autocast("cuda", False):  # students are exported in float32
+            program = torch.export.export(deployed, (torch.from_numpy(images).to("cuda"),))
+        (output,) = (node.meta["val"] for node in program.graph.output_node().all_input_nodes)
+        assert (output.dtype, output.shape) == (torch.float32, (SAMPLES, CLASSES, *SIZE))
+
+
+def test_prediction_and_its_counts_in_the_dtypes_of_cuda(finished: Callable[..., Path]) -> None:
+    student = open_student(finished({"optim.precision": "bf16"}) / "last.pt", Wanted(), "cpu")
+    generator = np.random.default_rng(0)
+    images = list(generator.integers(0, 256, (2, *student.config.data.size, 3), dtype=np.uint8))
+    with cuda_autocast_on_the_cpu():
+        on_cuda = label_images(student, images, images)
+        counts = confusion(torch.from_numpy(on_cuda[0]), torch.from_numpy(on_cuda[0]), 19, 19)
+    assert (counts.dtype, counts.trace()) == (torch.int64, on_cuda[0].size)
+    for ours, theirs in zip(on_cuda, label_images(student, images, images), strict=True):
+        assert (ours.dtype, ours.shape) == (np.uint8, student.config.data.size)
+        assert (ours == theirs).mean() > 0.9  # the CPU's norms return bfloat16
 
 
 @pytest.mark.slow

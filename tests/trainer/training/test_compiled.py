@@ -1,0 +1,190 @@
+"""A compiled step is one graph a part and shape, traced once for all runs of a structure, and computes the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from trainer.compiler import check_compiler
+from trainer.config import TrainConfig, UserError
+from trainer.data.stream import Stream
+from trainer.place import Place
+from trainer.training.build import Data, build_distilled, build_teacher, open_data
+from trainer.training.compiled import Compiler
+from trainer.training.evaluate import validate
+from trainer.training.learner import Learner
+from trainer.training.loop import fit
+from trainer.training.step import accumulate, parts
+from trainer.training.teacher import Teacher
+
+Make = Callable[..., Any]
+
+TRACED = Compiler(backend="aot_eager")
+"""Traces forward and backward as every backend does, and runs torch's own kernels: no C++ compiler is needed."""
+
+MICRO = 3
+"""Of a global batch of 4, so that the last micro-batch has one sample."""
+
+PATHS = {"csf": {"weight": 0.5}, "pea": {}}
+OPTIM = {"optim.norm_batch": 1, "data.options": {"train": 8, "val": 5, "size": [64, 128]}}
+
+
+@pytest.fixture
+def graphs() -> Iterator[Callable[[], int]]:
+    """graphs() is the number of graphs traced in this test so far. A graph break would be an error."""
+    torch._dynamo.reset()
+    counters.clear()
+    yield lambda: counters["stats"]["unique_graphs"]
+    assert not counters["graph_break"]
+
+
+def train(config: TrainConfig, place: Place, compiler: Compiler | None, epochs: int = 2) -> list[dict[str, float]]:
+    """The losses and validation of a run's epochs."""
+    data: Data = open_data(config, place)
+    model = build_teacher(config, place, len(data.classes))
+    distilled = build_distilled(config, model, data)
+    learner = Learner(distilled, config.optim, config.distill, compiler)
+    teacher = None
+    if model is not None:
+        bf16 = config.teacher_precision == "bf16"
+        teacher = Teacher(model, distilled.teacher_needs, bf16, compiler=compiler)
+    stream, history = Stream(data.train, config, data.learn, 0, 1), []
+    for epoch in range(epochs):
+        distilled.train()
+        for step, host in enumerate(stream.epoch(epoch)):
+            for part in parts(host, teacher, learner.device, config.data.normalize, MICRO, len(data.classes)):
+                accumulate(learner, part, config.optim.global_batch)
+            learner.update(1e-3, step)
+        history.append(learner.drain() | validate(distilled.student, data, config, learner.autocast))
+    return history
+
+
+@pytest.mark.slow  # loading the compiler takes ten seconds
+def test_a_part_is_one_graph_a_shape_and_later_epochs_and_runs_trace_nothing(
+    tiny: Make, place: Make, graphs: Callable[[], int]
+) -> None:
+    train(tiny(PATHS, OPTIM), place(), TRACED, epochs=1)
+    assert graphs() == 4  # teacher and student with paths, for micro-batches of three and of one
+    train(tiny(PATHS, OPTIM), place(), TRACED)
+    train(tiny(PATHS, OPTIM | {"seed": 1, "optim.lr": 0.1}), place(), TRACED)
+    # runs of one process are in threads of their own
+    thread = threading.Thread(target=train, args=(tiny(PATHS, OPTIM), place(), TRACED))
+    thread.start()
+    thread.join()
+    assert graphs() == 4
+    train(tiny({"pea": {}}, OPTIM), place(), TRACED, epochs=1)
+    assert graphs() == 8
+
+
+@pytest.mark.slow
+def test_more_structures_than_torch_keeps_by_default(tiny: Make, place: Make, graphs: Callable[[], int]) -> None:
+    for turn in range(2):
+        for weight in range(1, 11):
+            train(
+                tiny({"pea": {"weight": 1.0, "options": {"stage_weights": [0, 0, 0, weight]}}}, OPTIM),
+                place(),
+                TRACED,
+                1,
+            )
+        if not turn:
+            first = graphs()
+    assert first >= 2 * 10  # the teacher's graphs are the same
+    assert graphs() == first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [({}, 1e-5), ({"optim.precision": "bf16"}, 1e-2), ({"teacher.precision": "bf16"}, 1e-5)],
+    ids=["fp32", "bf16", "fp32 with a bf16 teacher"],
+)
+@pytest.mark.parametrize("compiler", [TRACED, Compiler("aot_eager", cuda_graphs=True)], ids=["", "CUDA graphs"])
+def test_losses_and_validation_are_those_of_eager_mode(
+    tiny: Make, place: Make, compiler: Compiler, changes: dict[str, Any], tolerance: float
+) -> None:
+    config = tiny(PATHS, OPTIM | changes)
+    eager, compiled = train(config, place(), None), train(config, place(), compiler)
+    for ours, theirs in zip(compiled, eager, strict=True):
+        for name in theirs:
+            if name.startswith("loss"):
+                assert ours[name] == pytest.approx(theirs[name], rel=tolerance), name
+
+
+def test_no_compiler_is_told_before_anything_is_read(
+    command: Make, recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    (tmp_path / "run.yaml").write_text(json.dumps(recipe()), encoding="utf-8")
+    code, _, said = command("fit", tmp_path / "run.yaml", "--out", tmp_path / "run", "--compile", "--device", "cpu")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "compile on cpu needs a C++ compiler, but CXX is 'no-such-compiler', which is no program here" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_gpu_needs_to_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CC", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="compile on cuda:1 needs a C compiler, but none of gcc, clang, cc is here"):
+        check_compiler("cuda:1")
+    with pytest.raises(
+        UserError, match=r"needs a C\+\+ compiler, but none of g\+\+, clang\+\+, c\+\+ is here; install it"
+    ):
+        check_compiler("cpu")
+
+
+@pytest.mark.slow  # minutes
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_a_compiled_run_agrees_with_an_eager_one(
+    tiny: Make, place: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The tolerance that docs/clusters.md states, over the eight steps of a run in float32."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
+    config = tiny({"pea": {}})
+    eager, compiled = (
+        fit(config, place(name, compile=name == "compiled"), report=lambda *_: None) for name in ("eager", "compiled")
+    )
+    assert compiled["environment"]["compiled"] and not eager["environment"]["compiled"]
+    assert compiled["run_id"] == eager["run_id"]
+    for name in ("loss", "loss/ce", "loss/pea"):
+        assert compiled["last"][name] == pytest.approx(eager["last"][name], rel=1e-3), name
+    assert any((tmp_path / "kernels").rglob("*.so"))
+
+
+IN_WORKERS = """
+from pathlib import Path
+from torch._dynamo.utils import counters
+from trainer.config import parse
+from trainer.data.stream import Stream
+from trainer.place import Place
+from trainer.training.build import build_distilled, open_data
+from trainer.training.compiled import Compiler
+from trainer.training.learner import Learner
+from trainer.training.step import accumulate, parts
+
+config, place = parse(job["config"]), Place(out_dir=Path(job["root"]), cache_dir=Path(job["root"]), device="cpu")
+data = open_data(config, place)
+losses = []
+for compiler in (None, Compiler(backend="aot_eager")):
+    distilled = build_distilled(config, None, data).train()
+    learner = Learner(distilled, config.optim, config.distill, compiler)
+    for step, host in enumerate(Stream(data.train, config, data.learn, rank, world).epoch(0)):
+        for part in parts(host, None, learner.device, config.data.normalize, 2, len(data.classes)):
+            accumulate(learner, part, config.optim.global_batch)
+        learner.update(1e-3, step)
+    losses.append(learner.drain()["loss"])
+assert abs(losses[0] - losses[1]) < 1e-5 * losses[0], losses
+assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"], counters
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_of_several_compiles_the_same_graph(recipe: Make, in_workers: Make, tmp_path: Path) -> None:
+    in_workers(IN_WORKERS, {"config": recipe(), "root": str(tmp_path)})
