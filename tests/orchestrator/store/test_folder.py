@@ -208,7 +208,7 @@ def test_what_is_no_file_is_refused_where_the_store_keeps_one(tmp_path, kind):
     ledger = Ledger(store.ledger)
     for action in (
         ledger.outcomes,
-        lambda: ledger.append({"event": "study", "study": "s"}),
+        lambda: ledger.append_epochs("run", []),
         store.driver,
         lambda: store.lease().__enter__(),
         lambda: store.identity,
