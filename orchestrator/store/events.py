@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 COUNTS = ("epoch", "step")
 """Metrics that count, as whole numbers."""
@@ -65,7 +65,7 @@ class Fields(BaseModel, strict=True):
     imported: str = ""
     search: str = ""
     number: int = 0
-    seconds: float = 0.0
+    seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
     metrics: Numbers = {}
     last: Numbers | None = None
     best: Numbers = {}

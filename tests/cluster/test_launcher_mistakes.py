@@ -197,6 +197,8 @@ def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path):
         assert not is_launcher(file)
         with pytest.raises(SpecError, match=f"{name}.yaml"):
             read(file)
+        with pytest.raises(SpecError, match=f"{name}.yaml"):
+            load(file)
 
 
 def test_several_documents_and_anchors_are_read(tmp_path):

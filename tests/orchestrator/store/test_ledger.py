@@ -220,6 +220,7 @@ LACKING = {
     '{"event": "finished", "time": "2026-01-01", "run_id": "a", "last": {"epoch": NaN}}': "last: epoch must be",
     '{"event": "stopped", "time": "2026-01-01", "run_id": "a", "last": {"epoch": 1e99}}': "last: epoch must be",
     '{"event": "stopped", "time": "2026-01-01", "run_id": "a", "best": {"step": -1}}': "best: step must be a whole",
+    '{"event": "stopped", "time": "2026-01-01", "run_id": "a", "seconds": NaN}': "seconds: Input should be",
     '{"event": "started", "time": "yesterday", "run_id": "a"}': "time: Invalid isoformat string",
     '{"event": "study", "time": "2026-13-01"}': "time: month must be in 1..12",
     **{
