@@ -10,7 +10,8 @@ from cluster.kuberay import kuberay
 from cluster.launcher_file import Document, Launcher, documents, table, texts
 from cluster.lint import Finding
 from cluster.ray_up import ray_up
-from cluster.spec import ClusterSpec, Machine, SpecError, concurrency_on
+from cluster.spec import ClusterSpec, Machine, SpecError, concurrency_on, load
+from trainer.config import UserError, read_text
 
 PREFIXES = ("ray-up-", "kubectl-")
 _PLACEHOLDER = re.compile(r"\b(?:ami|fs)-0{17}|[\w.-]*example\.com[\w./:-]*|\bfill-in\b")
@@ -30,14 +31,12 @@ def read(path: Path) -> Launcher:
 
 def is_launcher(path: Path) -> bool:
     """Whether a file is for `ray up` or `kubectl apply` instead of a cluster spec."""
-    try:
-        return bool(
-            re.search(
-                r"^(cluster_name|apiVersion|available_node_types):", path.read_text(encoding="utf-8-sig"), re.MULTILINE
-            )
-        )
-    except (OSError, UnicodeDecodeError):
+    if not path.exists():  # the name of a packaged spec
         return False
+    try:
+        return bool(re.search(r"^(cluster_name|apiVersion|available_node_types):", read_text(path), re.MULTILINE))
+    except (UserError, OSError):
+        return False  # the reader of specs says why
 
 
 def spec_beside(path: Path) -> str:
@@ -55,7 +54,12 @@ def launchers_beside(path: Path) -> list[Path]:
 
 def lint_launcher(launcher: Launcher, spec: ClusterSpec) -> list[Finding]:
     """Problems that would hang a study or waste money when `spec` runs on the machines of `launcher`."""
-    return [*launcher.findings, *fits(launcher, spec), *_reaches_the_store(launcher, spec)]
+    return [
+        *launcher.findings,
+        *fits(launcher, spec),
+        *_reaches_the_store(launcher, spec),
+        *_other_spec(launcher, spec),
+    ]
 
 
 def fits(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
@@ -87,6 +91,24 @@ def _reaches_the_store(launcher: Launcher, spec: ClusterSpec) -> Iterator[Findin
         if folder and not any(Path(folder).is_relative_to(mount) for mount in launcher.mounts):
             mounts = ", ".join(launcher.mounts) or "nothing"
             yield Finding("not-mounted", f"{name} is {folder} but machines share {mounts}", "mount it on every machine")
+
+    for mount in launcher.read_only:
+        if spec.store and Path(spec.store).is_relative_to(mount):
+            message = f"store is {spec.store}, and {mount} is mounted read-only"
+            yield Finding("read-only", message, "remove readOnly from the mount and its volume")
+
+
+def _other_spec(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
+    """A command that names another spec than the one that goes with the file. Files of the image are not here."""
+    if launcher.spec in ("", "local") or "/" in launcher.spec or launcher.spec.endswith((".yaml", ".yml")):
+        return
+    try:
+        same = load(launcher.spec) == spec
+    except SpecError:
+        same = False
+    if not same:
+        message = f"entrypoint names the cluster spec {launcher.spec}, which is not the one that goes with this file"
+        yield Finding("spec-differs", message, "name that one, or give lint the other with --cluster")
 
 
 def _with_placeholders(launcher: Launcher, found: list[Document]) -> Launcher:

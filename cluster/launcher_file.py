@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from cluster.lint import Finding
 from cluster.spec import Machine, SpecError
-from trainer.config import message_of
+from trainer.config import UserError, message_of, parse_documents, read_text
 
 IDLE_S = 60
 """An idle machine that ends earlier ends between two runs, and the next one boots again."""
-BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}
-DEEPEST = 100
-"""Brackets that may be open at once: PyYAML needs seconds for thousands."""
-MOST_VALUES = 20_000
+SHM_GIB = 2
+"""Least /dev/shm in GiB, for Ray's object store and PyTorch."""
 HEAD_GIB = 8
 """Memory of a head in GiB: Ray's own processes, the driver, MLflow."""
 
@@ -49,20 +47,11 @@ class Document:
 def documents(path: Path) -> list[Document]:
     """The documents of a YAML file. Raises SpecError where it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if max(accumulate(BRACKETS.get(sign, 0) for sign in text), default=0) > DEEPEST:
-            raise ValueError(f"it has more than {DEEPEST} open brackets within each other")
-        nodes = list(yaml.compose_all(text, yaml.SafeLoader))
-        found = [Document(data, node) for data, node in zip(yaml.safe_load_all(text), nodes, strict=True)]
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        return [Document(data, node) for data, node in parse_documents(read_text(path), f"launcher file {path}")]
+    except UserError as error:
+        raise SpecError(str(error)) from None
+    except OSError as error:
         raise SpecError(f"cannot read launcher file {path}: {message_of(error)}") from None
-    left = [document.data for document in found]
-    for _ in range(MOST_VALUES):
-        if not left:
-            return found
-        value = left.pop()
-        left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-    raise SpecError(f"launcher file {path} has more than {MOST_VALUES} values: an alias repeats or contains itself")
 
 
 class MachineType(NamedTuple):
@@ -81,6 +70,12 @@ class Launcher(NamedTuple):
     mounts: list[str]
     findings: list[Finding]
     """Problems of the file itself, independent of the spec."""
+    read_only: tuple[str, ...] = ()
+    """Those of `mounts` that a machine cannot write to."""
+    spec: str = ""
+    """The cluster spec that its command names; empty where it has none."""
+    study: str = ""
+    """The study that its command runs."""
 
 
 def table(value: Any) -> dict[Any, Any]:
@@ -103,6 +98,9 @@ def other_versions(document: Document) -> Iterator[Finding]:
             theirs = "".join(found)
             if theirs != ours:
                 yield _differs(f"{text.strip()[:60]} has Ray {theirs}", ours, document.line(*keys))
+        for asked in re.findall(r"\bray(?:\[[^]]*\])?\s*((?:[<>!~]=?\s*\d[\d.*]*[\s,]*)+)", text):
+            if ours not in SpecifierSet(asked.strip(" ,")):
+                yield _differs(f"{text.strip()[:60]} asks for Ray {asked.strip(' ,')}", ours, document.line(*keys))
         if keys[-1] == "rayVersion" and text != ours:
             yield _differs(f"rayVersion is {text}", ours, document.line(*keys))
 
@@ -145,7 +143,9 @@ def wrong_counts(types: list[MachineType], lines: dict[str, int | None]) -> list
 
 
 _WITH_GPU = re.compile(r"(p\d|g\d|gr\d|a[234]-|g2-|nc|nd|nv|standard_n)", re.IGNORECASE)
-_SMALL = re.compile(r"\.(nano|micro|small|medium)$|^c\w*\.large$|^(e2-(micro|small|medium)|f1-|g1-small)")
+_SMALL = re.compile(
+    r"\.(nano|micro|small|medium)$|^[cmt]\w*\.large$|^c\w*\.xlarge$|^(e2-(micro|small|medium)|f1-|g1-small)"
+)
 _SIZE = re.compile(r"\.(\d*)xlarge$")
 
 
@@ -162,7 +162,10 @@ def instance_findings(name: str, kind: str, machine: Machine, line: int | None, 
         yield Finding("cpus-exceed", message, f"set CPU: {cpus} or less", line)
     if head and _SMALL.search(kind):
         yield Finding(
-            "head-small", f"the head is {kind}, with less than {HEAD_GIB} GiB of memory", "choose a larger one", line
+            "head-small",
+            f"the head is {kind}, with {HEAD_GIB} GiB of memory or less for Ray, the driver and MLflow",
+            "choose a larger one",
+            line,
         )
 
 

@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from cluster.aws import node_findings, region_findings
 from cluster.launcher_file import (
+    SHM_GIB,
     Document,
     Launcher,
     MachineType,
@@ -19,6 +21,7 @@ from cluster.launcher_file import (
     wrong_counts,
 )
 from cluster.lint import Finding
+from cluster.quantities import docker_bytes
 from cluster.schemas import check_ray_up
 from cluster.spec import Machine
 
@@ -53,11 +56,33 @@ def ray_up(document: Document) -> Launcher:
         if isinstance(instance, str) and not node.get("guestAccelerators"):
             line = document.line(NODES, name, "node_config", "InstanceType") or lines
             found += instance_findings(str(name), instance, machine, line, head=name == head)
+        if table(config.get("provider")).get("type") == "aws":
+            found += node_findings(str(name), node, lines)
         found += too_eager(kind.get("idle_timeout_s"), f"{name}.idle_timeout_s", document.line(NODES, name))
-    commands = " ".join(text for keys, text in texts(config) if str(keys[0]).endswith("_commands"))
-    mounts = re.findall(r"\bmount -t (?:nfs|efs|lustre|ceph)\S*\s.*?:/\S*\s+(/\S+)", commands)
+    mounts = sorted(_mounts(config, "head") & _mounts(config, "worker"))
     minima = {kind.name: document.line(NODES, kind.name, "min_workers") for kind in types}
     return Launcher(types, mounts, [*found, *wrong_counts(types, minima)])
+
+
+def _mounts(config: dict[str, Any], role: str) -> set[str]:
+    """The folders that the machines of a role mount: commands without a prefix are run on all."""
+    other = {"head": "worker_", "worker": "head_"}[role]
+    own = [text for keys, text in texts(config) if re.fullmatch(f"(?!{other}).*_commands", str(keys[0]))]
+    commands = " ".join(re.sub(r"(^|\s)#.*", "", text) for text in own)
+    return set(re.findall(r"\bmount -t (?:nfs|efs|lustre|ceph)\S*\s.*?:/\S*\s+(/\S+)", commands))
+
+
+def _other_port(document: Document) -> Iterator[Finding]:
+    """Workers that look for the head at another port than its own."""
+    head = re.findall(r"--port[= ](\d+)", _starts(document, "head")) or ["6379"]
+    worker = re.findall(r"--address[= ]\S*:(\d+)", _starts(document, "worker"))
+    if worker and not set(worker) & set(head):
+        message = f"workers join the head at port {worker[0]}, and it listens at {head[0]}"
+        yield Finding("port-differs", message, "write one port", document.line("worker_start_ray_commands"))
+
+
+def _starts(document: Document, role: str) -> str:
+    return " ".join(text for _, text in texts(document.data.get(f"{role}_start_ray_commands")))
 
 
 def _count(value: Any, default: int) -> int:
@@ -88,8 +113,12 @@ def _whole(document: Document) -> Iterator[Finding]:
     idle = config.get("idle_timeout_minutes")
     if isinstance(idle, int | float):
         yield from too_eager(idle * 60, "idle_timeout_minutes", document.line("idle_timeout_minutes"))
+    if provider.get("type") == "aws":
+        yield from region_findings(provider.get("region"), document.line("provider", "region"))
+    yield from _other_port(document)
     for keys, text in texts(config):
-        small = re.search(r"--shm-size[= ](\d+)([kKmM])", text)
-        if small and (small[2] in "kK" or int(small[1]) < 2048):
+        small = re.search(r"--shm-size[= ](\S+)", text)
+        size = docker_bytes(small[1].strip("'\"")) if small else None
+        if small and (size is None or size < SHM_GIB * 2**30):
             message = f"{small[0]} is too little for Ray's object store and PyTorch"
             yield Finding("shm-small", message, "write --shm-size=8g", document.line(*keys))

@@ -334,7 +334,7 @@ def with_workers(spec: ClusterSpec, workers: int) -> ClusterSpec:
 
 def _locate(source: str | Path) -> Path:
     path = Path(with_home(str(source)))
-    if path.is_file():
+    if path.exists() and not path.is_dir():  # what is no file is refused where it is read
         return path
     if path.suffix or len(path.parts) > 1:
         raise SpecError(f"no such cluster spec: {path}; those that come with the project: {', '.join(names())}")

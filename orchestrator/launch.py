@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ablations.statistics.paired import counted
 from ablations.study.schema import Study
 from cluster.spec import ClusterSpec, Machine, check_a_machine_fits, concurrency, concurrency_on, grown
 from orchestrator.prepare.cohort_costs import cohorts_of, in_words
@@ -171,6 +172,7 @@ class Launch:
 
         with session(self.spec, self.store) as machines:
             slots = self.slots(machines)
+            self.say(f"Ray is there, with room for {counted(slots, 'run')} at once; waiting for its first process")
             self._train(self.teachers, slots, mirror, make_view)
             for state in self.state.searches:
                 if self.trials_left(state) and not self._lacks_teacher(state.arm):

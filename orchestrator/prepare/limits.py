@@ -14,6 +14,7 @@ from orchestrator.prepare.trainer_program import last_error_line, run_program
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from trainer.config import TrainConfig, UserError, digest, parse, read_yaml
+from trainer.files.atomic import whole_json
 from trainer.files.run_folder import write_text
 
 
@@ -51,8 +52,8 @@ class LimitsCheck:
         # cached: a second measurement might differ, and a proposal must not become infeasible later
         place = [self.device, self.spec.torch_threads, socket.gethostname() if self.spec.address == "local" else ""]
         file = self.store.cache / "latency" / f"{digest([*network, *place])}.json"
-        if file.exists():
-            return json.loads(file.read_text(encoding="utf-8"))["latency_ms"]
+        if (known := whole_json(file)) is not None and "latency_ms" in known:
+            return known["latency_ms"]
         found = self._measured(config) if self.spec.address == "local" else self._recorded(network)
         if found is None:
             raise UserError(

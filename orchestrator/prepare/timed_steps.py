@@ -12,6 +12,7 @@ from orchestrator.prepare.pace import Pace, this_hardware
 from orchestrator.prepare.trainer_program import ROOT, last_error_line, run_program
 from orchestrator.store.folder import Store
 from trainer.config import TrainConfig, UserError, digest
+from trainer.files.atomic import whole_json
 from trainer.files.run_folder import write_text
 
 
@@ -41,7 +42,7 @@ def probe(
         name: store.cache / "probes" / f"{digest([name, _root(config, roots), on])}.json"
         for name, config in configs.items()
     }
-    answers = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
+    answers = {name: known for name, file in files.items() if (known := whole_json(file)) is not None}
     todo = [name for name in configs if name not in answers]
     if todo:
         requests = [

@@ -6,8 +6,10 @@ import contextlib
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import platform
+import sys
 import tarfile
 import tempfile
 import zlib
@@ -23,12 +25,15 @@ from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.journal import Reader
 from orchestrator.store.ledger import Ledger
-from trainer.config import UserError, message_of
+from trainer.config import UserError, message_of, printable
 from trainer.config.input_files import check_regular
 from trainer.files.atomic import replacing
 
 SUFFIX = ".tar.gz"
 CHECKSUMS = "checksums.sha256"
+MAX_BYTES = 8_000_000_000
+"""The largest content, in bytes: ten times that of a study of 10,000 runs."""
+MAX_FILES = 10_000
 README = """# {name}
 
 A study of transkd in one archive. `transkd report FILE{suffix}` prints its table and writes its report again from the
@@ -64,7 +69,7 @@ def pack(study: Study, text: str, store: Store, file: Path) -> int:
     for event in events:
         if name := event.get("environment", {}).get("git", {}).get("diff"):
             diff = store.root / "diffs" / f"{name}.diff"
-            members |= {f"diffs/{diff.name}": diff.read_bytes()} if diff.exists() else {}
+            members |= {f"diffs/{diff.name}": diff.read_bytes()} if diff.is_file() else {}
     report = report_of(state, store)
     members |= {str(path.relative_to(store.root)): path.read_bytes() for path in report.panels.values()}
     with tempfile.TemporaryDirectory() as folder:
@@ -92,10 +97,10 @@ def unpacked(file: Path) -> Iterator[tuple[Study, Store]]:
     check_regular(file)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with gzip.open(file) as packed:
-                while packed.read(1 << 20):  # to the end, where the checksum stands; tarfile stops before it
-                    pass
+            _check_size(file)
             with tarfile.open(file, "r:gz") as archive:
+                if len(list(itertools.islice(archive, MAX_FILES + 1))) > MAX_FILES:
+                    raise UserError(f"{file} is not a bundle: it holds more than {MAX_FILES:,} files")
                 archive.extractall(folder, filter="data")
         except FileNotFoundError:
             raise UserError(f"no such file: {file}") from None
@@ -114,11 +119,26 @@ def unpacked(file: Path) -> Iterator[tuple[Study, Store]]:
             raise UserError(f"{file} is damaged: study.yaml is no text; take another copy of it") from None
 
 
+def _check_size(file: Path) -> None:
+    """Read an archive to its end, where the checksum stands; tarfile stops before it. Raises UserError where its
+    content is larger than a bundle's may be: a few bytes can hold all of a disk."""
+    size = 0
+    with gzip.open(file) as packed:
+        while chunk := packed.read(1 << 20):
+            if (size := size + len(chunk)) > MAX_BYTES:
+                raise UserError(
+                    f"{file} holds more than {MAX_BYTES / 1e9:g} GB, the most that a bundle may; unpack it with tar: "
+                    "the folder is a store"
+                )
+
+
 def _verify(folder: Path, file: Path) -> None:
-    """Raise UserError unless the members of a bundle are those that its checksums name, and have them. A bundle of an
-    earlier version has none."""
+    """Raise UserError unless the members of a bundle are those that its checksums name, and have them. Of a bundle that
+    has none, as those of earlier versions, this is said."""
     listed = folder / CHECKSUMS
     if not listed.is_file():
+        said = f"{file} has no {CHECKSUMS}: an earlier version wrote it, or it was edited; its content is not verified"
+        print(printable(said), file=sys.stderr)
         return
     lines = listed.read_bytes().decode(errors="replace").splitlines()
     named = {name or line: digest for line in lines for digest, _, name in [line.partition("  ")]}

@@ -19,8 +19,12 @@ from orchestrator.report.page.data import Report
 from orchestrator.report.page.document import page
 from orchestrator.state.outcomes import outcome
 from orchestrator.store.epochs import values
+from orchestrator.store.folder import Store
 from orchestrator.store.ledger import LedgerRun
-from trainer.config import printable
+from trainer.config import UserError, printable
+from trainer.config.input_files import check_output, holds
+from trainer.files.atomic import replacing
+from trainer.files.run_folder import WRITTEN as RUN_FILES
 from trainer.files.run_folder import write_text
 
 FORMULA = ("=", "+", "-", "@")
@@ -32,6 +36,14 @@ FILES = (
     *("table.txt", "table.md", "table.tex", "table.csv", "table.parquet"),
     *("runs.csv", "runs.parquet", PAGE),
 )
+
+
+def check_folder(option: str, folder: Path, store: Store, read: Iterable[Path]) -> None:
+    """Raise UserError where a report in this folder would be written over a file that is read, or beside a run's."""
+    if holds(store.runs_dir, folder) or any((folder / name).exists() for name in RUN_FILES):
+        raise UserError(f"{option} {folder} is the folder of a run, or in one; name another folder")
+    for name in (*FILES, *TRIALS):
+        check_output(option, folder / name, (*read, store.ledger))
 
 
 def write(report: Report, folder: Path) -> list[Path]:
@@ -52,7 +64,8 @@ def write(report: Report, folder: Path) -> list[Path]:
     for name, text in texts.items():
         write_text(folder / name, text)
     for name, typed in columns.items():
-        pq.write_table(typed, folder / name)
+        with replacing(folder / name) as temporary:
+            pq.write_table(typed, temporary)
     return [folder / name for name in (*(TRIALS if trials else ()), *FILES)]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from orchestrator.store.run_folder import RETRIES, read_retries
 from trainer.config import OptimConfig, parse
+from trainer.files.atomic import whole_json
 from trainer.files.failure import ASSERT, Failure
 from trainer.files.run_folder import write_text
 
@@ -39,11 +40,8 @@ def remember_shortage(job: Mapping[str, Any], runs: int) -> None:
 
 def _recorded(job: Mapping[str, Any], file: str, name: str) -> int | None:
     """What runs of this launch have found out for others like them, in the file that the settings name; or None."""
-    try:
-        found = json.loads(Path(job[file]).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return int(found[name]) if found["launch"] == job["launch"] else None
+    found = whole_json(Path(job[file])) or {}
+    return int(found[name]) if found.get("launch") == job["launch"] else None
 
 
 def _record(job: Mapping[str, Any], file: str, name: str, value: int) -> None:

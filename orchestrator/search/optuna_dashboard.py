@@ -22,6 +22,7 @@ from orchestrator.state.proposals import curve, proposals
 from orchestrator.store.folder import Store, sqlite_uri
 from orchestrator.store.ledger import Ledger
 from trainer.config import message_of
+from trainer.config.input_files import check_own_file
 
 
 def database(store: Store) -> str:
@@ -49,6 +50,7 @@ def mirror(study: Study, store: Store) -> str:
 def _open(store: Store) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     store.root.mkdir(parents=True, exist_ok=True)
+    check_own_file(store.root / "optuna.db")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return RDBStorage(database(store), engine_kwargs={"connect_args": {"timeout": 10}})

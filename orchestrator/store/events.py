@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
-Numbers = dict[str, float | None]
+COUNTS = ("epoch", "step")
+"""Metrics that count, as whole numbers."""
+MOST = 2**53
+"""The largest count: up to here every whole number is a float."""
+
+
+def _counted(metrics: dict[str, float | None]) -> dict[str, float | None]:
+    for name in COUNTS:
+        value = metrics.get(name, 0)
+        if value is None or not (0 <= value <= MOST and value == math.floor(value)):
+            raise ValueError(f"{name} must be a whole number of 0 or more but is {value}")
+    return metrics
+
+
+def _is_time(text: str) -> str:
+    if text:
+        datetime.fromisoformat(text)
+    return text
+
+
+Numbers = Annotated[dict[str, float | None], AfterValidator(_counted)]
 """Metrics; null for what was not finite."""
+Time = Annotated[str, AfterValidator(_is_time)]
+"""ISO 8601."""
 
 OF_A_RUN = ("run_id", "time")
 REQUIRED = {
@@ -18,7 +42,8 @@ REQUIRED = {
     "reused": ("run_id",),
     "epoch": (*OF_A_RUN, "metrics"),
     "note": ("run_id", "text"),
-    **dict.fromkeys(("started", "retried", "interrupted", "finished", "failed", "stopped"), OF_A_RUN),
+    **dict.fromkeys(("started", "retried", "interrupted", "failed", "stopped"), OF_A_RUN),
+    "finished": (*OF_A_RUN, "last"),
 }
 """The fields without which an event says nothing. Kinds of later versions may be there too."""
 
@@ -27,7 +52,7 @@ class Fields(BaseModel, strict=True):
     """The types of all fields that are read; an event has those of its kind."""
 
     event: str
-    time: str = ""
+    time: Time = ""
     run_id: str = ""
     key: str = ""
     study: str = ""
@@ -40,7 +65,7 @@ class Fields(BaseModel, strict=True):
     imported: str = ""
     search: str = ""
     number: int = 0
-    seconds: float = 0.0
+    seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
     metrics: Numbers = {}
     last: Numbers | None = None
     best: Numbers = {}
@@ -59,7 +84,7 @@ class Fields(BaseModel, strict=True):
 
 def problem(event: Mapping[str, Any]) -> str:
     """What is wrong with an event in a few words; empty where nothing is."""
-    if lacking := [name for name in REQUIRED.get(str(event["event"]), ()) if name not in event]:
+    if lacking := [name for name in REQUIRED.get(str(event["event"]), ()) if event.get(name) is None]:
         return f"`{event['event']}` lacks {' and '.join(lacking)}"
     if event["event"] == "epoch" and event["metrics"].__class__ is dict and "epoch" not in event["metrics"]:
         return "`epoch` lacks metrics.epoch"
@@ -67,5 +92,5 @@ def problem(event: Mapping[str, Any]) -> str:
         Fields.model_validate(event)
     except ValidationError as error:
         first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
     return ""

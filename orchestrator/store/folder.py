@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from trainer.config import UserError, masked, message_of
-from trainer.config.input_files import with_home
+from trainer.config import UserError, masked, message_of, printable, shown
+from trainer.config.input_files import check_own_file, with_home
 from trainer.place import default_cache
 
 ENVIRONMENT = "TRANSKD_STORE"
@@ -50,11 +50,12 @@ def as_address(value: str | Path) -> str | None:
 
 
 def sqlite_uri(path: Path) -> str:
-    """The address of an SQLite database. `%` and `?` have a meaning in it, and are written as codes.
+    """The address of an SQLite database. `%` and `?` have a meaning in it, and are written as codes; so are control
+    characters.
 
     The driver is named then: MLflow makes the folder of an address `sqlite:///...` as it is written, codes included.
     """
-    coded = str(path).replace("%", "%25").replace("?", "%3F")
+    coded = re.sub(r"[%?\x00-\x1f]", lambda found: f"%{ord(found[0]):02X}", str(path))
     return f"sqlite:///{path}" if coded == str(path) else f"sqlite+pysqlite:///{coded}"
 
 
@@ -77,6 +78,10 @@ class Store:
         are of) and best.pt (the epoch with the highest val/miou); while it trains also previous.pt, and notes.txt where
         a checkpoint could not be read."""
         return self.runs_dir / run_id
+
+    def report_dir(self, study: str) -> Path:
+        """Folder of a study's report."""
+        return self.root / "studies" / study
 
     @property
     def is_read_only(self) -> bool:
@@ -113,11 +118,11 @@ class Store:
     def identity(self) -> str:
         """12 hex digits that identify the store even after its folder moves; created at first use.
 
-        They distinguish stores that share a tracking server.
+        They distinguish stores that share a tracking server. Raises UserError where the file holds something else.
         """
         path = self.root / "identity"
         try:
-            return path.read_text(encoding="utf-8").strip()
+            return _read_identity(path)
         except FileNotFoundError:
             self.root.mkdir(parents=True, exist_ok=True)
         draft = self.root / f"identity.{uuid.uuid4().hex}"
@@ -129,11 +134,12 @@ class Store:
             pass
         finally:
             draft.unlink()
-        return path.read_text(encoding="utf-8").strip()
+        return _read_identity(path)
 
     def driver(self) -> str | None:
         """Who holds the lease; None if nobody does. The lock decides, as the pid in the file may be out of date."""
         path = self.root / "lease"
+        check_own_file(path)
         try:
             with path.open("rb") as file:
                 try:
@@ -154,6 +160,7 @@ class Store:
         """
         self.root.mkdir(parents=True, exist_ok=True)
         path = self.root / "lease"
+        check_own_file(path)
         with path.open("a+", encoding="utf-8") as file:
             try:
                 _lock(file.fileno())
@@ -187,9 +194,20 @@ def _lock(descriptor: int) -> None:
             time.sleep(ASKING_S / 20)
 
 
+def _read_identity(path: Path) -> str:
+    check_own_file(path)
+    text = path.read_bytes().decode(errors="replace").strip()
+    if not re.fullmatch("[0-9a-f]{12}", text):
+        raise UserError(
+            f"{path} must hold 12 hex digits but holds {shown(text)}; write those of the tag transkd.store of its runs "
+            "in MLflow, or delete the file, and `transkd sync` sends all runs again"
+        )
+    return text
+
+
 def _holder(lease: Path) -> str:
     try:
         by = json.loads(lease.read_text(encoding="utf-8"))
-        return f"pid {by['pid']} on {by['host']} since {by['since']}"
-    except (ValueError, KeyError):
+        return printable(f"pid {by['pid']} on {by['host']} since {by['since']}")
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "another driver that is just starting"

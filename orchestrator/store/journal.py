@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, overload
 
 from orchestrator.store.events import problem
 from trainer.config import UserError
+from trainer.config.input_files import check_own_file
 
 CHUNK = 1 << 20
 """Bytes that are parsed at once: one call of the parser for a thousand lines is faster than a thousand calls, and the
@@ -93,6 +94,7 @@ class Reader:
         """Whether what was read is still what the file begins with; not so where it was replaced or edited."""
         if self._position == 0:
             return True
+        check_own_file(self.path)
         try:
             with self.path.open("rb") as file:
                 file.seek(self._position - len(self._mark))
@@ -110,6 +112,7 @@ class Reader:
 
         With `epochs_as_lines` epochs are not parsed, but found: `epochs_at` parses them. Nine of ten lines are epochs.
         """
+        check_own_file(self.path)
         try:
             file = self.path.open("rb")
         except FileNotFoundError:

@@ -68,7 +68,7 @@ RETRIES = "retries.jsonl"
 def read_retries(out: Path) -> list[dict[str, Any]]:
     """The retries of the run in folder `out`; a damaged or half-written line and those after it are left out."""
     path = out / RETRIES
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.exists() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.is_file() else []
     return whole_lines(lines)
 
 

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from orchestrator.store.folder import Store, sqlite_uri
 from trainer.config import UserError, masked, message_of, unknown
 
 SERVERS = ("http", "https", "databricks")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 """What MLflow 3 keeps runs in; a database may name its driver, as in `mysql+pymysql`."""
+SQLITE_OPTIONS = ("timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements")
+"""What may follow the `?` of a SQLite address: the options of `sqlite3.connect`, except `factory` and `uri`."""
+
+
+def uri_of(store: Store) -> str:
+    """The tracking URI of a store: its own database, whatever its path, or a checked `MLFLOW_TRACKING_URI`."""
+    uri = store.mlflow_uri
+    if uri == sqlite_uri(store.database):
+        return uri
+    check_uri(uri, store.root)
+    check_driver(uri)
+    return uri
 
 
 def check_uri(uri: str, store: Path) -> str:
@@ -25,7 +38,8 @@ def check_uri(uri: str, store: Path) -> str:
             f"MLFLOW_TRACKING_URI must be a server or a database but got the folder {uri}, in which MLflow 3 keeps no "
             f"runs; write sqlite:///{store}/mlflow.db, or unset it"
         )
-    if not uri.isprintable() or " " in uri:
+    engine = scheme.partition("+")[0]
+    if not uri.isprintable() or (" " in uri and engine != "sqlite"):
         raise UserError("MLFLOW_TRACKING_URI must not hold spaces or control characters; write spaces as %20")
     try:
         host = urlsplit(uri).hostname
@@ -34,7 +48,6 @@ def check_uri(uri: str, store: Path) -> str:
             f"MLFLOW_TRACKING_URI must be {scheme}://ADDRESS, and its address cannot be read; brackets stand around an "
             "IPv6 address, as in http://[::1]:5000, and are %5B and %5D elsewhere"
         ) from None
-    engine = scheme.partition("+")[0]
     if engine not in (*SERVERS, *DATABASES):
         raise unknown("MLFLOW_TRACKING_URI scheme", engine, [*SERVERS, *DATABASES, *plugins])
     if not rest.startswith("//") or (engine in ("http", "https") and not host):
@@ -43,10 +56,26 @@ def check_uri(uri: str, store: Path) -> str:
         raise UserError(f"MLFLOW_TRACKING_URI must be {scheme}://HOST:PORT/..., and a port is a number of 1 to 65535")
     if engine in DATABASES[1:] and not (host and urlsplit(uri).path.strip("/")):
         raise UserError(f"MLFLOW_TRACKING_URI must be {scheme}://HOST/DATABASE but got {shown(uri)}")
-    if engine == "sqlite" and not rest.startswith("////"):
-        name = rest.lstrip("/")
-        raise UserError(f"MLFLOW_TRACKING_URI must name an absolute path, not {name}; write {scheme}:///{store}/{name}")
+    if engine == "sqlite":
+        _check_sqlite(scheme, rest, store)
     return uri
+
+
+def _check_sqlite(scheme: str, rest: str, store: Path) -> None:
+    """Raise UserError unless the rest of an SQLite address, `////FOLDER/FILE?OPTION=VALUE`, can be opened."""
+    path, _, query = rest.partition("?")
+    if not path.startswith("////"):
+        name = path.lstrip("/")
+        raise UserError(f"MLFLOW_TRACKING_URI must name an absolute path, not {name}; write {scheme}:///{store}/{name}")
+    for name in (part.partition("=")[0] for part in query.split("&") if part):
+        if name not in SQLITE_OPTIONS:
+            raise UserError(
+                f"MLFLOW_TRACKING_URI: SQLite has no option {masked(name)}; remove it, or write %3F for a `?` of the "
+                f"path; known: {', '.join(SQLITE_OPTIONS)}"
+            )
+    folder = Path(unquote(path[3:])).parent
+    if folder != store and not folder.is_dir():  # the store is made when it is needed
+        raise UserError(f"MLFLOW_TRACKING_URI: there is no folder {folder}; make it, or correct the path")
 
 
 def page_of(uri: str, study: str) -> str:

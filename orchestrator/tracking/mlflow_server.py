@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.store.folder import sqlite_uri
-from orchestrator.tracking.places import correct_places, location
+from orchestrator.tracking.places import correct_places, forget_lost, location
+from trainer.config.input_files import check_own_file
 
 PARAM_BATCH = 100
 PARAM_LENGTH = 6000
@@ -184,10 +185,13 @@ def open_database(uri: str, artifacts: Path) -> None:
 
     url = make_url(uri)
     database = Path(url.database or "")
+    check_own_file(database)
     if not (database.exists() and database.stat().st_size):
         _create(database, artifacts)
-    elif database.parent == artifacts.parent:
+        return
+    if database.parent == artifacts.parent:
         correct_places(database, artifacts)
+    forget_lost(database)
 
 
 def _create(database: Path, artifacts: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,6 +17,9 @@ COLUMNS = (
     ("model_versions", "storage_location"),
 )
 """Where MLflow keeps places of artifacts; earlier versions lack some of these tables and columns."""
+MODEL = ("MLmodel", "data/student/config.yaml")
+CHECKPOINT = "data/student/*.pt"
+"""Files of every model that was sent."""
 BUSY_S = 10.0
 """Timeout, in seconds, for a database that another process is writing."""
 
@@ -28,10 +32,7 @@ def location(folder: Path) -> str:
 
 
 def correct_places(database: Path, artifacts: Path) -> None:
-    """Let a store's database name the folder `artifacts` as it is now; places elsewhere are left alone.
-
-    Runs and models whose files are gone lose the tags that say they were sent: `transkd sync` sends them again.
-    """
+    """Let a store's database name the folder `artifacts` as it is now; places elsewhere are left alone."""
     with closing(sqlite3.connect(database, timeout=BUSY_S)) as connection, connection:
         columns = [pair for pair in COLUMNS if pair[1] in _columns(connection, pair[0])]
         if not columns:
@@ -41,7 +42,14 @@ def correct_places(database: Path, artifacts: Path) -> None:
             folders = {_path(root) for root in roots}
             for table, column in columns:
                 _move(connection, table, column, folders, artifacts)
-        _forget_lost(connection)
+
+
+def forget_lost(database: Path) -> None:
+    """Remove the tags that say that runs and models were sent where files of them are gone from this machine:
+    `transkd sync` sends them again."""
+    with closing(sqlite3.connect(database, timeout=BUSY_S)) as connection, connection:
+        if _columns(connection, "tags"):
+            _forget(connection)
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
@@ -70,15 +78,19 @@ def _move(connection: sqlite3.Connection, table: str, column: str, folders: set[
     connection.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", changes)
 
 
-def _forget_lost(connection: sqlite3.Connection) -> None:
-    sent = "SELECT run_uuid, artifact_uri FROM runs JOIN tags USING (run_uuid) WHERE tags.key = 'transkd.files'"
-    lost = [run for run, place in connection.execute(f"{sent} AND tags.value != '{{}}'") if _is_lost(place)]
+def _forget(connection: sqlite3.Connection) -> None:
+    sent = "SELECT run_uuid, artifact_uri, tags.value FROM runs JOIN tags USING (run_uuid) WHERE key = 'transkd.files'"
+    lost = [run for run, place, held in connection.execute(sent) if _is_lost(place, _names(held))]
     if _columns(connection, "logged_models"):
         sent = (
             "SELECT model_id, source_run_id, artifact_location FROM logged_models "
             "JOIN logged_model_tags USING (model_id) WHERE tag_key = 'transkd.sent'"
         )
-        models = [(model, run) for model, run, place in connection.execute(sent) if _is_lost(place)]
+        models = [
+            (model, run)
+            for model, run, place in connection.execute(sent)
+            if _is_lost(place, MODEL) or _has_no(place, CHECKPOINT)
+        ]
         forget = "DELETE FROM logged_model_tags WHERE model_id = ? AND tag_key = 'transkd.sent'"
         connection.executemany(forget, [(model,) for model, _ in models])
         lost += [run for _, run in models]
@@ -86,6 +98,23 @@ def _forget_lost(connection: sqlite3.Connection) -> None:
     connection.executemany(forget, [(run,) for run in lost])
 
 
-def _is_lost(place: str) -> bool:
-    """Whether a folder of this machine is gone."""
-    return place.startswith(("/", "file:")) and not _path(place).is_dir()
+def _names(held: str) -> list[str]:
+    """The names in the tag `transkd.files`: name -> digest of each file that was sent, as JSON."""
+    try:
+        return list(json.loads(held))
+    except (ValueError, TypeError):  # cut off by an earlier version, or edited on the page
+        return []
+
+
+def _is_lost(place: str, names: Iterable[str]) -> bool:
+    """Whether a folder of this machine lacks one of these files."""
+    return _is_here(place) and not all((_path(place) / name).is_file() for name in names)
+
+
+def _has_no(place: str, pattern: str) -> bool:
+    """Whether a folder of this machine has no file of this pattern."""
+    return _is_here(place) and not any(_path(place).glob(pattern))
+
+
+def _is_here(place: str) -> bool:
+    return place.startswith(("/", "file:"))

@@ -193,7 +193,7 @@ class Record:
     @cached_property
     def files(self) -> list[Path]:
         """The files that are there, but for the checkpoints: `students` are sent as models."""
-        return [path for name in FILES if (path := self.folder / name).exists()]
+        return [path for name in FILES if (path := self.folder / name).is_file()]
 
     @property
     def content(self) -> str:

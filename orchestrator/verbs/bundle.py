@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, store_of
+from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, files_read, store_of
 from trainer.config import UserError
-from trainer.config.input_files import check_output
+from trainer.config.input_files import check_output, holds
 
 
 def bundle(
@@ -29,6 +29,8 @@ def bundle(
     path = out or Path(f"{loaded.name}{SUFFIX}")
     if not path.name.endswith(SUFFIX):
         raise UserError(f"--out: the archive's name must end in {SUFFIX} but got {path.name}")
-    check_output("--out", path, (Path(study), where.ledger))
+    check_output("--out", path, (*files_read(study, cluster), where.ledger))
+    if holds(where.runs_dir, path):
+        raise UserError(f"--out {path} is in the folder of a run; name another place")
     size = pack(loaded, text, where, path)
     print(f"{path}: {size / 1e6:.1f} MB; `transkd report {path}` reads it anywhere")

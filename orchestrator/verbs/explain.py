@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, store_of
+from orchestrator.verbs.options import ClusterOption, StoreOption, StudyOrBundle, opened
 
 
-def explain(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
+def explain(study: StudyOrBundle, store: StoreOption = None, cluster: ClusterOption = None) -> None:
     """Explain a study's table: the test, the intervals, the seeds lacking, the costs, and what went wrong."""
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
 
-    from ablations.study.schema import load
     from orchestrator.report.table import table
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
     from orchestrator.terminal.table import show
 
-    loaded, where = load(study), store_of(store, cluster)
-    found, console = table(StudyState(loaded, Ledger(where.ledger))), Console(highlight=False)
+    with opened(study, store, cluster) as (loaded, where):
+        found, console = table(StudyState(loaded, Ledger(where.ledger))), Console(highlight=False)
     show(found, console)
     console.print()
     for part in (found, *found.more):

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from cluster.lint import Finding
+
+
+def _misspelt(study: str) -> list[Finding]:
+    """A study that is almost a packaged one: others may be in the store, or files of the image."""
+    from ablations.study.schema import packaged
+    from cluster.lint import Finding
+
+    close = difflib.get_close_matches(study, packaged(), n=1, cutoff=0.9)
+    if not close or study in packaged():
+        return []
+    return [Finding("study-unknown", f"entrypoint runs {study}", f"did you mean '{close[0]}'?")]
 
 
 def lint_cluster(
@@ -23,7 +38,8 @@ def lint_cluster(
 
     path = Path(file)
     if is_launcher(path):
-        findings = lint_launcher(read(path), load_spec(cluster or spec_beside(path)))
+        launcher = read(path)
+        findings = [*lint_launcher(launcher, load_spec(cluster or spec_beside(path))), *_misspelt(launcher.study)]
     else:
         spec, machine = load_spec(file), here()
         findings = lint(spec, *machine)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from orchestrator.store.folder import Store
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="a study's name (`transkd list`), or a YAML file")]
+StudyOrBundle = Annotated[
+    str, typer.Argument(metavar="STUDY", help="a study's name, a YAML file, or what `transkd bundle` wrote")
+]
 StoreOption = Annotated[
     Path | None, typer.Option("--store", help="folder of ledger, runs and tracking [TRANSKD_STORE, ~/transkd-store]")
 ]
@@ -38,6 +43,26 @@ def store_of(option: Path | None, cluster: str | None) -> Store:
     from orchestrator.store.folder import Store, resolve
 
     return Store(resolve(option, load_spec(cluster).store))
+
+
+@contextlib.contextmanager
+def opened(study: str, option: Path | None, cluster: str | None) -> Iterator[tuple[Study, Store]]:
+    """A study to read and the store of its runs: that of the options, or what a bundle holds."""
+    from orchestrator.report.bundle import is_bundle, unpacked
+    from orchestrator.state.stored_studies import load_study
+    from orchestrator.store.ledger import Ledger
+
+    if is_bundle(study):
+        with unpacked(Path(study)) as bundled:
+            yield bundled
+    else:
+        where = store_of(option, cluster)
+        yield load_study(study, Ledger(where.ledger)), where
+
+
+def files_read(study: str, cluster: str | None) -> list[Path]:
+    """The files that a command line names: those of the study, or the bundle, and of the cluster spec."""
+    return [Path(name) for name in (study, cluster) if name is not None]
 
 
 def roots_of(study: Study, given: list[str]) -> dict[str, Path]:

@@ -37,6 +37,7 @@ def plan(
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.prepare.jobs import Preparer
+    from orchestrator.prepare.source_checks import not_here
     from orchestrator.search.learn_from import learn_from_line
     from orchestrator.search.resume import refuse_changed
     from orchestrator.state.stored_studies import load_study
@@ -58,7 +59,13 @@ def plan(
         for search in state.searches:
             refuse_changed(search, RunIds(known).of)
     show_plan(state, console, whole=all_runs)
-    for line in preparer.could_not_check(state):
+    unchecked = preparer.could_not_check(state)
+    if any(not run.finished for run in state.runs) or state.searches:
+        base = [parse(loaded.base)] if loaded.search is not None else []
+        with located(loaded.name):
+            lacking = not_here(preparer, [*(run.plan.config for run in state.runs), *base])
+        unchecked += [f"not checked: {why}" for why in lacking if not any(why in line for line in unchecked)]
+    for line in unchecked:
         console.print(Text(line, style="yellow"), soft_wrap=True)
     if taught := learn_from_line(loaded, ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)

@@ -17,6 +17,7 @@ from orchestrator.verbs.options import (
     StoreOption,
     StudyName,
     WorkersOption,
+    files_read,
     roots_of,
     store_of,
 )
@@ -60,7 +61,7 @@ def launch(
     """
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
-    from orchestrator.report.files import PAGE
+    from orchestrator.report.files import PAGE, check_folder
     from orchestrator.running.ray_session import check_address
     from orchestrator.search.learn_from import learn_from_line
     from orchestrator.state.stored_studies import study_source
@@ -70,7 +71,7 @@ def launch(
     from orchestrator.terminal.live_view import view
     from orchestrator.terminal.log_lines import StudyProgress
     from orchestrator.terminal.table import show
-    from orchestrator.tracking.address import check_driver, check_uri, page_of
+    from orchestrator.tracking.address import page_of, uri_of
     from orchestrator.tracking.mirror import Mirror
     from orchestrator.tracking.sender import in_one_line
 
@@ -84,8 +85,8 @@ def launch(
     if join and spec.address == "local":
         spec = spec.model_copy(update={"address": "auto"})
     check_address(spec.address)
-    check_uri(where.mlflow_uri, where.root)
-    check_driver(where.mlflow_uri)
+    uri, folder = uri_of(where), where.report_dir(loaded.name)
+    check_folder("the report", folder, where, files_read(study, cluster))
     from orchestrator.launch import Launch
 
     job = Launch(loaded, spec, where, roots_of(loaded, data_roots or []), retry_failed=retry_failed)
@@ -118,8 +119,8 @@ def launch(
         report = _close(loaded, where, mirror, finished=True)
     console.print()
     show(report.table, console)
-    print(f"page: {where.root / 'studies' / loaded.name / PAGE}", file=sys.stderr)
-    print(f"MLflow: {page_of(where.mlflow_uri, loaded.name)}", file=sys.stderr)
+    print(f"page: {folder / PAGE}", file=sys.stderr)
+    print(f"MLflow: {page_of(uri, loaded.name)}", file=sys.stderr)
     failed = job.unfinished()
     if failed:
         label, why = next(iter(failed.items()))
@@ -143,7 +144,7 @@ def _close(study: Study, store: Store, mirror: Mirror, *, finished: bool) -> Rep
     files: list[Path] = []
     try:
         report = report_of(StudyState(study, Ledger(store.ledger)), store)
-        files = write(report, store.root / "studies" / study.name)
+        files = write(report, store.report_dir(study.name))
     finally:
         mirror.close(files, finished=finished)
     if lacking := searches_to_optuna(study, store):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.verbs.options import ClusterOption, StoreOption, store_of
+from orchestrator.verbs.options import ClusterOption, StoreOption, opened, store_of
 
 if TYPE_CHECKING:
     from ablations.study.schema import Study
@@ -19,20 +19,21 @@ NAMED = 4
 
 def status(
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="a study's name, or a YAML file [all of the store]")
+        str | None,
+        typer.Argument(metavar="[STUDY]", help="a study's name, a YAML file, or a bundle [all of the store]"),
     ] = None,
     store: StoreOption = None,
     cluster: ClusterOption = None,
 ) -> None:
     """Print the progress of a study, also while a driver runs it; without a study, that of all in the store."""
-    from orchestrator.state.stored_studies import load_study, stored_studies
+    from orchestrator.state.stored_studies import stored_studies
     from orchestrator.store.ledger import Ledger
 
-    where = store_of(store, cluster)
-    ledger = Ledger(where.ledger)
     if study is not None:
-        return _status(load_study(study, ledger), where)
-    stored = stored_studies(ledger)
+        with opened(study, store, cluster) as found:
+            return _status(*found)
+    where = store_of(store, cluster)
+    stored = stored_studies(Ledger(where.ledger))
     if not stored:
         print(f"{where.root} holds no study yet; `transkd list` names those that can be run")
     for name in stored:

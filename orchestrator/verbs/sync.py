@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import sys
 
-from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, store_of
+from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, files_read, store_of
 
 
 def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
     """Send to MLflow what it lacks of a study."""
     from ablations.statistics.paired import counted
-    from orchestrator.report.files import write
+    from orchestrator.report.files import check_folder, write
     from orchestrator.report.page.data import report_of
     from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna
     from orchestrator.state.stored_studies import load_study
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
     from orchestrator.store.run_folder import reconcile
-    from orchestrator.tracking.address import check_driver, check_uri, shown
+    from orchestrator.tracking.address import shown, uri_of
     from orchestrator.tracking.mirror import sync as send
 
     where = store_of(store, cluster)
     loaded = load_study(study, Ledger(where.ledger))
-    check_uri(where.mlflow_uri, where.root)
-    check_driver(where.mlflow_uri)
+    uri, folder = uri_of(where), where.report_dir(loaded.name)
+    check_folder("the report", folder, where, files_read(study, cluster))
+    print("writing the report, and sending MLflow what it lacks", file=sys.stderr)
     with where.lease():
         ledger = Ledger(where.ledger)
         reconcile(ledger, where)
         state = StudyState(loaded, ledger)
-        sent, left = send(state, where, write(report_of(state, where), where.root / "studies" / loaded.name))
+        sent, left = send(state, where, write(report_of(state, where), folder))
         lacking = searches_to_optuna(loaded, where)
     if lacking:
         print(lacking, file=sys.stderr)
     are = "is" if sent == 1 else "are"
-    print(f"{counted(sent, 'run')} {are} up to date at {shown(where.mlflow_uri)}{', others are not' if left else ''}")
+    print(f"{counted(sent, 'run')} {are} up to date at {shown(uri)}{', others are not' if left else ''}")
     if left:
         sys.exit(1)

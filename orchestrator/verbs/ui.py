@@ -29,12 +29,12 @@ def ui(
     """Start MLflow's web page for the store, and print its address. Ctrl-C ends it."""
     from orchestrator.state.stored_studies import load_study, stored_studies
     from orchestrator.store.ledger import Ledger
-    from orchestrator.tracking.address import check_uri, shown, training_page
+    from orchestrator.tracking.address import shown, training_page, uri_of
     from orchestrator.tracking.mlflow_server import Server
     from trainer.config import UserError
 
     where = store_of(store, cluster)
-    uri = check_uri(where.mlflow_uri, where.root)
+    uri = uri_of(where)
     if uri.startswith(("http", "databricks")):
         raise UserError(f"the page of this tracking is its server's own; open {shown(uri)} in a browser")
     if not (os.environ.get("MLFLOW_TRACKING_URI") or where.ledger.exists() or where.database.exists()):

@@ -1,6 +1,7 @@
 """Mistakes in launcher files: each kind has its code and its line, and no file ends lint in an exception."""
 
 import copy
+import os
 import subprocess
 import sys
 import time
@@ -11,8 +12,9 @@ import pytest
 import yaml
 
 import cluster
-from cluster.kuberay import amount
-from cluster.launcher import lint_launcher, read
+from cluster.launcher import is_launcher, lint_launcher, read
+from cluster.launcher_file import documents as documents_of
+from cluster.quantities import amount, docker_bytes
 from cluster.spec import SpecError, load
 
 FOLDER = Path(cluster.__file__).parent
@@ -148,10 +150,35 @@ def test_no_value_of_another_type_ends_in_an_exception(tmp_path, path, first):
         "cluster_name: x\na: &a [x, x]\n"
         + "".join(f"{new}: &{new} [*{old}, *{old}]\n" for old, new in pairwise("abcdefghijklmnopqr")),
         "cluster_name: x\na: " + "[" * 3000 + "]" * 3000 + "\n",
-        "cluster_name: 2024-13-45\n",
+        "cluster_name: x\na: &a {k: 1}\n"
+        + "".join(f"{new}: &{new} {{<<: [{', '.join([f'*{old}'] * 9)}]}}\n" for old, new in pairwise("abcdefghi")),
+        "cluster_name: x\na:\n" + "".join(f"{' ' * n}-\n" for n in range(600)),
         "cluster_name: [\n",
+        "cluster_name: x\nmax_workers: 8\nmax_workers: 2\n",
+        "kind: RayJob\nspec: {replicas: 0, replicas: 8}\n",
+        "cluster_name: x\nmax_workers: 010\n",
+        "cluster_name: x\nmax_workers: 1_0\n",
+        "kind: RayJob\nspec: {suspend: yes}\n",
+        "cluster_name: x\nmax_workers: " + "9" * 5000 + "\n",
+        "cluster_name: !!python/name:os.system x\n",
+        "cluster_name: x\n" + "#" * 200_000,
     ],
-    ids=["recursive", "bomb", "nested", "date", "broken"],
+    ids=[
+        "recursive",
+        "bomb",
+        "nested",
+        "merges",
+        "blocks",
+        "broken",
+        "twice",
+        "inside",
+        "octal",
+        "underscore",
+        "yes",
+        "digits",
+        "tag",
+        "long",
+    ],
 )
 def test_a_file_that_is_no_launcher_is_refused_at_once(tmp_path, text):
     (tmp_path / "odd.yaml").write_text(text)
@@ -161,12 +188,52 @@ def test_a_file_that_is_no_launcher_is_refused_at_once(tmp_path, text):
     assert time.monotonic() - begun < 5
 
 
+def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "device.yaml").symlink_to("/dev/zero")
+    (tmp_path / "folder.yaml").mkdir()
+    for name in ("pipe", "device", "folder", "none"):
+        file = tmp_path / f"{name}.yaml"
+        assert not is_launcher(file)
+        with pytest.raises(SpecError, match=f"{name}.yaml"):
+            read(file)
+        with pytest.raises(SpecError, match=f"{name}.yaml"):
+            load(file)
+
+
+def test_several_documents_and_anchors_are_read(tmp_path):
+    text = "kind: PersistentVolumeClaim\n---\n# nothing\n---\nkind: RayCluster\nspec: &a {x: 1}\nmore: {<<: *a}\n"
+    (tmp_path / "several.yaml").write_text(text)
+    first, second, third = documents_of(tmp_path / "several.yaml")
+    assert (first.data, second.data, third.data["more"]) == ({"kind": "PersistentVolumeClaim"}, None, {"x": 1})
+    assert third.line("spec") == 6
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("500m", 0.5), ("16Gi", 2**34), ("2", 2.0), (1.5, 1.5), ("7k", 7000.0), ("x", None), (None, None)],
+    [
+        ("500m", 0.5),
+        ("16Gi", 2**34),
+        ("2", 2.0),
+        (1.5, 1.5),
+        ("7k", 7000.0),
+        ("1e9", 1e9),
+        ("1E", 1e18),
+        ("8GB", None),
+        ("x", None),
+        (None, None),
+    ],
 )
 def test_quantities_are_those_of_kubernetes(text, value):
     assert amount(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("64m", 2**26), ("0.5g", 2**29), ("512MB", 2**29), ("2GiB", 2**31), ("1024", 1024), ("8 g", 2**33), ("g", None)],
+)
+def test_sizes_are_those_of_docker(text, value):
+    assert docker_bytes(text) == value
 
 
 def test_lint_says_all_of_it_in_lines_and_nothing_else(tmp_path):

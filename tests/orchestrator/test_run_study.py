@@ -77,6 +77,7 @@ def test_a_failed_run_is_a_row_with_its_reason_and_the_study_goes_on(finished):
 def test_the_table_is_what_is_printed_last_and_nothing_else_speaks(finished):
     *progress, table = finished.done.out.partition("\n\n")
     assert table == finished.driver.table()
+    assert "tiny: Ray is there, with room for " in progress[0]
     said = [line for line in progress[0].splitlines() if not line.startswith("tiny: ")]
     assert all(
         re.fullmatch(r"\d\d:\d\d:\d\d .*(started|waiting for resources|finished  .*|failed  .*| epochs  .*)", line)

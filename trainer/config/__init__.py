@@ -30,7 +30,7 @@ from trainer.config.schema import (
     teacher_run,
 )
 from trainer.config.text import LONGEST_NAME, check_name, message_of, printable
-from trainer.config.yaml_text import parse_argument, parse_yaml
+from trainer.config.yaml_text import parse_argument, parse_documents, parse_yaml
 
 NUMERICS_VERSION = 2
 """Raised by hand when a code change alters an unchanged config's numbers (tests/trainer/training/test_golden_curve.py).
@@ -82,6 +82,7 @@ __all__ = [
     "override",
     "parse",
     "parse_argument",
+    "parse_documents",
     "parse_yaml",
     "printable",
     "read_text",

@@ -35,6 +35,17 @@ def check_regular(path: Path) -> None:
         raise UserError(f"{path} is {kind}, and only files can be read; write its content to a file and give that")
 
 
+def check_own_file(path: Path) -> None:
+    """Raise UserError where a path at which we keep a file holds something else: a folder, a pipe, a device."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "a special file")
+        raise UserError(f"{path} must be a file but is {kind}; move it away")
+
+
 def refuse_undecodable(path: Path | str) -> None:
     """Raise UserError for a path that is not UTF-8: names are printed and enter fingerprints."""
     try:

@@ -13,6 +13,9 @@ from trainer.config.errors import UserError, unknown
 from trainer.config.input_files import check_regular
 from trainer.config.yaml_text import parse_yaml
 
+MAX_BYTES = 64 * 2**20
+"""The longest text file: a list of a million images is shorter."""
+
 
 def digest(value: Any) -> str:
     """12 hex digits of the sha256 of a JSON value; the order of keys does not matter."""
@@ -74,6 +77,8 @@ def read_text(path: Path) -> str:
     """The text of a user's file in UTF-8, with or without a byte order mark. Raises UserError where it is none."""
     check_regular(path)
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: a text file may have {MAX_BYTES:,} bytes, but it has {path.stat().st_size:,}")
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import yaml
 
@@ -22,6 +23,9 @@ LARGEST = 2**63 - 1
 """The largest whole number: ledgers, tables and databases hold 64 bits."""
 
 _MERGE = "tag:yaml.org,2002:merge"
+_MODES = ("mode", "defaultMode")
+"""Keys of launcher files whose values are modes of files, which are octal."""
+T = TypeVar("T")
 _INT = "tag:yaml.org,2002:int"
 _PLAIN = "put it in quotes where a name is meant"
 _MISREAD = {
@@ -138,6 +142,15 @@ _ArgumentLoader.add_implicit_resolver(
 )
 
 
+class _DocumentLoader(_Loader):
+    """Reads the octal modes of files, `defaultMode: 0400`, as Kubernetes does."""
+
+    def _check_scalar(self, node: yaml.ScalarNode, line: int, *, key: bool) -> None:
+        if self._path[-1] in _MODES and re.fullmatch("0[0-7]{3}", node.value):
+            node.tag = _INT
+        super()._check_scalar(node, line, key=key)
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """The plain data of a YAML text: mappings with text as keys, lists, text, numbers, truth values, None.
 
@@ -156,11 +169,31 @@ def parse_argument(text: str, option: str, form: str) -> tuple[str, Any]:
     return name, _parse(value, f"{option} {name}", _ArgumentLoader)
 
 
+def parse_documents(text: str, where: str) -> list[tuple[Any, yaml.Node]]:
+    """The documents of a YAML text, separated by `---`: the plain data of each, and its nodes, which know their lines.
+    Raises UserError as `parse_yaml`; the bounds are of the whole text."""
+
+    def read(text: str) -> list[tuple[Any, yaml.Node]]:
+        loader = _DocumentLoader(text)
+        nodes = []
+        while loader.check_node():
+            node = loader.get_node()
+            assert node is not None  # there is a document
+            nodes.append(node)
+        return [(loader.construct_document(node), node) for node in nodes]
+
+    return _bounded(text, where, read)
+
+
 def _parse(text: str, where: str, loader: type[_Loader]) -> Any:
+    return _bounded(text, where, lambda text: yaml.load(text, loader))
+
+
+def _bounded(text: str, where: str, read: Callable[[str], T]) -> T:
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"{where}: a YAML text may have {MAX_CHARACTERS:,} characters, but it has {len(text):,}")
     try:
-        return yaml.load(text, loader)
+        return read(text)
     except yaml.reader.ReaderError as error:
         found = ascii(text[error.position])[1:-1]
         line = len(re.split(r"\r\n|[\r\n\x85\u2028\u2029]", text[: error.position]))

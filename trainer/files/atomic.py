@@ -1,11 +1,13 @@
-"""replacing(): write a file whole or not at all. No torch, so that the orchestrator may use it."""
+"""replacing(): write a file whole or not at all; whole_json(): read one. No torch: the orchestrator uses it."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -27,3 +29,14 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def whole_json(path: Path) -> dict[str, Any] | None:
+    """The mapping in a JSON file; None where there is no file, or what is there is damaged."""
+    if not path.is_file():  # a pipe would be waited for
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -20,7 +20,8 @@ from typing import Any
 import yaml
 
 from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, differences, parse, read_yaml
-from trainer.files.atomic import replacing
+from trainer.config.input_files import check_own_file
+from trainer.files.atomic import replacing, whole_json
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 """The last epoch, which tables are of; the one before it, while a run trains; the epoch with the highest val/miou."""
@@ -52,6 +53,7 @@ def lock_folder(out: Path, wait_s: float = 0.0) -> Iterator[None]:
     end = time.monotonic() + wait_s
     while True:
         out.mkdir(parents=True, exist_ok=True)
+        check_own_file(path)
         try:
             file = path.open("a+", encoding="utf-8")
         except FileNotFoundError:  # the previous holder has just deleted its empty folder
@@ -99,6 +101,8 @@ def open_folder(out: Path, config: TrainConfig, is_rank_zero: bool) -> None:
     check_config(out, config)
     if not is_rank_zero:
         return
+    for name in WRITTEN:
+        check_own_file(out / name)
     for partial in out.glob(".*.*.[0-9]*"):
         partial.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -154,7 +158,7 @@ def append_epoch(out: Path, epoch: dict[str, float]) -> None:
 def read_epochs(out: Path) -> list[dict[str, float]]:
     """The epochs recorded so far; a line that a killed process left incomplete is skipped."""
     path = out / "epochs.jsonl"
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     return whole_lines(lines)
 
 
@@ -176,11 +180,8 @@ def write_result(out: Path, result: dict[str, Any]) -> None:
 
 def read_result(out: Path) -> dict[str, Any] | None:
     """The result of a finished run, or None; also None for a damaged file, which the checkpoint can make again."""
-    try:
-        result = json.loads((out / "result.json").read_text(encoding="utf-8", errors="replace"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return None
-    return result if isinstance(result, dict) and "run_id" in result else None
+    result = whole_json(out / "result.json")
+    return result if result is not None and "run_id" in result else None
 
 
 def has_checkpoint(out: Path) -> bool:
@@ -230,7 +231,7 @@ def append_note(out: Path, text: str) -> None:
 def read_notes(out: Path) -> list[str]:
     """The lines of notes.txt; a line that a killed process left incomplete is skipped."""
     path = out / "notes.txt"
-    return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.exists() else []
+    return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.is_file() else []
 
 
 def wait_for_workers(out: Path) -> None:
@@ -269,7 +270,7 @@ def record_faulty_machine(out: Path, node_id: str) -> None:
 def faulty_machines(out: Path) -> list[str]:
     """The machines on which a GPU has failed under this run, by Ray's ids; those of ended sessions are unknown now."""
     path = out / FAULTY_MACHINES
-    return sorted(set(path.read_text(encoding="utf-8").split())) if path.exists() else []
+    return sorted(set(path.read_text(encoding="utf-8").split())) if path.is_file() else []
 
 
 def write_failure(out: Path, cause: str, reason: str) -> None:
@@ -285,11 +286,8 @@ def write_failure(out: Path, cause: str, reason: str) -> None:
 
 def read_failure(out: Path) -> dict[str, str] | None:
     """Why the last attempt ended, or None; also None for a damaged file."""
-    try:
-        found = json.loads((out / "failure.json").read_text(encoding="utf-8", errors="replace"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return None
-    return found if isinstance(found, dict) and {"cause", "reason"} <= found.keys() else None
+    found = whole_json(out / "failure.json")
+    return found if found is not None and {"cause", "reason"} <= found.keys() else None
 
 
 def clear_failure(out: Path) -> None:

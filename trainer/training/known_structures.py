@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 
 from trainer.config import TrainConfig, digest, weight_names
+from trainer.files.atomic import whole_json
 from trainer.files.file_digest import file_digest
 
 
 def known_cost(config: TrainConfig, cache: Path) -> dict[str, float] | None:
     """The deployed student's cost if the structure was built before; None if `build.check` has to build it."""
-    file = structure_file(config, cache)
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    return whole_json(structure_file(config, cache))
 
 
 def structure_file(config: TrainConfig, cache: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 
 from markupsafe import Markup
 from PIL import Image
@@ -22,12 +23,20 @@ PARTS = ("image", "truth", "prediction")
 def section(report: Report) -> Section | None:
     """A block for each validation image: image, ground truth, and the prediction of one seed of each row."""
     tiles: dict[str, list[dict[str, Image.Image]]] = {}
-    seeds = {}
+    seeds, damaged = {}, []
     for arm in (arm for arm in (*report.teachers, *report.arms) if arm in report.panels):
         member = next(m for m in report.groups[arm] if m.run.run_id == report.panels[arm].parent.name)
-        tiles[arm], seeds[arm] = _tiles(report, arm, member), member.plan.seed
+        if found := _tiles(report, arm, member):
+            tiles[arm], seeds[arm] = found, member.plan.seed
+        else:
+            damaged.append(f"{arm} seed {member.plan.seed}")
+    lost = f" The panels of {', '.join(damaged)} are damaged and left out." if damaged else ""
     if not tiles:
-        return None
+        return (
+            Section("panels", "Predictions", (Markup('<p class="notes">{}</p>').format(lost.strip()),))
+            if lost
+            else None
+        )
     first = next(iter(tiles.values()))
     rows = []
     for number in range(len(first)):
@@ -47,7 +56,7 @@ def section(report: Report) -> Section | None:
     used = sorted(set(seeds.values()))
     said = (
         "Validation images spread evenly over the split, at the end of training; seed "
-        f"{', '.join(map(str, used))} of each arm. Click on a picture to enlarge it.{report.of_all}"
+        f"{', '.join(map(str, used))} of each arm. Click on a picture to enlarge it.{report.of_all}{lost}"
     )
     return Section("panels", "Predictions", (*rows, *_keys(report), Markup('<p class="notes">{}</p>').format(said)))
 
@@ -69,17 +78,23 @@ def _keys(report: Report) -> list[Markup]:
 
 
 def _tiles(report: Report, arm: str, member: StudyRun) -> list[dict[str, Image.Image]]:
-    """The panel cut into its parts. Tiles have the arm's input size; the rest of the width are the gaps."""
+    """The panel cut into its parts; empty where its file is damaged. Tiles have the arm's input size; the rest of the
+    width are the gaps."""
     height, width = member.plan.config.data.size
-    with Image.open(report.panels[arm]) as panel:
-        gap = (panel.width - len(PARTS) * width) // (len(PARTS) - 1)
-        return [
-            {
-                part: panel.crop((x := i * (width + gap), y, x + width, y + height)).convert("RGB")
-                for i, part in enumerate(PARTS)
-            }
-            for y in range(0, panel.height, height + gap)
-        ]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(report.panels[arm], formats=["PNG"]) as file:
+                panel = file.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return []  # Pillow's errors for files that are no images, cut off, or too large
+    gap = (panel.width - len(PARTS) * width) // (len(PARTS) - 1)
+    if gap < 0:
+        return []
+    return [
+        {part: panel.crop((x := i * (width + gap), y, x + width, y + height)) for i, part in enumerate(PARTS)}
+        for y in range(0, panel.height - height + 1, height + gap)
+    ]
 
 
 def _inline(tile: Image.Image, kind: str) -> str:

@@ -32,7 +32,7 @@ def finish(bounds, run_id, config, device, latency_ms):
     folder = bounds.store.run_dir(run_id)
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(parse(config).model_dump(mode="json")))
-    facts = {"complexity": {"latency_ms": latency_ms}, "environment": {"device": device}}
+    facts = {"last": {}, "complexity": {"latency_ms": latency_ms}, "environment": {"device": device}}
     bounds.ledger.append({"event": "finished", "run_id": run_id, "key": parse(config).key, "study": "other", **facts})
 
 

@@ -9,6 +9,7 @@ import tarfile
 
 import pytest
 
+from orchestrator.report import bundle as bundles
 from orchestrator.report.bundle import lock, pack, unpacked
 from orchestrator.report.files import FILES
 from orchestrator.store.ledger import Ledger
@@ -102,11 +103,26 @@ def test_of_other_studies_only_what_is_shared_comes_along(packed, tmp_path):
     shared = next(run for run in Ledger(made.store.ledger).outcomes().values() if run.status == "finished")
     text = made.store.ledger.read_text()
     before = [
-        {"event": "study", "time": "t", "study": "unrelated", "environment": {"torch": "0.1"}},
-        {"event": "started", "time": "t", "study": "unrelated", "run_id": "u", "key": "k", "arm": "a", "seed": 0},
-        {"event": "study", "time": "t", "study": "earlier", "environment": {"torch": "0.2"}},
-        {"event": "started", "time": "t", "study": "earlier", "run_id": shared.run_id, "key": shared.key, "seed": 0},
-        {"event": "study", "time": "t", "study": "arms", "environment": {"git": {"diff": "abc"}}},
+        {"event": "study", "time": "2026-01-01T00:00:00", "study": "unrelated", "environment": {"torch": "0.1"}},
+        {
+            "event": "started",
+            "time": "2026-01-01T00:00:00",
+            "study": "unrelated",
+            "run_id": "u",
+            "key": "k",
+            "arm": "a",
+            "seed": 0,
+        },
+        {"event": "study", "time": "2026-01-01T00:00:00", "study": "earlier", "environment": {"torch": "0.2"}},
+        {
+            "event": "started",
+            "time": "2026-01-01T00:00:00",
+            "study": "earlier",
+            "run_id": shared.run_id,
+            "key": shared.key,
+            "seed": 0,
+        },
+        {"event": "study", "time": "2026-01-01T00:00:00", "study": "arms", "environment": {"git": {"diff": "abc"}}},
     ]
     made.store.ledger.write_text("".join(json.dumps(event) + "\n" for event in before) + text)
     (made.store.root / "diffs").mkdir()
@@ -143,6 +159,16 @@ def test_what_is_no_bundle_is_refused_in_one_line(tmp_path):
     with tarfile.open(empty, "w:gz"):
         pass
     with pytest.raises(UserError, match=r"needs study\.yaml and ledger\.jsonl"), unpacked(empty):
+        pass
+
+
+def test_an_archive_of_endless_content_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundles, "MAX_BYTES", 100_000_000)
+    file = tmp_path / "bomb.tar.gz"
+    with gzip.open(file, "wb") as raw:
+        for _ in range(101):
+            raw.write(bytes(1_000_000))
+    with pytest.raises(UserError, match=r"holds more than 0\.1 GB, the most that a bundle may"), unpacked(file):
         pass
 
 
@@ -220,11 +246,14 @@ def test_a_byte_that_was_flipped_anywhere_or_cut_off_is_found(packed):
 
 
 @pytest.mark.slow
-def test_a_bundle_of_an_earlier_version_has_no_checksums_and_is_read(packed):
+def test_a_bundle_of_an_earlier_version_has_no_checksums_and_is_read(packed, capsys):
     _, file = packed()
+    with unpacked(file):
+        assert capsys.readouterr().err == ""
     rewritten(file, lambda found: found.pop("arms/checksums.sha256"))
     with unpacked(file) as (study, store):
         assert study.name == "arms" and Ledger(store.ledger).outcomes()
+    assert "has no checksums.sha256: an earlier version wrote it, or it was edited" in capsys.readouterr().err
     rewritten(file, lambda found: found.update({"arms/study.yaml": b"name: \xff"}))
     with pytest.raises(UserError, match=r"study\.yaml is no text"), unpacked(file):
         pass

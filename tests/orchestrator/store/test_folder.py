@@ -16,7 +16,12 @@ import pytest
 from sqlalchemy import make_url
 
 from orchestrator.store.folder import Store, resolve, sqlite_uri
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.run_folder import read_retries
+from orchestrator.tracking.mlflow_server import open_database
 from trainer.config import UserError
+from trainer.files.atomic import whole_json
+from trainer.files.run_folder import read_epochs, read_failure, read_notes, read_result
 
 HOLDER = """
 import sys, time
@@ -187,3 +192,66 @@ def test_of_eight_processes_one_gets_the_lease(tmp_path):
     starting = "another driver that is just starting"
     assert all(f"pid {winner} " in a or starting in a for a in answers if a != "held")
     assert {p.returncode for p in contenders} == {0}
+
+
+def put(kind, path):
+    """Something that is no file, at the path of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    {"a pipe": os.mkfifo, "a folder": Path.mkdir, "a device": lambda there: there.symlink_to("/dev/zero")}[kind](path)
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a device"])
+def test_what_is_no_file_is_refused_where_the_store_keeps_one(tmp_path, kind):
+    store = Store(tmp_path / "store")
+    for name in ("ledger.jsonl", "lease", "identity", "mlflow.db"):
+        put(kind, store.root / name)
+    ledger = Ledger(store.ledger)
+    for action in (
+        ledger.outcomes,
+        lambda: ledger.append_epochs("run", []),
+        store.driver,
+        lambda: store.lease().__enter__(),
+        lambda: store.identity,
+        lambda: open_database(store.mlflow_uri, store.artifacts),
+    ):
+        with pytest.raises(UserError, match=f"must be a file but is {kind}; move it away"):
+            action()
+
+
+def test_a_ledger_that_becomes_a_pipe_is_refused_too(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.append({"event": "study", "study": "s"})
+    assert list(ledger.events())
+    ledger.path.unlink()
+    os.mkfifo(ledger.path)
+    with pytest.raises(UserError, match="must be a file but is a pipe"):
+        ledger.events()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"", b"a" * 12 + b"'", b"0123456789a"])
+def test_an_identity_that_is_none_is_refused(tmp_path, content):
+    store = Store(tmp_path)
+    before = store.identity
+    (tmp_path / "identity").write_bytes(content)
+    with pytest.raises(UserError, match="must hold 12 hex digits but holds"):
+        _ = store.identity
+    (tmp_path / "identity").write_text(f"{before}\n")
+    assert store.identity == before
+
+
+@pytest.mark.parametrize("text", ["[]", "[" * 100_000, "3", '{"pid": 1}'])
+def test_a_lease_that_was_damaged_is_no_traceback(tmp_path, text):
+    store = Store(tmp_path)
+    with store.lease():
+        (tmp_path / "lease").write_text(text)
+        assert store.driver() == "another driver that is just starting"
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a folder"])
+def test_files_of_a_run_and_of_the_cache_that_are_none_count_as_absent(tmp_path, kind):
+    for name in ("result.json", "failure.json", "epochs.jsonl", "notes.txt", "retries.jsonl", "structure.json"):
+        put(kind, tmp_path / name)
+    assert read_result(tmp_path) is read_failure(tmp_path) is whole_json(tmp_path / "structure.json") is None
+    assert read_epochs(tmp_path) == read_notes(tmp_path) == read_retries(tmp_path) == []
+    (tmp_path / "damaged.json").write_text('{"gmacs": ')
+    assert whole_json(tmp_path / "damaged.json") is None

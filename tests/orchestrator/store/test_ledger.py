@@ -184,14 +184,14 @@ def test_json_that_is_no_event_is_damage(path, line):
         list(Reader(path).read())
 
 
-EVENT = '{"event": "started", "time": "t", "run_id": "a"}'
-EPOCH = '{"event": "epoch", "time": "t", "run_id": "a", "metrics": {"epoch": 1.0, "loss": 0.5}}'
+EVENT = '{"event": "started", "time": "2026-01-01", "run_id": "a"}'
+EPOCH = '{"event": "epoch", "time": "2026-01-01", "run_id": "a", "metrics": {"epoch": 1.0, "loss": 0.5}}'
 NESTED = "[" * 100_000 + "]" * 100_000
 STRANGE = {
     "braces": b"{{{",
     "brackets": b"[" * 100_000,
     "deep": b'{"event": "note", "text": ' + NESTED.encode() + b"}",
-    "deep epoch": b'{"event": "epoch", "time": "t", "run_id": "a", "metrics": ' + NESTED.encode() + b"}",
+    "deep epoch": b'{"event": "epoch", "time": "2026-01-01", "run_id": "a", "metrics": ' + NESTED.encode() + b"}",
     "not UTF-8": b'{"event": "note", "run_id": "a", "text": "\xff\xfe"}',
     "UTF-16": EVENT.encode("utf-16"),
     "epoch of a run that is no text": EPOCH.replace('"a"', '"\xff"').encode("latin-1"),
@@ -203,19 +203,31 @@ STRANGE = {
     "a number of 5,000 digits": b'{"event": "note", "run_id": "a", "text": ' + b"9" * 5000 + b"}",
 }
 LACKING = {
-    '{"event": "started", "time": "t"}': "`started` lacks run_id",
+    '{"event": "started", "time": "2026-01-01"}': "`started` lacks run_id",
     '{"event": "finished", "run_id": "a"}': "`finished` lacks time",
-    '{"event": "epoch", "time": "t", "run_id": "a"}': "`epoch` lacks metrics",
-    '{"event": "epoch", "time": "t", "run_id": "a", "metrics": {"loss": 1}}': "`epoch` lacks metrics.epoch",
-    '{"event": "epoch", "time": "t", "run_id": "a", "metrics": 3}': "metrics: Input should be a valid dictionary",
+    '{"event": "epoch", "time": "2026-01-01", "run_id": "a"}': "`epoch` lacks metrics",
+    '{"event": "epoch", "time": "2026-01-01", "run_id": "a", "metrics": {"loss": 1}}': "`epoch` lacks metrics.epoch",
+    '{"event": "epoch", "time": "2026-01-01", "run_id": "a", "metrics": 3}': "metrics: Input should be",
     '{"event": "note", "run_id": "a"}': "`note` lacks text",
     '{"event": "again", "number": 1}': "`again` lacks search",
     '{"event": "started", "time": 3, "run_id": "a"}': "time: Input should be a valid string",
-    '{"event": "started", "time": "t", "run_id": ["a"]}': "run_id: Input should be a valid string",
-    '{"event": "started", "time": "t", "run_id": "a", "seed": "one"}': "seed: Input should be a valid integer",
-    '{"event": "finished", "time": "t", "run_id": "a", "last": {"val/miou": "x"}}': "last.val/miou: Input should be",
-    '{"event": "finished", "time": "t", "run_id": "a", "last": [1]}': "last: Input should be a valid dictionary",
+    '{"event": "started", "time": "2026-01-01", "run_id": ["a"]}': "run_id: Input should be a valid string",
+    '{"event": "started", "time": "2026-01-01", "run_id": "a", "seed": "one"}': "seed: Input should be a valid integer",
+    '{"event": "finished", "time": "2026-01-01", "run_id": "a", "last": {"val/miou": "x"}}': "last.val/miou: Input",
+    '{"event": "finished", "time": "2026-01-01", "run_id": "a", "last": [1]}': "last: Input should be",
     '{"event": "study", "environment": "x"}': "environment: Input should be a valid dictionary",
+    '{"event": "finished", "time": "2026-01-01", "run_id": "a"}': "`finished` lacks last",
+    '{"event": "finished", "time": "2026-01-01", "run_id": "a", "last": {"epoch": NaN}}': "last: epoch must be",
+    '{"event": "stopped", "time": "2026-01-01", "run_id": "a", "last": {"epoch": 1e99}}': "last: epoch must be",
+    '{"event": "stopped", "time": "2026-01-01", "run_id": "a", "best": {"step": -1}}': "best: step must be a whole",
+    '{"event": "stopped", "time": "2026-01-01", "run_id": "a", "seconds": NaN}': "seconds: Input should be",
+    '{"event": "started", "time": "yesterday", "run_id": "a"}': "time: Invalid isoformat string",
+    '{"event": "study", "time": "2026-13-01"}': "time: month must be in 1..12",
+    **{
+        EPOCH.replace('"epoch": 1.0', f'"epoch": {epoch}'): "metrics: epoch must be a whole number of 0 or more but is"
+        for epoch in ("NaN", "null", "1.5", "-1", "Infinity", "1e99")
+    },
+    EPOCH.replace('"loss"', '"step": 0.5, "loss"'): "metrics: step must be a whole number",
     '{"event": 3}': "event: Input should be a valid string",
 }
 
@@ -353,7 +365,7 @@ def test_a_run_knows_what_computed_it_and_why_it_failed(path):
         ledger.append(started(commit))
     ledger.append({"event": "note", "run_id": "first", "text": "began again"})
     ledger.append({"event": "failed", "run_id": "first", "cause": "nan", "reason": "loss/ce is not finite at step 3"})
-    ledger.append({"event": "finished", "run_id": "second", "environment": {"device": "cpu"}})
+    ledger.append({"event": "finished", "run_id": "second", "last": {}, "environment": {"device": "cpu"}})
     runs = ledger.outcomes()
     assert list(runs) == ["first", "second"]
     assert runs["second"].environment == {"git": {"commit": "second"}, "device": "cpu"}
@@ -371,7 +383,7 @@ def test_what_another_process_writes_is_read_once_and_only_once(path):
         ledger.append(started("r"))
         assert Ledger(path).outcomes()["r"].attempts == number + 1
     with path.open("a") as file:  # another process, in the middle of a line
-        file.write('{"event": "started", "time": "t", ')
+        file.write('{"event": "started", "time": "2026-01-01", ')
         file.flush()
         assert ledger.outcomes()["r"].attempts == 3
         file.write('"run_id": "r"}\n')
@@ -400,7 +412,9 @@ def test_a_thousand_runs_of_fifty_epochs_are_read_in_seconds_and_then_for_nothin
         for run in range(1000):
             for epoch in range(1, 51):
                 own = {"epoch": float(epoch), "loss": 1 / epoch, **metrics}
-                file.write(json.dumps({"event": "epoch", "time": "t", "run_id": f"r{run}", "metrics": own}) + "\n")
+                file.write(
+                    json.dumps({"event": "epoch", "time": "2026-01-01", "run_id": f"r{run}", "metrics": own}) + "\n"
+                )
     begin = time.process_time()
     runs = Ledger(path).outcomes()
     assert time.process_time() - begin < 4
@@ -414,7 +428,9 @@ def test_a_thousand_runs_of_fifty_epochs_are_read_in_seconds_and_then_for_nothin
 def test_reading_costs_little_more_than_parsing(path):
     path.parent.mkdir()
     last = {f"val/iou/class {i}": 50.0 + i for i in range(20)}
-    lines = (json.dumps({**started(f"r{n}"), "event": "finished", "time": "t", "last": last}) for n in range(10_000))
+    lines = (
+        json.dumps({**started(f"r{n}"), "event": "finished", "time": "2026-01-01", "last": last}) for n in range(10_000)
+    )
     path.write_text("\n".join(lines) + "\n")
     parsed = time.process_time()
     for line in path.read_text().splitlines():

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
-from orchestrator.tracking.address import check_driver, check_uri, shown
+from orchestrator.store.folder import Store
+from orchestrator.tracking.address import check_driver, check_uri, shown, uri_of
 from trainer.config import UserError
 
 STORE = Path("/data/store")
@@ -16,6 +18,7 @@ STORE = Path("/data/store")
         "http://127.0.0.1:5000",
         "https://user:secret@tracking.example.org/mlflow",
         "sqlite:////data/store/mlflow.db",
+        "sqlite:////tmp/my runs.db?timeout=60",
         "postgresql://host/db",
         "mysql+pymysql://user:secret@host:3306/db",
         "databricks",
@@ -54,6 +57,9 @@ def test_what_mlflow_can_use_is_taken_as_it_is(uri):
         ("http:///x?token=secret", "must be http://ADDRESS but got http:///x?token=***"),
         ("postgresql://me:secret@/db", "must be postgresql://HOST/DATABASE but got postgresql://***@/db"),
         ("mysql+pymysql://host", "must be mysql+pymysql://HOST/DATABASE but got mysql+pymysql://host"),
+        ("sqlite:////tmp/x.db?token=secret", "SQLite has no option token; remove it"),
+        ("sqlite:////tmp/x.db?timeout=3&mode=secret", "SQLite has no option mode; remove it"),
+        ("sqlite:////no/such/x.db", "there is no folder /no/such; make it, or correct the path"),
         ("http://me:secret@host\n:1", "must not hold spaces or control characters"),
     ],
 )
@@ -61,6 +67,16 @@ def test_what_it_never_could_is_refused_with_the_remedy(uri, error):
     with pytest.raises(UserError) as refused:
         check_uri(uri, STORE)
     assert error in str(refused.value) and "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["my store", "a\tb", "über", "50 %?#"])
+def test_the_database_of_a_store_needs_no_name_of_a_kind(tmp_path, monkeypatch, name):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = Store(tmp_path / name)
+    assert make_url(uri_of(store)).database == str(store.database)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "htp://host")
+    with pytest.raises(UserError, match="unknown MLFLOW_TRACKING_URI scheme"):
+        uri_of(store)
 
 
 @pytest.mark.parametrize(

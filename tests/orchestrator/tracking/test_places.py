@@ -77,6 +77,15 @@ def test_a_moved_store_is_read_and_written_where_it_is(tmp_path, make, before, a
     assert not (tmp_path / before).exists()
 
 
+def test_a_database_outside_the_store_says_too_which_files_are_lost(tmp_path, make, uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    store = make(tmp_path / "store")
+    sent(store)
+    next(store.artifacts.rglob("config.yaml")).unlink()
+    sent(store)
+    assert files(store) == {"a" * 12: {"config.yaml"}}
+
+
 def test_a_copy_leaves_the_original_alone(tmp_path, make):
     first = make(tmp_path / "first")
     sent(first)
@@ -101,10 +110,15 @@ def test_places_outside_the_store_stay(tmp_path, make):
     assert places["transkd/tiny"] == f"{tmp_path}/there/mlartifacts/tiny"
 
 
-def test_files_that_were_deleted_are_sent_again(tmp_path, make):
+@pytest.mark.parametrize("what", ["all", "the folder of the run", "a file"])
+def test_files_that_were_deleted_are_sent_again(tmp_path, make, what):
     store = make(tmp_path / "store")
     sent(store)
-    shutil.rmtree(store.artifacts)
+    (file,) = store.artifacts.rglob("config.yaml")
+    if what == "a file":
+        file.unlink()
+    else:
+        shutil.rmtree(store.artifacts if what == "all" else file.parents[1])
     sent(store)
     assert files(store) == {"a" * 12: {"config.yaml"}}
     assert not Ledger(store.ledger).outcomes()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 
 import pytest
+from PIL import Image
 
-from orchestrator.report.page import provenance
+from orchestrator.report.page import panels, provenance
 from orchestrator.report.page.checklist import answers
 from orchestrator.report.page.document import page
 from orchestrator.report.page.provenance import facts
@@ -215,3 +217,34 @@ def test_what_explain_prints_is_folded_under_the_table(synthetic):
     fold = page(report).split("How to read this table")[1].split("</details>")[0]
     assert fold.count("<li>") == len(report.table.explained)
     assert "does not reject at the level at which" in fold
+
+
+DAMAGE = {
+    "empty": lambda content: b"",
+    "no image": lambda content: b"panel\n" * 20,
+    "cut off": lambda content: content[: len(content) // 2],
+    "a flipped byte": lambda content: content[:60] + bytes([content[60] ^ 0xFF]) + content[61:],
+    "too small": lambda content: _png(8, 8),
+    "too low": lambda content: _png(3 * 64 + 8, 8),
+    "a JPEG": lambda content: _png(3 * 64 + 8, 72, "JPEG"),
+}
+
+
+def _png(width, height, kind="PNG"):
+    out = io.BytesIO()
+    Image.new("RGB", (width, height)).save(out, kind)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_panel_is_left_out_and_said(synthetic, damage):
+    made = synthetic("costs")
+    report = made.report
+    panel = report.panels["mini"]
+    panel.write_bytes(damage(panel.read_bytes()))
+    blocks = str(panels.section(report).blocks)
+    assert "The panels of mini seed 0 are damaged and left out." in blocks
+    assert "validation image 1: B0" in blocks and "validation image 1: mini" not in blocks
+    for path in report.panels.values():
+        path.write_bytes(damage(path.read_bytes()))
+    assert "damaged and left out" in str(panels.section(report).blocks)
