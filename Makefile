@@ -1,4 +1,4 @@
-# make demo: set up and run the demo study.  make test: set up and pass the tests.  make check: before every commit.
+# make demo: set up and run the demo study.  make test: set up and pass the tests.  make check: before every commit.  make bench: ratios side by side.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q 
 TWO    := -n 2 --dist loadfile
 NOTE    = @begun=$$(date +%s); $(MAKE) --no-print-directory $(1) && echo "make $@: $$(( $$(date +%s) - begun )) s"
 
-.PHONY: setup demo test tests check static fast lock clean
+.PHONY: setup demo bench test tests check static fast lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +29,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: setup
 	@$(BIN)/transkd run $(STUDY)
+
+bench: setup
+	@$(BIN)/python benchmarks/bench.py --write
 
 test: setup
 	$(call NOTE,tests)

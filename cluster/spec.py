@@ -53,6 +53,9 @@ class ClusterSpec(Strict):
     """torch threads of a worker; default: its CPUs, rounded down."""
     micro_batch: Count | None = None
     """Samples in one forward pass; set it when a worker's share of the global batch exceeds the memory."""
+    checkpoint_every: Integer = Field(1, ge=1, le=LARGEST)
+    """Epochs from one checkpoint to the next: a run that is stopped repeats at most so many. Trials of a search, which
+    may be stopped after any epoch and continued, write one after each."""
     concurrency: Literal["auto"] | Annotated[Integer, Field(le=LARGEST)] = "auto"
     """Runs at once; `auto`: as many as fit."""
     max_cpus: Number | None = Field(None, gt=0, le=LARGEST)

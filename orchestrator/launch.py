@@ -73,7 +73,7 @@ class Launch:
             limits_check.refuse(arms, costs)
         refuse_infeasible(self.study, self.preparer.check, limits_check)
         say("structures checked; reading the data")
-        self.sources = self.preparer.reader.read(configs.values())
+        self.sources = self.preparer.reader.read(configs.values(), say)
         self.refresh()
         self.preparer.teachers = {key: run.run_id for key, run in self.state.teachers.items()}
         for search in self.state.searches:

@@ -33,5 +33,7 @@ class Place:
     """Samples in one forward pass; default: all of a worker's share of the global batch."""
     teacher: Path | None = None
     """Weights of the teacher that the study has trained, for configs with `teacher.train`."""
+    checkpoint_every: int = 1
+    """Epochs from one checkpoint to the next; a run that is stopped repeats at most so many."""
     compile: bool = False
     """Compile the student and its paths with `torch.compile`."""

@@ -28,7 +28,7 @@ from trainer.data.stream import HostBatch, Stream, holdout
 from trainer.files import checkpoint
 from trainer.measure.device import pick_device, synchronize
 from trainer.place import Place
-from trainer.training.build import Data, build_distilled, build_teacher
+from trainer.training.build import Data, build_distilled, build_teacher, reads_native_labels_of_train
 from trainer.training.evaluate import evaluate
 from trainer.training.learner import Learner
 from trainer.training.loop import train_step
@@ -96,9 +96,10 @@ def disk_bytes(config: TrainConfig, found: Official) -> dict[str, float]:
     height, width = config.data.size
     native = found.size or ASSUMED_SIZE
     label = 0 if native == config.data.size else native[0] * native[1]
+    labels = found.val + found.train * reads_native_labels_of_train(config)
     return {
         "checkpoints": model + 2 * trained + student,  # AdamW stores two moments per trained parameter
-        "packed": (found.train + found.val) * (4 * height * width + label),
+        "packed": (found.train + found.val) * 4 * height * width + labels * label,
     }
 
 
@@ -136,7 +137,9 @@ def measure_times(config: TrainConfig, place: Place, workers: int, found: Offici
     epochs = config.optim.epochs
     validations = epochs // config.eval.every + bool(epochs % config.eval.every)
     return {
-        "epoch_s": steps * step_s + _checkpoint_s(learner, place.cache_dir) + validation_s * validations / epochs,
+        "epoch_s": steps * step_s
+        + _checkpoint_s(learner, place.cache_dir) / place.checkpoint_every
+        + validation_s * validations / epochs,
         "once_s": once_s + image_s * 12,  # footprint.py runs twelve passes of the student
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +98,7 @@ class Preparer:
             threads=self.spec.torch_threads,
             micro_batch=self.spec.micro_batch,
             teacher=teacher,
+            checkpoint_every=self.spec.checkpoint_every,
         )
 
     def check_root(self, config: TrainConfig) -> None:
@@ -173,4 +174,7 @@ class Preparer:
             if run.needs not in self.teachers:
                 raise UserError(f"{run.arm} needs teacher {run.needs}, which the plan does not train")
             teacher = self.store.run_dir(self.teachers[run.needs]) / LAST
-        return Job(self.study, run, identity, self.place(run.config, identity, teacher))
+        place = self.place(run.config, identity, teacher)
+        if run.role == "trial":  # it is continued from the epoch after which its search stopped it
+            place = replace(place, checkpoint_every=1)
+        return Job(self.study, run, identity, place)

@@ -31,6 +31,7 @@ def probe(
         "device": "cuda" if spec.gpus_per_worker else "cpu",
         "threads": spec.torch_threads,
         "micro_batch": spec.micro_batch,
+        "checkpoint_every": spec.checkpoint_every,
     }
     settings = {"workers": spec.workers, "place": place}
     on = [settings, this_hardware(spec), _code()]

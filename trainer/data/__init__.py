@@ -11,7 +11,7 @@ from trainer.data.base import SegDataset
 from trainer.data.camvid import CamVid
 from trainer.data.cityscapes import Cityscapes
 from trainer.data.nyuv2 import NYUv2
-from trainer.data.packed import PackedSplit, pack, packed_fingerprint
+from trainer.data.packed import PackedSplit, pack, pack_splits, packed_fingerprint, silent
 from trainer.data.scenes import Scenes
 from trainer.data.voc2012 import VOC2012
 from trainer.options import check_options
@@ -35,6 +35,8 @@ __all__ = [
     "known_fingerprints",
     "open_dataset",
     "pack",
+    "pack_splits",
+    "silent",
 ]
 
 

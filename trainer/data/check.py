@@ -14,7 +14,8 @@ import numpy as np
 
 from trainer.config import IGNORE, UserError
 from trainer.data.base import SegDataset, refuse_unequal
-from trainer.data.packed import fingerprint, source_digest
+from trainer.data.packed import fingerprint
+from trainer.data.packing import source_digest
 from trainer.data.pairing import Pair, Split
 
 

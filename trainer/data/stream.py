@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from trainer import rng
 from trainer.config import TrainConfig, UserError
+from trainer.data.ahead import ahead
 from trainer.data.batch import Batch
 from trainer.data.packed import PackedSplit
 from trainer.data.transforms import augment
@@ -22,7 +24,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class HostBatch(NamedTuple):
-    """N samples in host memory as uint8, a quarter of the bytes that float32 would copy to the GPU."""
+    """N samples as uint8, a quarter of the bytes that float32 would copy to the GPU."""
 
     image: Tensor  # (N, 3, H, W) uint8
     label: Tensor  # (N, H, W), or (N, H/4, W/4) with quarter labels, uint8
@@ -35,8 +37,19 @@ class Stream:
     Order and augmentation depend on the seed, the epoch and the sample; never on rank, world or micro-batch.
     """
 
-    def __init__(self, packed: PackedSplit, config: TrainConfig, indices: np.ndarray | None, rank: int, world: int):
-        """`indices` (n,) are the samples of `packed` to train on, None for all.
+    def __init__(
+        self,
+        packed: PackedSplit,
+        config: TrainConfig,
+        indices: np.ndarray | None,
+        rank: int,
+        world: int,
+        *,
+        threads: int = 1,
+        pinned: bool = False,
+    ) -> None:
+        """`indices` (n,) are the samples of `packed` to train on, None for all. `threads` prepare batches ahead, one
+        each; `pinned` puts them into page-locked memory, from which a GPU copies while it computes.
 
         Raises UserError when there are fewer of them than `global_batch`, or when `world` does not divide it.
         """
@@ -56,44 +69,48 @@ class Stream:
         self.share = self.global_batch // world
         self.first = rank * self.share
         self.steps_per_epoch = len(self.indices) // self.global_batch
+        self.threads = threads
+        self.pinned = pinned
 
     def epoch(self, epoch: int) -> Iterator[HostBatch]:
-        """This worker's batch of every step of an epoch; a thread prepares one batch ahead.
+        """This worker's batch of every step of an epoch, prepared ahead.
 
-        The thread ends with the iterator; its errors are raised here.
+        The threads end with the iterator; their errors are raised here.
         """
         order = rng.permutation(self.config.seed, epoch, len(self.indices))
-        with ThreadPoolExecutor(1, thread_name_prefix="stream") as thread:
-            ahead = None
-            for k in range(self.steps_per_epoch):
-                coming = thread.submit(self._assemble, epoch, order, k)
-                if ahead:
-                    yield ahead.result()
-                ahead = coming
-            if ahead:
-                yield ahead.result()
+        assemble = partial(self._assemble, epoch, order)
+        steps = range(self.steps_per_epoch)
+        return ahead(assemble, steps, threads=self.threads, most=self.threads, name="stream")
 
     def _assemble(self, epoch: int, order: np.ndarray, k: int) -> HostBatch:
         begin = k * self.global_batch + self.first
         samples = self.indices[order[begin : begin + self.share]]
         data, seed = self.config.data, self.config.seed
         quarter = data.train_labels == "quarter"
-        images, labels = [], []
-        for sample in samples.tolist():
+        height, width = self.packed.size
+        images = self._empty(len(samples), 3, height, width)
+        labels = self._empty(len(samples), *((height // 4, width // 4) if quarter else (height, width)))
+        into = images.numpy(), labels.numpy()
+        for position, sample in enumerate(samples.tolist()):
             image, label = self.packed.sample(sample)
             label = self.packed.native_label(sample) if quarter else label
             image, label = augment(image, label, rng.generator(seed, "augment", epoch, sample), data.augment, quarter)
-            images.append(image.transpose(2, 0, 1))
-            labels.append(label)
-        return HostBatch(
-            torch.from_numpy(np.stack(images)),
-            torch.from_numpy(np.stack(labels)),
-            torch.from_numpy(rng.sample_keys(seed, epoch, samples)),
-        )
+            into[0][position] = image.transpose(2, 0, 1)
+            into[1][position] = label
+        return HostBatch(images, labels, torch.from_numpy(rng.sample_keys(seed, epoch, samples)))
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=self.pinned)
+
+
+def threads_of_stream(device: torch.device, threads: int) -> int:
+    """How many threads prepare batches beside torch's `threads`. On a CPU one: a step takes far longer than its batch,
+    and more would take the step's cores. Beside a GPU torch's threads are idle."""
+    return 1 if device.type == "cpu" else max(threads, min(4, os.cpu_count() or 1))
 
 
 def to_batch(host: HostBatch, device: torch.device | str, normalize: Literal["unit", "imagenet"]) -> Batch:
-    """Copy the uint8 samples to the device, and convert and normalise them there."""
+    """Copy the uint8 samples to the device, unless they are there, and convert and normalise them there."""
     image, label, keys = (part.to(device, non_blocking=True) for part in host)
     return Batch(normalise(image, normalize), label.long(), keys)
 

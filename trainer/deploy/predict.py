@@ -15,20 +15,20 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from trainer.config import UserError
 from trainer.config.input_files import check_regular, holds, refuse_undecodable
 from trainer.data.cityscapes import LABEL_IDS
 from trainer.data.images import read_rgb
-from trainer.data.packed import resize_image
+from trainer.data.packing import resize_image
 from trainer.data.pairing import is_hidden
 from trainer.deploy.open import Student
 from trainer.files.atomic import replacing
 from trainer.files.run_folder import write_text
 from trainer.training.evaluate import forward
 from trainer.training.panel import colour
+from trainer.training.prediction import class_of
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 MANIFEST = "predict.json"
@@ -194,8 +194,7 @@ def label_images(student: Student, native: list[np.ndarray], resized: list[np.nd
     logits = logits[:, : len(student.dataset.classes)]
     labels = []
     for image, scores in zip(native, logits, strict=True):
-        full = F.interpolate(scores[None], size=image.shape[:2], mode="bilinear", align_corners=False)
-        labels.append(full.argmax(1)[0].to(torch.uint8).cpu().numpy())
+        labels.append(class_of(scores[None], image.shape[:2])[0].to(torch.uint8).cpu().numpy())
     return labels
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trainer.data import PackedSplit, SegDataset, open_dataset, pack
+from trainer.data import PackedSplit, SegDataset, open_dataset, pack, silent
 from trainer.data.pairing import Split
 from trainer.deploy.open import Student, Wanted, open_student
 from trainer.training.evaluate import evaluate
@@ -18,12 +18,14 @@ def measure(
     split: Split = "val",
     protocols: Sequence[str] | None = None,
     batch: int = 8,
+    say: Callable[[str], None] = silent,
 ) -> tuple[dict[str, float], PackedSplit]:
     """The metrics of a student (`<split>/...`, in percent), of all classes and conditions, and the split.
 
-    `protocols`: default, those of its config. Raises UserError where the data cannot be read.
+    `protocols`: default, those of its config. `say` is told how far packing is. Raises UserError where the data cannot
+    be read.
     """
-    packed = pack(dataset, student.config.data, split, cache)
+    packed = pack(dataset, student.config.data, split, cache, say=say)
     metrics = evaluate(
         student.model,
         packed,

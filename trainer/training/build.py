@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 
 from trainer.config import IGNORE, TrainConfig, UserError
-from trainer.data import PackedSplit, SegDataset, check_data, dataset_class, open_dataset, pack
+from trainer.data import PackedSplit, SegDataset, check_data, dataset_class, open_dataset, pack_splits, silent
 from trainer.data.batch import Batch
+from trainer.data.pairing import Split
 from trainer.data.stream import Stream, holdout
 from trainer.data.transforms import auto_class_weights, quarter_label
 from trainer.distill import build_distillers
@@ -46,18 +48,24 @@ class Data(NamedTuple):
         return self.dataset.conditions(self.val.stems)
 
 
-def open_data(config: TrainConfig, place: Place) -> Data:
-    """Open, check and pack the data.
+def open_data(config: TrainConfig, place: Place, say: Callable[[str], None] = silent) -> Data:
+    """Open, check and pack the data; `say` is told how far packing is.
 
-    Raises UserError naming the first wrong file, or a split in which no pixel is labelled.
+    Raises UserError naming the first wrong file, a disk without room, or a split in which no pixel is labelled.
     """
     dataset = open_dataset(config.data, place.data_root, place.cache_dir)
-    splits = {name: pack(dataset, config.data, name, place.cache_dir) for name in ("train", "val")}
+    native: dict[Split, bool] = {"train": reads_native_labels_of_train(config), "val": True}
+    splits = pack_splits(dataset, config.data, native, place.cache_dir, say)
     learn, select = holdout(len(splits["train"]), config.data.select)
     Stream(splits["train"], config, learn, 0, 1)  # raises UserError when the split is smaller than a batch
     data = Data(dataset, splits["train"], splits["val"], learn, select)
     _check_labelled(data, config)
     return data
+
+
+def reads_native_labels_of_train(config: TrainConfig) -> bool:
+    """Whether a run reads labels of train at their own size: to reduce them to a quarter, or to select by them."""
+    return config.data.train_labels == "quarter" or config.data.select > 0
 
 
 def _check_labelled(data: Data, config: TrainConfig) -> None:

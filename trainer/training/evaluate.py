@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trainer import parallel
 from trainer.config import DataConfig
 from trainer.data import PackedSplit
+from trainer.data.ahead import ahead
 from trainer.data.stream import normalise
 from trainer.data.transforms import quarter_label
 from trainer.models.base import LOGITS, SegModel
 from trainer.training import metrics
+from trainer.training.prediction import class_of
+
+
+class Labels(NamedTuple):
+    """The labels of one size in a batch of images."""
+
+    positions: list[int]  # of the n images in the batch
+    labels: np.ndarray  # (n, h, w) uint8
+    groups: np.ndarray  # (n,) which confusion matrix counts each
 
 
 @torch.no_grad()
@@ -37,7 +47,7 @@ def evaluate(
     `full` upsamples the logits to the label's own size; `paper` compares the logits with labels at a quarter of the
     input size. `conditions` (name -> sample indices, disjoint) also get `<prefix>/<condition>/miou`, by the first
     protocol. An mIoU is absent where no pixel is labelled. Each worker evaluates its own part of the samples; the
-    confusion matrices are summed.
+    confusion matrices stay on the device and are summed once. A thread reads one batch ahead.
     """
     protocols = tuple(protocols)
     device = next(model.parameters()).device
@@ -47,27 +57,38 @@ def evaluate(
     for position, members in enumerate(groups.values()):
         group[members] = position
     shape = (len(groups) + 1, len(names), model.channels.classes)
-    counts = {name: torch.zeros(shape, dtype=torch.int64) for name in protocols}
+    counts = torch.zeros((len(protocols), *shape), dtype=torch.int64, device=device)
     training = model.training
     model.eval()
-    for chunk in np.array_split(mine, max(1, -(-len(mine) // batch))) if len(mine) else []:
-        logits = forward(model, split.images(chunk), data, device, autocast)
-        for protocol in protocols:
-            for index, (label, prediction) in zip(
-                chunk, labels_and_predictions(logits, split, chunk, protocol), strict=True
-            ):
-                counts[protocol][group[index]] += metrics.confusion(prediction, label, *shape[1:]).cpu()
+
+    def read(chunk: np.ndarray) -> tuple[np.ndarray, list[list[Labels]]]:
+        return split.images(chunk), [labels_of(split, chunk, protocol, group[chunk]) for protocol in protocols]
+
+    chunks = np.array_split(mine, max(1, -(-len(mine) // batch))) if len(mine) else []
+    for images, labels in ahead(read, chunks, name="evaluate"):
+        logits = forward(model, images, data, device, autocast)
+        for count, sizes in zip(counts, labels, strict=True):
+            for same in sizes:
+                count += _confusion(logits, same, shape)
     model.train(training)
+    matrices = parallel.all_reduce(counts).cpu()
     result: dict[str, float] = {}
-    for protocol in protocols:
-        matrices = parallel.all_reduce(counts[protocol].to(device)).cpu()
+    for protocol, found in zip(protocols, matrices, strict=True):
         where = prefix if protocol == protocols[0] else f"{prefix}/{protocol}"
-        result |= metrics.summary(matrices.sum(0), names, where, absent_is_zero=protocol == "paper")
+        result |= metrics.summary(found.sum(0), names, where, absent_is_zero=protocol == "paper")
         if protocol == protocols[0]:
-            for condition, matrix in zip(groups, matrices, strict=False):
+            for condition, matrix in zip(groups, found, strict=False):
                 part = metrics.summary(matrix, names, f"{prefix}/{condition}", absent_is_zero=protocol == "paper")
                 result |= {name: value for name, value in part.items() if "/iou/" not in name}
     return result
+
+
+def _confusion(logits: Tensor, same: Labels, shape: tuple[int, int, int]) -> Tensor:
+    """Counts `shape` (G, K, P) of the images whose labels are `same`, from the logits (N, P, h, w) of the batch."""
+    chosen = logits if len(same.positions) == len(logits) else logits[same.positions]
+    prediction = class_of(chosen, same.labels.shape[1:])
+    label, group = (torch.from_numpy(array).to(logits.device) for array in (same.labels, same.groups))
+    return metrics.confusion_by_group(prediction, label, group, shape)
 
 
 def forward(
@@ -81,15 +102,15 @@ def forward(
     return logits.float()
 
 
-def labels_and_predictions(
-    logits: Tensor, split: PackedSplit, chunk: np.ndarray, protocol: str
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(label, prediction) pairs, each (h, w), of the samples `chunk` whose logits are (N, P, H/4, W/4)."""
-    for position, index in enumerate(chunk):
-        one = logits[position : position + 1]
-        if protocol == "paper":
-            label = quarter_label(split.native_label(int(index)), split.size)
-        else:
-            label = split.native_label(int(index))
-            one = F.interpolate(one, size=label.shape, mode="bilinear", align_corners=False)
-        yield torch.from_numpy(np.array(label)).to(logits.device), one.argmax(1)[0]
+def labels_of(split: PackedSplit, chunk: np.ndarray, protocol: str, groups: np.ndarray) -> list[Labels]:
+    """The labels of the samples `chunk` as a protocol compares them, those of one size together."""
+    sizes: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
+    for position, index in enumerate(chunk.tolist()):
+        label = split.native_label(index)
+        label = quarter_label(label, split.size) if protocol == "paper" else label
+        sizes.setdefault(label.shape, []).append((position, label))
+    found = []
+    for same in sizes.values():
+        positions = [position for position, _ in same]
+        found.append(Labels(positions, np.stack([label for _, label in same]), groups[positions]))
+    return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import torch
 from trainer import parallel
 from trainer.config import TrainConfig, UserError
 from trainer.data.batch import Batch
-from trainer.data.stream import HostBatch, Stream, to_batch
+from trainer.data.prefetch import on_device
+from trainer.data.stream import HostBatch, Stream, threads_of_stream, to_batch
 from trainer.files import checkpoint, generations, run_folder
 from trainer.measure.device import pick_device
 from trainer.measure.footprint import measure
@@ -23,6 +26,7 @@ from trainer.training.evaluate import evaluate
 from trainer.training.learner import Learner
 from trainer.training.networks import weights_used
 from trainer.training.panel import save_panel
+from trainer.training.recorder import Recorder
 from trainer.training.schedule import learning_rate
 from trainer.training.sources import run_id
 from trainer.training.system import SystemMonitor
@@ -54,7 +58,8 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
     classes = len(data.classes)
     model = build_teacher(config, place, classes)
     share, micro = config.optim.shares(parallel.world(), place.micro_batch)
-    stream = Stream(data.train, config, data.learn, parallel.rank(), parallel.world())
+    threads, pinned = threads_of_stream(device, place.threads), device.type == "cuda"
+    stream = Stream(data.train, config, data.learn, parallel.rank(), parallel.world(), threads=threads, pinned=pinned)
     distilled = build_distilled(config, model, data).to(device)
     bf16 = config.optim.precision == "bf16"
     teacher = None
@@ -69,33 +74,41 @@ def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
     if is_rank_zero and len(history) < config.optim.epochs:
         run_folder.clear_result(place.out_dir)
     system = SystemMonitor(device)
+    best_student: dict[str, torch.Tensor] | None = None  # not written yet
 
-    for epoch in range(len(history), config.optim.epochs):
-        started = time.monotonic()
-        distilled.train()
-        for k, host in enumerate(stream.epoch(epoch)):
-            step = epoch * stream.steps_per_epoch + k
-            lr = learning_rate(config.optim, step, stream.steps_per_epoch)
-            train_step(learner, teacher, host, config, micro, classes)
-            learner.update(lr, step)
-            system.sample()
-        losses = learner.drain()
-        seconds = time.monotonic() - started
-        metrics = {"epoch": float(epoch + 1), "step": float(step + 1), **losses, "lr": lr}
-        metrics["images_per_s"] = stream.steps_per_epoch * config.optim.global_batch / seconds
-        if (epoch + 1) % config.eval.every == 0 or epoch + 1 == config.optim.epochs:
-            metrics |= validate(distilled.student, data, config, learner.autocast)
-        metrics |= system.epoch()
-        metrics["seconds"] = time.monotonic() - started
-        history.append(metrics)
-        improved = "val/miou" in metrics and metrics["val/miou"] > best.get("val/miou", -1.0)
-        if improved:
-            best = {"epoch": metrics["epoch"], "val/miou": metrics["val/miou"]}
-        if is_rank_zero:
+    with Recorder() as recorder:
+        for epoch in range(len(history), config.optim.epochs):
+            started = time.monotonic()
+            distilled.train()
+            for k, host in enumerate(on_device(stream.epoch(epoch), device)):
+                step = epoch * stream.steps_per_epoch + k
+                lr = learning_rate(config.optim, step, stream.steps_per_epoch)
+                train_step(learner, teacher, host, config, micro, classes)
+                learner.update(lr, step)
+                system.sample()
+                recorder.poll()
+            losses = learner.drain()
+            seconds = time.monotonic() - started
+            metrics = {"epoch": float(epoch + 1), "step": float(step + 1), **losses, "lr": lr}
+            metrics["images_per_s"] = stream.steps_per_epoch * config.optim.global_batch / seconds
+            if (epoch + 1) % config.eval.every == 0 or epoch + 1 == config.optim.epochs:
+                metrics |= validate(distilled.student, data, config, learner.autocast)
+            metrics |= system.epoch()
+            metrics["seconds"] = time.monotonic() - started
+            history.append(metrics)
+            improved = "val/miou" in metrics and metrics["val/miou"] > best.get("val/miou", -1.0)
+            if improved:
+                best = {"epoch": metrics["epoch"], "val/miou": metrics["val/miou"]}
+                best_student = deepcopy(distilled.student.state_dict()) if is_rank_zero else None
+            write = None
             finished = epoch + 1 == config.optim.epochs
-            save_checkpoints(place.out_dir, identity, fingerprints, learner, history, best, improved, finished)
-            run_folder.append_epoch(place.out_dir, metrics)
-        report(metrics, place.out_dir / run_folder.LAST)
+            if is_rank_zero and (finished or (epoch + 1) % place.checkpoint_every == 0):
+                state = to_resume_from(identity, fingerprints, learner, history, best)
+                write = partial(save_checkpoints, place.out_dir, state, best_student, finished)
+                best_student = None
+            recorder.begin(write, partial(record_epoch, place.out_dir, metrics, is_rank_zero, report))
+            if parallel.world() > 1:  # all workers must report at the same step
+                recorder.finish()
 
     cost = check(config, place.cache_dir)
     if is_rank_zero:  # the other workers wait and do not disturb the measurement
@@ -156,35 +169,47 @@ def validate(student: SegModel, data: Data, config: TrainConfig, autocast: torch
     return metrics
 
 
-def save_checkpoints(
-    out: Path,
+def to_resume_from(
     identity: str,
     fingerprints: dict[str, str],
     learner: Learner,
     history: list[dict[str, float]],
     best: dict[str, float],
-    improved: bool,
-    finished: bool,
-) -> None:
-    """Write the checkpoint to resume from, and the student alone when it is the best so far.
+) -> dict[str, Any]:
+    """What a checkpoint holds, as a copy that training does not change.
 
-    Both hold the fingerprints of the data, by split, because their mIoU was measured on it. Where the run has
-    finished, the checkpoint also holds the digest of its weights, by which `finished_run` knows them.
+    The fingerprints of the data, by split, are there because the mIoU was measured on it.
     """
-    if improved:
-        student = learner.distilled.student.state_dict()
-        checkpoint.save(out / run_folder.BEST, {"model": student, "data": fingerprints, **best})
-    model = learner.distilled.state_dict()
-    state = {
+    return {
         "run_id": identity,
-        "final_weights": checkpoint.weights_digest(model) if finished else "",
+        "final_weights": "",
         "data": fingerprints,
-        "model": model,
-        "optimiser": learner.optimiser.state_dict(),
-        "history": history,
-        "best": best,
+        "model": deepcopy(learner.distilled.state_dict()),
+        "optimiser": deepcopy(learner.optimiser.state_dict()),
+        "history": list(history),
+        "best": dict(best),
     }
+
+
+def save_checkpoints(
+    out: Path, state: dict[str, Any], best_student: dict[str, torch.Tensor] | None, finished: bool
+) -> None:
+    """Write the student of the best epoch, where that is new, and the checkpoint to resume from.
+
+    Where the run has finished, the latter also holds the digest of its weights, by which `finished_run` knows them.
+    """
+    if best_student is not None:
+        checkpoint.save(out / run_folder.BEST, {"model": best_student, "data": state["data"], **state["best"]})
+    if finished:
+        state["final_weights"] = checkpoint.weights_digest(state["model"])
     generations.save(out, state)
+
+
+def record_epoch(out: Path, metrics: dict[str, float], is_rank_zero: bool, report: Report) -> None:
+    """Add an epoch to the run's record and report it."""
+    if is_rank_zero:
+        run_folder.append_epoch(out, metrics)
+    report(metrics, out / run_folder.LAST)
 
 
 def resume(

@@ -1,6 +1,6 @@
 """Intersection over union from one int64 confusion matrix over a whole split.
 
-Letters: K classes, P network outputs (P >= K: a void output may be predicted but is never a label).
+Letters: G groups of images, K classes, P network outputs (P >= K: a void output may be predicted but is never a label).
 """
 
 from __future__ import annotations
@@ -14,9 +14,21 @@ def confusion(prediction: Tensor, label: Tensor, classes: int, outputs: int) -> 
 
     prediction, label: integer tensors of one shape. Ignored pixels are not masked but counted in an extra row.
     """
-    row = label.to(torch.int64).clamp(max=classes).flatten()
-    index = row * outputs + prediction.to(torch.int64).flatten()
-    return torch.bincount(index, minlength=(classes + 1) * outputs).view(classes + 1, outputs)[:classes]
+    one = torch.zeros(1, dtype=torch.int64, device=label.device)
+    return confusion_by_group(prediction[None], label[None], one, (1, classes, outputs))[0]
+
+
+def confusion_by_group(prediction: Tensor, label: Tensor, group: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """`confusion` of the images of each group: counts `shape` = (G, K, P) int64.
+
+    prediction, label: (N, ...); group: (N,), in 0..G-1. Counted in int32, which takes half the time of int64.
+    """
+    groups, classes, outputs = shape
+    row = label.clamp(max=classes).to(torch.int32)
+    row += (group.to(torch.int32) * (classes + 1)).view(-1, *[1] * (label.ndim - 1))
+    index = row.mul_(outputs).add_(prediction)
+    counts = torch.bincount(index.flatten(), minlength=groups * (classes + 1) * outputs)
+    return counts.view(groups, classes + 1, outputs)[:, :classes]
 
 
 def iou(matrix: Tensor) -> Tensor:

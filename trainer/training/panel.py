@@ -11,7 +11,8 @@ from PIL import Image
 from trainer.config import TrainConfig
 from trainer.models.base import SegModel
 from trainer.training.build import Data
-from trainer.training.evaluate import forward, labels_and_predictions
+from trainer.training.evaluate import forward
+from trainer.training.prediction import class_of
 
 ROWS = 4
 GAP = 4
@@ -34,8 +35,9 @@ def save_panel(path: Path, student: SegModel, data: Data, config: TrainConfig) -
     for index in chosen:
         images = data.val.images(np.array([index]))
         logits = forward(student, images, config.data, next(student.parameters()).device)
-        (label, prediction) = next(labels_and_predictions(logits, data.val, np.array([index]), "full"))
-        masks = [colour(x.cpu().numpy().astype(np.uint8), data.dataset.palette) for x in (label, prediction)]
+        label = data.val.native_label(int(index))
+        prediction = class_of(logits, label.shape)[0].cpu().numpy().astype(np.uint8)
+        masks = [colour(x, data.dataset.palette) for x in (label, prediction)]
         shown = [np.asarray(Image.fromarray(m).resize((width, height), Image.Resampling.NEAREST)) for m in masks]
         strip = np.full((GAP, width, 3), 255, dtype=np.uint8)
         cells = [np.concatenate([cell, strip]) for cell in (images[0], *shown)]

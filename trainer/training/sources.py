@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from trainer.config import NUMERICS_VERSION, RunIds, Sources, TrainConfig, data_key, digest, weight_names
+from trainer.data import silent
 from trainer.files.file_digest import file_digest
 from trainer.place import Place
 from trainer.training.build import open_data
@@ -25,14 +26,14 @@ class SourceReader:
         self._opened: set[str] = set()
         self._seen: dict[tuple[int, ...], TrainConfig] = {}  # by the identity of parts that runs of an arm share
 
-    def read(self, configs: Iterable[TrainConfig]) -> Sources:
-        """The sources of these configs, and of all before them. Raises UserError naming the first file that is wrong,
-        and where the data cannot fill a batch."""
+    def read(self, configs: Iterable[TrainConfig], say: Callable[[str], None] = silent) -> Sources:
+        """The sources of these configs, and of all before them; `say` is told how far packing the data is. Raises
+        UserError naming the first file that is wrong, and where the data cannot fill a batch."""
         for config in configs:
             parts = (id(config.data), id(config.optim), id(config.student), id(config.teacher))
             if parts not in self._seen:
                 self._seen[parts] = config
-                self._read(config)
+                self._read(config, say)
         return self.sources
 
     def run_id(self, config: TrainConfig, key: str = "", teacher: TrainConfig | str | None = None) -> str:
@@ -43,11 +44,11 @@ class SourceReader:
         assert found is not None, "sources that were read leave nothing open"
         return found
 
-    def _read(self, config: TrainConfig) -> None:
+    def _read(self, config: TrainConfig, say: Callable[[str], None]) -> None:
         data, weights = dict(self.sources.data), dict(self.sources.weights)
         section = digest([config.data.model_dump(mode="json"), config.optim.global_batch, config.eval.protocols])
         if section not in self._opened:
-            found = open_data(config, self.place_of(config))
+            found = open_data(config, self.place_of(config), say)
             data[data_key(config.data)] = (found.train.fingerprint, found.val.fingerprint)
             self._opened.add(section)
         for name in weight_names(config):

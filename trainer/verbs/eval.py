@@ -67,7 +67,7 @@ def evaluate(
         check_output("--json", json_, options.images_of(dataset, split))
         options.check_replaced("--json", json_, ".json")
     protocols = tuple(dict.fromkeys(protocol or student.config.eval.protocols))
-    metrics, packed = measure(student, dataset, default_cache(), split, protocols, batch)
+    metrics, packed = measure(student, dataset, default_cache(), split, protocols, batch, print)
     for line in report(student, run, packed, split, protocols, metrics):
         print(printable(line))
     if json_ is not None:

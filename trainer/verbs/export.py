@@ -102,7 +102,7 @@ def _pictures(student: Student, images: Path | None, data_root: Path | None, out
 
     from trainer.data import open_dataset
     from trainer.data.images import read_rgb
-    from trainer.data.packed import resize_image
+    from trainer.data.packing import resize_image
     from trainer.deploy.predict import find_images
 
     if images is not None:

@@ -35,6 +35,7 @@ def fit(
         Path | None,
         typer.Option("--continue", metavar="RUN", help="take over the epochs of a run that only has fewer of them"),
     ] = None,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="epochs from one checkpoint to the next")] = 1,
     compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the student")] = False,
 ) -> None:
     """Train one run to its end; run again to resume."""
@@ -49,12 +50,13 @@ def fit(
         threads=threads,
         micro_batch=micro_batch,
         teacher=teacher,
+        checkpoint_every=checkpoint_every,
         compile=compile_,
     )
     check_inputs(out, config, resolved, teacher)
     check_config(place.out_dir, resolved)
     from trainer.data import check_root, open_dataset
-    from trainer.training.build import check
+    from trainer.training.build import check, open_data
     from trainer.training.continued import continue_run
     from trainer.training.loop import fit as train
 
@@ -62,6 +64,7 @@ def fit(
     if place.data_root is not None:
         check_outside(out, open_dataset(resolved.data, place.data_root, place.cache_dir))
     check(resolved, place.cache_dir)
+    open_data(resolved, place, print)
     with lock_folder(place.out_dir):
         if continue_ is not None:
             continue_run(continue_, resolved, place)

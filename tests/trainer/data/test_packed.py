@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
-from trainer.config import IGNORE, DataConfig, UserError
-from trainer.data import open_dataset, pack
+from trainer.config import IGNORE, DataConfig, UserError, digest
+from trainer.data import SegDataset, open_dataset, pack, pack_files, pack_splits, packing
+from trainer.data.pack_files import PackFiles
+from trainer.data.packed import packed_fingerprint
+from trainer.data.pairing import Pair
 from trainer.data.scenes import Scenes, write_scenes
 
 OPTIONS = {"train": 5, "val": 2, "size": [64, 128]}
@@ -52,8 +62,8 @@ def test_at_its_own_size_nothing_is_resized_or_stored_twice(tmp_path: Path) -> N
         np.testing.assert_array_equal(packed.images([i])[0], image)
         np.testing.assert_array_equal(packed.sample(i)[1], label)
         np.testing.assert_array_equal(packed.native_label(i), label)
-    (file,) = (tmp_path / "packed").glob("*.arrow")
-    assert file.stat().st_size < 2 * (64 * 128 * 4) * 1.2
+    files = list((tmp_path / "packed").glob("*.arrow"))
+    assert sum(file.stat().st_size for file in files) < 2 * (64 * 128 * 4) * 1.2
 
 
 def test_samples_are_views_of_the_file_that_nobody_can_write(tmp_path: Path) -> None:
@@ -111,8 +121,8 @@ def test_four_processes_pack_once(tmp_path: Path) -> None:
             answers = pool.starmap(_pack, [(tmp_path, time.time() + 0.3)] * 4)
     assert len(set(answers)) == 1
     assert len(reads.read_text()) == 5
-    assert len(list((tmp_path / "packed").glob("*.arrow"))) == 1
-    assert not list((tmp_path / "packed").glob("*.tmp"))
+    assert len(list((tmp_path / "packed").glob("*.arrow"))) == 2, "samples and native labels"
+    assert not list((tmp_path / "packed").glob(".*"))
 
 
 def test_a_second_opening_reads_no_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,3 +137,171 @@ def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match=r"cannot make the cache folder .*TRANSKD_CACHE"):
         open_dataset(_config(32, 64), None, tmp_path / "file" / "cache")
+
+
+def _cityscapes(tmp_path: Path, train: int = 5, size: tuple[int, int] = (32, 64)) -> tuple[DataConfig, SegDataset]:
+    write_scenes(tmp_path / "city", train=train, val=1, seed=0, size=(64, 128))
+    config = DataConfig(name="cityscapes", size=size)
+    return config, open_dataset(config, tmp_path / "city", tmp_path)
+
+
+def _sizes(cache: Path) -> dict[str, int]:
+    """Bytes of the files of train, by kind."""
+    found = [path for path in (cache / "packed").glob("*.arrow") if "train" in path.name]
+    kinds = {kind: [path for path in found if f"-{kind}-" in path.name] for kind in ("samples", "natives")}
+    return {kind: sum(path.stat().st_size for path in paths) for kind, paths in kinds.items()}
+
+
+def test_labels_that_nobody_reads_are_not_packed_until_somebody_does(tmp_path: Path) -> None:
+    config, data = _cityscapes(tmp_path)
+    lean = pack(data, config, "train", tmp_path, native=False)
+    assert _sizes(tmp_path)["natives"] == 0
+    with pytest.raises(AssertionError, match="without native labels"):
+        lean.native_label(0)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "packed").glob("*samples*")}
+    full = pack(data, config, "train", tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "images are not packed again"
+    assert _sizes(tmp_path)["natives"] > 5 * 64 * 128
+    assert full.fingerprint == lean.fingerprint == packed_fingerprint(data, config, "train", tmp_path)
+    for i, pair in enumerate(data.pairs("train")):
+        np.testing.assert_array_equal(full.native_label(i), data.read(pair)[1])
+        for ours, theirs in zip(full.sample(i), lean.sample(i), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_pack_of_an_earlier_version_is_found_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds all columns in one file, whose name has not changed."""
+    config, data = _cityscapes(tmp_path)
+    ours = pack(data, config, "train", tmp_path)
+    (samples,), (natives,) = ((tmp_path / "packed").glob(f"*{kind}*") for kind in ("samples", "natives"))
+    whole = samples.with_name(samples.name.partition("-samples-")[0] + ".arrow")
+    parts = [pa.ipc.open_file(str(path)).read_all() for path in (samples, natives)]
+    columns = [column for part in parts for column in part.columns]
+    fields = [field for part in parts for field in part.schema]
+    schema = pa.schema(fields, metadata=parts[0].schema.metadata)
+    with pa.ipc.new_file(str(whole), schema) as writer:
+        writer.write_table(pa.Table.from_arrays(columns, schema=schema), max_chunksize=1)
+    samples.unlink()
+    natives.unlink()
+    monkeypatch.setattr(type(data), "read", None)
+    for native in (True, False):
+        old = pack(data, config, "train", tmp_path, native=native)
+        assert old.fingerprint == ours.fingerprint == packed_fingerprint(data, config, "train", tmp_path)
+        for i in range(5):
+            np.testing.assert_array_equal(old.native_label(i), ours.native_label(i))
+            np.testing.assert_array_equal(old.images([i]), ours.images([i]))
+    assert not list((tmp_path / "packed").glob("*samples*"))
+
+
+def test_the_name_of_a_pack_is_that_of_earlier_versions(tmp_path: Path) -> None:
+    """Else every store would pack again. Paths and times of files enter it, so they are fixed here."""
+    pair = Pair("a", Path("/dev/null"), Path("/dev/null"))
+    config = DataConfig(name="cityscapes", size=(32, 64))
+    files = PackFiles(config, "train", [pair], tmp_path)
+    status = Path("/dev/null").stat()
+    listing = [["a", "/dev/null", status.st_size, status.st_mtime_ns]] * 2
+    asked = {"name": "cityscapes", "options": {}, "size": [32, 64]}
+    key = digest({"version": 2, "asked": asked, "split": "train", "files": listing})
+    assert files.whole == tmp_path / f"cityscapes-train-{key}.arrow"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from trainer.config import DataConfig
+from trainer.data import open_dataset, pack, pack_files
+from trainer.data.cityscapes import Cityscapes
+
+pack_files.SHARD = 2
+folder, reads = Path(sys.argv[1]), 0
+read = Cityscapes.read
+
+def dying(self, pair):
+    global reads
+    with open(folder / "reads", "a") as file:
+        file.write(pair.stem + "\\n")
+    if sys.argv[2] in pair.stem:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(self, pair)
+
+Cityscapes.read = dying
+config = DataConfig(name="cityscapes", size=(32, 64))
+pack(open_dataset(config, folder / "city", folder), config, "train", folder)
+"""
+
+
+def test_a_killed_process_leaves_what_it_has_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, data = _cityscapes(tmp_path, train=41)
+    expected = pack(data, config, "train", tmp_path / "undisturbed")
+    stems = expected.stems
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), stems[-1]], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = list((tmp_path / "packed").glob("*-samples-*.arrow"))
+    assert len(left) >= 2
+    assert packed_fingerprint(data, config, "train", tmp_path) is None
+    monkeypatch.setattr(pack_files, "SHARD", 2)
+    read = type(data).read
+    again: list[str] = []
+
+    def counting(self: SegDataset, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+        again.append(pair.stem)
+        return read(self, pair)
+
+    monkeypatch.setattr(type(data), "read", counting)
+    packed = pack(data, config, "train", tmp_path)
+    assert sorted(again) == stems[2 * len(left) :]
+    assert not list((tmp_path / "packed").glob(".*"))
+    assert packed.fingerprint == expected.fingerprint
+    for i in range(41):
+        np.testing.assert_array_equal(packed.images([i]), expected.images([i]))
+        np.testing.assert_array_equal(packed.native_label(i), expected.native_label(i))
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, data = _cityscapes(tmp_path)
+    need = (5 + 1) * 4 * 32 * 64 + 1 * 64 * 128
+    free = [need - 1]
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free[0]))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(data), "read", None)
+        with pytest.raises(UserError, match=r"packing cityscapes train and cityscapes val needs 0.00 GB in .*packed"):
+            pack_splits(data, config, {"train": False, "val": True}, tmp_path)
+    free[0] = need
+    pack_splits(data, config, {"train": False, "val": True}, tmp_path)
+    free[0] = 0  # what is packed needs none
+    pack_splits(data, config, {"train": False, "val": True}, tmp_path)
+    with pytest.raises(UserError, match="packing cityscapes train needs"):
+        pack(data, config, "train", tmp_path)
+
+
+def test_progress_rate_and_disk_space_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, data = _cityscapes(tmp_path)
+    said: list[str] = []
+    pack(data, config, "val", tmp_path, say=said.append)
+    assert said == [], "a short silence is no news"
+    monkeypatch.setattr(packing, "SAID_EVERY_S", 0.0)
+    pack(data, config, "train", tmp_path, say=said.append)
+    assert len(said) == 5
+    assert re.fullmatch(
+        r"packing cityscapes train: 2 of 5 images, \d+ a second, \d+ s left; 0.00 GB in .*packed", said[1]
+    )
+
+
+def test_a_process_that_waits_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, data = _cityscapes(tmp_path)
+    monkeypatch.setattr(packing, "SAID_EVERY_S", 0.0)
+    files = PackFiles(config, "train", data.pairs("train"), tmp_path / "packed")
+    files.folder.mkdir()
+    with (files.folder / f"{files.stem}.lock").open("w") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        said: list[str] = []
+
+        def say(text: str) -> None:
+            said.append(text)
+            fcntl.flock(holder, fcntl.LOCK_UN)
+
+        assert len(pack(data, config, "train", tmp_path, say=say)) == 5
+    assert said[0] == "waiting for another process, which packs cityscapes train"

@@ -73,6 +73,17 @@ def test_an_epoch_does_not_depend_on_the_epochs_before(packed: PackedSplit) -> N
     assert all(_equal(ours, theirs) for ours, theirs in pairs)
 
 
+@pytest.mark.parametrize("threads", [2, 5])
+@pytest.mark.parametrize("labels", ["full", "quarter"])
+def test_several_threads_prepare_the_batches_of_one(threads: int, labels: str, packed: PackedSplit) -> None:
+    config = _config(train_labels=labels)
+    one, several = (Stream(packed, config, None, 0, 1, threads=count) for count in (1, threads))
+    for epoch in range(3):
+        pairs = list(zip(one.epoch(epoch), several.epoch(epoch), strict=True))
+        assert len(pairs) == 2
+        assert all(_equal(ours, theirs) for ours, theirs in pairs)
+
+
 def test_two_workers_see_the_samples_of_one(packed: PackedSplit) -> None:
     one = Stream(packed, _config(), None, 0, 1)
     two = [Stream(packed, _config(), None, rank, 2) for rank in range(2)]

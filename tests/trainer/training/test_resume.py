@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from trainer.config import TrainConfig
-from trainer.files import checkpoint
+from trainer.files import checkpoint, generations, run_folder
 from trainer.files.run_folder import CLOCK
 from trainer.place import Place
 from trainer.training.loop import fit
@@ -166,3 +167,60 @@ def test_killed_in_the_middle_of_epochs(config: TrainConfig, undisturbed: Path, 
         assert (len(record.read_text().splitlines()) if record.exists() else 0) == epochs
     fit(config, place(), report=nothing)
     assert_same_run(out, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_fewer_checkpoints_repeat_epochs_exactly(
+    stop_after: int, config: TrainConfig, undisturbed: Path, place: Make
+) -> None:
+    """A checkpoint after every second epoch: what was reported after the last one is trained and reported again."""
+    reported: list[float] = []
+
+    def stop(metrics: dict[str, float], path: Path | None) -> None:
+        reported.append(metrics["epoch"])
+        if len(reported) == stop_after:
+            raise InterruptedError
+
+    sparse = place(checkpoint_every=2)
+    with pytest.raises(InterruptedError):
+        fit(config, sparse, report=stop)
+    assert (sparse.out_dir / "last.pt").exists() == (stop_after == 2)
+    assert [epoch["epoch"] for epoch in run_folder.read_epochs(sparse.out_dir)] == reported
+    fit(config, sparse, report=lambda metrics, path: reported.append(metrics["epoch"]))
+    assert reported == {1: [1, 1, 2, 3], 2: [1, 2, 3]}[stop_after]
+    assert_same_run(sparse.out_dir, undisturbed)
+
+
+def test_checkpoints_are_as_many_as_asked(tiny: Make, place: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    save = generations.save
+
+    def counting(out: Path, state: dict[str, Any]) -> None:
+        written.append([epoch["epoch"] for epoch in state["history"]])
+        save(out, state)
+
+    monkeypatch.setattr(generations, "save", counting)
+    sparse = place(checkpoint_every=3)
+    fit(tiny({}, {"optim.epochs": 5}), sparse, report=nothing)
+    assert written == [[1, 2, 3], [1, 2, 3, 4, 5]]
+    best = checkpoint.load(sparse.out_dir / "best.pt")
+    assert {name: best[name] for name in ("epoch", "val/miou")} == checkpoint.load(sparse.out_dir / "last.pt")["best"]
+
+
+def test_a_disk_that_is_full_ends_the_run_and_the_epoch_is_not_reported(
+    config: TrainConfig, place: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, reported = generations.save, []
+
+    def full(out: Path, state: dict[str, Any]) -> None:
+        if len(state["history"]) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(out, state)
+
+    monkeypatch.setattr(generations, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        fit(config, place(), report=lambda metrics, path: reported.append(metrics["epoch"]))
+    assert reported == [1]
+    assert [epoch["epoch"] for epoch in run_folder.read_epochs(place().out_dir)] == [1]
+    assert len(checkpoint.load(place().out_dir / "last.pt")["history"]) == 1

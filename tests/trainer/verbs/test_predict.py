@@ -16,7 +16,7 @@ from PIL import Image
 from trainer.config import ModelConfig
 from trainer.data import dataset_class
 from trainer.data.cityscapes import CLASSES
-from trainer.data.packed import resize_image
+from trainer.data.packing import resize_image
 from trainer.data.stream import normalise
 from trainer.data.synthetic.painter import paint
 from trainer.deploy.open import Wanted, open_student
