@@ -161,13 +161,13 @@ def refuse_lookalikes(names: Iterable[str]) -> None:
 
 
 def refuse_same_look(names: Iterable[str]) -> None:
-    """Raise UserError for two names that Unicode calls compatible (NFKC), as the signs micro and mu are: many fonts show
-    them alike."""
+    """Raise UserError for two names that Unicode calls compatible (NFKC), as the signs micro and mu are: many fonts
+    show them alike."""
     shown: dict[str, str] = {}
     for name in names:
         if (other := shown.setdefault(unicodedata.normalize("NFKC", name), name)) != name:
             raise UserError(
-                f"names must be told apart by eye, but got {ascii(other)} and {ascii(name)}, which look alike; rename one"
+                f"names must be told apart by eye, but got {other!a} and {name!a}, which look alike; rename one"
             )
 
 

@@ -73,8 +73,8 @@ def seed_notes(study: Study, contrasts: Sequence[Contrast], look: int, not_made:
         notes.append(
             "Seeds lacking are those that an undecided contrast would need in addition to detect a difference of "
             f"{size}, with {POWER * 100:g} % power. The range is from the measured standard deviation of its paired "
-            "differences to the upper confidence limit of that deviation. Equivalence is shown by t tests, which can need "
-            "fewer seeds than the sign-flip test of a difference."
+            "differences to the upper confidence limit of that deviation. Equivalence is shown by t tests, which can "
+            "need fewer seeds than the sign-flip test of a difference."
         )
         notes += [
             f"Equivalence of {one.arm} and {one.reference} within ±{row['lacking_for']:.2g} points would take "

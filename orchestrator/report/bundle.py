@@ -107,9 +107,7 @@ def unpacked(file: Path) -> Iterator[tuple[Study, Store]]:
         _verify(roots[0], file)
         try:
             yield (
-                read(
-                    (roots[0] / "study.yaml").read_text(encoding="utf-8-sig"), f"study.yaml of {file}", recorded=True
-                ),
+                read((roots[0] / "study.yaml").read_text(encoding="utf-8-sig"), f"study.yaml of {file}", recorded=True),
                 Store(roots[0]),
             )
         except UnicodeDecodeError:

@@ -38,7 +38,7 @@ _NAME_IN_ADDRESS = r"(?<=[?&;\#])(?:key|code|session|sid|ticket|assertion|otp|pi
 _QUOTE = r"\\?[\"']"
 _NO_SECRET = r"(?!(?:none|null|true|false|\*\*\*)(?:[\s,;)}\]&'\"]|$))"
 _VALUE = rf"""(?:
-    (?P<opened>b?(?P<quote>{_QUOTE}))(?:(?!(?P=quote)(?:[\s,;:)}}\]&>]|$)).)+   # up to the same quote, not within a word
+    (?P<opened>b?(?P<quote>{_QUOTE}))(?:(?!(?P=quote)(?:[\s,;:)}}\]&>]|$)).)+   # up to the same quote after a word
     | {_NO_SECRET}(?:(?![,;]\s?\w+=)[^\s&<])*[^\s&<'\")\]}},;:\\]   # up to a blank, less the brackets around it
 )"""
 _NAMED = re.compile(

@@ -62,5 +62,5 @@ def _check_legible(name: str) -> None:
         raise ValueError(f"a name must not begin with an accent that joins what stands before it, but got {given}")
     if name != (composed := unicodedata.normalize("NFC", name)):
         raise ValueError(
-            f"a name must be in Unicode's composed form (NFC), but got {given}; write {ascii(composed)}, or plain letters"
+            f"a name must be in Unicode's composed form (NFC), but got {given}; write {composed!a}, or plain letters"
         )

@@ -165,7 +165,7 @@ def _parse(text: str, where: str, loader: type[_Loader]) -> Any:
         found = ascii(text[error.position])[1:-1]
         line = len(re.split(r"\r\n|[\r\n\x85\u2028\u2029]", text[: error.position]))
         raise UserError(
-            f"{where} is not valid YAML: line {line} holds the character {found}; remove it, or write \"{found}\""
+            f'{where} is not valid YAML: line {line} holds the character {found}; remove it, or write "{found}"'
         ) from None
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not valid YAML: {message_of(error)}") from None

@@ -121,8 +121,8 @@ def damaged_packs(name: str, cache: Path) -> list[str]:
 def leaks(train: Contents, val: Contents) -> list[str]:
     """The images of val that train has too, pixel by pixel, whatever their names and files."""
     return [
-        f"{path} is the same picture as {train.pictures[digest]} in train, so that val would measure what was learnt by "
-        "heart; take one of them out"
+        f"{path} is the same picture as {train.pictures[digest]} in train, so that val would measure what was learnt "
+        "by heart; take one of them out"
         for digest, path in val.pictures.items()
         if digest in train.pictures and train.pictures[digest] != path
     ]

@@ -50,7 +50,9 @@ def is_whole(path: Path, stems: Sequence[str]) -> bool:
 def is_damaged(path: Path) -> bool:
     """Whether a packed file cannot be opened, or any of its bytes that has a checksum was changed."""
     try:
-        return not all(_agrees(row, SOURCE_CHECK, _SHORT) and _agrees(row, PIXEL_CHECK, _PIXELS) for row in rows_of(path))
+        return not all(
+            _agrees(row, SOURCE_CHECK, _SHORT) and _agrees(row, PIXEL_CHECK, _PIXELS) for row in rows_of(path)
+        )
     except _DAMAGE:
         return True
 

@@ -33,7 +33,9 @@ class PackedSplit:
         self.fingerprint: str = fingerprint(zip(self.stems, (row["source"][0].as_py() for row in rows), strict=True))
         self._images = [bytes_of(row["image"]).reshape(*self.size, 3) for row in rows]
         self._labels = [bytes_of(row["label"]).reshape(self.size) for row in rows]
-        own = [row for path in natives for row in rows_of(path)] or ([] if "native" not in rows[0].schema.names else rows)
+        own = [row for path in natives for row in rows_of(path)] or (
+            [] if "native" not in rows[0].schema.names else rows
+        )
         self._natives = [
             bytes_of(row["native"]).reshape(row["native_height"][0].as_py(), -1) if row["native"][0].is_valid else label
             for row, label in zip(own, self._labels, strict=bool(own))

@@ -11,8 +11,8 @@ import fractions
 import hashlib
 import os
 import pathlib
-import types
 import re
+import types
 import warnings
 import zipfile
 from collections.abc import Mapping

@@ -58,7 +58,8 @@ _DEVICE = "|".join(
         "MPS (client terminated|server|.*connection)",
         # a GPU that is gone or refuses new processes
         "GPU is lost|GPU has fallen off|GPU requires reset|No CUDA GPUs are available|no CUDA-capable device",
-        "error: device not found|Unable to determine the device handle|Failed to initialize NVML|NVML: (GPU|Unknown|Driver Not)",
+        "error: device not found|Unable to determine the device handle|Failed to initialize NVML",
+        "NVML: (GPU|Unknown|Driver Not)",
         "CUDA-capable device.* busy or unavailable|system not yet initialized|CUDA driver initialization failed",
         # the libraries' words for the same
         r"CU(DNN|BLAS|SOLVER|SPARSE)_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR|NOT_INITIALIZED)(?!\w*ALLOC)\w*",
@@ -70,9 +71,9 @@ _DEVICE = "|".join(
 
 _MESSAGES = {
     # a loader's process is killed by SIGBUS where its shared memory is full; the last is oneDNN's, of its workspace
-    "memory": r"(can't|Cannot) allocate memory|(not enough|out of|running low on|insufficient)( shared| host| device)? memory|"
-    r"_ALLOC_FAILED|_ALLOCATION_FAILED|INTERNAL_ERROR_\w*ALLOC|CU\w+_STATUS_INSUFFICIENT_RESOURCES|bad[_ ]alloc|Bus error|"
-    "could not create a primitive",
+    "memory": r"(can't|Cannot) allocate memory|(not enough|out of|running low on|insufficient)( shared| host)? memory"
+    r"|_ALLOC_FAILED|_ALLOCATION_FAILED|INTERNAL_ERROR_\w*ALLOC|CU\w+_STATUS_INSUFFICIENT_RESOURCES|bad[_ ]alloc"
+    "|Bus error|could not create a primitive",
     "disk": r"No space left on device|Disk quota exceeded",
     "lost": r"Connection (closed|reset) by peer",  # gloo raises a bare RuntimeError
 }

@@ -79,7 +79,10 @@ REFUSED = {
         "names must be told apart by eye",
     ),
     "a blank at the end of a reference": ('variants: {a: {}}\nreference: "a "', "must not begin or end with a blank"),
-    "a reference in two lines": ('variants: {a: {}}\nreference: "a\\tb"', "reference: a name must be one line of printable"),
+    "a reference in two lines": (
+        'variants: {a: {}}\nreference: "a\\tb"',
+        "reference: a name must be one line of printable",
+    ),
     "a factor's value that nobody sees": ('factors: {optim.lr: {"\\u2800": 0.1}}', "U+2800 (BRAILLE PATTERN BLANK)"),
     "points of one name": (
         'factors: {optim.lr: {"1": 0.1, "1, epochs=2": 0.2}, optim.epochs: {"2, epochs=2": 3, "2": 4}}',
@@ -109,7 +112,9 @@ def test_an_arm_called_as_a_trial_of_another_is_refused(study):
 
 
 def test_a_recorded_study_keeps_the_names_that_were_allowed_when_it_ran():
-    text = "name: x\nbase: {student: {name: segformer_tiny}}\nvariants: {' a': {}, \u00b5: {}, \u03bc: {}, e\u0301: {}}\n"
+    text = (
+        "name: x\nbase: {student: {name: segformer_tiny}}\nvariants: {' a': {}, \u00b5: {}, \u03bc: {}, e\u0301: {}}\n"
+    )
     assert list(read(text, "ledger", recorded=True).compared.overrides) == [" a", "\u00b5", "\u03bc", "e\u0301"]
     with pytest.raises(UserError, match="must not begin or end with a blank"):
         read(text, "x.yaml")

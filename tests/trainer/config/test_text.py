@@ -111,11 +111,26 @@ def test_names_that_no_table_can_show(name):
 
 @pytest.mark.parametrize(
     "name",
-    [" a", "a ", "\u3000a", "a\u00a0b", "a\u200bb", "\u2800", "\u3164", "a\u00ad", "\ufe0f", "\u180e", "\U000e0041", "\ue000"]
-    + ["e\u0301", "\u0301e", "\u212b"],
+    [
+        " a",
+        "a ",
+        "\u3000a",
+        "a\u00a0b",
+        "a\u200bb",
+        "\u2800",
+        "\u3164",
+        "a\u00ad",
+        "\ufe0f",
+        "\u180e",
+        "\U000e0041",
+        "\ue000",
+        "e\u0301",
+        "\u0301e",
+        "\u212b",
+    ],
 )
 def test_names_that_no_eye_can_tell_apart(name):
-    with pytest.raises(ValueError, match="a name m.*but got '.*'"):
+    with pytest.raises(ValueError, match=r"a name m.*but got '.*'"):
         check_name(name)
     assert check_name(name, recorded=True) == name
 

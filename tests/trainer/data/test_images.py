@@ -19,8 +19,8 @@ from PIL import ExifTags, Image, features
 from trainer.config import IGNORE, DataConfig, UserError
 from trainer.data import open_dataset, pack
 from trainer.data.camvid import CamVid
-from trainer.data.pairing import Pair
 from trainer.data.images import read_indices, read_rgb
+from trainer.data.pairing import Pair
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 34, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
@@ -127,7 +127,9 @@ def test_a_label_belongs_to_the_upright_picture(
     dataset = camvid(Image.fromarray(np.ascontiguousarray(TURNS[orientation])), label, exif=_tagged(orientation))
     (pair,) = dataset.pairs("train")
     if orientation in (2, 3, 4):  # as wide as the picture is stored, and as it is shown
-        told = f"image {pair.image} has orientation {orientation} (EXIF) but its label {pair.label} has 1, and their sizes"
+        told = (
+            f"image {pair.image} has orientation {orientation} (EXIF) but its label {pair.label} has 1, and their sizes"
+        )
         with pytest.raises(UserError, match=re.escape(told)):
             dataset.read(pair)
         code, said, _ = data_command("check", "camvid", dataset.root, "--subset")

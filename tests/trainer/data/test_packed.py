@@ -20,8 +20,8 @@ from PIL import Image
 
 from trainer.config import IGNORE, DataConfig, UserError, digest
 from trainer.data import SegDataset, open_dataset, pack, pack_files, pack_splits, packing
-from trainer.data.pack_files import PackFiles
 from trainer.data.check import damaged_packs
+from trainer.data.pack_files import PackFiles
 from trainer.data.pack_rows import is_damaged
 from trainer.data.packed import packed_fingerprint
 from trainer.data.pairing import Pair

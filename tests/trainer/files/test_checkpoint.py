@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import collections
+import datetime
 import decimal
 import fractions
-import datetime
 import os
 import pickle
 import sys
@@ -65,7 +65,11 @@ HARMLESS = {
     "numpy text and times": {"name": np.str_("road"), "when": np.datetime64("2024-01-01")},
     "numpy arrays": {"iou": np.arange(6.0).reshape(2, 3), "count": np.arange(3, dtype=np.uint8)},
     "arguments": {"args": argparse.Namespace(lr=0.1, out=Path("runs/x"), sizes=range(3))},
-    "settings": {"args": types.SimpleNamespace(lr=0.1), "share": decimal.Decimal("0.5"), "ratio": fractions.Fraction(1, 3)},
+    "settings": {
+        "args": types.SimpleNamespace(lr=0.1),
+        "share": decimal.Decimal("0.5"),
+        "ratio": fractions.Fraction(1, 3),
+    },
     "times": {"when": datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC), "took": datetime.timedelta(1)},
 }
 
@@ -81,7 +85,10 @@ def test_types_that_run_no_code_are_read(kind: str, zipped: bool, tmp_path: Path
 
 @pytest.mark.parametrize("factory", [list, dict, int, float, str, set, collections.OrderedDict, None])
 def test_default_dictionaries_and_queues_are_read_as_plain_ones(factory: Any, tmp_path: Path) -> None:
-    meta = {"log": collections.defaultdict(factory, {"loss": [0.5, 0.25], "n": 3}), "last": collections.deque([1, 2], 2)}
+    meta = {
+        "log": collections.defaultdict(factory, {"loss": [0.5, 0.25], "n": 3}),
+        "last": collections.deque([1, 2], 2),
+    }
     torch.save({"meta": meta}, tmp_path / "x.pt")
     assert checkpoint.load(tmp_path / "x.pt")["meta"] == {"log": dict(meta["log"]), "last": [1, 2]}
 

@@ -112,8 +112,11 @@ def test_a_fault_of_a_gpu_is_no_bug_and_is_told_in_one_line(kind, words):
         ("CUSPARSE_STATUS_INSUFFICIENT_RESOURCES when calling `cusparseCreate(handle)`", "memory"),
         ("curand error: CURAND_STATUS_ALLOCATION_FAILED", "memory"),
         ("std::bad_alloc", "memory"),
-        ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
-         "shared memory.", "memory"),
+        (
+            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are "
+            "out of shared memory.",
+            "memory",
+        ),
         ("CUDA driver error: out of memory", "memory"),
         ("CUDA error: invalid argument", "bug"),
         ("CURAND_STATUS_TYPE_ERROR", "bug"),
