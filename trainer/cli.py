@@ -34,7 +34,7 @@ def argument_with_home(argument: str) -> str:
     return before + with_home(tilde + after) if begins else argument
 
 
-USAGE_ERROR = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """Typer's error for a wrong command line; it exports only kinds of it."""
 
 
@@ -64,7 +64,7 @@ def _usage_errors_masked() -> Iterator[None]:
     try:
         yield
     except USAGE_ERROR as error:
-        error.message = printable(masked(error.message))  # type: ignore[attr-defined]
+        error.message = printable(masked(error.message))
         raise
 
 

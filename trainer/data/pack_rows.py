@@ -19,7 +19,7 @@ _DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError)
 """What reading a damaged file raises."""
 
 
-def checksum(parts: Sequence[bytes | memoryview | np.ndarray | None]) -> int:
+def checksum(parts: Sequence[bytes | memoryview | None]) -> int:
     """CRC-32 of bytes one after the other; None counts as no bytes."""
     found = 0
     for part in parts:
