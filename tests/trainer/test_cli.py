@@ -11,7 +11,7 @@ import pytest
     "words",
     [
         ["http://u:hunter2@h"],
-        ["fit", "a.yaml", "--out", "x", "http://u:hunter2@h/\x1b[31m"],
+        ["predict", "a.pt", "b", "--out", "x", "http://u:hunter2@h/\x1b[31m"],
         ["data", "u:hunter2@h:/x"],
         ["data", "check", "camvid", "/x", "u:hunter2@h:/x"],
     ],
