@@ -14,6 +14,7 @@ import numpy as np
 
 from trainer.config import IGNORE, UserError
 from trainer.data.base import SegDataset, refuse_unequal
+from trainer.data.pack_rows import is_damaged
 from trainer.data.packed import fingerprint
 from trainer.data.packing import source_digest
 from trainer.data.pairing import Pair, Split
@@ -106,6 +107,15 @@ def _read(dataset: SegDataset, pair: Pair) -> _Read:
     counts = np.bincount(label.ravel(), minlength=256) if label is not None else np.zeros(256, np.int64)
     picture = None if image is None else hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).digest()
     return _Read(source, size, counts, problems, picture)
+
+
+def damaged_packs(name: str, cache: Path) -> list[str]:
+    """The packed files of a data set below `cache` whose bytes have changed since they were written."""
+    return [
+        f"packed file {path} is damaged; delete it, and the next run packs it again"
+        for path in sorted((cache / "packed").glob(f"{name}-*.arrow"))
+        if is_damaged(path)
+    ]
 
 
 def leaks(train: Contents, val: Contents) -> list[str]:

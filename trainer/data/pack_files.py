@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from trainer.config import DataConfig, digest
+from trainer.data.pack_rows import is_whole
 from trainer.data.pairing import Pair, Split
 
 PACK_VERSION = 2
@@ -26,6 +27,16 @@ class Shard(NamedTuple):
     """Images and labels at the input's size."""
     natives: Path
     """Labels at their own size, which only evaluation and quarter labels read."""
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether the file of samples is there and whole, as far as its metadata tell."""
+        return is_whole(self.samples, [pair.stem for pair in self.pairs])
+
+    @property
+    def has_natives(self) -> bool:
+        """Whether the file of native labels is."""
+        return is_whole(self.natives, [pair.stem for pair in self.pairs])
 
 
 class PackFiles:
@@ -53,16 +64,21 @@ class PackFiles:
             for i, part in enumerate(of)
         ]
 
+    @property
+    def is_in_one(self) -> bool:
+        """Whether an earlier version packed the split, and its file is whole."""
+        return is_whole(self.whole, [pair.stem for pair in self.pairs])
+
     def missing(self, native: bool) -> list[Shard]:
-        """The shards that lack a file; `native`: whether labels at their own size are needed."""
-        if self.whole.exists():
+        """The shards that lack a file or have a damaged one; `native`: whether labels at their own size are needed."""
+        if self.is_in_one:
             return []
-        return [s for s in self.shards if not s.samples.exists() or (native and not s.natives.exists())]
+        return [s for s in self.shards if not s.has_samples or (native and not s.has_natives)]
 
     def paths(self, native: bool) -> tuple[list[Path], list[Path]]:
         """The files with samples, and those with native labels, which are none where they are not needed or where the
         former hold them."""
-        if self.whole.exists():
+        if self.is_in_one:
             return [self.whole], []
         return [shard.samples for shard in self.shards], [shard.natives for shard in self.shards] if native else []
 
@@ -72,7 +88,7 @@ class PackFiles:
         own = _pixels(self.pairs[0].label) if native and self.pairs else 0
         own = 0 if own == height * width else own
         return sum(
-            len(shard.pairs) * (4 * height * width * (not shard.samples.exists()) + own * (not shard.natives.exists()))
+            len(shard.pairs) * (4 * height * width * (not shard.has_samples) + own * (not shard.has_natives))
             for shard in self.missing(native)
         )
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from trainer.config import DataConfig
 from trainer.data.base import SegDataset, cache_folder
 from trainer.data.pack_files import PackFiles
+from trainer.data.pack_rows import bytes_of, rows_of
 from trainer.data.packing import Say, refuse_without_room, write_missing
 from trainer.data.pairing import Split
 
@@ -25,17 +25,19 @@ class PackedSplit:
 
     def __init__(self, samples: Sequence[Path], natives: Sequence[Path] = ()) -> None:
         """`samples` and `natives` are as of `PackFiles.paths`."""
-        rows = [row for path in samples for row in _rows(path)]
+        rows = [row for path in samples for row in rows_of(path)]
         metadata = rows[0].schema.metadata
         self.size: tuple[int, int] = (int(metadata[b"height"]), int(metadata[b"width"]))
         self.stems: list[str] = [row["stem"][0].as_py() for row in rows]
-        self.class_counts: np.ndarray = np.sum([_bytes(row["counts"]).view(np.int64) for row in rows], axis=0)
+        self.class_counts: np.ndarray = np.sum([bytes_of(row["counts"]).view(np.int64) for row in rows], axis=0)
         self.fingerprint: str = fingerprint(zip(self.stems, (row["source"][0].as_py() for row in rows), strict=True))
-        self._images = [_bytes(row["image"]).reshape(*self.size, 3) for row in rows]
-        self._labels = [_bytes(row["label"]).reshape(self.size) for row in rows]
-        own = [row for path in natives for row in _rows(path)] or ([] if "native" not in rows[0].schema.names else rows)
+        self._images = [bytes_of(row["image"]).reshape(*self.size, 3) for row in rows]
+        self._labels = [bytes_of(row["label"]).reshape(self.size) for row in rows]
+        own = [row for path in natives for row in rows_of(path)] or (
+            [] if "native" not in rows[0].schema.names else rows
+        )
         self._natives = [
-            _bytes(row["native"]).reshape(row["native_height"][0].as_py(), -1) if row["native"][0].is_valid else label
+            bytes_of(row["native"]).reshape(row["native_height"][0].as_py(), -1) if row["native"][0].is_valid else label
             for row, label in zip(own, self._labels, strict=bool(own))
         ]
 
@@ -70,7 +72,8 @@ def pack_splits(
     their own size are read.
 
     Packing reads and checks every image and label. Raises UserError where the disk has no room, before it reads one,
-    and the data set's for a wrong file. Adding, removing or rewriting a source file causes a new pack.
+    and the data set's for a wrong file. A pack that is damaged is written again. Adding, removing or rewriting a source
+    file causes a new pack.
     """
     folder = cache_folder(cache / "packed")
     found = {split: PackFiles(config, split, dataset.pairs(split), folder) for split in wanted}
@@ -96,14 +99,3 @@ def fingerprint(sources: Iterable[tuple[str, bytes]]) -> str:
     for stem, source in sources:
         content.update(stem.encode() + b"\0" + source)
     return content.hexdigest()[:12]
-
-
-def _rows(path: Path) -> list[pa.RecordBatch]:
-    """The record batches of a file, one for each pair."""
-    batches = pa.ipc.open_file(pa.memory_map(str(path)))
-    return [batches.get_batch(i) for i in range(batches.num_record_batches)]
-
-
-def _bytes(column: pa.Array) -> np.ndarray:
-    """A view of the bytes of a binary column that has one value."""
-    return np.frombuffer(column[0].as_buffer(), np.uint8)

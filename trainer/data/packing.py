@@ -21,6 +21,7 @@ from trainer.config.input_files import check_regular
 from trainer.data.ahead import ahead
 from trainer.data.base import SegDataset
 from trainer.data.pack_files import PackFiles, Shard
+from trainer.data.pack_rows import PIXEL_CHECK, SOURCE_CHECK, checksum
 from trainer.data.pairing import Pair
 from trainer.files.atomic import replacing
 
@@ -52,7 +53,7 @@ def write_missing(files: PackFiles, dataset: SegDataset, native: bool, say: Say)
             partial.unlink(missing_ok=True)
         total = sum(len(shard.pairs) for shard in missing)
         progress = _Progress(files, total, files.need_bytes(native) if missing else 0, say)
-        kinds = [(not shard.samples.exists(), native and not shard.natives.exists()) for shard in missing]
+        kinds = [(not shard.has_samples, native and not shard.has_natives) for shard in missing]
         work = [(pair, *kind) for shard, kind in zip(missing, kinds, strict=True) for pair in shard.pairs]
         threads = min(16, os.cpu_count() or 1)
         rows = ahead(lambda item: _row(dataset, files.size, *item), work, threads=threads, most=2 * threads)
@@ -83,6 +84,8 @@ def _shard_files(
     with contextlib.ExitStack() as stack:
 
         def begin(path: Path, schema: pa.Schema) -> _Writer:
+            if path.is_dir():
+                shutil.rmtree(path)
             writer = _Writer(stack.enter_context(replacing(path)), schema)
             stack.enter_context(writer.file)
             return writer
@@ -100,12 +103,15 @@ def _samples_schema(size: tuple[int, int], classes: int) -> pa.Schema:
         ("counts", pa.binary(8 * classes)),  # (K,) int64 of the native label
         ("image", pa.binary(size[0] * size[1] * 3)),
         ("label", pa.binary(size[0] * size[1])),
+        (SOURCE_CHECK, pa.uint32()),
+        (PIXEL_CHECK, pa.uint32()),
     ]
     return pa.schema(columns, metadata={"height": str(size[0]), "width": str(size[1])})
 
 
 def _natives_schema() -> pa.Schema:
-    return pa.schema([("native", pa.large_binary()), ("native_height", pa.int32())])  # null: it is the label itself
+    native = ("native", pa.large_binary())  # null where it is the label itself
+    return pa.schema([native, ("native_height", pa.int32()), (PIXEL_CHECK, pa.uint32())])
 
 
 def _row(dataset: SegDataset, size: tuple[int, int], pair: Pair, samples: bool, natives: bool) -> Row:
@@ -114,18 +120,15 @@ def _row(dataset: SegDataset, size: tuple[int, int], pair: Pair, samples: bool, 
     image, native = dataset.read(pair)
     counts = np.bincount(native[native != IGNORE], minlength=len(dataset.classes)).astype(np.int64)
     label = resize_label(native, size)
-    columns = [
-        pair.stem,
-        source_digest(pair),
-        counts.tobytes(),
-        resize_image(image, size).tobytes(),
-        label.tobytes(),
-    ]
+    short = [source_digest(pair), counts.tobytes()]
+    pixels = [resize_image(image, size).tobytes(), label.tobytes()]
+    columns = [pair.stem, *short, *pixels, checksum([pair.stem.encode(), *short]), checksum(pixels)]
     return columns, _native_columns(native, size) if natives else None
 
 
 def _native_columns(native: np.ndarray, size: tuple[int, int]) -> list[Any]:
-    return [None if native.shape == size else native.tobytes(), native.shape[0]]
+    stored = None if native.shape == size else native.tobytes()
+    return [stored, native.shape[0], checksum([stored])]
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

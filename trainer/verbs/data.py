@@ -45,7 +45,7 @@ def check(
 ) -> None:
     """Read every pair; name each file that is wrong, count the pixels of each class, and print the fingerprint."""
     from trainer.data import open_dataset
-    from trainer.data.check import check_split, leaks
+    from trainer.data.check import check_split, damaged_packs, leaks
     from trainer.data.pairing import Split
 
     dataset = open_dataset(_config(name, option), root.absolute() if root else None, default_cache())
@@ -58,7 +58,7 @@ def check(
         found.append(check_split(dataset, split, subset=subset, progress=Progress(split)))
         _show(dataset, split, found[-1], console)
         problems += found[-1].problems
-    problems += leaks(*found)
+    problems += leaks(*found) + damaged_packs(name, default_cache())
     distinct = _deduplicated(problems)
     for problem in distinct[:SHOWN]:
         console.print(Text.assemble(("problem: ", "bold red"), printable(problem)), soft_wrap=True)

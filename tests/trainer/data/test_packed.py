@@ -20,7 +20,9 @@ from PIL import Image
 
 from trainer.config import IGNORE, DataConfig, UserError, digest
 from trainer.data import SegDataset, open_dataset, pack, pack_files, pack_splits, packing
+from trainer.data.check import damaged_packs
 from trainer.data.pack_files import PackFiles
+from trainer.data.pack_rows import is_damaged
 from trainer.data.packed import packed_fingerprint
 from trainer.data.pairing import Pair
 from trainer.data.scenes import Scenes, write_scenes
@@ -305,3 +307,49 @@ def test_a_process_that_waits_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
 
         assert len(pack(data, config, "train", tmp_path, say=say)) == 5
     assert said[0] == "waiting for another process, which packs cityscapes train"
+
+
+DAMAGE = {
+    "cut off": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "other bytes": lambda data: bytes(len(data)),
+    "no Arrow file": lambda data: b"<html>" + data,
+    "another stem": lambda data: data.replace(b"_000001_", b"_000009_"),
+    "another digest": lambda data: re.sub(rb"(_000019\0{7}).", rb"\1?", data, count=1, flags=re.DOTALL),
+}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, "a folder", "a link to nothing"])
+def test_a_damaged_pack_is_packed_again(damage: str, tmp_path: Path) -> None:
+    config = _config(32, 64)
+    data = open_dataset(config, None, tmp_path)
+    expected = pack(data, config, "train", tmp_path)
+    for file in (tmp_path / "packed").glob("*.arrow"):
+        content = file.read_bytes()
+        file.unlink()
+        if damage == "a folder":
+            (file / "inside").mkdir(parents=True)
+        elif damage == "a link to nothing":
+            file.symlink_to(tmp_path / "gone")
+        else:
+            file.write_bytes(DAMAGE[damage](content))
+    again = pack(data, config, "train", tmp_path)
+    assert again.fingerprint == expected.fingerprint
+    for i in range(len(expected)):
+        np.testing.assert_array_equal(again.images([i]), expected.images([i]))
+        np.testing.assert_array_equal(again.native_label(i), expected.native_label(i))
+    assert not is_damaged(next((tmp_path / "packed").glob("*-samples-*.arrow")))
+
+
+def test_a_pixel_that_changed_is_found_by_the_full_check(tmp_path: Path) -> None:
+    config = _config(32, 64)
+    pack(open_dataset(config, None, tmp_path), config, "train", tmp_path)
+    files = sorted((tmp_path / "packed").glob("*.arrow"))
+    assert len(files) == 2 and damaged_packs("scenes", tmp_path) == []
+    for file in files:
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        file.write_bytes(content)
+    assert damaged_packs("scenes", tmp_path) == [
+        f"packed file {file} is damaged; delete it, and the next run packs it again" for file in files
+    ]
