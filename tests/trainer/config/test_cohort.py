@@ -41,7 +41,7 @@ APART = {
     "held-out share": ({"data__select": 0.25}, "data.select is 0.25 there"),
     "teacher": ({"teacher__name": "segformer_b2"}, "teacher.name is segformer_b2 there and segformer_mini in"),
     "recipe": ({"teacher__train": {"epochs": 3}}, "teacher.train.epochs is 3 there"),
-    "precision": ({"optim__precision": "bf16"}, "optim.precision is bf16 there and fp32 in first.yaml"),
+    "precision": ({"optim__precision": "bf16"}, "teacher.precision is bf16 there and fp32 in first.yaml"),
 }
 
 
@@ -61,6 +61,12 @@ def test_what_may_not_differ(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=r"^second.yaml cannot train side by side with first.yaml, for ") as refused:
         check_cohort([first, second], ["first.yaml", "second.yaml"])
     assert told in str(refused.value)
+
+
+def test_students_of_two_precisions_may_have_one_teacher_of_a_precision_of_its_own() -> None:
+    first, second = changed(optim__precision="bf16"), changed(teacher__precision="bf16")
+    assert cohort_key(first).fits(cohort_key(second))
+    check_cohort([first, second], ["first.yaml", "second.yaml"])
 
 
 def test_all_that_may_differ_may_differ_at_once() -> None:
