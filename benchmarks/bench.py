@@ -38,11 +38,11 @@ class Benchmark(NamedTuple):
 
 
 BENCHMARKS = {
-    "step": Benchmark("step.py", ("256", "512", "5"), ("512", "1024", "20", "8")),
+    "step": Benchmark("step.py", ("256", "512", "5"), ("512", "1024", "20", "8", "--compiled")),
     "cohort": Benchmark("cohort.py", ("--size", "128", "256"), ("--size", "512", "1024", "--batch", "8")),
     "evaluation": Benchmark("evaluation.py"),
-    "data": Benchmark("data.py"),
-    "workers": Benchmark("workers.py", needs="ray"),
+    "data": Benchmark("data.py", ("256", "512", "32")),
+    "workers": Benchmark("workers.py", ("--runs", "3", "--images", "24"), ("--runs", "3"), needs="ray"),
     "orchestration": Benchmark("orchestration.py", needs="ray"),
 }
 

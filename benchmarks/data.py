@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ratios import record
 
 from trainer import rng
 from trainer.config import ModelConfig, TrainConfig, parse
@@ -93,6 +94,10 @@ def main() -> None:
             stream = Stream(packed, config, None, 0, 1, threads=threads, pinned=device.type == "cuda")
             found = rate(images, lambda stream=stream: list(stream.epoch(0)))  # type: ignore[misc]
             print(f"{f'packed, stream of {threads}':34} {found:8.1f}   {found / raw:.2f} x")
+            if threads == 1:
+                record(
+                    f"data, {height}x{width} of {2 * height}x{2 * width}: packed over decoded, one thread", found / raw
+                )
         step = step_of(config, device)
         held = next(Stream(packed, config, None, 0, 1).epoch(0))
         count = min(images, 8) // BATCH
@@ -107,6 +112,10 @@ def main() -> None:
 
             beside = rate(count * BATCH, fed)
             print(f"{f'a step on a stream of {threads}':34} {beside:8.1f}   {beside / alone:.2f} of that alone")
+            if threads == 1:
+                record(
+                    f"data, {height}x{width}, {device}: a step fed by its stream over the step alone", beside / alone
+                )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import time
 
 import torch
 import torch.nn.functional as F
+from ratios import record
 from torch import Tensor
 
 from trainer.config import DataConfig, ModelConfig
@@ -79,6 +80,8 @@ def main() -> None:
     for name, values in times.items():
         median = statistics.median(values)
         print(f"{name:20} {median:8.1f} ms an image   {first / median:5.2f} x   (least {min(values):.1f})")
+    what = f"evaluation, B0, {height}x{width}, labels {label_height}x{label_width}, {device}"
+    record(f"{what}: image by image over ours", first / statistics.median(times["ours"]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""A TransKD-Base training step, B2 -> B0, in variants that differ by one thing, interleaved in one process.
+"""A TransKD-Base training step, B2 -> B0: ours, the published style, and ours in parts, interleaved in one process.
 
-Prints the median time of each and its ratio to the first. Run: python benchmarks/step.py [HEIGHT WIDTH [ROUNDS]]
-`--compiled` adds the compiled step; torch compiles it for minutes in the first round.
+Prints the median time of each and its ratio to the first.
+Run: python benchmarks/step.py [HEIGHT WIDTH [ROUNDS [BATCH]]] [--compiled]
+`--compiled` adds compiled steps; torch compiles them for minutes in the first round. The parts are the teacher's
+forward pass, a step of the student alone, and losses, gradients and optimiser of the paths on given maps.
 """
 
 from __future__ import annotations
@@ -13,15 +15,15 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from published_style import PlainStep
+from ratios import record
+from torch import nn
 
 from trainer.config import ModelConfig, OptimConfig, Term
 from trainer.data.batch import Batch
 from trainer.distill import build_distillers
 from trainer.models import build_model
-from trainer.models.all_mlp import FoldedFusion
-from trainer.models.base import EVERYTHING, SegModel
+from trainer.models.base import SegModel, SegOutput
 from trainer.models.norm import set_norm_batch
 from trainer.training.compiled import Compiler
 from trainer.training.learner import Learner
@@ -29,92 +31,130 @@ from trainer.training.task import Distilled
 from trainer.training.teacher import Teacher
 
 TERMS = {"csf": Term(), "pea": Term()}
+PUBLISHED = "published style, fp32"
+Step = Callable[[Batch], object]
+Precision = Literal["fp32", "bf16"]
 
 
-class PublishedFusion(FoldedFusion):
-    """The published arrangement of the head: project, upsample, concatenate, convolve."""
+class Networks:
+    """Teacher, student and paths on a device, with the steps that benchmarks time."""
 
-    def forward(self, features: list[Tensor], projections: list[nn.Linear]) -> Tensor:
-        """The same function as FoldedFusion's, computed as published."""
-        maps = []
-        for feature, projection in zip(features, projections, strict=True):
-            projected = projection(feature.flatten(2).transpose(1, 2)).transpose(1, 2)
-            grid = projected.reshape(*projected.shape[:2], *feature.shape[2:])
-            maps.append(F.interpolate(grid, size=features[0].shape[2:], mode="bilinear", align_corners=False))
-        return self.activate(self.bn(self.conv(torch.cat(maps[::-1], dim=1))))
+    def __init__(
+        self,
+        device: torch.device,
+        batch: int,
+        precision: Precision = "fp32",
+        teacher_precision: Precision | None = None,
+        compiler: Compiler | None = None,
+    ) -> None:
+        torch.manual_seed(0)
+        network: SegModel = build_model(ModelConfig(name="segformer_b2"), 19).to(device).eval().requires_grad_(False)
+        self.student = build_model(ModelConfig(name="segformer_b0"), 19)
+        self.paths = build_distillers(TERMS, self.student.channels, network.channels, 0)
+        self.optim = OptimConfig(global_batch=batch, precision=precision)
+        self.device, self.compiler = device, compiler
+        self.learner = self._learner(Distilled(self.student, self.paths, 19))
+        needs = self.learner.distilled.teacher_needs
+        bf16 = (teacher_precision or precision) == "bf16"
+        self.teacher = Teacher(network, needs, bf16, compiler=compiler)
+
+    def _learner(self, distilled: Distilled) -> Learner:
+        distilled.to(self.device)
+        set_norm_batch(distilled, self.optim.effective_norm_batch)
+        return Learner(distilled, self.optim, TERMS if distilled.paths else {}, self.compiler)
+
+    def step(self, batch: Batch) -> None:
+        """The whole step."""
+        _step(self.learner, batch, self.teacher(batch.image))
+
+    def parts(self, batch: Batch) -> dict[str, Step]:
+        """The parts of a step, each alone."""
+        alone = self._learner(Distilled(build_model(ModelConfig(name="segformer_b0"), 19), {}, 19))
+        theirs = self.teacher(batch.image)
+        with torch.no_grad(), self.learner.autocast:
+            ours = self.student(batch.image, batch.keys)
+        paths = nn.ModuleDict(self.paths)
+        optimiser = torch.optim.AdamW(paths.parameters(), lr=1e-4, fused=True)
+
+        def of_paths(batch: Batch) -> None:
+            given = SegOutput(None, _leaves(ours.features), _leaves(ours.embeds))
+            with self.learner.autocast:
+                loss = torch.stack([path(batch, given, theirs) for path in paths.values()]).sum()
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+
+        return {
+            "the teacher alone": lambda batch: self.teacher(batch.image),
+            "the student alone": lambda batch: _step(alone, batch, None),
+            "the paths alone": of_paths,
+        }
 
 
-def step(
-    device: torch.device,
-    *,
-    precision: Literal["fp32", "bf16"] = "fp32",
-    teacher_precision: Literal["fp32", "bf16"] | None = None,
-    published: bool = False,
-    graph: bool = False,
-    compiler: Compiler | None = None,
-) -> Callable[[Batch], None]:
-    """One training step as a function of its batch. `published`: the head unfolded and the teacher's head computed
-    though nothing reads it; `graph`: the teacher records a graph, as the published code lets it."""
-    torch.manual_seed(0)
-    teacher: SegModel = build_model(ModelConfig(name="segformer_b2"), 19).to(device).eval()
-    student = build_model(ModelConfig(name="segformer_b0"), 19)
-    if published:
-        for model in (teacher, student):
-            model.linear_fuse.__class__ = PublishedFusion
-    distilled = Distilled(student, build_distillers(TERMS, student.channels, teacher.channels, 0), 19).to(device)
-    optim = OptimConfig(global_batch=2, precision=precision)
-    set_norm_batch(distilled, optim.effective_norm_batch)
-    learner = Learner(distilled, optim, TERMS, compiler)
-    needs = EVERYTHING if published else distilled.teacher_needs
-    bf16 = (teacher_precision or precision) == "bf16"
-    taught = Teacher(teacher.requires_grad_(graph), needs, bf16, compiler=compiler)
+def _leaves(maps: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(each.detach().requires_grad_() for each in maps)
 
-    def run(batch: Batch) -> None:
-        output = teacher(batch.image, None, needs) if graph else taught(batch.image)
-        pixels = torch.tensor(float(batch.label.numel()), device=device)
-        learner.accumulate(batch, output, pixels, len(batch.image), last=True)
-        learner.update(1e-4, 0)
-        teacher.zero_grad(set_to_none=True)
 
-    return run
+def _step(learner: Learner, batch: Batch, output: SegOutput | None) -> None:
+    pixels = torch.tensor(float(batch.label.numel()), device=batch.image.device)
+    learner.accumulate(batch, output, pixels, len(batch.image), last=True)
+    learner.update(1e-4, 0)
+
+
+def seconds(steps: dict[str, Step], batch: Batch, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each step, taken in turn; a first round warms up."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + 1):
+        for name, run in steps.items():
+            started = time.perf_counter()
+            run(batch)
+            if batch.image.is_cuda:
+                torch.cuda.synchronize()
+            if turn:
+                times[name].append(time.perf_counter() - started)
+    return times
 
 
 def main() -> None:
     """Measure and print."""
     given = [int(text) for text in sys.argv[1:] if text != "--compiled"]
-    height, width = given[:2] or (256, 512)
-    rounds = given[2] if len(given) > 2 else 5
+    height, width, rounds, size = given + [256, 512, 5, 2][len(given) :]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    variants = {
-        "teacher with a graph, published head": step(device, published=True, graph=True),
-        "teacher without a graph, published head": step(device, published=True),
-        "ours": step(device),
-        "ours, bf16": step(device, precision="bf16"),
-        "ours, fp32 with bf16 teacher": step(device, teacher_precision="bf16"),
+    batch = Batch(
+        torch.randn(size, 3, height, width, device=device),
+        torch.randint(0, 19, (size, height, width), device=device),
+        torch.arange(size, device=device),
+    )
+    ours = Networks(device, size)
+    steps: dict[str, Step] = {
+        PUBLISHED: PlainStep().to(device),
+        "ours, fp32": ours.step,
+        "ours, bf16": Networks(device, size, "bf16").step,
+        "ours, fp32 with bf16 teacher": Networks(device, size, teacher_precision="bf16").step,
     }
     if "--compiled" in sys.argv:
         compiler = Compiler(cuda_graphs=device.type == "cuda")
-        variants["ours, compiled"] = step(device, compiler=compiler)
-        variants["ours, compiled, bf16"] = step(device, precision="bf16", compiler=compiler)
-    batch = Batch(
-        torch.randn(2, 3, height, width, device=device),
-        torch.randint(0, 19, (2, height, width), device=device),
-        torch.arange(2, device=device),
-    )
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for turn in range(rounds + 1):
-        for name, run in variants.items():
-            started = time.perf_counter()
-            run(batch)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if turn:  # the first round warms up
-                times[name].append(time.perf_counter() - started)
-    first = statistics.median(next(iter(times.values())))
-    print(f"TransKD-Base step, B2 -> B0, batch 2, {height}x{width}, {device}, {torch.get_num_threads()} threads")
+        steps["ours, compiled, fp32"] = Networks(device, size, compiler=compiler).step
+        steps["ours, compiled, bf16"] = Networks(device, size, "bf16", compiler=compiler).step
+    parts = ours.parts(batch)
+    times = seconds({**steps, **parts}, batch, rounds)
+    report(times, f"B2 -> B0, batch {size}, {height}x{width}, {device}", tuple(parts))
+
+
+def report(times: dict[str, list[float]], what: str, parts: tuple[str, ...]) -> None:
+    """Print the medians, and keep the ratios."""
+    median = {name: statistics.median(values) for name, values in times.items()}
+    first = median[PUBLISHED]
+    print(f"TransKD-Base step, {what}, {torch.get_num_threads()} threads")
     for name, values in times.items():
-        median = statistics.median(values)
-        print(f"{name:42} {median * 1000:8.0f} ms   {first / median:5.2f} x   (least {min(values) * 1000:.0f} ms)")
+        print(f"{name:30} {median[name] * 1e3:8.0f} ms {first / median[name]:8.2f} x  (least {min(values) * 1e3:.0f})")
+    over = median["ours, fp32"] / sum(median[part] for part in parts)
+    print(f"ours over the sum of its parts: {over:.2f}")
+    on_cpu = "cpu" in what
+    targets = {"ours, fp32": 3.6, "ours, bf16": 5.0, "ours, fp32 with bf16 teacher": 4.3}
+    for name in [name for name in median if name.startswith("ours")]:
+        record(f"step, {what}: published style over {name}", first / median[name], targets.get(name) if on_cpu else 4.0)
+    record(f"step, {what}: the sum of its parts over the step", 1 / over, 1 / 1.05 if on_cpu else 1 / 1.1)
 
 
 if __name__ == "__main__":
