@@ -173,19 +173,35 @@ class Launch:
         with session(self.spec, self.store) as machines:
             slots = self.slots(machines)
             self.say(f"Ray is there, with room for {counted(slots, 'run')} at once; waiting for its first process")
-            self._train(self.teachers, slots, mirror, make_view)
+            beside = self.beside_teachers(slots)
+            self._train([*self.teachers, *beside], slots, mirror, make_view)
             for state in self.state.searches:
                 if self.trials_left(state) and not self._lacks_teacher(state.arm):
                     self._search(state.study, slots, mirror, make_view)
             before = {run.run_id for run in self.state.runs}
             self.refresh()
             self._reuse([run for run in self.state.runs if run.run_id not in before], mirror)
-            tried = {run.run_id for run in self.teachers}
+            tried = {run.run_id for run in [*self.teachers, *beside]}
             while todo := [run for run in self.todo(self.due) if run.run_id not in tried]:
                 # a look that is reached only now may need a teacher whose checkpoint is gone
                 self._train([run for run in self.teachers if run.lost], slots, mirror, make_view)
                 tried |= {run.run_id for run in todo}
                 self._train(todo, slots, mirror, make_view)
+
+    def beside_teachers(self, slots: int) -> list[StudyRun]:
+        """Runs without a teacher for the slots that would be free while teachers train, as many as end with these."""
+        training = self.todo(self.teachers)
+        free = (slots - len(training)) * max(map(self._cost, training), default=0.0)
+        chosen = []
+        for run in self.todo(self.due):
+            if run.plan.teacher is None and free > 0:
+                chosen.append(run)
+                free -= self._cost(run)
+        return chosen
+
+    def _cost(self, run: StudyRun) -> float:
+        """The cost of a run without a teacher, in operations of an image."""
+        return run.plan.config.optim.epochs * self.preparer.check(run.plan.config)["gmacs"]
 
     def _lacks_teacher(self, arm: str) -> bool:
         """Whether the teacher of an arm's trials has not finished; without an arm, whether any teacher has not."""
