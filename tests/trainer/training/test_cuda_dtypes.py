@@ -191,6 +191,7 @@ def test_the_backward_of_every_distiller_in_the_dtypes_of_cuda(student: str) -> 
             assert gradient is None or (gradient.dtype == torch.float32 and gradient.isfinite().all()), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
 @pytest.mark.parametrize("student", STUDENTS)
 def test_evaluation_and_export_on_fake_cuda_tensors(student: str, precision: str) -> None:

@@ -39,6 +39,7 @@ def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return int(request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("outputs", [3, 4, 19])
 def test_every_pixel_is_that_of_the_whole(size: tuple[int, int], outputs: int, at_once: int) -> None:
@@ -84,6 +85,7 @@ def test_of_equal_values_the_first_class_wins() -> None:
     assert torch.equal(class_of(logits, (24, 32)), logits.argmax(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_ordered_as_before(wrong: float) -> None:
     logits = noise(19, 24, 32)
