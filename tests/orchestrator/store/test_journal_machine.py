@@ -36,7 +36,7 @@ from orchestrator.store.ledger import STATUS, Ledger, Membership
 from trainer.config import UserError, printable
 
 RUNS = ("a", "b", "ü")
-TIMES = st.integers(0, 99).map("2026-01-01T00:00:{:02d}".format)  # drawn for each event, so the clock goes back as well
+TIMES = st.integers(0, 59).map("2026-01-01T00:00:{:02d}".format)  # drawn for each event, so the clock goes back as well
 TEXTS = st.text(max_size=8) | st.sampled_from([5_000, 20_000]).map(lambda size: "é" * size)
 NUMBERS = st.floats(width=32) | st.integers(-3, 3)
 EPOCHS = st.integers(1, 5).map(float)
@@ -48,9 +48,10 @@ def metrics():
     return st.fixed_dictionaries({"epoch": EPOCHS}, optional={"loss": NUMBERS, "val/miou": NUMBERS})
 
 
-def of_a_run(kind, run_ids, **more):
-    """Events of one kind; the fields in `more` are there, or not."""
-    return st.fixed_dictionaries({"event": st.just(kind), "run_id": run_ids, "time": TIMES}, optional=more)
+def of_a_run(kind, run_ids, always=None, **more):
+    """Events of one kind; the fields in `more` are there, or not, and those in `always` are."""
+    needed = {"event": st.just(kind), "run_id": run_ids, "time": TIMES, **(always or {})}
+    return st.fixed_dictionaries(needed, optional=more)
 
 
 def events(run_ids):
@@ -71,7 +72,6 @@ def events(run_ids):
         "imported": TEXTS,
     }
     result = {
-        "last": metrics(),
         "best": metrics(),
         "seconds": st.floats(0, 9),
         "complexity": st.just({"params_m": 3.7}),
@@ -84,7 +84,7 @@ def events(run_ids):
         epochs,
         notes,
         of_a_run("retried", run_ids, **reason, launch=st.integers(1, 2), micro_batch=st.just(1)),
-        of_a_run("finished", run_ids, **result, **place, **kept),
+        of_a_run("finished", run_ids, {"last": metrics()}, **result, **place, **kept),
         of_a_run("failed", run_ids, **reason),
         of_a_run("stopped", run_ids, last=metrics()),
         of_a_run("interrupted", run_ids),
@@ -296,7 +296,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.append(event)
         size = self.path.stat().st_size
         damaged = self.path.read_bytes().count(b"\n") + 1
-        says = b'{"event": "torn", "time": "now"}\n' if torn else b""
+        says = b'{"event": "torn", "time": "2026-01-02T00:00:00"}\n' if torn else b""
         with self.path.open("ab") as file:
             file.write(garbage + b"\n" + says + json.dumps(as_read(event)).encode() + b"\n")
         if torn:
@@ -329,7 +329,7 @@ class JournalMachine(RuleBasedStateMachine):
     def without_its_torn_events_it_is_damaged(self):
         if not self.path.exists():
             return
-        self.append({"event": "note", "run_id": "a", "text": "the end", "time": "now"})
+        self.append({"event": "note", "run_id": "a", "text": "the end", "time": "2026-01-02T00:00:00"})
         lines = self.path.read_bytes().splitlines(keepends=True)
         torn = [line for line in lines if is_event(line) and json.loads(line)["event"] == "torn"]
         self.path.write_bytes(b"".join(line for line in lines if line not in torn))
