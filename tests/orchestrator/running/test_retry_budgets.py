@@ -36,7 +36,7 @@ job = Launch(study, spec, store, {})
 job.prepare(lambda text: None)
 for run in job.state.runs:
     if run.plan.arm == "buggy":  # what no code of ours expects
-        (store.run_dir(run.run_id) / "best.pt").mkdir(parents=True)
+        (store.run_dir(run.run_id) / ".best.pt.1").mkdir(parents=True)
 with store.lease():
     job.run(Mirror(study.name, store), lambda: Harming(Console(file=sys.stderr), StudyProgress(job.state)))
 print(json.dumps(job.unfinished()))
@@ -70,7 +70,7 @@ def test_each_cause_spends_its_own_budget(driver, study):
     reasons = json.loads(done.out.splitlines()[-1])
     assert reasons["dies seed 0"] == "lost (2 times): a process of the run or its machine died (SYSTEM_ERROR)"
     assert reasons["buggy seed 0"].startswith("bug (2 times): IsADirectoryError: ")
-    assert "(trainer/files/atomic.py:" in reasons["buggy seed 0"]
+    assert "(trainer/files/run_folder.py:" in reasons["buggy seed 0"]
     assert reasons["broken seed 0"].startswith("nan: loss/ce is not finite at step ")
     assert (driver.store / "runs" / runs["buggy"].run_id / "traceback.txt").read_text().startswith("Traceback ")
 
