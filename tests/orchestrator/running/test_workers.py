@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import time
+from collections import Counter
 
 import pytest
 import yaml
@@ -59,13 +60,14 @@ def test_the_trials_of_a_search_train_in_the_same_workers_those_after_a_stopped_
     spec = tmp_path / "pair.yaml"
     spec.write_text(yaml.safe_dump({**SPEC, "workers": 2}))
     process = driver.start("run", study("sought", **SOUGHT), "--cluster", spec)
-    workers, end = set(), time.monotonic() + 400
+    seen, end = Counter(), time.monotonic() + 400
     while process.poll() is None and time.monotonic() < end:
         time.sleep(0.1)
-        workers |= {pid for pid, command in driver.processes().items() if "TrainWorker" in command}
+        seen.update(pid for pid, command in driver.processes().items() if "TrainWorker" in command)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, out + err
-    assert len(workers) == 2
+    lasting = [pid for pid, times in seen.items() if times > 3]  # a fork is called as its worker until it is replaced
+    assert len(lasting) == 2
     ends = driver.events("finished", "stopped", "failed")
     assert len(ends) == 5
     assert {event["event"] for event in ends[:-1]} == {"finished", "stopped"}
