@@ -3,9 +3,9 @@
 #
 #   benchmarks/flagship.sh STUDY OUT SECONDS [options of `python -m trainer fit`, for example --data-root DIR --compile]
 #
-# For a machine that is lent for minutes and has torch, timm and pyarrow but no Ray; WHEELS names a folder of wheels with
-# what else is needed. A seed is begun only while there is time for it, so that what is there at the end is paired. Run
-# again, it goes on. A teacher from elsewhere: put its run's folder at OUT/runs/teacher. Then, where transkd is:
+# For a machine that is lent for minutes and has no Ray: torch, timm, pyarrow, pydantic, typer and pyyaml are enough. A
+# seed is begun only while there is time for it, so that what is there at the end is paired. Run again, it goes on. A
+# teacher from elsewhere: put its run's folder at OUT/runs/teacher. Then, where transkd is:
 #
 #   transkd import OUT/runs && transkd report STUDY
 set -euo pipefail
@@ -15,9 +15,6 @@ shift 3
 PYTHON=${PYTHON:-python}
 began=$SECONDS longest=0 failed=0
 
-if [ -n "${WHEELS:-}" ]; then
-  "$PYTHON" -m pip install -q --no-index --find-links "$WHEELS" pydantic typer pyyaml
-fi
 if [ ! -d "$out/configs" ]; then
   "$PYTHON" benchmarks/flagship_configs.py "$study" "$out/configs.new"
   mv "$out/configs.new" "$out/configs"

@@ -32,12 +32,10 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What Tune hears."""
-    heard: list[dict[str, Any]] = []
-    monkeypatch.setattr(worker.ray.tune, "report", heard.append)
+    """What the runs send, in place of what Tune hears."""
     monkeypatch.setattr(worker.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "0f1e"))
     monkeypatch.setattr(worker, "LOCK_WAIT_S", 0.2)
-    return heard
+    return []
 
 
 @pytest.fixture
@@ -64,7 +62,7 @@ def told(sent: list[dict[str, Any]]) -> dict[str, list[Any]]:
 def test_each_report_names_its_run_and_each_end_is_reported(settings: Make, sent: list[Any], place: Make) -> None:
     asked = [settings("one"), settings("two", {"pea": {}}, {"optim.epochs": 1})]
     one, two = (each["run_id"] for each in asked)
-    train_workers(asked)
+    train_workers(asked, sent.append)
     assert told(sent) == {one: [1, 2, True], two: [1, True]}
     for name in ("one", "two"):
         assert json.loads((place(name).out_dir / "result.json").read_text())["status"] == "finished"
@@ -75,7 +73,7 @@ def test_each_report_names_its_run_and_each_end_is_reported(settings: Make, sent
 
 def test_of_a_single_run_only_epochs_are_reported(settings: Make, sent: list[Any]) -> None:
     asked = settings("one")
-    train_worker(asked)
+    train_worker(asked, sent.append)
     assert told(sent) == {asked["run_id"]: [1, 2]}
 
 
@@ -90,13 +88,11 @@ def test_a_run_is_ended_by_its_driver(
         if metrics["run_id"] == two:
             run_folder.ask_to_end(place("two").out_dir)
 
-    monkeypatch.setattr(worker.ray.tune, "report", report)
-    train_workers(asked)
+    train_workers(asked, report)
     assert told(sent) == {one: [1, 2, True], two: [1, True]}
     assert not (place("two").out_dir / "result.json").exists()
     assert run_folder.read_failure(place("two").out_dir) is None
-    monkeypatch.setattr(worker.ray.tune, "report", sent.append)
-    train_workers(asked[1:])  # asked for again, it goes on
+    train_workers(asked[1:], sent.append)  # asked for again, it goes on
     assert told(sent)[two] == [1, True, 2]
     assert (place("two").out_dir / "result.json").exists()
 
@@ -132,7 +128,7 @@ def test_failures_are_recorded_in_their_own_folders(
         "config": {**settings("config"), "config": {"optim": {"lr": -1}}, "run_id": "its id"},
     }
     with run_folder.lock_folder(place("locked").out_dir):
-        train_workers([*asked.values(), settings("locked", {}, {"optim.lr": 1e-5})])
+        train_workers([*asked.values(), settings("locked", {}, {"optim.lr": 1e-5})], sent.append)
     found = {name: run_folder.read_failure(place(name).out_dir) for name in (*asked, "locked")}
     assert found.pop("good") is None
     causes = {name: failure["cause"] for name, failure in found.items() if failure}
@@ -151,7 +147,9 @@ def test_a_gpu_that_fails_costs_all_runs_that_are_not_over(
     settings: Make, sent: list[Any], place: Make, broken: Callable[[Exception], None]
 ) -> None:
     broken(RuntimeError("CUDA error: an illegal memory access was encountered"))
-    train_workers([settings("one"), settings("two", {"broken": {}}), settings("bad", run_id="0123456789ab")])
+    train_workers(
+        [settings("one"), settings("two", {"broken": {}}), settings("bad", run_id="0123456789ab")], sent.append
+    )
     for name in ("one", "two"):
         failure = run_folder.read_failure(place(name).out_dir)
         assert failure is not None and failure["cause"] == "device"
@@ -166,17 +164,17 @@ def test_a_full_disk_is_raised_and_nobodys_failure(
 ) -> None:
     broken(OSError(errno.ENOSPC, "No space left on device"))
     with pytest.raises(OSError, match="No space left"):
-        train_workers([settings("one"), settings("two", {"broken": {}})])
+        train_workers([settings("one"), settings("two", {"broken": {}})], sent.append)
     assert sent == []
     assert all(run_folder.read_failure(place(name).out_dir) is None for name in ("one", "two"))
     assert not (place("one").out_dir / ".lock").exists()
 
 
 def test_a_single_run_that_fails_is_recorded_as_before(settings: Make, sent: list[Any], place: Make) -> None:
-    train_worker(settings("one", {"pea": {}}, {"optim.lr": 1e30}))
+    train_worker(settings("one", {"pea": {}}, {"optim.lr": 1e30}), sent.append)
     failure = run_folder.read_failure(place("one").out_dir)
     assert failure is not None and failure["cause"] == "nan"
-    train_worker(settings("two", run_id="0123456789ab"))
+    train_worker(settings("two", run_id="0123456789ab"), sent.append)
     failure = run_folder.read_failure(place("two").out_dir)
     assert failure is not None and failure["reason"].startswith("the run was planned as 0123456789ab but is ")
     assert sent == []

@@ -21,9 +21,8 @@ from trainer.data.stream import HostBatch
 from trainer.files.failure import cause_of
 from trainer.measure.device import synchronize
 from trainer.place import Place
-from trainer.training.fresh_thread import FreshThread
 from trainer.training.member import Member, Report, Run, with_masks
-from trainer.training.memory import release_memory
+from trainer.training.memory import FreshThread, release_memory
 from trainer.training.numerics import set_up
 from trainer.training.shared import Shared
 from trainer.training.step import parts

@@ -1,4 +1,4 @@
-"""release_memory(): after a run, because its process trains further runs."""
+"""The memory of a process: it is given back after a run, and training goes on after a failed allocation."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import contextlib
 import ctypes
 import gc
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 def release_memory() -> None:
@@ -22,3 +27,28 @@ def release_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # not glibc
             ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+class FreshThread:
+    """Calls functions: in the caller's thread, and once `renew` was called in a thread of its own.
+
+    After a failed allocation oneDNN refuses smaller ones too, in the same thread.
+    """
+
+    def __init__(self) -> None:
+        self._thread: ThreadPoolExecutor | None = None
+
+    def __call__(self, action: Callable[..., T], *given: object) -> T:
+        """The function's value; its error is raised."""
+        return action(*given) if self._thread is None else self._thread.submit(action, *given).result()
+
+    def renew(self) -> None:
+        """Leave the thread in which an allocation failed."""
+        self.close()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="training")
+
+    def close(self) -> None:
+        """End the thread, if there is one."""
+        if self._thread is not None:
+            self._thread.shutdown()
+            self._thread = None
