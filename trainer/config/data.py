@@ -23,7 +23,9 @@ class Step(Strict):
         if isinstance(data, dict) and data.keys() <= {"name", "options"}:
             return data
         if not isinstance(data, dict) or len(data) != 1:
-            raise ValueError(f"a step is NAME or {{NAME: {{OPTION: VALUE}}}}, but got {data!r}; give each its own entry")
+            raise ValueError(
+                f"a step is NAME or {{NAME: {{OPTION: VALUE}}}}, but got {data!r}; give each its own entry"
+            )
         ((name, options),) = data.items()
         return {"name": name, "options": options or {}}
 

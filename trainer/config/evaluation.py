@@ -48,7 +48,7 @@ class EvalConfig(Strict):
         for side, window, stride in zip(("height", "width"), self.window, self.stride, strict=True):
             if not 4 <= stride <= window or stride % 4:
                 raise ValueError(
-                    f"stride must be a multiple of 4 from 4 to the window's {side} ({window}), so that windows leave no "
+                    f"stride must be a multiple of 4 from 4 to the window's {side}, {window}, as windows may leave no "
                     f"gap, but got {stride}"
                 )
         return self

@@ -11,7 +11,16 @@ import numpy as np
 import torch
 
 from trainer.config import IGNORE, TrainConfig, UserError
-from trainer.data import PackedSplit, SegDataset, check_data, dataset_class, open_dataset, pack_splits, silent
+from trainer.data import (
+    PackedSplit,
+    SegDataset,
+    check_data,
+    dataset_class,
+    open_dataset,
+    pack_splits,
+    silent,
+    train_size,
+)
 from trainer.data.batch import Batch
 from trainer.data.pairing import Split
 from trainer.data.stream import Stream, holdout
@@ -148,7 +157,7 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
         meta_init = config.model_copy(update={"student": config.student.model_copy(update={"init": "scratch"})})
         declared = torch.ones(len(weights)) if isinstance(weights, tuple) else None
         distilled = _assemble(meta_init, teacher, classes, declared)
-        height, width = config.data.size
+        height, width = train_size(config.data)
         batch = Batch(
             torch.zeros(config.optim.effective_norm_batch, 3, height, width),
             torch.zeros(config.optim.effective_norm_batch, height, width, dtype=torch.int64),
