@@ -26,7 +26,7 @@ from trainer.data.pairing import is_hidden
 from trainer.deploy.open import Student
 from trainer.files.atomic import replacing
 from trainer.files.run_folder import write_text
-from trainer.training.evaluate import forward
+from trainer.training.inference import logits_of
 from trainer.training.panel import colour
 from trainer.training.prediction import class_of
 
@@ -190,11 +190,12 @@ def label_images(student: Student, native: list[np.ndarray], resized: list[np.nd
     """
     if not native:
         return []
-    logits = forward(student.model, np.stack(resized), student.config.data, student.device, student.autocast)
-    logits = logits[:, : len(student.dataset.classes)]
+    config = student.config
+    views = logits_of(student.model, np.stack(resized), config.data, student.device, student.autocast, config.eval)
     labels = []
-    for image, scores in zip(native, logits, strict=True):
-        labels.append(class_of(scores[None], image.shape[:2])[0].to(torch.uint8).cpu().numpy())
+    for image, *scores in zip(native, *views, strict=True):
+        known = [logits[None, : len(student.dataset.classes)] for logits in scores]
+        labels.append(class_of(known, image.shape[:2])[0].to(torch.uint8).cpu().numpy())
     return labels
 
 
