@@ -96,7 +96,7 @@ def verify(teacher: Teacher, config: TrainConfig, data: Data, place: Place) -> N
         return
     protocol = config.eval.protocols[0]
     seen = config.data.model_copy(update={"normalize": config.teacher.normalize or config.data.normalize})
-    asked = [file_digest(Path(path)), data.val.fingerprint, seen.size, seen.normalize, protocol]
+    asked: list[object] = [file_digest(Path(path)), data.val.fingerprint, seen.size, seen.normalize, protocol]
     how = config.eval.model_dump(mode="json", exclude={"protocols", "every"}, exclude_defaults=True)
     asked += [how] if how else []
     file = place.cache_dir / "teachers" / f"{digest(asked)}.json"
