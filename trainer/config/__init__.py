@@ -20,6 +20,7 @@ from trainer.config.fields import (
 )
 from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
 from trainer.config.masking import masked
+from trainer.config.named_steps import step_names
 from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
 from trainer.config.schema import (
     ModelConfig,
@@ -91,6 +92,7 @@ __all__ = [
     "read_yaml",
     "removable",
     "shown",
+    "step_names",
     "teacher_run",
     "unknown",
     "weight_names",

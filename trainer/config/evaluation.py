@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from trainer.config.data import check_sides
-from trainer.config.fields import Count, Integer, Number, Strict
+from trainer.config.fields import LARGEST_SIDE, Count, Integer, Number, Strict
+
+Side = Annotated[Integer, Field(ge=1, le=LARGEST_SIDE)]
 
 
 class EvalConfig(Strict):
@@ -21,8 +23,8 @@ class EvalConfig(Strict):
     protocols: tuple[Literal["full", "paper"], ...] = ("full",)
     every: Count = Field(1, description="epochs between validations; the last epoch is always validated")
     inference: Literal["whole", "slide"] = "whole"
-    window: tuple[Integer, Integer] | None = None
-    stride: tuple[Integer, Integer] | None = None
+    window: tuple[Side, Side] | None = None
+    stride: tuple[Side, Side] | None = None
     flip: bool = False
     scales: tuple[Annotated[Number, Field(ge=0.1, le=8)], ...] = (1.0,)
 

@@ -30,9 +30,20 @@ def measured(metrics: dict[str, float]) -> dict[str, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_run_is_measured_as_it_measured_itself(precision: str, finished: Make, command: Make, tmp_path: Path) -> None:
-    run = finished({"optim.precision": precision})
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optim.precision": "fp32"},
+        {"optim.precision": "bf16"},
+        {"eval.inference": "slide", "eval.window": [64, 64], "eval.stride": [64, 32]},
+        {"eval.flip": True, "eval.scales": [0.75, 1.0]},
+    ],
+    ids=["fp32", "bf16", "slide", "views"],
+)
+def test_a_run_is_measured_as_it_measured_itself(
+    changes: dict[str, Any], finished: Make, command: Make, tmp_path: Path
+) -> None:
+    run = finished(changes)
     epochs, result = run_folder.read_epochs(run), run_folder.read_result(run)
     assert result is not None
     for name, epoch in ((run_folder.LAST, epochs[-1]), (run_folder.BEST, epochs[int(result["best"]["epoch"]) - 1])):

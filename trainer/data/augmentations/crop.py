@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trainer.config import IGNORE, UserError
+from trainer.config import IGNORE, UserError, message_of
 from trainer.config.data import check_sides
 from trainer.data.augmentations.base import Augmentation, Sample, Size, Sizes, check_between
 
@@ -80,5 +80,5 @@ def _check_size(given: Sequence[int]) -> Size:
     try:
         check_sides((given[0], given[1]))
     except ValueError as error:
-        raise UserError(f"size: {error}") from None
+        raise UserError(f"size: {message_of(error)}") from None
     return given[0], given[1]
