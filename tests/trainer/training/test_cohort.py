@@ -56,7 +56,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "held out, in micro-batches": ({"data.select": 0.25}, {"micro_batch": 2}),
     "steps and windows": (
         {"data.augment": STEPS, **{f"eval.{name}": value for name, value in SLIDE.items()}},
-        {"micro_batch": 2},
+        {},
     ),
 }
 

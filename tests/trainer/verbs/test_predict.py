@@ -90,7 +90,9 @@ def test_predictions_are_made_as_the_run_is_validated(finished: Make, command: M
         native = read_rgb(images / name)
         small = resize_image(native, (64, 128))
         with torch.no_grad():
-            views = logits_of(student.model, small[None], student.config.data, student.device, how=student.config.eval)
+            views = logits_of(
+                student.model, small[None].copy(), student.config.data, student.device, how=student.config.eval
+            )
         assert len(views) == 4
         found = np.asarray(Image.open((out / "train_ids" / name).with_suffix(".png")))
         np.testing.assert_array_equal(found, class_of(views, native.shape[:2])[0].numpy())
