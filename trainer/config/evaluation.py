@@ -28,6 +28,16 @@ class EvalConfig(Strict):
     flip: bool = False
     scales: tuple[Annotated[Number, Field(ge=0.1, le=8)], ...] = (1.0,)
 
+    @property
+    def predictions(self) -> str:
+        """How predictions are made, for printing; "" for one pass over the image."""
+        words = []
+        if self.window is not None and self.stride is not None:
+            words.append(f"windows of {_by(self.window)} every {_by(self.stride)}")
+        words += ["mirrored images too"] if self.flip else []
+        words += [f"scales {', '.join(f'{scale:g}' for scale in self.scales)}"] if self.scales != (1.0,) else []
+        return "; ".join(words)
+
     @model_validator(mode="after")
     def _at_least_one(self) -> EvalConfig:
         if not self.protocols or len(set(self.protocols)) != len(self.protocols):
@@ -54,3 +64,7 @@ class EvalConfig(Strict):
                     f"gap, but got {stride}"
                 )
         return self
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -123,6 +123,7 @@ def mark_folder(out: Path, student: Student) -> None:
         "size": list(student.config.data.size),
         "normalize": student.config.data.normalize,
     }
+    told |= {"inference": how} if (how := student.config.eval.predictions) else {}
     path = out / MANIFEST
     if path.exists():
         try:
@@ -130,7 +131,7 @@ def mark_folder(out: Path, student: Student) -> None:
         except (OSError, ValueError, TypeError):
             raise UserError(f"{path} is damaged; choose another folder") from None
         if found != told:
-            differs = [name for name in told if found.get(name) != told[name]]
+            differs = [name for name in {**told, **found} if found.get(name) != told.get(name)]
             words = ["of another checkpoint" if name == "sha256" else f"with another {name}" for name in differs]
             raise UserError(f"{out} holds predictions {' and '.join(words)}; choose another folder")
     elif out.exists() and any(out.iterdir()):

@@ -139,6 +139,7 @@ def test_predictions_of_another_student_are_not_mixed_in(finished: Make, command
     assert command("predict", finished() / run_folder.LAST, images, "--out", out)[0] == 0
     for changed, message in (
         (("--normalize", "unit"), f"{out} holds predictions with another normalize; choose another folder"),
+        (("--flip",), f"{out} holds predictions with another inference; choose another folder"),
         (("--out", images / "bonn"), f"{images / 'bonn'} holds other files; choose a folder that is new or empty"),
     ):
         code, _, errors = command("predict", finished() / run_folder.LAST, images, "--out", out, *changed)
