@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from trainer.config import IGNORE, TrainConfig, UserError
+from trainer.config import IGNORE, DataConfig, TrainConfig, UserError
 from trainer.data import (
     PackedSplit,
     SegDataset,
@@ -78,8 +78,15 @@ def open_data(config: TrainConfig, place: Place, say: Callable[[str], None] = si
 
 
 def reads_native_labels_of_train(config: TrainConfig) -> bool:
-    """Whether a run reads labels of train at their own size: to reduce them to a quarter, or to select by them."""
-    return config.data.train_labels == "quarter" or config.data.select > 0
+    """Whether a run reads labels of train at their own size: to reduce them to a quarter, or to select by them.
+
+    A list of steps reduces the labels that it has moved, at the input's size.
+    """
+    return _reduces_native(config.data) or config.data.select > 0
+
+
+def _reduces_native(data: DataConfig) -> bool:
+    return data.train_labels == "quarter" and not data.steps
 
 
 def _check_labelled(data: Data, config: TrainConfig) -> None:
@@ -90,8 +97,8 @@ def _check_labelled(data: Data, config: TrainConfig) -> None:
     """
     height, width = config.data.size
     sizes = {"input": f"at {height}x{width}", "native": "at its own size", "quarter": f"at {height // 4}x{width // 4}"}
-    train_size = "quarter" if config.data.train_labels == "quarter" else "input"
-    reads = [("train", data.train, data.learn, train_size, "data.train_labels")]
+    of_train = "quarter" if _reduces_native(config.data) else "input"
+    reads = [("train", data.train, data.learn, of_train, "data.train_labels")]
     for protocol in config.eval.protocols:
         size = "quarter" if protocol == "paper" else "native"
         reads.append(("val", data.val, np.arange(len(data.val)), size, "eval.protocols"))
