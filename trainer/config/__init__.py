@@ -1,31 +1,34 @@
 """The config of a run: its schema, the errors users see, and plain data. pydantic and PyYAML only, no torch."""
 
 from trainer.config.cohort import CohortKey, check_cohort, cohort_key
+from trainer.config.data import DataConfig
 from trainer.config.errors import NumericalError, UserError, explain, located, shown, unknown
-from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
-from trainer.config.masking import masked
-from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
-from trainer.config.schema import (
+from trainer.config.evaluation import EvalConfig
+from trainer.config.fields import (
     MOST,
     Count,
-    DataConfig,
-    EvalConfig,
     FilePath,
     Integer,
-    ModelConfig,
     Name,
     Normalize,
     Number,
-    OptimConfig,
     Options,
     Precision,
     Seed,
     Strict,
+    is_recorded,
+)
+from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
+from trainer.config.masking import masked
+from trainer.config.named_steps import step_names
+from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
+from trainer.config.schema import (
+    ModelConfig,
+    OptimConfig,
     TeacherConfig,
     TeacherRecipe,
     Term,
     TrainConfig,
-    is_recorded,
     parse,
     teacher_run,
 )
@@ -89,6 +92,7 @@ __all__ = [
     "read_yaml",
     "removable",
     "shown",
+    "step_names",
     "teacher_run",
     "unknown",
     "weight_names",

@@ -2,100 +2,26 @@
 
 from __future__ import annotations
 
-import math
-import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
+from trainer.config.data import DataConfig
 from trainer.config.errors import UserError, explain
-from trainer.config.input_files import with_home
+from trainer.config.evaluation import EvalConfig
+from trainer.config.fields import (
+    FLOAT32,
+    Count,
+    FilePath,
+    Name,
+    Normalize,
+    Number,
+    Options,
+    Precision,
+    Seed,
+    Strict,
+)
 from trainer.config.plain import digest
-from trainer.config.text import UNPRINTABLE, check_name
-from trainer.config.yaml_text import LARGEST
-
-
-def _only_numbers(value: Any) -> Any:
-    """Refuse text and truth values for a number. PyYAML reads `1e-5` (no dot) as text; the error says so."""
-    if isinstance(value, bool):
-        raise ValueError(f"a number is expected, not {str(value).lower()}")
-    if isinstance(value, str):
-        try:
-            float(value)
-        except ValueError:
-            return value
-        if "e" not in value.lower():
-            raise ValueError(f"a number is expected, not the text {value!r}; remove the quotes")
-        digits, exponent = value.lower().split("e", 1)
-        dotted = digits if "." in digits else f"{digits}.0"
-        signed = exponent if exponent[:1] in "+-" else f"+{exponent}"
-        raise ValueError(f"YAML reads {value!r} as text, not as a number; write {dotted}e{signed}")
-    return value
-
-
-def is_recorded(info: ValidationInfo) -> bool:
-    """Whether what is validated was written by an earlier version, perhaps under fewer rules."""
-    return bool(info.context and info.context.get("recorded"))
-
-
-def _check_name(name: str, info: ValidationInfo) -> str:
-    return check_name(name, recorded=is_recorded(info))
-
-
-def _check_path(path: str) -> str:
-    """A path with `~` written out: both spellings are one run. Raises ValueError for one that no file system takes."""
-    if not path.strip() or UNPRINTABLE.search(path):
-        raise ValueError(f"a path must be one line of printable characters, but got {path[:LONGEST_PATH]!r}")
-    if len(path) > LONGEST_PATH:
-        raise ValueError(f"a path may have {LONGEST_PATH} characters, but got {len(path)}")
-    return with_home(path)
-
-
-def _check_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Options as given. Raises ValueError for numbers that are not finite, and text that was meant as a number."""
-    inside: list[Any] = [options]
-    for value in inside:
-        inside += value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"numbers must be finite, but got {value}")
-        if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value):
-            _only_numbers(value)
-    return options
-
-
-MOST = 1_000_000
-"""The largest count of epochs, or of samples in a batch."""
-FLOAT32 = 3.4e38
-"""The largest number in float32, which the networks compute with."""
-LONGEST_PATH = 4096
-LARGEST_SIDE = 16_384
-"""Of an image, in pixels."""
-
-Number = Annotated[float, BeforeValidator(_only_numbers)]
-Integer = Annotated[int, BeforeValidator(_only_numbers)]
-Count = Annotated[Integer, Field(ge=1, le=MOST)]
-Seed = Annotated[Integer, Field(ge=0, le=LARGEST)]
-Name = Annotated[str, AfterValidator(_check_name)]
-FilePath = Annotated[str, AfterValidator(_check_path)]
-Options = Annotated[dict[Name, Any], AfterValidator(_check_options)]
-Normalize = Literal["unit", "imagenet"]
-Precision = Literal["fp32", "tf32", "bf16"]
-"""Of matrix products and convolutions: IEEE float32, TF32 (GPUs only), bfloat16 by torch's autocast."""
-
-
-class Strict(BaseModel):
-    """Frozen; an unknown key is an error that names its path."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 class ModelConfig(Strict):
@@ -178,39 +104,6 @@ class OptimConfig(Strict):
         return share, micro
 
 
-class DataConfig(Strict):
-    """A data set, the input `size` (height, width) in pixels, augmentation, normalisation and class weights."""
-
-    name: Name = "scenes"
-    size: tuple[Integer, Integer] = (96, 192)
-    options: Options = Field(default_factory=dict)
-    train_labels: Literal["full", "quarter"] = "full"
-    augment: Literal["standard", "reference", "none"] = "standard"
-    normalize: Normalize = "imagenet"
-    class_weights: Literal["auto"] | tuple[Annotated[Number, Field(gt=0, le=FLOAT32)], ...] | None = None
-    select: Number = Field(0.0, ge=0, lt=0.5, description="share of train held out for selecting variants")
-
-    @model_validator(mode="after")
-    def _size_fits_the_strides(self) -> DataConfig:
-        for name, value in zip(("height", "width"), self.size, strict=True):
-            if not 32 <= value <= LARGEST_SIDE or value % 4:
-                raise ValueError(f"{name} must be a multiple of 4 from 32 to {LARGEST_SIDE} but got {value}")
-        return self
-
-
-class EvalConfig(Strict):
-    """Validation. The first protocol is logged as `val/miou`, others as `val/<protocol>/miou`."""
-
-    protocols: tuple[Literal["full", "paper"], ...] = ("full",)
-    every: Count = Field(1, description="epochs between validations; the last epoch is always validated")
-
-    @model_validator(mode="after")
-    def _at_least_one(self) -> EvalConfig:
-        if not self.protocols or len(set(self.protocols)) != len(self.protocols):
-            raise ValueError("protocols must name each of full, paper at most once, and at least one")
-        return self
-
-
 class TeacherRecipe(Strict):
     """How a study trains its own teacher: the settings that differ from its base config. `init`: as of ModelConfig."""
 
@@ -259,6 +152,11 @@ _FIELDS_ADDED_LATER = (
     ("teacher.normalize", None),
     ("teacher.precision", None),
     ("teacher.train.init", "scratch"),
+    ("eval.inference", "whole"),
+    ("eval.window", None),
+    ("eval.stride", None),
+    ("eval.flip", False),
+    ("eval.scales", [1.0]),
 )
 """(path, default) of fields added after the first ledgers: left out of the key at their default, so old keys stay."""
 
@@ -286,6 +184,16 @@ class TrainConfig(Strict):
             raise ValueError(
                 "teacher.precision fp32 cannot be had beside optim.precision tf32, which holds for all float32 "
                 "products of a process; remove teacher.precision"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _window_fits_the_image(self) -> TrainConfig:
+        window, size = self.eval.window, self.data.size
+        if window is not None and (window[0] > size[0] or window[1] > size[1]):
+            raise ValueError(
+                f"eval.window must fit into data.size ({size[0]}x{size[1]}) but got {window[0]}x{window[1]}; lower it, "
+                "or set eval.inference: whole"
             )
         return self
 
