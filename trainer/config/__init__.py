@@ -2,30 +2,32 @@
 
 from trainer.config.cohort import CohortKey, check_cohort, cohort_key
 from trainer.config.errors import NumericalError, UserError, explain, located, shown, unknown
-from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
-from trainer.config.masking import masked
-from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
-from trainer.config.schema import (
+from trainer.config.fields import (
     MOST,
     Count,
-    DataConfig,
-    EvalConfig,
     FilePath,
     Integer,
-    ModelConfig,
     Name,
     Normalize,
     Number,
-    OptimConfig,
     Options,
     Precision,
     Seed,
     Strict,
+    is_recorded,
+)
+from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
+from trainer.config.masking import masked
+from trainer.config.optim import OptimConfig
+from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
+from trainer.config.schema import (
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
     TeacherConfig,
     TeacherRecipe,
     Term,
     TrainConfig,
-    is_recorded,
     parse,
     teacher_run,
 )

@@ -2,100 +2,27 @@
 
 from __future__ import annotations
 
-import math
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
 from trainer.config.errors import UserError, explain
-from trainer.config.input_files import with_home
+from trainer.config.fields import (
+    FLOAT32,
+    LARGEST_SIDE,
+    Count,
+    FilePath,
+    Integer,
+    Name,
+    Normalize,
+    Number,
+    Options,
+    Precision,
+    Seed,
+    Strict,
+)
+from trainer.config.optim import OptimConfig
 from trainer.config.plain import digest
-from trainer.config.text import UNPRINTABLE, check_name
-from trainer.config.yaml_text import LARGEST
-
-
-def _only_numbers(value: Any) -> Any:
-    """Refuse text and truth values for a number. PyYAML reads `1e-5` (no dot) as text; the error says so."""
-    if isinstance(value, bool):
-        raise ValueError(f"a number is expected, not {str(value).lower()}")
-    if isinstance(value, str):
-        try:
-            float(value)
-        except ValueError:
-            return value
-        if "e" not in value.lower():
-            raise ValueError(f"a number is expected, not the text {value!r}; remove the quotes")
-        digits, exponent = value.lower().split("e", 1)
-        dotted = digits if "." in digits else f"{digits}.0"
-        signed = exponent if exponent[:1] in "+-" else f"+{exponent}"
-        raise ValueError(f"YAML reads {value!r} as text, not as a number; write {dotted}e{signed}")
-    return value
-
-
-def is_recorded(info: ValidationInfo) -> bool:
-    """Whether what is validated was written by an earlier version, perhaps under fewer rules."""
-    return bool(info.context and info.context.get("recorded"))
-
-
-def _check_name(name: str, info: ValidationInfo) -> str:
-    return check_name(name, recorded=is_recorded(info))
-
-
-def _check_path(path: str) -> str:
-    """A path with `~` written out: both spellings are one run. Raises ValueError for one that no file system takes."""
-    if not path.strip() or UNPRINTABLE.search(path):
-        raise ValueError(f"a path must be one line of printable characters, but got {path[:LONGEST_PATH]!r}")
-    if len(path) > LONGEST_PATH:
-        raise ValueError(f"a path may have {LONGEST_PATH} characters, but got {len(path)}")
-    return with_home(path)
-
-
-def _check_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Options as given. Raises ValueError for numbers that are not finite, and text that was meant as a number."""
-    inside: list[Any] = [options]
-    for value in inside:
-        inside += value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"numbers must be finite, but got {value}")
-        if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value):
-            _only_numbers(value)
-    return options
-
-
-MOST = 1_000_000
-"""The largest count of epochs, or of samples in a batch."""
-FLOAT32 = 3.4e38
-"""The largest number in float32, which the networks compute with."""
-LONGEST_PATH = 4096
-LARGEST_SIDE = 16_384
-"""Of an image, in pixels."""
-
-Number = Annotated[float, BeforeValidator(_only_numbers)]
-Integer = Annotated[int, BeforeValidator(_only_numbers)]
-Count = Annotated[Integer, Field(ge=1, le=MOST)]
-Seed = Annotated[Integer, Field(ge=0, le=LARGEST)]
-Name = Annotated[str, AfterValidator(_check_name)]
-FilePath = Annotated[str, AfterValidator(_check_path)]
-Options = Annotated[dict[Name, Any], AfterValidator(_check_options)]
-Normalize = Literal["unit", "imagenet"]
-Precision = Literal["fp32", "tf32", "bf16"]
-"""Of matrix products and convolutions: IEEE float32, TF32 (GPUs only), bfloat16 by torch's autocast."""
-
-
-class Strict(BaseModel):
-    """Frozen; an unknown key is an error that names its path."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 class ModelConfig(Strict):
@@ -115,67 +42,6 @@ class ModelConfig(Strict):
         if self.partial and self.init == "scratch":
             raise ValueError("partial needs a checkpoint, but init is scratch; set init to a file or remove partial")
         return self
-
-
-class OptimConfig(Strict):
-    """AdamW with polynomial decay of `lr`. `global_batch` and `norm_batch` count samples."""
-
-    lr: Number = Field(6.0e-5, gt=0, le=FLOAT32)
-    weight_decay: Number = Field(0.01, ge=0, le=FLOAT32)
-    decay_norms_and_biases: bool = False
-    epochs: Count = 100
-    global_batch: Count = 8
-    norm_batch: Count | None = Field(None, description="samples per BatchNorm group; default: global_batch")
-    schedule: Literal["to_end", "reference"] = "to_end"
-    power: Number = Field(1.0, gt=0, le=100)
-    precision: Precision = "fp32"
-
-    @model_validator(mode="after")
-    def _groups_fill_the_batch(self) -> OptimConfig:
-        if self.norm_batch and self.global_batch % self.norm_batch:
-            raise ValueError(
-                f"norm_batch must divide global_batch ({self.global_batch}) but got {self.norm_batch}; "
-                "choose one of its divisors"
-            )
-        return self
-
-    @property
-    def effective_norm_batch(self) -> int:
-        """Samples in one BatchNorm group: `norm_batch`, or by default the global batch."""
-        return self.norm_batch or self.global_batch
-
-    def workers(self, given: int) -> int:
-        """How many of `given` workers a step occupies: a worker needs a sample."""
-        return min(given, self.global_batch)
-
-    def micro_batches(self, workers: int) -> list[int]:
-        """The samples that a forward pass of one of `workers` may hold, largest first."""
-        share = self.global_batch // self.workers(workers)
-        smaller = range(self.effective_norm_batch, share, self.effective_norm_batch)
-        return [share, *(n for n in reversed(smaller) if share % n == 0)]
-
-    def shares(self, workers: int, micro_batch: int | None) -> tuple[int, int]:
-        """(samples of one worker per step, samples per forward pass).
-
-        A BatchNorm group may be split over workers, but not over the forward passes of a worker. Raises UserError.
-        """
-        workers = self.workers(workers)
-        if self.global_batch % workers:
-            raise UserError(
-                f"workers must divide optim.global_batch ({self.global_batch}) but got {workers}; change one of them"
-            )
-        share = self.global_batch // workers
-        micro = min(micro_batch or share, share)
-        if share % micro:
-            raise UserError(f"micro_batch must divide the {share} samples a worker has per step but got {micro}")
-        if micro < share and micro % self.effective_norm_batch:
-            allowed = ", ".join(map(str, self.micro_batches(workers)))
-            raise UserError(
-                f"micro_batch {micro} would split BatchNorm groups of {self.effective_norm_batch} samples over "
-                f"forward passes; with {workers} worker{'s' * (workers > 1)} take one of {allowed}, or set "
-                f"optim.norm_batch to a divisor of {micro}"
-            )
-        return share, micro
 
 
 class DataConfig(Strict):

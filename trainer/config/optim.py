@@ -1,0 +1,71 @@
+"""OptimConfig: how a run is optimised, and how a global batch may be split."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from trainer.config.errors import UserError
+from trainer.config.fields import FLOAT32, Count, Number, Precision, Strict
+
+
+class OptimConfig(Strict):
+    """AdamW with polynomial decay of `lr`. `global_batch` and `norm_batch` count samples."""
+
+    lr: Number = Field(6.0e-5, gt=0, le=FLOAT32)
+    weight_decay: Number = Field(0.01, ge=0, le=FLOAT32)
+    decay_norms_and_biases: bool = False
+    epochs: Count = 100
+    global_batch: Count = 8
+    norm_batch: Count | None = Field(None, description="samples per BatchNorm group; default: global_batch")
+    schedule: Literal["to_end", "reference"] = "to_end"
+    power: Number = Field(1.0, gt=0, le=100)
+    precision: Precision = "fp32"
+
+    @model_validator(mode="after")
+    def _groups_fill_the_batch(self) -> OptimConfig:
+        if self.norm_batch and self.global_batch % self.norm_batch:
+            raise ValueError(
+                f"norm_batch must divide global_batch ({self.global_batch}) but got {self.norm_batch}; "
+                "choose one of its divisors"
+            )
+        return self
+
+    @property
+    def effective_norm_batch(self) -> int:
+        """Samples in one BatchNorm group: `norm_batch`, or by default the global batch."""
+        return self.norm_batch or self.global_batch
+
+    def workers(self, given: int) -> int:
+        """How many of `given` workers a step occupies: a worker needs a sample."""
+        return min(given, self.global_batch)
+
+    def micro_batches(self, workers: int) -> list[int]:
+        """The samples that a forward pass of one of `workers` may hold, largest first."""
+        share = self.global_batch // self.workers(workers)
+        smaller = range(self.effective_norm_batch, share, self.effective_norm_batch)
+        return [share, *(n for n in reversed(smaller) if share % n == 0)]
+
+    def shares(self, workers: int, micro_batch: int | None) -> tuple[int, int]:
+        """(samples of one worker per step, samples per forward pass).
+
+        A BatchNorm group may be split over workers, but not over the forward passes of a worker. Raises UserError.
+        """
+        workers = self.workers(workers)
+        if self.global_batch % workers:
+            raise UserError(
+                f"workers must divide optim.global_batch ({self.global_batch}) but got {workers}; change one of them"
+            )
+        share = self.global_batch // workers
+        micro = min(micro_batch or share, share)
+        if share % micro:
+            raise UserError(f"micro_batch must divide the {share} samples a worker has per step but got {micro}")
+        if micro < share and micro % self.effective_norm_batch:
+            allowed = ", ".join(map(str, self.micro_batches(workers)))
+            raise UserError(
+                f"micro_batch {micro} would split BatchNorm groups of {self.effective_norm_batch} samples over "
+                f"forward passes; with {workers} worker{'s' * (workers > 1)} take one of {allowed}, or set "
+                f"optim.norm_batch to a divisor of {micro}"
+            )
+        return share, micro
