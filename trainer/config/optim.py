@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from trainer.config.errors import UserError
-from trainer.config.fields import FLOAT32, Count, Number, Precision, Strict
+from trainer.config.fields import FLOAT32, MOST, Count, Integer, Number, Precision, Strict
+
+Factor = Annotated[Number, Field(gt=0, le=1000)]
+Kind = Literal["norms", "biases", "positions"]
+"""Parameters of normalisation layers; biases of other layers; position embeddings, and tables of relative positions."""
+
+
+class LrMultipliers(Strict):
+    """Factors of the learning rate: of the student's backbone, of its head, and of what knowledge paths train
+    (`distill`), such as projections."""
+
+    backbone: Factor = 1.0
+    head: Factor = 1.0
+    distill: Factor = 1.0
 
 
 class OptimConfig(Strict):
-    """AdamW with polynomial decay of `lr`. `global_batch` and `norm_batch` count samples."""
+    """AdamW or SGD with polynomial decay of `lr`. `global_batch` and `norm_batch` count samples.
+
+    By default vectors and scalars (norms, biases) are not decayed; `no_decay` names the kinds of parameters instead.
+    """
 
     lr: Number = Field(6.0e-5, gt=0, le=FLOAT32)
     weight_decay: Number = Field(0.01, ge=0, le=FLOAT32)
@@ -22,6 +38,12 @@ class OptimConfig(Strict):
     schedule: Literal["to_end", "reference"] = "to_end"
     power: Number = Field(1.0, gt=0, le=100)
     precision: Precision = "fp32"
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    momentum: Number | None = Field(None, ge=0, lt=1, description="of sgd; default: 0.9")
+    warmup_iterations: Annotated[Integer, Field(ge=0, le=MOST)] = 0
+    clip_norm: Number | None = Field(None, gt=0, le=FLOAT32, description="largest norm of the whole gradient of a step")
+    lr_multipliers: LrMultipliers = LrMultipliers()
+    no_decay: tuple[Kind, ...] | None = None
 
     @model_validator(mode="after")
     def _groups_fill_the_batch(self) -> OptimConfig:
@@ -29,6 +51,20 @@ class OptimConfig(Strict):
             raise ValueError(
                 f"norm_batch must divide global_batch ({self.global_batch}) but got {self.norm_batch}; "
                 "choose one of its divisors"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> OptimConfig:
+        if self.momentum is not None and self.optimiser != "sgd":
+            raise ValueError(
+                f"momentum is of sgd, but optimiser is {self.optimiser}; remove momentum or set it to null"
+            )
+        if self.no_decay is not None and self.decay_norms_and_biases:
+            raise ValueError("no_decay says which parameters do not decay; remove decay_norms_and_biases: true")
+        if self.no_decay and len(set(self.no_decay)) < len(self.no_decay):
+            raise ValueError(
+                f"no_decay must name each kind once, but got {list(self.no_decay)}; remove the repeated one"
             )
         return self
 

@@ -21,7 +21,7 @@ from trainer.config.fields import (
     Seed,
     Strict,
 )
-from trainer.config.optim import OptimConfig
+from trainer.config.optim import LrMultipliers, OptimConfig
 from trainer.config.plain import digest
 
 
@@ -125,6 +125,12 @@ _FIELDS_ADDED_LATER = (
     ("teacher.normalize", None),
     ("teacher.precision", None),
     ("teacher.train.init", "scratch"),
+    ("optim.optimiser", "adamw"),
+    ("optim.momentum", None),
+    ("optim.warmup_iterations", 0),
+    ("optim.clip_norm", None),
+    ("optim.lr_multipliers", LrMultipliers().model_dump()),
+    ("optim.no_decay", None),
 )
 """(path, default) of fields added after the first ledgers: left out of the key at their default, so old keys stay."""
 

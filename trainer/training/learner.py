@@ -16,11 +16,12 @@ from trainer.data.batch import Batch
 from trainer.models import norm
 from trainer.models.base import SegOutput
 from trainer.training.compiled import Compiler
+from trainer.training.optimiser import build_optimiser
 from trainer.training.task import Distilled, weighted_losses
 
 
 class Learner:
-    """A Distilled module with AdamW: `accumulate` each micro-batch of a step, then `update` once."""
+    """A Distilled module with its optimiser: `accumulate` each micro-batch of a step, then `update` once."""
 
     def __init__(
         self,
@@ -33,7 +34,7 @@ class Learner:
         self.optim = optim
         self.device = next(distilled.parameters()).device
         self.names = ["ce", *distilled.paths]
-        self.optimiser = torch.optim.AdamW(parameter_groups(distilled, optim), lr=optim.lr, fused=True)
+        self.optimiser, self._factors = build_optimiser(distilled, optim)
         self.module: nn.Module = Objective(distilled, {name: terms[name].weight for name in distilled.paths}, compiler)
         if parallel.world() > 1:
             self.module = DistributedDataParallel(self.module, broadcast_buffers=False, gradient_as_bucket_view=True)
@@ -68,8 +69,10 @@ class Learner:
 
     def update(self, lr: float, step: int) -> None:
         """One optimiser step with learning rate `lr`, and the update of BatchNorm's running statistics."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
+        for group, factor in zip(self.optimiser.param_groups, self._factors, strict=True):
+            group["lr"] = lr * factor
+        if self.optim.clip_norm is not None:  # of the sum over micro-batches and workers
+            torch.nn.utils.clip_grad_norm_(self.distilled.parameters(), self.optim.clip_norm)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=not self._keeps_gradients)
         norm.commit(self.distilled, parallel.all_reduce)
@@ -111,15 +114,3 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, teacher: SegOutput | None, pixels: Tensor, samples: int) -> tuple[Tensor, Tensor]:
         """What `weighted_losses` returns."""
         return self._losses(self.distilled, self.weights, batch, teacher, pixels, samples)
-
-
-def parameter_groups(module: nn.Module, optim: OptimConfig) -> list[dict[str, object]]:
-    """AdamW's parameter groups: matrices and kernels with weight decay; norms, biases and scalars without.
-
-    `optim.decay_norms_and_biases` puts all into the first group.
-    """
-    trained = [p for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim > 1 or optim.decay_norms_and_biases]
-    plain = [p for p in trained if p.ndim <= 1 and not optim.decay_norms_and_biases]
-    groups = [(decayed, optim.weight_decay), (plain, 0.0)]
-    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
