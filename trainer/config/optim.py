@@ -27,6 +27,9 @@ class OptimConfig(Strict):
     """AdamW or SGD with polynomial decay of `lr`. `global_batch` and `norm_batch` count samples.
 
     By default vectors and scalars (norms, biases) are not decayed; `no_decay` names the kinds of parameters instead.
+    With `iterations` the run has so many optimiser steps, whatever the size of the data, and `epochs` counts the equal
+    parts after which it is validated and saved. With `ema_decay` the moving average of the student is validated, saved
+    and deployed.
     """
 
     lr: Number = Field(6.0e-5, gt=0, le=FLOAT32)
@@ -44,6 +47,8 @@ class OptimConfig(Strict):
     clip_norm: Number | None = Field(None, gt=0, le=FLOAT32, description="largest norm of the whole gradient of a step")
     lr_multipliers: LrMultipliers = LrMultipliers()
     no_decay: tuple[Kind, ...] | None = None
+    iterations: Count | None = Field(None, description="optimiser steps of the run; default: those of its epochs")
+    ema_decay: Number | None = Field(None, gt=0, lt=1, description="of the student's moving average; default: none")
 
     @model_validator(mode="after")
     def _groups_fill_the_batch(self) -> OptimConfig:
@@ -59,6 +64,11 @@ class OptimConfig(Strict):
         if self.momentum is not None and self.optimiser != "sgd":
             raise ValueError(
                 f"momentum is of sgd, but optimiser is {self.optimiser}; remove momentum or set it to null"
+            )
+        if self.iterations is not None and self.iterations < max(self.epochs, self.warmup_iterations):
+            raise ValueError(
+                f"iterations must be at least the epochs ({self.epochs}), which are its parts, and warmup_iterations "
+                f"({self.warmup_iterations}), but got {self.iterations}; lower epochs or warmup_iterations"
             )
         if self.no_decay is not None and self.decay_norms_and_biases:
             raise ValueError("no_decay says which parameters do not decay; remove decay_norms_and_biases: true")

@@ -82,6 +82,7 @@ class TeacherRecipe(Strict):
 
     init: FilePath = "scratch"
     epochs: Count | None = None
+    iterations: Count | None = Field(None, description="as of optim; epochs without them are passes over the data")
     lr: Number | None = Field(None, gt=0, le=FLOAT32)
     global_batch: Count | None = None
     seed: Seed = 0
@@ -114,7 +115,7 @@ class TeacherConfig(Strict):
 
 
 class Term(Strict):
-    """One knowledge path in the loss: `weight` times the distiller built with `options`."""
+    """One summand of the loss: `weight` times the task loss or the knowledge path built with `options`."""
 
     weight: Number = Field(1.0, ge=0, le=FLOAT32)
     options: Options = Field(default_factory=dict)
@@ -131,6 +132,10 @@ _FIELDS_ADDED_LATER = (
     ("optim.clip_norm", None),
     ("optim.lr_multipliers", LrMultipliers().model_dump()),
     ("optim.no_decay", None),
+    ("optim.iterations", None),
+    ("optim.ema_decay", None),
+    ("teacher.train.iterations", None),
+    ("loss", {"ce": Term().model_dump()}),
 )
 """(path, default) of fields added after the first ledgers: left out of the key at their default, so old keys stay."""
 
@@ -143,6 +148,7 @@ class TrainConfig(Strict):
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     eval: EvalConfig = EvalConfig()
+    loss: dict[Name, Term] = Field({"ce": Term()}, description="task losses; written out, they replace the default")
     distill: dict[Name, Term] = Field(default_factory=dict)
     seed: Seed = 0
 
@@ -153,6 +159,14 @@ class TrainConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def _losses_are_told_apart(self) -> TrainConfig:
+        if not any(term.weight > 0 for term in self.loss.values()):
+            raise ValueError("loss must have a task loss with a weight above 0, such as `loss: {ce: {}}`")
+        if both := self.loss.keys() & self.distill.keys():
+            raise ValueError(f"{min(both)} is in loss and in distill; rename the knowledge path")
+        return self
+
+    @model_validator(mode="after")
     def _tf32_is_of_the_process(self) -> TrainConfig:
         if self.optim.precision == "tf32" and self.teacher is not None and self.teacher.precision == "fp32":
             raise ValueError(
@@ -160,6 +174,11 @@ class TrainConfig(Strict):
                 "products of a process; remove teacher.precision"
             )
         return self
+
+    @property
+    def terms(self) -> dict[str, Term]:
+        """The task losses and the knowledge paths."""
+        return self.loss | self.distill
 
     @property
     def active(self) -> dict[str, Term]:
@@ -190,7 +209,10 @@ def teacher_run(config: TrainConfig) -> TrainConfig | None:
     if config.teacher is None or config.teacher.train is None:
         return None
     recipe = config.teacher.train
-    changed = {k: v for k in ("epochs", "lr", "global_batch") if (v := getattr(recipe, k)) is not None}
+    names = ("epochs", "iterations", "lr", "global_batch")
+    changed: dict[str, Any] = {name: v for name in names if (v := getattr(recipe, name)) is not None}
+    if recipe.epochs is not None and recipe.iterations is None:
+        changed["iterations"] = None
     if "global_batch" in changed:
         changed["norm_batch"] = None
     return config.model_copy(
