@@ -20,6 +20,7 @@ from trainer.config.identity import RunIds, Sources, data_key, identity, weight_
 from trainer.config.masking import masked
 from trainer.config.optim import OptimConfig
 from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
+from trainer.config.recipes import recipe_names, with_recipe
 from trainer.config.schema import (
     DataConfig,
     EvalConfig,
@@ -89,9 +90,11 @@ __all__ = [
     "printable",
     "read_text",
     "read_yaml",
+    "recipe_names",
     "removable",
     "shown",
     "teacher_run",
     "unknown",
     "weight_names",
+    "with_recipe",
 ]

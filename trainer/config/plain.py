@@ -41,6 +41,10 @@ def override(data: Mapping[str, Any], overrides: Mapping[str, Any], *, absent_ok
 
 
 def _assign(data: dict[str, Any], path: str, value: Any, absent_ok: bool) -> None:
+    if path == "recipe":
+        raise UserError(
+            "recipe: it is written in the base, and a change names single settings; write those that differ"
+        )
     *sections, last = path.split(".")
     for depth, section in enumerate(sections):
         # Setting `distill.pea.weight` without a path `pea` would add the path: an arm that nobody asked for.

@@ -23,6 +23,7 @@ from trainer.config.fields import (
 )
 from trainer.config.optim import LrMultipliers, OptimConfig
 from trainer.config.plain import digest
+from trainer.config.recipes import with_recipe
 
 
 class ModelConfig(Strict):
@@ -229,12 +230,14 @@ def teacher_run(config: TrainConfig) -> TrainConfig | None:
 
 
 def parse(data: Any, where: str = "config") -> TrainConfig:
-    """A TrainConfig from plain data. Raises UserError naming the key, the rule and the value."""
+    """A TrainConfig from plain data, perhaps with a recipe. Raises UserError naming the key, the rule and the value."""
     if not isinstance(data, dict):
         raise UserError(
             f"{where}: expected a mapping of sections (student, data, optim, ...), got {type(data).__name__}"
         )
     try:
-        return TrainConfig.model_validate(data)
+        return TrainConfig.model_validate(with_recipe(data))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     except ValidationError as error:
         raise explain(error, where) from None
