@@ -43,7 +43,7 @@ def structure(config: TrainConfig) -> str:
         optim.append(config.optim.iterations / config.optim.epochs)
     if config.optim.ema_decay is not None:
         optim.append("ema")
-    losses = {name: term.options for name, term in config.loss.items() if term.weight > 0}
+    losses = {name: term.options for name, term in config.active_losses.items()}
     if losses != {"ce": {}}:
         optim.append(losses)
     paths = {name: term.options for name, term in config.active.items()}

@@ -161,7 +161,7 @@ class TrainConfig(Strict):
 
     @model_validator(mode="after")
     def _losses_are_told_apart(self) -> TrainConfig:
-        if not any(term.weight > 0 for term in self.loss.values()):
+        if not self.active_losses:
             raise ValueError("loss must have a task loss with a weight above 0, such as `loss: {ce: {}}`")
         if both := self.loss.keys() & self.distill.keys():
             raise ValueError(f"{min(both)} is in loss and in distill; rename the knowledge path")
@@ -185,6 +185,11 @@ class TrainConfig(Strict):
     def active(self) -> dict[str, Term]:
         """The knowledge paths with a weight above 0; the others are not built."""
         return {name: term for name, term in self.distill.items() if term.weight > 0}
+
+    @property
+    def active_losses(self) -> dict[str, Term]:
+        """The task losses with a weight above 0; the others are not built."""
+        return {name: term for name, term in self.loss.items() if term.weight > 0}
 
     @property
     def teacher_precision(self) -> Precision:
