@@ -150,8 +150,8 @@ def _differences(run: Run, recipe: Mapping[str, Any]) -> list[str]:
 
 
 def _term_differences(section: str, ours: Mapping[str, Term], theirs: Mapping[str, Term]) -> list[str]:
-    """The knowledge paths or task losses, their weights and options that differ. Options are compared as written, without
-    the defaults that the modules fill in."""
+    """The knowledge paths or task losses that differ, with their weights and options. Options are compared as written,
+    without the defaults that the modules fill in."""
     found = []
     for name in {**theirs, **ours}:
         if name not in ours or name not in theirs:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.config import TrainConfig, UserError, check_cohort
+from trainer.config import TrainConfig, UserError, check_cohort, teacher_run
 from trainer.deploy.open import Wanted, open_student
 from trainer.deploy.remeasure import remeasure
 from trainer.files import checkpoint
+from trainer.files.run_folder import is_longer
 from trainer.place import Place
 from trainer.training.average import Average
 from trainer.training.build import check
@@ -176,3 +177,19 @@ def test_a_wrong_loss_is_refused_where_structures_are_checked(tiny: Make, scenes
     assert list(tiny({}, {"loss.dice": {}, "loss.ce": None}).loss) == ["dice"]
     with pytest.raises(UserError, match=r"loss\.dice\.weight: unknown task loss 'dice'"):
         tiny({}, {"loss.dice.weight": 0.5})
+
+
+def test_epochs_of_iterations_are_not_those_of_a_shorter_run(tiny: Make) -> None:
+    """An epoch is a part of the run: with more of them each is another."""
+    for changes, longer in (({}, True), ({"optim.iterations": 8}, False)):
+        short, long = (tiny({}, {"optim.schedule": "reference", "optim.epochs": n, **changes}) for n in (2, 4))
+        assert is_longer(long, short) == longer
+
+
+def test_a_teachers_epochs_are_passes_unless_it_has_iterations(tiny: Make) -> None:
+    changes = {"optim.iterations": 80, "optim.epochs": 2, "teacher": {"train": {"epochs": 5}}}
+    passes, steps = (tiny(PATHS, changes | more) for more in ({}, {"teacher.train.iterations": 60}))
+    for config, iterations in ((passes, None), (steps, 60)):
+        teacher = teacher_run(config)
+        assert teacher is not None
+        assert (teacher.optim.epochs, teacher.optim.iterations) == (5, iterations)
