@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ablations.study.plan import expand, space
+from ablations.study.plan import check_space, expand, space
 from ablations.study.schema import read
 from trainer.config import UserError, parse
 
@@ -43,6 +43,24 @@ def test_settings_are_dimensions_of_a_search() -> None:
     base = {"student": {"name": "segformer_tiny"}, "data": {"select": 0.1}, "loss": {"ce": {}, "dice": {}}}
     study = {"name": "mine", "base": base, "search": {"trials": 4, "space": dimensions}}
     assert set(space(read(yaml.safe_dump(study), "mine.yaml"))) == set(dimensions)
+
+
+def test_a_search_proposes_a_weight_with_its_loss_only() -> None:
+    dimensions = {"loss.dice": {"choice": [None, {}]}, "loss.dice.weight": {"log": [0.1, 1.0]}}
+    base = {"student": {"name": "segformer_tiny"}, "data": {"select": 0.1}}
+    study = read(yaml.safe_dump({"name": "mine", "base": base, "search": {"trials": 4, "space": dimensions}}), "m.yaml")
+    points = check_space(study)
+    assert {"loss.dice": "off"} in points
+    assert {"loss.dice": "on", "loss.dice.weight": 0.1} in points
+
+
+def test_a_weight_has_no_effect_without_its_loss() -> None:
+    factors = {"loss.dice": {"off": None, "on": {}}, "loss.dice.weight": [0.5, 2.0]}
+    study = {"name": "mine", "base": {"student": {"name": "segformer_tiny"}}, "factors": factors}
+    runs = {run.arm: run.config.loss for run in expand(read(yaml.safe_dump(study, sort_keys=False), "mine.yaml"))}
+    assert list(runs) == ["loss.dice=off", "loss.dice=on, loss.dice.weight=0.5", "loss.dice=on, loss.dice.weight=2"]
+    assert [list(loss) for loss in runs.values()] == [["ce"], ["ce", "dice"], ["ce", "dice"]]
+    assert [loss["dice"].weight for loss in list(runs.values())[1:]] == [0.5, 2.0]
 
 
 def test_a_weight_of_a_loss_that_is_not_there_is_refused() -> None:
