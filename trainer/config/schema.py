@@ -211,7 +211,7 @@ class TrainConfig(Strict):
 
 
 def teacher_run(config: TrainConfig) -> TrainConfig | None:
-    """The run that trains this config's teacher, or None when there is nothing to train."""
+    """The run that trains this config's teacher, None when there is nothing to train. Raises UserError."""
     if config.teacher is None or config.teacher.train is None:
         return None
     recipe = config.teacher.train
@@ -221,6 +221,10 @@ def teacher_run(config: TrainConfig) -> TrainConfig | None:
         changed["iterations"] = None
     if "global_batch" in changed:
         changed["norm_batch"] = None
+    try:
+        optim = OptimConfig.model_validate({**config.optim.model_dump(), **changed})
+    except ValidationError as error:  # of two settings of the base, one of which the recipe changes
+        raise UserError(f"teacher.train: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     return config.model_copy(
         update={
             "student": config.student.model_copy(
@@ -228,7 +232,7 @@ def teacher_run(config: TrainConfig) -> TrainConfig | None:
             ),
             "teacher": None,
             "distill": {},
-            "optim": OptimConfig.model_validate({**config.optim.model_dump(), **changed}),
+            "optim": optim,
             "seed": recipe.seed,
         }
     )

@@ -193,3 +193,8 @@ def test_a_teachers_epochs_are_passes_unless_it_has_iterations(tiny: Make) -> No
         teacher = teacher_run(config)
         assert teacher is not None
         assert (teacher.optim.epochs, teacher.optim.iterations) == (5, iterations)
+    wrong = tiny(PATHS, changes | {"optim.warmup_iterations": 70, "teacher.train.iterations": 60})
+    with pytest.raises(
+        UserError, match=r"^teacher\.train: iterations must be at least the epochs \(5\), which are its"
+    ):
+        teacher_run(wrong)
