@@ -10,7 +10,13 @@ from trainer.config.errors import UserError
 from trainer.config.fields import FLOAT32, MOST, Count, Integer, Number, Precision, Strict
 
 ADDED_LATER = (
-    *("optimiser", "momentum", "warmup_iterations", "clip_norm", "lr_multipliers", "no_decay", "iterations"),
+    "optimiser",
+    "momentum",
+    "warmup_iterations",
+    "clip_norm",
+    "lr_multipliers",
+    "no_decay",
+    "iterations",
     "ema_decay",
 )
 """Fields of OptimConfig that the first ledgers lack: at their defaults they are left out of a config's key."""
