@@ -9,6 +9,18 @@ from pydantic import Field, model_validator
 from trainer.config.errors import UserError
 from trainer.config.fields import FLOAT32, MOST, Count, Integer, Number, Precision, Strict
 
+ADDED_LATER = (
+    "optimiser",
+    "momentum",
+    "warmup_iterations",
+    "clip_norm",
+    "lr_multipliers",
+    "no_decay",
+    "iterations",
+    "ema_decay",
+)
+"""Fields of OptimConfig that the first ledgers lack: at their defaults they are left out of a config's key."""
+
 Factor = Annotated[Number, Field(gt=0, le=1000)]
 Kind = Literal["norms", "biases", "positions"]
 """Parameters of normalisation layers; biases of other layers; position embeddings, and tables of relative positions."""

@@ -21,7 +21,7 @@ from trainer.config.fields import (
     Seed,
     Strict,
 )
-from trainer.config.optim import LrMultipliers, OptimConfig
+from trainer.config.optim import ADDED_LATER, OptimConfig
 from trainer.config.plain import digest
 from trainer.config.recipes import with_recipe
 
@@ -99,14 +99,7 @@ _FIELDS_ADDED_LATER = (
     ("eval.stride", None),
     ("eval.flip", False),
     ("eval.scales", [1.0]),
-    ("optim.optimiser", "adamw"),
-    ("optim.momentum", None),
-    ("optim.warmup_iterations", 0),
-    ("optim.clip_norm", None),
-    ("optim.lr_multipliers", LrMultipliers().model_dump()),
-    ("optim.no_decay", None),
-    ("optim.iterations", None),
-    ("optim.ema_decay", None),
+    *((f"optim.{name}", OptimConfig().model_dump()[name]) for name in ADDED_LATER),
     ("teacher.train.iterations", None),
     ("loss", {"ce": Term().model_dump()}),
 )
