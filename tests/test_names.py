@@ -9,6 +9,7 @@ import pytest
 from trainer.data import DATASETS
 from trainer.data.augmentations import AUGMENTATIONS
 from trainer.distill import DISTILLERS
+from trainer.losses import LOSSES
 from trainer.models import MODELS
 
 PAGE = (Path(__file__).parents[1] / "docs" / "names.md").read_text()
@@ -22,9 +23,15 @@ def expanded(page):
     return names
 
 
-@pytest.mark.parametrize("name", [*MODELS, *DISTILLERS, *DATASETS, *AUGMENTATIONS])
+@pytest.mark.parametrize("name", [*MODELS, *DISTILLERS, *LOSSES, *DATASETS, *AUGMENTATIONS])
 def test_a_name_is_on_the_page(name):
     assert name in expanded(PAGE)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_option_of_a_loss_is_in_its_row(name):
+    (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |")]
+    assert set(inspect.signature(LOSSES[name]).parameters) == set(re.findall(r"`([a-z]+)`", row.split("|")[3]))
 
 
 @pytest.mark.parametrize("name", DISTILLERS)

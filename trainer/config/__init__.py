@@ -21,10 +21,11 @@ from trainer.config.fields import (
 from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
 from trainer.config.masking import masked
 from trainer.config.named_steps import step_names
+from trainer.config.optim import OptimConfig
 from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
+from trainer.config.recipes import recipe_names, with_recipe
 from trainer.config.schema import (
     ModelConfig,
-    OptimConfig,
     TeacherConfig,
     TeacherRecipe,
     Term,
@@ -90,10 +91,12 @@ __all__ = [
     "printable",
     "read_text",
     "read_yaml",
+    "recipe_names",
     "removable",
     "shown",
     "step_names",
     "teacher_run",
     "unknown",
     "weight_names",
+    "with_recipe",
 ]

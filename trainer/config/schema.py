@@ -21,7 +21,9 @@ from trainer.config.fields import (
     Seed,
     Strict,
 )
+from trainer.config.optim import ADDED_LATER, OptimConfig
 from trainer.config.plain import digest
+from trainer.config.recipes import with_recipe
 
 
 class ModelConfig(Strict):
@@ -43,72 +45,12 @@ class ModelConfig(Strict):
         return self
 
 
-class OptimConfig(Strict):
-    """AdamW with polynomial decay of `lr`. `global_batch` and `norm_batch` count samples."""
-
-    lr: Number = Field(6.0e-5, gt=0, le=FLOAT32)
-    weight_decay: Number = Field(0.01, ge=0, le=FLOAT32)
-    decay_norms_and_biases: bool = False
-    epochs: Count = 100
-    global_batch: Count = 8
-    norm_batch: Count | None = Field(None, description="samples per BatchNorm group; default: global_batch")
-    schedule: Literal["to_end", "reference"] = "to_end"
-    power: Number = Field(1.0, gt=0, le=100)
-    precision: Precision = "fp32"
-
-    @model_validator(mode="after")
-    def _groups_fill_the_batch(self) -> OptimConfig:
-        if self.norm_batch and self.global_batch % self.norm_batch:
-            raise ValueError(
-                f"norm_batch must divide global_batch ({self.global_batch}) but got {self.norm_batch}; "
-                "choose one of its divisors"
-            )
-        return self
-
-    @property
-    def effective_norm_batch(self) -> int:
-        """Samples in one BatchNorm group: `norm_batch`, or by default the global batch."""
-        return self.norm_batch or self.global_batch
-
-    def workers(self, given: int) -> int:
-        """How many of `given` workers a step occupies: a worker needs a sample."""
-        return min(given, self.global_batch)
-
-    def micro_batches(self, workers: int) -> list[int]:
-        """The samples that a forward pass of one of `workers` may hold, largest first."""
-        share = self.global_batch // self.workers(workers)
-        smaller = range(self.effective_norm_batch, share, self.effective_norm_batch)
-        return [share, *(n for n in reversed(smaller) if share % n == 0)]
-
-    def shares(self, workers: int, micro_batch: int | None) -> tuple[int, int]:
-        """(samples of one worker per step, samples per forward pass).
-
-        A BatchNorm group may be split over workers, but not over the forward passes of a worker. Raises UserError.
-        """
-        workers = self.workers(workers)
-        if self.global_batch % workers:
-            raise UserError(
-                f"workers must divide optim.global_batch ({self.global_batch}) but got {workers}; change one of them"
-            )
-        share = self.global_batch // workers
-        micro = min(micro_batch or share, share)
-        if share % micro:
-            raise UserError(f"micro_batch must divide the {share} samples a worker has per step but got {micro}")
-        if micro < share and micro % self.effective_norm_batch:
-            allowed = ", ".join(map(str, self.micro_batches(workers)))
-            raise UserError(
-                f"micro_batch {micro} would split BatchNorm groups of {self.effective_norm_batch} samples over "
-                f"forward passes; with {workers} worker{'s' * (workers > 1)} take one of {allowed}, or set "
-                f"optim.norm_batch to a divisor of {micro}"
-            )
-        return share, micro
-
-
 class TeacherRecipe(Strict):
     """How a study trains its own teacher: the settings that differ from its base config. `init`: as of ModelConfig."""
 
     init: FilePath = "scratch"
     epochs: Count | None = None
+    iterations: Count | None = Field(None, description="as of optim; epochs without them are passes over the data")
     lr: Number | None = Field(None, gt=0, le=FLOAT32)
     global_batch: Count | None = None
     seed: Seed = 0
@@ -141,7 +83,7 @@ class TeacherConfig(Strict):
 
 
 class Term(Strict):
-    """One knowledge path in the loss: `weight` times the distiller built with `options`."""
+    """One summand of the loss: `weight` times the task loss or the knowledge path built with `options`."""
 
     weight: Number = Field(1.0, ge=0, le=FLOAT32)
     options: Options = Field(default_factory=dict)
@@ -157,6 +99,9 @@ _FIELDS_ADDED_LATER = (
     ("eval.stride", None),
     ("eval.flip", False),
     ("eval.scales", [1.0]),
+    *((f"optim.{name}", OptimConfig().model_dump()[name]) for name in ADDED_LATER),
+    ("teacher.train.iterations", None),
+    ("loss", {"ce": Term().model_dump()}),
 )
 """(path, default) of fields added after the first ledgers: left out of the key at their default, so old keys stay."""
 
@@ -169,6 +114,7 @@ class TrainConfig(Strict):
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     eval: EvalConfig = EvalConfig()
+    loss: dict[Name, Term] = Field({"ce": Term()}, description="task losses; written out, they replace the default")
     distill: dict[Name, Term] = Field(default_factory=dict)
     seed: Seed = 0
 
@@ -176,6 +122,14 @@ class TrainConfig(Strict):
     def _paths_need_a_teacher(self) -> TrainConfig:
         if self.active and self.teacher is None:
             raise ValueError(f"distill.{next(iter(self.active))} needs a teacher; add `teacher:` or remove the path")
+        return self
+
+    @model_validator(mode="after")
+    def _losses_are_told_apart(self) -> TrainConfig:
+        if not self.active_losses:
+            raise ValueError("loss must have a task loss with a weight above 0, such as `loss: {ce: {}}`")
+        if both := self.loss.keys() & self.distill.keys():
+            raise ValueError(f"{min(both)} is in loss and in distill; rename the knowledge path")
         return self
 
     @model_validator(mode="after")
@@ -198,9 +152,19 @@ class TrainConfig(Strict):
         return self
 
     @property
+    def terms(self) -> dict[str, Term]:
+        """The task losses and the knowledge paths."""
+        return self.loss | self.distill
+
+    @property
     def active(self) -> dict[str, Term]:
         """The knowledge paths with a weight above 0; the others are not built."""
         return {name: term for name, term in self.distill.items() if term.weight > 0}
+
+    @property
+    def active_losses(self) -> dict[str, Term]:
+        """The task losses with a weight above 0; the others are not built."""
+        return {name: term for name, term in self.loss.items() if term.weight > 0}
 
     @property
     def teacher_precision(self) -> Precision:
@@ -222,13 +186,20 @@ class TrainConfig(Strict):
 
 
 def teacher_run(config: TrainConfig) -> TrainConfig | None:
-    """The run that trains this config's teacher, or None when there is nothing to train."""
+    """The run that trains this config's teacher, None when there is nothing to train. Raises UserError."""
     if config.teacher is None or config.teacher.train is None:
         return None
     recipe = config.teacher.train
-    changed = {k: v for k in ("epochs", "lr", "global_batch") if (v := getattr(recipe, k)) is not None}
+    names = ("epochs", "iterations", "lr", "global_batch")
+    changed: dict[str, Any] = {name: v for name in names if (v := getattr(recipe, name)) is not None}
+    if recipe.epochs is not None and recipe.iterations is None:
+        changed["iterations"] = None
     if "global_batch" in changed:
         changed["norm_batch"] = None
+    try:
+        optim = OptimConfig.model_validate({**config.optim.model_dump(), **changed})
+    except ValidationError as error:  # of two settings of the base, one of which the recipe changes
+        raise UserError(f"teacher.train: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     return config.model_copy(
         update={
             "student": config.student.model_copy(
@@ -236,19 +207,21 @@ def teacher_run(config: TrainConfig) -> TrainConfig | None:
             ),
             "teacher": None,
             "distill": {},
-            "optim": OptimConfig.model_validate({**config.optim.model_dump(), **changed}),
+            "optim": optim,
             "seed": recipe.seed,
         }
     )
 
 
 def parse(data: Any, where: str = "config") -> TrainConfig:
-    """A TrainConfig from plain data. Raises UserError naming the key, the rule and the value."""
+    """A TrainConfig from plain data, perhaps with a recipe. Raises UserError naming the key, the rule and the value."""
     if not isinstance(data, dict):
         raise UserError(
             f"{where}: expected a mapping of sections (student, data, optim, ...), got {type(data).__name__}"
         )
     try:
-        return TrainConfig.model_validate(data)
+        return TrainConfig.model_validate(with_recipe(data))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     except ValidationError as error:
         raise explain(error, where) from None

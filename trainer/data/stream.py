@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -75,13 +74,21 @@ class Stream:
         self.pinned = pinned
 
     def epoch(self, epoch: int) -> Iterator[HostBatch]:
-        """This worker's batch of every step of an epoch, prepared ahead.
+        """This worker's batch of every step of a pass over the data, prepared ahead."""
+        return self.steps(range(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch))
+
+    def steps(self, steps: range) -> Iterator[HostBatch]:
+        """This worker's batch of each of a run's 0-based steps, prepared ahead.
 
         The threads end with the iterator; their errors are raised here.
         """
-        order = rng.permutation(self.config.seed, epoch, len(self.indices))
-        assemble = partial(self._assemble, epoch, order)
-        steps = range(self.steps_per_epoch)
+        passes = range(steps.start // self.steps_per_epoch, (steps.stop - 1) // self.steps_per_epoch + 1)
+        orders = {epoch: rng.permutation(self.config.seed, epoch, len(self.indices)) for epoch in passes}
+
+        def assemble(step: int) -> HostBatch:
+            epoch, k = divmod(step, self.steps_per_epoch)
+            return self._assemble(epoch, orders[epoch], k)
+
         return ahead(assemble, steps, threads=self.threads, most=self.threads, name="stream")
 
     def _assemble(self, epoch: int, order: np.ndarray, k: int) -> HostBatch:

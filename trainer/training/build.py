@@ -27,11 +27,13 @@ from trainer.data.stream import Stream, holdout
 from trainer.data.transforms import auto_class_weights, quarter_label
 from trainer.distill import build_distillers
 from trainer.files.run_folder import write_text
+from trainer.losses import build_losses
 from trainer.models import SegModel
 from trainer.models.norm import set_norm_batch
 from trainer.place import Place
 from trainer.training.known_structures import known_cost, structure_file
 from trainer.training.networks import build_student, build_teacher, check_weights
+from trainer.training.schedule import check_warmup
 from trainer.training.task import Distilled
 
 __all__ = ["Data", "build_distilled", "build_teacher", "check", "open_data"]
@@ -71,7 +73,8 @@ def open_data(config: TrainConfig, place: Place, say: Callable[[str], None] = si
     native: dict[Split, bool] = {"train": reads_native_labels_of_train(config), "val": True}
     splits = pack_splits(dataset, config.data, native, place.cache_dir, say)
     learn, select = holdout(len(splits["train"]), config.data.select)
-    Stream(splits["train"], config, learn, 0, 1)  # raises UserError when the split is smaller than a batch
+    stream = Stream(splits["train"], config, learn, 0, 1)  # raises UserError when the split is smaller than a batch
+    check_warmup(config.optim, stream.steps_per_epoch)
     data = Data(dataset, splits["train"], splits["val"], learn, select)
     _check_labelled(data, config)
     return data
@@ -139,11 +142,12 @@ def _assemble(
             f"data.class_weights needs one weight for each of the {classes} classes of {config.data.name} "
             f"but got {len(class_weights)}"
         )
+    losses = build_losses(config.loss)
     student = build_student(config, classes)
     paths = {}
     if teacher is not None:
         paths = build_distillers(config.active, student.channels, teacher.channels, config.seed)
-    distilled = Distilled(student, paths, classes, class_weights)
+    distilled = Distilled(student, paths, classes, class_weights, losses)
     set_norm_batch(distilled, config.optim.effective_norm_batch)
     return distilled
 

@@ -119,9 +119,12 @@ def _training(report: Report) -> str:
     def each(name: str) -> str:
         if any(f"optim.{name}".startswith(path) for path in searched):
             return "searched"
-        return " or ".join(f"{value:g}" for value in dict.fromkeys(getattr(optim, name) for optim in optims))
+        values = dict.fromkeys(getattr(optim, name) for optim in optims)
+        return " or ".join("those of the epochs" if value is None else f"{value:g}" for value in values)
 
-    return f"epochs: {each('epochs')}; global batch: {each('global_batch')}; learning rate: {each('lr')}"
+    parts = any(optim.iterations is not None for optim in optims)
+    steps = f"iterations: {each('iterations')}; " if parts else ""
+    return f"{steps}epochs: {each('epochs')}; global batch: {each('global_batch')}; learning rate: {each('lr')}"
 
 
 def _tuning(report: Report) -> str:
