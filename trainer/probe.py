@@ -158,7 +158,8 @@ def _teacher(config: TrainConfig) -> Any:
 
 
 def _validate(distilled: Distilled, data: Data, config: TrainConfig, chunk: np.ndarray) -> None:
-    evaluate(distilled.student, data.val, data.classes, config.data, config.eval.protocols, indices=chunk)
+    how = config.eval
+    evaluate(distilled.student, data.val, data.classes, config.data, how.protocols, indices=chunk, how=how)
 
 
 def _chunks(images: int) -> Iterator[np.ndarray]:

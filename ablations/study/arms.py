@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from trainer.config import Name, UserError, removable, unknown
+from trainer.config import Name, UserError, removable, step_names, unknown
 
 Overrides = dict[Name, Any]
 """Dotted path -> value: {"optim.lr": 1.0e-3, "distill.pea": None}."""
@@ -242,8 +242,12 @@ def grid(
 
 
 def leave_one_out(base: Mapping[str, Any], mapping: str, whole: str) -> dict[str, Overrides]:
-    """One arm for each key of a mapping in the base, without that key: `<whole> without csf`."""
+    """One arm for each key of a mapping in the base, or step of a list, without it: `<whole> without csf`."""
     inside = value_at(base, mapping)
-    if not isinstance(inside, dict) or not inside or not removable(f"{mapping}.key"):
-        raise UserError(f"leave_one_out: expected `distill`, or options, with entries in the base, but got {mapping!r}")
+    inside = step_names(inside) if isinstance(inside, list) else inside
+    if not isinstance(inside, dict | list) or not inside or not removable(f"{mapping}.key"):
+        raise UserError(
+            "leave_one_out: expected `distill`, `data.augment` or options, with entries in the base, but got "
+            f"{mapping!r}"
+        )
     return {f"{whole} without {key}": {f"{mapping}.{key}": None} for key in inside}

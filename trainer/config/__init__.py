@@ -1,7 +1,9 @@
 """The config of a run: its schema, the errors users see, and plain data. pydantic and PyYAML only, no torch."""
 
 from trainer.config.cohort import CohortKey, check_cohort, cohort_key
+from trainer.config.data import DataConfig
 from trainer.config.errors import NumericalError, UserError, explain, located, shown, unknown
+from trainer.config.evaluation import EvalConfig
 from trainer.config.fields import (
     MOST,
     Count,
@@ -18,12 +20,11 @@ from trainer.config.fields import (
 )
 from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
 from trainer.config.masking import masked
+from trainer.config.named_steps import step_names
 from trainer.config.optim import OptimConfig
 from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
 from trainer.config.recipes import recipe_names, with_recipe
 from trainer.config.schema import (
-    DataConfig,
-    EvalConfig,
     ModelConfig,
     TeacherConfig,
     TeacherRecipe,
@@ -93,6 +94,7 @@ __all__ = [
     "recipe_names",
     "removable",
     "shown",
+    "step_names",
     "teacher_run",
     "unknown",
     "weight_names",

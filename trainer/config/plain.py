@@ -11,6 +11,7 @@ from typing import Any
 
 from trainer.config.errors import UserError, unknown
 from trainer.config.input_files import check_regular
+from trainer.config.named_steps import assign_step
 from trainer.config.yaml_text import parse_yaml
 
 MAX_BYTES = 64 * 2**20
@@ -29,10 +30,10 @@ def digest(value: Any) -> str:
 def override(data: Mapping[str, Any], overrides: Mapping[str, Any], *, absent_ok: bool = False) -> dict[str, Any]:
     """A copy of a config's plain data with the values at dotted paths replaced, shorter paths first.
 
-    A value replaces the old one as a whole, also a mapping. `None` removes a knowledge path, a task loss or an
-    option, and is an ordinary value elsewhere. Raises UserError for removing an absent key, which in a variant is a
-    typo, unless `absent_ok`, for the level "off" of a factor. Unknown keys are found when the result becomes a
-    TrainConfig.
+    A value replaces the old one as a whole, also a mapping. `None` removes a knowledge path, a task loss, a step of
+    augmentation or an option, and is an ordinary value elsewhere. Raises UserError for removing an absent key, which in
+    a variant is a typo, unless `absent_ok`, for the level "off" of a factor. Unknown keys are found when the result
+    becomes a TrainConfig.
     """
     result = copy.deepcopy(dict(data))
     for path in sorted(overrides, key=lambda path: path.count(".")):
@@ -53,6 +54,9 @@ def _assign(data: dict[str, Any], path: str, value: Any, absent_ok: bool) -> Non
         if data.get(section) is None:
             data[section] = {"ce": {}} if path.startswith("loss.") else {}  # its default
         data = data[section]
+        if isinstance(data, list):
+            assign_step(data, path.split(".")[depth + 1 :], value, path, absent_ok=absent_ok)
+            return
         if not isinstance(data, dict):
             raise UserError(f"{path}: {'.'.join(sections[: depth + 1])} must be a mapping but is {data!r}")
     if value is not None or not removable(path):
@@ -76,10 +80,9 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, t
 
 
 def removable(path: str) -> bool:
-    """Whether `None` removes the key at a dotted path: true for knowledge paths, task losses and options, the open
-    mappings."""
+    """Whether `None` removes the key at a dotted path: true for knowledge paths, task losses, steps and options."""
     parts = path.split(".")
-    return len(parts) > 1 and (parts[:-1] in (["distill"], ["loss"]) or parts[-2] == "options")
+    return len(parts) > 1 and (parts[:-1] in (["distill"], ["loss"], ["data", "augment"]) or parts[-2] == "options")
 
 
 def read_text(path: Path) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from trainer.config.data import DataConfig
 from trainer.config.errors import UserError, explain
+from trainer.config.evaluation import EvalConfig
 from trainer.config.fields import (
     FLOAT32,
-    LARGEST_SIDE,
     Count,
     FilePath,
-    Integer,
     Name,
     Normalize,
     Number,
@@ -42,39 +42,6 @@ class ModelConfig(Strict):
     def _partial_of_something(self) -> ModelConfig:
         if self.partial and self.init == "scratch":
             raise ValueError("partial needs a checkpoint, but init is scratch; set init to a file or remove partial")
-        return self
-
-
-class DataConfig(Strict):
-    """A data set, the input `size` (height, width) in pixels, augmentation, normalisation and class weights."""
-
-    name: Name = "scenes"
-    size: tuple[Integer, Integer] = (96, 192)
-    options: Options = Field(default_factory=dict)
-    train_labels: Literal["full", "quarter"] = "full"
-    augment: Literal["standard", "reference", "none"] = "standard"
-    normalize: Normalize = "imagenet"
-    class_weights: Literal["auto"] | tuple[Annotated[Number, Field(gt=0, le=FLOAT32)], ...] | None = None
-    select: Number = Field(0.0, ge=0, lt=0.5, description="share of train held out for selecting variants")
-
-    @model_validator(mode="after")
-    def _size_fits_the_strides(self) -> DataConfig:
-        for name, value in zip(("height", "width"), self.size, strict=True):
-            if not 32 <= value <= LARGEST_SIDE or value % 4:
-                raise ValueError(f"{name} must be a multiple of 4 from 32 to {LARGEST_SIDE} but got {value}")
-        return self
-
-
-class EvalConfig(Strict):
-    """Validation. The first protocol is logged as `val/miou`, others as `val/<protocol>/miou`."""
-
-    protocols: tuple[Literal["full", "paper"], ...] = ("full",)
-    every: Count = Field(1, description="epochs between validations; the last epoch is always validated")
-
-    @model_validator(mode="after")
-    def _at_least_one(self) -> EvalConfig:
-        if not self.protocols or len(set(self.protocols)) != len(self.protocols):
-            raise ValueError("protocols must name each of full, paper at most once, and at least one")
         return self
 
 
@@ -127,6 +94,11 @@ _FIELDS_ADDED_LATER = (
     ("teacher.normalize", None),
     ("teacher.precision", None),
     ("teacher.train.init", "scratch"),
+    ("eval.inference", "whole"),
+    ("eval.window", None),
+    ("eval.stride", None),
+    ("eval.flip", False),
+    ("eval.scales", [1.0]),
     *((f"optim.{name}", OptimConfig().model_dump()[name]) for name in ADDED_LATER),
     ("teacher.train.iterations", None),
     ("loss", {"ce": Term().model_dump()}),
@@ -166,6 +138,16 @@ class TrainConfig(Strict):
             raise ValueError(
                 "teacher.precision fp32 cannot be had beside optim.precision tf32, which holds for all float32 "
                 "products of a process; remove teacher.precision"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _window_fits_the_image(self) -> TrainConfig:
+        window, size = self.eval.window, self.data.size
+        if window is not None and (window[0] > size[0] or window[1] > size[1]):
+            raise ValueError(
+                f"eval.window must fit into data.size ({size[0]}x{size[1]}) but got {window[0]}x{window[1]}; lower it, "
+                "or set eval.inference: whole"
             )
         return self
 

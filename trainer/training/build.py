@@ -10,8 +10,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from trainer.config import IGNORE, TrainConfig, UserError
-from trainer.data import PackedSplit, SegDataset, check_data, dataset_class, open_dataset, pack_splits, silent
+from trainer.config import IGNORE, DataConfig, TrainConfig, UserError
+from trainer.data import (
+    PackedSplit,
+    SegDataset,
+    check_data,
+    dataset_class,
+    open_dataset,
+    pack_splits,
+    silent,
+    train_size,
+)
 from trainer.data.batch import Batch
 from trainer.data.pairing import Split
 from trainer.data.stream import Stream, holdout
@@ -72,8 +81,15 @@ def open_data(config: TrainConfig, place: Place, say: Callable[[str], None] = si
 
 
 def reads_native_labels_of_train(config: TrainConfig) -> bool:
-    """Whether a run reads labels of train at their own size: to reduce them to a quarter, or to select by them."""
-    return config.data.train_labels == "quarter" or config.data.select > 0
+    """Whether a run reads labels of train at their own size: to reduce them to a quarter, or to select by them.
+
+    A list of steps reduces the labels that it has moved, at the input's size.
+    """
+    return _reduces_native(config.data) or config.data.select > 0
+
+
+def _reduces_native(data: DataConfig) -> bool:
+    return data.train_labels == "quarter" and not data.steps
 
 
 def _check_labelled(data: Data, config: TrainConfig) -> None:
@@ -84,8 +100,8 @@ def _check_labelled(data: Data, config: TrainConfig) -> None:
     """
     height, width = config.data.size
     sizes = {"input": f"at {height}x{width}", "native": "at its own size", "quarter": f"at {height // 4}x{width // 4}"}
-    train_size = "quarter" if config.data.train_labels == "quarter" else "input"
-    reads = [("train", data.train, data.learn, train_size, "data.train_labels")]
+    of_train = "quarter" if _reduces_native(config.data) else "input"
+    reads = [("train", data.train, data.learn, of_train, "data.train_labels")]
     for protocol in config.eval.protocols:
         size = "quarter" if protocol == "paper" else "native"
         reads.append(("val", data.val, np.arange(len(data.val)), size, "eval.protocols"))
@@ -152,7 +168,7 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
         meta_init = config.model_copy(update={"student": config.student.model_copy(update={"init": "scratch"})})
         declared = torch.ones(len(weights)) if isinstance(weights, tuple) else None
         distilled = _assemble(meta_init, teacher, classes, declared)
-        height, width = config.data.size
+        height, width = train_size(config.data)
         batch = Batch(
             torch.zeros(config.optim.effective_norm_batch, 3, height, width),
             torch.zeros(config.optim.effective_norm_batch, height, width, dtype=torch.int64),

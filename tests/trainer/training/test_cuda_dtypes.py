@@ -30,7 +30,7 @@ from trainer.losses import LOSSES, at_label_size, build_losses
 from trainer.models import MODELS
 from trainer.models.base import SegModel
 from trainer.models.norm import set_norm_batch
-from trainer.training.evaluate import forward
+from trainer.training.inference import logits_of
 from trainer.training.metrics import confusion
 
 LOWER_PRECISION = """
@@ -209,7 +209,7 @@ def test_evaluation_and_export_on_fake_cuda_tensors(student: str, precision: str
         model = fake_cuda(deployed).model
         images = np.zeros((SAMPLES, *SIZE, 3), np.uint8)
         keeps: Any = contextlib.nullcontext()  # autocast is as it is outside
-        logits = forward(model, images, DataConfig(size=SIZE), torch.device("cuda"), keeps)
+        (logits,) = logits_of(model, images, DataConfig(size=SIZE), torch.device("cuda"), keeps)
         assert (logits.dtype, logits.device.type) == (torch.float32, "cuda")
         with autocast("cuda", False):  # students are exported in float32
             program = torch.export.export(deployed, (torch.from_numpy(images).to("cuda"),))
