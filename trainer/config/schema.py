@@ -20,7 +20,7 @@ from pydantic import (
 from trainer.config.errors import UserError, explain
 from trainer.config.input_files import with_home
 from trainer.config.plain import digest
-from trainer.config.text import UNPRINTABLE, check_name
+from trainer.config.text import UNPRINTABLE, check_name, counted
 from trainer.config.yaml_text import LARGEST
 
 
@@ -172,7 +172,7 @@ class OptimConfig(Strict):
             allowed = ", ".join(map(str, self.micro_batches(workers)))
             raise UserError(
                 f"micro_batch {micro} would split BatchNorm groups of {self.effective_norm_batch} samples over "
-                f"forward passes; with {workers} worker{'s' * (workers > 1)} take one of {allowed}, or set "
+                f"forward passes; with {counted(workers, 'worker')} take one of {allowed}, or set "
                 f"optim.norm_batch to a divisor of {micro}"
             )
         return share, micro
