@@ -93,7 +93,7 @@ def launch(
     job = Launch(loaded, spec, where, roots_of(loaded, data_roots or []), retry_failed=retry_failed)
 
     def say(text: str) -> None:
-        console.print(Text(f"{loaded.name}: {text}", style="dim"))
+        console.print(Text(f"{loaded.name}: {text}", style="dim"), soft_wrap=True)
 
     job.prepare(say)
     if max_gpu_hours is not None and spec.gpus_per_worker:
