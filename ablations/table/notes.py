@@ -64,9 +64,9 @@ def seed_notes(study: Study, contrasts: Sequence[Contrast], look: int, not_made:
         state = "is" if any(one.pending for one in contrasts) else "ended"
         needless = f"{counted(not_made, 'run')} {'was' if not_made == 1 else 'were'}"
         notes.append(
-            f"The study {state} at its look at {look} seeds, and {needless} not needed. An undecided contrast continues "
-            "to the next look. After an early stop a mean difference is biased away from 0. Verdicts and intervals allow "
-            "for all looks; the 95 % intervals in table.csv do not."
+            f"The study {state} at its look at {look} seeds, and {needless} not needed. An undecided contrast "
+            "continues to the next look. After an early stop a mean difference is biased away from 0. Verdicts and "
+            "intervals allow for all looks; the 95 % intervals in table.csv do not."
         )
     undecided, tests = [one for one in contrasts if one.verdict == "undecided"], count_tests(study)
     lacking = [(one, row) for one in undecided if (row := seeds_lacking(one, study.margin, tests))]
