@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from trainer.config import TrainConfig, UserError, message_of, parse
-from trainer.data import PackedSplit, dataset_class, open_dataset
+from trainer.data import PackedSplit, dataset_class, facts_of, open_dataset
 from trainer.data.base import Official
 from trainer.data.stream import HostBatch, Stream, holdout
 from trainer.files import checkpoint
@@ -74,16 +74,15 @@ def split_sizes(config: TrainConfig, root: Path | None) -> Official:
 
     Raises UserError for an unknown data set, and for a folder that does not hold it.
     """
-    known = dataset_class(config.data.name).expected_splits(**config.data.options)
     if root is None:
-        return known
+        return dataset_class(config.data.name).expected_splits(**config.data.options)
     dataset = open_dataset(config.data, root, root)
-    return Official(len(dataset.pairs("train")), len(dataset.pairs("val")), known.size)
+    return Official(len(dataset.pairs("train")), len(dataset.pairs("val")), dataset.official.size)
 
 
 def fake_data(config: TrainConfig, found: Official) -> Data:
     """A run's data with random images in place of its own."""
-    dataset = dataset_class(config.data.name)
+    dataset = facts_of(config.data)
     native = found.size or ASSUMED_SIZE
     train, val = (FakeSplit(n, config.data.size, native, len(dataset.classes)) for n in (found.train, found.val))
     return Data(dataset, train, val, *holdout(found.train, config.data.select))  # type: ignore[arg-type]  # its classes
@@ -151,7 +150,7 @@ def measure_times(config: TrainConfig, place: Place, workers: int, found: Offici
 
 
 def _teacher(config: TrainConfig) -> Any:
-    return build_teacher(config, None, len(dataset_class(config.data.name).classes))
+    return build_teacher(config, None, len(facts_of(config.data).classes))
 
 
 def _validate(distilled: Distilled, data: Data, config: TrainConfig, chunk: np.ndarray) -> None:

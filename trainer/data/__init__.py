@@ -7,9 +7,10 @@ from pathlib import Path
 from trainer.config import DataConfig, UserError, unknown
 from trainer.config.input_files import refuse_undecodable
 from trainer.data.acdc import ACDC
-from trainer.data.base import SegDataset
+from trainer.data.base import Facts, SegDataset
 from trainer.data.camvid import CamVid
 from trainer.data.cityscapes import Cityscapes
+from trainer.data.folder import Folder
 from trainer.data.nyuv2 import NYUv2
 from trainer.data.packed import PackedSplit, pack, pack_splits, packed_fingerprint, silent
 from trainer.data.scenes import Scenes
@@ -23,15 +24,18 @@ DATASETS: dict[str, type[SegDataset]] = {
     "voc2012": VOC2012,
     "camvid": CamVid,
     "scenes": Scenes,
+    "folder": Folder,
 }
 
 __all__ = [
     "DATASETS",
+    "Facts",
     "PackedSplit",
     "SegDataset",
     "check_data",
     "check_root",
     "dataset_class",
+    "facts_of",
     "known_fingerprints",
     "open_dataset",
     "pack",
@@ -49,18 +53,26 @@ def dataset_class(name: str) -> type[SegDataset]:
 
 def check_data(config: DataConfig) -> None:
     """Raise UserError for an unknown data set or option; needs no folder."""
-    check_options("data.options", dataset_class(config.name), config.options, skip=("root", "cache"))
+    facts_of(config)
+
+
+def facts_of(config: DataConfig) -> Facts:
+    """Classes, colours and channels of a data section; needs no folder. Raises UserError for a wrong name or option."""
+    dataset = dataset_class(config.name)
+    check_options("data.options", dataset, config.options, skip=("root", "cache"))
+    return dataset.facts(**config.options)
 
 
 def check_root(config: DataConfig, data_root: Path | None, cache: Path) -> None:
     """Raise UserError for a missing folder, a wrong layout, or images and labels without a partner.
 
-    Takes about a second: no image is decoded, and a data set that generates its images does not do so here.
+    Takes about a second: no image is decoded but a few of a user's own folder, and a data set that generates its images
+    does not do so here.
     """
     if data_root is not None or dataset_class(config.name).needs_root:
         dataset = open_dataset(config, data_root, cache)
         for split in ("train", "val"):
-            dataset.pairs(split)
+            dataset.glance(dataset.pairs(split))
 
 
 def known_fingerprints(config: DataConfig, data_root: Path | None, cache: Path) -> tuple[str, ...] | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from trainer.config import UserError, parse, read_yaml
-from trainer.data import dataset_class
+from trainer.data import facts_of
 from trainer.data.packing import resize_image
 from trainer.deploy.open import Student, Wanted, open_student
 from trainer.deploy.predict import label_images
@@ -67,7 +67,7 @@ def student_folder(run: Path, name: str, out: Path) -> tuple[str, ...]:
         checkpoint.save(out / name, _student_alone(run / name, state))
     else:
         shutil.copy(run / name, out)
-    return dataset_class(config.data.name).classes
+    return facts_of(config.data).classes
 
 
 def _student_alone(path: Path, state: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from trainer.config import IGNORE, TrainConfig, UserError
-from trainer.data import PackedSplit, SegDataset, check_data, dataset_class, open_dataset, pack_splits, silent
+from trainer.data import PackedSplit, SegDataset, check_data, facts_of, open_dataset, pack_splits, silent
 from trainer.data.batch import Batch
+from trainer.data.groups import hold_out_groups
 from trainer.data.pairing import Split
 from trainer.data.stream import Stream, holdout
 from trainer.data.transforms import auto_class_weights, quarter_label
@@ -61,11 +62,17 @@ def open_data(config: TrainConfig, place: Place, say: Callable[[str], None] = si
     dataset = open_dataset(config.data, place.data_root, place.cache_dir)
     native: dict[Split, bool] = {"train": reads_native_labels_of_train(config), "val": True}
     splits = pack_splits(dataset, config.data, native, place.cache_dir, say)
-    learn, select = holdout(len(splits["train"]), config.data.select)
+    learn, select = _held_out(dataset, splits["train"], config.data.select)
     Stream(splits["train"], config, learn, 0, 1)  # raises UserError when the split is smaller than a batch
     data = Data(dataset, splits["train"], splits["val"], learn, select)
     _check_labelled(data, config)
     return data
+
+
+def _held_out(dataset: SegDataset, train: PackedSplit, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """The samples of train to learn from and to select by; images of one group stay together."""
+    groups = dataset.groups(train.stems) if share else None
+    return holdout(len(train), share) if groups is None else hold_out_groups(groups, share)
 
 
 def reads_native_labels_of_train(config: TrainConfig) -> bool:
@@ -140,7 +147,7 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
     if (known := known_cost(config, cache)) is not None:
         return known
     check_data(config.data)
-    classes = len(dataset_class(config.data.name).classes)
+    classes = len(facts_of(config.data).classes)
     check_weights(config, classes)
     weights = config.data.class_weights
     with torch.device("meta"):
