@@ -53,12 +53,15 @@ ASSUMED_SIZE = (375, 500)
 class FakeSplit(PackedSplit):
     """A split that holds one random image `count` times, at `size`, with a label at `native` size, both (H, W)."""
 
-    def __init__(self, count: int, size: tuple[int, int], native: tuple[int, int], classes: int) -> None:
+    def __init__(
+        self, count: int, size: tuple[int, int], native: tuple[int, int], classes: int, channels: int = 3
+    ) -> None:
         rng = np.random.default_rng(0)
         self.size = size
+        self.channels = channels
         self.stems = [""] * count
         self.class_counts = np.ones(classes, np.int64)
-        self._images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8)] * count
+        self._images = [rng.integers(0, 256, (*size, channels), dtype=np.uint8)] * count
         self._labels = [_squares(rng, size, classes)] * count
         self._natives = self._labels if native == size else [_squares(rng, native, classes)] * count
 
@@ -84,7 +87,8 @@ def fake_data(config: TrainConfig, found: Official) -> Data:
     """A run's data with random images in place of its own."""
     dataset = facts_of(config.data)
     native = found.size or ASSUMED_SIZE
-    train, val = (FakeSplit(n, config.data.size, native, len(dataset.classes)) for n in (found.train, found.val))
+    shape = (config.data.size, native, len(dataset.classes), dataset.channels)
+    train, val = (FakeSplit(n, *shape) for n in (found.train, found.val))
     return Data(dataset, train, val, *holdout(found.train, config.data.select))  # type: ignore[arg-type]  # its classes
 
 
@@ -95,12 +99,13 @@ def disk_bytes(config: TrainConfig, found: Official) -> dict[str, float]:
     model, student = (sum(t.nbytes for t in m.state_dict().values()) for m in (distilled, distilled.student))
     trained = sum(p.nbytes for p in distilled.parameters() if p.requires_grad)
     height, width = config.data.size
+    channels = facts_of(config.data).channels
     native = found.size or ASSUMED_SIZE
     label = 0 if native == config.data.size else native[0] * native[1]
     labels = found.val + found.train * reads_native_labels_of_train(config)
     return {
         "checkpoints": model + 2 * trained + student,  # AdamW stores two moments per trained parameter
-        "packed": (found.train + found.val) * 4 * height * width + labels * label,
+        "packed": (found.train + found.val) * (channels + 1) * height * width + labels * label,
     }
 
 
@@ -150,7 +155,8 @@ def measure_times(config: TrainConfig, place: Place, workers: int, found: Offici
 
 
 def _teacher(config: TrainConfig) -> Any:
-    return build_teacher(config, None, len(facts_of(config.data).classes))
+    facts = facts_of(config.data)
+    return build_teacher(config, None, len(facts.classes), facts.channels)
 
 
 def _validate(distilled: Distilled, data: Data, config: TrainConfig, chunk: np.ndarray) -> None:

@@ -19,6 +19,7 @@ from trainer.config.schema import (
     OptimConfig,
     Options,
     Precision,
+    Scale,
     Seed,
     Strict,
     TeacherConfig,
@@ -27,6 +28,7 @@ from trainer.config.schema import (
     TrainConfig,
     is_recorded,
     parse,
+    plain_scale,
     teacher_run,
 )
 from trainer.config.text import LONGEST_NAME, check_name, message_of, printable
@@ -59,6 +61,7 @@ __all__ = [
     "Options",
     "Precision",
     "RunIds",
+    "Scale",
     "Seed",
     "Sources",
     "Strict",
@@ -84,6 +87,7 @@ __all__ = [
     "parse_argument",
     "parse_documents",
     "parse_yaml",
+    "plain_scale",
     "printable",
     "read_text",
     "read_yaml",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.config import DataConfig, UserError, unknown
+from trainer.config import DataConfig, Scale, UserError, unknown
 from trainer.config.input_files import refuse_undecodable
 from trainer.data.acdc import ACDC
 from trainer.data.base import Facts, SegDataset
@@ -53,7 +53,14 @@ def dataset_class(name: str) -> type[SegDataset]:
 
 def check_data(config: DataConfig) -> None:
     """Raise UserError for an unknown data set or option; needs no folder."""
-    facts_of(config)
+    channels = facts_of(config).channels
+    scale = config.normalize
+    wanted = len(scale.mean) if isinstance(scale, Scale) else 3 if scale == "imagenet" else channels
+    if channels != wanted:
+        raise UserError(
+            f"data.normalize is of {wanted} channels but images of {config.name} have {channels}; set data.normalize to "
+            "what `transkd data check` measures, or to unit"
+        )
 
 
 def facts_of(config: DataConfig) -> Facts:

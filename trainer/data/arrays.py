@@ -79,16 +79,6 @@ def _in_bytes(path: Path, image: np.ndarray, span: Span | None) -> np.ndarray:
     return np.rint((image.astype(np.float64) - low).clip(0, high - low) * (255 / (high - low))).astype(np.uint8)
 
 
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, C) uint8 at `size`, each channel as PIL's antialiased bilinear filter resizes RGB."""
-    from PIL import Image
-
-    def one(channel: np.ndarray) -> np.ndarray:
-        return np.asarray(Image.fromarray(channel).resize(size[::-1], Image.Resampling.BILINEAR))
-
-    return np.stack([one(np.ascontiguousarray(image[..., c])) for c in range(image.shape[2])], axis=-1)
-
-
 def as_rgb(image: np.ndarray) -> np.ndarray:
     """(H, W, C) -> (H, W, 3) to look at: the first three channels, or the first as grey."""
     return image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)

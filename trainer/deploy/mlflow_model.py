@@ -32,13 +32,16 @@ class Predictor:
         self.student = student
 
     def predict(self, images: Any) -> np.ndarray:
-        """RGB images (B, H, W, 3) uint8 -> class indices (B, H, W) uint8, as `predict --ids train` writes them.
+        """Images (B, H, W, C) uint8, C 3 for RGB -> class indices (B, H, W) uint8, as `predict --ids train` writes them.
 
         Raises UserError for any other array.
         """
         images = np.asarray(images)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
-            raise UserError(f"images must be uint8 of shape (B, H, W, 3) but got {images.dtype} of {images.shape}")
+        channels = self.student.dataset.channels
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != channels or 0 in images.shape:
+            raise UserError(
+                f"images must be uint8 of shape (B, H, W, {channels}) but got {images.dtype} of {images.shape}"
+            )
         size = self.student.config.data.size
         labels: list[np.ndarray] = []
         for start in range(0, len(images), BATCH):

@@ -80,7 +80,7 @@ def open_student(path: Path, wanted: Wanted, device: str) -> Student:
     if torch_device.type == "cuda":  # a CPU computes in float32 what was trained with TF32
         set_up(config.optim.precision, False, torch_device)
     dataset = facts_of(config.data)
-    model = load_network(config.student, path, len(dataset.classes))
+    model = load_network(config.student, path, len(dataset.classes), dataset.channels)
     weights = open_weights(path, model)
     scaled_by = "the config" if wanted.normalize is None else "--normalize"
     if wanted.model is not None and wanted.normalize is None:  # then take what this family was trained with

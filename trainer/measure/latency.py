@@ -20,7 +20,8 @@ from trainer.models import build_model
 def latency_ms(config: TrainConfig, device: str, threads: int) -> float:
     """Milliseconds, measured as at the end of a run; the weights are random. Raises UserError."""
     torch.set_num_threads(threads)
-    student = build_model(config.student, len(facts_of(config.data).classes))
+    facts = facts_of(config.data)
+    student = build_model(config.student, len(facts.classes), facts.channels)
     return measure(student, config.data.size, pick_device(device))["latency_ms"]
 
 

@@ -27,6 +27,7 @@ class Channels(NamedTuple):
     embeds: tuple[int, ...]  # width of the patch embeddings
     strides: tuple[int, ...]  # s_i of both
     classes: int  # K
+    inputs: int = 3  # C of the image
 
 
 class SegOutput(NamedTuple):
@@ -54,5 +55,5 @@ class SegModel(nn.Module):
     channels: Channels
 
     def forward(self, image: Tensor, keys: Keys | None = None, needs: AbstractSet[str] = EVERYTHING) -> SegOutput:
-        """image (N, 3, H, W) -> SegOutput. `keys` seed the masks of dropout and drop-path in training."""
+        """image (N, C, H, W), C 3 unless `channels` says else -> SegOutput. `keys` seed the masks of dropout and drop-path in training."""
         raise NotImplementedError

@@ -119,18 +119,18 @@ def build_distilled(config: TrainConfig, teacher: SegModel | None, data: Data) -
         tensor = torch.from_numpy(np.asarray(auto_class_weights(data.train.class_counts), dtype=np.float32))
     else:
         tensor = torch.tensor(weights, dtype=torch.float32)
-    return _assemble(config, teacher, len(data.classes), tensor)
+    return _assemble(config, teacher, len(data.classes), data.dataset.channels, tensor)
 
 
 def _assemble(
-    config: TrainConfig, teacher: SegModel | None, classes: int, class_weights: torch.Tensor | None = None
+    config: TrainConfig, teacher: SegModel | None, classes: int, channels: int, class_weights: torch.Tensor | None = None
 ) -> Distilled:
     if class_weights is not None and len(class_weights) != classes:
         raise UserError(
             f"data.class_weights needs one weight for each of the {classes} classes of {config.data.name} "
             f"but got {len(class_weights)}"
         )
-    student = build_student(config, classes)
+    student = build_student(config, classes, channels)
     paths = {}
     if teacher is not None:
         paths = build_distillers(config.active, student.channels, teacher.channels, config.seed)
@@ -147,17 +147,18 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
     if (known := known_cost(config, cache)) is not None:
         return known
     check_data(config.data)
-    classes = len(facts_of(config.data).classes)
-    check_weights(config, classes)
+    facts = facts_of(config.data)
+    classes, channels = len(facts.classes), facts.channels
+    check_weights(config, classes, channels)
     weights = config.data.class_weights
     with torch.device("meta"):
-        teacher = build_teacher(config, None, classes)
+        teacher = build_teacher(config, None, classes, channels)
         meta_init = config.model_copy(update={"student": config.student.model_copy(update={"init": "scratch"})})
         declared = torch.ones(len(weights)) if isinstance(weights, tuple) else None
-        distilled = _assemble(meta_init, teacher, classes, declared)
+        distilled = _assemble(meta_init, teacher, classes, channels, declared)
         height, width = config.data.size
         batch = Batch(
-            torch.zeros(config.optim.effective_norm_batch, 3, height, width),
+            torch.zeros(config.optim.effective_norm_batch, channels, height, width),
             torch.zeros(config.optim.effective_norm_batch, height, width, dtype=torch.int64),
             torch.zeros(config.optim.effective_norm_batch, dtype=torch.int64),
         )
@@ -165,7 +166,7 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
         distilled(batch, output)
     from trainer.measure.complexity import deployed
 
-    cost = deployed(config.student, classes, config.data.size)
+    cost = deployed(config.student, classes, config.data.size, channels)
     file = structure_file(config, cache)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps(cost))

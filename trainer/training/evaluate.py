@@ -116,7 +116,7 @@ def _confusion(logits: Tensor, same: Labels, shape: tuple[int, int, int]) -> Ten
 def forward(
     model: SegModel, images: np.ndarray, data: DataConfig, device: torch.device, autocast: torch.autocast | None = None
 ) -> Tensor:
-    """Logits (N, P, H/4, W/4) float32 of uint8 images (N, H, W, 3)."""
+    """Logits (N, P, H/4, W/4) float32 of uint8 images (N, H, W, C)."""
     image = normalise(torch.from_numpy(images).permute(0, 3, 1, 2).to(device), data.normalize)
     with autocast or torch.autocast(device.type, enabled=False):
         logits = model(image, None, LOGITS).logits
