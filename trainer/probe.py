@@ -80,7 +80,8 @@ def split_sizes(config: TrainConfig, root: Path | None) -> Official:
     if root is None:
         return dataset_class(config.data.name).expected_splits(**config.data.options)
     dataset = open_dataset(config.data, root, root)
-    return Official(len(dataset.pairs("train")), len(dataset.pairs("val")), dataset.official.size)
+    test = len(dataset.pairs("test")) if "test" in config.eval.splits else 0
+    return Official(len(dataset.pairs("train")), len(dataset.pairs("val")), dataset.official.size, test=test)
 
 
 def fake_data(config: TrainConfig, found: Official) -> Data:
@@ -102,10 +103,11 @@ def disk_bytes(config: TrainConfig, found: Official) -> dict[str, float]:
     channels = facts_of(config.data).channels
     native = found.size or ASSUMED_SIZE
     label = 0 if native == config.data.size else native[0] * native[1]
-    labels = found.val + found.train * reads_native_labels_of_train(config)
+    test = found.test * ("test" in config.eval.splits)
+    labels = found.val + test + found.train * reads_native_labels_of_train(config)
     return {
         "checkpoints": model + 2 * trained + student,  # AdamW stores two moments per trained parameter
-        "packed": (found.train + found.val) * (channels + 1) * height * width + labels * label,
+        "packed": (found.train + found.val + test) * (channels + 1) * height * width + labels * label,
     }
 
 

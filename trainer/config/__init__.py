@@ -2,7 +2,7 @@
 
 from trainer.config.cohort import CohortKey, check_cohort, cohort_key
 from trainer.config.errors import NumericalError, UserError, explain, located, shown, unknown
-from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
+from trainer.config.identity import RunIds, Sources, data_key, identity, splits_read, weight_names
 from trainer.config.masking import masked
 from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
 from trainer.config.schema import (
@@ -93,6 +93,7 @@ __all__ = [
     "read_yaml",
     "removable",
     "shown",
+    "splits_read",
     "teacher_run",
     "unknown",
     "weight_names",

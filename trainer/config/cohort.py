@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from trainer.config.errors import UserError
+from trainer.config.identity import splits_read
 from trainer.config.plain import differences, digest
 from trainer.config.schema import TrainConfig
 
@@ -50,6 +51,7 @@ def _of_stream(config: TrainConfig) -> dict[str, Any]:
     return {
         "data": data,
         "seed": config.seed,
+        **splits_read(config.eval.splits),
         "optim": {"global_batch": config.optim.global_batch, "tf32": config.optim.precision == "tf32"},
     }
 

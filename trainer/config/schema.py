@@ -223,15 +223,24 @@ class DataConfig(Strict):
 
 
 class EvalConfig(Strict):
-    """Validation. The first protocol is logged as `val/miou`, others as `val/<protocol>/miou`."""
+    """Validation. The first protocol is logged as `val/miou`, others as `val/<protocol>/miou`.
+
+    With `splits: [val, test]` the student of the last epoch is evaluated on test too, `test/miou`; nothing is selected
+    by it.
+    """
 
     protocols: tuple[Literal["full", "paper"], ...] = ("full",)
     every: Count = Field(1, description="epochs between validations; the last epoch is always validated")
+    splits: tuple[Literal["val", "test"], ...] = ("val",)
 
     @model_validator(mode="after")
     def _at_least_one(self) -> EvalConfig:
         if not self.protocols or len(set(self.protocols)) != len(self.protocols):
             raise ValueError("protocols must name each of full, paper at most once, and at least one")
+        if self.splits not in (("val",), ("val", "test")):
+            raise ValueError(
+                f"splits must be [val] or [val, test], as runs are selected by val, but got {list(self.splits)}"
+            )
         return self
 
 
@@ -283,6 +292,7 @@ _FIELDS_ADDED_LATER = (
     ("teacher.normalize", None),
     ("teacher.precision", None),
     ("teacher.train.init", "scratch"),
+    ("eval.splits", ["val"]),
 )
 """(path, default) of fields added after the first ledgers: left out of the key at their default, so old keys stay."""
 

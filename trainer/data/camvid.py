@@ -11,7 +11,7 @@ from trainer.data.base import Facts, Official, SegDataset, label_table
 from trainer.data.images import SUFFIXES
 from trainer.data.pairing import Found, Split, by_stem, folder
 
-LAYOUT = "images/{train,val}/STEM.jpg (or .png) with labels/{train,val}/STEM.png"
+LAYOUT = "images/{train,val}/STEM.jpg (or .png) with labels/{train,val}/STEM.png (and test, where it is evaluated)"
 
 # Brostow et al. (ECCV 2008); the 11 classes and their colours are those of the SegNet tutorial.
 CLASSES: dict[str, tuple[int, int, int]] = {

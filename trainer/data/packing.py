@@ -58,7 +58,9 @@ def write_missing(files: PackFiles, dataset: SegDataset, native: bool, say: Say)
         threads = min(16, os.cpu_count() or 1)
         rows = ahead(lambda item: _row(dataset, files.size, *item), work, threads=threads, most=2 * threads)
         for shard, kind in zip(missing, kinds, strict=True):
-            with _shard_files(shard, *kind, _samples_schema(files.size, len(dataset.classes), dataset.channels)) as writers:
+            with _shard_files(
+                shard, *kind, _samples_schema(files.size, len(dataset.classes), dataset.channels)
+            ) as writers:
                 for _ in shard.pairs:
                     for writer, columns in zip(writers, next(rows), strict=True):
                         if writer is not None:

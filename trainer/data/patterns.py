@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from trainer.config import UserError
 from trainer.config.input_files import refuse_undecodable
 from trainer.data.images import ARRAY, SUFFIXES
-from trainer.data.pairing import composed, folder, is_hidden
+from trainer.data.pairing import composed, is_hidden
 
 ENDINGS = (*SUFFIXES, ".tif", ".tiff", ".bmp", ".webp", ARRAY)
 """Of images and masks, in any case."""
@@ -27,8 +27,8 @@ def find_files(option: str, root: Path, pattern: str, without: Collection[Path] 
     if not pattern or PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
         raise UserError(f"{option}: a folder or glob must be below the data root, but got {pattern!r}; give that part")
     is_glob = _WILD.search(pattern) is not None
-    if not is_glob:
-        folder(root / pattern, f"that {option} names")
+    if not is_glob and not (root / pattern).is_dir():
+        raise UserError(f"{option}: no folder {root / pattern}; correct it, or give a glob such as 'images/*.png'")
     glob = pattern if is_glob else f"{pattern.rstrip('/')}/**/*"
     stem_of = _stems(glob)
     found: dict[str, Path] = {}

@@ -32,7 +32,7 @@ class Predictor:
         self.student = student
 
     def predict(self, images: Any) -> np.ndarray:
-        """Images (B, H, W, C) uint8, C 3 for RGB -> class indices (B, H, W) uint8, as `predict --ids train` writes them.
+        """Images (B, H, W, C) uint8, by default RGB -> class indices (B, H, W) uint8, as of `predict --ids train`.
 
         Raises UserError for any other array.
         """

@@ -55,5 +55,5 @@ class SegModel(nn.Module):
     channels: Channels
 
     def forward(self, image: Tensor, keys: Keys | None = None, needs: AbstractSet[str] = EVERYTHING) -> SegOutput:
-        """image (N, C, H, W), C 3 unless `channels` says else -> SegOutput. `keys` seed the masks of dropout and drop-path in training."""
+        """image (N, C, H, W) -> SegOutput. `keys` seed the masks of dropout and drop-path in training."""
         raise NotImplementedError

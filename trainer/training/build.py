@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from trainer.config import IGNORE, TrainConfig, UserError
-from trainer.data import PackedSplit, SegDataset, check_data, facts_of, open_dataset, pack_splits, silent
+from trainer.data import PackedSplit, SegDataset, check_data, check_splits, facts_of, open_dataset, pack_splits, silent
 from trainer.data.batch import Batch
 from trainer.data.groups import hold_out_groups
 from trainer.data.pairing import Split
@@ -37,6 +37,8 @@ class Data(NamedTuple):
     val: PackedSplit
     learn: np.ndarray
     select: np.ndarray
+    test: PackedSplit | None = None
+    """Where `eval.splits` names it."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -45,8 +47,9 @@ class Data(NamedTuple):
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """The fingerprints of train and val, by split."""
-        return {"train": self.train.fingerprint, "val": self.val.fingerprint}
+        """The fingerprints of train and val, and of test where it is read, by split."""
+        found = {"train": self.train.fingerprint, "val": self.val.fingerprint}
+        return found if self.test is None else found | {"test": self.test.fingerprint}
 
     @property
     def conditions(self) -> dict[str, np.ndarray]:
@@ -60,11 +63,14 @@ def open_data(config: TrainConfig, place: Place, say: Callable[[str], None] = si
     Raises UserError naming the first wrong file, a disk without room, or a split in which no pixel is labelled.
     """
     dataset = open_dataset(config.data, place.data_root, place.cache_dir)
-    native: dict[Split, bool] = {"train": reads_native_labels_of_train(config), "val": True}
+    check_splits(config.data.name, dataset.splits, config.eval.splits, "eval.splits")
+    native: dict[Split, bool] = {"train": reads_native_labels_of_train(config)} | dict.fromkeys(
+        config.eval.splits, True
+    )
     splits = pack_splits(dataset, config.data, native, place.cache_dir, say)
     learn, select = _held_out(dataset, splits["train"], config.data.select)
     Stream(splits["train"], config, learn, 0, 1)  # raises UserError when the split is smaller than a batch
-    data = Data(dataset, splits["train"], splits["val"], learn, select)
+    data = Data(dataset, splits["train"], splits["val"], learn, select, splits.get("test"))
     _check_labelled(data, config)
     return data
 
@@ -93,6 +99,8 @@ def _check_labelled(data: Data, config: TrainConfig) -> None:
     for protocol in config.eval.protocols:
         size = "quarter" if protocol == "paper" else "native"
         reads.append(("val", data.val, np.arange(len(data.val)), size, "eval.protocols"))
+        if data.test is not None:
+            reads.append(("test", data.test, np.arange(len(data.test)), size, "eval.protocols"))
     if len(data.select):
         reads.append(("train", data.train, data.select, reads[1][3], "data.select"))
     for name, split, indices, size, key in reads:
@@ -123,7 +131,11 @@ def build_distilled(config: TrainConfig, teacher: SegModel | None, data: Data) -
 
 
 def _assemble(
-    config: TrainConfig, teacher: SegModel | None, classes: int, channels: int, class_weights: torch.Tensor | None = None
+    config: TrainConfig,
+    teacher: SegModel | None,
+    classes: int,
+    channels: int,
+    class_weights: torch.Tensor | None = None,
 ) -> Distilled:
     if class_weights is not None and len(class_weights) != classes:
         raise UserError(
@@ -149,6 +161,7 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
     check_data(config.data)
     facts = facts_of(config.data)
     classes, channels = len(facts.classes), facts.channels
+    check_splits(config.data.name, facts.splits, config.eval.splits, "eval.splits")
     check_weights(config, classes, channels)
     weights = config.data.class_weights
     with torch.device("meta"):
