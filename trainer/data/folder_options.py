@@ -51,7 +51,7 @@ class FolderOptions(Strict):
         if self.holdout is not None and ("val" not in self.holdout or sum(self.holdout.values()) >= 1):
             raise ValueError("holdout needs a share for val, and leaves the rest below 1 for train")
         if self.range is not None and self.range[0] >= self.range[1]:
-            raise ValueError(f"range is [LOW, HIGH], but got {list(self.range)}")
+            raise ValueError(f"range is [LOW, HIGH], but got [{self.range[0]:g}, {self.range[1]:g}]")
         if self.group is not None:
             expression(self.group)
         return self

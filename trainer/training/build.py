@@ -64,9 +64,9 @@ def open_data(config: TrainConfig, place: Place, say: Callable[[str], None] = si
     """
     dataset = open_dataset(config.data, place.data_root, place.cache_dir)
     check_splits(config.data.name, dataset.splits, config.eval.splits, "eval.splits")
-    native: dict[Split, bool] = {"train": reads_native_labels_of_train(config)} | dict.fromkeys(
-        config.eval.splits, True
-    )
+    native: dict[Split, bool] = {"train": reads_native_labels_of_train(config)}
+    for split in config.eval.splits:
+        native[split] = True
     splits = pack_splits(dataset, config.data, native, place.cache_dir, say)
     learn, select = _held_out(dataset, splits["train"], config.data.select)
     Stream(splits["train"], config, learn, 0, 1)  # raises UserError when the split is smaller than a batch
