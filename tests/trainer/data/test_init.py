@@ -153,8 +153,8 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
 def test_a_file_without_a_section_is_refused(data_command: Command, tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("student: {}\n", encoding="utf-8")
     code, _, err = data_command("check", tmp_path / "x.yaml", tmp_path)
-    assert (code, err) == (2, f"error: {tmp_path}/x.yaml has no section `data:`; give a data set's name, or a file that "
-                           "`data init` writes\n")  # fmt: skip
+    told = f"{tmp_path}/x.yaml has no section `data:`; give a data set's name, or a file that `data init` writes"
+    assert (code, err) == (2, f"error: {told}\n")
 
 
 def test_the_page_shows_samples_classes_and_sizes(data_command: Command, tmp_path: Path) -> None:
