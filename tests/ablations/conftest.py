@@ -26,6 +26,9 @@ def study() -> Callable[..., Study]:
     a line of the base."""
 
     def write(rest: str, name: str = "written", data: str = "", more: str = "") -> Study:
-        return read(BASE.format(name=name, data=data, more=f"\n  {more}" if more else "") + textwrap.dedent(rest), "written.yaml")
+        return read(
+            BASE.format(name=name, data=data, more=f"\n  {more}" if more else "") + textwrap.dedent(rest),
+            "written.yaml",
+        )
 
     return write

@@ -70,7 +70,9 @@ def _text(section: dict[str, Any], folder: Path) -> str:
         f"# Written by `transkd data init {folder}`: the section `data:` of a config, or of a study's `base:`.\n"
         "# docs/own-data.md explains every option.\n"
     )
-    return head + yaml.safe_dump({"data": section}, sort_keys=False, allow_unicode=True)
+    return head + yaml.safe_dump(
+        {"data": section}, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
+    )
 
 
 def _print_pairs(matches: list[Match]) -> None:
