@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -102,12 +102,8 @@ class Folder(SegDataset):
         pictures = find_files(f"data.options.images{place}", self.root, picture, without=taken)
         return pictures, masks
 
-    @cached_property
-    def _all(self) -> tuple[dict[str, Path], dict[str, Path]]:
-        return self._files(None)
-
     def _listed(self, split: Split, lists: Mapping[Split, Path]) -> Found:
-        pictures, masks = self._all
+        pictures, masks = self._files(None)
         known = _by_name({*pictures, *masks})
         stems = {which: _read_list(path, known) for which, path in lists.items()}
         others = {stem for which, listed in stems.items() if which != split for stem in listed}
@@ -129,7 +125,7 @@ class Folder(SegDataset):
         assert self.root is not None
         if self.options.lists is None:
             return set(self._files(split)[0])
-        pictures = self._all[0]
+        pictures = self._files(None)[0]
         return set(_read_list(self.root / self.options.lists[split], _by_name(set(pictures)))) & set(pictures)
 
     def groups(self, stems: Sequence[str]) -> list[str] | None:

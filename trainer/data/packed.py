@@ -31,7 +31,9 @@ class PackedSplit:
         self.channels = int(metadata.get(b"channels", 3))
         self.stems: list[str] = [row["stem"][0].as_py() for row in rows]
         self.class_counts: np.ndarray = np.sum([bytes_of(row["counts"]).view(np.int64) for row in rows], axis=0)
-        self.fingerprint: str = fingerprint(zip(self.stems, (row["source"][0].as_py() for row in rows), strict=True))
+        self.sources: list[bytes] = [row["source"][0].as_py() for row in rows]
+        """The digest of each pair's files."""
+        self.fingerprint: str = fingerprint(zip(self.stems, self.sources, strict=True))
         self._images = [bytes_of(row["image"]).reshape(*self.size, self.channels) for row in rows]
         self._labels = [bytes_of(row["label"]).reshape(self.size) for row in rows]
         own = [row for path in natives for row in rows_of(path)] or (

@@ -72,7 +72,24 @@ def open_data(config: TrainConfig, place: Place, say: Callable[[str], None] = si
     Stream(splits["train"], config, learn, 0, 1)  # raises UserError when the split is smaller than a batch
     data = Data(dataset, splits["train"], splits["val"], learn, select, splits.get("test"))
     _check_labelled(data, config)
+    for line in leaks(data):
+        say(line)
     return data
+
+
+def leaks(data: Data) -> list[str]:
+    """A line for each split with pairs that train has too, byte for byte; `data check` compares pixels."""
+    of_train = dict(zip(data.train.sources, data.train.stems, strict=True))
+    lines = []
+    for name, split in (("val", data.val), ("test", data.test)):
+        both = [] if split is None else [at for at, source in enumerate(split.sources) if source in of_train]
+        if split is not None and both:
+            stem, other = split.stems[both[0]], of_train[split.sources[both[0]]]
+            lines.append(
+                f"warning: {len(both)} of {len(split)} pairs of {name} are in train too, as {stem} ({other} in train), "
+                f"so that {name} measures what was learnt by heart; `transkd data check` lists them"
+            )
+    return lines
 
 
 def _held_out(dataset: SegDataset, train: PackedSplit, share: float) -> tuple[np.ndarray, np.ndarray]:

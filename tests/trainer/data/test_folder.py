@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,25 @@ def test_data_select_holds_out_whole_groups(flat: Path, tiny: Callable[..., Any]
     found = open_data(tiny({}, {"data": data, "optim.global_batch": 2}), place(data_root=flat))
     sides = [{found.train.stems[i][:6] for i in side} for side in (found.learn, found.select)]
     assert len(sides[0]) == 2 and len(sides[1]) == 1 and not sides[0] & sides[1]
+
+
+def test_a_run_says_which_pairs_stand_on_both_sides(
+    tree: Path, tiny: Callable[..., Any], place: Callable[..., Any]
+) -> None:
+    from trainer.training.build import open_data
+
+    data = {"name": "folder", "size": [32, 64], "options": {"classes": CLASSES, **FOLDERS}}
+    config = tiny({}, {"data": data, "optim.global_batch": 2})
+    said: list[str] = []
+    open_data(config, place(data_root=tree), said.append)
+    assert said == []
+    for kind in ("images", "masks"):
+        (tree / kind / "val" / "f.png").write_bytes((tree / kind / "train" / "b.png").read_bytes())
+    open_data(config, place(data_root=tree), said.append)
+    assert said == [
+        "warning: 1 of 2 pairs of val are in train too, as f (b in train), so that val measures what was learnt by "
+        "heart; `transkd data check` lists them"
+    ]
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".tif", ".bmp", ".webp", ".npy"])
@@ -379,3 +399,14 @@ def test_arrays_that_are_no_masks(values: np.ndarray, message: str, tree: Path) 
     with pytest.raises(UserError) as refused:
         opened(tree, **FOLDERS).read_label(path)
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("classes", [COLOURS, {"0": "a", "700": "b"}], ids=["colours", "16 bits"])
+def test_what_make_cannot_write_is_refused_before_it_writes(
+    classes: Any, tmp_path: Path, data_command: Callable[..., Any]
+) -> None:
+    options = {**FOLDERS, "classes": classes}
+    given = [part for key, value in options.items() for part in ("--option", f"{key}={json.dumps(value)}")]
+    code, _, err = data_command("make", "folder", tmp_path / "made", *given)
+    assert code == 2 and "only RGB images with masks of values from 0 to 255 can be made" in err
+    assert not (tmp_path / "made").exists()
