@@ -38,8 +38,8 @@ def make_tree(dataset: SegDataset, *, train: int, val: int, seed: int, size: tup
     table = dataset.table(dataset.root / dataset.paths("train", 0)[1])
     if len(table) > 256 or (table == INVALID).all() or dataset.channels != 3:
         raise UserError(
-            "only RGB images with masks of values from 0 to 255 can be made; give other data.options.classes, or images "
-            "of your own"
+            "only RGB images with masks of values from 0 to 255 can be made; give other data.options.classes, or "
+            "images of your own"
         )
     if min(size) < 32:
         raise UserError(f"size must be at least 32 pixels each way but got {size[0]}x{size[1]}")
