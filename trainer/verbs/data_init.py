@@ -36,7 +36,7 @@ def init(
     """
     from trainer.data import open_dataset
     from trainer.data.discover import discover, given_match
-    from trainer.data.section import proposed, seen_in
+    from trainer.data.section import HELD_OUT, proposed, seen_in
 
     check_output("--out", out, [])
     if out.exists():
@@ -52,6 +52,9 @@ def init(
     seen = seen_in(files, Progress("masks"))
     _print_values(seen)
     section = proposed(folder, matches, seen)
+    if "holdout" in section["options"]:
+        left = [match.images.split for match in matches if match.images.split not in (None, "train")]
+        print(f"no split val: {HELD_OUT:.0%} are held out as val" + "".join(f"; {split} is left out" for split in left))
     draft = parse({"data": {**section, "normalize": "unit"}}, "the proposal").data
     problems, found = report(open_dataset(draft, folder, default_cache()), "folder", subset=True)
     section["normalize"] = "imagenet"

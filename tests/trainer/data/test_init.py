@@ -91,6 +91,17 @@ def test_frames_of_videos_are_held_out_together(data_command: Command, tmp_path:
     assert not clips[0] & clips[1] and len(clips[0] | clips[1]) == 4
 
 
+def test_without_val_a_part_of_train_is_held_out(data_command: Command, tmp_path: Path) -> None:
+    by_split(tmp_path, "images/{split}/{stem}.jpg", "masks/{split}/{stem}.png")
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "val").rename(tmp_path / kind / "test")
+    code, said, _ = data_command("init", tmp_path, "--out", tmp_path / "data.yaml")
+    assert code == 0
+    assert "no split val: 20% are held out as val; test is left out\n" in said
+    options = read_yaml(tmp_path / "data.yaml")["data"]["options"]
+    assert (options["images"], options["holdout"]) == ("images/train", {"val": 0.2})
+
+
 def test_other_channels_are_measured_on_train_alone(data_command: Command, tmp_path: Path) -> None:
     for seed in range(4):
         split = "train" if seed < 3 else "val"
