@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -87,15 +88,21 @@ def _by_folder(root: Path) -> dict[tuple[str, Split | None], list[Path]]:
         relative = path.relative_to(root)
         if path.suffix.lower() in ENDINGS and not is_hidden(relative) and path.is_file():
             parts = relative.parts[:-1]
-            lower = [part.lower() for part in parts]
-            splits = [i for i, part in enumerate(lower) if part in _SPLITS]
-            kinds = [i for i, part in enumerate(lower) if part in _KINDS]
+            words = [_words(part.lower()) for part in parts]
+            splits = [i for i, found_in in enumerate(words) if found_in & _SPLITS.keys()]
+            kinds = [i for i, found_in in enumerate(words) if found_in & _KINDS]
             depth = max([*splits[:1], *kinds[:1], 0]) + 1
             if splits[:1] == [0] and not kinds:
                 depth = 2
-            split = _SPLITS[lower[splits[0]]] if splits else None
+            split = _SPLITS[min(words[splits[0]] & _SPLITS.keys())] if splits else None
             found.setdefault(("/".join(parts[:depth]), split), []).append(path)
     return found
+
+
+def _words(name: str) -> set[str]:
+    """The words of a folder's name: {train, labels} of train_labels, {train, annot} of trainannot."""
+    joined = [split for split in _SPLITS if name.startswith(split) and name[len(split) :] in _KINDS]
+    return {*re.split(r"[_\-. ]", name), *joined, *(name[len(split) :] for split in joined)}
 
 
 def _units(root: Path, where: str, split: Split | None, files: list[Path]) -> list[Unit]:

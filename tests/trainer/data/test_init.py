@@ -42,6 +42,9 @@ TREES = [
     ("{split}/img/{stem}.png", "{split}/mask/{stem}_mask.png", "train/img", "train/mask/**/*_mask.*"),
     ("{split}/{stem}.jpg", "{split}/{stem}.png", "train/**/*.jpg", "train/**/*.png"),
     ("{split}/{stem}.png", "{split}/{stem}_L.png", "train/**/*.png", "train/**/*_L.png"),
+    ("{split}/{stem}.png", "{split}_labels/{stem}_L.png", "train", "train_labels/**/*_L.*"),
+    ("{split}/{stem}.png", "{split}annot/{stem}.png", "train", "trainannot"),
+    ("Images_{split}/{stem}.jpg", "Masks_{split}/{stem}.png", "Images_train", "Masks_train"),
     ("x/{split}/town/{stem}_rgb.png", "y/{split}/town/{stem}_gt.png", "x/train/**/*_rgb.*", "y/train/**/*_gt.*"),
 ]
 
