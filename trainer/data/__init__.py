@@ -8,6 +8,7 @@ from pathlib import Path
 from trainer.config import DataConfig, Scale, UserError, unknown
 from trainer.config.input_files import refuse_undecodable
 from trainer.data.acdc import ACDC
+from trainer.data.augmentations import train_size
 from trainer.data.base import Facts, SegDataset
 from trainer.data.camvid import CamVid
 from trainer.data.cityscapes import Cityscapes
@@ -44,6 +45,7 @@ __all__ = [
     "pack",
     "pack_splits",
     "silent",
+    "train_size",
 ]
 
 
@@ -55,7 +57,7 @@ def dataset_class(name: str) -> type[SegDataset]:
 
 
 def check_data(config: DataConfig) -> None:
-    """Raise UserError for an unknown data set or option; needs no folder."""
+    """Raise UserError for an unknown data set, option or step of augmentation; needs no folder."""
     channels = facts_of(config).channels
     scale = config.normalize
     wanted = len(scale.mean) if isinstance(scale, Scale) else 3 if scale == "imagenet" else channels
@@ -64,6 +66,7 @@ def check_data(config: DataConfig) -> None:
             f"data.normalize is of {wanted} channels but images of {config.name} have {channels}; set it to what "
             "`transkd data check` measures, or to unit"
         )
+    train_size(config)
 
 
 def facts_of(config: DataConfig) -> Facts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ class Wanted(NamedTuple):
     data: str | None = None
     size: tuple[int, int] | None = None
     normalize: Normalize | None = None
+    predictions: Mapping[str, object] = {}
+    """Settings of `eval` that replace those of the config."""
 
 
 class Student(NamedTuple):
@@ -121,6 +124,7 @@ def resolve_config(path: Path, wanted: Wanted) -> TrainConfig:
         changes["data.size"] = list(wanted.size)
     if wanted.normalize is not None:
         changes["data.normalize"] = wanted.normalize
+    changes |= {f"eval.{name}": value for name, value in wanted.predictions.items()}
     return parse(override(known.model_dump(mode="json"), changes), "the options") if changes else known
 
 
@@ -129,7 +133,7 @@ def _config_from_options(name: str, wanted: Wanted) -> TrainConfig:
         missing = "--data NAME" if wanted.data is None else "--size HxW"
         raise UserError(f"--model {name} also needs {missing}, because no config says what it was trained on")
     data = {"name": wanted.data, "size": wanted.size, "normalize": wanted.normalize or "imagenet"}
-    return parse({"student": {"name": name}, "data": data}, "the options")
+    return parse({"student": {"name": name}, "data": data, "eval": dict(wanted.predictions)}, "the options")
 
 
 def origin(path: Path) -> dict[str, str | float]:

@@ -21,7 +21,8 @@ def structure_file(config: TrainConfig, cache: Path) -> Path:
     shape = config.model_dump(mode="json", include={"student", "teacher", "data"}) | splits_read(config.eval.splits)
     paths = {name: term.options for name, term in config.active.items()}
     weights = [file_digest(path) for path in map(Path, weight_names(config)) if path.exists()]
-    key = digest([shape, paths, config.optim.effective_norm_batch, weights, _source()])
+    losses = {name: term.model_dump(mode="json") for name, term in config.loss.items()}
+    key = digest([shape, paths, losses, config.optim.effective_norm_batch, weights, _source()])
     return cache / "checks" / f"{key}.json"
 
 

@@ -17,6 +17,7 @@ from trainer.config import (
     TrainConfig,
     UserError,
     check_cohort,
+    located,
     masked,
     message_of,
     override,
@@ -25,6 +26,7 @@ from trainer.config import (
     printable,
     read_yaml,
     weight_names,
+    with_recipe,
 )
 from trainer.config.input_files import check_output, holds
 from trainer.files.failure import failure_of
@@ -101,7 +103,9 @@ def fit(
         check_compiler(device)
     runs = []
     for file, name in zip(configs, names(configs), strict=True):
-        config = parse(override(_mapping(read_yaml(file), file), given), str(file) if name else "config")
+        with located(str(file)):
+            data = with_recipe(_mapping(read_yaml(file), file))
+        config = parse(override(data, given), str(file) if name else "config")
         runs.append(Asked(file, config, out / name, replace(place, out_dir=place.out_dir / name), name))
     check_runs(runs)
     train(runs, continue_)
