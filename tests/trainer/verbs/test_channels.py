@@ -51,7 +51,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_from_training_to_onnx(root: Path, command: Make, tmp_path: Path) -> None:
     config = {
-        "data": section(),
+        "data": section() | {"augment": ["scale", {"crop": {"size": [32, 64]}}, "flip", "photometric", "blur"]},
         "student": {"name": "segformer_tiny"},
         "optim": {"lr": 1.0e-3, "epochs": 2, "global_batch": 4},
     }
