@@ -13,6 +13,7 @@ from ablations.statistics.power import POWER
 from ablations.statistics.verdicts import Contrast
 from ablations.statistics.winners import Tuned, budgets
 from ablations.study.arms import brief_label, short, value_at
+from ablations.study.metric import reads_test
 from ablations.study.plan import Run
 from ablations.study.schema import Study
 from ablations.table.lacking import ranged, seeds_lacking
@@ -31,6 +32,11 @@ def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome])
         )
     if len(teachers(runs)) == 1:
         notes.append("The results are conditional on one teacher: another may order the arms differently.")
+    if reads_test(run.config for run in runs):
+        notes.append(
+            "The column test mIoU is of the test split, on which the student of the last epoch is evaluated once; no "
+            "verdict, search or number of seeds depends on it."
+        )
     if study.compared.left_out:
         notes.append(f"Grid points that requires or excludes leave out: {study.compared.left_out}.")
     return notes

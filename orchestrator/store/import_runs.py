@@ -144,9 +144,8 @@ def verify(candidate: Candidate, store: Store, ledger: Ledger) -> None:
     data = candidate.result.get("data")
     if data is None:
         raise UserError("result.json must name the data that was read, but an earlier version wrote it; train it again")
-    found = identity(
-        candidate.config.key, NUMERICS_VERSION, [data["train"], data["val"]], _weights(candidate, store, ledger)
-    )
+    prints = [data[split] for split in ("train", *candidate.config.eval.splits)]
+    found = identity(candidate.config.key, NUMERICS_VERSION, prints, _weights(candidate, store, ledger))
     if found != candidate.run_id:
         raise UserError(f"result.json says run {candidate.run_id}, but its config, data and weights give run {found}")
     last, best = load(candidate.folder / LAST), load(candidate.folder / BEST)
@@ -162,13 +161,15 @@ def measure_again(candidate: Candidate, root: Path | None, cache: Path) -> None:
 
     result = candidate.result
     for name, stated in ((LAST, result["last"]), (BEST, result["best"])):
-        found, fingerprint = remeasure(candidate.folder / name, root, cache)
-        if fingerprint != result["data"]["val"]:
-            raise UserError(
-                f"cannot be verified: its val images have fingerprint {result['data']['val']}, those here "
-                f"{fingerprint}; give the folder of its data set"
-            )
-        for metric in (metric for metric in stated if metric.startswith("val/")):
+        splits = [split for split in candidate.config.eval.splits if f"{split}/miou" in stated]
+        found, fingerprints = remeasure(candidate.folder / name, root, cache, splits)
+        for split, fingerprint in fingerprints.items():
+            if fingerprint != result["data"][split]:
+                raise UserError(
+                    f"cannot be verified: its {split} images have fingerprint {result['data'][split]}, those here "
+                    f"{fingerprint}; give the folder of its data set"
+                )
+        for metric in (metric for metric in stated if metric.startswith(("val/", "test/"))):
             reached = found.get(metric, math.nan)
             if not abs(stated[metric] - reached) <= TOLERANCE:
                 raise UserError(f"{name} states {metric} {stated[metric]:.2f} but reaches {reached:.2f}")

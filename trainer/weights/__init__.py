@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trainer.config import Normalize, UserError
 from trainer.models.base import SegModel
+from trainer.models.inputs import adapt_state
 from trainer.weights import lvt, pvtv2, segformer
 from trainer.weights.coverage import COUNTER, Coverage, compare
 from trainer.weights.naming import Located, Naming, recognise
@@ -90,8 +91,14 @@ def open_weights(path: Path, model: SegModel) -> Weights:
     """The file's entries under the names of `model`, which may be on the meta device.
 
     They may lie below any prefix: of a dict in the file, of a wrapper of the network, of a training run. Of several
-    networks in a file the student is taken, then averaged weights (EMA), and a teacher never before another.
+    networks in a file the student is taken, then averaged weights (EMA), and a teacher never before another. Of RGB
+    weights, the first patch embedding is adapted to a network for other channels.
     """
+    weights = _open(path, model)
+    return weights._replace(state=adapt_state(weights.state, model))
+
+
+def _open(path: Path, model: SegModel) -> Weights:
     entries, ours = read(path), set(model.state_dict())
     family = next((namings for namings in NAMINGS.values() if recognise(ours, namings[:1])), ())
     found = recognise(entries, family)
