@@ -94,6 +94,7 @@ _FIELDS_ADDED_LATER = (
     ("teacher.normalize", None),
     ("teacher.precision", None),
     ("teacher.train.init", "scratch"),
+    ("eval.splits", ["val"]),
     ("eval.inference", "whole"),
     ("eval.window", None),
     ("eval.stride", None),

@@ -137,8 +137,8 @@ def check_runs(runs: Sequence[Asked]) -> None:
     from trainer.data import check_root, open_dataset
     from trainer.training.build import check, open_data
 
-    data, place = runs[0].config.data, runs[0].place  # those of all runs
-    check_root(data, place.data_root, place.cache_dir)
+    data, splits, place = runs[0].config.data, runs[0].config.eval.splits, runs[0].place  # those of all runs
+    check_root(data, place.data_root, place.cache_dir, splits)
     dataset = open_dataset(data, place.data_root, place.cache_dir) if place.data_root is not None else None
     for run in runs:
         if dataset is not None:
