@@ -9,7 +9,7 @@ from typing import Any
 from ablations.statistics.factor_effects import count_tests
 from ablations.statistics.holm import FAMILY_WISE
 from ablations.statistics.outcome import Outcome, protocol, scores_by_arm, teachers
-from ablations.statistics.paired import counted, mean_std
+from ablations.statistics.paired import mean_std
 from ablations.statistics.pareto import pareto_notes
 from ablations.statistics.reproduction import Reproduction, reproduction_notes, reproductions
 from ablations.statistics.verdicts import Contrast, study_verdicts
@@ -24,7 +24,7 @@ from ablations.table.lacking import ranged, seeds_lacking
 from ablations.table.notes import notes_on, pair_notes, seed_notes, tuning_notes, unequal
 from ablations.table.shape import Column, Row, Table, difference, number
 from ablations.table.short_notes import next_step, short_notes
-from trainer.config import parse
+from trainer.config import counted, parse
 
 _HEADINGS = {
     "arm": Column("arm"),

@@ -14,7 +14,7 @@ from ablations.study.plan import Run
 from cluster.spec import ClusterSpec
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
-from trainer.config import NUMERICS_VERSION, Sources, TrainConfig, UserError, data_key, digest, weight_names
+from trainer.config import NUMERICS_VERSION, Sources, TrainConfig, UserError, counted, data_key, digest, weight_names
 from trainer.files.run_folder import LAST
 from trainer.place import Place
 
@@ -168,7 +168,7 @@ class Preparer:
             why = self._lacks(run.plan.config, state.sources)
             reasons[why] = reasons.get(why, 0) + 1
         return [
-            f"not checked: {count} run{'s' * (count > 1)} whose config has finished before: {why}; counted as to run"
+            f"not checked: {counted(count, 'run')} whose config has finished before: {why}; counted as to run"
             for why, count in reasons.items()
         ]
 

@@ -18,7 +18,7 @@ from orchestrator.store.run_folder import copy_from_folder, finished
 from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, identity, message_of, parse, read_yaml
 from trainer.files.checkpoint import load, run_ended_with
 from trainer.files.file_digest import file_digest
-from trainer.files.run_folder import BEST, LAST, has_checkpoint, read_epochs, read_result
+from trainer.files.run_folder import BEST, LAST, RESULT, has_checkpoint, read_epochs, read_result
 
 TOLERANCE = 0.1
 """Points by which a metric of equal weights may differ between machines."""
@@ -118,6 +118,8 @@ def read(folder: Path) -> Candidate:
     """The finished run in a folder. Raises UserError where a file is missing or inconsistent with the others."""
     config = parse(read_yaml(folder / "config.yaml"), "config.yaml")
     epochs, result = read_epochs(folder), read_result(folder)
+    if result is None and (folder / RESULT).exists():
+        raise UserError(f"{RESULT} is damaged; `fit` with the same config and --out writes it again")
     if result is None:
         raise UserError(f"not finished: {len(epochs)} of {config.optim.epochs} epochs")
     if result["key"] != config.key:

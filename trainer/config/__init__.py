@@ -35,7 +35,7 @@ from trainer.config.schema import (
     parse,
     teacher_run,
 )
-from trainer.config.text import LONGEST_NAME, check_name, message_of, printable
+from trainer.config.text import LONGEST_NAME, check_name, counted, message_of, printable
 from trainer.config.yaml_text import parse_argument, parse_documents, parse_yaml
 
 NUMERICS_VERSION = 2
@@ -77,6 +77,7 @@ __all__ = [
     "check_cohort",
     "check_name",
     "cohort_key",
+    "counted",
     "data_key",
     "differences",
     "digest",

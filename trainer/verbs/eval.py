@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trainer.config import UserError, printable
+from trainer.config import UserError, counted, printable
 from trainer.config.input_files import check_output
 from trainer.files.run_folder import write_text
 from trainer.place import default_cache
@@ -104,7 +104,7 @@ def report(
     lines = [
         f"weights   {student.described}",
         f"read as   {student.read_as}",
-        f"data      {config.data.name} {split}: {len(packed)} images at {height}x{width}, "
+        f"data      {config.data.name} {split}: {counted(len(packed), 'image')} at {height}x{width}, "
         f"{present:.0f} of {len(names)} classes occur, fingerprint {packed.fingerprint}",
         "mIoU      " + "   ".join(f"{_percent(metrics, f'{at}/miou')} {name}" for name, at in where.items()),
     ]

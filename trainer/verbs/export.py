@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.config import UserError, printable
+from trainer.config import UserError, counted, printable
 from trainer.config.input_files import check_output
 from trainer.files.atomic import replacing
 from trainer.place import default_cache
@@ -77,13 +77,16 @@ def export(
     of = "RGB" if student.dataset.channels == 3 else f"of {student.dataset.channels} channels"
     print(printable(f"{out}: {out.stat().st_size / 1e6:.1f} MB, takes {takes}, uint8 {of}"))
     print(
-        f"onnxruntime beside torch on {parity.images} images: the same class at {100 * parity.agreement:.3f} % of "
-        f"{parity.pixels} pixels, logits apart by at most {parity.difference:.1e} (of {parity.largest:.1f})"
+        f"onnxruntime beside torch on {counted(parity.images, 'image')}: the same class at "
+        f"{100 * parity.agreement:.3f} % of {parity.pixels} pixels, "
+        f"logits apart by at most {parity.difference:.1e} (of {parity.largest:.1f})"
     )
     if how := student.config.eval.predictions:
         print(f"the graph is one pass over one image; the run predicts by {how}: repeat that around it")
     times = [latency_ms(run, pictures[0]) for run in (exported, reference)]
-    print(f"one image takes onnxruntime {times[0]:.1f} ms, torch {times[1]:.1f} ms, on {threads} CPU thread(s)")
+    print(
+        f"one image takes onnxruntime {times[0]:.1f} ms, torch {times[1]:.1f} ms, on {counted(threads, 'CPU thread')}"
+    )
 
 
 def require_parity(parity: Parity, out: Path) -> None:

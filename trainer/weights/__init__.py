@@ -141,9 +141,12 @@ def _below(entries: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _fitting(entries: Mapping[str, Tensor], ours: set[str]) -> str:
-    """The prefix below which most entries have names of a network whose family has no namings."""
+    """The prefix below which most entries have names of a network whose family has no namings; of two such, the
+    student's."""
     counts = Counter(name[:start] for name in entries for start in _starts(name) if name[start:] in ours)
-    return min(counts, key=lambda prefix: (-counts[prefix], len(prefix)), default="")
+    return min(
+        counts, key=lambda prefix: (-counts[prefix], "student" not in prefix.split("."), len(prefix)), default=""
+    )
 
 
 def _starts(name: str) -> list[int]:
