@@ -46,7 +46,7 @@ def probe(
     todo = [name for name in configs if name not in answers]
     if todo:
         requests = [
-            {"id": name, "config": configs[name].model_dump(mode="json"), "root": _root(configs[name], roots)}
+            {"id": name, "config": configs[name].whole(), "root": _root(configs[name], roots)}
             for name in todo
         ]
         answers |= _ask([{**settings, "limit_s": limit_s}, *requests])

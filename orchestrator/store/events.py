@@ -80,6 +80,7 @@ class Fields(BaseModel, strict=True):
     weights: dict[str, Any] = {}
     artifacts: dict[str, Any] = {}
     sources: dict[str, Any] = {}
+    plugins: list[dict[str, Any]] = []
 
 
 def problem(event: Mapping[str, Any]) -> str:

@@ -5,6 +5,8 @@ from trainer.config.errors import NumericalError, UserError, explain, located, s
 from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
 from trainer.config.masking import masked
 from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
+from trainer.config.plugin import Plugin
+from trainer.config.plugin_sources import installed, with_plugins
 from trainer.config.schema import (
     MOST,
     Count,
@@ -57,6 +59,7 @@ __all__ = [
     "NumericalError",
     "OptimConfig",
     "Options",
+    "Plugin",
     "Precision",
     "RunIds",
     "Seed",
@@ -75,6 +78,7 @@ __all__ = [
     "digest",
     "explain",
     "identity",
+    "installed",
     "is_recorded",
     "located",
     "masked",
@@ -92,4 +96,5 @@ __all__ = [
     "teacher_run",
     "unknown",
     "weight_names",
+    "with_plugins",
 ]

@@ -14,12 +14,14 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    field_serializer,
     model_validator,
 )
 
 from trainer.config.errors import UserError, explain
 from trainer.config.input_files import with_home
 from trainer.config.plain import digest
+from trainer.config.plugin import Plugin
 from trainer.config.text import UNPRINTABLE, check_name
 from trainer.config.yaml_text import LARGEST
 
@@ -259,6 +261,7 @@ _FIELDS_ADDED_LATER = (
     ("teacher.normalize", None),
     ("teacher.precision", None),
     ("teacher.train.init", "scratch"),
+    ("plugins", []),
 )
 """(path, default) of fields added after the first ledgers: left out of the key at their default, so old keys stay."""
 
@@ -273,6 +276,7 @@ class TrainConfig(Strict):
     eval: EvalConfig = EvalConfig()
     distill: dict[Name, Term] = Field(default_factory=dict)
     seed: Seed = 0
+    plugins: tuple[Plugin, ...] = Field((), description="a file lists names; `with_plugins` makes records of them")
 
     @model_validator(mode="after")
     def _paths_need_a_teacher(self) -> TrainConfig:
@@ -300,9 +304,23 @@ class TrainConfig(Strict):
         return (self.teacher and self.teacher.precision) or self.optim.precision
 
     @property
+    def used_plugins(self) -> tuple[Plugin, ...]:
+        """The plugins that define a name of this config, ordered by name."""
+        return tuple(sorted((p for p in self.plugins if p.is_used(self)), key=lambda plugin: plugin.name))
+
+    @field_serializer("plugins")
+    def _records(self, _: tuple[Plugin, ...]) -> list[dict[str, Any]]:
+        return [plugin.plain(whole=False) for plugin in self.used_plugins]
+
+    def whole(self) -> dict[str, Any]:
+        """As JSON with the text of its plugins: all that another process needs to compute it."""
+        return {**self.model_dump(mode="json"), "plugins": [plugin.plain(whole=True) for plugin in self.used_plugins]}
+
+    @property
     def key(self) -> str:
         """12 hex digits that identify the config."""
-        asked = self.model_dump(mode="json")
+        asked = self.model_dump(mode="json", exclude={"plugins"})
+        asked["plugins"] = sorted(plugin.sha256 for plugin in self.used_plugins)
         for path, default in _FIELDS_ADDED_LATER:
             *sections, name = path.split(".")
             found: Any = asked

@@ -35,6 +35,8 @@ class SegDataset:
     classes: ClassVar[tuple[str, ...]]
     palette: ClassVar[tuple[tuple[int, int, int], ...]]  # RGB of each class
     needs_root: ClassVar[bool] = True
+    code: ClassVar[str] = ""
+    """The sha256 of the plugin that defines the class; packs of other code are not read."""
     official: Official
 
     def __init__(self, root: Path | None, *, cache: Path, whole: bool = False) -> None:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from trainer.config import DataConfig, parse, parse_argument, printable
+from trainer.config import DataConfig, parse, parse_argument, printable, with_plugins
 from trainer.place import default_cache
 from trainer.verbs.options import parse_size
 
@@ -32,6 +32,9 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="a data set, as in dat
 Options = Annotated[
     list[str] | None, typer.Option("--option", help="an option of the data set as in data.options: aug=true")
 ]
+PluginFile = Annotated[
+    Path | None, typer.Option("--plugin", metavar="FILE", help="the Python file that defines a data set of your own")
+]
 
 
 @app.command()
@@ -42,13 +45,14 @@ def check(
         bool, typer.Option("--subset", help="accept a part of the official data set, or another image size")
     ] = False,
     option: Options = None,
+    plugin: PluginFile = None,
 ) -> None:
     """Read every pair; name each file that is wrong, count the pixels of each class, and print the fingerprint."""
     from trainer.data import open_dataset
     from trainer.data.check import check_split, damaged_packs, leaks
     from trainer.data.pairing import Split
 
-    dataset = open_dataset(_config(name, option), root.absolute() if root else None, default_cache())
+    dataset = open_dataset(_config(name, option, plugin), root.absolute() if root else None, default_cache())
     console = Console(highlight=False)
     console.print(Text(printable(f"{name} in {dataset.root}"), style="bold"), soft_wrap=True)
     problems: list[str] = []
@@ -80,13 +84,14 @@ def make(
     size: Annotated[str, typer.Option(metavar="HxW", help="height and width in pixels")] = "64x128",
     seed: Annotated[int, typer.Option(min=0, help="seed of the images")] = 0,
     option: Options = None,
+    plugin: PluginFile = None,
 ) -> None:
     """Write a tiny, correct data set in the layout of a real one, for tests and demonstrations."""
     from trainer.data import check_data, dataset_class
     from trainer.data.make import make_tree, refuse_filled
     from trainer.data.scenes import Scenes, write_scenes
 
-    config = _config(name, option)
+    config = _config(name, option, plugin)
     check_data(config)
     height, width = parse_size(size)
     folder = root.absolute()
@@ -96,7 +101,7 @@ def make(
     else:
         dataset = dataset_class(name)(folder, cache=default_cache(), **config.options)
         make_tree(dataset, train=train, val=val, seed=seed, size=(height, width))
-    again = "".join(f" --option {text}" for text in option or [])
+    again = "".join(f" --option {text}" for text in option or []) + (f" --plugin {plugin}" if plugin else "")
     print(f"wrote {train} train and {val} val pairs of {height}x{width}")
     print(printable(f"look at them with: python -m trainer data check {name} {root} --subset{again}"))
 
@@ -149,9 +154,16 @@ def _show(dataset: SegDataset, split: str, contents: Contents, console: Console)
             console.print(Text(f"       {line.replace(NO_BREAK_SPACE, ' ')}", style="dim"))
 
 
-def _config(name: str, options: list[str] | None) -> DataConfig:
+def _config(name: str, options: list[str] | None, plugin: Path | None) -> DataConfig:
+    """The data section that the options describe. The data sets of plugins are then known."""
+    from trainer.plugins.load import add
+
     given = dict(parse_argument(text, "--option", "NAME=VALUE, for example aug=true") for text in options or [])
-    return parse({"data": {"name": name, "options": given}}, "options").data
+    data = {"data": {"name": name, "options": given}, "plugins": [plugin.name] if plugin else None}
+    folder = plugin.parent if plugin else Path()
+    config = parse(with_plugins({k: v for k, v in data.items() if v is not None}, folder), "options")
+    add(config.used_plugins)
+    return config.data
 
 
 def _deduplicated(problems: list[str]) -> list[str]:

@@ -25,6 +25,7 @@ from trainer.config import (
     printable,
     read_yaml,
     weight_names,
+    with_plugins,
 )
 from trainer.config.input_files import check_output, holds
 from trainer.files.failure import failure_of
@@ -101,7 +102,8 @@ def fit(
         check_compiler(device)
     runs = []
     for file, name in zip(configs, names(configs), strict=True):
-        config = parse(override(_mapping(read_yaml(file), file), given), str(file) if name else "config")
+        asked = with_plugins(override(_mapping(read_yaml(file), file), given), file.parent)
+        config = parse(asked, str(file) if name else "config")
         runs.append(Asked(file, config, out / name, replace(place, out_dir=place.out_dir / name), name))
     check_runs(runs)
     train(runs, continue_)
@@ -131,8 +133,10 @@ def check_runs(runs: Sequence[Asked]) -> None:
             check_inputs(run.out, run.file, run.config, run.place.teacher)
             check_config(run.place.out_dir, run.config)
     from trainer.data import check_root, open_dataset
+    from trainer.plugins.load import activate
     from trainer.training.build import check, open_data
 
+    activate(plugin for run in runs for plugin in run.config.used_plugins)
     data, place = runs[0].config.data, runs[0].place  # those of all runs
     check_root(data, place.data_root, place.cache_dir)
     dataset = open_dataset(data, place.data_root, place.cache_dir) if place.data_root is not None else None

@@ -62,8 +62,10 @@ def section(report: Report) -> Section | None:
 
 
 def _keys(report: Report) -> list[Markup]:
-    """The colour of each class, for each data set that pictures are of."""
-    shown = {m.plan.config.data.name for arm in report.panels for m in report.groups[arm][:1]}
+    """The colour of each class, for each data set of ours that pictures are of: a report runs no plugin."""
+    configs = [m.plan.config for arm in report.panels for m in report.groups[arm][:1]]
+    own = {name for config in configs for p in config.used_plugins for name in p.entries.get("DATASETS", ())}
+    shown = {config.data.name for config in configs} - own
     return [
         Markup('<ul class="key">{}</ul>').format(
             Markup("").join(
