@@ -233,8 +233,8 @@ def read(
 ) -> Study:
     """A study from the text of its YAML. Raises UserError naming `where`, the key, the rule and the value.
 
-    `recorded` is for a study out of a store or bundle: its names follow the rules of the version that took them, and its
-    `plugins` are those of its last launch. Those of other studies are files of `folder` and installed packages.
+    `recorded` is for a study out of a store or bundle: its names follow the rules of the version that took them, and
+    `plugins` are those of its last launch. The plugins of other studies are files of `folder` and installed packages.
     """
     data = parse_yaml(text, where)
     try:

@@ -41,7 +41,7 @@ A study of transkd in one archive. `transkd report FILE{suffix}` prints its tabl
 ledger, the same bytes as in `report/`, on a machine without GPU, data or this study's store.
 
 - `study.yaml`: the question, as it was asked.
-- `plugins.json`, where the study has plugins: their names, digests and text; beside it the files of those that are files.
+- `plugins.json`: of a study with plugins, their names, digests and text; the files stand beside it.
 - `plan.jsonl`: its runs, a line each: arm, seed, what the arm changes, and the whole config with its key.
 - `lock.txt`: every package that was installed where this archive was made, by its version.
 - `ledger.jsonl`: what happened to every run, an event a line: attempts, epochs, results, versions, hardware.

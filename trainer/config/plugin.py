@@ -58,7 +58,9 @@ class Plugin(BaseModel):
     @model_validator(mode="after")
     def _is_whole(self) -> Plugin:
         if self.source and _digest(self.source) != self.sha256:
-            raise ValueError(f"{self.name} is not the text that its sha256 names; give the file itself, `[{self.name}]`")
+            raise ValueError(
+                f"{self.name} is not the text that its sha256 names; give the file itself, `[{self.name}]`"
+            )
         return self
 
     @property
@@ -129,7 +131,7 @@ def _names(value: ast.expr | None, group: str, line: int, file: str) -> tuple[st
     for name in names:
         if not isinstance(name, str):
             raise UserError(
-                f"plugin {file}, line {line}: {group} must be a dictionary whose names are written out, because a study "
+                f"plugin {file}, line {line}: {group} must be a dictionary whose names are written out, for a study "
                 f'is read without running its plugins; write {group} = {{"my_name": ...}}'
             )
         check_entry(name, f"plugin {file}, line {line}: {group}")

@@ -98,7 +98,7 @@ def _package(name: str, groups: Mapping[str, Sequence[metadata.EntryPoint]]) -> 
 
 
 def _files(module: str, package: str) -> list[tuple[str, Path]]:
-    """The files of a top-level module or package, with their names in it. Raises UserError where it is not installed."""
+    """The files of a top-level module, with their names in it. Raises UserError where it is not installed."""
     spec = util.find_spec(module)
     if spec is None:
         raise UserError(f"package {package} declares entry points in {module}, which is not installed; reinstall it")

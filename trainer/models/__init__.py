@@ -19,8 +19,13 @@ MODELS: dict[str, Callable[..., SegModel]] = {
 }
 
 
+def network(name: str) -> Callable[..., SegModel]:
+    """The builder of a network's name. Raises UserError for an unknown one."""
+    if name not in MODELS:
+        raise unknown("model", name, MODELS)
+    return MODELS[name]
+
+
 def build_model(config: ModelConfig, num_classes: int) -> SegModel:
-    """The network of a config with fresh weights. Raises UserError for a name that is not in MODELS."""
-    if config.name not in MODELS:
-        raise unknown("model", config.name, MODELS)
-    return MODELS[config.name](num_classes, drop_path=config.drop_path, dropout=config.dropout)
+    """The network of a config with fresh weights. Raises UserError for an unknown name."""
+    return network(config.name)(num_classes, drop_path=config.drop_path, dropout=config.dropout)

@@ -1,4 +1,4 @@
-"""REGISTRIES: what plugins may add to, and what each entry must be. A group is one line here and in config/plugin.py."""
+"""REGISTRIES: what plugins may add to, and what each entry must be. A group is a line here and in config/plugin.py."""
 
 from __future__ import annotations
 
