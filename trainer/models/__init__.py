@@ -11,6 +11,7 @@ from trainer.models.lvt import GEOMETRIES as LVT_GEOMETRIES
 from trainer.models.lvt import LiteVisionTransformer
 from trainer.models.pvtv2 import VARIANTS, PVTv2
 from trainer.models.segformer import GEOMETRIES, SegFormer
+from trainer.models.timm_pyramid import PREFIX, timm_network
 
 MODELS: dict[str, Callable[..., SegModel]] = {
     **{name: partial(SegFormer, geometry=geometry) for name, geometry in GEOMETRIES.items()},
@@ -20,7 +21,9 @@ MODELS: dict[str, Callable[..., SegModel]] = {
 
 
 def network(name: str) -> Callable[..., SegModel]:
-    """The builder of a network's name. Raises UserError for an unknown one."""
+    """The builder of a network's name: one of MODELS, or timm/NAME. Raises UserError for an unknown one."""
+    if name.startswith(PREFIX):
+        return timm_network(name)
     if name not in MODELS:
         raise unknown("model", name, MODELS)
     return MODELS[name]
