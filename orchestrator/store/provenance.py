@@ -34,7 +34,7 @@ def begin(
     records of its plugins. Nothing is written if the last such event is equal."""
     event = {"event": "study", "study": study, "text": text, "digest": digest(text), "environment": here(store)}
     event |= {"sources": sources.plain()} if sources else {}
-    event |= {"plugins": list(plugins)} if plugins else {}
+    event |= {"plugins": [dict(plugin) for plugin in plugins]} if plugins else {}
     before: dict[str, Any] = next((event for event in reversed(list(ledger.events())) if event["event"] == "study"), {})
     if {name: value for name, value in before.items() if name != "time"} != event:
         ledger.append(event)

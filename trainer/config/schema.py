@@ -256,7 +256,7 @@ class Term(Strict):
     options: Options = Field(default_factory=dict)
 
 
-_FIELDS_ADDED_LATER = (
+_FIELDS_ADDED_LATER: tuple[tuple[str, Any], ...] = (
     ("student.partial", False),
     ("teacher.normalize", None),
     ("teacher.precision", None),

@@ -44,14 +44,17 @@ class Made:
 
 @contextmanager
 def made(name: str) -> Iterator[Made]:
-    """A data set in a temporary folder, made as by `data make`."""
+    """A data set in a temporary folder, made as by `data make`. Raises ContractError for what cannot be made."""
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / name
+        one = Made(name, Path(folder) / name)
+        tells_classes_apart(one)
+        dataset = dataset_class(name)(one.root, cache=Path(folder))
         try:
-            make_tree(dataset_class(name)(root, cache=Path(folder)), train=PAIRS, val=PAIRS, seed=0, size=SIZE)
+            _ignores_255(dataset, one.root / dataset.paths("train", 0)[1])
+            make_tree(dataset, train=PAIRS, val=PAIRS, seed=0, size=SIZE)
         except NotImplementedError:
             require(False, "it does not say where its files lie; implement paths(split, index) and table(path)")
-        yield Made(name, root)
+        yield one
 
 
 def tells_classes_apart(one: Made) -> None:
@@ -96,10 +99,13 @@ def packs_images_and_labels(one: Made) -> None:
 
 def ignores_255(one: Made) -> None:
     """The value 255 of a label file is ignored and no class."""
-    dataset = one.dataset
-    for pair in dataset.pairs("train"):
-        value = int(dataset.table(pair.label)[IGNORE])
-        require(value == IGNORE, f"table()[255] must be {IGNORE}, ignored, but is {value}; make it by label_table()")
+    for pair in one.dataset.pairs("train"):
+        _ignores_255(one.dataset, pair.label)
+
+
+def _ignores_255(dataset: SegDataset, label: Path) -> None:
+    value = int(dataset.table(label)[IGNORE])
+    require(value == IGNORE, f"table()[255] must be {IGNORE}, ignored, but is {value}; make it by label_table()")
 
 
 def parts_by_condition(one: Made) -> None:

@@ -59,8 +59,12 @@ def output(channels: Channels, n: int, size: tuple[int, int], seed: int, grad: b
 
 def batch_of(n: int, size: tuple[int, int]) -> Batch:
     """n random images without labelled objects, whose keys are 0 to n - 1."""
+    return Batch(*_drawn(n, size))
+
+
+def _drawn(n: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     image = torch.rand((n, 3, *size), generator=torch.Generator().manual_seed(9))
-    return Batch(image, torch.zeros((n, *size), dtype=torch.int64), torch.arange(n))
+    return image, torch.zeros((n, *size), dtype=torch.int64), torch.arange(n)
 
 
 def tensors(out: SegOutput) -> list[Tensor]:
@@ -124,16 +128,16 @@ def says_what_it_needs(path: Path) -> None:
 
 def is_a_mean_over_samples(path: Path) -> None:
     """The loss of a batch is the mean of those of its groups of `norm_batch`, whatever micro-batches are."""
-    batch, size, dtype, tolerance = batch_of(4, SIZES[0]), SIZES[0], torch.float64, 1e-12
+    size, dtype, tolerance = SIZES[0], torch.float64, 1e-12
     if not _takes_doubles(path):
         dtype, tolerance = torch.float32, 1e-4
     built = path.build().to(dtype)
     set_norm_batch(built, 2)
-    batch = batch._replace(image=batch.image.to(dtype))
+    image, label, keys = _drawn(4, size)
     student, taught = (each(output(c, 4, size, s), lambda t: t.to(dtype)) for c, s in ((STUDENT, 1), (WIDER, 2)))
 
     def loss_of(rows: list[int]) -> float:
-        picked = Batch(*(t[rows] for t in batch))
+        picked = Batch(image.to(dtype)[rows], label[rows], keys[rows])
         return built(picked, each(student, lambda t: t[rows]), each(taught, lambda t: t[rows])).item()
 
     whole, parts = loss_of([0, 1, 2, 3]), (loss_of([0, 1]) + loss_of([2, 3])) / 2
@@ -203,7 +207,7 @@ def works_on_the_meta_device(path: Path) -> None:
         built = path.build()
     here = [name for name, p in built.named_parameters() if not p.is_meta]
     require(not here, f"on the meta device its parameter {', '.join(here)} is on another; create it without a device")
-    batch = Batch(*(t.to("meta") for t in batch_of(2, size)))
+    batch = Batch(*(t.to("meta") for t in _drawn(2, size)))
     student, taught = (each(output(c, 2, size, 1), lambda t: t.to("meta")) for c in (STUDENT, WIDER))
     loss = built(batch, student, taught)
     require(loss.is_meta and loss.shape == (), "on the meta device its loss is no scalar of that device")

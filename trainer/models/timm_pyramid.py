@@ -168,7 +168,7 @@ def _grouped(norm: nn.BatchNorm2d, acts: bool) -> GroupedBatchNorm2d:
     grouped = kind(norm.num_features, eps=norm.eps, momentum=norm.momentum or 0.1)
     grouped.weight, grouped.bias = norm.weight, norm.bias
     if isinstance(grouped, GroupedBatchNormAct2d):
-        grouped.act = norm.act
+        grouped.act = norm.get_submodule("act")
     return grouped
 
 
