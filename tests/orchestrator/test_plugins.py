@@ -123,10 +123,10 @@ def test_a_study_with_plugins_is_run_bundled_and_reported_elsewhere(own, tree, d
 
     shutil.rmtree(own)
     activate([])
-    for words in (("report", archive), ("report", "own")):
-        done = driver.here(*words, "--out", tmp_path / words[1].__str__().replace(".tar.gz", "") / "page")
+    for name, study in (("bundled", archive), ("stored", "own")):
+        folder = tmp_path / name
+        done = driver.here("report", study, "--out", folder)
         assert done.code == 0, done.err
-        folder = tmp_path / str(words[1]).replace(".tar.gz", "") / "page"
         assert (folder / "table.txt").read_text() == table
         page = (folder / "report.html").read_text()
         assert "<dt>Own modules</dt><dd>my_data.py (data set blobs; sha256 " in page

@@ -11,6 +11,8 @@ import pytest
 from trainer.config import UserError, installed, parse, with_plugins
 from trainer.config.plugin import entries_of, read_plugin
 from trainer.config.plugin_sources import resolve
+from trainer.distill import DISTILLERS
+from trainer.plugins.load import add
 
 DISTILLER = "DISTILLERS = {'gap': None}\n"
 
@@ -150,3 +152,12 @@ def test_a_package_whose_module_is_gone_is_named(package: Path) -> None:
     package.parent.rmdir()
     with pytest.raises(UserError, match=r"package my_kd 1.2 declares entry points in my_kd, which is not installed"):
         installed()
+
+
+def test_an_entry_point_is_loaded_when_a_run_needs_it(package: Path, tmp_path: Path, own: Path) -> None:
+    (used,) = config(tmp_path, distill={"gap": {}}).used_plugins
+    add([used])
+    assert DISTILLERS["gap"] is DISTILLERS["fitnet"]
+    other = used.model_copy(update={"name": "my_kd 1.3", "sha256": "0" * 64})
+    with pytest.raises(UserError, match=r"plugin my_kd 1.3 is meant, but my_kd 1.2 with other content is installed"):
+        add([other])

@@ -58,8 +58,8 @@ def test_stochastic_depth_follows_the_keys():
         ("timm/resnet18.a1_in1k", "the part behind the dot names pretrained weights, which are only read from files"),
         (
             "timm/vit_tiny_patch16_224",
-            "has no feature pyramid: stages of strides 4, 8, 16, 32 are needed, but its strides are 16, 16, 16, without "
-            "4, 8, 32; choose a backbone with stages, such as timm/resnet18",
+            "has no feature pyramid: stages of strides 4, 8, 16, 32 are needed, but its strides are 16, 16, 16, "
+            "without 4, 8, 32; choose a backbone with stages, such as timm/resnet18",
         ),
     ],
 )
