@@ -55,12 +55,12 @@ def _pairs_that_reach(total: float, left: np.ndarray, right: np.ndarray) -> int:
 
 
 def _signed_sums(d: np.ndarray) -> np.ndarray:
-    """All 2**n signed sums, sorted. Each step merges two sorted halves, which a stable sort does in linear time."""
+    """All 2**n signed sums, sorted."""
     sums = np.zeros(2**d.size)
     for count, value in zip(2 ** np.arange(d.size), np.abs(d), strict=True):
         np.add(sums[:count], value, out=sums[count : 2 * count])
         sums[:count] -= value
-        sums[: 2 * count].sort(kind="stable")
+    sums.sort()
     return sums
 
 
@@ -99,13 +99,18 @@ def _lower_limit(d: np.ndarray, level: float) -> float:
     p is counted on a grid, but at 0 exactly, so that the limit is on the side of 0 that the test's decision implies.
     """
     mean, error = float(d.mean()), float(d.std()) / math.sqrt(d.size)
-    limit = float(
-        optimize.brentq(
-            lambda value: special.ndtri(_sign_flip_p_on_grid(d - value) / 2) - special.ndtri(level / 2),
-            *(float(d.min()), mean),
-            xtol=1e-4 * error,
-        )
-    )
+
+    @functools.cache
+    def above_level(value: float) -> float:
+        return float(special.ndtri(_sign_flip_p_on_grid(d - value) / 2) - special.ndtri(level / 2))
+
+    # If the sums were normal, the limit v would have (mean - v)**2 = z**2 * (variance + (mean - v)**2) / n.
+    z = -float(special.ndtri(level / 2))
+    near = mean - z * float(d.std()) / math.sqrt(max(d.size - z * z, 1.0))
+    ends = near - error / 8, near + error
+    if not above_level(ends[0]) < 0 < above_level(ends[1]):
+        ends = float(d.min()), mean
+    limit = float(optimize.brentq(above_level, *ends, xtol=5e-4 * error))
     if mean <= 0:
         return limit
     return max(limit, 1e-4 * error) if sign_flip_p(d) <= level else min(limit, 0.0)

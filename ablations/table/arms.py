@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablations.statistics.factor_effects import count_tests
 from ablations.statistics.holm import FAMILY_WISE
 from ablations.statistics.outcome import Outcome, protocol, scores_by_arm, teachers
 from ablations.statistics.paired import counted, mean_std
@@ -147,10 +148,11 @@ def _by_condition(
 def _contrasts(study: Study, found: Sequence[Contrast]) -> dict[str, list[dict[str, Any]]]:
     """The contrasts of each arm that has any, as values of its rows."""
     rows: dict[str, list[dict[str, Any]]] = {}
+    tests = count_tests(study)
     for one in found:
         row = {"reference": one.reference, **one.found.values(), "verdict": one.verdict}
         if one.verdict == "undecided":
-            row |= seeds_lacking(study, one)
+            row |= seeds_lacking(one, study.margin, tests)
         rows.setdefault(one.arm, []).append(row)
     return rows
 

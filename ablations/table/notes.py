@@ -67,7 +67,8 @@ def seed_notes(study: Study, contrasts: Sequence[Contrast], look: int, not_made:
             "contrast continues to the next look. After an early stop a mean difference is biased away from 0. "
             "Verdicts and intervals allow for all looks; the 95 % intervals in table.csv do not."
         )
-    lacking = [(one, row) for one in contrasts if one.verdict == "undecided" and (row := seeds_lacking(study, one))]
+    undecided, tests = [one for one in contrasts if one.verdict == "undecided"], count_tests(study)
+    lacking = [(one, row) for one in undecided if (row := seeds_lacking(one, study.margin, tests))]
     if lacking:
         size = f"±{study.margin:g} points, the margin" if study.margin else "the size of the measured one"
         notes.append(

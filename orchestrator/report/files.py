@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -32,6 +31,8 @@ FORMULA = ("=", "+", "-", "@")
 TRIALS = ("trials.csv", "trials.parquet")
 """Further files of a study with a search."""
 PAGE = "report.html"
+RUNS_AT_ONCE = 500
+"""Runs whose epochs are in memory as rows while they are written."""
 FILES = (
     *("table.txt", "table.md", "table.tex", "table.csv", "table.parquet"),
     *("runs.csv", "runs.parquet", PAGE),
@@ -50,22 +51,21 @@ def write(report: Report, folder: Path) -> list[Path]:
     """Write `FILES` into a folder, and `TRIALS` where there are any; returns the paths, the page last. The same ledger
     and panels give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {
-        "table.txt": to_plain(report.table),
-        "table.md": to_markdown(report.table),
-        "table.tex": to_latex(report.table),
-        "table.csv": to_csv(values_of(report.table)),
-        "runs.csv": to_csv(run_rows(report)),
-        PAGE: page(report),
-    }
-    columns = {"table.parquet": to_columns(values_of(report.table)), "runs.parquet": run_columns(report)}
-    if trials := trial_rows(report):
-        texts["trials.csv"], columns["trials.parquet"] = to_csv(trials), to_columns(trials)
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    for name, typed in columns.items():
-        with replacing(folder / name) as temporary:
-            pq.write_table(typed, temporary)
+    rows, trials = values_of(report.table), trial_rows(report)
+    write_text(folder / "table.txt", to_plain(report.table))
+    write_text(folder / "table.md", to_markdown(report.table))
+    write_text(folder / "table.tex", to_latex(report.table))
+    write_text(folder / "table.csv", to_csv(rows))
+    write_text(folder / "runs.csv", to_csv(run_rows(report)))
+    write_text(folder / PAGE, page(report))
+    with replacing(folder / "table.parquet") as temporary:
+        pq.write_table(to_columns(rows), temporary)
+    with replacing(folder / "runs.parquet") as temporary:
+        write_epochs(report, temporary)
+    if trials:
+        write_text(folder / "trials.csv", to_csv(trials))
+        with replacing(folder / "trials.parquet") as temporary:
+            pq.write_table(to_columns(trials), temporary)
     return [folder / name for name in (*(TRIALS if trials else ()), *FILES)]
 
 
@@ -142,41 +142,37 @@ def to_columns(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.table({name: _column([row.get(name) for row in rows]) for name in _names(rows)})
 
 
-def run_columns(report: Report) -> pa.Table:
-    """A row for each epoch of each run and trial (long format): study, arm, seed, role, run, and every metric."""
+def write_epochs(report: Report, path: Path) -> None:
+    """Write a row for each epoch of each run and trial as Parquet (long format): study, arm, seed, role, run, and every
+    metric, which is null where the epoch does not have it and NaN where it was not finite."""
     who: list[tuple[str, int, str, LedgerRun]]
     who = [(member.plan.arm, member.plan.seed, member.plan.role, member.run) for member in report.members]
     for searched in report.searched:
         study = searched.study
         for trial, run in zip(searched.trials, searched.runs, strict=True):
             who.append((study.trial_name(trial.number), study.seeds[0], "trial", run))
-    run_of_epoch = np.repeat(np.arange(len(who)), [len(run.epochs) for *_, run in who])
-    own = {
-        "study": pa.array([report.study.name] * len(who), pa.string()),
-        "arm": pa.array([arm for arm, *_ in who], pa.string()),
-        "seed": pa.array([seed for _, seed, *_ in who], pa.int64()),
-        "role": pa.array([role for *_, role, _ in who], pa.string()),
-        "run_id": pa.array([run.run_id for *_, run in who], pa.string()),
-        "status": pa.array([run.status for *_, run in who], pa.string()),
-    }
-    metrics = _metric_columns([epoch for *_, run in who for epoch in run.epochs])
-    return pa.table({name: column.take(pa.array(run_of_epoch)) for name, column in own.items()} | metrics)
-
-
-def _metric_columns(epochs: Sequence[Mapping[str, float]]) -> dict[str, pa.Array]:
-    """Metric -> its value in each epoch; null where the epoch does not have it, NaN where it was not finite."""
-    alike: dict[tuple[str, ...], list[int]] = {}
-    for place, epoch in enumerate(epochs):
-        alike.setdefault(tuple(epoch), []).append(place)
-    columns = {name: np.full(len(epochs), np.nan) for names in alike for name in names}
-    absent = {name: np.ones(len(epochs), dtype=bool) for name in columns}
-    for names, places in alike.items():
-        rows = np.array([values(epochs[place]) for place in places])
-        for name, column in zip(names, rows.T, strict=True):
-            columns[name][places] = column
-            absent[name][places] = False
-    kinds = {name: pa.int64() if name in ("epoch", "step") else pa.float64() for name in columns}
-    return {name: pa.array(columns[name], mask=absent[name]).cast(kinds[name]) for name in columns}
+    metrics = dict.fromkeys(
+        name for *_, run in who for names in dict.fromkeys(map(tuple, run.epochs)) for name in names
+    )
+    own = [(name, pa.int64() if name == "seed" else pa.string()) for name in ("study", "arm", "seed", "role", "run_id")]
+    measured = [(name, pa.int64() if name in ("epoch", "step") else pa.float64()) for name in metrics]
+    schema = pa.schema([*own, ("status", pa.string()), *measured])
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(who), RUNS_AT_ONCE):
+            rows = [
+                {
+                    "study": report.study.name,
+                    "arm": arm,
+                    "seed": seed,
+                    "role": role,
+                    "run_id": run.run_id,
+                    "status": run.status,
+                    **dict(zip(epoch, values(epoch), strict=True)),
+                }
+                for arm, seed, role, run in who[start : start + RUNS_AT_ONCE]
+                for epoch in run.epochs
+            ]
+            writer.write_table(pa.Table.from_pylist(rows, schema))
 
 
 def _names(rows: Iterable[Mapping[str, Any]]) -> list[str]:

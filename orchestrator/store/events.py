@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 COUNTS = ("epoch", "step")
 """Metrics that count, as whole numbers."""
@@ -48,39 +49,44 @@ REQUIRED = {
 """The fields without which an event says nothing. Kinds of later versions may be there too."""
 
 
-class Fields(BaseModel, strict=True):
+class Fields(TypedDict, total=False):
     """The types of all fields that are read; an event has those of its kind."""
 
+    __pydantic_config__ = ConfigDict(strict=True)  # type: ignore[misc]
+
     event: str
-    time: Time = ""
-    run_id: str = ""
-    key: str = ""
-    study: str = ""
-    arm: str = ""
-    seed: int | None = None
-    role: str = ""
-    text: str = ""
-    reason: str = ""
-    cause: str = ""
-    imported: str = ""
-    search: str = ""
-    number: int = 0
-    seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
-    metrics: Numbers = {}
-    last: Numbers | None = None
-    best: Numbers = {}
-    values: dict[str, Any] = {}
-    costs: dict[str, Any] = {}
-    end: dict[str, Any] = {}
-    trials: list[dict[str, Any]] = []
-    complexity: dict[str, Any] = {}
-    environment: dict[str, Any] = {}
-    config: dict[str, Any] = {}
-    data: dict[str, Any] = {}
-    weights: dict[str, Any] = {}
-    artifacts: dict[str, Any] = {}
-    sources: dict[str, Any] = {}
-    plugins: list[dict[str, Any]] = []
+    time: Time
+    run_id: str
+    key: str
+    study: str
+    arm: str
+    seed: int | None
+    role: str
+    text: str
+    reason: str
+    cause: str
+    imported: str
+    search: str
+    number: int
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    metrics: Numbers
+    last: Numbers | None
+    best: Numbers
+    values: dict[str, Any]
+    costs: dict[str, Any]
+    end: dict[str, Any]
+    trials: list[dict[str, Any]]
+    complexity: dict[str, Any]
+    environment: dict[str, Any]
+    config: dict[str, Any]
+    data: dict[str, Any]
+    weights: dict[str, Any]
+    artifacts: dict[str, Any]
+    sources: dict[str, Any]
+    plugins: list[dict[str, Any]]
+
+
+FIELDS = TypeAdapter(Fields)
 
 
 def problem(event: Mapping[str, Any]) -> str:
@@ -90,7 +96,7 @@ def problem(event: Mapping[str, Any]) -> str:
     if event["event"] == "epoch" and event["metrics"].__class__ is dict and "epoch" not in event["metrics"]:
         return "`epoch` lacks metrics.epoch"
     try:
-        Fields.model_validate(event)
+        FIELDS.validate_python(event)
     except ValidationError as error:
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"

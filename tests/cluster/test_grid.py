@@ -38,8 +38,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 @pytest.fixture
 def checkout(tmp_path, own):
-    """The program as a folder to submit, with three studies: one that finishes, one with an arm that fails, and one with
-    plugins beside it."""
+    """The program as a folder to submit, with three studies: one ends, one has an arm that fails, one has plugins."""
     folder = tmp_path / "checkout"
     for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
