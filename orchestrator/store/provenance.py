@@ -32,7 +32,13 @@ def begin(
 ) -> None:
     """Record that a driver starts on a study; `text` is its YAML, `sources` what its runs read, `plugins` the whole
     records of its plugins. Nothing is written if the last such event is equal."""
-    event = {"event": "study", "study": study, "text": text, "digest": digest(text), "environment": here(store)}
+    event: dict[str, Any] = {
+        "event": "study",
+        "study": study,
+        "text": text,
+        "digest": digest(text),
+        "environment": here(store),
+    }
     event |= {"sources": sources.plain()} if sources else {}
     event |= {"plugins": [dict(plugin) for plugin in plugins]} if plugins else {}
     before: dict[str, Any] = next((event for event in reversed(list(ledger.events())) if event["event"] == "study"), {})

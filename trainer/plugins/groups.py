@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from trainer.config import UserError
+from trainer.config import UserError, message_of
 from trainer.config.plugin import GROUPS
 from trainer.data import DATASETS, SegDataset
 from trainer.distill import DISTILLERS
@@ -34,7 +34,7 @@ def _check_model(entry: Any) -> None:
     try:
         inspect.signature(entry).bind(19, drop_path=0.1, dropout=0.1)
     except (TypeError, ValueError) as error:
-        raise UserError(f"must take (num_classes, drop_path=0.1, dropout=0.1), but {error}") from None
+        raise UserError(f"must take (num_classes, drop_path=0.1, dropout=0.1), but {message_of(error)}") from None
 
 
 def _check_dataset(entry: Any) -> None:
