@@ -34,11 +34,13 @@ ROUNDS = 3
 
 def from_files(dataset: SegDataset, config: TrainConfig) -> Iterator[np.ndarray]:
     """Every image of train, decoded, resized and augmented in one thread, as a loader without a pack does."""
+    kind = config.data.augment
+    assert isinstance(kind, str), "steps are applied to packed samples"
     for index, pair in enumerate(dataset.pairs("train")):
         image, label = dataset.read(pair)
         image, label = resize_image(image, config.data.size), resize_label(label, config.data.size)
         draw = rng.generator(config.seed, "augment", 0, index)
-        yield augment(image, label, draw, config.data.augment, False)[0].transpose(2, 0, 1).copy()
+        yield augment(image, label, draw, kind, False)[0].transpose(2, 0, 1).copy()
 
 
 def step_of(config: TrainConfig, device: torch.device) -> Callable[[object], None]:

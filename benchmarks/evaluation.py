@@ -21,7 +21,8 @@ from trainer.models import build_model
 from trainer.models.base import SegModel
 from trainer.probe import FakeSplit
 from trainer.training import metrics
-from trainer.training.evaluate import evaluate, forward
+from trainer.training.evaluate import evaluate
+from trainer.training.inference import logits_of
 
 CLASSES = 19
 NAMES = tuple(f"class{i}" for i in range(CLASSES))
@@ -34,7 +35,7 @@ def image_by_image(model: SegModel, split: PackedSplit, data: DataConfig, device
     model.eval()
     for first in range(0, len(split), 8):
         chunk = range(first, min(first + 8, len(split)))
-        logits = forward(model, split.images(chunk), data, device)
+        (logits,) = logits_of(model, split.images(chunk), data, device)
         for one, index in zip(logits.split(1), chunk, strict=True):
             label = split.native_label(index)
             full = F.interpolate(one, size=label.shape, mode="bilinear", align_corners=False)
@@ -57,7 +58,7 @@ def main() -> None:
     data = DataConfig(size=(height, width))
     model = build_model(ModelConfig(name="segformer_b0"), CLASSES).to(device)
     split = FakeSplit(images, (height, width), (label_height, label_width), CLASSES)
-    network = torch.no_grad()(lambda: forward(model.eval(), split.images(range(images)), data, device))
+    network = torch.no_grad()(lambda: logits_of(model.eval(), split.images(range(images)), data, device))
     variants = {
         "image by image": lambda: image_by_image(model, split, data, device),
         "ours": lambda: evaluate(model, split, NAMES, data, ("full",)),

@@ -21,6 +21,9 @@ from trainer.training.build import check
 SPECS = [file for file in sorted(Path("cluster").glob("*.yaml")) if "\nworkers:" in file.read_text()]
 """Cluster specs; the other files there are launchers'."""
 
+AS_PUBLISHED = ("cityscapes_reproduction", "cityscapes_cirkd")
+"""Studies with the BatchNorm groups of the publication, over the whole batch."""
+
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
@@ -76,7 +79,7 @@ def test_a_study_runs_with_any_number_of_workers_under_every_packaged_spec(name,
 def test_a_study_for_gpus_can_do_with_less_memory(name):
     """By smaller micro-batches: of the spec, and of retries after running out of memory."""
     whole = {run.arm for run in expand(load(name)) if len(run.config.optim.micro_batches(1)) == 1}
-    assert all("groups of 8" in arm for arm in whole) or name == "cityscapes_reproduction", whole
+    assert all("groups of 8" in arm for arm in whole) or name in AS_PUBLISHED, whole
 
 
 def test_every_distiller_is_in_a_study():

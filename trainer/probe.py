@@ -34,6 +34,7 @@ from trainer.training.compiled import compiler_of
 from trainer.training.evaluate import evaluate
 from trainer.training.learner import Learner
 from trainer.training.numerics import set_up
+from trainer.training.schedule import mean_steps
 from trainer.training.step import accumulate, parts
 from trainer.training.task import Distilled
 from trainer.training.teacher import Teacher
@@ -96,12 +97,14 @@ def disk_bytes(config: TrainConfig, found: Official) -> dict[str, float]:
         distilled = build_distilled(config, _teacher(config), fake_data(config, found))
     model, student = (sum(t.nbytes for t in m.state_dict().values()) for m in (distilled, distilled.student))
     trained = sum(p.nbytes for p in distilled.parameters() if p.requires_grad)
+    moments = 2 if config.optim.optimiser == "adamw" else 1
+    students = 1 if config.optim.ema_decay is None else 2
     height, width = config.data.size
     native = found.size or ASSUMED_SIZE
     label = 0 if native == config.data.size else native[0] * native[1]
     labels = found.val + found.train * reads_native_labels_of_train(config)
     return {
-        "checkpoints": model + 2 * trained + student,  # AdamW stores two moments per trained parameter
+        "checkpoints": model + moments * trained + students * student,
         "packed": (found.train + found.val) * 4 * height * width + labels * label,
     }
 
@@ -129,7 +132,7 @@ def measure_times(config: TrainConfig, place: Place, workers: int, found: Offici
         scales = (config.data.normalize, config.teacher.normalize)
         bf16 = config.teacher_precision == "bf16"
         teacher = Teacher(model.to(device), distilled.teacher_needs, bf16, *scales, compiler)
-    learner = Learner(distilled, optim, config.distill, compiler)
+    learner = Learner(distilled, optim, config.terms, compiler)
     once_s = time.perf_counter() - started
 
     def step(host: HostBatch) -> None:
@@ -144,7 +147,7 @@ def measure_times(config: TrainConfig, place: Place, workers: int, found: Offici
     epochs = config.optim.epochs
     validations = epochs // config.eval.every + bool(epochs % config.eval.every)
     return {
-        "epoch_s": steps * step_s
+        "epoch_s": mean_steps(optim, steps) * step_s
         + _checkpoint_s(learner, place.cache_dir) / place.checkpoint_every
         + validation_s * validations / epochs,
         "once_s": once_s + image_s * 12,  # footprint.py runs twelve passes of the student
@@ -156,7 +159,8 @@ def _teacher(config: TrainConfig) -> Any:
 
 
 def _validate(distilled: Distilled, data: Data, config: TrainConfig, chunk: np.ndarray) -> None:
-    evaluate(distilled.student, data.val, data.classes, config.data, config.eval.protocols, indices=chunk)
+    how = config.eval
+    evaluate(distilled.student, data.val, data.classes, config.data, how.protocols, indices=chunk, how=how)
 
 
 def _chunks(images: int) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ from ablations.statistics.paired import mean_std, prediction_interval
 from ablations.study.arms import label, value_at
 from ablations.study.metric import is_whole
 from ablations.study.plan import Run, by_arm
-from ablations.study.published import ASPECTS, Published
+from ablations.study.published import ASPECTS, SUMS, Published
 from ablations.study.schema import Study
 from trainer.config import Term
 
@@ -139,31 +139,31 @@ def _differences(run: Run, recipe: Mapping[str, Any]) -> list[str]:
     pairs = [
         (path, _compared_value(config, path), theirs)
         for path, theirs in (whole | dict(recipe)).items()
-        if path != "distill" and (config["teacher"] is not None or not path.startswith("teacher."))
+        if path not in SUMS and (config["teacher"] is not None or not path.startswith("teacher."))
     ]
     found = [f"{path} {_brief(ours)} ({_brief(theirs)})" for path, ours, theirs in pairs if ours != theirs]
-    if "distill" not in recipe:
-        return found
-    return found + _path_differences(
-        run.config.active, {name: Term.model_validate(term) for name, term in recipe["distill"].items()}
-    )
+    for section, active in (("distill", run.config.active), ("loss", run.config.active_losses)):
+        if section in recipe:
+            theirs = {name: Term.model_validate(term) for name, term in recipe[section].items()}
+            found += _term_differences(section, active, theirs)
+    return found
 
 
-def _path_differences(ours: Mapping[str, Term], theirs: Mapping[str, Term]) -> list[str]:
-    """The knowledge paths, weights and options that differ. Options are compared as written, without the defaults that
-    the modules fill in."""
+def _term_differences(section: str, ours: Mapping[str, Term], theirs: Mapping[str, Term]) -> list[str]:
+    """The knowledge paths or task losses that differ, with their weights and options. Options are compared as written,
+    without the defaults that the modules fill in."""
     found = []
     for name in {**theirs, **ours}:
         if name not in ours or name not in theirs:
             here, there = ("used" if name in side else "not used" for side in (ours, theirs))
-            found.append(f"distill.{name} {here} ({there})")
+            found.append(f"{section}.{name} {here} ({there})")
             continue
         own, other = (
             {"weight": term.weight} | {f"options.{option}": value for option, value in term.options.items()}
             for term in (ours[name], theirs[name])
         )
         found += [
-            f"distill.{name}.{key} {_brief(own.get(key))} ({_brief(other.get(key))})"
+            f"{section}.{name}.{key} {_brief(own.get(key))} ({_brief(other.get(key))})"
             for key in other | own
             if own.get(key) != other.get(key)
         ]

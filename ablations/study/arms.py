@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from trainer.config import Name, UserError, removable, unknown
+from trainer.config import Name, UserError, removable, step_names, unknown
 
 Overrides = dict[Name, Any]
 """Dotted path -> value: {"optim.lr": 1.0e-3, "distill.pea": None}."""
@@ -29,16 +29,23 @@ class Arms(NamedTuple):
 
 
 def terms(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, float]:
-    """The knowledge paths and their weights after `values` override the base; malformed entries are ignored."""
-    given = values.get("distill", base.get("distill"))
+    """The knowledge paths and their weights after `values` override the base, and the task losses as `loss.NAME`;
+    malformed entries are ignored."""
+    losses = _summands("loss", base.get("loss", {"ce": {}}), values)
+    return _summands("distill", base.get("distill"), values) | {f"loss.{name}": w for name, w in losses.items()}
+
+
+def _summands(section: str, default: Any, values: Mapping[str, Any]) -> dict[str, float]:
+    given = values.get(section, default)
     whole = dict(given) if isinstance(given, dict) else {}
-    whole |= {path.split(".")[1]: value for path, value in values.items() if path.count(".") == 1 and _distils(path)}
+    inside = {path: value for path, value in values.items() if path.startswith(f"{section}.")}
+    whole |= {path.split(".")[1]: value for path, value in inside.items() if path.count(".") == 1}
     found = {
         name: term.get("weight", 1.0) if isinstance(term, dict) else 1.0
         for name, term in whole.items()
         if term is not None
     }
-    return found | {name: values[key] for name in found if (key := f"distill.{name}.weight") in values}
+    return found | {name: values[key] for name in found if (key := f"{section}.{name}.weight") in values}
 
 
 def value_at(data: Any, path: str) -> Any:
@@ -64,16 +71,18 @@ def _distils(path: str) -> bool:
 
 
 def applies(path: str, weights: Mapping[str, float]) -> bool:
-    """Whether a factor or search dimension has an effect, given the weights of the knowledge paths (see `terms`).
+    """Whether a factor or search dimension has an effect, given the weights of paths and losses (see `terms`).
 
-    A weight needs its path, an option a path of nonzero weight, a setting of the teacher any path of nonzero weight.
+    A weight needs its path or loss, an option also a weight above 0, a setting of the teacher any path with such a
+    weight.
     """
     root, *rest = path.split(".")
     if root == "teacher":
-        return any(weights.values())
-    if root != "distill" or len(rest) < 2:
+        return any(weight for name, weight in weights.items() if not name.startswith("loss."))
+    if root not in ("distill", "loss") or len(rest) < 2:
         return True
-    return rest[0] in weights and (rest[1] == "weight" or bool(weights[rest[0]]))
+    name = rest[0] if root == "distill" else f"loss.{rest[0]}"
+    return name in weights and (rest[1] == "weight" or bool(weights[name]))
 
 
 def contradiction(
@@ -233,8 +242,12 @@ def grid(
 
 
 def leave_one_out(base: Mapping[str, Any], mapping: str, whole: str) -> dict[str, Overrides]:
-    """One arm for each key of a mapping in the base, without that key: `<whole> without csf`."""
+    """One arm for each key of a mapping in the base, or step of a list, without it: `<whole> without csf`."""
     inside = value_at(base, mapping)
-    if not isinstance(inside, dict) or not inside or not removable(f"{mapping}.key"):
-        raise UserError(f"leave_one_out: expected `distill`, or options, with entries in the base, but got {mapping!r}")
+    inside = step_names(inside) if isinstance(inside, list) else inside
+    if not isinstance(inside, dict | list) or not inside or not removable(f"{mapping}.key"):
+        raise UserError(
+            "leave_one_out: expected `distill`, `data.augment` or options, with entries in the base, but got "
+            f"{mapping!r}"
+        )
     return {f"{whole} without {key}": {f"{mapping}.{key}": None} for key in inside}

@@ -233,9 +233,9 @@ def check_space(study: Study) -> list[dict[str, Any]]:
 
 
 def _switches(path: str, dimension: Dimension) -> bool:
-    """Whether a dimension decides if others apply: knowledge paths, and choices of weights, which may contain 0."""
+    """Whether a dimension decides if others apply: paths and losses, and choices of weights, which may contain 0."""
     root, *rest = path.split(".")
-    return root == "distill" and (len(rest) < 2 or (rest[1:] == ["weight"] and dimension.kind == "choice"))
+    return root in ("distill", "loss") and (len(rest) < 2 or (rest[1:] == ["weight"] and dimension.kind == "choice"))
 
 
 def _ends(dimension: Dimension) -> list[Any]:

@@ -34,6 +34,9 @@ ASPECTS = {
 INITS = ("scratch", "pretrained")
 """Values of `student.init` in a recipe. All files of ImageNet weights count as `pretrained`."""
 
+SUMS = ("distill", "loss")
+"""Sections of a config whose keys are the summands of the loss: a recipe gives them as a whole."""
+
 _SHAPE = TrainConfig(teacher=TeacherConfig(train=TeacherRecipe())).model_dump(mode="json")
 
 
@@ -41,9 +44,9 @@ class Published(Strict):
     """Numbers by arm (and `teacher`), in points, like `val/miou`: single runs, of the best epoch on val.
 
     `recipe` is the published config as dotted paths; `recipes` gives, by arm, the settings in which that arm differed.
-    Paths of `teacher` apply to arms that have one. `distill` must be given as a whole: paths, weights and options are
-    compared as written, so it must list the same options as the study's runs. `recipe: NAME` takes both from the
-    packaged study of that name.
+    Paths of `teacher` apply to arms that have one. `distill` and `loss` must be given as a whole: names, weights
+    and options are compared as written, so they must list the same options as the study's runs. `recipe: NAME` takes
+    both from the packaged study of that name.
     """
 
     source: Name
@@ -110,11 +113,11 @@ def _packaged(name: str) -> dict[str, Any]:
 def _check_recipe(recipe: Mapping[str, Any]) -> None:
     """Raise UserError for a path that no config has: a typo would otherwise count as a difference of recipes."""
     for path, value in recipe.items():
-        if path.startswith("distill."):
+        if (section := path.split(".")[0]) in SUMS and path != section:
             raise UserError(
-                f"a recipe must give distill as a whole, such as `distill: {{csf: {{}}}}`, but got the key '{path}'"
+                f"a recipe must give {section} as a whole, such as `distill: {{csf: {{}}}}`, but got the key '{path}'"
             )
-        if path == "distill":
+        if path in SUMS:
             parse({"teacher": _SHAPE["teacher"], path: value}, "recipe")
         inside: Any = _SHAPE
         for part in path.split("."):

@@ -47,6 +47,7 @@ from trainer.config import (
     parse_yaml,
     read_text,
     unknown,
+    with_recipe,
 )
 from trainer.config.input_files import check_regular
 from trainer.config.plugin_sources import resolve
@@ -69,7 +70,7 @@ class Study(Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)
     plugins: tuple[Name, ...] = Field((), description="Python files beside the study; `read` puts them into `base`")
-    base: dict[Name, Any]
+    base: Annotated[dict[Name, Any], BeforeValidator(with_recipe)]
     variants: dict[Name, Overrides] | None = Field(None, min_length=1)
     factors: dict[Name, Annotated[dict[Name, Any], BeforeValidator(labelled)]] | None = Field(None, min_length=1)
     search: Search | None = None
@@ -242,7 +243,7 @@ def read(
             raise UserError(f"expected a mapping with name, base and variants, but got {type(data).__name__}")
         if stray := sorted(data.keys() & {"retries", "price_per_gpu_hour"}):
             raise UserError(f"{stray[0]}: belongs to a cluster, not to a study; write it in the file of --cluster")
-        if "base" not in data and data and data.keys() <= TrainConfig.model_fields.keys():
+        if "base" not in data and data and data.keys() - {"recipe"} <= TrainConfig.model_fields.keys():
             raise UserError("this is the config of one run, not a study; train it with `python -m trainer fit`")
         return Study.model_validate(_with_plugins(data, folder, plugins), context={"recorded": recorded})
     except ValidationError as error:

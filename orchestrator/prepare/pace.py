@@ -38,7 +38,14 @@ class Pace:
 def structure(config: TrainConfig) -> str:
     """12 hex digits of what determines the time of an epoch; not of seeds, weights, rates and number of epochs."""
     data = config.data.model_dump(mode="json", include={"name", "size", "options", "train_labels", "augment", "select"})
-    optim = [config.optim.global_batch, config.optim.effective_norm_batch, config.optim.precision]
+    optim: list[Any] = [config.optim.global_batch, config.optim.effective_norm_batch, config.optim.precision]
+    if config.optim.iterations is not None:
+        optim.append(config.optim.iterations / config.optim.epochs)
+    if config.optim.ema_decay is not None:
+        optim.append("ema")
+    losses = {name: term.options for name, term in config.active_losses.items()}
+    if losses != {"ce": {}}:
+        optim.append(losses)
     paths = {name: term.options for name, term in config.active.items()}
     teacher: str | list[str] | None = config.teacher.name if config.teacher and config.active else None
     if config.teacher and config.teacher_precision != config.optim.precision and config.active:

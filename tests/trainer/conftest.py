@@ -185,6 +185,7 @@ def _assert_same_run(out: Path, other: Path) -> None:
     ours, theirs = (checkpoint.load(folder / "last.pt") for folder in (out, other))
     assert (ours["run_id"], ours["final_weights"]) == (theirs["run_id"], theirs["final_weights"])
     _assert_equal(ours["model"], theirs["model"])
+    _assert_equal(ours.get("raw_student", {}), theirs.get("raw_student", {}))
     assert ours["optimiser"]["state"].keys() == theirs["optimiser"]["state"].keys()
     for index, state in theirs["optimiser"]["state"].items():
         _assert_equal(ours["optimiser"]["state"][index], state)

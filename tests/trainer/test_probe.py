@@ -65,8 +65,9 @@ def test_made_up_pictures_go_through_the_stream(tiny):
 
 
 @pytest.mark.slow
-def test_what_a_run_keeps_is_what_its_files_weigh(tiny, place, teacher_weights):
-    config, where = tiny(PATHS, {"optim.epochs": 3}), place()
+@pytest.mark.parametrize("changes", [{}, {"optim.optimiser": "sgd", "optim.ema_decay": 0.9}])
+def test_what_a_run_keeps_is_what_its_files_weigh(tiny, place, teacher_weights, changes):
+    config, where = tiny(PATHS, {"optim.epochs": 3} | changes), place()
     fit(config, where, report=lambda metrics, checkpoint: None)
     written = sum(path.stat().st_size for path in where.out_dir.glob("*.pt"))
     packed = sum(path.stat().st_size for path in (where.cache_dir / "packed").glob("scenes-*.arrow"))

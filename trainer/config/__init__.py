@@ -1,33 +1,37 @@
 """The config of a run: its schema, the errors users see, and plain data. pydantic and PyYAML only, no torch."""
 
 from trainer.config.cohort import CohortKey, check_cohort, cohort_key
+from trainer.config.data import DataConfig
 from trainer.config.errors import NumericalError, UserError, explain, located, shown, unknown
-from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
-from trainer.config.masking import masked
-from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
-from trainer.config.plugin import Plugin
-from trainer.config.plugin_sources import installed, with_plugins
-from trainer.config.schema import (
+from trainer.config.evaluation import EvalConfig
+from trainer.config.fields import (
     MOST,
     Count,
-    DataConfig,
-    EvalConfig,
     FilePath,
     Integer,
-    ModelConfig,
     Name,
     Normalize,
     Number,
-    OptimConfig,
     Options,
     Precision,
     Seed,
     Strict,
+    is_recorded,
+)
+from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
+from trainer.config.masking import masked
+from trainer.config.named_steps import step_names
+from trainer.config.optim import OptimConfig
+from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
+from trainer.config.plugin import Plugin
+from trainer.config.plugin_sources import installed, with_plugins
+from trainer.config.recipes import recipe_names, with_recipe
+from trainer.config.schema import (
+    ModelConfig,
     TeacherConfig,
     TeacherRecipe,
     Term,
     TrainConfig,
-    is_recorded,
     parse,
     teacher_run,
 )
@@ -91,10 +95,13 @@ __all__ = [
     "printable",
     "read_text",
     "read_yaml",
+    "recipe_names",
     "removable",
     "shown",
+    "step_names",
     "teacher_run",
     "unknown",
     "weight_names",
     "with_plugins",
+    "with_recipe",
 ]

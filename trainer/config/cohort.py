@@ -47,11 +47,10 @@ def check_cohort(configs: Sequence[TrainConfig], names: Sequence[str]) -> None:
 def _of_stream(config: TrainConfig) -> dict[str, Any]:
     """What the batches depend on, and what holds for a whole process."""
     data = config.data.model_dump(mode="json", exclude={"class_weights"})
-    return {
-        "data": data,
-        "seed": config.seed,
-        "optim": {"global_batch": config.optim.global_batch, "tf32": config.optim.precision == "tf32"},
-    }
+    optim = {"global_batch": config.optim.global_batch, "tf32": config.optim.precision == "tf32"}
+    if config.optim.iterations is not None:  # which say where an epoch of the record ends
+        optim |= {"iterations": config.optim.iterations, "epochs": config.optim.epochs}
+    return {"data": data, "seed": config.seed, "optim": optim}
 
 
 def _of_teacher(config: TrainConfig) -> dict[str, Any]:

@@ -11,10 +11,14 @@ from typing import Any
 
 from trainer.config.errors import UserError, unknown
 from trainer.config.input_files import check_regular
+from trainer.config.named_steps import assign_step
 from trainer.config.yaml_text import parse_yaml
 
 MAX_BYTES = 64 * 2**20
 """The longest text file: a list of a million images is shorter."""
+
+_NAMED = {"distill": "knowledge path", "loss": "task loss"}
+"""Sections whose keys are names that a user chooses, and what these name."""
 
 
 def digest(value: Any) -> str:
@@ -26,9 +30,10 @@ def digest(value: Any) -> str:
 def override(data: Mapping[str, Any], overrides: Mapping[str, Any], *, absent_ok: bool = False) -> dict[str, Any]:
     """A copy of a config's plain data with the values at dotted paths replaced, shorter paths first.
 
-    A value replaces the old one as a whole, also a mapping. `None` removes a knowledge path or an option, and is an
-    ordinary value elsewhere. Raises UserError for removing an absent key, which in a variant is a typo, unless
-    `absent_ok`, for the level "off" of a factor. Unknown keys are found when the result becomes a TrainConfig.
+    A value replaces the old one as a whole, also a mapping. `None` removes a knowledge path, a task loss, a step of
+    augmentation or an option, and is an ordinary value elsewhere. Raises UserError for removing an absent key, which in
+    a variant is a typo, unless `absent_ok`, for the level "off" of a factor. Unknown keys are found when the result
+    becomes a TrainConfig.
     """
     result = copy.deepcopy(dict(data))
     for path in sorted(overrides, key=lambda path: path.count(".")):
@@ -37,14 +42,21 @@ def override(data: Mapping[str, Any], overrides: Mapping[str, Any], *, absent_ok
 
 
 def _assign(data: dict[str, Any], path: str, value: Any, absent_ok: bool) -> None:
+    if path == "recipe":
+        raise UserError(
+            "recipe: it is written in the base, and a change names single settings; write those that differ"
+        )
     *sections, last = path.split(".")
     for depth, section in enumerate(sections):
         # Setting `distill.pea.weight` without a path `pea` would add the path: an arm that nobody asked for.
-        if depth == 1 and sections[0] == "distill" and section not in data:
-            raise UserError(f"{path}: {unknown('knowledge path', section, data)}")
+        if depth == 1 and sections[0] in _NAMED and section not in data:
+            raise UserError(f"{path}: {unknown(_NAMED[sections[0]], section, data)}")
         if data.get(section) is None:
-            data[section] = {}
+            data[section] = {"ce": {}} if path.startswith("loss.") else {}  # its default
         data = data[section]
+        if isinstance(data, list):
+            assign_step(data, path.split(".")[depth + 1 :], value, path, absent_ok=absent_ok)
+            return
         if not isinstance(data, dict):
             raise UserError(f"{path}: {'.'.join(sections[: depth + 1])} must be a mapping but is {data!r}")
     if value is not None or not removable(path):
@@ -68,9 +80,9 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, t
 
 
 def removable(path: str) -> bool:
-    """Whether `None` removes the key at a dotted path: true for knowledge paths and options, the open mappings."""
+    """Whether `None` removes the key at a dotted path: true for knowledge paths, task losses, steps and options."""
     parts = path.split(".")
-    return len(parts) > 1 and (parts[:-1] == ["distill"] or parts[-2] == "options")
+    return len(parts) > 1 and (parts[:-1] in (["distill"], ["loss"], ["data", "augment"]) or parts[-2] == "options")
 
 
 def read_text(path: Path) -> str:

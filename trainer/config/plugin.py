@@ -41,6 +41,7 @@ GROUPS = {
     "DISTILLERS": Group("transkd.distillers", "distiller", lambda config: config.active),
     "MODELS": Group("transkd.models", "model", _networks),
     "DATASETS": Group("transkd.datasets", "data set", lambda config: [config.data.name]),
+    "AUGMENTATIONS": Group("transkd.augmentations", "step", lambda config: [step.name for step in config.data.steps]),
 }
 """By the name of the dictionary that a file defines. `trainer/plugins/groups.py` has what each entry must be."""
 

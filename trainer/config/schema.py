@@ -2,102 +2,29 @@
 
 from __future__ import annotations
 
-import math
-import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_serializer,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_serializer, model_validator
 
+from trainer.config.data import DataConfig
 from trainer.config.errors import UserError, explain
-from trainer.config.input_files import with_home
+from trainer.config.evaluation import EvalConfig
+from trainer.config.fields import (
+    FLOAT32,
+    Count,
+    FilePath,
+    Name,
+    Normalize,
+    Number,
+    Options,
+    Precision,
+    Seed,
+    Strict,
+)
+from trainer.config.optim import ADDED_LATER, OptimConfig
 from trainer.config.plain import digest
 from trainer.config.plugin import Plugin
-from trainer.config.text import UNPRINTABLE, check_name
-from trainer.config.yaml_text import LARGEST
-
-
-def _only_numbers(value: Any) -> Any:
-    """Refuse text and truth values for a number. PyYAML reads `1e-5` (no dot) as text; the error says so."""
-    if isinstance(value, bool):
-        raise ValueError(f"a number is expected, not {str(value).lower()}")
-    if isinstance(value, str):
-        try:
-            float(value)
-        except ValueError:
-            return value
-        if "e" not in value.lower():
-            raise ValueError(f"a number is expected, not the text {value!r}; remove the quotes")
-        digits, exponent = value.lower().split("e", 1)
-        dotted = digits if "." in digits else f"{digits}.0"
-        signed = exponent if exponent[:1] in "+-" else f"+{exponent}"
-        raise ValueError(f"YAML reads {value!r} as text, not as a number; write {dotted}e{signed}")
-    return value
-
-
-def is_recorded(info: ValidationInfo) -> bool:
-    """Whether what is validated was written by an earlier version, perhaps under fewer rules."""
-    return bool(info.context and info.context.get("recorded"))
-
-
-def _check_name(name: str, info: ValidationInfo) -> str:
-    return check_name(name, recorded=is_recorded(info))
-
-
-def _check_path(path: str) -> str:
-    """A path with `~` written out: both spellings are one run. Raises ValueError for one that no file system takes."""
-    if not path.strip() or UNPRINTABLE.search(path):
-        raise ValueError(f"a path must be one line of printable characters, but got {path[:LONGEST_PATH]!r}")
-    if len(path) > LONGEST_PATH:
-        raise ValueError(f"a path may have {LONGEST_PATH} characters, but got {len(path)}")
-    return with_home(path)
-
-
-def _check_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Options as given. Raises ValueError for numbers that are not finite, and text that was meant as a number."""
-    inside: list[Any] = [options]
-    for value in inside:
-        inside += value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"numbers must be finite, but got {value}")
-        if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value):
-            _only_numbers(value)
-    return options
-
-
-MOST = 1_000_000
-"""The largest count of epochs, or of samples in a batch."""
-FLOAT32 = 3.4e38
-"""The largest number in float32, which the networks compute with."""
-LONGEST_PATH = 4096
-LARGEST_SIDE = 16_384
-"""Of an image, in pixels."""
-
-Number = Annotated[float, BeforeValidator(_only_numbers)]
-Integer = Annotated[int, BeforeValidator(_only_numbers)]
-Count = Annotated[Integer, Field(ge=1, le=MOST)]
-Seed = Annotated[Integer, Field(ge=0, le=LARGEST)]
-Name = Annotated[str, AfterValidator(_check_name)]
-FilePath = Annotated[str, AfterValidator(_check_path)]
-Options = Annotated[dict[Name, Any], AfterValidator(_check_options)]
-Normalize = Literal["unit", "imagenet"]
-Precision = Literal["fp32", "tf32", "bf16"]
-"""Of matrix products and convolutions: IEEE float32, TF32 (GPUs only), bfloat16 by torch's autocast."""
-
-
-class Strict(BaseModel):
-    """Frozen; an unknown key is an error that names its path."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+from trainer.config.recipes import with_recipe
 
 
 class ModelConfig(Strict):
@@ -119,105 +46,12 @@ class ModelConfig(Strict):
         return self
 
 
-class OptimConfig(Strict):
-    """AdamW with polynomial decay of `lr`. `global_batch` and `norm_batch` count samples."""
-
-    lr: Number = Field(6.0e-5, gt=0, le=FLOAT32)
-    weight_decay: Number = Field(0.01, ge=0, le=FLOAT32)
-    decay_norms_and_biases: bool = False
-    epochs: Count = 100
-    global_batch: Count = 8
-    norm_batch: Count | None = Field(None, description="samples per BatchNorm group; default: global_batch")
-    schedule: Literal["to_end", "reference"] = "to_end"
-    power: Number = Field(1.0, gt=0, le=100)
-    precision: Precision = "fp32"
-
-    @model_validator(mode="after")
-    def _groups_fill_the_batch(self) -> OptimConfig:
-        if self.norm_batch and self.global_batch % self.norm_batch:
-            raise ValueError(
-                f"norm_batch must divide global_batch ({self.global_batch}) but got {self.norm_batch}; "
-                "choose one of its divisors"
-            )
-        return self
-
-    @property
-    def effective_norm_batch(self) -> int:
-        """Samples in one BatchNorm group: `norm_batch`, or by default the global batch."""
-        return self.norm_batch or self.global_batch
-
-    def workers(self, given: int) -> int:
-        """How many of `given` workers a step occupies: a worker needs a sample."""
-        return min(given, self.global_batch)
-
-    def micro_batches(self, workers: int) -> list[int]:
-        """The samples that a forward pass of one of `workers` may hold, largest first."""
-        share = self.global_batch // self.workers(workers)
-        smaller = range(self.effective_norm_batch, share, self.effective_norm_batch)
-        return [share, *(n for n in reversed(smaller) if share % n == 0)]
-
-    def shares(self, workers: int, micro_batch: int | None) -> tuple[int, int]:
-        """(samples of one worker per step, samples per forward pass).
-
-        A BatchNorm group may be split over workers, but not over the forward passes of a worker. Raises UserError.
-        """
-        workers = self.workers(workers)
-        if self.global_batch % workers:
-            raise UserError(
-                f"workers must divide optim.global_batch ({self.global_batch}) but got {workers}; change one of them"
-            )
-        share = self.global_batch // workers
-        micro = min(micro_batch or share, share)
-        if share % micro:
-            raise UserError(f"micro_batch must divide the {share} samples a worker has per step but got {micro}")
-        if micro < share and micro % self.effective_norm_batch:
-            allowed = ", ".join(map(str, self.micro_batches(workers)))
-            raise UserError(
-                f"micro_batch {micro} would split BatchNorm groups of {self.effective_norm_batch} samples over "
-                f"forward passes; with {workers} worker{'s' * (workers > 1)} take one of {allowed}, or set "
-                f"optim.norm_batch to a divisor of {micro}"
-            )
-        return share, micro
-
-
-class DataConfig(Strict):
-    """A data set, the input `size` (height, width) in pixels, augmentation, normalisation and class weights."""
-
-    name: Name = "scenes"
-    size: tuple[Integer, Integer] = (96, 192)
-    options: Options = Field(default_factory=dict)
-    train_labels: Literal["full", "quarter"] = "full"
-    augment: Literal["standard", "reference", "none"] = "standard"
-    normalize: Normalize = "imagenet"
-    class_weights: Literal["auto"] | tuple[Annotated[Number, Field(gt=0, le=FLOAT32)], ...] | None = None
-    select: Number = Field(0.0, ge=0, lt=0.5, description="share of train held out for selecting variants")
-
-    @model_validator(mode="after")
-    def _size_fits_the_strides(self) -> DataConfig:
-        for name, value in zip(("height", "width"), self.size, strict=True):
-            if not 32 <= value <= LARGEST_SIDE or value % 4:
-                raise ValueError(f"{name} must be a multiple of 4 from 32 to {LARGEST_SIDE} but got {value}")
-        return self
-
-
-class EvalConfig(Strict):
-    """Validation. The first protocol is logged as `val/miou`, others as `val/<protocol>/miou`."""
-
-    protocols: tuple[Literal["full", "paper"], ...] = ("full",)
-    every: Count = Field(1, description="epochs between validations; the last epoch is always validated")
-
-    @model_validator(mode="after")
-    def _at_least_one(self) -> EvalConfig:
-        if not self.protocols or len(set(self.protocols)) != len(self.protocols):
-            raise ValueError("protocols must name each of full, paper at most once, and at least one")
-        return self
-
-
 class TeacherRecipe(Strict):
     """How a study trains its own teacher: the settings that differ from its base config. `init`: as of ModelConfig."""
 
     init: FilePath = "scratch"
     epochs: Count | None = None
+    iterations: Count | None = Field(None, description="as of optim; epochs without them are passes over the data")
     lr: Number | None = Field(None, gt=0, le=FLOAT32)
     global_batch: Count | None = None
     seed: Seed = 0
@@ -250,7 +84,7 @@ class TeacherConfig(Strict):
 
 
 class Term(Strict):
-    """One knowledge path in the loss: `weight` times the distiller built with `options`."""
+    """One summand of the loss: `weight` times the task loss or the knowledge path built with `options`."""
 
     weight: Number = Field(1.0, ge=0, le=FLOAT32)
     options: Options = Field(default_factory=dict)
@@ -261,6 +95,14 @@ _FIELDS_ADDED_LATER: tuple[tuple[str, Any], ...] = (
     ("teacher.normalize", None),
     ("teacher.precision", None),
     ("teacher.train.init", "scratch"),
+    ("eval.inference", "whole"),
+    ("eval.window", None),
+    ("eval.stride", None),
+    ("eval.flip", False),
+    ("eval.scales", [1.0]),
+    *((f"optim.{name}", OptimConfig().model_dump()[name]) for name in ADDED_LATER),
+    ("teacher.train.iterations", None),
+    ("loss", {"ce": Term().model_dump()}),
     ("plugins", []),
 )
 """(path, default) of fields added after the first ledgers: left out of the key at their default, so old keys stay."""
@@ -274,6 +116,7 @@ class TrainConfig(Strict):
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     eval: EvalConfig = EvalConfig()
+    loss: dict[Name, Term] = Field({"ce": Term()}, description="task losses; written out, they replace the default")
     distill: dict[Name, Term] = Field(default_factory=dict)
     seed: Seed = 0
     plugins: tuple[Plugin, ...] = Field((), description="a file lists names; `with_plugins` makes records of them")
@@ -285,6 +128,14 @@ class TrainConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def _losses_are_told_apart(self) -> TrainConfig:
+        if not self.active_losses:
+            raise ValueError("loss must have a task loss with a weight above 0, such as `loss: {ce: {}}`")
+        if both := self.loss.keys() & self.distill.keys():
+            raise ValueError(f"{min(both)} is in loss and in distill; rename the knowledge path")
+        return self
+
+    @model_validator(mode="after")
     def _tf32_is_of_the_process(self) -> TrainConfig:
         if self.optim.precision == "tf32" and self.teacher is not None and self.teacher.precision == "fp32":
             raise ValueError(
@@ -293,10 +144,30 @@ class TrainConfig(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _window_fits_the_image(self) -> TrainConfig:
+        window, size = self.eval.window, self.data.size
+        if window is not None and (window[0] > size[0] or window[1] > size[1]):
+            raise ValueError(
+                f"eval.window must fit into data.size ({size[0]}x{size[1]}) but got {window[0]}x{window[1]}; lower it, "
+                "or set eval.inference: whole"
+            )
+        return self
+
+    @property
+    def terms(self) -> dict[str, Term]:
+        """The task losses and the knowledge paths."""
+        return self.loss | self.distill
+
     @property
     def active(self) -> dict[str, Term]:
         """The knowledge paths with a weight above 0; the others are not built."""
         return {name: term for name, term in self.distill.items() if term.weight > 0}
+
+    @property
+    def active_losses(self) -> dict[str, Term]:
+        """The task losses with a weight above 0; the others are not built."""
+        return {name: term for name, term in self.loss.items() if term.weight > 0}
 
     @property
     def teacher_precision(self) -> Precision:
@@ -332,13 +203,20 @@ class TrainConfig(Strict):
 
 
 def teacher_run(config: TrainConfig) -> TrainConfig | None:
-    """The run that trains this config's teacher, or None when there is nothing to train."""
+    """The run that trains this config's teacher, None when there is nothing to train. Raises UserError."""
     if config.teacher is None or config.teacher.train is None:
         return None
     recipe = config.teacher.train
-    changed = {k: v for k in ("epochs", "lr", "global_batch") if (v := getattr(recipe, k)) is not None}
+    names = ("epochs", "iterations", "lr", "global_batch")
+    changed: dict[str, Any] = {name: v for name in names if (v := getattr(recipe, name)) is not None}
+    if recipe.epochs is not None and recipe.iterations is None:
+        changed["iterations"] = None
     if "global_batch" in changed:
         changed["norm_batch"] = None
+    try:
+        optim = OptimConfig.model_validate({**config.optim.model_dump(), **changed})
+    except ValidationError as error:  # of two settings of the base, one of which the recipe changes
+        raise UserError(f"teacher.train: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     return config.model_copy(
         update={
             "student": config.student.model_copy(
@@ -346,19 +224,21 @@ def teacher_run(config: TrainConfig) -> TrainConfig | None:
             ),
             "teacher": None,
             "distill": {},
-            "optim": OptimConfig.model_validate({**config.optim.model_dump(), **changed}),
+            "optim": optim,
             "seed": recipe.seed,
         }
     )
 
 
 def parse(data: Any, where: str = "config") -> TrainConfig:
-    """A TrainConfig from plain data. Raises UserError naming the key, the rule and the value."""
+    """A TrainConfig from plain data, perhaps with a recipe. Raises UserError naming the key, the rule and the value."""
     if not isinstance(data, dict):
         raise UserError(
             f"{where}: expected a mapping of sections (student, data, optim, ...), got {type(data).__name__}"
         )
     try:
-        return TrainConfig.model_validate(data)
+        return TrainConfig.model_validate(with_recipe(data))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     except ValidationError as error:
         raise explain(error, where) from None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from trainer.config import Plugin
 from trainer.config.plugin import GROUPS
-from trainer.contract import datasets, distillers, models
+from trainer.contract import augmentations, datasets, distillers, models
 from trainer.contract.datasets import made
 from trainer.contract.distillers import Path
 from trainer.contract.models import Network
@@ -28,6 +28,7 @@ CONTRACTS: dict[str, tuple[Callable[[str], Any], dict[str, Callable[[Any], None]
     "DISTILLERS": (lambda name: contextlib.nullcontext(Path(name)), distillers.CHECKS),
     "MODELS": (lambda name: contextlib.nullcontext(Network(name)), models.CHECKS),
     "DATASETS": (made, datasets.CHECKS),
+    "AUGMENTATIONS": (contextlib.nullcontext, augmentations.CHECKS),
 }
 """By group: how an entry is opened by name, as a context manager, and what is checked of it."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from trainer.config import DataConfig, UserError, unknown
 from trainer.config.input_files import refuse_undecodable
 from trainer.data.acdc import ACDC
+from trainer.data.augmentations import train_size
 from trainer.data.base import SegDataset
 from trainer.data.camvid import CamVid
 from trainer.data.cityscapes import Cityscapes
@@ -37,6 +38,7 @@ __all__ = [
     "pack",
     "pack_splits",
     "silent",
+    "train_size",
 ]
 
 
@@ -48,8 +50,9 @@ def dataset_class(name: str) -> type[SegDataset]:
 
 
 def check_data(config: DataConfig) -> None:
-    """Raise UserError for an unknown data set or option; needs no folder."""
+    """Raise UserError for an unknown data set, option or step of augmentation; needs no folder."""
     check_options("data.options", dataset_class(config.name), config.options, skip=("root", "cache"))
+    train_size(config)
 
 
 def check_root(config: DataConfig, data_root: Path | None, cache: Path) -> None:

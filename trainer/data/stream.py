@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,9 +13,9 @@ from torch import Tensor
 from trainer import rng
 from trainer.config import TrainConfig, UserError
 from trainer.data.ahead import ahead
+from trainer.data.augmenter import Augmenter
 from trainer.data.batch import Batch
 from trainer.data.packed import PackedSplit
-from trainer.data.transforms import augment
 
 # RGB mean and standard deviation of ImageNet, on which public backbones were pre-trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -51,7 +50,8 @@ class Stream:
         """`indices` (n,) are the samples of `packed` to train on, None for all. `threads` prepare batches ahead, one
         each; `pinned` puts them into page-locked memory, from which a GPU copies while it computes.
 
-        Raises UserError when there are fewer of them than `global_batch`, or when `world` does not divide it.
+        Raises UserError when there are fewer of them than `global_batch`, when `world` does not divide it, or when the
+        steps of `data.augment` cannot be applied.
         """
         self.packed, self.config = packed, config
         self.indices = np.arange(len(packed)) if indices is None else indices
@@ -66,6 +66,7 @@ class Stream:
                 f"global_batch must be a multiple of the number of workers ({world}) but got {self.global_batch}; "
                 "use a number of workers that divides it"
             )
+        self.augmenter = Augmenter(config.data, config.seed, neutral(config.data.normalize))
         self.share = self.global_batch // world
         self.first = rank * self.share
         self.steps_per_epoch = len(self.indices) // self.global_batch
@@ -73,31 +74,35 @@ class Stream:
         self.pinned = pinned
 
     def epoch(self, epoch: int) -> Iterator[HostBatch]:
-        """This worker's batch of every step of an epoch, prepared ahead.
+        """This worker's batch of every step of a pass over the data, prepared ahead."""
+        return self.steps(range(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch))
+
+    def steps(self, steps: range) -> Iterator[HostBatch]:
+        """This worker's batch of each of a run's 0-based steps, prepared ahead.
 
         The threads end with the iterator; their errors are raised here.
         """
-        order = rng.permutation(self.config.seed, epoch, len(self.indices))
-        assemble = partial(self._assemble, epoch, order)
-        steps = range(self.steps_per_epoch)
+        passes = range(steps.start // self.steps_per_epoch, (steps.stop - 1) // self.steps_per_epoch + 1)
+        orders = {epoch: rng.permutation(self.config.seed, epoch, len(self.indices)) for epoch in passes}
+
+        def assemble(step: int) -> HostBatch:
+            epoch, k = divmod(step, self.steps_per_epoch)
+            return self._assemble(epoch, orders[epoch], k)
+
         return ahead(assemble, steps, threads=self.threads, most=self.threads, name="stream")
 
     def _assemble(self, epoch: int, order: np.ndarray, k: int) -> HostBatch:
         begin = k * self.global_batch + self.first
         samples = self.indices[order[begin : begin + self.share]]
-        data, seed = self.config.data, self.config.seed
-        quarter = data.train_labels == "quarter"
-        height, width = self.packed.size
+        height, width = self.augmenter.size
         images = self._empty(len(samples), 3, height, width)
-        labels = self._empty(len(samples), *((height // 4, width // 4) if quarter else (height, width)))
+        labels = self._empty(len(samples), *((height // 4, width // 4) if self.augmenter.quarter else (height, width)))
         into = images.numpy(), labels.numpy()
         for position, sample in enumerate(samples.tolist()):
-            image, label = self.packed.sample(sample)
-            label = self.packed.native_label(sample) if quarter else label
-            image, label = augment(image, label, rng.generator(seed, "augment", epoch, sample), data.augment, quarter)
+            image, label = self.augmenter(self.packed, sample, epoch)
             into[0][position] = image.transpose(2, 0, 1)
             into[1][position] = label
-        return HostBatch(images, labels, torch.from_numpy(rng.sample_keys(seed, epoch, samples)))
+        return HostBatch(images, labels, torch.from_numpy(rng.sample_keys(self.config.seed, epoch, samples)))
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.uint8, pin_memory=self.pinned)
@@ -122,6 +127,12 @@ def normalise(image: Tensor, normalize: Literal["unit", "imagenet"]) -> Tensor:
         return unit
     mean, std = (unit.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return unit.sub_(mean).div_(std)
+
+
+def neutral(normalize: Literal["unit", "imagenet"]) -> np.ndarray:
+    """(3,) uint8: the colour that normalisation takes nearest to 0."""
+    mean = IMAGENET_MEAN if normalize == "imagenet" else (0.0, 0.0, 0.0)
+    return np.rint(np.array(mean) * 255).astype(np.uint8)
 
 
 def holdout(n: int, share: float) -> tuple[np.ndarray, np.ndarray]:

@@ -61,7 +61,7 @@ def flip_and_shift_as_reference(
     return shift(image, across, down, fill=0), shift(moved, min(across, 0), min(down, 0), fill=0)
 
 
-def shift(array: np.ndarray, across: int, down: int, fill: int) -> np.ndarray:
+def shift(array: np.ndarray, across: int, down: int, fill: int | np.ndarray) -> np.ndarray:
     """A copy of (H, W, ...) shifted right by `across` and down by `down`; uncovered pixels get `fill`."""
     height, width = array.shape[:2]
     moved = np.full_like(array, fill)

@@ -95,6 +95,7 @@ def metadata(student: Student, full_size: bool, dynamic: bool) -> dict[str, str]
         "data": student.config.data.name,
         "config": student.config.model_dump_json(),
     }
+    told |= {"inference": how} if (how := student.config.eval.predictions) else {}
     return told | {f"origin.{name}": str(value) for name, value in student.origin.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ class Wanted(NamedTuple):
     data: str | None = None
     size: tuple[int, int] | None = None
     normalize: Normalize | None = None
+    predictions: Mapping[str, object] = {}
+    """Settings of `eval` that replace those of the config."""
 
 
 class Student(NamedTuple):
@@ -123,6 +126,7 @@ def resolve_config(path: Path, wanted: Wanted) -> TrainConfig:
         changes["data.size"] = list(wanted.size)
     if wanted.normalize is not None:
         changes["data.normalize"] = wanted.normalize
+    changes |= {f"eval.{name}": value for name, value in wanted.predictions.items()}
     return _known(override(known.whole(), changes)) if changes else known
 
 
@@ -131,7 +135,7 @@ def _config_from_options(name: str, wanted: Wanted) -> TrainConfig:
         missing = "--data NAME" if wanted.data is None else "--size HxW"
         raise UserError(f"--model {name} also needs {missing}, because no config says what it was trained on")
     data = {"name": wanted.data, "size": wanted.size, "normalize": wanted.normalize or "imagenet"}
-    return _known({"student": {"name": name}, "data": data})
+    return _known({"student": {"name": name}, "data": data, "eval": dict(wanted.predictions)})
 
 
 def _read(file: Path) -> TrainConfig:

@@ -26,7 +26,7 @@ from trainer.data.pairing import is_hidden
 from trainer.deploy.open import Student
 from trainer.files.atomic import replacing
 from trainer.files.run_folder import write_text
-from trainer.training.evaluate import forward
+from trainer.training.inference import logits_of
 from trainer.training.panel import colour
 from trainer.training.prediction import class_of
 
@@ -123,6 +123,7 @@ def mark_folder(out: Path, student: Student) -> None:
         "size": list(student.config.data.size),
         "normalize": student.config.data.normalize,
     }
+    told |= {"inference": how} if (how := student.config.eval.predictions) else {}
     path = out / MANIFEST
     if path.exists():
         try:
@@ -130,7 +131,7 @@ def mark_folder(out: Path, student: Student) -> None:
         except (OSError, ValueError, TypeError):
             raise UserError(f"{path} is damaged; choose another folder") from None
         if found != told:
-            differs = [name for name in told if found.get(name) != told[name]]
+            differs = [name for name in {**told, **found} if found.get(name) != told.get(name)]
             words = ["of another checkpoint" if name == "sha256" else f"with another {name}" for name in differs]
             raise UserError(f"{out} holds predictions {' and '.join(words)}; choose another folder")
     elif out.exists() and any(out.iterdir()):
@@ -190,11 +191,12 @@ def label_images(student: Student, native: list[np.ndarray], resized: list[np.nd
     """
     if not native:
         return []
-    logits = forward(student.model, np.stack(resized), student.config.data, student.device, student.autocast)
-    logits = logits[:, : len(student.dataset.classes)]
+    config = student.config
+    views = logits_of(student.model, np.stack(resized), config.data, student.device, student.autocast, config.eval)
     labels = []
-    for image, scores in zip(native, logits, strict=True):
-        labels.append(class_of(scores[None], image.shape[:2])[0].to(torch.uint8).cpu().numpy())
+    for image, *scores in zip(native, *views, strict=True):
+        known = [logits[None, : len(student.dataset.classes)] for logits in scores]
+        labels.append(class_of(known, image.shape[:2])[0].to(torch.uint8).cpu().numpy())
     return labels
 
 

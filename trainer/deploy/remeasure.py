@@ -36,6 +36,7 @@ def measure(
         prefix=split,
         batch=batch,
         autocast=student.autocast,
+        how=student.config.eval,
     )
     return metrics, packed
 

@@ -145,7 +145,7 @@ def is_longer(config: TrainConfig, stored: TrainConfig) -> bool:
     """Whether `config` computes what `stored` does and then more epochs: the learning rate of the schedule `to_end`
     depends on the number of epochs from the first step on, that of `reference` does not."""
     found = differences(stored.model_dump(mode="json"), config.model_dump(mode="json"))
-    raised = config.optim.epochs > stored.optim.epochs
+    raised = config.optim.epochs > stored.optim.epochs and config.optim.iterations is None
     return found.keys() == {"optim.epochs"} and raised and config.optim.schedule == "reference"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,8 @@ class SegModel(nn.Module):
     """A segmentation network: `forward(image, keys, needs)` returns a SegOutput."""
 
     channels: Channels
+    head_names: ClassVar[tuple[str, ...]] = ("linear_", "neck.", "head.")
+    """How the names of the head's parameters begin; all others are the backbone's."""
 
     def forward(self, image: Tensor, keys: Keys | None = None, needs: AbstractSet[str] = EVERYTHING) -> SegOutput:
         """image (N, 3, H, W) -> SegOutput. `keys` seed the masks of dropout and drop-path in training."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from trainer.config import UserError, message_of
 from trainer.config.plugin import GROUPS
 from trainer.data import DATASETS, SegDataset
+from trainer.data.augmentations import AUGMENTATIONS, Augmentation
 from trainer.distill import DISTILLERS
 from trainer.distill.base import Distiller
 from trainer.models import MODELS
@@ -44,6 +45,10 @@ def _check_dataset(entry: Any) -> None:
             raise UserError(f"must have `{name}`, one for each class; add it to the class")
 
 
+def _check_step(entry: Any) -> None:
+    _check_class(entry, Augmentation, "trainer.data.augmentations.base")
+
+
 def _check_class(entry: Any, base: type, module: str) -> None:
     if not (isinstance(entry, type) and issubclass(entry, base)):
         raise UserError(f"must be a class derived from {base.__name__} ({module}), but is {entry!r}")
@@ -55,6 +60,7 @@ REGISTRIES = {
         ("DISTILLERS", DISTILLERS, _check_distiller),
         ("MODELS", MODELS, _check_model),
         ("DATASETS", DATASETS, _check_dataset),
+        ("AUGMENTATIONS", AUGMENTATIONS, _check_step),
     )
 }
 assert REGISTRIES.keys() == GROUPS.keys()

@@ -10,20 +10,31 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from trainer.config import IGNORE, TrainConfig, UserError
-from trainer.data import PackedSplit, SegDataset, check_data, dataset_class, open_dataset, pack_splits, silent
+from trainer.config import IGNORE, DataConfig, TrainConfig, UserError
+from trainer.data import (
+    PackedSplit,
+    SegDataset,
+    check_data,
+    dataset_class,
+    open_dataset,
+    pack_splits,
+    silent,
+    train_size,
+)
 from trainer.data.batch import Batch
 from trainer.data.pairing import Split
 from trainer.data.stream import Stream, holdout
 from trainer.data.transforms import auto_class_weights, quarter_label
 from trainer.distill import build_distillers
 from trainer.files.run_folder import write_text
+from trainer.losses import build_losses
 from trainer.models import SegModel
 from trainer.models.norm import set_norm_batch
 from trainer.place import Place
 from trainer.plugins.load import blaming
 from trainer.training.known_structures import known_cost, structure_file
 from trainer.training.networks import build_student, build_teacher, check_weights
+from trainer.training.schedule import check_warmup
 from trainer.training.task import Distilled
 
 __all__ = ["Data", "build_distilled", "build_teacher", "check", "open_data"]
@@ -64,15 +75,23 @@ def open_data(config: TrainConfig, place: Place, say: Callable[[str], None] = si
         native: dict[Split, bool] = {"train": reads_native_labels_of_train(config), "val": True}
         splits = pack_splits(dataset, config.data, native, place.cache_dir, say)
     learn, select = holdout(len(splits["train"]), config.data.select)
-    Stream(splits["train"], config, learn, 0, 1)  # raises UserError when the split is smaller than a batch
+    stream = Stream(splits["train"], config, learn, 0, 1)  # raises UserError when the split is smaller than a batch
+    check_warmup(config.optim, stream.steps_per_epoch)
     data = Data(dataset, splits["train"], splits["val"], learn, select)
     _check_labelled(data, config)
     return data
 
 
 def reads_native_labels_of_train(config: TrainConfig) -> bool:
-    """Whether a run reads labels of train at their own size: to reduce them to a quarter, or to select by them."""
-    return config.data.train_labels == "quarter" or config.data.select > 0
+    """Whether a run reads labels of train at their own size: to reduce them to a quarter, or to select by them.
+
+    A list of steps reduces the labels that it has moved, at the input's size.
+    """
+    return _reduces_native(config.data) or config.data.select > 0
+
+
+def _reduces_native(data: DataConfig) -> bool:
+    return data.train_labels == "quarter" and not data.steps
 
 
 def _check_labelled(data: Data, config: TrainConfig) -> None:
@@ -83,8 +102,8 @@ def _check_labelled(data: Data, config: TrainConfig) -> None:
     """
     height, width = config.data.size
     sizes = {"input": f"at {height}x{width}", "native": "at its own size", "quarter": f"at {height // 4}x{width // 4}"}
-    train_size = "quarter" if config.data.train_labels == "quarter" else "input"
-    reads = [("train", data.train, data.learn, train_size, "data.train_labels")]
+    of_train = "quarter" if _reduces_native(config.data) else "input"
+    reads = [("train", data.train, data.learn, of_train, "data.train_labels")]
     for protocol in config.eval.protocols:
         size = "quarter" if protocol == "paper" else "native"
         reads.append(("val", data.val, np.arange(len(data.val)), size, "eval.protocols"))
@@ -125,11 +144,12 @@ def _assemble(
             f"data.class_weights needs one weight for each of the {classes} classes of {config.data.name} "
             f"but got {len(class_weights)}"
         )
+    losses = build_losses(config.loss)
     student = build_student(config, classes)
     paths = {}
     if teacher is not None:
         paths = build_distillers(config.active, student.channels, teacher.channels, config.seed)
-    distilled = Distilled(student, paths, classes, class_weights)
+    distilled = Distilled(student, paths, classes, class_weights, losses)
     set_norm_batch(distilled, config.optim.effective_norm_batch)
     return distilled
 
@@ -160,7 +180,7 @@ def _cost(config: TrainConfig) -> dict[str, float]:
         meta_init = config.model_copy(update={"student": config.student.model_copy(update={"init": "scratch"})})
         declared = torch.ones(len(weights)) if isinstance(weights, tuple) else None
         distilled = _assemble(meta_init, teacher, classes, declared)
-        height, width = config.data.size
+        height, width = train_size(config.data)
         batch = Batch(
             torch.zeros(config.optim.effective_norm_batch, 3, height, width),
             torch.zeros(config.optim.effective_norm_batch, height, width, dtype=torch.int64),

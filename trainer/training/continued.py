@@ -41,6 +41,11 @@ def continue_run(source: Path, config: TrainConfig, place: Place) -> None:
 def _reason(config: TrainConfig, stored: TrainConfig) -> str:
     """Why `config` is no longer run of `stored`, and what to do."""
     told = run_folder.difference(stored, config) or "the configs are equal"
+    if config.optim.iterations is not None or stored.optim.iterations is not None:
+        return (
+            f"with optim.iterations an epoch is a part of the run, so its epochs cannot be taken over ({told}); train "
+            "without --continue, or set student.init to its best.pt to start from its backbone"
+        )
     if config.optim.schedule != "reference":
         return (
             f"with schedule {config.optim.schedule} all learning rates depend on optim.epochs, so its epochs cannot be "

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from trainer import parallel
-from trainer.config import DataConfig, TrainConfig
+from trainer.config import DataConfig, EvalConfig, TrainConfig
 from trainer.data import PackedSplit
 from trainer.data.ahead import ahead
-from trainer.data.stream import normalise
 from trainer.data.transforms import quarter_label
-from trainer.models.base import LOGITS, SegModel
+from trainer.models.base import SegModel
 from trainer.training import metrics
 from trainer.training.build import Data
+from trainer.training.inference import WHOLE, Views, logits_of
 from trainer.training.prediction import class_of
 
 
@@ -25,7 +25,14 @@ def validate(student: SegModel, data: Data, config: TrainConfig, autocast: torch
     """`val/...` on the validation split and `select/miou` on the held-out share of train, if there is one."""
     protocols = config.eval.protocols
     metrics = evaluate(
-        student, data.val, data.classes, config.data, protocols, conditions=data.conditions, autocast=autocast
+        student,
+        data.val,
+        data.classes,
+        config.data,
+        protocols,
+        conditions=data.conditions,
+        autocast=autocast,
+        how=config.eval,
     )
     if len(data.select):
         chosen = evaluate(
@@ -37,6 +44,7 @@ def validate(student: SegModel, data: Data, config: TrainConfig, autocast: torch
             indices=data.select,
             prefix="select",
             autocast=autocast,
+            how=config.eval,
         )
         metrics["select/miou"] = chosen["select/miou"]
     return metrics
@@ -63,13 +71,15 @@ def evaluate(
     prefix: str = "val",
     batch: int = 8,
     autocast: torch.autocast | None = None,
+    how: EvalConfig = WHOLE,
 ) -> dict[str, float]:
     """Metrics of `model` on the samples `indices` of a split. The first protocol is `<prefix>/miou`.
 
     `full` upsamples the logits to the label's own size; `paper` compares the logits with labels at a quarter of the
     input size. `conditions` (name -> sample indices, disjoint) also get `<prefix>/<condition>/miou`, by the first
     protocol. An mIoU is absent where no pixel is labelled. Each worker evaluates its own part of the samples; the
-    confusion matrices stay on the device and are summed once. A thread reads one batch ahead.
+    confusion matrices stay on the device and are summed once. A thread reads one batch ahead. `how` says how the
+    predictions are made; its protocols are not read.
     """
     protocols = tuple(protocols)
     device = next(model.parameters()).device
@@ -88,10 +98,10 @@ def evaluate(
 
     chunks = np.array_split(mine, max(1, -(-len(mine) // batch))) if len(mine) else []
     for images, labels in ahead(read, chunks, name="evaluate"):
-        logits = forward(model, images, data, device, autocast)
+        views = logits_of(model, images, data, device, autocast, how)
         for count, sizes in zip(counts, labels, strict=True):
             for same in sizes:
-                count += _confusion(logits, same, shape)
+                count += _confusion(views, same, shape)
     model.train(training)
     matrices = parallel.all_reduce(counts).cpu()
     result: dict[str, float] = {}
@@ -105,23 +115,12 @@ def evaluate(
     return result
 
 
-def _confusion(logits: Tensor, same: Labels, shape: tuple[int, int, int]) -> Tensor:
-    """Counts `shape` (G, K, P) of the images whose labels are `same`, from the logits (N, P, h, w) of the batch."""
-    chosen = logits if len(same.positions) == len(logits) else logits[same.positions]
-    prediction = class_of(chosen, same.labels.shape[1:])
-    label, group = (torch.from_numpy(array).to(logits.device) for array in (same.labels, same.groups))
+def _confusion(views: Views, same: Labels, shape: tuple[int, int, int]) -> Tensor:
+    """Counts `shape` (G, K, P) of the images whose labels are `same`, from the views (N, P, h, w) of the batch."""
+    whole = len(same.positions) == len(views[0])
+    prediction = class_of([logits if whole else logits[same.positions] for logits in views], same.labels.shape[1:])
+    label, group = (torch.from_numpy(array).to(prediction.device) for array in (same.labels, same.groups))
     return metrics.confusion_by_group(prediction, label, group, shape)
-
-
-def forward(
-    model: SegModel, images: np.ndarray, data: DataConfig, device: torch.device, autocast: torch.autocast | None = None
-) -> Tensor:
-    """Logits (N, P, H/4, W/4) float32 of uint8 images (N, H, W, 3)."""
-    image = normalise(torch.from_numpy(images).permute(0, 3, 1, 2).to(device), data.normalize)
-    with autocast or torch.autocast(device.type, enabled=False):
-        logits = model(image, None, LOGITS).logits
-    assert logits is not None
-    return logits.float()
 
 
 def labels_of(split: PackedSplit, chunk: np.ndarray, protocol: str, groups: np.ndarray) -> list[Labels]:

@@ -14,13 +14,18 @@ from trainer import parallel
 from trainer.config import NumericalError, OptimConfig, Term
 from trainer.data.batch import Batch
 from trainer.models import norm
-from trainer.models.base import SegOutput
+from trainer.models.base import SegModel, SegOutput
+from trainer.training.average import Average
 from trainer.training.compiled import Compiler
+from trainer.training.optimiser import build_optimiser
 from trainer.training.task import Distilled, weighted_losses
 
 
 class Learner:
-    """A Distilled module with AdamW: `accumulate` each micro-batch of a step, then `update` once."""
+    """A Distilled module with its optimiser: `accumulate` each micro-batch of a step, then `update` once.
+
+    `terms` has the weights of its losses; one that is not there has the weight 1.
+    """
 
     def __init__(
         self,
@@ -32,9 +37,11 @@ class Learner:
         self.distilled = distilled
         self.optim = optim
         self.device = next(distilled.parameters()).device
-        self.names = ["ce", *distilled.paths]
-        self.optimiser = torch.optim.AdamW(parameter_groups(distilled, optim), lr=optim.lr, fused=True)
-        self.module: nn.Module = Objective(distilled, {name: terms[name].weight for name in distilled.paths}, compiler)
+        self.names = [*distilled.losses, *distilled.paths]
+        self.optimiser, self._factors = build_optimiser(distilled, optim)
+        self.average = Average(distilled.student, optim.ema_decay) if optim.ema_decay is not None else None
+        weights = {name: terms[name].weight if name in terms else 1.0 for name in self.names}
+        self.module: nn.Module = Objective(distilled, weights, compiler)
         if parallel.world() > 1:
             self.module = DistributedDataParallel(self.module, broadcast_buffers=False, gradient_as_bucket_view=True)
             self.module.register_comm_hook(None, parallel.sum_gradients)
@@ -46,6 +53,11 @@ class Learner:
         self._first_bad = torch.full((len(self.names) + 1,), -1, dtype=torch.int64, device=self.device)
         self._step_losses = torch.zeros_like(self._sums)
         self._steps = 0
+
+    @property
+    def deployed(self) -> SegModel:
+        """The student that is validated, saved and deployed: its moving average, where the run has one."""
+        return self.distilled.student if self.average is None else self.average.model
 
     @property
     def autocast(self) -> torch.autocast:
@@ -67,12 +79,19 @@ class Learner:
         self._step_losses += losses
 
     def update(self, lr: float, step: int) -> None:
-        """One optimiser step with learning rate `lr`, and the update of BatchNorm's running statistics."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
+        """One optimiser step with learning rate `lr`, then the updates of BatchNorm's statistics and of the average.
+
+        `step` is the 0-based step of the run.
+        """
+        for group, factor in zip(self.optimiser.param_groups, self._factors, strict=True):
+            group["lr"] = lr * factor
+        if self.optim.clip_norm is not None:  # of the sum over micro-batches and workers
+            torch.nn.utils.clip_grad_norm_(self.distilled.parameters(), self.optim.clip_norm)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=not self._keeps_gradients)
         norm.commit(self.distilled, parallel.all_reduce)
+        if self.average is not None:
+            self.average.update(self.distilled.student, step)
         finite = torch.isfinite(self._step_losses)
         self._first_bad = torch.where((self._first_bad < 0) & ~finite, step, self._first_bad)
         self._sums += self._step_losses
@@ -80,7 +99,7 @@ class Learner:
         self._steps += 1
 
     def drain(self) -> dict[str, float]:
-        """Mean losses per step since the last call, over all workers: `loss`, `loss/ce`, `loss/<path>`.
+        """Mean losses per step since the last call, over all workers: `loss`, `loss/<name>`.
 
         Raises NumericalError naming the loss and the step when one was not finite.
         """
@@ -111,15 +130,3 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, teacher: SegOutput | None, pixels: Tensor, samples: int) -> tuple[Tensor, Tensor]:
         """What `weighted_losses` returns."""
         return self._losses(self.distilled, self.weights, batch, teacher, pixels, samples)
-
-
-def parameter_groups(module: nn.Module, optim: OptimConfig) -> list[dict[str, object]]:
-    """AdamW's parameter groups: matrices and kernels with weight decay; norms, biases and scalars without.
-
-    `optim.decay_norms_and_biases` puts all into the first group.
-    """
-    trained = [p for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim > 1 or optim.decay_norms_and_biases]
-    plain = [p for p in trained if p.ndim <= 1 and not optim.decay_norms_and_biases]
-    groups = [(decayed, optim.weight_decay), (plain, 0.0)]
-    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]

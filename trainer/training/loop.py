@@ -24,6 +24,7 @@ from trainer.place import Place
 from trainer.training.member import Member, Report, Run, with_masks
 from trainer.training.memory import FreshThread, release_memory
 from trainer.training.numerics import set_up
+from trainer.training.schedule import steps_of
 from trainer.training.shared import Shared
 from trainer.training.step import parts
 
@@ -100,8 +101,9 @@ class Cohort:
         shared, started = self.shared, time.perf_counter()
         for member in members:
             self.do(member, member.begin_epoch)
-        for k, host in enumerate(on_device(shared.stream.epoch(epoch), shared.device)):
-            self.train_step(epoch * shared.steps_per_epoch + k, host, members)
+        steps = steps_of(members[0].config.optim, epoch, shared.steps_per_pass)
+        for step, host in zip(steps, on_device(shared.stream.steps(steps), shared.device), strict=True):
+            self.train_step(step, host, members)
             shared.monitor.sample()
             for member in self.left:
                 self.do(member, member.recorder.poll)

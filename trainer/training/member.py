@@ -27,7 +27,7 @@ from trainer.training.numerics import described
 from trainer.training.panel import save_panel
 from trainer.training.record import resume, save_checkpoints, to_resume_from
 from trainer.training.recorder import Recorder
-from trainer.training.schedule import learning_rate
+from trainer.training.schedule import learning_rate, steps_of
 from trainer.training.shared import Shared
 from trainer.training.step import Part, accumulate, drawn
 
@@ -110,7 +110,7 @@ class Member:
             return
         self.shared.verify(self.config, self.place)
         run_folder.open_folder(self.out, self.config, is_rank_zero)  # after every check that may raise UserError
-        self.learner = Learner(self.distilled, self.config.optim, self.config.distill, self.shared.compiler)
+        self.learner = Learner(self.distilled, self.config.optim, self.config.terms, self.shared.compiler)
         self.history, self.best = resume(self.out, self.identity, self.learner, is_rank_zero)
         if is_rank_zero and not self.trained:
             run_folder.clear_result(self.out)
@@ -134,7 +134,7 @@ class Member:
     def update(self, step: int) -> None:
         """One optimiser step."""
         assert self.learner is not None
-        self.lr = learning_rate(self.config.optim, step, self.shared.steps_per_epoch)
+        self.lr = learning_rate(self.config.optim, step, self.shared.steps_per_pass)
         self.learner.update(self.lr, step)
 
     def drain(self) -> None:
@@ -150,11 +150,12 @@ class Member:
             return
         assert self.learner is not None
         started = time.monotonic()
-        epoch, steps = len(self.history) + 1, self.shared.steps_per_epoch
-        metrics = {"epoch": float(epoch), "step": float(epoch * steps), **self.losses, "lr": self.lr}
-        metrics["images_per_s"] = steps * self.config.optim.global_batch / seconds
+        epoch = len(self.history) + 1
+        steps = steps_of(self.config.optim, epoch - 1, self.shared.steps_per_pass)
+        metrics = {"epoch": float(epoch), "step": float(steps.stop), **self.losses, "lr": self.lr}
+        metrics["images_per_s"] = len(steps) * self.config.optim.global_batch / seconds
         if epoch % self.config.eval.every == 0 or epoch == self.config.optim.epochs:
-            metrics |= validate(self.distilled.student, self.data, self.config, self.learner.autocast)
+            metrics |= validate(self.learner.deployed, self.data, self.config, self.learner.autocast)
         metrics |= load
         metrics["seconds"] = seconds + time.monotonic() - started
         self.recorder.begin(self._to_save(metrics), functools.partial(self._record, metrics))
@@ -168,7 +169,7 @@ class Member:
         is_rank_zero = parallel.rank() == 0
         if "val/miou" in metrics and metrics["val/miou"] > self.best.get("val/miou", -1.0):
             self.best = {"epoch": metrics["epoch"], "val/miou": metrics["val/miou"]}
-            self._best_student = deepcopy(self.distilled.student.state_dict()) if is_rank_zero else None
+            self._best_student = deepcopy(self.learner.deployed.state_dict()) if is_rank_zero else None
         if not is_rank_zero or not (self.trained or len(self.history) % self.place.checkpoint_every == 0):
             return None
         state = to_resume_from(self.identity, self.data.fingerprints, self.learner, self.history, self.best)
@@ -186,10 +187,11 @@ class Member:
     def finish(self, cohort: int) -> None:
         """Write the result of a run whose epochs are done. `cohort` is the number of runs that trained side by side."""
         self.recorder.finish()
-        device = self.shared.device
+        assert self.learner is not None
+        device, student = self.shared.device, self.learner.deployed
         cost = check(self.config, self.place.cache_dir)
         if parallel.rank() == 0:  # the other workers wait and do not disturb the measurement
-            cost |= measure(self.distilled.student, self.config.data.size, device)
+            cost |= measure(student, self.config.data.size, device)
         machine = (str(device), device_name(device), self.place.threads, parallel.world(), cohort)
         self.result = {
             "key": self.config.key,
@@ -206,7 +208,7 @@ class Member:
             "micro_batch": self.micro,
         }
         if parallel.rank() == 0:
-            save_panel(self.out / "panel.png", self.distilled.student, self.data, self.config)
+            save_panel(self.out / "panel.png", student, self.data, self.config)
             run_folder.write_result(self.out, self.result)
             generations.delete_previous(self.out)
         parallel.barrier()

@@ -11,7 +11,7 @@ from PIL import Image
 from trainer.config import TrainConfig
 from trainer.models.base import SegModel
 from trainer.training.build import Data
-from trainer.training.evaluate import forward
+from trainer.training.inference import logits_of
 from trainer.training.prediction import class_of
 
 ROWS = 4
@@ -34,9 +34,9 @@ def save_panel(path: Path, student: SegModel, data: Data, config: TrainConfig) -
     rows = []
     for index in chosen:
         images = data.val.images(np.array([index]))
-        logits = forward(student, images, config.data, next(student.parameters()).device)
+        views = logits_of(student, images, config.data, next(student.parameters()).device, how=config.eval)
         label = data.val.native_label(int(index))
-        prediction = class_of(logits, label.shape)[0].cpu().numpy().astype(np.uint8)
+        prediction = class_of(views, label.shape)[0].cpu().numpy().astype(np.uint8)
         masks = [colour(x, data.dataset.palette) for x in (label, prediction)]
         shown = [np.asarray(Image.fromarray(m).resize((width, height), Image.Resampling.NEAREST)) for m in masks]
         strip = np.full((GAP, width, 3), 255, dtype=np.uint8)

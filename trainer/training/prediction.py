@@ -1,6 +1,8 @@
-"""class_of(): the predicted class of every pixel, from logits at a quarter of the input."""
+"""class_of(): the predicted class of every pixel, from logits at a quarter of the input, of one view or of several."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,27 @@ _WIDE = 128
 (`_use_vectorized_kernel_cond_2d` in its UpSampleKernel.cpp)."""
 
 
-def class_of(logits: Tensor, size: tuple[int, ...]) -> Tensor:
+def class_of(views: Sequence[Tensor], size: tuple[int, ...]) -> Tensor:
+    """The class (N, H, W) int64 of every pixel of N images, from the logits (N, P, h, w) of each view of them.
+
+    Of one view the argmax of its logits; of several that of their mean probabilities, as mmsegmentation averages them
+    (SegTTAModel in mmseg/models/segmentors/seg_tta.py): each upsampled to `size` (H, W) and then its softmax.
+    """
+    if len(views) == 1:
+        return class_of_logits(views[0], size)
+    images = zip(*(logits.split(1) for logits in views), strict=True)
+    return torch.cat([_first_largest(_mean_probability(image, size)) for image in images])
+
+
+def _mean_probability(views: Sequence[Tensor], size: tuple[int, ...]) -> Tensor:
+    """(1, P, H, W) of the views of one image."""
+    total = _upsampled(views[0], size).softmax(1)
+    for logits in views[1:]:
+        total += _upsampled(logits, size).softmax(1)
+    return total / len(views)
+
+
+def class_of_logits(logits: Tensor, size: tuple[int, ...]) -> Tensor:
     """The argmax (N, H, W) int64 of logits (N, P, h, w) that are upsampled bilinearly to `size` (H, W).
 
     Bit for bit what upsampling each image whole gives. As much is upsampled at once as `AT_ONCE` says: several images,
@@ -39,7 +61,7 @@ def _strips_are_exact(logits: Tensor, size: tuple[int, ...]) -> bool:
 
 
 def _in_strips(logits: Tensor, size: tuple[int, ...], rows: int) -> Tensor:
-    """`class_of` logits (1, P, h, w) by strips of `rows` of their rows, each upsampled with the rows beside it."""
+    """`class_of_logits` of (1, P, h, w) by strips of `rows` of their rows, each upsampled with the rows beside it."""
     height = logits.shape[2]
     factor = size[0] // height
     found = torch.empty((1, *size), dtype=torch.int64, device=logits.device)

@@ -12,6 +12,9 @@ from trainer.config import UserError
 from trainer.files import checkpoint, generations, run_folder
 from trainer.training.learner import Learner
 
+RAW = "raw_student"
+"""Where a checkpoint holds the weights of a student beside its moving average."""
+
 
 def to_resume_from(
     identity: str,
@@ -22,13 +25,20 @@ def to_resume_from(
 ) -> dict[str, Any]:
     """What a checkpoint holds, as a copy that training does not change.
 
-    The fingerprints of the data, by split, are there because the mIoU was measured on it.
+    The fingerprints of the data, by split, are there because the mIoU was measured on it. Where a student has a moving
+    average, `model` holds that, and `raw_student` the weights that are trained.
     """
+    model = deepcopy(learner.distilled.state_dict())
+    trained = {}
+    if learner.average is not None:
+        trained = {RAW: {name: model[f"student.{name}"] for name in learner.deployed.state_dict()}}
+        model |= {f"student.{name}": tensor.clone() for name, tensor in learner.deployed.state_dict().items()}
     return {
         "run_id": identity,
         "final_weights": "",
         "data": fingerprints,
-        "model": deepcopy(learner.distilled.state_dict()),
+        "model": model,
+        **trained,
         "optimiser": deepcopy(learner.optimiser.state_dict()),
         "history": list(history),
         "best": dict(best),
@@ -65,6 +75,9 @@ def resume(
             f"(run {state.get('run_id')}, now {identity}); choose another folder"
         )
     learner.distilled.load_state_dict(state["model"])
+    if learner.average is not None:
+        learner.average.model.load_state_dict(learner.distilled.student.state_dict())
+        learner.distilled.student.load_state_dict(state[RAW])
     learner.optimiser.load_state_dict(state["optimiser"])
     history = state["history"]
     assert [epoch["epoch"] for epoch in history] == list(range(1, len(history) + 1)), "epochs must follow each other"

@@ -54,8 +54,8 @@ class Shared:
         return SystemMonitor(self.device)
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps of an epoch."""
+    def steps_per_pass(self) -> int:
+        """Optimiser steps of a pass over the data."""
         return self.stream.steps_per_epoch
 
     def teacher_model(self, config: TrainConfig, place: Place) -> SegModel | None:

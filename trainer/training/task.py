@@ -1,4 +1,4 @@
-"""Distilled: a student and its knowledge paths as one module that returns named losses.
+"""Distilled: a student with its task losses and knowledge paths as one module that returns named losses.
 
 One module, so that DDP reduces the gradients of the projections with the student's, and one checkpoint holds both.
 """
@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import IGNORE
 from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
+from trainer.losses import TaskLoss, at_label_size
+from trainer.losses.cross_entropy import CrossEntropy
 from trainer.models.base import SegModel, SegOutput
 
 
 class Distilled(nn.Module):
-    """Student plus paths. Each loss is a *sum* over pixels or samples; Learner divides it by the global counts.
+    """Student, task losses and paths. Each loss is a *sum* over pixels or samples; Learner divides it by the global
+    counts.
 
     So the losses depend neither on the micro-batch nor on the number of workers.
     """
@@ -26,11 +28,19 @@ class Distilled(nn.Module):
     class_weights: Tensor | None
 
     def __init__(
-        self, student: SegModel, paths: Mapping[str, Distiller], classes: int, class_weights: Tensor | None = None
+        self,
+        student: SegModel,
+        paths: Mapping[str, Distiller],
+        classes: int,
+        class_weights: Tensor | None = None,
+        losses: Mapping[str, TaskLoss] | None = None,
     ) -> None:
+        """`losses`: by default cross-entropy, as `ce`."""
         super().__init__()
         self.student = student
         self.paths = nn.ModuleDict(paths)
+        self.losses = nn.ModuleDict({"ce": CrossEntropy()} if losses is None else losses)
+        self.per_pixel = tuple(name for name, loss in self.losses.items() if loss.per == "pixel")
         self.classes = classes
         self.register_buffer("class_weights", class_weights, persistent=False)
 
@@ -40,40 +50,30 @@ class Distilled(nn.Module):
         return frozenset().union(*(path.needs for path in self.paths.values()))  # type: ignore[arg-type]
 
     def forward(self, batch: Batch, teacher: SegOutput | None) -> dict[str, Tensor]:
-        """`ce`: cross-entropy summed over valid pixels; `<path>`: the path's loss times the number of samples."""
+        """By name: a task loss as the sum that TaskLoss says; a path's loss times the number of samples."""
         out = self.student(batch.image, batch.keys)
-        losses = {"ce": cross_entropy_sum(out.logits, batch.label, self.class_weights)}
+        logits = at_label_size(out.logits, batch.label)
+        losses = {name: loss(logits, batch.label, self.class_weights) for name, loss in self.losses.items()}
         for name, path in self.paths.items():
             losses[name] = path(batch, out, teacher) * len(batch.image)
         return losses
 
 
 def weighted_losses(
-    distilled: nn.Module, weights: Mapping[str, float], batch: Batch, teacher: SegOutput | None, pixels: Tensor, n: int
+    distilled: Distilled, weights: Mapping[str, float], batch: Batch, teacher: SegOutput | None, pixels: Tensor, n: int
 ) -> tuple[Tensor, Tensor]:
-    """The loss to differentiate, and all losses to log, (1 + paths + 1,) without a graph: the total, `ce`, the paths.
+    """The loss to differentiate; and without a graph all losses to log, (1 + losses,): the total, those of `weights`.
 
-    `weights` are those of the paths. `pixels` (see `pixel_weight`) and `n` samples are those of the *global* batch.
+    `weights` are those of task losses and paths. `pixels` (see `pixel_weight`) and `n` samples are those of the
+    *global* batch.
     """
     sums = distilled(batch, teacher)
-    total = sums["ce"] / pixels
-    losses = [total]
-    for name, weight in weights.items():
-        losses.append(sums[name] / n)
-        total = total + weight * losses[-1]
-    return total, torch.stack([total, *losses]).detach()
-
-
-def cross_entropy_sum(logits: Tensor, label: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy of logits (N, P, h, w) summed over the valid pixels of label (N, H, W), times class weights.
-
-    Logits are upsampled bilinearly to the label's size. Without a valid pixel the result is 0, with a graph.
-    """
-    logits = logits.float() if logits.dtype != torch.float64 else logits
-    if logits.shape[-2:] != label.shape[-2:]:
-        logits = F.interpolate(logits, size=label.shape[-2:], mode="bilinear", align_corners=False)
-    # reduction="none" and sum(): torch's own sum of two million float32 terms is less exact
-    return F.cross_entropy(logits, label, weights, ignore_index=IGNORE, reduction="none").sum()
+    losses = {name: sums[name] / (pixels if name in distilled.per_pixel else n) for name in weights}
+    weighted = [losses[name] if weight == 1 else weight * losses[name] for name, weight in weights.items()]
+    total = weighted[0]
+    for loss in weighted[1:]:
+        total = total + loss
+    return total, torch.stack([total, *losses.values()]).detach()
 
 
 def count_pixels(label: Tensor, classes: int) -> Tensor:

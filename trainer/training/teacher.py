@@ -96,13 +96,15 @@ def verify(teacher: Teacher, config: TrainConfig, data: Data, place: Place) -> N
         return
     protocol = config.eval.protocols[0]
     seen = config.data.model_copy(update={"normalize": config.teacher.normalize or config.data.normalize})
-    asked = [file_digest(Path(path)), data.val.fingerprint, seen.size, seen.normalize, protocol]
+    asked: list[object] = [file_digest(Path(path)), data.val.fingerprint, seen.size, seen.normalize, protocol]
+    how = config.eval.model_dump(mode="json", exclude={"protocols", "every"}, exclude_defaults=True)
+    asked += [how] if how else []
     file = place.cache_dir / "teachers" / f"{digest(asked)}.json"
     known = parallel.all_reduce(torch.tensor(int(file.exists()), device=next(teacher.model.parameters()).device))
     if int(known) == parallel.world():  # all workers evaluate together, so all or none must use the cache
         measured = json.loads(file.read_text(encoding="utf-8"))
     else:
-        measured = evaluate(teacher.model, data.val, data.classes, seen, (protocol,))["val/miou"]
+        measured = evaluate(teacher.model, data.val, data.classes, seen, (protocol,), how=config.eval)["val/miou"]
         if parallel.rank() == 0:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(measured))

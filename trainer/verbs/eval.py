@@ -38,6 +38,11 @@ def evaluate(
     data: options.DataName = None,
     size: options.Size = None,
     normalize: options.Normalize = None,
+    window: options.Window = None,
+    stride: options.Stride = None,
+    whole: options.Whole = False,
+    flip: options.Flip = None,
+    scales: options.Scales = None,
     device: options.Device = "auto",
     threads: options.Threads = 1,
     batch: options.Batch = 8,
@@ -60,6 +65,7 @@ def evaluate(
         raise UserError(f"--protocol must be {' or '.join(PROTOCOLS)} but got {', '.join(sorted(unknown))!r}")
     torch.set_num_threads(threads)
     wanted = options.wanted(config, model, data, size, normalize)
+    wanted = wanted._replace(predictions=options.predictions(window, stride, whole, flip, scales))
     student = open_student(checkpoint, wanted, device)
     run = run_config(checkpoint, wanted) if "val/miou" in student.origin else None
     dataset = open_dataset(student.config.data, data_root.absolute() if data_root else None, default_cache())
@@ -101,6 +107,8 @@ def report(
         f"{present:.0f} of {len(names)} classes occur, fingerprint {packed.fingerprint}",
         "mIoU      " + "   ".join(f"{_percent(metrics, f'{at}/miou')} {name}" for name, at in where.items()),
     ]
+    if config.eval.predictions:
+        lines.insert(3, f"predicted {config.eval.predictions}")
     if "val/miou" in student.origin:
         lines.append(f"recorded  {student.origin['val/miou']:.2f} {recorded_on(student, run, packed)}")
     conditions = [key.split("/")[1] for key in metrics if key.endswith("/classes_present")]
@@ -138,4 +146,6 @@ def recorded_on(student: Student, run: TrainConfig | None, packed: PackedSplit) 
     where = f"on {then.name} val at {height}x{width}, normalize {then.normalize}"
     if recorded != packed.fingerprint:
         return f"{words}, {where}, {images}"
+    if (ours := run.eval.predictions) != student.config.eval.predictions:
+        words += f", predicted by {ours or 'one pass over the image'}"
     return words if (then.size, then.normalize) == (now.size, now.normalize) else f"{words}, {where}"

@@ -79,6 +79,8 @@ def export(
         f"onnxruntime beside torch on {parity.images} images: the same class at {100 * parity.agreement:.3f} % of "
         f"{parity.pixels} pixels, logits apart by at most {parity.difference:.1e} (of {parity.largest:.1f})"
     )
+    if how := student.config.eval.predictions:
+        print(f"the graph is one pass over one image; the run predicts by {how}: repeat that around it")
     times = [latency_ms(run, pictures[0]) for run in (exported, reference)]
     print(f"one image takes onnxruntime {times[0]:.1f} ms, torch {times[1]:.1f} ms, on {threads} CPU thread(s)")
 

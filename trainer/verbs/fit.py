@@ -17,6 +17,7 @@ from trainer.config import (
     TrainConfig,
     UserError,
     check_cohort,
+    located,
     masked,
     message_of,
     override,
@@ -26,6 +27,7 @@ from trainer.config import (
     read_yaml,
     weight_names,
     with_plugins,
+    with_recipe,
 )
 from trainer.config.input_files import check_output, holds
 from trainer.files.failure import failure_of
@@ -102,7 +104,9 @@ def fit(
         check_compiler(device)
     runs = []
     for file, name in zip(configs, names(configs), strict=True):
-        asked = with_plugins(override(_mapping(read_yaml(file), file), given), file.parent)
+        with located(str(file)):
+            data = with_recipe(_mapping(read_yaml(file), file))
+        asked = with_plugins(override(data, given), file.parent)
         config = parse(asked, str(file) if name else "config")
         runs.append(Asked(file, config, out / name, replace(place, out_dir=place.out_dir / name), name))
     check_runs(runs)

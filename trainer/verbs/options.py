@@ -49,6 +49,20 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or auto
 Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads")]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="images in one forward pass")]
 
+Window = Annotated[
+    str | None, typer.Option("--window", metavar="HxW", help="predict in windows of this size, moved by --stride")
+]
+Stride = Annotated[
+    str | None, typer.Option("--stride", metavar="HxW", help="how far the window moves, down and across")
+]
+Whole = Annotated[bool, typer.Option("--whole", help="one pass over the image, for a config that has windows")]
+Flip = Annotated[
+    bool | None, typer.Option("--flip/--no-flip", help="average with the mirrored image (default: the config's)")
+]
+Scales = Annotated[
+    str | None, typer.Option("--scales", metavar="A,B", help="average over these scales, such as 0.75,1,1.25")
+]
+
 
 def wanted(
     config: Path | None,
@@ -61,6 +75,32 @@ def wanted(
     from trainer.deploy.open import Wanted
 
     return Wanted(config, model, data, None if size is None else parse_size(size), normalize)
+
+
+def predictions(
+    window: str | None, stride: str | None, whole: bool, flip: bool | None, scales: str | None
+) -> dict[str, object]:
+    """The settings of `eval` that the options name. Raises UserError for what is malformed."""
+    found: dict[str, object] = {}
+    if whole:
+        if window or stride:
+            raise UserError("--whole and --window exclude each other; leave one out")
+        found = {"inference": "whole", "window": None, "stride": None}
+    for name, given in (("window", window), ("stride", stride)):
+        if given is not None:
+            found |= {"inference": "slide", name: list(parse_size(given, f"--{name}"))}
+    if flip is not None:
+        found["flip"] = flip
+    if scales is not None:
+        found["scales"] = [_number(text) for text in scales.split(",")]
+    return found
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"--scales must be numbers such as 0.75,1,1.25, but got {text!r}") from None
 
 
 def read_with(checkpoint: Path, config: Path | None) -> list[Path]:
@@ -92,9 +132,9 @@ def images_of(dataset: SegDataset, split: Literal["train", "val"]) -> Iterator[P
         yield from (pair.image, pair.label)
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
     """(height, width) of `512x1024`."""
     height, _, width = text.lower().partition("x")
     if not (height.isdecimal() and width.isdecimal()):
-        raise UserError(f"--size must be HEIGHTxWIDTH, for example 512x1024, but got {text!r}")
+        raise UserError(f"{option} must be HEIGHTxWIDTH, for example 512x1024, but got {text!r}")
     return int(height), int(width)

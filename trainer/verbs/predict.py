@@ -31,6 +31,11 @@ def predict(
     data: options.DataName = None,
     size: options.Size = None,
     normalize: options.Normalize = None,
+    window: options.Window = None,
+    stride: options.Stride = None,
+    whole: options.Whole = False,
+    flip: options.Flip = None,
+    scales: options.Scales = None,
     device: options.Device = "auto",
     threads: options.Threads = 1,
     batch: options.Batch = 4,
@@ -58,7 +63,9 @@ def predict(
 
     torch.set_num_threads(threads)
     jobs = plan(images, find_images(images), out, kinds)
-    student = open_student(checkpoint, options.wanted(config, model, data, size, normalize), device)
+    wanted = options.wanted(config, model, data, size, normalize)
+    wanted = wanted._replace(predictions=options.predictions(window, stride, whole, flip, scales))
+    student = open_student(checkpoint, wanted, device)
     if ids == "label":
         label_ids(student.dataset.classes)
     mark_folder(out, student)

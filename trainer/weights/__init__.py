@@ -27,7 +27,7 @@ NAMINGS: dict[str, tuple[Naming, ...]] = {
 }
 """Family of networks -> namings of its weights, our own first; the first that matches is used."""
 
-_HEADS = ("linear_", "neck.", "head.", "decode_head.", "auxiliary_head.", "classifier.")
+_HEADS = (*SegModel.head_names, "decode_head.", "auxiliary_head.", "classifier.")
 """Prefixes of entries of segmentation and classification heads; all others belong to the backbone."""
 
 _CLASSIFIERS = ("linear_pred.bias", "head.conv_seg.bias")

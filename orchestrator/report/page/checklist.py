@@ -60,10 +60,14 @@ def section(report: Report) -> Section:
 
 
 def _data(report: Report) -> str:
-    data = parse(report.study.base).data
+    config = parse(report.study.base)
+    data, how = config.data, config.eval.predictions
     height, width = data.size
     prints = {f"{split} {name}" for run in report.runs for split, name in run.data.items()}
     cut = f"; {data.select:g} of train held out for selection" if data.select else ""
+    changed = ", ".join(step.name for step in data.steps) or ("" if data.augment == "standard" else data.augment)
+    cut += f"; augmentation: {changed}" if changed else ""
+    cut += f"; predictions: {how}" if how else ""
     listed = f"; fingerprints: {', '.join(sorted(prints))}" if prints else ""
     return f"{data.name}, input {height}x{width}, {data.train_labels} training labels{cut}{listed}"
 
@@ -117,9 +121,12 @@ def _training(report: Report) -> str:
     def each(name: str) -> str:
         if any(f"optim.{name}".startswith(path) for path in searched):
             return "searched"
-        return " or ".join(f"{value:g}" for value in dict.fromkeys(getattr(optim, name) for optim in optims))
+        values = dict.fromkeys(getattr(optim, name) for optim in optims)
+        return " or ".join("those of the epochs" if value is None else f"{value:g}" for value in values)
 
-    return f"epochs: {each('epochs')}; global batch: {each('global_batch')}; learning rate: {each('lr')}"
+    parts = any(optim.iterations is not None for optim in optims)
+    steps = f"iterations: {each('iterations')}; " if parts else ""
+    return f"{steps}epochs: {each('epochs')}; global batch: {each('global_batch')}; learning rate: {each('lr')}"
 
 
 def _tuning(report: Report) -> str:

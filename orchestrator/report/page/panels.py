@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import warnings
 
 from markupsafe import Markup
@@ -18,6 +19,8 @@ WIDTH = 960
 """Maximum width of a tile in pixels, which keeps the page small. Tiles are shown small, and large after a click."""
 PARTS = ("image", "truth", "prediction")
 """The parts of a run's panel from left to right, with white gaps; each validation image is a row."""
+MOST_COLUMNS = 9
+"""Pictures in one row of a wide window."""
 
 
 def section(report: Report) -> Section | None:
@@ -43,14 +46,15 @@ def section(report: Report) -> Section | None:
         shown = [("image", _inline(first[number]["image"], "JPEG")), ("truth", _inline(first[number]["truth"], "PNG"))]
         shown += [(arm, _inline(own[number]["prediction"], "PNG")) for arm, own in tiles.items() if number < len(own)]
         rows.append(
-            Markup('<div class="panels">{}</div>').format(
+            Markup('<div class="panels" style="--columns:{}">{}</div>').format(
+                _columns(len(shown)),
                 Markup("").join(
                     Markup(
                         '<figure><button type="button" title="larger"><img src="{}" alt="{}"></button>'
                         "<figcaption>{}</figcaption></figure>"
                     ).format(source, f"validation image {number + 1}: {name}", name)
                     for name, source in shown
-                )
+                ),
             )
         )
     used = sorted(set(seeds.values()))
@@ -59,6 +63,11 @@ def section(report: Report) -> Section | None:
         f"{', '.join(map(str, used))} of each arm. Click on a picture to enlarge it.{report.of_all}{lost}"
     )
     return Section("panels", "Predictions", (*rows, *_keys(report), Markup('<p class="notes">{}</p>').format(said)))
+
+
+def _columns(pictures: int) -> int:
+    """Of a wide window: as few rows as can be, equally full."""
+    return math.ceil(pictures / math.ceil(pictures / MOST_COLUMNS))
 
 
 def _keys(report: Report) -> list[Markup]:

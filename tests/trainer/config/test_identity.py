@@ -78,7 +78,7 @@ LEARNING = {
     "optim.global_batch": [4, 8],
     "optim.weight_decay": [0.0, 0.01],
     "data.size": [[32, 64], [64, 128]],
-    "data.augment": ["none", "reference"],
+    "data.augment": ["none", "reference", ["flip"], [{"flip": {"probability": 0.25}}]],
     "data.options": [{"train": 8}, {"train": 16}],
 }
 TAUGHT = {"teacher.train.epochs": [1, 2], "teacher.train.lr": [1.0e-3, 5.0e-3], "teacher.train.seed": [0, 1]}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from trainer.config.plugin import read_plugin
+from trainer.contract.augmentations import CHECKS
 from trainer.contract.examine import examine
+from trainer.data.augmentations import AUGMENTATIONS
 
 
 def broken(folder: Path, name: str, *edits: tuple[str, str]) -> dict[str, str]:
@@ -20,10 +23,10 @@ def broken(folder: Path, name: str, *edits: tuple[str, str]) -> dict[str, str]:
     return {found.promise: found.broken for found in examine(read_plugin(name, folder)) if found.broken}
 
 
-@pytest.mark.parametrize("name", ["my_kd.py", "my_net.py", "my_data.py"])
+@pytest.mark.parametrize("name", ["my_kd.py", "my_net.py", "my_data.py", "my_steps.py"])
 def test_the_examples_of_the_page_keep_the_contract(name: str, own: Path) -> None:
     found = list(examine(read_plugin(name, own)))
-    assert len(found) >= 6
+    assert len(found) >= 5
     assert [one for one in found if one.broken] == []
 
 
@@ -166,4 +169,33 @@ def test_a_broken_network(edits: list[tuple[str, str]], promise: str, told: str,
 )
 def test_a_broken_data_set(edits: list[tuple[str, str]], promise: str, told: str, own: Path) -> None:
     found = broken(own, "my_data.py", *edits)
+    assert any(name.startswith(promise) and said.startswith(told) for name, said in found.items()), found
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_our_steps_keep_the_contract(check: Callable[[str], None], name: str) -> None:
+    check(name)
+
+
+@pytest.mark.parametrize(
+    ("edits", "promise", "told"),
+    [
+        ([("draw.random()", "__import__('random').random()")], "random numbers", "equal draws give other images"),
+        ([("label=sample.label[::-1]", "label=sample.label + 1")], "images and labels", "a label holds"),
+        (
+            [("            return sample\n", "            sample.image[:] = 0\n            return sample\n")],
+            "what it is given",
+            "it",
+        ),
+        (
+            [("sample.image[::-1], label=sample.label[::-1]", "sample.image[4:], label=sample.label[4:]")],
+            "sizes() has",
+            "an",
+        ),
+        ([(": float = 0.5", ": float")], "options have", "its option probability has no default; give one"),
+    ],
+)
+def test_a_broken_step(edits: list[tuple[str, str]], promise: str, told: str, own: Path) -> None:
+    found = broken(own, "my_steps.py", *edits)
     assert any(name.startswith(promise) and said.startswith(told) for name, said in found.items()), found

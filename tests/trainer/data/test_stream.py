@@ -38,6 +38,16 @@ def _threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("stream")]
 
 
+STEPS = [
+    {"scale": {"range": [0.75, 1.5]}},
+    {"crop": {"size": [32, 48], "cat_max_ratio": 0.75}},
+    "flip",
+    "photometric",
+    "blur",
+    {"shift": {"pixels": 3}},
+]
+
+
 def test_shapes_and_types(packed: PackedSplit) -> None:
     stream = Stream(packed, _config(), None, 0, 1)
     assert stream.steps_per_epoch == 2
@@ -182,3 +192,44 @@ def test_holdout_is_a_partition_that_depends_on_n_and_share_alone(n: int, share:
     assert sorted([*learn.tolist(), *select.tolist()]) == list(range(n))
     for a, b in zip(holdout(n, share), (learn, select), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_steps_decide_the_size_of_a_batch(packed: PackedSplit) -> None:
+    batch = next(Stream(packed, _config(augment=STEPS), None, 0, 1).epoch(0))
+    assert (batch.image.shape, batch.label.shape) == ((4, 3, 32, 48), (4, 32, 48))
+    quarter = next(Stream(packed, _config(augment=STEPS, train_labels="quarter"), None, 0, 1).epoch(0))
+    assert torch.equal(quarter.image, batch.image)
+    assert torch.equal(quarter.label, batch.label[:, 2::4, 2::4])
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_steps_see_the_same_samples_under_any_workers_threads_and_resumption(packed: PackedSplit, epoch: int) -> None:
+    config = _config(augment=STEPS)
+    through = Stream(packed, config, None, 0, 1)
+    whole = [list(through.epoch(number)) for number in range(epoch + 1)][-1]
+    resumed = list(Stream(packed, config, None, 0, 1, threads=3).epoch(epoch))
+    parts = [list(Stream(packed, config, None, rank, 4).epoch(epoch)) for rank in range(4)]
+    joined = [
+        HostBatch(*(torch.cat(tensors) for tensors in zip(*step, strict=True))) for step in zip(*parts, strict=True)
+    ]
+    assert len(whole) == 2
+    assert all(_equal(a, b) and _equal(a, c) for a, b, c in zip(whole, resumed, joined, strict=True))
+
+
+def test_a_step_draws_the_same_whether_another_is_there_or_not(packed: PackedSplit) -> None:
+    """So that runs with and without a step differ in that step alone."""
+    crop = {"crop": {"size": [32, 48]}}
+    alone, after = (
+        next(Stream(packed, _config(augment=steps), None, 0, 1).epoch(0)) for steps in ([crop], ["photometric", crop])
+    )
+    assert torch.equal(alone.label, after.label)
+    assert not torch.equal(alone.image, after.image)
+
+
+def test_what_steps_uncover_is_the_mean_colour(packed: PackedSplit) -> None:
+    steps = [{"scale": {"range": [0.5, 1.0]}}, {"crop": {"size": [32, 64]}}]
+    for normalize, colour in (("imagenet", [124, 116, 104]), ("unit", [0, 0, 0])):
+        batch = next(Stream(packed, _config(augment=steps, normalize=normalize), None, 0, 1).epoch(0))
+        corner = batch.image[:, :, -1, -1].tolist()
+        assert corner == [colour] * 4
+        assert (batch.label[:, -1, -1] == 255).all()

@@ -14,6 +14,7 @@ from PIL import Image
 
 from trainer.config import TrainConfig, UserError, parse
 from trainer.data.scenes import write_scenes
+from trainer.data.stream import Stream
 from trainer.files import checkpoint
 from trainer.training import build
 from trainer.training.build import build_distilled, build_teacher, check, open_data
@@ -36,6 +37,13 @@ Make = Callable[..., Any]
         ({}, {"data.options": {"trian": 3}}, "data.options: unknown option 'trian'; did you mean 'train'?"),
         ({}, {"data.class_weights": [1.0, 2.0]}, "needs one weight for each of the 19 classes of scenes but got 2"),
         ({}, {"data.size": [32, 32], "optim.norm_batch": 1}, None),
+        ({}, {"data.augment": ["scael"]}, "data.augment: unknown step 'scael'; did you mean 'scale'?"),
+        ({}, {"data.augment": ["scale"]}, "images of a batch must have one size"),
+        (
+            {"csf": {}},
+            {"data.augment": [{"crop": {"size": [32, 32]}}], "optim.norm_batch": 1},
+            "BatchNorm needs more than one value a channel",
+        ),
         ({"csf": {}}, {"data.size": [32, 32], "optim.norm_batch": 1}, "BatchNorm needs more than one value a channel"),
     ],
 )
@@ -50,6 +58,17 @@ def test_check_refuses_what_cannot_be_built(
         check(config, tmp_path)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "checks").exists()
+
+
+def test_steps_reduce_labels_that_are_packed_at_the_inputs_size(tiny: Make, place: Make, tmp_path: Path) -> None:
+    """Quarter labels of a list of steps need no labels of train at their own size."""
+    steps = ["scale", {"crop": {"size": [64, 96]}}]
+    config = tiny({}, {"data.augment": steps, "data.train_labels": "quarter"})
+    data = open_data(config, place(cache_dir=tmp_path / "fresh"))
+    packed = [path.name for path in (tmp_path / "fresh" / "packed").glob("*.arrow")]
+    assert any("-train-" in name and "samples" in name for name in packed)
+    assert not any("-train-" in name and "natives" in name for name in packed)
+    assert next(Stream(data.train, config, data.learn, 0, 1).epoch(0)).label.shape == (4, 16, 24)
 
 
 @pytest.mark.slow

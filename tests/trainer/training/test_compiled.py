@@ -16,6 +16,7 @@ from torch._dynamo.utils import counters
 from trainer.compiler import check_compiler
 from trainer.config import TrainConfig, UserError
 from trainer.data.stream import Stream
+from trainer.losses import LOSSES
 from trainer.place import Place
 from trainer.training.build import Data, build_distilled, build_teacher, open_data
 from trainer.training.compiled import Compiler
@@ -51,7 +52,7 @@ def train(config: TrainConfig, place: Place, compiler: Compiler | None, epochs: 
     data: Data = open_data(config, place)
     model = build_teacher(config, place, len(data.classes))
     distilled = build_distilled(config, model, data)
-    learner = Learner(distilled, config.optim, config.distill, compiler)
+    learner = Learner(distilled, config.optim, config.terms, compiler)
     teacher = None
     if model is not None:
         bf16 = config.teacher_precision == "bf16"
@@ -103,8 +104,13 @@ def test_more_structures_than_torch_keeps_by_default(tiny: Make, place: Make, gr
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "tolerance"),
-    [({}, 1e-5), ({"optim.precision": "bf16"}, 1e-2), ({"teacher.precision": "bf16"}, 1e-5)],
-    ids=["fp32", "bf16", "fp32 with a bf16 teacher"],
+    [
+        ({}, 1e-5),
+        ({"optim.precision": "bf16"}, 1e-2),
+        ({"teacher.precision": "bf16"}, 1e-5),
+        ({"loss": {name: {"weight": 0.5} for name in LOSSES}, "optim.clip_norm": 1.0, "optim.ema_decay": 0.9}, 1e-4),
+    ],
+    ids=["fp32", "bf16", "fp32 with a bf16 teacher", "every task loss, clipped and averaged"],
 )
 @pytest.mark.parametrize("compiler", [TRACED, Compiler("aot_eager", cuda_graphs=True)], ids=["", "CUDA graphs"])
 def test_losses_and_validation_are_those_of_eager_mode(

@@ -26,12 +26,12 @@ from trainer.deploy.open import Wanted, open_student
 from trainer.deploy.predict import label_images
 from trainer.distill import DISTILLERS, build_distillers
 from trainer.distill.base import Distiller
+from trainer.losses import LOSSES, at_label_size, build_losses
 from trainer.models import MODELS
 from trainer.models.base import SegModel
 from trainer.models.norm import set_norm_batch
-from trainer.training.evaluate import forward
+from trainer.training.inference import logits_of
 from trainer.training.metrics import confusion
-from trainer.training.task import cross_entropy_sum
 
 LOWER_PRECISION = """
     _convolution conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d convolution
@@ -151,6 +151,12 @@ def path_of(name: str, options: dict[str, Any], student: SegModel, teacher: SegM
     return path
 
 
+def task_losses(logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+    """The sum of every task loss."""
+    large = at_label_size(logits, label)
+    return {name: loss(large, label, None) for name, loss in build_losses({name: Term() for name in LOSSES}).items()}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("student", STUDENTS)
@@ -167,7 +173,8 @@ def test_the_forward_of_every_distiller_on_fake_cuda_tensors(student: str, preci
             known = teacher(batch.image)
         parts = (*out.features, *out.embeds, out.logits, *known.features, *known.embeds, known.logits)
         assert {part.dtype for part in parts} == {torch.bfloat16 if precision == "bf16" else torch.float32}
-        assert cross_entropy_sum(out.logits, batch.label).dtype == torch.float32
+        for name, loss in task_losses(out.logits, batch.label).items():
+            assert (loss.shape, loss.dtype, loss.device.type) == ((), torch.float32, "cuda"), name
         for case, path in zip(CASES, paths, strict=True):
             loss = path(batch, out, known)
             assert (loss.shape, loss.dtype, loss.device.type) == ((), torch.float32, "cuda"), case
@@ -183,7 +190,8 @@ def test_the_backward_of_every_distiller_in_the_dtypes_of_cuda(student: str) -> 
         with torch.no_grad():
             known = teacher(batch.image)
         losses = [path(batch, out, known) for path in paths]
-    torch.stack([cross_entropy_sum(out.logits, batch.label), *losses]).sum().backward()
+        losses += task_losses(out.logits, batch.label).values()
+    torch.stack(losses).sum().backward()
     for module in (taught, *paths):
         for name, parameter in module.named_parameters():
             gradient = parameter.grad
@@ -201,7 +209,7 @@ def test_evaluation_and_export_on_fake_cuda_tensors(student: str, precision: str
         model = fake_cuda(deployed).model
         images = np.zeros((SAMPLES, *SIZE, 3), np.uint8)
         keeps: Any = contextlib.nullcontext()  # autocast is as it is outside
-        logits = forward(model, images, DataConfig(size=SIZE), torch.device("cuda"), keeps)
+        (logits,) = logits_of(model, images, DataConfig(size=SIZE), torch.device("cuda"), keeps)
         assert (logits.dtype, logits.device.type) == (torch.float32, "cuda")
         with autocast("cuda", False):  # students are exported in float32
             program = torch.export.export(deployed, (torch.from_numpy(images).to("cuda"),))

@@ -17,7 +17,7 @@ from trainer.models import build_model
 from trainer.models.base import SegModel, SegOutput
 from trainer.models.norm import set_norm_batch
 from trainer.rng import initialising, sample_keys
-from trainer.training.learner import Learner, parameter_groups
+from trainer.training.learner import Learner
 from trainer.training.task import Distilled, count_pixels, pixel_weight
 
 CLASSES, SAMPLES, GROUP = 5, 8, 2
@@ -181,19 +181,6 @@ def test_drain_gives_means_over_the_steps_since_the_last() -> None:
         drained.append(learner.drain())
     assert drained[0] == pytest.approx(drained[1], rel=1e-12)
     assert drained[0]["loss"] == pytest.approx(drained[0]["loss/ce"] + drained[0]["loss/pea"], rel=1e-12)
-
-
-def test_weights_decay_and_norms_and_biases_do_not_unless_asked() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm(4), nn.Linear(4, 2))
-    decayed, plain = parameter_groups(model, OptimConfig(weight_decay=0.01))
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.01, 0.0)
-    assert [p.ndim for p in decayed["params"]] == [4, 2]
-    assert [p.ndim for p in plain["params"]] == [1, 1, 1, 1]
-    (everything,) = parameter_groups(model, OptimConfig(weight_decay=0.01, decay_norms_and_biases=True))
-    assert everything["weight_decay"] == 0.01
-    assert len(everything["params"]) == 6
-    model[2].requires_grad_(False)
-    assert sum(len(group["params"]) for group in parameter_groups(model, OptimConfig())) == 4
 
 
 def test_the_step_is_adamw() -> None:

@@ -32,6 +32,13 @@ CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     **{name: {"csf": {}, name: {"weight": 0.7}} for name in DISTILLERS},
     "csf as published": {"csf": {"options": {"norm": "reference"}}},
+    "steps and windows": {"csf": {}},
+}
+OF_CASE: dict[str, dict[str, Any]] = {
+    "steps and windows": {
+        "data.augment": ["scale", {"crop": {"size": [64, 96], "cat_max_ratio": 0.75}}, "flip", "photometric", "shift"],
+        "eval": {"inference": "slide", "window": [64, 64], "stride": [64, 32], "flip": True},
+    }
 }
 
 CHANGES = {"optim.epochs": EPOCHS, "data.class_weights": "auto", "optim.schedule": "reference"}
@@ -62,7 +69,7 @@ for name, (config, stop) in job["runs"].items():
 
 @pytest.fixture(scope="module")
 def configs(tiny: Make) -> dict[str, TrainConfig]:
-    return {name: tiny(distill, CHANGES) for name, distill in CASES.items()}
+    return {name: tiny(distill, CHANGES | OF_CASE.get(name, {})) for name, distill in CASES.items()}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""class_of(): in less memory and time, the very pixels that the argmax of whole upsampled images gives."""
+"""class_of_logits(): in less memory and time, the very pixels that the argmax of whole upsampled images gives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.training import prediction
-from trainer.training.prediction import class_of
+from trainer.training.prediction import class_of_logits
 
 SIZES = [(97, 211), (360, 480), (375, 500), (129, 1), (65, 64), (64, 64), (63, 65), (33, 29), (31, 57)]
 """(H, W), most of them odd, on both sides of the size from which torch takes another kernel."""
@@ -45,7 +45,7 @@ def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def test_every_pixel_is_that_of_the_whole(size: tuple[int, int], outputs: int, at_once: int) -> None:
     for height, width in ((24, 32), (31, 57), (13, 120)):
         for values in layouts(noise(outputs, height, width)):
-            assert torch.equal(class_of(values, size), by_hand(values, size)), (height, width)
+            assert torch.equal(class_of_logits(values, size), by_hand(values, size)), (height, width)
 
 
 @pytest.mark.parametrize("factor", [1, 2, 4, 8])
@@ -55,7 +55,7 @@ def test_every_pixel_of_a_strip_is_that_of_the_whole(factor: int, width: int, at
     for height in (3, 31, 40):
         for values in layouts(noise(19, height, 33)):
             size = (height * factor, width)
-            assert torch.equal(class_of(values, size), by_hand(values, size)), height
+            assert torch.equal(class_of_logits(values, size), by_hand(values, size)), height
 
 
 def test_strips_are_taken_where_they_are_exact_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_strips_are_taken_where_they_are_exact_alone(monkeypatch: pytest.MonkeyP
     logits = noise(19, 24, 32)
     for size, most in (((192, 256), 19 * 4 * 8 * 256), ((360, 480), 19 * 360 * 480), ((192, 127), 19 * 192 * 127)):
         made.clear()
-        class_of(logits, size)
+        class_of_logits(logits, size)
         assert max(made) == most, size
 
 
@@ -81,8 +81,8 @@ def test_of_equal_values_the_first_class_wins() -> None:
     logits = noise(19, 24, 32).round()
     assert (logits.topk(2, 1).values.diff(dim=1) == 0).any()
     for size in ((360, 480), (192, 256)):
-        assert torch.equal(class_of(logits, size), by_hand(logits, size))
-    assert torch.equal(class_of(logits, (24, 32)), logits.argmax(1))
+        assert torch.equal(class_of_logits(logits, size), by_hand(logits, size))
+    assert torch.equal(class_of_logits(logits, (24, 32)), logits.argmax(1))
 
 
 @pytest.mark.slow
@@ -92,4 +92,4 @@ def test_what_is_not_finite_is_ordered_as_before(wrong: float) -> None:
     logits[0, 3:5, 5] = wrong
     logits[1] = wrong
     for size in ((360, 480), (1536, 2048)):
-        assert torch.equal(class_of(logits, size), by_hand(logits, size))
+        assert torch.equal(class_of_logits(logits, size), by_hand(logits, size))

@@ -65,6 +65,23 @@ def test_stopped_after_every_epoch(config: TrainConfig, undisturbed: Path, place
 
 
 @pytest.mark.slow
+def test_stopped_with_steps_and_test_time_views(tiny: Make, place: Make, same_run: Make) -> None:
+    """Augmentation is a function of seed, step, epoch and sample: a resumed run sees what it would have seen."""
+    steps = ["scale", {"crop": {"size": [64, 96], "cat_max_ratio": 0.75}}, "flip", "photometric", "blur", "shift"]
+    config = tiny(DISTILL, {"data.augment": steps, "eval.flip": True, "eval.scales": [0.75, 1.0]})
+
+    def stop(metrics: dict[str, float], path: Path | None) -> None:
+        raise InterruptedError
+
+    fit(config, place("whole"), report=nothing)
+    for _ in range(config.optim.epochs):
+        with pytest.raises(InterruptedError):
+            fit(config, place("parts"), report=stop)
+    fit(config, place("parts"), report=nothing)
+    same_run(place("parts").out_dir, place("whole").out_dir)
+
+
+@pytest.mark.slow
 def test_stopped_at_every_write(
     config: TrainConfig, undisturbed: Path, place: Make, same_run: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

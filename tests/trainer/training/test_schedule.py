@@ -42,3 +42,13 @@ def test_reference_schedule_is_the_published_one(golden: Any) -> None:
     for epoch in range(1600):
         first, last = (learning_rate(optim, step, 5) for step in (epoch * 5, epoch * 5 + 4))
         assert first == last == pytest.approx(float(expected[epoch]), rel=1e-9, abs=1e-18)
+
+
+def test_a_warm_up_rises_linearly_to_the_decayed_rate() -> None:
+    """mmcv: lr * (1 - (1 - step / warmup) * (1 - 1e-6)) of the regular rate."""
+    plain, warm = OptimConfig(lr=1.0, epochs=2), OptimConfig(lr=1.0, epochs=2, warmup_iterations=4)
+    regular, found = rates(plain, 8), rates(warm, 8)
+    assert found[0] == pytest.approx(1e-6)
+    assert found[2] == pytest.approx(regular[2] * (1 - 0.5 * (1 - 1e-6)))
+    assert found[4:] == regular[4:]
+    assert all(a < b for a, b in pairwise(found[:5]))

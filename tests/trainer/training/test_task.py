@@ -12,11 +12,17 @@ from torch import Tensor
 from trainer.config import IGNORE, ModelConfig, Term
 from trainer.data.batch import Batch
 from trainer.distill import build_distillers
+from trainer.losses import at_label_size
+from trainer.losses.cross_entropy import CrossEntropy
 from trainer.models import build_model
 from trainer.models.base import Channels
-from trainer.training.task import Distilled, count_pixels, cross_entropy_sum, pixel_weight
+from trainer.training.task import Distilled, count_pixels, pixel_weight
 
 TEACHER = Channels((16, 32, 80, 128), (16, 32, 80, 128), (4, 8, 16, 32), 3)
+
+
+def cross_entropy_sum(logits: Tensor, label: Tensor, weights: Tensor | None = None) -> Tensor:
+    return CrossEntropy()(at_label_size(logits, label), label, weights)
 
 
 def mean(logits: Tensor, label: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -30,9 +30,20 @@ def measured(metrics: dict[str, float]) -> dict[str, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_run_is_measured_as_it_measured_itself(precision: str, finished: Make, command: Make, tmp_path: Path) -> None:
-    run = finished({"optim.precision": precision})
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optim.precision": "fp32"},
+        {"optim.precision": "bf16"},
+        {"eval.inference": "slide", "eval.window": [64, 64], "eval.stride": [64, 32]},
+        {"eval.flip": True, "eval.scales": [0.75, 1.0]},
+    ],
+    ids=["fp32", "bf16", "slide", "views"],
+)
+def test_a_run_is_measured_as_it_measured_itself(
+    changes: dict[str, Any], finished: Make, command: Make, tmp_path: Path
+) -> None:
+    run = finished(changes)
     epochs, result = run_folder.read_epochs(run), run_folder.read_result(run)
     assert result is not None
     for name, epoch in ((run_folder.LAST, epochs[-1]), (run_folder.BEST, epochs[int(result["best"]["epoch"]) - 1])):
@@ -45,6 +56,49 @@ def test_a_run_is_measured_as_it_measured_itself(precision: str, finished: Make,
         assert f"mIoU      {epoch['val/miou']:.2f} full   {epoch['val/paper/miou']:.2f} paper\n" in said
         assert f"recorded  {epoch['val/miou']:.2f} full by its run\n" in said
         assert "read as   this program, normalize imagenet (from the config)\n" in said
+
+
+@pytest.mark.slow
+def test_predictions_may_be_made_in_another_way_than_the_run_s(finished: Make, command: Make, tmp_path: Path) -> None:
+    """Two runs that differ in how they are validated train alike, so that each measures what the other recorded."""
+    windows = {"eval.inference": "slide", "eval.window": [64, 64], "eval.stride": [64, 32]}
+    views = {"eval.flip": True, "eval.scales": [0.75, 1.0]}
+    whole, slid, viewed = finished(), finished(windows), finished(views)
+    recorded = {run: run_folder.read_epochs(run)[-1]["val/miou"] for run in (whole, slid, viewed)}
+    assert len(set(recorded.values())) == 3
+    file = tmp_path / "eval.json"
+    for run, arguments, like, how in (
+        (whole, ("--window", "64x64", "--stride", "64x32"), slid, "windows of 64x64 every 64x32"),
+        (whole, ("--flip", "--scales", "0.75,1"), viewed, "mirrored images too; scales 0.75, 1"),
+        (slid, ("--whole",), whole, ""),
+        (viewed, ("--no-flip", "--scales", "1"), whole, ""),
+    ):
+        code, said, errors = command("eval", run / run_folder.LAST, *arguments, "--json", file)
+        assert (code, errors) == (0, "")
+        assert json.loads(file.read_text())["metrics"]["val/miou"] == recorded[like]
+        assert (f"predicted {how}\n" in said) == bool(how)
+        made = {whole: "one pass over the image", slid: "windows of 64x64 every 64x32"}
+        assert f"full by its run, predicted by {made.get(run, 'mirrored images too; scales 0.75, 1')}\n" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--window", "64"), "--window must be HEIGHTxWIDTH, for example 512x1024, but got '64'"),
+        (("--window", "64x64"), "the options: eval: inference: slide needs stride"),
+        (("--window", "64x64", "--stride", "64x96"), "as windows may leave no gap, but got 96"),
+        (("--window", "128x128", "--stride", "64x64"), "eval.window must fit into data.size (64x128) but got 128x128"),
+        (("--whole", "--stride", "64x64"), "--whole and --window exclude each other"),
+        (("--scales", "1,big"), "--scales must be numbers such as 0.75,1,1.25, but got 'big'"),
+        (("--scales", "1,1"), "scales must be one or more different numbers"),
+    ],
+)
+def test_a_way_to_predict_that_makes_no_sense(
+    arguments: tuple[str, ...], message: str, finished: Make, command: Make
+) -> None:
+    code, said, errors = command("eval", finished() / run_folder.LAST, *arguments)
+    assert (code, said) == (2, "")
+    assert message in errors and len(errors.splitlines()) == 1
 
 
 def test_the_table_has_each_class_with_its_share_of_pixels(finished: Make, command: Make) -> None:

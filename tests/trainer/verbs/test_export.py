@@ -209,6 +209,20 @@ def test_a_file_that_is_read_is_not_written_over(finished: Make, command: Make, 
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow
+def test_a_file_says_what_its_graph_leaves_to_the_application(finished: Make, command: Make, tmp_path: Path) -> None:
+    run, out = finished({"eval.flip": True, "eval.scales": [0.75, 1.0]}), tmp_path / "student.onnx"
+    code, said, errors = command("export", run / run_folder.BEST, "--out", out)
+    assert (code, errors) == (0, "")
+    assert (
+        "the graph is one pass over one image; the run predicts by mirrored images too; scales 0.75, 1: repeat that"
+        in said
+    )
+    assert {entry.key: entry.value for entry in onnx.load(out).metadata_props}[
+        "inference"
+    ] == "mirrored images too; scales 0.75, 1"
+
+
 @pytest.mark.parametrize("verb", ["export", "eval"])
 def test_images_of_the_data_set_are_not_written_over(verb: str, finished: Make, command: Make, tmp_path: Path) -> None:
     root = tmp_path / "city"
@@ -241,6 +255,7 @@ def test_the_verb_writes_a_file_that_explains_itself(finished: Make, command: Ma
     assert (told["normalize"], told["sizes"], told["outputs"]) == ("imagenet", "64x128 only", "19")
     assert told["parameters"] == str(parameters(model))
     assert told["origin.run_id"] == result["run_id"]
+    assert "inference" not in told
     # the whole of what an application does: open, resize, ask
     (image,) = pictures((128, 256), 1)
     resized = np.asarray(Image.fromarray(image).resize((128, 64), Image.Resampling.BILINEAR))

@@ -13,16 +13,19 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from trainer.config import ModelConfig
+from trainer.config import EvalConfig, ModelConfig
 from trainer.data import dataset_class
 from trainer.data.cityscapes import CLASSES
+from trainer.data.images import read_rgb
 from trainer.data.packing import resize_image
 from trainer.data.stream import normalise
 from trainer.data.synthetic.painter import paint
 from trainer.deploy.open import Wanted, open_student
-from trainer.deploy.predict import find_images, plan, predict
+from trainer.deploy.predict import find_images, label_images, plan, predict
 from trainer.files import checkpoint, run_folder
 from trainer.models import build_model
+from trainer.training.inference import logits_of
+from trainer.training.prediction import class_of
 
 Make = Callable[..., Any]
 SIZES = {"aachen/aachen_000000_000019_leftImg8bit.png": (64, 128), "bonn/bonn_000001_000019.jpg": (50, 90)}
@@ -70,6 +73,33 @@ def test_every_pixel_is_labelled_at_the_images_own_size(finished: Make, command:
         np.testing.assert_allclose(overlay, (image / 2 + mask / 2), atol=0.5)
 
 
+@pytest.mark.slow
+def test_predictions_are_made_as_the_run_is_validated(finished: Make, command: Make, images: Path) -> None:
+    """With the windows, mirror images and scales of its config."""
+    asked = {"inference": "slide", "window": [64, 64], "stride": [64, 32], "flip": True, "scales": [1.0, 1.5]}
+    path, out = (
+        finished({f"eval.{name}": value for name, value in asked.items()}) / run_folder.LAST,
+        images.parent / "out",
+    )
+    assert command("predict", path, images, "--out", out, "--ids", "train")[0] == 0
+    student = open_student(path, Wanted(), "cpu")
+    assert student.config.eval.model_dump(mode="json").items() >= asked.items()
+    plain = student._replace(config=student.config.model_copy(update={"eval": EvalConfig()}))
+    differing = 0
+    for name in SIZES:
+        native = read_rgb(images / name)
+        small = resize_image(native, (64, 128))
+        with torch.no_grad():
+            views = logits_of(
+                student.model, small[None].copy(), student.config.data, student.device, how=student.config.eval
+            )
+        assert len(views) == 4
+        found = np.asarray(Image.open((out / "train_ids" / name).with_suffix(".png")))
+        np.testing.assert_array_equal(found, class_of(views, native.shape[:2])[0].numpy())
+        differing += not np.array_equal(found, label_images(plain, [native], [small])[0])
+    assert differing
+
+
 def test_label_ids_are_what_the_cityscapes_server_looks_for(finished: Make, command: Make, images: Path) -> None:
     """mcordts/cityscapesScripts, evalPixelLevelSemanticLabeling.py: label ids in CITY_SEQUENCE_FRAME*.png, one each."""
     out = images.parent / "out"
@@ -109,6 +139,7 @@ def test_predictions_of_another_student_are_not_mixed_in(finished: Make, command
     assert command("predict", finished() / run_folder.LAST, images, "--out", out)[0] == 0
     for changed, message in (
         (("--normalize", "unit"), f"{out} holds predictions with another normalize; choose another folder"),
+        (("--flip",), f"{out} holds predictions with another inference; choose another folder"),
         (("--out", images / "bonn"), f"{images / 'bonn'} holds other files; choose a folder that is new or empty"),
     ):
         code, _, errors = command("predict", finished() / run_folder.LAST, images, "--out", out, *changed)

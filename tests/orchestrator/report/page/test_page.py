@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -15,7 +16,7 @@ from orchestrator.report.page.document import page
 from orchestrator.report.page.provenance import facts
 from orchestrator.report.page.tables import table_html
 from orchestrator.store.ledger import Ledger
-from trainer.config import NUMERICS_VERSION
+from trainer.config import NUMERICS_VERSION, override
 
 GOLDEN = """<div class="scroll"><table>
 <thead><tr><th scope="col">arm</th><th scope="col" class="number">n</th><th scope="col" class="number">mIoU</th>\
@@ -248,3 +249,12 @@ def test_a_damaged_panel_is_left_out_and_said(synthetic, damage):
     for path in report.panels.values():
         path.write_bytes(damage(path.read_bytes()))
     assert "damaged and left out" in str(panels.section(report).blocks)
+
+
+def test_the_checklist_says_how_images_are_augmented_and_predicted(synthetic):
+    report = synthetic().report
+    assert "augmentation" not in answers(report)["Data"] and "predictions" not in answers(report)["Data"]
+    changes = {"data.augment": ["flip", "photometric"], "eval.flip": True, "eval.scales": [0.5, 1.0]}
+    study = report.study.model_copy(update={"base": override(report.study.base, changes)})
+    said = answers(replace(report, study=study))["Data"]
+    assert "; augmentation: flip, photometric; predictions: mirrored images too; scales 0.5, 1" in said
