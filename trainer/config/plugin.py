@@ -10,11 +10,12 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from trainer.config.errors import UserError
+from trainer.config.fields import Name
 from trainer.config.plain import read_text
 from trainer.config.text import message_of
 
@@ -46,15 +47,38 @@ GROUPS = {
 """By the name of the dictionary that a file defines. `trainer/plugins/groups.py` has what each entry must be."""
 
 
+def _check_sha256(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise ValueError(f"a sha256 has 64 hex digits, but got {text[:100]!r}")
+    return text
+
+
+def _check_group(name: str) -> str:
+    if name not in GROUPS:
+        raise ValueError(f"a plugin has {', '.join(GROUPS)}, but got {name[:100]!r}")
+    return name
+
+
+def _check_source(text: str) -> str:
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"plugin files may have {MOST_CHARACTERS:,} characters, but it has {len(text):,}")
+    return text
+
+
+Sha256 = Annotated[str, AfterValidator(_check_sha256)]
+GroupName = Annotated[str, AfterValidator(_check_group)]
+Source = Annotated[str, AfterValidator(_check_source)]
+
+
 class Plugin(BaseModel):
     """A file beside a study, or an installed package, and the names that it defines in each of GROUPS."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(description="`my_kd.py` of a file; package and version, `my_kd 1.2`, of a package")
-    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the file's text, or of the package's files")
-    entries: dict[str, tuple[str, ...]]
-    source: str = Field("", repr=False, description="the text of a file; records of a run in a ledger leave it out")
+    name: Name = Field(description="`my_kd.py` of a file; package and version, `my_kd 1.2`, of a package")
+    sha256: Sha256 = Field(description="of the file's text, or of the package's files")
+    entries: dict[GroupName, tuple[Name, ...]]
+    source: Source = Field("", repr=False, description="the text of a file; records of a run in a ledger leave it out")
 
     @model_validator(mode="after")
     def _is_whole(self) -> Plugin:
