@@ -1,7 +1,7 @@
 """All ratios in one table, each measured side by side in one run, with a plot; `make bench` calls it.
 
-Run: python benchmarks/bench.py [--only NAME ...] [--write]. `--write` replaces the section of RESULTS.md and
-benchmarks/ratios.png. What needs Ray is left out where Ray is not installed.
+Run: python benchmarks/bench.py [--only NAME ... | --write]. `--write` replaces the section of RESULTS.md and
+benchmarks/ratios.png, unless a benchmark has failed. What needs Ray is left out where Ray is not installed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +51,7 @@ class Measured(NamedTuple):
 
     name: str
     command: str
-    seconds: float
+    failed: bool
     ratios: list[Ratio]
 
 
@@ -61,13 +60,12 @@ def run(name: str, benchmark: Benchmark, file: Path) -> Measured:
     words = [benchmark.script, *(benchmark.cuda if torch.cuda.is_available() else benchmark.cpu)]
     command = f"python benchmarks/{' '.join(words)}"
     print(f"\n$ {command}", flush=True)
-    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, HERE / words[0], *words[1:]], env={**os.environ, FILE: str(file)}, check=False
     )
     if done.returncode:
         print(f"{name} ended with exit code {done.returncode}", flush=True)
-    return Measured(name, command, time.monotonic() - started, recorded(file))
+    return Measured(name, command, done.returncode != 0, recorded(file))
 
 
 def table(measured: list[Measured]) -> list[str]:
@@ -129,8 +127,9 @@ def plot(measured: list[Measured], path: Path) -> None:
 def main() -> None:
     """Measure, print, and write if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
-    parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md and benchmarks/ratios.png")
+    either = parser.add_mutually_exclusive_group()  # the section is written whole
+    either.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
+    either.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md and benchmarks/ratios.png")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         measured = [
@@ -140,6 +139,8 @@ def main() -> None:
         ]
     lines = [hardware(), "", *table(measured)]
     print("\n" + "\n".join(lines))
+    if failed := [each.name for each in measured if each.failed]:
+        sys.exit(f"failed, and nothing is written: {', '.join(failed)}")
     if asked.write:
         write([*lines, "", "![the same as bars](ratios.png)"], HERE / "RESULTS.md")
         plot(measured, HERE / "ratios.png")

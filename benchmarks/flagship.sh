@@ -9,16 +9,20 @@
 #
 #   transkd import OUT/runs && transkd report STUDY
 set -euo pipefail
-cd "$(dirname "$0")/.."
+if [ $# -lt 3 ] || [[ ! $3 =~ ^[0-9]+$ ]]; then
+  echo "usage: $0 STUDY OUT SECONDS [options of fit]; SECONDS is a whole number but got '${3-}'" >&2
+  exit 2
+fi
+root=$(cd "$(dirname "$0")/.." && pwd)
 study=$1 out=$2 seconds=$3
 shift 3
 PYTHON=${PYTHON:-python}
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 began=$SECONDS longest=0 failed=0
 
-if [ ! -d "$out/configs" ]; then
-  "$PYTHON" benchmarks/flagship_configs.py "$study" "$out/configs.new"
-  mv "$out/configs.new" "$out/configs"
-fi
+# written at each start: of a study that has changed, `fit` refuses the folders of the runs that it had before
+rm -rf "$out/configs"
+"$PYTHON" "$root/benchmarks/flagship_configs.py" "$study" "$out/configs"
 
 teacher=()
 if [ -f "$out/configs/teacher.yaml" ]; then

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.spec import ClusterSpec, Machine, SpecError, concurrency, grown
+from cluster.spec import ClusterSpec, Machine, SpecError, amounts, concurrency, grown
+from trainer.config import counted
 
 
 class Finding(NamedTuple):
@@ -51,7 +52,8 @@ def _fits(spec: ClusterSpec, cpus: float, gpus: float) -> Finding | None:
 def _threads(spec: ClusterSpec) -> Finding | None:
     if spec.torch_threads <= max(1, spec.cpus_per_worker):
         return None
-    message = f"{spec.torch_threads} threads per worker on {spec.cpus_per_worker:g} CPUs: runs slow each other down"
+    threads, cpus = counted(spec.torch_threads, "thread"), amounts({"CPU": spec.cpus_per_worker})
+    message = f"{threads} per worker on {cpus}: runs slow each other down"
     return Finding("threads-exceed-cpus", message, f"set cpus_per_worker: {spec.torch_threads} or remove threads")
 
 
@@ -59,14 +61,16 @@ def _idle_gpus(spec: ClusterSpec, have: Machine) -> Finding | None:
     if not have.gpus:
         return None
     if not spec.gpus_per_worker:
-        return Finding("gpus-unused", f"no run uses the {have.gpus:g} GPUs", "set gpus_per_worker: 1")
+        return Finding("gpus-unused", f"no run uses the {amounts({'GPU': have.gpus})}", "set gpus_per_worker: 1")
     fit = _runs(spec, have)
     served = _runs(spec, have._replace(cpus=have.gpus * spec.workers * spec.cpus_per_worker / spec.gpus_per_worker))
     if not 0 < fit < served:
         return None
     share = have.cpus / (served * spec.workers)
     share = float(int(share)) if share >= 1 else int(share * 100) / 100
-    message = f"the GPUs have room for {served} runs at once but the CPUs for {fit}: the other GPUs stay idle"
+    message = (
+        f"the GPUs have room for {counted(served, 'run')} at once but the CPUs for {fit}: the other GPUs stay idle"
+    )
     return Finding("gpus-starved", message, f"set cpus_per_worker: {share:g}")
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cluster.mistakes import hint, lines
 from cluster.retries import Retries
-from trainer.config import Count, FilePath, Integer, Name, Number, Strict, UserError, masked, read_yaml
+from trainer.config import Count, FilePath, Integer, Name, Number, Strict, UserError, counted, masked, read_yaml
 from trainer.config.input_files import with_home
 
 _TICKS = 10_000
@@ -216,7 +216,7 @@ def check_a_machine_fits(spec: ClusterSpec, machines: Sequence[Machine]) -> None
     there holds one. Raises SpecError."""
     stated = spec.cpus_per_machine is not None or spec.address == "local" or not spec.scales
     if not stated and not any(_workers_on(spec, machine) for machine in machines):
-        worker = _text({"CPU": spec.cpus_per_worker, "GPU": spec.gpus_per_worker})
+        worker = amounts({"CPU": spec.cpus_per_worker, "GPU": spec.gpus_per_worker})
         raise SpecError(
             f"a worker needs {worker}, no machine of the cluster has room for it, and the spec does not say how large "
             "those are that the autoscaler adds; set cpus_per_machine (and gpus_per_machine)"
@@ -232,8 +232,8 @@ def concurrency_on(spec: ClusterSpec, machines: Sequence[Machine]) -> int:
         return fit
     if spec.concurrency > fit:
         raise SpecError(
-            f"concurrency is {spec.concurrency}, but only {fit} runs that need {_text(footprint(spec))} fit on "
-            f"{_have(machines)}; lower concurrency or remove the line"
+            f"concurrency is {spec.concurrency}, but only {counted(fit, 'run')} of {amounts(footprint(spec))} "
+            f"{'fits' if fit == 1 else 'fit'} on {_have(machines)}; lower concurrency or remove the line"
         )
     return spec.concurrency
 
@@ -254,26 +254,27 @@ def _ticks(amount: float) -> int:
 def _why_none_fits(spec: ClusterSpec, machines: Sequence[Machine]) -> str:
     total = {"CPU": sum(m.cpus for m in machines), "GPU": sum(m.gpus for m in machines)}
     worker = {"CPU": spec.cpus_per_worker, "GPU": spec.gpus_per_worker}
-    workers = "1 worker" if spec.workers == 1 else f"{spec.workers} workers"
+    workers = counted(spec.workers, "worker")
     for name, need in footprint(spec).items():
         if _ticks(need) > _ticks(total[name]):
             field = f"{name.lower()}s_per_worker"
             remedy = f"lower {field}" if spec.workers == 1 else f"lower workers or {field}"
             remedy += f", or raise max_{name.lower()}s" if spec.scales else ""
             there = "there is 1" if total[name] == 1 else f"there are {total[name]:g}"
-            return f"a run needs {_text({name: need})} ({workers} x {worker[name]:g}) but {there}; {remedy}"
+            return f"a run needs {amounts({name: need})} ({workers} x {worker[name]:g}) but {there}; {remedy}"
     return (
-        f"{workers} of {_text(worker)} cannot be placed on {_have(machines)}: a worker cannot span two machines; "
+        f"{workers} of {amounts(worker)} cannot be placed on {_have(machines)}: a worker cannot span two machines; "
         "lower workers, cpus_per_worker or gpus_per_worker"
     )
 
 
 def _have(machines: Sequence[Machine]) -> str:
-    each = [_text({"CPU": machine.cpus, "GPU": machine.gpus}) for machine in machines]
+    each = [amounts({"CPU": machine.cpus, "GPU": machine.gpus}) for machine in machines]
     return f"{len(each)} machines of {each[0]}" if len(each) > 1 and len(set(each)) == 1 else " + ".join(each)
 
 
-def _text(resources: Mapping[str, float]) -> str:
+def amounts(resources: Mapping[str, float]) -> str:
+    """`4 CPUs and 1 GPU`."""
     counts = [f"{amount:g} {name}{'' if amount == 1 else 's'}" for name, amount in resources.items() if amount]
     return " and ".join(counts) or "no CPUs"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ablations.statistics.paired import counted
 from ablations.study.schema import Study
 from cluster.spec import ClusterSpec, Machine, check_a_machine_fits, concurrency, concurrency_on, grown
 from orchestrator.prepare.cohort_costs import cohorts_of, in_words
@@ -21,7 +20,7 @@ from orchestrator.terminal.live_view import Live
 from orchestrator.terminal.log_lines import Lines
 from orchestrator.tracking.mirror import Mirror
 from trainer.compiler import check_compiler
-from trainer.config import Sources, located, parse
+from trainer.config import Sources, counted, located, parse
 
 MakeView = Callable[[], Lines | Live]
 """Makes the view of one phase, a context manager."""

@@ -1,6 +1,7 @@
 """What benchmarks compare with computes what they say."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,41 @@ def test_counts_by_one_hot_maps_are_those_of_the_pixels(batch):
         said, truth = (predicted == k) & valid, (batch.label == k) & valid
         expected = [(said & truth).sum(), (said & ~truth).sum(), (~said & truth).sum()]
         assert [hit[k], wrong[k], missed[k]] == [float(value) for value in expected]
+
+
+@pytest.fixture
+def bench(monkeypatch, tmp_path):
+    """Runs `make bench`'s script with arguments; its results would be written below tmp_path."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    module = benchmark("bench")
+    (tmp_path / "RESULTS.md").write_text(f"# Results\n\n{module.HEADING}\n\nbefore\n", encoding="utf-8")
+    (tmp_path / "good.py").write_text("from ratios import record\nrecord('good', 2.0)\n", encoding="utf-8")
+    (tmp_path / "bad.py").write_text("raise SystemExit(3)\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(Path(module.__file__).parent))
+    monkeypatch.setattr(module, "HERE", tmp_path)
+    monkeypatch.setattr(module, "plot", lambda measured, path: None)
+
+    def run(names, *arguments):
+        monkeypatch.setattr(module, "BENCHMARKS", {name: module.Benchmark(f"{name}.py") for name in names})
+        monkeypatch.setattr(sys, "argv", ["bench.py", *arguments])
+        module.main()
+
+    run.results = lambda: (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    return run
+
+
+def test_the_section_of_the_results_is_replaced_by_what_was_measured(bench):
+    bench(["good"], "--write")
+    assert "| good | 2.00 |" in bench.results() and "before" not in bench.results()
+
+
+def test_a_benchmark_that_failed_leaves_the_results_as_they_were(bench):
+    with pytest.raises(SystemExit, match="failed, and nothing is written: bad"):
+        bench(["good", "bad"], "--write")
+    assert "before" in bench.results()
+
+
+def test_a_part_of_the_benchmarks_does_not_replace_the_results_of_all(bench, capsys):
+    with pytest.raises(SystemExit):
+        bench(["good", "bad"], "--only", "good", "--write")
+    assert "not allowed with" in capsys.readouterr().err and "before" in bench.results()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "benchmarks" / "flagship.sh"
 STUDY = """\
 name: small
 base:
@@ -26,7 +27,7 @@ seeds: 2
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs a command in the repository and returns what it printed."""
+    """Runs a command in a folder outside the repository and returns what it printed."""
     surroundings = {
         **os.environ,
         "PYTHON": sys.executable,
@@ -35,12 +36,12 @@ def run(tmp_path):
         "TRANSKD_CACHE": str(tmp_path / "cache"),
     }
 
-    def command(*words):
+    def command(*words, code=0):
         done = subprocess.run(
-            [str(word) for word in words], cwd=ROOT, env=surroundings, capture_output=True, text=True, check=False
+            [str(word) for word in words], cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout if code == 0 else done.stderr
 
     return command
 
@@ -49,11 +50,13 @@ def run(tmp_path):
 def test_a_lease_cut_short_leaves_whole_seeds_and_another_goes_on(run, tmp_path):
     study, out = tmp_path / "small.yaml", tmp_path / "out"
     study.write_text(STUDY, encoding="utf-8")
-    assert "no time for seed0" in run("benchmarks/flagship.sh", study, out, 0)
+    (out / "configs" / "seed5").mkdir(parents=True)  # of another study, or of a start that was killed
+    (out / "configs" / "seed5" / "kd.yaml").write_text("seed: 5", encoding="utf-8")
+    assert "no time for seed0" in run(SCRIPT, "small.yaml", "out", 0)
     assert (out / "runs/teacher/result.json").exists() and not (out / "runs/seed0").exists()
 
-    said = run("benchmarks/flagship.sh", study, out, 3600)
-    assert "seed0: " in said and "seed1: " in said
+    said = run(SCRIPT, "small.yaml", "out", 3600)
+    assert "seed0: " in said and "seed1: " in said and "seed5" not in said
     results = sorted(str(path.parent.relative_to(out / "runs")) for path in out.glob("runs/*/*/result.json"))
     arms = ["student-alone", "transkd-base", "transkd-gl"]
     assert results == [f"seed{seed}/{arm}" for seed in range(2) for arm in arms]
@@ -64,3 +67,10 @@ def test_a_lease_cut_short_leaves_whole_seeds_and_another_goes_on(run, tmp_path)
     for arm in ("student alone", "TransKD-Base", "TransKD-GL"):
         (row,) = [line for line in table.splitlines() if line.startswith(arm)]
         assert row.removeprefix(arm).split()[0] == "2"
+
+
+@pytest.mark.parametrize("given", [("small.yaml", "out"), ("small.yaml", "out", "10m"), ("small.yaml", "out", "-5")])
+def test_a_time_that_is_no_number_is_refused_before_anything_is_trained(run, tmp_path, given):
+    (tmp_path / "small.yaml").write_text(STUDY, encoding="utf-8")
+    assert "SECONDS is a whole number" in run(SCRIPT, *given, code=2)
+    assert not (tmp_path / "out").exists()

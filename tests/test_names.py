@@ -53,6 +53,6 @@ def test_an_option_is_in_its_steps_row(name):
 def test_the_official_counts_are_in_its_row(name, tmp_path):
     (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |")]
     official = getattr(DATASETS[name], "official", None)
-    if official is not None and name != "scenes":
+    if official is not None and official.train and name != "scenes":
         assert f"| {official.train} / {official.val} |" in row
-    assert f"| {len(DATASETS[name].classes)} |" in row
+    assert f"| {len(DATASETS[name].classes) or 'yours'} |" in row

@@ -88,8 +88,9 @@ def test_every_distiller_is_in_a_study():
 
 
 def test_conditions_are_those_of_the_data_sets(tmp_path):
-    few = {"train": 1, "val": 1}  # of pictures that are made
-    given = {name: (tmp_path, {}) if dataset.needs_root else (None, few) for name, dataset in DATASETS.items()}
+    given = {name: (tmp_path if dataset.needs_root else None, {}) for name, dataset in DATASETS.items()}
+    given["scenes"] = None, {"train": 1, "val": 1}  # pictures that are made
+    given["folder"] = tmp_path, {"classes": ["a", "b"], "holdout": {"val": 0.5}}
     official = {name: DATASETS[name](root, cache=tmp_path, **more).official for name, (root, more) in given.items()}
     assert {name: tuple(splits.conditions) for name, splits in official.items() if splits.conditions} == CONDITIONS
 

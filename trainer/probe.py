@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from trainer.config import TrainConfig, UserError, message_of, parse
-from trainer.data import PackedSplit, dataset_class, open_dataset
+from trainer.data import PackedSplit, dataset_class, facts_of, open_dataset
 from trainer.data.base import Official
 from trainer.data.stream import HostBatch, Stream, holdout
 from trainer.files import checkpoint
@@ -55,12 +55,15 @@ ASSUMED_SIZE = (375, 500)
 class FakeSplit(PackedSplit):
     """A split that holds one random image `count` times, at `size`, with a label at `native` size, both (H, W)."""
 
-    def __init__(self, count: int, size: tuple[int, int], native: tuple[int, int], classes: int) -> None:
+    def __init__(
+        self, count: int, size: tuple[int, int], native: tuple[int, int], classes: int, channels: int = 3
+    ) -> None:
         rng = np.random.default_rng(0)
         self.size = size
+        self.channels = channels
         self.stems = [""] * count
         self.class_counts = np.ones(classes, np.int64)
-        self._images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8)] * count
+        self._images = [rng.integers(0, 256, (*size, channels), dtype=np.uint8)] * count
         self._labels = [_squares(rng, size, classes)] * count
         self._natives = self._labels if native == size else [_squares(rng, native, classes)] * count
 
@@ -76,18 +79,19 @@ def split_sizes(config: TrainConfig, root: Path | None) -> Official:
 
     Raises UserError for an unknown data set, and for a folder that does not hold it.
     """
-    known = dataset_class(config.data.name).expected_splits(**config.data.options)
     if root is None:
-        return known
+        return dataset_class(config.data.name).expected_splits(**config.data.options)
     dataset = open_dataset(config.data, root, root)
-    return Official(len(dataset.pairs("train")), len(dataset.pairs("val")), known.size)
+    test = len(dataset.pairs("test")) if "test" in config.eval.splits else 0
+    return Official(len(dataset.pairs("train")), len(dataset.pairs("val")), dataset.official.size, test=test)
 
 
 def fake_data(config: TrainConfig, found: Official) -> Data:
     """A run's data with random images in place of its own."""
-    dataset = dataset_class(config.data.name)
+    dataset = facts_of(config.data)
     native = found.size or ASSUMED_SIZE
-    train, val = (FakeSplit(n, config.data.size, native, len(dataset.classes)) for n in (found.train, found.val))
+    shape = (config.data.size, native, len(dataset.classes), dataset.channels)
+    train, val = (FakeSplit(n, *shape) for n in (found.train, found.val))
     return Data(dataset, train, val, *holdout(found.train, config.data.select))  # type: ignore[arg-type]  # its classes
 
 
@@ -100,12 +104,14 @@ def disk_bytes(config: TrainConfig, found: Official) -> dict[str, float]:
     moments = 2 if config.optim.optimiser == "adamw" else 1
     students = 1 if config.optim.ema_decay is None else 2
     height, width = config.data.size
+    channels = facts_of(config.data).channels
     native = found.size or ASSUMED_SIZE
     label = 0 if native == config.data.size else native[0] * native[1]
-    labels = found.val + found.train * reads_native_labels_of_train(config)
+    test = found.test * ("test" in config.eval.splits)
+    labels = found.val + test + found.train * reads_native_labels_of_train(config)
     return {
         "checkpoints": model + moments * trained + students * student,
-        "packed": (found.train + found.val) * 4 * height * width + labels * label,
+        "packed": (found.train + found.val + test) * (channels + 1) * height * width + labels * label,
     }
 
 
@@ -155,7 +161,8 @@ def measure_times(config: TrainConfig, place: Place, workers: int, found: Offici
 
 
 def _teacher(config: TrainConfig) -> Any:
-    return build_teacher(config, None, len(dataset_class(config.data.name).classes))
+    facts = facts_of(config.data)
+    return build_teacher(config, None, len(facts.classes), facts.channels)
 
 
 def _validate(distilled: Distilled, data: Data, config: TrainConfig, chunk: np.ndarray) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ablations.statistics.factor_effects import count_tests, effects_tested
 from ablations.statistics.holm import FAMILY_WISE
-from ablations.statistics.paired import can_decide, counted, seeds_needed, smallest_adjusted_p
+from ablations.statistics.paired import can_decide, seeds_needed, smallest_adjusted_p
 from ablations.statistics.power import POWER, smallest_difference, smallest_margin
 from ablations.statistics.sequential_test import first_look
 from ablations.study.schema import Study
+from trainer.config import counted
 
 
 def design_lines(study: Study) -> list[str]:

@@ -228,8 +228,3 @@ def can_decide(n: int, m: int, alpha: float = FAMILY_WISE) -> bool:
 def seeds_needed(m: int, alpha: float = FAMILY_WISE) -> int:
     """The fewest seeds that can call one of m contrasts better or worse."""
     return next(n for n in range(1, 64) if can_decide(n, m, alpha))
-
-
-def counted(count: int, what: str) -> str:
-    """`1 seed`, `2 seeds`."""
-    return f"{count} {what}{'' if count == 1 else 's'}"

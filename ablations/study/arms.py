@@ -192,7 +192,8 @@ def check_count(values: Mapping[str, int]) -> None:
 
 def short(path: str) -> str:
     """A dotted path as written in a label: `distill.pea.options.stage_weights` -> `pea.stage_weights`."""
-    return path.removeprefix("distill.").removeprefix("optim.").replace(".options.", ".")
+    plain = path.removeprefix("distill.").removeprefix("optim.").removeprefix("data.augment.")
+    return plain.replace(".options.", ".")
 
 
 class Cell(NamedTuple):

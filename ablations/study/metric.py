@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from trainer.config import TrainConfig, unknown
+from collections.abc import Iterable
+
+from trainer.config import TrainConfig, UserError, unknown
 
 PROTOCOLS = ("full", "paper")
 
@@ -22,6 +24,16 @@ def protocol_of(metric: str, config: TrainConfig) -> str:
     return parts[1] if len(parts) == 3 and parts[1] in PROTOCOLS else config.eval.protocols[0]
 
 
+def on_test(metric: str) -> str:
+    """The metric of the test split that corresponds to one of val."""
+    return f"test/{metric.removeprefix('val/')}"
+
+
+def reads_test(configs: Iterable[TrainConfig]) -> bool:
+    """Whether some run is evaluated on the test split too."""
+    return any("test" in config.eval.splits for config in configs)
+
+
 def is_whole(metric: str) -> bool:
     """Whether a metric is the mean over all classes and all of val, as publications report it."""
     return metric in ("val/miou", *(f"val/{protocol}/miou" for protocol in PROTOCOLS))
@@ -37,6 +49,11 @@ def described(metric: str) -> str:
 def check_metric(metric: str, config: TrainConfig) -> None:
     """Raise UserError for a metric that no run of this config logs. Names of classes are not checked, as only the data
     set knows them."""
+    if metric.startswith("test/"):
+        raise UserError(
+            f"metric '{metric}' is of the test split, by which nothing is selected or compared; give a val/ metric: "
+            "test has its own column"
+        )
     parts = (*config.eval.protocols[1:], *conditions(config))
     logged = ["val/miou", *(f"val/{part}/miou" for part in parts)]
     if metric not in logged and not metric.startswith("val/iou/"):

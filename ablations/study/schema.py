@@ -88,7 +88,7 @@ class Study(Strict):
         (), description="[arm, its reference]; default: all to `reference`"
     )
     margin: Number | None = Field(None, gt=0, le=100, description="equivalence margin, in points of the metric")
-    metric: Name = Field("val/miou", pattern="^val/", description="of the last epoch; higher is better")
+    metric: Name = Field("val/miou", description="of the last epoch; higher is better")
     published: Published | None = None
 
     @model_validator(mode="before")

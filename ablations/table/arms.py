@@ -9,13 +9,13 @@ from typing import Any
 from ablations.statistics.factor_effects import count_tests
 from ablations.statistics.holm import FAMILY_WISE
 from ablations.statistics.outcome import Outcome, protocol, scores_by_arm, teachers
-from ablations.statistics.paired import counted, mean_std
+from ablations.statistics.paired import mean_std
 from ablations.statistics.pareto import pareto_notes
 from ablations.statistics.reproduction import Reproduction, reproduction_notes, reproductions
 from ablations.statistics.verdicts import Contrast, study_verdicts
 from ablations.statistics.winners import Tuned, budgets
 from ablations.study.arms import cost_label
-from ablations.study.metric import conditions, described
+from ablations.study.metric import conditions, described, on_test, reads_test
 from ablations.study.plan import Run, by_arm
 from ablations.study.schema import Study
 from ablations.table.costs import cost_notes, costs_of
@@ -24,7 +24,7 @@ from ablations.table.lacking import ranged, seeds_lacking
 from ablations.table.notes import notes_on, pair_notes, seed_notes, tuning_notes, unequal
 from ablations.table.shape import Column, Row, Table, difference, number
 from ablations.table.short_notes import next_step, short_notes
-from trainer.config import parse
+from trainer.config import counted, parse
 
 _HEADINGS = {
     "arm": Column("arm"),
@@ -69,7 +69,7 @@ def build_table(
         own = contrasts.get(arm, [])
         first = own[0] if own else {"reference": "-" if contrasts else ""}
         about = _about(study, arm, group, scores[arm], outcomes, reproduced)
-        about |= _by_condition(study, group, scores[arm], outcomes)
+        about |= _by_condition(study, group, scores[arm], outcomes) | _on_test(study, group, outcomes)
         rows.append(about | trials.get(arm, {}) | cost.get(arm, {}) | first)
         rows += [{"arm": arm, "again": True} | row for row in own[1:]]
     differ = unequal(study, runs, tuned or {})
@@ -85,7 +85,7 @@ def build_table(
     ]
     recipes = any(row.differs or row.unknown for row in reproduced.values())
     more = effects_table(study, runs, outcomes)
-    headings = _headings(study)
+    headings = _headings(study, runs)
     shown = [name for name in headings if any(_cell(name, row) for row in rows)]
     return Table(
         title=_title(study, runs, scores),
@@ -98,13 +98,14 @@ def build_table(
     )
 
 
-def _headings(study: Study) -> dict[str, Column]:
-    """All columns in their order; those of a data set's conditions follow the verdict."""
+def _headings(study: Study, runs: Sequence[Run]) -> dict[str, Column]:
+    """All columns in their order; those of a data set's conditions and of its test split follow the verdict."""
     found: dict[str, Column] = {}
     for name, column in _HEADINGS.items():
         found[name] = column
         if name == "verdict":
             found |= {condition: Column(condition, right=True) for condition in conditions(parse(study.base))}
+            found |= {"test": Column("test mIoU", right=True)} if reads_test(run.config for run in runs) else {}
     return found
 
 
@@ -145,6 +146,15 @@ def _by_condition(
     }
 
 
+def _on_test(study: Study, group: Sequence[Run], outcomes: Mapping[str, Outcome]) -> dict[str, float]:
+    """Mean and deviation of the study's metric on test, of the same last epochs; empty where test was not read."""
+    if not reads_test(run.config for run in group):
+        return {}
+    values = [outcomes[run.key].metrics.get(on_test(study.metric), math.nan) for run in group if run.key in outcomes]
+    mean, std = mean_std([value for value in values if math.isfinite(value)])
+    return {"test": mean, "test_std": std}
+
+
 def _contrasts(study: Study, found: Sequence[Contrast]) -> dict[str, list[dict[str, Any]]]:
     """The contrasts of each arm that has any, as values of its rows."""
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -171,6 +181,8 @@ def _cell(name: str, row: Mapping[str, Any]) -> str:
         if "pairs" not in row:
             return ""
         return difference(row["difference"], row["interval_low"], row["interval_high"], row["pairs"])
+    if name == "test" and math.isfinite(row.get("test_std", math.nan)):
+        return f"{number(row['test'])} ± {number(row['test_std'])}"
     if name in ("reference", "verdict", "reproduced"):
         return row.get(name, "")
     if name == "lacking":

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from ablations.statistics.factor_effects import Effect, count_tests, effects_of
 from ablations.statistics.outcome import Outcome, arms_not_ended, scores_by_arm
-from ablations.statistics.paired import Comparison, compare_samples, counted
+from ablations.statistics.paired import Comparison, compare_samples
 from ablations.study.metric import described
 from ablations.study.plan import Run
 from ablations.study.schema import Study
 from ablations.table.shape import Column, Row, Table, difference
+from trainer.config import counted
 
 _COLUMNS = (
     Column("effect"),

@@ -9,14 +9,15 @@ from ablations.statistics.design import decidable
 from ablations.statistics.factor_effects import count_tests
 from ablations.statistics.holm import FAMILY_WISE
 from ablations.statistics.outcome import MISSING, Outcome, arms_not_ended, teachers
-from ablations.statistics.paired import counted
 from ablations.statistics.power import POWER
 from ablations.statistics.verdicts import Contrast
 from ablations.statistics.winners import Tuned, budgets
 from ablations.study.arms import brief_label, short, value_at
+from ablations.study.metric import reads_test
 from ablations.study.plan import Run
 from ablations.study.schema import Study
 from ablations.table.lacking import ranged, seeds_lacking
+from trainer.config import counted
 
 
 def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> list[str]:
@@ -31,6 +32,11 @@ def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome])
         )
     if len(teachers(runs)) == 1:
         notes.append("The results are conditional on one teacher: another may order the arms differently.")
+    if reads_test(run.config for run in runs):
+        notes.append(
+            "The column test mIoU is of the test split, on which the student of the last epoch is evaluated once; no "
+            "verdict, search or number of seeds depends on it."
+        )
     if study.compared.left_out:
         notes.append(f"Grid points that requires or excludes leave out: {study.compared.left_out}.")
     return notes
@@ -62,10 +68,11 @@ def seed_notes(study: Study, contrasts: Sequence[Contrast], look: int, not_made:
     notes = []
     if study.looks:
         state = "is" if any(one.pending for one in contrasts) else "ended"
+        needless = f"{counted(not_made, 'run')} {'was' if not_made == 1 else 'were'}"
         notes.append(
-            f"The study {state} at its look at {look} seeds, and {not_made} runs were not needed. An undecided "
-            "contrast continues to the next look. After an early stop a mean difference is biased away from 0. "
-            "Verdicts and intervals allow for all looks; the 95 % intervals in table.csv do not."
+            f"The study {state} at its look at {look} seeds, and {needless} not needed. An undecided contrast "
+            "continues to the next look. After an early stop a mean difference is biased away from 0. Verdicts and "
+            "intervals allow for all looks; the 95 % intervals in table.csv do not."
         )
     undecided, tests = [one for one in contrasts if one.verdict == "undecided"], count_tests(study)
     lacking = [(one, row) for one in undecided if (row := seeds_lacking(one, study.margin, tests))]
@@ -165,6 +172,7 @@ def _unequal_budgets(study: Study, tuned: Mapping[str, Tuned]) -> list[str]:
         if failed:
             why = failed[0].reason or "no reason given"
             notes.append(
-                f"Unequal: {len(failed)} of the {found.search.trials} trials of {arm} failed, the first with: {why}."
+                f"Unequal: {len(failed)} of {counted(found.search.trials, 'trial')} of {arm} failed, the first with: "
+                f"{why}."
             )
     return notes

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 
 from ablations.statistics.factor_effects import count_tests, effects_tested
 from ablations.statistics.outcome import MISSING, Outcome
-from ablations.statistics.paired import can_decide, counted, seeds_needed
+from ablations.statistics.paired import can_decide, seeds_needed
 from ablations.statistics.sequential_test import first_look
 from ablations.statistics.verdicts import Contrast
 from ablations.study.plan import Run
 from ablations.study.schema import Study
 from ablations.table.shape import MOST_NOTES
+from trainer.config import counted
 
 
 def short_notes(

@@ -6,7 +6,6 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 
-from ablations.statistics.paired import counted
 from ablations.statistics.pareto import front
 from ablations.study.arms import brief_label, short
 from ablations.study.plan import space
@@ -14,6 +13,7 @@ from ablations.study.schema import Study
 from ablations.study.search import Search
 from ablations.study.trial import Trial
 from ablations.table.shape import Column, Row, Table, number
+from trainer.config import counted
 
 _ORDER = {"finished": 0, "stopped": 1, "running": 2, "failed": 3}
 
@@ -48,7 +48,7 @@ def search_table(
         Column("state"),
     )
     return Table(
-        title=f"{study.name}   {len(trials)} of {search.trials} trials, {search.sampler}, by {search.metric}"
+        title=f"{study.name}   {len(trials)} of {counted(search.trials, 'trial')}, {search.sampler}, by {search.metric}"
         + (f" against {search.against}" if search.against else ""),
         columns=columns,
         rows=tuple(_row(study, search, trial, paths, trial.number in on_front) for trial in best),

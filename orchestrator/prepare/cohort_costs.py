@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from ablations.statistics.paired import counted
 from cluster.spec import LARGEST, ClusterSpec
 from orchestrator.prepare.cohorts import Cohort, Costed, form, most_runs
 from orchestrator.prepare.jobs import Job
@@ -14,7 +13,7 @@ from orchestrator.prepare.machine import memory_bytes
 from orchestrator.prepare.pace import Pace, measured_paces, structure
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from trainer.config import CohortKey, ModelConfig, TrainConfig, cohort_key
+from trainer.config import CohortKey, ModelConfig, TrainConfig, cohort_key, counted
 
 STEP = 3.0
 """Operations of a training step of a network, over those of a forward pass: backward takes twice as many."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.statistics.paired import counted
 from cluster.spec import ClusterSpec, SpecError, concurrency
 from orchestrator.prepare.cohort_costs import CohortCosts
 from orchestrator.prepare.jobs import Preparer
@@ -16,7 +15,7 @@ from orchestrator.prepare.timed_steps import probe
 from orchestrator.prepare.work_left import PendingRun, Phase, Range, phases
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
-from trainer.config import TrainConfig, UserError
+from trainer.config import TrainConfig, UserError, counted
 
 START_S = 15.0
 """Start-up of Ray and of torch in the first worker. Measured on two cores (benchmarks/estimate.py)."""

@@ -14,7 +14,7 @@ from ablations.study.plan import Run
 from cluster.spec import ClusterSpec
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
-from trainer.config import NUMERICS_VERSION, Sources, TrainConfig, UserError, data_key, digest, weight_names
+from trainer.config import NUMERICS_VERSION, Sources, TrainConfig, UserError, counted, data_key, digest, weight_names
 from trainer.files.run_folder import LAST
 from trainer.place import Place
 
@@ -118,7 +118,7 @@ class Preparer:
         """Raise UserError where a data set's folder is missing or has another layout. Reads no image."""
         from trainer.data import check_root
 
-        check_root(config.data, self.roots.get(config.data.name), self.store.cache)
+        check_root(config.data, self.roots.get(config.data.name), self.store.cache, config.eval.splits)
 
     def check(self, config: TrainConfig) -> dict[str, float]:
         """The cost of the deployed student. Raises UserError where the config cannot be built."""
@@ -146,11 +146,14 @@ class Preparer:
 
         data: dict[str, tuple[str, ...]] = {}
         weights: dict[str, str] = {}
-        sections = {config.data.model_dump_json(include={"name", "options", "size"}): config for config in configs}
+        sections = {
+            config.data.model_dump_json(include={"name", "options", "size"}) + "".join(config.eval.splits): config
+            for config in configs
+        }
         for config in sections.values():
             root = self.roots.get(config.data.name)
-            if (found := known_fingerprints(config.data, root, self.store.cache)) is not None:
-                data[data_key(config.data)] = found
+            if (found := known_fingerprints(config.data, root, self.store.cache, config.eval.splits)) is not None:
+                data[data_key(config.data, config.eval.splits)] = found
             elif root is None and not dataset_class(config.data.name).needs_root:
                 data |= self.reader.read([config]).data
         for name in {name for config in configs for name in weight_names(config)}:
@@ -165,14 +168,14 @@ class Preparer:
             why = self._lacks(run.plan.config, state.sources)
             reasons[why] = reasons.get(why, 0) + 1
         return [
-            f"not checked: {count} run{'s' * (count > 1)} whose config has finished before: {why}; counted as to run"
+            f"not checked: {counted(count, 'run')} whose config has finished before: {why}; counted as to run"
             for why, count in reasons.items()
         ]
 
     def _lacks(self, config: TrainConfig, sources: Sources) -> str:
         """What `known_sources` could not find for a config."""
         name = config.data.name
-        if data_key(config.data) not in sources.data:
+        if data_key(config.data, config.eval.splits) not in sources.data:
             if self.roots.get(name) is None:
                 return f"the folder of {name} is not given (--data-root FOLDER)"
             return f"the data of {name} has not been packed on this machine yet, or has changed since"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.store.ledger import Ledger, LedgerRun
-from trainer.config import NUMERICS_VERSION, Sources, digest
+from trainer.config import NUMERICS_VERSION, Sources, digest, splits_read
 
 
 def recorded(study: str, ledger: Ledger) -> Sources:
@@ -31,7 +31,7 @@ def recorded(study: str, ledger: Ledger) -> Sources:
 
 def fingerprints(run: LedgerRun) -> tuple[str, ...]:
     """The fingerprints of the splits that a run read."""
-    return tuple(run.data[split] for split in ("train", "val") if split in run.data)
+    return tuple(run.data[split] for split in ("train", "val", "test") if split in run.data)
 
 
 def origin(run: LedgerRun, sources: Sources, meant: tuple[str, ...] | None, teacher: str | None) -> str:
@@ -53,7 +53,8 @@ def _is_of(run: LedgerRun, study: str) -> bool:
 
 def _data_key(config: Mapping[str, Any]) -> str:
     """`data_key` of a config as plain data."""
-    return digest({name: config["data"][name] for name in ("name", "options")})
+    read = splits_read(config["eval"].get("splits", ["val"]))
+    return digest({name: config["data"][name] for name in ("name", "options")} | read)
 
 
 def _weights(run: LedgerRun) -> dict[str, str]:

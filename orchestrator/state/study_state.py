@@ -269,7 +269,7 @@ class StudyState:
     def _contradicts(self, run: Run, found: LedgerRun) -> bool:
         if found.environment.get("numerics", self.sources.numerics) != self.sources.numerics:
             return True
-        name = data_key(run.config.data)
+        name = data_key(run.config.data, run.config.eval.splits)
         meant = self.sources.data.get(name) or self._data_by_plan.get(name)
         return bool(found.data and meant) and fingerprints(found) != meant
 
@@ -277,10 +277,12 @@ class StudyState:
     def _data_by_plan(self) -> dict[str, tuple[str, ...]]:
         """By `data_key`, the data of the last finished run, where the plan says of which config it is and the ledger
         does not."""
-        sections = {run.key: run.config.data for run in self._plan}
+        names = {run.key: data_key(run.config.data, run.config.eval.splits) for run in self._plan}
         last = sorted(self._finished, key=self._is_ours)
-        return {data_key(sections[run.key]): fingerprints(run) for run in last if run.data and run.key in sections}
+        return {names[run.key]: fingerprints(run) for run in last if run.data and run.key in names}
 
     def _origin(self, run: Run, found: LedgerRun) -> str:
         teacher = self._ids.of(run.teacher) if run.teacher else None
-        return origin(found, self.sources, self.sources.data.get(data_key(run.config.data)), teacher)
+        return origin(
+            found, self.sources, self.sources.data.get(data_key(run.config.data, run.config.eval.splits)), teacher
+        )

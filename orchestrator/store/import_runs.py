@@ -18,7 +18,7 @@ from orchestrator.store.run_folder import copy_from_folder, finished
 from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, identity, message_of, parse, read_yaml
 from trainer.files.checkpoint import load, run_ended_with
 from trainer.files.file_digest import file_digest
-from trainer.files.run_folder import BEST, LAST, has_checkpoint, read_epochs, read_result
+from trainer.files.run_folder import BEST, LAST, RESULT, has_checkpoint, read_epochs, read_result
 
 TOLERANCE = 0.1
 """Points by which a metric of equal weights may differ between machines."""
@@ -118,6 +118,8 @@ def read(folder: Path) -> Candidate:
     """The finished run in a folder. Raises UserError where a file is missing or inconsistent with the others."""
     config = parse(read_yaml(folder / "config.yaml"), "config.yaml")
     epochs, result = read_epochs(folder), read_result(folder)
+    if result is None and (folder / RESULT).exists():
+        raise UserError(f"{RESULT} is damaged; `fit` with the same config and --out writes it again")
     if result is None:
         raise UserError(f"not finished: {len(epochs)} of {config.optim.epochs} epochs")
     if result["key"] != config.key:
@@ -142,9 +144,8 @@ def verify(candidate: Candidate, store: Store, ledger: Ledger) -> None:
     data = candidate.result.get("data")
     if data is None:
         raise UserError("result.json must name the data that was read, but an earlier version wrote it; train it again")
-    found = identity(
-        candidate.config.key, NUMERICS_VERSION, [data["train"], data["val"]], _weights(candidate, store, ledger)
-    )
+    prints = [data[split] for split in ("train", *candidate.config.eval.splits)]
+    found = identity(candidate.config.key, NUMERICS_VERSION, prints, _weights(candidate, store, ledger))
     if found != candidate.run_id:
         raise UserError(f"result.json says run {candidate.run_id}, but its config, data and weights give run {found}")
     last, best = load(candidate.folder / LAST), load(candidate.folder / BEST)
@@ -160,13 +161,15 @@ def measure_again(candidate: Candidate, root: Path | None, cache: Path) -> None:
 
     result = candidate.result
     for name, stated in ((LAST, result["last"]), (BEST, result["best"])):
-        found, fingerprint = remeasure(candidate.folder / name, root, cache)
-        if fingerprint != result["data"]["val"]:
-            raise UserError(
-                f"cannot be verified: its val images have fingerprint {result['data']['val']}, those here "
-                f"{fingerprint}; give the folder of its data set"
-            )
-        for metric in (metric for metric in stated if metric.startswith("val/")):
+        splits = [split for split in candidate.config.eval.splits if f"{split}/miou" in stated]
+        found, fingerprints = remeasure(candidate.folder / name, root, cache, splits)
+        for split, fingerprint in fingerprints.items():
+            if fingerprint != result["data"][split]:
+                raise UserError(
+                    f"cannot be verified: its {split} images have fingerprint {result['data'][split]}, those here "
+                    f"{fingerprint}; give the folder of its data set"
+                )
+        for metric in (metric for metric in stated if metric.startswith(("val/", "test/"))):
             reached = found.get(metric, math.nan)
             if not abs(stated[metric] - reached) <= TOLERANCE:
                 raise UserError(f"{name} states {metric} {stated[metric]:.2f} but reaches {reached:.2f}")

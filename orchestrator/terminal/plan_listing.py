@@ -10,7 +10,6 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ablations.statistics.design import design_lines
-from ablations.statistics.paired import counted
 from ablations.statistics.seed_looks import if_needed
 from ablations.statistics.winners import budgets
 from ablations.study.arms import cost_label, label, short
@@ -18,7 +17,7 @@ from ablations.study.plan import space
 from ablations.study.schema import Study
 from orchestrator.state.study_state import StudyRun, StudyState
 from orchestrator.terminal.table import UNDERLINE
-from trainer.config import OptimConfig, parse
+from trainer.config import OptimConfig, counted, parse
 from trainer.files.run_folder import LAST
 
 LONG = 200
@@ -37,7 +36,7 @@ def show_plan(state: StudyState, console: Console, *, whole: bool = False) -> No
     reused = states.count("reused")
     epochs = epochs_to_train(state, [run for run, word in pairs if word not in NOT_TRAINED])
     trials = study.search.trials if study.search is not None else sum(budgets(study).values())
-    count = f"{counted(len(runs), 'run')}{f' and {trials} trials' if trials else ''}"
+    count = counted(len(runs), "run") + (f" and {counted(trials, 'trial')}" if trials else "")
     console.print(Text(study.name, style="bold"), f"  {count}, {reused} reused, {epochs} to train")
     cut = not whole and len(runs) > LONG
     shown = [*pairs[:ENDS], *pairs[-ENDS:]] if cut else pairs
@@ -90,14 +89,14 @@ def epochs_to_train(state: StudyState, new: Sequence[StudyRun]) -> str:
             most = max(searched.choices.values(), default=0) if searched.kind == "choice" else int(searched.high)
         at_most |= left > 0 and (search.search.stop != "none" or searched is not None)
         epochs += max(0, left) * most
-    return f"{'up to ' if at_most else ''}{epochs} epochs"
+    return f"{'up to ' if at_most else ''}{counted(epochs, 'epoch')}"
 
 
 def show_space(study: Study, console: Console) -> None:
     """Print a search's dimensions and where it may stop a trial."""
     assert study.search is not None
     search = study.search
-    console.print(f"search: {search.trials} trials, {search.sampler}, by {search.metric}")
+    console.print(f"search: {counted(search.trials, 'trial')}, {search.sampler}, by {search.metric}")
     for path, dimension in space(study).items():
         choices = ", ".join(dimension.choices)
         text = choices if dimension.kind == "choice" else f"{dimension.low:g} .. {dimension.high:g}"
@@ -137,7 +136,9 @@ def show_batches(optims: Iterable[OptimConfig], workers: int, console: Console) 
     for optim in {(optim.global_batch, optim.effective_norm_batch): optim for optim in optims}.values():
         used = optim.workers(workers)
         share, *smaller = optim.micro_batches(workers)
-        of = f"{optim.global_batch} samples a step" + (f", {share} on each of {used} workers" if workers > 1 else "")
+        of = f"{counted(optim.global_batch, 'sample')} a step" + (
+            f", {share} on each of {used} workers" if workers > 1 else ""
+        )
         idle = f" (of {workers}; the others have none)" if used < workers else ""
         group = optim.effective_norm_batch
         if smaller:

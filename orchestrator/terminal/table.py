@@ -20,6 +20,7 @@ GAP = 2
 """Spaces between columns."""
 BESIDE = (
     *("best", "published", "reproduced", "seeds lacking", "params (M)", "GMACs (paper)", "GMACs (all)", "ms", "MiB"),
+    "test mIoU",
     *(part for parts in CONDITIONS.values() for part in parts),
 )
 """Columns that move to a second block on a narrow terminal, so that differences stay next to their verdicts."""

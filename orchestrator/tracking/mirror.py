@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from orchestrator.tracking.mlflow_server import Server
 from orchestrator.tracking.run_record import Record
 from orchestrator.tracking.sender import Sender
 from orchestrator.tracking.tracker import Tracker
-
-LOG = logging.getLogger(__name__)
 
 FLUSH_S = 120.0
 """Longest wait for tracking at the end of a study, in seconds; `transkd sync` sends the rest."""
@@ -70,10 +67,7 @@ class Mirror:
             self.sender.send("close", lambda: self.tracker.close(self.study))
         # nothing trains any more: runs that are still RUNNING were interrupted, the parent too
         self.sender.send("interrupted", self.tracker.reconcile)
-        left = self.sender.close(timeout_s)
-        if left:
-            LOG.warning("tracking lacks a part of this study; `transkd sync %s` sends it", self.study)
-        return left
+        return self.sender.close(timeout_s)
 
 
 def sync(state: StudyState, store: Store, files: Iterable[Path]) -> tuple[int, set[str]]:

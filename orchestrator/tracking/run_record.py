@@ -25,7 +25,7 @@ CHECKPOINTS = {
     "best": (BEST, "the student after the epoch with the highest val/miou; the table is of the model 'last'"),
 }
 """Name of a model -> its checkpoint, and which one it is."""
-SPLITS = {"train": "training", "val": "validation"}
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
 """A split -> MLflow's context of a dataset input."""
 REQUIRED = ("transkd", "torch", "timm", "numpy")
 """The packages that a student needs, in the versions of its run."""

@@ -120,7 +120,7 @@ class Sender:
                 self._misses += 1
                 if not self._warned:
                     self._warned = True
-                    LOG.warning("no tracking at %s; runs continue, and tracking is retried: %s", self.where, gone)
+                    LOG.warning("no tracking at %s, which no run waits for: %s", self.where, gone)
                 self._change.wait_for(lambda: self._closing, pause_s(self._misses))
                 return False
             self._misses = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.verbs.options import ClusterOption, StoreOption, store_of
+from trainer.config import counted
 
 NAMED = 10
 """At most so many damaged lines are named."""
@@ -20,8 +21,8 @@ def repair(store: StoreOption = None, cluster: ClusterOption = None) -> None:
     with where.lease():
         left_out, lines, copy = leave_out(where.ledger)
     if not left_out:
-        print(f"{where.ledger}: all {lines} lines are whole")
+        print(f"{where.ledger}: of {counted(lines, 'line')} none is damaged")
         return
     named = ", ".join(map(str, left_out[:NAMED])) + (", ..." if len(left_out) > NAMED else "")
-    print(f"{where.ledger}: {len(left_out)} of {lines} lines are damaged and were left out: {named}")
+    print(f"{where.ledger}: of {counted(lines, 'line')} {len(left_out)} damaged and left out: {named}")
     print(f"the file as it was: {copy}")

@@ -21,6 +21,7 @@ from orchestrator.verbs.options import (
     roots_of,
     store_of,
 )
+from trainer.config import counted
 
 if TYPE_CHECKING:
     from ablations.study.schema import Study
@@ -94,7 +95,7 @@ def launch(
     job = Launch(loaded, spec, where, roots_of(loaded, data_roots or []), retry_failed=retry_failed)
 
     def say(text: str) -> None:
-        console.print(Text(f"{loaded.name}: {text}", style="dim"))
+        console.print(Text(f"{loaded.name}: {text}", style="dim"), soft_wrap=True)
 
     job.prepare(say)
     if max_gpu_hours is not None and spec.gpus_per_worker:
@@ -102,7 +103,7 @@ def launch(
 
         left = estimate(job.state, spec, where, job.preparer.roots, retry_failed=retry_failed)
         refuse(left, loaded.name, spec, max_gpu_hours)
-    said = f"{loaded.name}: {job.total()} runs, {job.left()} to do; store {where.root}"
+    said = f"{loaded.name}: {counted(job.total(), 'run')}, {job.left()} to do; store {where.root}"
     console.print(Text(said, style="dim"), soft_wrap=True)
     if taught := learn_from_line(loaded, job.ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
@@ -128,7 +129,9 @@ def launch(
         label, why = next(iter(failed.items()))
         final = any(reason.startswith("nan") for reason in failed.values())
         remedy = "; runs with a NaN loss are only retried with --retry-failed" if final else ""
-        print(f"failed: {len(failed)} of {job.total()} runs, the first {label}: {why}{remedy}", file=sys.stderr)
+        print(
+            f"failed: {len(failed)} of {counted(job.total(), 'run')}, the first {label}: {why}{remedy}", file=sys.stderr
+        )
     return len(failed)
 
 
@@ -148,7 +151,8 @@ def _close(study: Study, store: Store, mirror: Mirror, *, finished: bool) -> Rep
         report = report_of(StudyState(study, Ledger(store.ledger)), store)
         files = write(report, store.report_dir(study.name))
     finally:
-        mirror.close(files, finished=finished)
+        if mirror.close(files, finished=finished):
+            print(f"MLflow lacks a part of this study; `transkd sync {study.name}` sends it", file=sys.stderr)
     if lacking := searches_to_optuna(study, store):
         print(lacking, file=sys.stderr)
     return report

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.verbs.options import ClusterOption, StoreOption, opened, store_of
+from trainer.config import counted
 
 if TYPE_CHECKING:
     from ablations.study.schema import Study
@@ -51,14 +52,15 @@ def in_short(name: str, store: Store) -> str:
 
     ledger = Ledger(store.ledger)
     try:
-        return _counted(study_status(StudyState(load_study(name, ledger), ledger), store.driver()))
+        return one_line(study_status(StudyState(load_study(name, ledger), ledger), store.driver()))
     except UserError as error:  # a study of an earlier version
         return f"cannot be read: {error}"
 
 
-def _counted(now: StudyStatus) -> str:
+def one_line(now: StudyStatus) -> str:
+    """`7 runs: 5 finished, 2 missing; driver: none`."""
     states = ", ".join(f"{count} {state}" for state, count in now.counts.items())
-    return f"{len(now.runs)} runs: {states}; driver: {now.driver or 'none'}"
+    return f"{counted(len(now.runs), 'run')}: {states}; driver: {now.driver or 'none'}"
 
 
 def _status(study: Study, store: Store) -> None:
@@ -68,7 +70,7 @@ def _status(study: Study, store: Store) -> None:
 
     now = study_status(StudyState(study, Ledger(store.ledger)), store.driver())
     runs, counts = now.runs, now.counts
-    print(f"{study.name}: {_counted(now)}")
+    print(f"{study.name}: {one_line(now)}")
     done, total = epochs_of(runs)
     if done:
         left = in_words(left_s(runs, counts.get("running", 0))) if now.driver else ""

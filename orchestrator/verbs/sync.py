@@ -9,7 +9,6 @@ from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, fi
 
 def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
     """Send to MLflow what it lacks of a study."""
-    from ablations.statistics.paired import counted
     from orchestrator.report.files import check_folder, write
     from orchestrator.report.page.data import report_of
     from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna
@@ -19,6 +18,7 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
     from orchestrator.store.run_folder import reconcile
     from orchestrator.tracking.address import shown, uri_of
     from orchestrator.tracking.mirror import sync as send
+    from trainer.config import counted
 
     where = store_of(store, cluster)
     loaded = load_study(study, Ledger(where.ledger))
@@ -36,4 +36,6 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
     are = "is" if sent == 1 else "are"
     print(f"{counted(sent, 'run')} {are} up to date at {shown(uri)}{', others are not' if left else ''}")
     if left:
+        remedy = "move the file away if it is damaged" if uri.startswith("sqlite:") else "see that the server answers"
+        print(f"failed: MLflow lacks a part of this study; {remedy}, and run the same command again", file=sys.stderr)
         sys.exit(1)

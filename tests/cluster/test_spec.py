@@ -178,7 +178,8 @@ def test_concurrency_is_what_fits(spec, cpus, gpus, runs):
         ),
         (GPU_BOX, 8, 0, "a run needs 1 GPU (1 worker x 1) but there are 0; lower gpus_per_worker"),
         (ClusterSpec(workers=4, max_cpus=2), 0, 0, "lower workers or cpus_per_worker, or raise max_cpus"),
-        (ClusterSpec(concurrency=3), 2, 0, "concurrency is 3, but only 2 runs that need 1 CPU fit on 2 CPUs"),
+        (ClusterSpec(concurrency=3), 2, 0, "concurrency is 3, but only 2 runs of 1 CPU fit on 2 CPUs"),
+        (ClusterSpec(concurrency=3), 1, 0, "concurrency is 3, but only 1 run of 1 CPU fits on 1 CPU"),
     ],
 )
 def test_what_cannot_fit_is_refused_with_the_arithmetic(spec, cpus, gpus, words):

@@ -8,9 +8,11 @@ from rich.console import Console
 
 from ablations.study.plan import expand
 from ablations.study.schema import load
+from orchestrator.state.progress import study_status
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.ledger import Ledger
 from orchestrator.terminal.plan_listing import ENDS, show_plan
+from orchestrator.verbs.status import one_line
 from trainer.config import Sources
 
 WATCHED = """
@@ -90,6 +92,18 @@ def test_what_it_costs_comes_last_and_is_tried_once(driver, study, cache):
     tried = driver.store / "cache" / "probes"
     assert len(list(tried.iterdir())) == 3, "teacher, with paths, and student alone, whose pace no rate decides"
     assert driver.here("plan", file).out.splitlines()[-2:] == first
+
+
+def test_one_run_of_one_epoch_is_counted_as_one(study, tmp_path, capsys):
+    base = {"data": {"name": "scenes"}, "student": {"name": "segformer_tiny"}, "optim": {"epochs": 1}}
+    state = StudyState(
+        load(study(variants={"only": {}}, base=base, reference=None, contrasts=None, seeds=1)),
+        Ledger(tmp_path / "none.jsonl"),
+        UNKNOWN,
+    )
+    show_plan(state, Console(width=120, highlight=False))
+    assert capsys.readouterr().out.splitlines()[0] == "tiny   1 run, 0 reused, 1 epoch to train"
+    assert one_line(study_status(state, None)) == "1 run: 1 missing; driver: none"
 
 
 def test_a_long_plan_is_cut_in_the_middle(study, tmp_path, capsys):

@@ -8,7 +8,9 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from trainer.config import UserError
 from trainer.data import DATASETS
 from trainer.data.base import Official
 from trainer.data.stream import Stream
@@ -36,10 +38,22 @@ def answers_in(text):
     return answers
 
 
-@pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"scenes"}))
+@pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"scenes", "folder"}))
 def test_the_splits_of_a_data_set_are_known_before_it_is_there(name, tiny, tmp_path):
     found = split_sizes(tiny({}, {"data.name": name, "data.options": {}}), None)
     assert found == DATASETS[name](tmp_path, cache=tmp_path).official
+
+
+def test_a_users_own_images_are_counted_in_their_folder(tiny, tmp_path):
+    options = {"classes": ["a", "b"], "holdout": {"val": 0.25}}
+    config = tiny({}, {"data": {"name": "folder", "size": [32, 64], "options": options}})
+    with pytest.raises(UserError, match="cannot be counted without them; give --data-root FOLDER"):
+        split_sizes(config, None)
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for i in range(8):
+            Image.new("L", (40, 40), 1).save(tmp_path / kind / f"{i}.png")
+    assert split_sizes(config, tmp_path) == Official(6, 2, None)
 
 
 def test_no_scenes_are_painted_to_count_them(tiny, tmp_path, monkeypatch):

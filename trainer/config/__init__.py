@@ -14,11 +14,13 @@ from trainer.config.fields import (
     Number,
     Options,
     Precision,
+    Scale,
     Seed,
     Strict,
     is_recorded,
+    plain_scale,
 )
-from trainer.config.identity import RunIds, Sources, data_key, identity, weight_names
+from trainer.config.identity import RunIds, Sources, data_key, identity, splits_read, weight_names
 from trainer.config.masking import masked
 from trainer.config.named_steps import step_names
 from trainer.config.optim import OptimConfig
@@ -35,7 +37,7 @@ from trainer.config.schema import (
     parse,
     teacher_run,
 )
-from trainer.config.text import LONGEST_NAME, check_name, message_of, printable
+from trainer.config.text import LONGEST_NAME, check_name, counted, message_of, printable
 from trainer.config.yaml_text import parse_argument, parse_documents, parse_yaml
 
 NUMERICS_VERSION = 2
@@ -66,6 +68,7 @@ __all__ = [
     "Plugin",
     "Precision",
     "RunIds",
+    "Scale",
     "Seed",
     "Sources",
     "Strict",
@@ -77,6 +80,7 @@ __all__ = [
     "check_cohort",
     "check_name",
     "cohort_key",
+    "counted",
     "data_key",
     "differences",
     "digest",
@@ -92,12 +96,14 @@ __all__ = [
     "parse_argument",
     "parse_documents",
     "parse_yaml",
+    "plain_scale",
     "printable",
     "read_text",
     "read_yaml",
     "recipe_names",
     "removable",
     "shown",
+    "splits_read",
     "step_names",
     "teacher_run",
     "unknown",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from trainer.config.errors import UserError
+from trainer.config.identity import splits_read
 from trainer.config.plain import differences, digest
 from trainer.config.schema import TrainConfig
 
@@ -50,7 +51,7 @@ def _of_stream(config: TrainConfig) -> dict[str, Any]:
     optim = {"global_batch": config.optim.global_batch, "tf32": config.optim.precision == "tf32"}
     if config.optim.iterations is not None:  # which say where an epoch of the record ends
         optim |= {"iterations": config.optim.iterations, "epochs": config.optim.epochs}
-    return {"data": data, "seed": config.seed, "optim": optim}
+    return {"data": data, "seed": config.seed, "optim": optim, **splits_read(config.eval.splits)}
 
 
 def _of_teacher(config: TrainConfig) -> dict[str, Any]:

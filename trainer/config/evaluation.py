@@ -18,10 +18,14 @@ class EvalConfig(Strict):
     `inference` is `whole`, one pass over the image, or `slide`: a `window` (height, width) is moved by `stride` pixels
     (down, across), and the logits of windows that overlap are averaged. With `flip` the mirrored image is predicted
     too, and with `scales` the image at several times its size; the class probabilities of all are averaged.
+
+    With `splits: [val, test]` the student of the last epoch is evaluated on test too, `test/miou`; nothing is selected
+    by it.
     """
 
     protocols: tuple[Literal["full", "paper"], ...] = ("full",)
     every: Count = Field(1, description="epochs between validations; the last epoch is always validated")
+    splits: tuple[Literal["val", "test"], ...] = ("val",)
     inference: Literal["whole", "slide"] = "whole"
     window: tuple[Side, Side] | None = None
     stride: tuple[Side, Side] | None = None
@@ -44,6 +48,14 @@ class EvalConfig(Strict):
             raise ValueError("protocols must name each of full, paper at most once, and at least one")
         if not self.scales or len(set(self.scales)) != len(self.scales):
             raise ValueError(f"scales must be one or more different numbers, but got {list(self.scales)}")
+        return self
+
+    @model_validator(mode="after")
+    def _selected_by_val(self) -> EvalConfig:
+        if self.splits not in (("val",), ("val", "test")):
+            raise ValueError(
+                f"splits must be [val] or [val, test], as runs are selected by val, but got {list(self.splits)}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from trainer.config.input_files import with_home
 from trainer.config.text import UNPRINTABLE, check_name
@@ -76,7 +76,6 @@ Seed = Annotated[Integer, Field(ge=0, le=LARGEST)]
 Name = Annotated[str, AfterValidator(_check_name)]
 FilePath = Annotated[str, AfterValidator(_check_path)]
 Options = Annotated[dict[Name, Any], AfterValidator(_check_options)]
-Normalize = Literal["unit", "imagenet"]
 Precision = Literal["fp32", "tf32", "bf16"]
 """Of matrix products and convolutions: IEEE float32, TF32 (GPUs only), bfloat16 by torch's autocast."""
 
@@ -85,3 +84,28 @@ class Strict(BaseModel):
     """Frozen; an unknown key is an error that names its path."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class Scale(Strict):
+    """Mean and deviation of each channel in train, of images from 0 to 1; `transkd data check` measures them."""
+
+    mean: tuple[Annotated[Number, Field(ge=0, le=1)], ...] = Field(min_length=1)
+    std: tuple[Annotated[Number, Field(gt=0, le=1)], ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Scale:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels but std has {len(self.std)}; give one of each")
+        return self
+
+    def __str__(self) -> str:
+        return f"mean {list(self.mean)}, std {list(self.std)}"
+
+
+Normalize = Literal["unit", "imagenet"] | Scale
+"""How images are scaled: to [0, 1], and then by ImageNet's or one's own mean and deviation."""
+
+
+def plain_scale(normalize: Normalize) -> str | dict[str, Any]:
+    """A normalisation as JSON."""
+    return normalize.model_dump(mode="json") if isinstance(normalize, Scale) else normalize

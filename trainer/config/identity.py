@@ -11,14 +11,19 @@ from trainer.config.schema import DataConfig, TrainConfig, teacher_run
 
 def identity(key: str, numerics: int, fingerprints: Sequence[str], weights: Mapping[str, str]) -> str:
     """12 hex digits naming what is computed. `key` is the config's; `fingerprints` are of the data's splits (train,
-    val); `weights` hold, by `student` and `teacher` where they have any, the sha256 of the weights' file or the id of
-    the run that trained them."""
+    val, and test where it is read); `weights` hold, by `student` and `teacher` where they have any, the sha256 of the
+    weights' file or the id of the run that trained them."""
     return digest([key, numerics, list(fingerprints), dict(weights)])
 
 
-def data_key(data: DataConfig) -> str:
-    """Names the files that a data section reads. Input size and augmentation do not change them."""
-    return digest(data.model_dump(mode="json", include={"name", "options"}))
+def data_key(data: DataConfig, splits: Sequence[str] = ("val",)) -> str:
+    """Names the files that a data section reads, with `eval.splits`. Input size and augmentation do not change them."""
+    return digest(data.model_dump(mode="json", include={"name", "options"}) | splits_read(splits))
+
+
+def splits_read(splits: Sequence[str]) -> dict[str, list[str]]:
+    """What `data_key` has of `eval.splits`: nothing where they are as they always were."""
+    return {} if list(splits) == ["val"] else {"splits": list(splits)}
 
 
 def weight_names(config: TrainConfig) -> list[str]:
@@ -35,7 +40,7 @@ class Sources:
 
     numerics: int
     data: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By `data_key`: the fingerprints of train and val."""
+    """By `data_key`: the fingerprints of train and val, and of test where it is read."""
     weights: Mapping[str, str] = field(default_factory=dict)
     """By file, as configs name it: its sha256."""
 
@@ -62,7 +67,10 @@ class RunIds:
         place = tuple(map(id, parts))
         if place not in self._shared:
             self._kept.append((config, teacher))
-            self._shared[place] = self.sources.data.get(data_key(config.data)), self._weights(config, teacher)
+            self._shared[place] = (
+                self.sources.data.get(data_key(config.data, config.eval.splits)),
+                self._weights(config, teacher),
+            )
         fingerprints, weights = self._shared[place]
         if fingerprints is None or weights is None:
             return None

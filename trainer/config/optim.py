@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from trainer.config.errors import UserError
 from trainer.config.fields import FLOAT32, MOST, Count, Integer, Number, Precision, Strict
+from trainer.config.text import counted
 
 ADDED_LATER = (
     "optimiser",
@@ -123,7 +124,7 @@ class OptimConfig(Strict):
             allowed = ", ".join(map(str, self.micro_batches(workers)))
             raise UserError(
                 f"micro_batch {micro} would split BatchNorm groups of {self.effective_norm_batch} samples over "
-                f"forward passes; with {workers} worker{'s' * (workers > 1)} take one of {allowed}, or set "
+                f"forward passes; with {counted(workers, 'worker')} take one of {allowed}, or set "
                 f"optim.norm_batch to a divisor of {micro}"
             )
         return share, micro

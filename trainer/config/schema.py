@@ -95,6 +95,7 @@ _FIELDS_ADDED_LATER: tuple[tuple[str, Any], ...] = (
     ("teacher.normalize", None),
     ("teacher.precision", None),
     ("teacher.train.init", "scratch"),
+    ("eval.splits", ["val"]),
     ("eval.inference", "whole"),
     ("eval.window", None),
     ("eval.stride", None),

@@ -26,6 +26,11 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def counted(count: int, what: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def message_of(error: BaseException) -> str:
     """What an exception says: one line, without passwords and control characters.
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.config import DataConfig, UserError, unknown
+from trainer.config import DataConfig, Scale, UserError, unknown
 from trainer.config.input_files import refuse_undecodable
 from trainer.data.acdc import ACDC
 from trainer.data.augmentations import train_size
-from trainer.data.base import SegDataset
+from trainer.data.base import Facts, SegDataset
 from trainer.data.camvid import CamVid
 from trainer.data.cityscapes import Cityscapes
+from trainer.data.folder import Folder
 from trainer.data.nyuv2 import NYUv2
 from trainer.data.packed import PackedSplit, pack, pack_splits, packed_fingerprint, silent
+from trainer.data.pairing import Split
 from trainer.data.scenes import Scenes
 from trainer.data.voc2012 import VOC2012
 from trainer.options import check_options
@@ -24,15 +27,19 @@ DATASETS: dict[str, type[SegDataset]] = {
     "voc2012": VOC2012,
     "camvid": CamVid,
     "scenes": Scenes,
+    "folder": Folder,
 }
 
 __all__ = [
     "DATASETS",
+    "Facts",
     "PackedSplit",
     "SegDataset",
     "check_data",
     "check_root",
+    "check_splits",
     "dataset_class",
+    "facts_of",
     "known_fingerprints",
     "open_dataset",
     "pack",
@@ -51,28 +58,55 @@ def dataset_class(name: str) -> type[SegDataset]:
 
 def check_data(config: DataConfig) -> None:
     """Raise UserError for an unknown data set, option or step of augmentation; needs no folder."""
-    check_options("data.options", dataset_class(config.name), config.options, skip=("root", "cache"))
+    channels = facts_of(config).channels
+    scale = config.normalize
+    wanted = len(scale.mean) if isinstance(scale, Scale) else 3 if scale == "imagenet" else channels
+    if channels != wanted:
+        raise UserError(
+            f"data.normalize is of {wanted} channels but images of {config.name} have {channels}; set it to what "
+            "`transkd data check` measures, or to unit"
+        )
     train_size(config)
 
 
-def check_root(config: DataConfig, data_root: Path | None, cache: Path) -> None:
+def facts_of(config: DataConfig) -> Facts:
+    """Classes, colours and channels of a data section; needs no folder. Raises UserError for a wrong name or option."""
+    dataset = dataset_class(config.name)
+    check_options("data.options", dataset, config.options, skip=("root", "cache"))
+    return dataset.facts(**config.options)
+
+
+def check_splits(name: str, have: Sequence[Split], wanted: Sequence[Split], asked_by: str) -> None:
+    """Raise UserError where a data set lacks a split with labels; `asked_by` is the option that names it."""
+    for split in wanted:
+        if split not in have:
+            raise UserError(
+                f"{asked_by}: data set '{name}' has no labelled split {split}, only {', '.join(have)}; name another"
+            )
+
+
+def check_root(config: DataConfig, data_root: Path | None, cache: Path, splits: Sequence[Split] = ("val",)) -> None:
     """Raise UserError for a missing folder, a wrong layout, or images and labels without a partner.
 
-    Takes about a second: no image is decoded, and a data set that generates its images does not do so here.
+    `splits` are those of `eval.splits`. Takes about a second: no image is decoded but a few of a user's own folder, and
+    a data set that generates its images does not do so here.
     """
     if data_root is not None or dataset_class(config.name).needs_root:
         dataset = open_dataset(config, data_root, cache)
-        for split in ("train", "val"):
-            dataset.pairs(split)
+        check_splits(config.name, dataset.splits, splits, "eval.splits")
+        for split in ("train", *splits):
+            dataset.glance(dataset.pairs(split))
 
 
-def known_fingerprints(config: DataConfig, data_root: Path | None, cache: Path) -> tuple[str, ...] | None:
-    """The fingerprints of train and val where both are packed already; None where they are not, or cannot be listed."""
+def known_fingerprints(
+    config: DataConfig, data_root: Path | None, cache: Path, splits: Sequence[Split] = ("val",)
+) -> tuple[str, ...] | None:
+    """The fingerprints of train and of `splits` where all are packed already; None where not, or not to be listed."""
     try:
         if not dataset_class(config.name).is_here(data_root, cache, **config.options):
             return None
         dataset = open_dataset(config, data_root, cache)
-        found = [packed_fingerprint(dataset, config, split, cache) for split in ("train", "val")]
+        found = [packed_fingerprint(dataset, config, split, cache) for split in ("train", *splits)]
     except UserError:
         return None
     return None if None in found else tuple(name for name in found if name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from trainer.config import IGNORE, UserError, message_of
 from trainer.data import images
 from trainer.data.pairing import Found, Pair, Split
+from trainer.data.palette import Colour
 
 INVALID = 254
 """Marks, in a label table, a file value that must not occur."""
@@ -19,21 +20,34 @@ INVALID = 254
 class Official(NamedTuple):
     """Sizes of the official splits."""
 
-    train: int  # pairs
+    train: int  # pairs; 0 where there are no official splits
     val: int
     size: tuple[int, int] | None  # (H, W) of every image in pixels; None where images differ
     conditions: Mapping[str, tuple[int, int]] = {}  # pairs in (train, val) of each condition
+    test: int = 0
 
     def pairs(self, split: Split) -> int:
         """Pairs of a split."""
-        return self.train if split == "train" else self.val
+        return {"train": self.train, "val": self.val, "test": self.test}[split]
+
+
+class Facts(NamedTuple):
+    """What is known of a data set without its folder."""
+
+    classes: tuple[str, ...]
+    palette: tuple[Colour, ...]  # RGB of each class
+    channels: int = 3  # C
+    splits: tuple[Split, ...] = ("train", "val")  # those that may have labels
+    read: Callable[[Path], np.ndarray] = images.read_rgb  # an image file -> (H, W, C) uint8
 
 
 class SegDataset:
     """Images with one label per pixel. A subclass has the classes, finds the files and knows the official splits."""
 
-    classes: ClassVar[tuple[str, ...]]
-    palette: ClassVar[tuple[tuple[int, int, int], ...]]  # RGB of each class
+    classes: tuple[str, ...]
+    palette: tuple[Colour, ...]  # RGB of each class
+    channels: int = 3  # of an image
+    splits: tuple[Split, ...] = ("train", "val")  # those that have labels
     needs_root: ClassVar[bool] = True
     code: ClassVar[str] = ""
     """The sha256 of the plugin that defines the class; packs of other code are not read."""
@@ -51,6 +65,11 @@ class SegDataset:
     def expected_splits(cls, **options: Any) -> Official:
         """The official splits under these options; needs no files."""
         return cls(None, cache=Path(), **options).official
+
+    @classmethod
+    def facts(cls, **options: Any) -> Facts:
+        """Classes, colours and images under these options; needs no files. Raises UserError for a wrong option."""
+        return Facts(cls.classes, cls.palette)
 
     @classmethod
     def is_here(cls, root: Path | None, cache: Path, **options: Any) -> bool:
@@ -77,6 +96,13 @@ class SegDataset:
         """The condition (weather, time of day) of an image, by which mIoU is also reported, or None."""
         return None
 
+    def groups(self, stems: Sequence[str]) -> list[str] | None:
+        """The group of each image, such as its video, which is not divided when images are held out, if any."""
+        return None
+
+    def glance(self, pairs: Sequence[Pair]) -> None:
+        """Raise UserError for a mistake that a few pairs of a split tell at once. By default none is read."""
+
     def conditions(self, stems: Sequence[str]) -> dict[str, np.ndarray]:
         """Condition -> indices of its stems; empty for a data set without conditions."""
         named = [self.condition_of(stem) for stem in stems]
@@ -96,16 +122,21 @@ class SegDataset:
         return pairs
 
     def read_image(self, path: Path) -> np.ndarray:
-        """(H, W, 3) uint8 RGB. Raises UserError for a file that cannot be read faithfully."""
+        """(H, W, C) uint8, by default RGB. Raises UserError for a file that cannot be read faithfully."""
         return images.read_rgb(path)
+
+    def read_values(self, path: Path) -> np.ndarray:
+        """(H, W): what a label file holds. Raises UserError for a file that cannot be read faithfully."""
+        return images.read_indices(path)
 
     def read_label(self, path: Path) -> np.ndarray:
         """(H, W) uint8 of train ids 0..K-1 and IGNORE. Raises UserError with file and pixel of an invalid value."""
-        values = images.read_indices(path)
+        values = self.read_values(path)
         table = self.table(path)
-        label = (
-            table[values] if values.dtype == np.uint8 else np.where(values < len(table), table[values & 255], INVALID)
-        )
+        if values.dtype == np.uint8:
+            label = table[values]
+        else:
+            label = np.where(values < len(table), table[np.minimum(values, len(table) - 1)], INVALID).astype(np.uint8)
         invalid = label == INVALID
         if invalid.any():
             row, column = (int(at) for at in np.argwhere(invalid)[0])

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from trainer.config import IGNORE, UserError
+from trainer.config import IGNORE, Scale, UserError
 from trainer.data.base import SegDataset, refuse_unequal
 from trainer.data.pack_rows import is_damaged
 from trainer.data.packed import fingerprint
@@ -31,6 +32,18 @@ class Contents(NamedTuple):
     fingerprint: str | None  # as in run ids; None when a problem would stop a run
     problems: list[str]
     pictures: dict[bytes, Path]  # digest of an image's pixels -> its file
+    sums: np.ndarray  # (2, C) int64: of the images' values from 0 to 255, and of their squares
+    pixels: int  # of the images
+
+    @property
+    def scale(self) -> Scale | None:
+        """Mean and deviation of each channel, as of `data.normalize`; None where a channel is constant."""
+        mean = self.sums[0] / max(self.pixels, 1)
+        variance = self.sums[1] / max(self.pixels, 1) - mean**2
+        if not self.pixels or (variance <= 0).any():
+            return None
+        rounded = ([round(float(x) / 255, 4) for x in values] for values in (mean, np.sqrt(variance)))
+        return Scale.model_validate(dict(zip(("mean", "std"), rounded, strict=True)))
 
 
 class _Read(NamedTuple):
@@ -41,6 +54,7 @@ class _Read(NamedTuple):
     counts: np.ndarray  # (256,) int64 pixels of each train id and IGNORE
     problems: list[str]
     picture: bytes | None  # digest of the pixels
+    sums: np.ndarray  # as of Contents
 
 
 def check_split(dataset: SegDataset, split: Split, *, subset: bool, progress: Callable[[int, int], None]) -> Contents:
@@ -51,17 +65,20 @@ def check_split(dataset: SegDataset, split: Split, *, subset: bool, progress: Ca
     try:
         found = dataset.find(split)
     except UserError as error:
-        return Contents(0, Counter(), np.zeros(len(dataset.classes), np.int64), 0, Counter(), None, [str(error)], {})
+        nothing = np.zeros(len(dataset.classes), np.int64)
+        return Contents(0, Counter(), nothing, 0, Counter(), None, [str(error)], {}, _no_sums(dataset), 0)
     problems = [line for flaw in found.flaws() for line in flaw.lines()]
     pairs = found.pairs()
     counts, sizes = np.zeros(256, np.int64), Counter[tuple[int, int]]()
     sources: list[tuple[str, bytes]] = []
+    sums = _no_sums(dataset)
     pictures: dict[bytes, Path] = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding and reading release the GIL
         for done, read in enumerate(pool.map(lambda pair: _read(dataset, pair), pairs)):
             sources.append((pairs[done].stem, read.source))
             sizes.update([read.size] if read.size else [])
             counts += read.counts
+            sums += read.sums
             problems += read.problems
             if read.picture is not None:
                 pictures.setdefault(read.picture, pairs[done].image)
@@ -82,6 +99,8 @@ def check_split(dataset: SegDataset, split: Split, *, subset: bool, progress: Ca
         fingerprint=None if problems else fingerprint(sources),
         problems=problems,
         pictures=pictures,
+        sums=sums,
+        pixels=sum(height * width * images for (height, width), images in sizes.items()),
     )
     return contents if subset else contents._replace(problems=problems + _unofficial(dataset, split, contents))
 
@@ -106,7 +125,18 @@ def _read(dataset: SegDataset, pair: Pair) -> _Read:
     size = None if image is None else (image.shape[0], image.shape[1])
     counts = np.bincount(label.ravel(), minlength=256) if label is not None else np.zeros(256, np.int64)
     picture = None if image is None else hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).digest()
-    return _Read(source, size, counts, problems, picture)
+    return _Read(source, size, counts, problems, picture, _no_sums(dataset) if image is None else _sums(image))
+
+
+def _no_sums(dataset: SegDataset) -> np.ndarray:
+    return np.zeros((2, dataset.channels), np.int64)
+
+
+def _sums(image: np.ndarray) -> np.ndarray:
+    """(2, C) int64 of an image (H, W, C): exact, so that the order of files does not matter."""
+    values = np.arange(256, dtype=np.int64)
+    bins = [np.bincount(image[..., c].ravel(), minlength=256) for c in range(image.shape[2])]
+    return np.array([[int(count @ values**power) for count in bins] for power in (1, 2)], np.int64)
 
 
 def damaged_packs(name: str, cache: Path) -> list[str]:
@@ -118,13 +148,14 @@ def damaged_packs(name: str, cache: Path) -> list[str]:
     ]
 
 
-def leaks(train: Contents, val: Contents) -> list[str]:
-    """The images of val that train has too, pixel by pixel, whatever their names and files."""
+def leaks(found: Mapping[Split, Contents]) -> list[str]:
+    """The images that a split before, train first, has too, pixel by pixel, whatever their names and files."""
     return [
-        f"{path} is the same picture as {train.pictures[digest]} in train, so that val would measure what was learnt "
-        "by heart; take one of them out"
-        for digest, path in val.pictures.items()
-        if digest in train.pictures and train.pictures[digest] != path
+        f"{path} is the same picture as {found[before].pictures[digest]} in {before}, so that {split} would measure "
+        "what was learnt by heart; take one of them out"
+        for before, split in combinations(found, 2)
+        for digest, path in found[split].pictures.items()
+        if digest in found[before].pictures and found[before].pictures[digest] != path
     ]
 
 
@@ -134,11 +165,11 @@ def _unofficial(dataset: SegDataset, split: Split, contents: Contents) -> list[s
     remedy = "complete the folder, or give --subset"
     problems = []
     height, width = official.size or (0, 0)
-    if contents.pairs != official.pairs(split):
+    if official.pairs(split) and contents.pairs != official.pairs(split):
         problems.append(f"split {split}: {contents.pairs} of {official.pairs(split)} (official); {remedy}")
     for condition, counts in official.conditions.items():
         have, want = contents.conditions[condition], counts[split == "val"]
-        if have != want:
+        if split != "test" and have != want:
             problems.append(f"split {split}, {condition}: {have} of {want} (official); {remedy}")
     for size, images in sorted(contents.sizes.items()):
         if official.size is not None and size != official.size:

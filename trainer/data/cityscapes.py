@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,8 +59,8 @@ _FROM_LABEL_IDS = label_table(
 class Cityscapes(SegDataset):
     """Cityscapes, or any data in its layout. Where a stem has both label files, `labelTrainIds` is read."""
 
-    classes: ClassVar[tuple[str, ...]] = tuple(entry.name for entry in CLASSES)
-    palette: ClassVar[tuple[tuple[int, int, int], ...]] = tuple(entry.colour for entry in CLASSES)
+    classes = tuple(entry.name for entry in CLASSES)
+    palette = tuple(entry.colour for entry in CLASSES)
 
     official = Official(2975, 500, (1024, 2048))
 

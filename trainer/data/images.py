@@ -18,6 +18,9 @@ from trainer.config.input_files import check_regular
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Endings of images in a data set's folder, in any case."""
 
+ARRAY = ".npy"
+"""The ending of an array of numpy."""
+
 LIMIT = "TRANSKD_MAX_PIXELS"
 """The environment variable with the most pixels that an image may have."""
 
@@ -67,8 +70,36 @@ def read_indices(path: Path) -> np.ndarray:
         return values // step if step > 1 else values
 
 
+def read_colours(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8: the colours of a label file, stored without loss. Raises UserError for others."""
+    with _opened(path) as image:
+        lossless = image.format in _INDEXED or (image.format == "WEBP" and _is_lossless_webp(path))
+        if not lossless or _is_lossy(image) or image.mode not in _COLOURS:
+            raise UserError(
+                f"label {path} has colour mode {image.mode} ({image.format}) but must hold colours of 8 bits without "
+                "loss: PNG (or TIFF, BMP, GIF, TGA, lossless WebP); export it again from its source"
+            )
+        image.info.pop("transparency", None)
+        return np.asarray(image.convert("RGB"))
+
+
+def read_stored(path: Path) -> np.ndarray:
+    """(H, W) or (H, W, C), uint8 or uint16: the channels of an image file as they are stored. Raises UserError."""
+    with _opened(path) as image:
+        if image.mode.startswith("I") and _is_16_bit(image):
+            return np.asarray(image).astype(np.uint16)
+        if image.mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
+            raise UserError(
+                f"image {path} has colour mode {image.mode} ({image.format}), which has no faithful reading by "
+                "channels; convert it to channels of 8 bits, or save it as .npy of (H, W, C)"
+            )
+        return np.asarray(image)
+
+
 def orientation(path: Path) -> int:
     """The orientation tag of an image file, 1 to 8 as in EXIF; 1 is upright, as is a file without a valid tag."""
+    if path.suffix.lower() == ARRAY:
+        return 1
     with Image.open(path) as image:
         found = image.getexif().get(ExifTags.Base.Orientation)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
@@ -118,6 +149,13 @@ def _is_16_bit(image: Image.Image) -> bool:
         return True
     bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample)
     return image.mode.startswith("I;16") and bits == (16,) and not _is_inverted(image)
+
+
+def _is_lossless_webp(path: Path) -> bool:
+    """Whether the pixels of a WebP file are in its lossless format, VP8L, not in VP8."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    return b"VP8L" in head and b"VP8 " not in head
 
 
 def _is_lossy(image: Image.Image) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from trainer.config import IGNORE, UserError
-from trainer.data.base import SegDataset
+from trainer.data.base import INVALID, SegDataset
 from trainer.data.cityscapes import LABEL_IDS
 from trainer.data.pairing import Split
 from trainer.data.synthetic.canvas import IDS
@@ -35,6 +35,12 @@ def make_tree(dataset: SegDataset, *, train: int, val: int, seed: int, size: tup
     """
     assert dataset.root is not None
     refuse_filled(dataset.root)
+    table = dataset.table(dataset.root / dataset.paths("train", 0)[1])
+    if len(table) > 256 or (table == INVALID).all() or dataset.channels != 3:
+        raise UserError(
+            "only RGB images with masks of values from 0 to 255 can be made; give other data.options.classes, or "
+            "images of your own"
+        )
     if min(size) < 32:
         raise UserError(f"size must be at least 32 pixels each way but got {size[0]}x{size[1]}")
     street = {"road", "sky"} <= set(dataset.classes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -38,8 +37,8 @@ _TABLE = label_table({i + 1: i for i in range(len(CLASSES))}, ignored=(0,))
 class NYUv2(SegDataset):
     """NYU Depth v2 without its depth, 640x480; `val` is the official test split. Depth folders are ignored."""
 
-    classes: ClassVar[tuple[str, ...]] = CLASSES
-    palette: ClassVar[tuple[tuple[int, int, int], ...]] = voc_colours(len(CLASSES) + 1)[1:]
+    classes = CLASSES
+    palette = voc_colours(len(CLASSES) + 1)[1:]
     official = Official(795, 654, (480, 640))
 
     def find(self, split: Split) -> Found:

@@ -43,11 +43,20 @@ class PackFiles:
     """The files of a split at `config.size` below `folder`. They have other names when a source file is added, removed
     or rewritten."""
 
-    def __init__(self, config: DataConfig, split: Split, pairs: list[Pair], folder: Path, code: str = "") -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        split: Split,
+        pairs: list[Pair],
+        folder: Path,
+        channels: int = 3,
+        code: str = "",
+    ) -> None:
         asked = config.model_dump(mode="json", include={"name", "options", "size"}) | ({"code": code} if code else {})
         key = digest({"version": PACK_VERSION, "asked": asked, "split": split, "files": _listing(pairs)})
         self.name = f"{config.name} {split}"
         self.size = config.size
+        self.channels = channels
         self.pairs = pairs
         self.folder = folder
         self.stem = f"{config.name}-{split}-{key}"
@@ -87,8 +96,9 @@ class PackFiles:
         height, width = self.size
         own = _pixels(self.pairs[0].label) if native and self.pairs else 0
         own = 0 if own == height * width else own
+        each = (self.channels + 1) * height * width
         return sum(
-            len(shard.pairs) * (4 * height * width * (not shard.has_samples) + own * (not shard.has_natives))
+            len(shard.pairs) * (each * (not shard.has_samples) + own * (not shard.has_natives))
             for shard in self.missing(native)
         )
 

@@ -28,10 +28,13 @@ class PackedSplit:
         rows = [row for path in samples for row in rows_of(path)]
         metadata = rows[0].schema.metadata
         self.size: tuple[int, int] = (int(metadata[b"height"]), int(metadata[b"width"]))
+        self.channels = int(metadata.get(b"channels", 3))
         self.stems: list[str] = [row["stem"][0].as_py() for row in rows]
         self.class_counts: np.ndarray = np.sum([bytes_of(row["counts"]).view(np.int64) for row in rows], axis=0)
-        self.fingerprint: str = fingerprint(zip(self.stems, (row["source"][0].as_py() for row in rows), strict=True))
-        self._images = [bytes_of(row["image"]).reshape(*self.size, 3) for row in rows]
+        self.sources: list[bytes] = [row["source"][0].as_py() for row in rows]
+        """The digest of each pair's files."""
+        self.fingerprint: str = fingerprint(zip(self.stems, self.sources, strict=True))
+        self._images = [bytes_of(row["image"]).reshape(*self.size, self.channels) for row in rows]
         self._labels = [bytes_of(row["label"]).reshape(self.size) for row in rows]
         own = [row for path in natives for row in rows_of(path)] or (
             [] if "native" not in rows[0].schema.names else rows
@@ -45,11 +48,11 @@ class PackedSplit:
         return len(self.stems)
 
     def images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n, H, W, 3) uint8 RGB, a copy."""
+        """(n, H, W, C) uint8, by default RGB, a copy."""
         return np.stack([self._images[i] for i in indices])
 
     def sample(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image (H, W, 3) and label (H, W) as read-only views of the file."""
+        """Image (H, W, C) and label (H, W) as read-only views of the file."""
         return self._images[i], self._labels[i]
 
     def native_label(self, i: int) -> np.ndarray:
@@ -76,7 +79,10 @@ def pack_splits(
     file causes a new pack.
     """
     folder = cache_folder(cache / "packed")
-    found = {split: PackFiles(config, split, dataset.pairs(split), folder, dataset.code) for split in wanted}
+    found = {
+        split: PackFiles(config, split, dataset.pairs(split), folder, dataset.channels, dataset.code)
+        for split in wanted
+    }
     refuse_without_room([(files, wanted[split]) for split, files in found.items()])
     for split, files in found.items():
         if files.missing(wanted[split]):
@@ -86,7 +92,7 @@ def pack_splits(
 
 def packed_fingerprint(dataset: SegDataset, config: DataConfig, split: Split, cache: Path) -> str | None:
     """The fingerprint of a split that has been packed since its files last changed, else None. Nothing is written."""
-    files = PackFiles(config, split, dataset.pairs(split), cache / "packed", dataset.code)
+    files = PackFiles(config, split, dataset.pairs(split), cache / "packed", dataset.channels, dataset.code)
     return None if files.missing(native=False) else PackedSplit(*files.paths(native=False)).fingerprint
 
 

@@ -58,7 +58,9 @@ def write_missing(files: PackFiles, dataset: SegDataset, native: bool, say: Say)
         threads = min(16, os.cpu_count() or 1)
         rows = ahead(lambda item: _row(dataset, files.size, *item), work, threads=threads, most=2 * threads)
         for shard, kind in zip(missing, kinds, strict=True):
-            with _shard_files(shard, *kind, files.size, len(dataset.classes)) as writers:
+            with _shard_files(
+                shard, *kind, _samples_schema(files.size, len(dataset.classes), dataset.channels)
+            ) as writers:
                 for _ in shard.pairs:
                     for writer, columns in zip(writers, next(rows), strict=True):
                         if writer is not None:
@@ -78,7 +80,7 @@ class _Writer:
 
 @contextlib.contextmanager
 def _shard_files(
-    shard: Shard, samples: bool, natives: bool, size: tuple[int, int], classes: int
+    shard: Shard, samples: bool, natives: bool, schema: pa.Schema
 ) -> Iterator[tuple[_Writer | None, _Writer | None]]:
     """The files of a shard that are to be written; they get their names together, at the end."""
     with contextlib.ExitStack() as stack:
@@ -91,22 +93,23 @@ def _shard_files(
             return writer
 
         yield (
-            begin(shard.samples, _samples_schema(size, classes)) if samples else None,
+            begin(shard.samples, schema) if samples else None,
             begin(shard.natives, _natives_schema()) if natives else None,
         )
 
 
-def _samples_schema(size: tuple[int, int], classes: int) -> pa.Schema:
+def _samples_schema(size: tuple[int, int], classes: int, channels: int) -> pa.Schema:
     columns = [
         ("stem", pa.string()),
         ("source", pa.binary(32)),  # `source_digest`
         ("counts", pa.binary(8 * classes)),  # (K,) int64 of the native label
-        ("image", pa.binary(size[0] * size[1] * 3)),
+        ("image", pa.binary(size[0] * size[1] * channels)),
         ("label", pa.binary(size[0] * size[1])),
         (SOURCE_CHECK, pa.uint32()),
         (PIXEL_CHECK, pa.uint32()),
     ]
-    return pa.schema(columns, metadata={"height": str(size[0]), "width": str(size[1])})
+    told = {"height": str(size[0]), "width": str(size[1])} | ({"channels": str(channels)} if channels != 3 else {})
+    return pa.schema(columns, metadata=told)
 
 
 def _natives_schema() -> pa.Schema:
@@ -132,7 +135,10 @@ def _native_columns(native: np.ndarray, size: tuple[int, int]) -> list[Any]:
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 at `size` by PIL's antialiased bilinear filter, as in the reference."""
+    """(H, W, C) uint8 at `size` by PIL's antialiased bilinear filter, as in the reference; each channel alike."""
+    if image.shape[2] != 3:
+        channels = (Image.fromarray(np.ascontiguousarray(channel)) for channel in np.moveaxis(image, 2, 0))
+        return np.stack([np.asarray(one.resize(size[::-1], Image.Resampling.BILINEAR)) for one in channels], axis=-1)
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 

@@ -11,7 +11,7 @@ from trainer.config import UserError, read_text
 from trainer.config.input_files import refuse_undecodable
 from trainer.data.images import SUFFIXES
 
-Split = Literal["train", "val"]
+Split = Literal["train", "val", "test"]
 
 EXPECTED = "; expected the layout "
 """Separates, in a message, the problem from the expected layout."""
@@ -56,6 +56,7 @@ class Found(NamedTuple):
     lost: tuple[str, ...] = ()  # stems in the list that have neither image nor label
     shared: tuple[str, ...] = ()  # stems in the lists of both splits
     lists: Mapping[Split, Path] = {}  # the lists, in layouts that have them
+    more: tuple[Flaw, ...] = ()  # what else is wrong
 
     def pairs(self) -> list[Pair]:
         """The stems with image and label, sorted."""
@@ -74,6 +75,7 @@ class Found(NamedTuple):
                 "complete the folders or correct the list",
             ),
             Flaw(f"listed for both train and val, in {both}", list(self.shared), "take it out of the list of train"),
+            *self.more,
         ]
         if not (self.images or self.labels or self.lost):
             flaws.append(Flaw("no images below", [str(self.where)], "check the folder given as data root"))
@@ -109,7 +111,7 @@ def _by_stem(base: Path, pattern: str, suffix: str, endings: tuple[str, ...]) ->
         name = path.relative_to(base)
         if path.suffix.lower() in endings and path.stem.endswith(suffix) and not is_hidden(name):
             refuse_undecodable(path)
-            stem = _composed(name.with_suffix("").as_posix().removesuffix(suffix))
+            stem = composed(name.with_suffix("").as_posix().removesuffix(suffix))
             if stem in found:
                 raise UserError(f"{found[stem]} and {path} have the same stem; keep one of them")
             found[stem] = path
@@ -124,7 +126,7 @@ def is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _composed(name: str) -> str:
+def composed(name: str) -> str:
     """The name with accented letters as one character each (NFC); macOS writes files' names with two."""
     return unicodedata.normalize("NFC", name)
 
@@ -153,7 +155,7 @@ def _read_list(path: Path, layout: str) -> list[str]:
     stems: dict[str, None] = {}
     for line in lines:
         if line.strip():
-            name = PureWindowsPath(_composed(line.split()[0]))  # which reads both `/` and `\`
+            name = PureWindowsPath(composed(line.split()[0]))  # which reads both `/` and `\`
             stem = name.stem if name.suffix.lower() in SUFFIXES else name.name
             if stem in stems:
                 raise UserError(f"{path} names {stem} twice; remove one of the lines")

@@ -13,6 +13,7 @@ from PIL import Image
 from trainer.config import UserError, digest, read_yaml
 from trainer.data.base import Official, cache_folder
 from trainer.data.cityscapes import Cityscapes
+from trainer.files.atomic import naming
 
 PAINTER_VERSION = 1
 """Raised when the painter makes other pictures of the same options."""
@@ -90,8 +91,9 @@ def write_scenes(root: Path, *, train: int, val: int, seed: int, size: tuple[int
         for index in range(count):
             image, label = paint(seed, split, index, (size[0], size[1]))
             stem = f"{CITY}_{index:06d}_000019"
-            Image.fromarray(image).save(images / f"{stem}_leftImg8bit.png", compress_level=1)
-            Image.fromarray(label).save(labels / f"{stem}_gtFine_labelIds.png")
+            with naming(root):
+                Image.fromarray(image).save(images / f"{stem}_leftImg8bit.png", compress_level=1)
+                Image.fromarray(label).save(labels / f"{stem}_gtFine_labelIds.png")
     (root / MANIFEST).write_text(json.dumps(options) + "\n", encoding="utf-8")
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trainer import rng
-from trainer.config import TrainConfig, UserError
+from trainer.config import Normalize, Scale, TrainConfig, UserError
 from trainer.data.ahead import ahead
 from trainer.data.augmenter import Augmenter
 from trainer.data.batch import Batch
@@ -25,7 +25,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class HostBatch(NamedTuple):
     """N samples as uint8, a quarter of the bytes that float32 would copy to the GPU."""
 
-    image: Tensor  # (N, 3, H, W) uint8
+    image: Tensor  # (N, C, H, W) uint8
     label: Tensor  # (N, H, W), or (N, H/4, W/4) with quarter labels, uint8
     keys: Tensor  # (N,) int64
 
@@ -66,7 +66,7 @@ class Stream:
                 f"global_batch must be a multiple of the number of workers ({world}) but got {self.global_batch}; "
                 "use a number of workers that divides it"
             )
-        self.augmenter = Augmenter(config.data, config.seed, neutral(config.data.normalize))
+        self.augmenter = Augmenter(config.data, config.seed, neutral(config.data.normalize, packed.channels))
         self.share = self.global_batch // world
         self.first = rank * self.share
         self.steps_per_epoch = len(self.indices) // self.global_batch
@@ -95,7 +95,7 @@ class Stream:
         begin = k * self.global_batch + self.first
         samples = self.indices[order[begin : begin + self.share]]
         height, width = self.augmenter.size
-        images = self._empty(len(samples), 3, height, width)
+        images = self._empty(len(samples), self.packed.channels, height, width)
         labels = self._empty(len(samples), *((height // 4, width // 4) if self.augmenter.quarter else (height, width)))
         into = images.numpy(), labels.numpy()
         for position, sample in enumerate(samples.tolist()):
@@ -114,24 +114,32 @@ def threads_of_stream(device: torch.device, threads: int) -> int:
     return 1 if device.type == "cpu" else max(threads, min(4, os.cpu_count() or 1))
 
 
-def to_batch(host: HostBatch, device: torch.device | str, normalize: Literal["unit", "imagenet"]) -> Batch:
+def to_batch(host: HostBatch, device: torch.device | str, normalize: Normalize) -> Batch:
     """Copy the uint8 samples to the device, unless they are there, and convert and normalise them there."""
     image, label, keys = (part.to(device, non_blocking=True) for part in host)
     return Batch(normalise(image, normalize), label.long(), keys)
 
 
-def normalise(image: Tensor, normalize: Literal["unit", "imagenet"]) -> Tensor:
-    """(N, 3, H, W) uint8 -> float32 in [0, 1], then for `imagenet` minus the mean and over the standard deviation."""
+def normalise(image: Tensor, normalize: Normalize) -> Tensor:
+    """(N, C, H, W) uint8 -> float32 in [0, 1], then minus the mean and over the deviation that `normalize` names."""
     unit = image.float().div_(255)
     if normalize == "unit":
         return unit
-    mean, std = (unit.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = statistics(unit, normalize)
     return unit.sub_(mean).div_(std)
 
 
-def neutral(normalize: Literal["unit", "imagenet"]) -> np.ndarray:
-    """(3,) uint8: the colour that normalisation takes nearest to 0."""
-    mean = IMAGENET_MEAN if normalize == "imagenet" else (0.0, 0.0, 0.0)
+def statistics(image: Tensor, normalize: Normalize) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (C, 1, 1) of a normalisation other than `unit`, in the dtype and on the device of `image`."""
+    values = (normalize.mean, normalize.std) if isinstance(normalize, Scale) else (IMAGENET_MEAN, IMAGENET_STD)
+    mean, std = (image.new_tensor(numbers).view(-1, 1, 1) for numbers in values)
+    return mean, std
+
+
+def neutral(normalize: Normalize, channels: int) -> np.ndarray:
+    """(C,) uint8: the colour that normalisation takes nearest to 0."""
+    mean = IMAGENET_MEAN if normalize == "imagenet" else (0.0,) * channels
+    mean = normalize.mean if isinstance(normalize, Scale) else mean
     return np.rint(np.array(mean) * 255).astype(np.uint8)
 
 

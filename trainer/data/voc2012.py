@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -35,8 +34,8 @@ class VOC2012(SegDataset):
     label's own size. `val` is always the official one.
     """
 
-    classes: ClassVar[tuple[str, ...]] = CLASSES
-    palette: ClassVar[tuple[tuple[int, int, int], ...]] = voc_colours(len(CLASSES))
+    classes = CLASSES
+    palette = voc_colours(len(CLASSES))
 
     def __init__(self, root: Path | None, *, cache: Path, whole: bool = False, aug: bool = False) -> None:
         """`aug` trains on the 10,582 images of VOC and SBD (Hariharan et al., ICCV 2011) that are not in val; without

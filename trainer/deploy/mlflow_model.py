@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from trainer.config import UserError, parse, read_yaml
-from trainer.data import dataset_class
+from trainer.data import facts_of
 from trainer.data.packing import resize_image
 from trainer.deploy.open import Student, Wanted, open_student
 from trainer.deploy.predict import label_images
@@ -33,13 +33,16 @@ class Predictor:
         self.student = student
 
     def predict(self, images: Any) -> np.ndarray:
-        """RGB images (B, H, W, 3) uint8 -> class indices (B, H, W) uint8, as `predict --ids train` writes them.
+        """Images (B, H, W, C) uint8, by default RGB -> class indices (B, H, W) uint8, as of `predict --ids train`.
 
         Raises UserError for any other array.
         """
         images = np.asarray(images)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
-            raise UserError(f"images must be uint8 of shape (B, H, W, 3) but got {images.dtype} of {images.shape}")
+        channels = self.student.dataset.channels
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != channels or 0 in images.shape:
+            raise UserError(
+                f"images must be uint8 of shape (B, H, W, {channels}) but got {images.dtype} of {images.shape}"
+            )
         size = self.student.config.data.size
         labels: list[np.ndarray] = []
         for start in range(0, len(images), BATCH):
@@ -69,7 +72,7 @@ def student_folder(run: Path, name: str, out: Path) -> tuple[str, ...]:
         checkpoint.save(out / name, _student_alone(run / name, state))
     else:
         shutil.copy(run / name, out)
-    return dataset_class(config.data.name).classes
+    return facts_of(config.data).classes
 
 
 def _student_alone(path: Path, state: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Deployed(nn.Module):
         self.model, self.normalize, self.full_size = model, data.normalize, full_size
 
     def forward(self, image: Tensor) -> Tensor:
-        """image (N, H, W, 3) uint8 RGB -> logits (N, P, H/4, W/4), or (N, P, H, W) where `full_size`, float32."""
+        """image (N, H, W, C) uint8 -> logits (N, P, H/4, W/4), or (N, P, H, W) where `full_size`, float32."""
         x = normalise(image.permute(0, 3, 1, 2), self.normalize)
         logits = self.model(x, None, LOGITS).logits
         assert logits is not None
@@ -55,11 +55,12 @@ def write_onnx(path: Path, student: Student, *, opset: int, full_size: bool, dyn
     size = student.config.data.size
     if dynamic and any(side % STEP for side in size):
         raise UserError(f"--dynamic needs sizes that are multiples of {STEP}, but got {size[0]}x{size[1]}; give --size")
+    shape = _OPEN_EXAMPLE if dynamic else (1, *size)
     module = Deployed(student.model, student.config.data, full_size).eval()
     with _quiet():
         program = torch.onnx.export(
             module,
-            (torch.zeros(*(_OPEN_EXAMPLE if dynamic else (1, *size)), 3, dtype=torch.uint8),),
+            (torch.zeros(*shape, student.dataset.channels, dtype=torch.uint8),),
             input_names=[INPUT],
             output_names=[OUTPUT],
             opset_version=opset,
@@ -81,11 +82,13 @@ def _open_axes() -> dict[int, Any]:
 def metadata(student: Student, full_size: bool, dynamic: bool) -> dict[str, str]:
     """What users of the file need to know, as ONNX `metadata_props`; lists are JSON."""
     height, width = student.config.data.size
+    channels = student.dataset.channels
+    of = "RGB (N, H, W, 3)" if channels == 3 else f"(N, H, W, {channels})"
     told = {
-        "input": f"{INPUT}: uint8 RGB (N, H, W, 3), resized bilinearly; normalisation is inside the graph",
+        "input": f"{INPUT}: uint8 {of}, resized bilinearly; normalisation is inside the graph",
         "input_size": json.dumps([height, width]),
         "sizes": f"any multiple of {STEP}" if dynamic else f"{height}x{width} only",
-        "normalize": student.config.data.normalize,
+        "normalize": str(student.config.data.normalize),
         "output": f"{OUTPUT}: float32 (N, outputs, " + ("H, W)" if full_size else "H/4, W/4)"),
         "outputs": str(student.model.channels.classes),
         "classes": json.dumps(student.dataset.classes),

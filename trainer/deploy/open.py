@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from trainer.config import Normalize, TrainConfig, UserError, override, parse, read_yaml, with_plugins
-from trainer.data import dataset_class
-from trainer.data.base import SegDataset
+from trainer.config import DataConfig, Normalize, TrainConfig, UserError, override, parse, read_yaml, with_plugins
+from trainer.data import Facts, facts_of
 from trainer.files import checkpoint, run_folder
 from trainer.files.file_digest import file_digest
 from trainer.files.weight_files import is_weight_folder
@@ -39,7 +38,7 @@ class Student(NamedTuple):
 
     model: SegModel
     config: TrainConfig  # of its run, or built from the user's options
-    dataset: type[SegDataset]  # defines the classes of the first K outputs
+    dataset: Facts  # defines the classes of the first K outputs
     origin: dict[str, str | float]  # as `origin` returns it
     format: str  # the family of checkpoints whose names the file uses
     scaled_by: str  # where the normalisation comes from
@@ -84,8 +83,8 @@ def open_student(path: Path, wanted: Wanted, device: str) -> Student:
     config = resolve_config(path, wanted)
     if torch_device.type == "cuda":  # a CPU computes in float32 what was trained with TF32
         set_up(config.optim.precision, False, torch_device)
-    dataset = dataset_class(config.data.name)
-    model = load_network(config.student, path, len(dataset.classes))
+    dataset = facts_of(config.data)
+    model = load_network(config.student, path, len(dataset.classes), dataset.channels)
     weights = open_weights(path, model)
     scaled_by = "the config" if wanted.normalize is None else "--normalize"
     if wanted.model is not None and wanted.normalize is None:  # then take what this family was trained with
@@ -117,7 +116,7 @@ def resolve_config(path: Path, wanted: Wanted) -> TrainConfig:
     known = _read(source)
     changes: dict[str, object] = {}
     if wanted.data is not None and wanted.data != known.data.name:
-        if dataset_class(wanted.data).classes != dataset_class(known.data.name).classes:
+        if facts_of(DataConfig(name=wanted.data)).classes != facts_of(known.data).classes:
             raise UserError(
                 f"--data {wanted.data}: its classes are not those of {known.data.name}, which {path} was trained for"
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from trainer.config import UserError
+from trainer.config import UserError, plain_scale
 from trainer.config.input_files import check_regular, holds, refuse_undecodable
+from trainer.data.arrays import as_rgb
 from trainer.data.cityscapes import LABEL_IDS
-from trainer.data.images import read_rgb
 from trainer.data.packing import resize_image
 from trainer.data.pairing import is_hidden
 from trainer.deploy.open import Student
@@ -30,7 +30,7 @@ from trainer.training.inference import logits_of
 from trainer.training.panel import colour
 from trainer.training.prediction import class_of
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".npy"})
 MANIFEST = "predict.json"
 OPACITY = 0.5
 """Weight of the mask in an overlay; the image has the rest."""
@@ -46,7 +46,7 @@ class Job(NamedTuple):
 
 
 class LoadedImage(NamedTuple):
-    """An image at its own size and at the network's input size, both (H, W, 3); or the error that it cannot be read."""
+    """An image at its own size and at the network's input size, both (H, W, C); or the error that it cannot be read."""
 
     job: Job
     native: np.ndarray | None
@@ -121,7 +121,7 @@ def mark_folder(out: Path, student: Student) -> None:
         "sha256": student.origin["sha256"],
         "data": student.config.data.name,
         "size": list(student.config.data.size),
-        "normalize": student.config.data.normalize,
+        "normalize": plain_scale(student.config.data.normalize),
     }
     told |= {"inference": how} if (how := student.config.eval.predictions) else {}
     path = out / MANIFEST
@@ -157,7 +157,7 @@ def predict(student: Student, jobs: list[Job], batch: int) -> Iterator[tuple[Job
     with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 1))) as pool:
 
         def start(chunk: list[Job]) -> list[Future[LoadedImage]]:
-            return [pool.submit(_read, job, size) for job in chunk]
+            return [pool.submit(_read, student.dataset.read, job, size) for job in chunk]
 
         ahead = start(chunks[0]) if chunks else []
         behind: list[tuple[Job, Future[None]]] = []
@@ -186,7 +186,7 @@ def _label(student: Student, seen: list[LoadedImage]) -> list[tuple[LoadedImage,
 def label_images(student: Student, native: list[np.ndarray], resized: list[np.ndarray]) -> list[np.ndarray]:
     """Class indices (H, W) uint8 of each image at its own size: the argmax of the upsampled logits.
 
-    `resized` holds the same images (h, w, 3) at the network's input size, resized as in training; logits are upsampled
+    `resized` holds the same images (h, w, C) at the network's input size, resized as in training; logits are upsampled
     as in protocol `full`. Void, an output beyond the K classes, is left out, so every pixel gets a class.
     """
     if not native:
@@ -200,9 +200,9 @@ def label_images(student: Student, native: list[np.ndarray], resized: list[np.nd
     return labels
 
 
-def _read(job: Job, size: tuple[int, int]) -> LoadedImage:
+def _read(reader: Callable[[Path], np.ndarray], job: Job, size: tuple[int, int]) -> LoadedImage:
     try:
-        native = read_rgb(job.image)
+        native = reader(job.image)
     except UserError as error:
         return LoadedImage(job, None, None, str(error))
     return LoadedImage(job, native, resize_image(native, size), None)
@@ -227,7 +227,7 @@ def picture(kind: Kind, student: Student, image: np.ndarray, label: np.ndarray) 
     mask = colour(label, student.dataset.palette)
     if kind == "masks":
         return mask
-    return np.rint(image * (1 - OPACITY) + mask * OPACITY).astype(np.uint8)
+    return np.rint(as_rgb(image) * (1 - OPACITY) + mask * OPACITY).astype(np.uint8)
 
 
 def label_ids(classes: tuple[str, ...]) -> np.ndarray:

@@ -41,11 +41,19 @@ def measure(
     return metrics, packed
 
 
-def remeasure(checkpoint: Path, root: Path | None, cache: Path) -> tuple[dict[str, float], str]:
-    """The validation metrics (`val/...`, in percent) of a run's checkpoint, and the fingerprint of the images.
+def remeasure(
+    checkpoint: Path, root: Path | None, cache: Path, splits: Sequence[Split] = ("val",)
+) -> tuple[dict[str, float], dict[str, str]]:
+    """The metrics (`val/...`, in percent) of a run's checkpoint on splits, and the fingerprint of each one's images.
 
     `root` is the folder of the data set. Raises UserError where the checkpoint or the data cannot be read.
     """
     student = open_student(checkpoint, Wanted(), "auto")
-    metrics, packed = measure(student, open_dataset(student.config.data, root, cache), cache)
-    return metrics, packed.fingerprint
+    dataset = open_dataset(student.config.data, root, cache)
+    metrics: dict[str, float] = {}
+    fingerprints: dict[str, str] = {}
+    for split in splits:
+        found, packed = measure(student, dataset, cache, split)
+        metrics |= found
+        fingerprints[split] = packed.fingerprint
+    return metrics, fingerprints

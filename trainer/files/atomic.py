@@ -1,4 +1,4 @@
-"""replacing(): write a file whole or not at all; whole_json(): read one. No torch: the orchestrator uses it."""
+"""replacing(): write a file whole or not at all; naming(): say which failed; whole_json(): read one. Without torch."""
 
 from __future__ import annotations
 
@@ -20,15 +20,27 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        with naming(path):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         if previous is not None and path.exists():
             path.replace(previous)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add `path` to an error of the system that names no file, as that of a write to a full disk: which disk is it?"""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def whole_json(path: Path) -> dict[str, Any] | None:

@@ -25,8 +25,9 @@ from trainer.files.atomic import replacing, whole_json
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 """The last epoch, which tables are of; the one before it, while a run trains; the epoch with the highest val/miou."""
+RESULT = "result.json"
 LOCK = ".lock"
-WRITTEN = (LAST, PREVIOUS, BEST, "epochs.jsonl", "result.json", "panel.png", "notes.txt", "failure.json")
+WRITTEN = (LAST, PREVIOUS, BEST, "epochs.jsonl", RESULT, "panel.png", "notes.txt", "failure.json")
 """The files that a run writes, beside config.yaml, which it writes only where there is none."""
 
 WAITING = ".waiting"
@@ -185,12 +186,12 @@ def whole_lines(lines: Iterable[str]) -> list[Any]:
 
 def write_result(out: Path, result: dict[str, Any]) -> None:
     """Write a finished run's result: its last and best metrics, cost and environment."""
-    write_text(out / "result.json", json.dumps(result, indent=1) + "\n")
+    write_text(out / RESULT, json.dumps(result, indent=1) + "\n")
 
 
 def read_result(out: Path) -> dict[str, Any] | None:
     """The result of a finished run, or None; also None for a damaged file, which the checkpoint can make again."""
-    result = whole_json(out / "result.json")
+    result = whole_json(out / RESULT)
     return result if result is not None and "run_id" in result else None
 
 
@@ -201,7 +202,7 @@ def has_checkpoint(out: Path) -> bool:
 
 def clear_result(out: Path) -> None:
     """Delete the result of a run whose checkpoint is gone and which trains again: it has not finished."""
-    (out / "result.json").unlink(missing_ok=True)
+    (out / RESULT).unlink(missing_ok=True)
 
 
 def environment(device: str, device_name: str, threads: int, world: int, cohort: int = 1) -> dict[str, Any]:

@@ -61,15 +61,15 @@ def _rule(layer: nn.Module) -> Callable[[tuple[Any, ...], Any], int]:
     return getattr(layer, "paper_macs", lambda inputs, output: 0)
 
 
-def deployed(config: ModelConfig, num_classes: int, size: tuple[int, int]) -> dict[str, float]:
+def deployed(config: ModelConfig, num_classes: int, size: tuple[int, int], channels: int = 3) -> dict[str, float]:
     """Costs of a network for the logits of one image of `size` (H, W), counted on the meta device, without weights.
 
     `params_m`: parameters in millions. `gmacs`: all products that run, attention included, norms not. `gmacs_paper`:
     as the TransKD paper counts them, see `paper_macs`.
     """
     with torch.device("meta"):
-        model = build_model(config, num_classes).eval()
-        image = torch.empty(1, 3, *size)
+        model = build_model(config, num_classes, channels).eval()
+        image = torch.empty(1, channels, *size)
     with FlopCounterMode(display=False) as counter:  # on the CPU it does not see fused attention
         paper = paper_macs(model, lambda: model(image, needs=LOGITS))
     return {

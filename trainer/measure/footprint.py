@@ -31,7 +31,7 @@ def measure(
     with the workspaces of operators; elsewhere the bytes of tensors alive at once, without workspaces.
     """
     model = copy.deepcopy(model).to(device).eval()
-    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+    image = torch.rand(1, model.channels.inputs, *size, generator=torch.Generator().manual_seed(0)).to(device)
 
     def forward() -> None:
         model(image, needs=LOGITS)

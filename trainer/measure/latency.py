@@ -11,7 +11,7 @@ import sys
 import torch
 
 from trainer.config import TrainConfig, parse
-from trainer.data import dataset_class
+from trainer.data import facts_of
 from trainer.measure.device import pick_device
 from trainer.measure.footprint import measure
 from trainer.models import build_model
@@ -21,7 +21,8 @@ from trainer.plugins.load import add
 def latency_ms(config: TrainConfig, device: str, threads: int) -> float:
     """Milliseconds, measured as at the end of a run; the weights are random. Raises UserError."""
     torch.set_num_threads(threads)
-    student = build_model(config.student, len(dataset_class(config.data.name).classes))
+    facts = facts_of(config.data)
+    student = build_model(config.student, len(facts.classes), facts.channels)
     return measure(student, config.data.size, pick_device(device))["latency_ms"]
 
 

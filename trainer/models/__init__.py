@@ -7,6 +7,7 @@ from functools import partial
 
 from trainer.config import ModelConfig, unknown
 from trainer.models.base import SegModel
+from trainer.models.inputs import RGB, with_channels
 from trainer.models.lvt import GEOMETRIES as LVT_GEOMETRIES
 from trainer.models.lvt import LiteVisionTransformer
 from trainer.models.pvtv2 import VARIANTS, PVTv2
@@ -29,6 +30,7 @@ def network(name: str) -> Callable[..., SegModel]:
     return MODELS[name]
 
 
-def build_model(config: ModelConfig, num_classes: int) -> SegModel:
-    """The network of a config with fresh weights. Raises UserError for an unknown name."""
-    return network(config.name)(num_classes, drop_path=config.drop_path, dropout=config.dropout)
+def build_model(config: ModelConfig, num_classes: int, channels: int = RGB) -> SegModel:
+    """The network of a config with fresh weights, for images of `channels`. Raises UserError for an unknown name."""
+    model = network(config.name)(num_classes, drop_path=config.drop_path, dropout=config.dropout)
+    return with_channels(model, channels)

@@ -27,6 +27,7 @@ class Channels(NamedTuple):
     embeds: tuple[int, ...]  # width of the patch embeddings
     strides: tuple[int, ...]  # s_i of both
     classes: int  # K
+    inputs: int = 3  # C of the image
 
 
 class SegOutput(NamedTuple):
@@ -56,5 +57,5 @@ class SegModel(nn.Module):
     """How the names of the head's parameters begin; all others are the backbone's."""
 
     def forward(self, image: Tensor, keys: Keys | None = None, needs: AbstractSet[str] = EVERYTHING) -> SegOutput:
-        """image (N, 3, H, W) -> SegOutput. `keys` seed the masks of dropout and drop-path in training."""
+        """image (N, C, H, W) -> SegOutput. `keys` seed the masks of dropout and drop-path in training."""
         raise NotImplementedError

@@ -15,13 +15,15 @@ from trainer.data import (
     PackedSplit,
     SegDataset,
     check_data,
-    dataset_class,
+    check_splits,
+    facts_of,
     open_dataset,
     pack_splits,
     silent,
     train_size,
 )
 from trainer.data.batch import Batch
+from trainer.data.groups import hold_out_groups
 from trainer.data.pairing import Split
 from trainer.data.stream import Stream, holdout
 from trainer.data.transforms import auto_class_weights, quarter_label
@@ -48,6 +50,8 @@ class Data(NamedTuple):
     val: PackedSplit
     learn: np.ndarray
     select: np.ndarray
+    test: PackedSplit | None = None
+    """Where `eval.splits` names it."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -56,8 +60,9 @@ class Data(NamedTuple):
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """The fingerprints of train and val, by split."""
-        return {"train": self.train.fingerprint, "val": self.val.fingerprint}
+        """The fingerprints of train and val, and of test where it is read, by split."""
+        found = {"train": self.train.fingerprint, "val": self.val.fingerprint}
+        return found if self.test is None else found | {"test": self.test.fingerprint}
 
     @property
     def conditions(self) -> dict[str, np.ndarray]:
@@ -72,14 +77,40 @@ def open_data(config: TrainConfig, place: Place, say: Callable[[str], None] = si
     """
     with blaming():
         dataset = open_dataset(config.data, place.data_root, place.cache_dir)
-        native: dict[Split, bool] = {"train": reads_native_labels_of_train(config), "val": True}
+        check_splits(config.data.name, dataset.splits, config.eval.splits, "eval.splits")
+        native: dict[Split, bool] = {"train": reads_native_labels_of_train(config)}
+        for split in config.eval.splits:
+            native[split] = True
         splits = pack_splits(dataset, config.data, native, place.cache_dir, say)
-    learn, select = holdout(len(splits["train"]), config.data.select)
+    learn, select = _held_out(dataset, splits["train"], config.data.select)
     stream = Stream(splits["train"], config, learn, 0, 1)  # raises UserError when the split is smaller than a batch
     check_warmup(config.optim, stream.steps_per_epoch)
-    data = Data(dataset, splits["train"], splits["val"], learn, select)
+    data = Data(dataset, splits["train"], splits["val"], learn, select, splits.get("test"))
     _check_labelled(data, config)
+    for line in leaks(data):
+        say(line)
     return data
+
+
+def leaks(data: Data) -> list[str]:
+    """A line for each split with pairs that train has too, byte for byte; `data check` compares pixels."""
+    of_train = dict(zip(data.train.sources, data.train.stems, strict=True))
+    lines = []
+    for name, split in (("val", data.val), ("test", data.test)):
+        both = [] if split is None else [at for at, source in enumerate(split.sources) if source in of_train]
+        if split is not None and both:
+            stem, other = split.stems[both[0]], of_train[split.sources[both[0]]]
+            lines.append(
+                f"warning: {len(both)} of {len(split)} pairs of {name} are in train too, as {stem} ({other} in train), "
+                f"so that {name} measures what was learnt by heart; `transkd data check` lists them"
+            )
+    return lines
+
+
+def _held_out(dataset: SegDataset, train: PackedSplit, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """The samples of train to learn from and to select by; images of one group stay together."""
+    groups = dataset.groups(train.stems) if share else None
+    return holdout(len(train), share) if groups is None else hold_out_groups(groups, share)
 
 
 def reads_native_labels_of_train(config: TrainConfig) -> bool:
@@ -107,6 +138,8 @@ def _check_labelled(data: Data, config: TrainConfig) -> None:
     for protocol in config.eval.protocols:
         size = "quarter" if protocol == "paper" else "native"
         reads.append(("val", data.val, np.arange(len(data.val)), size, "eval.protocols"))
+        if data.test is not None:
+            reads.append(("test", data.test, np.arange(len(data.test)), size, "eval.protocols"))
     if len(data.select):
         reads.append(("train", data.train, data.select, reads[1][3], "data.select"))
     for name, split, indices, size, key in reads:
@@ -133,11 +166,15 @@ def build_distilled(config: TrainConfig, teacher: SegModel | None, data: Data) -
         tensor = torch.from_numpy(np.asarray(auto_class_weights(data.train.class_counts), dtype=np.float32))
     else:
         tensor = torch.tensor(weights, dtype=torch.float32)
-    return _assemble(config, teacher, len(data.classes), tensor)
+    return _assemble(config, teacher, len(data.classes), data.dataset.channels, tensor)
 
 
 def _assemble(
-    config: TrainConfig, teacher: SegModel | None, classes: int, class_weights: torch.Tensor | None = None
+    config: TrainConfig,
+    teacher: SegModel | None,
+    classes: int,
+    channels: int,
+    class_weights: torch.Tensor | None = None,
 ) -> Distilled:
     if class_weights is not None and len(class_weights) != classes:
         raise UserError(
@@ -145,7 +182,7 @@ def _assemble(
             f"but got {len(class_weights)}"
         )
     losses = build_losses(config.loss)
-    student = build_student(config, classes)
+    student = build_student(config, classes, channels)
     paths = {}
     if teacher is not None:
         paths = build_distillers(config.active, student.channels, teacher.channels, config.seed)
@@ -172,17 +209,19 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
 def _cost(config: TrainConfig) -> dict[str, float]:
     """Build a config's networks on the meta device and run one forward pass: the deployed student's cost."""
     check_data(config.data)
-    classes = len(dataset_class(config.data.name).classes)
-    check_weights(config, classes)
+    facts = facts_of(config.data)
+    classes, channels = len(facts.classes), facts.channels
+    check_splits(config.data.name, facts.splits, config.eval.splits, "eval.splits")
+    check_weights(config, classes, channels)
     weights = config.data.class_weights
     with torch.device("meta"):
-        teacher = build_teacher(config, None, classes)
+        teacher = build_teacher(config, None, classes, channels)
         meta_init = config.model_copy(update={"student": config.student.model_copy(update={"init": "scratch"})})
         declared = torch.ones(len(weights)) if isinstance(weights, tuple) else None
-        distilled = _assemble(meta_init, teacher, classes, declared)
+        distilled = _assemble(meta_init, teacher, classes, channels, declared)
         height, width = train_size(config.data)
         batch = Batch(
-            torch.zeros(config.optim.effective_norm_batch, 3, height, width),
+            torch.zeros(config.optim.effective_norm_batch, channels, height, width),
             torch.zeros(config.optim.effective_norm_batch, height, width, dtype=torch.int64),
             torch.zeros(config.optim.effective_norm_batch, dtype=torch.int64),
         )
@@ -190,4 +229,4 @@ def _cost(config: TrainConfig) -> dict[str, float]:
         distilled(batch, output)
     from trainer.measure.complexity import deployed
 
-    return deployed(config.student, classes, config.data.size)
+    return deployed(config.student, classes, config.data.size, channels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from trainer.config import TrainConfig, UserError, parse, read_yaml
+from trainer.config import TrainConfig, UserError, counted, parse, read_yaml
 from trainer.files import checkpoint, generations, run_folder
 from trainer.files.atomic import replacing
 from trainer.place import Place
@@ -34,7 +34,7 @@ def continue_run(source: Path, config: TrainConfig, place: Place) -> None:
     run_folder.open_folder(place.out_dir, config, is_rank_zero=True)
     with replacing(place.out_dir / run_folder.BEST) as temporary:
         shutil.copyfile(source / run_folder.BEST, temporary)
-    run_folder.append_note(place.out_dir, f"the first {len(state['history'])} epochs are those of run {before}")
+    run_folder.append_note(place.out_dir, f"{counted(len(state['history']), 'epoch')} taken over from run {before}")
     generations.save(place.out_dir, {**state, "run_id": run_id(config, place), "final_weights": ""})
 
 

@@ -50,6 +50,24 @@ def validate(student: SegModel, data: Data, config: TrainConfig, autocast: torch
     return metrics
 
 
+def evaluate_test(student: SegModel, data: Data, config: TrainConfig, autocast: torch.autocast) -> dict[str, float]:
+    """`test/...` of the last epoch's student, where `eval.splits` names test; else nothing."""
+    if data.test is None:
+        return {}
+    conditions, protocols = data.dataset.conditions(data.test.stems), config.eval.protocols
+    return evaluate(
+        student,
+        data.test,
+        data.classes,
+        config.data,
+        protocols,
+        conditions=conditions,
+        prefix="test",
+        autocast=autocast,
+        how=config.eval,
+    )
+
+
 class Labels(NamedTuple):
     """The labels of one size in a batch of images."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from trainer.config import TrainConfig, digest, weight_names
+from trainer.config import TrainConfig, digest, splits_read, weight_names
 from trainer.files.atomic import whole_json
 from trainer.files.file_digest import file_digest
 
@@ -18,7 +18,7 @@ def known_cost(config: TrainConfig, cache: Path) -> dict[str, float] | None:
 def structure_file(config: TrainConfig, cache: Path) -> Path:
     """Where the cost of a structure is kept. Its name is a digest of all that the check depends on: what shapes the
     modules, the weights that are here, and this package's source."""
-    shape = config.model_dump(mode="json", include={"student", "teacher", "data"})
+    shape = config.model_dump(mode="json", include={"student", "teacher", "data"}) | splits_read(config.eval.splits)
     paths = {name: term.options for name, term in config.active.items()}
     weights = [file_digest(path) for path in map(Path, weight_names(config)) if path.exists()]
     losses = {name: term.model_dump(mode="json") for name, term in config.loss.items()}

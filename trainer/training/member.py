@@ -20,7 +20,7 @@ from trainer.files import generations, run_folder
 from trainer.measure.footprint import measure
 from trainer.place import Place
 from trainer.training.build import build_distilled, check
-from trainer.training.evaluate import validate
+from trainer.training.evaluate import evaluate_test, validate
 from trainer.training.learner import Learner
 from trainer.training.networks import weights_used
 from trainer.training.numerics import described
@@ -156,6 +156,8 @@ class Member:
         metrics["images_per_s"] = len(steps) * self.config.optim.global_batch / seconds
         if epoch % self.config.eval.every == 0 or epoch == self.config.optim.epochs:
             metrics |= validate(self.learner.deployed, self.data, self.config, self.learner.autocast)
+        if epoch == self.config.optim.epochs:
+            metrics |= evaluate_test(self.learner.deployed, self.data, self.config, self.learner.autocast)
         metrics |= load
         metrics["seconds"] = seconds + time.monotonic() - started
         self.recorder.begin(self._to_save(metrics), functools.partial(self._record, metrics))

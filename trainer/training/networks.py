@@ -11,49 +11,50 @@ from trainer.config import ModelConfig, TrainConfig, UserError
 from trainer.files.checkpoint import finished_run
 from trainer.files.file_digest import file_digest
 from trainer.models import SegModel, build_model
+from trainer.models.inputs import RGB
 from trainer.place import Place
 from trainer.rng import initialising
 from trainer.weights import Weights, load_weights, open_weights
 
 
-def build_student(config: TrainConfig, classes: int) -> SegModel:
+def build_student(config: TrainConfig, classes: int, channels: int = RGB) -> SegModel:
     """The student. Its initialisation depends on the seed only: all arms of a seed start from equal weights."""
     with initialising(config.seed, "student"):
-        student = build_model(config.student, classes)
+        student = build_model(config.student, classes, channels)
     if config.student.init != "scratch":
         load_weights(student, Path(config.student.init), what="backbone", partial=config.student.partial)
     return student
 
 
-def build_teacher(config: TrainConfig, place: Place | None, classes: int) -> SegModel | None:
+def build_teacher(config: TrainConfig, place: Place | None, classes: int, channels: int = RGB) -> SegModel | None:
     """The frozen teacher, or None when no path needs it. Without `place` its weights are not loaded."""
     if config.teacher is None or not config.active:
         return None
     network = ModelConfig(name=config.teacher.name)
     with initialising(0, "teacher"):
         if place is None:
-            teacher = build_model(network, classes)
+            teacher = build_model(network, classes, channels)
         else:
-            teacher = load_network(network, _teacher_file(config, place), classes)
+            teacher = load_network(network, _teacher_file(config, place), classes, channels)
     return teacher.eval().requires_grad_(False)
 
 
-def load_network(config: ModelConfig, path: Path, classes: int) -> SegModel:
+def load_network(config: ModelConfig, path: Path, classes: int, channels: int = RGB) -> SegModel:
     """A network with the weights of a file. Its head has as many outputs as the file's: the K classes, or K + void.
 
     Void is the last output; it takes part in the softmax but is never a label. Raises UserError when the file does not
     fit.
     """
-    weights, outputs = _open_whole(config, path, classes)
-    network = build_model(config, outputs)
+    weights, outputs = _open_whole(config, path, classes, channels)
+    network = build_model(config, outputs, channels)
     weights.load(network, "all")
     return network
 
 
-def _open_whole(config: ModelConfig, path: Path, classes: int) -> tuple[Weights, int]:
+def _open_whole(config: ModelConfig, path: Path, classes: int, channels: int) -> tuple[Weights, int]:
     """The weights in `path`, and the number of outputs of its head."""
     with torch.device("meta"):
-        names = build_model(config, classes)
+        names = build_model(config, classes, channels)
     weights = open_weights(path, names)
     outputs = weights.outputs or classes
     if outputs not in (classes, classes + 1):
@@ -64,19 +65,19 @@ def _open_whole(config: ModelConfig, path: Path, classes: int) -> tuple[Weights,
     return weights, outputs
 
 
-def check_weights(config: TrainConfig, classes: int) -> None:
+def check_weights(config: TrainConfig, classes: int, channels: int = RGB) -> None:
     """Raise UserError for weights that do not fit. Files missing on this machine are skipped; `run_id` needs them."""
     here = weights_here(config)
     init, checkpoint = _student_file(config), _teacher_checkpoint(config)
     if init is not None and init in here:
         with torch.device("meta"):
-            student = build_model(config.student, classes)
+            student = build_model(config.student, classes, channels)
         open_weights(init, student).cover(student, "backbone", partial=config.student.partial)
     if config.teacher is not None and checkpoint is not None and checkpoint in here:
         network = ModelConfig(name=config.teacher.name)
-        weights, outputs = _open_whole(network, checkpoint, classes)
+        weights, outputs = _open_whole(network, checkpoint, classes, channels)
         with torch.device("meta"):
-            teacher = build_model(network, outputs)
+            teacher = build_model(network, outputs, channels)
         weights.cover(teacher, "all")
 
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from trainer.config import TrainConfig
+from trainer.data.arrays import as_rgb
 from trainer.models.base import SegModel
 from trainer.training.build import Data
 from trainer.training.inference import logits_of
@@ -40,7 +41,7 @@ def save_panel(path: Path, student: SegModel, data: Data, config: TrainConfig) -
         masks = [colour(x, data.dataset.palette) for x in (label, prediction)]
         shown = [np.asarray(Image.fromarray(m).resize((width, height), Image.Resampling.NEAREST)) for m in masks]
         strip = np.full((GAP, width, 3), 255, dtype=np.uint8)
-        cells = [np.concatenate([cell, strip]) for cell in (images[0], *shown)]
+        cells = [np.concatenate([cell, strip]) for cell in (as_rgb(images[0]), *shown)]
         gap = np.full((height + GAP, GAP, 3), 255, dtype=np.uint8)
         rows.append(np.concatenate([cells[0], gap, cells[1], gap, cells[2]], axis=1))
     Image.fromarray(np.concatenate(rows)).save(path)

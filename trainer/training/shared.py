@@ -63,7 +63,7 @@ class Shared:
         if config.teacher is None or not config.active:
             return None
         if self._model is None:
-            model = build_teacher(config, place, len(self.open(config).classes))
+            model = build_teacher(config, place, len(self.open(config).classes), self.open(config).dataset.channels)
             assert model is not None
             self._model = model.to(self.device)
             scales = (config.data.normalize, config.teacher.normalize)

@@ -46,10 +46,12 @@ class SourceReader:
 
     def _read(self, config: TrainConfig, say: Callable[[str], None]) -> None:
         data, weights = dict(self.sources.data), dict(self.sources.weights)
-        section = digest([config.data.model_dump(mode="json"), config.optim.global_batch, config.eval.protocols])
+        section = digest(
+            [config.data.model_dump(mode="json"), config.optim.global_batch, config.eval.protocols, config.eval.splits]
+        )
         if section not in self._opened:
             found = open_data(config, self.place_of(config), say)
-            data[data_key(config.data)] = (found.train.fingerprint, found.val.fingerprint)
+            data[data_key(config.data, config.eval.splits)] = tuple(found.fingerprints.values())
             self._opened.add(section)
         for name in weight_names(config):
             weights[name] = weights.get(name) or file_digest(Path(name))

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from trainer import parallel
-from trainer.config import Normalize, TrainConfig, UserError, digest
-from trainer.data.stream import IMAGENET_MEAN, IMAGENET_STD
+from trainer.config import Normalize, TrainConfig, UserError, digest, plain_scale
+from trainer.data.stream import statistics
 from trainer.files.file_digest import file_digest
 from trainer.files.run_folder import write_text
 from trainer.models.all_mlp import FULL_PRECISION
@@ -84,8 +84,13 @@ def rescale(image: Tensor, given: Normalize, wanted: Normalize) -> Tensor:
     """image (N, 3, H, W) with normalisation `given` -> the same image with normalisation `wanted`."""
     if given == wanted:
         return image
-    mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return image * std + mean if wanted == "unit" else (image - mean) / std
+    if given != "unit":
+        mean, std = statistics(image, given)
+        image = image * std + mean
+    if wanted != "unit":
+        mean, std = statistics(image, wanted)
+        image = (image - mean) / std
+    return image
 
 
 def verify(teacher: Teacher, config: TrainConfig, data: Data, place: Place) -> None:
@@ -96,8 +101,9 @@ def verify(teacher: Teacher, config: TrainConfig, data: Data, place: Place) -> N
         return
     protocol = config.eval.protocols[0]
     seen = config.data.model_copy(update={"normalize": config.teacher.normalize or config.data.normalize})
-    asked: list[object] = [file_digest(Path(path)), data.val.fingerprint, seen.size, seen.normalize, protocol]
-    how = config.eval.model_dump(mode="json", exclude={"protocols", "every"}, exclude_defaults=True)
+    scale = plain_scale(seen.normalize)
+    asked: list[object] = [file_digest(Path(path)), data.val.fingerprint, seen.size, scale, protocol]
+    how = config.eval.model_dump(mode="json", exclude={"protocols", "every", "splits"}, exclude_defaults=True)
     asked += [how] if how else []
     file = place.cache_dir / "teachers" / f"{digest(asked)}.json"
     known = parallel.all_reduce(torch.tensor(int(file.exists()), device=next(teacher.model.parameters()).device))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trainer.config import UserError, printable
+from trainer.config import UserError, counted, printable
 from trainer.config.input_files import check_output
 from trainer.files.run_folder import write_text
 from trainer.place import default_cache
@@ -31,7 +31,7 @@ def evaluate(
             help="full: labels at their own size; paper: at a quarter of the input; repeatable (default: the config's)"
         ),
     ] = None,
-    split: Annotated[Literal["train", "val"], typer.Option(help="which images")] = "val",
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="which images")] = "val",
     json_: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write all numbers there")] = None,
     config: options.Config = None,
     model: options.Model = None,
@@ -56,7 +56,7 @@ def evaluate(
         options.check_written("--json", json_, options.read_with(checkpoint, config))
     import torch
 
-    from trainer.data import open_dataset
+    from trainer.data import check_splits, open_dataset
     from trainer.deploy.open import open_student, run_config
     from trainer.deploy.remeasure import measure
 
@@ -69,6 +69,7 @@ def evaluate(
     student = open_student(checkpoint, wanted, device)
     run = run_config(checkpoint, wanted) if "val/miou" in student.origin else None
     dataset = open_dataset(student.config.data, data_root.absolute() if data_root else None, default_cache())
+    check_splits(student.config.data.name, dataset.splits, [split], "--split")
     if json_ is not None:
         check_output("--json", json_, options.images_of(dataset, split))
         options.check_replaced("--json", json_, ".json")
@@ -103,7 +104,7 @@ def report(
     lines = [
         f"weights   {student.described}",
         f"read as   {student.read_as}",
-        f"data      {config.data.name} {split}: {len(packed)} images at {height}x{width}, "
+        f"data      {config.data.name} {split}: {counted(len(packed), 'image')} at {height}x{width}, "
         f"{present:.0f} of {len(names)} classes occur, fingerprint {packed.fingerprint}",
         "mIoU      " + "   ".join(f"{_percent(metrics, f'{at}/miou')} {name}" for name, at in where.items()),
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.config import UserError, printable
+from trainer.config import UserError, counted, printable
 from trainer.config.input_files import check_output
 from trainer.files.atomic import replacing
 from trainer.place import default_cache
@@ -74,15 +74,19 @@ def export(
     height, width = student.config.data.size
     takes = "images of any multiple of 32" if dynamic else f"one image of {height}x{width}"
     print(printable(f"{student.described}; read as {student.read_as}"))
-    print(printable(f"{out}: {out.stat().st_size / 1e6:.1f} MB, takes {takes}, uint8 RGB"))
+    of = "RGB" if student.dataset.channels == 3 else f"of {student.dataset.channels} channels"
+    print(printable(f"{out}: {out.stat().st_size / 1e6:.1f} MB, takes {takes}, uint8 {of}"))
     print(
-        f"onnxruntime beside torch on {parity.images} images: the same class at {100 * parity.agreement:.3f} % of "
-        f"{parity.pixels} pixels, logits apart by at most {parity.difference:.1e} (of {parity.largest:.1f})"
+        f"onnxruntime beside torch on {counted(parity.images, 'image')}: the same class at "
+        f"{100 * parity.agreement:.3f} % of {parity.pixels} pixels, "
+        f"logits apart by at most {parity.difference:.1e} (of {parity.largest:.1f})"
     )
     if how := student.config.eval.predictions:
         print(f"the graph is one pass over one image; the run predicts by {how}: repeat that around it")
     times = [latency_ms(run, pictures[0]) for run in (exported, reference)]
-    print(f"one image takes onnxruntime {times[0]:.1f} ms, torch {times[1]:.1f} ms, on {threads} CPU thread(s)")
+    print(
+        f"one image takes onnxruntime {times[0]:.1f} ms, torch {times[1]:.1f} ms, on {counted(threads, 'CPU thread')}"
+    )
 
 
 def require_parity(parity: Parity, out: Path) -> None:
@@ -99,11 +103,10 @@ def require_parity(parity: Parity, out: Path) -> None:
 
 
 def _pictures(student: Student, images: Path | None, data_root: Path | None, out: Path) -> list[np.ndarray]:
-    """Up to IMAGES real images (1, H, W, 3) at the network's input size, none of which is `out`."""
+    """Up to IMAGES real images (1, H, W, C) at the network's input size, none of which is `out`."""
     import numpy as np
 
     from trainer.data import open_dataset
-    from trainer.data.images import read_rgb
     from trainer.data.packing import resize_image
     from trainer.deploy.predict import find_images
 
@@ -115,4 +118,4 @@ def _pictures(student: Student, images: Path | None, data_root: Path | None, out
         check_output("--out", out, options.images_of(dataset, "val"))
         found = [pair.image for pair in dataset.pairs("val")]
     chosen = np.unique(np.linspace(0, len(found) - 1, IMAGES).round().astype(int))
-    return [resize_image(read_rgb(found[i]), student.config.data.size)[None].copy() for i in chosen]
+    return [resize_image(student.dataset.read(found[i]), student.config.data.size)[None].copy() for i in chosen]

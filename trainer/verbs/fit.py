@@ -141,8 +141,8 @@ def check_runs(runs: Sequence[Asked]) -> None:
     from trainer.training.build import check, open_data
 
     activate(plugin for run in runs for plugin in run.config.used_plugins)
-    data, place = runs[0].config.data, runs[0].place  # those of all runs
-    check_root(data, place.data_root, place.cache_dir)
+    data, splits, place = runs[0].config.data, runs[0].config.eval.splits, runs[0].place  # those of all runs
+    check_root(data, place.data_root, place.cache_dir, splits)
     dataset = open_dataset(data, place.data_root, place.cache_dir) if place.data_root is not None else None
     for run in runs:
         if dataset is not None:

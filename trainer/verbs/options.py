@@ -126,7 +126,7 @@ def check_replaced(option: str, out: Path, ending: str) -> None:
         raise UserError(f"{option} {out} exists and is no {ending} file; name a new file, or one that ends in {ending}")
 
 
-def images_of(dataset: SegDataset, split: Literal["train", "val"]) -> Iterator[Path]:
+def images_of(dataset: SegDataset, split: Literal["train", "val", "test"]) -> Iterator[Path]:
     """The images and labels of a split, found when the first is asked for."""
     for pair in dataset.pairs(split):
         yield from (pair.image, pair.label)

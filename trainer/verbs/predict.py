@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trainer.config import UserError, printable
+from trainer.config import UserError, counted, printable
 from trainer.verbs import options
 
 if TYPE_CHECKING:
@@ -77,10 +77,16 @@ def predict(
         show()
         if error is not None:
             failures.append(error)
+    labelled = f"{counted(len(missing) - len(failures), 'image')} labelled"
     before = f", {len(jobs) - len(missing)} were before" if len(missing) < len(jobs) else ""
-    print(f"{len(missing) - len(failures)} images labelled{before}: {', '.join(kinds)} in {printable(str(out))}")
+    print(f"{labelled}{before}: {', '.join(kinds)} in {printable(str(out))}")
     if failures:
-        print(f"failed: {len(failures)} of {len(jobs)} images:", *map(printable, failures), sep="\n  ", file=sys.stderr)
+        print(
+            f"failed: {len(failures)} of {counted(len(jobs), 'image')}:",
+            *map(printable, failures),
+            sep="\n  ",
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 

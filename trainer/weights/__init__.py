@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trainer.config import Normalize, UserError
 from trainer.models.base import SegModel
+from trainer.models.inputs import adapt_state
 from trainer.models.timm_pyramid import TimmPyramid
 from trainer.weights import lvt, pvtv2, segformer
 from trainer.weights.coverage import COUNTER, Coverage, compare
@@ -92,8 +93,14 @@ def open_weights(path: Path, model: SegModel) -> Weights:
     """The file's entries under the names of `model`, which may be on the meta device.
 
     They may lie below any prefix: of a dict in the file, of a wrapper of the network, of a training run. Of several
-    networks in a file the student is taken, then averaged weights (EMA), and a teacher never before another.
+    networks in a file the student is taken, then averaged weights (EMA), and a teacher never before another. Of RGB
+    weights, the first patch embedding is adapted to a network for other channels.
     """
+    weights = _open(path, model)
+    return weights._replace(state=adapt_state(weights.state, model))
+
+
+def _open(path: Path, model: SegModel) -> Weights:
     entries, ours = read(path), set(model.state_dict())
     family = next((namings for namings in NAMINGS.values() if recognise(ours, namings[:1])), ())
     found = recognise(entries, family)
@@ -141,9 +148,12 @@ def _below(entries: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _fitting(entries: Mapping[str, Tensor], ours: set[str]) -> str:
-    """The prefix below which most entries have names of a network whose family has no namings."""
+    """The prefix below which most entries have names of a network whose family has no namings; of two such, the
+    student's."""
     counts = Counter(name[:start] for name in entries for start in _starts(name) if name[start:] in ours)
-    return min(counts, key=lambda prefix: (-counts[prefix], len(prefix)), default="")
+    return min(
+        counts, key=lambda prefix: (-counts[prefix], "student" not in prefix.split("."), len(prefix)), default=""
+    )
 
 
 def _starts(name: str) -> list[int]:

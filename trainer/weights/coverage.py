@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from trainer.config import Normalize
+from trainer.config import Normalize, plain_scale
 
 COUNTER = "num_batches_tracked"
 """Last part of the name of BatchNorm's counter of training steps."""
@@ -42,7 +42,7 @@ class Coverage(NamedTuple):
     def record(self, given: Normalize) -> dict[str, Any]:
         """Plain data for result.json of a run whose images have normalisation `given` for this network."""
         counts = {kind: len(getattr(self, kind)) for kind in ("loaded", "missing", "unexpected", "mismatched")}
-        record: dict[str, Any] = {"format": self.format, **counts, "normalize": given}
+        record: dict[str, Any] = {"format": self.format, **counts, "normalize": plain_scale(given)}
         if self.normalize not in (None, given):
             record["note"] = f"weights of this kind were trained with normalize: {self.normalize}"
         return record

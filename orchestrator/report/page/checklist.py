@@ -13,14 +13,13 @@ from markupsafe import Markup
 from ablations.statistics.factor_effects import effects_tested
 from ablations.statistics.holm import FAMILY_WISE
 from ablations.statistics.outcome import protocol
-from ablations.statistics.paired import counted
 from ablations.study.arms import short
 from ablations.study.metric import described
 from orchestrator.report.page.data import MOST_ARMS, Report
 from orchestrator.report.page.parts import Section
 from orchestrator.report.page.provenance import facts
 from orchestrator.state.outcomes import hardware
-from trainer.config import Plugin, parse
+from trainer.config import Plugin, counted, parse
 from trainer.config.plugin import GROUPS
 
 UNKNOWN = "not recorded"
@@ -139,7 +138,8 @@ def _tuning(report: Report) -> str:
         of = f"{searched.arm}: " if searched.arm else ""
         space = ", ".join(short(path) for path in search.space)
         said.append(
-            f"{of}{len(searched.history)} of {search.trials} trials, {search.sampler}, by {search.metric}, over {space}"
+            f"{of}{len(searched.history)} of {counted(search.trials, 'trial')}, {search.sampler}, by {search.metric}, "
+            f"over {space}"
         )
     without = [arm for arm in report.groups if _is_arm(report, arm) and arm not in {s.arm for s in report.searched}]
     if report.study.tune_each is not None and without:

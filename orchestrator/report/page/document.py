@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from orchestrator.report.page import checklist, classes, curves, forest, panels, pareto, provenance, search, tables
 from orchestrator.report.page.data import Report
+from trainer.config import counted
 
 SECTIONS = (tables, forest, curves, classes, pareto, search, panels, provenance, checklist)
 """In the order of the page; each has `section(report)`, which is None where the study has no data for it."""
@@ -50,7 +51,7 @@ def unfinished(report: Report) -> str:
     if ended == planned:
         return ""
     running = f", {count} running" if (count := runs.count("running")) else ""
-    return f"Incomplete: {ended} of {planned} runs have ended{running}."
+    return f"Incomplete: {ended} of {counted(planned, 'run')} ended{running}."
 
 
 def _own(name: str) -> Markup:

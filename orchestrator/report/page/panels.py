@@ -13,7 +13,7 @@ from PIL import Image
 from orchestrator.report.page.data import Report
 from orchestrator.report.page.parts import Section
 from orchestrator.state.study_state import StudyRun
-from trainer.data import dataset_class
+from trainer.data import facts_of
 
 WIDTH = 960
 """Maximum width of a tile in pixels, which keeps the page small. Tiles are shown small, and large after a click."""
@@ -74,17 +74,16 @@ def _keys(report: Report) -> list[Markup]:
     """The colour of each class, for each data set of ours that pictures are of: a report runs no plugin."""
     configs = [m.plan.config for arm in report.panels for m in report.groups[arm][:1]]
     own = {name for config in configs for p in config.used_plugins for name in p.entries.get("DATASETS", ())}
-    shown = {config.data.name for config in configs} - own
+    shown = [config.data for config in configs if config.data.name not in own]
+    known = dict.fromkeys(facts_of(data)[:2] for data in sorted(shown, key=lambda data: data.name))
     return [
         Markup('<ul class="key">{}</ul>').format(
             Markup("").join(
                 Markup('<li><span style="background:#{:02x}{:02x}{:02x}"></span>{}</li>').format(*colour, name)
-                for name, colour in zip(
-                    (*dataset.classes, "no label"), (*dataset.palette[: len(dataset.classes)], (0, 0, 0)), strict=True
-                )
+                for name, colour in zip((*classes, "no label"), (*palette[: len(classes)], (0, 0, 0)), strict=True)
             )
         )
-        for dataset in map(dataset_class, sorted(shown))
+        for classes, palette in known
     ]
 
 

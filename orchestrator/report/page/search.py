@@ -16,6 +16,7 @@ from ablations.study.trial import Trial
 from orchestrator.report.page.data import Report, Searched
 from orchestrator.report.page.parallel import parallel_figure
 from orchestrator.report.page.parts import PALETTE, Section, figure, label, plot, rounded, side_by_side, whole_axis
+from trainer.config import counted
 
 EVALUATORS: dict[Literal["fanova", "ped_anova"], str] = {"fanova": "fANOVA", "ped_anova": "PED-ANOVA"}
 
@@ -151,7 +152,7 @@ def _blocks(searched: Searched, index: int) -> list[Markup]:
     of = f" of {searched.arm}" if searched.arm else ""
     counts = {state: sum(trial.state == state for trial in trials) for state in ("finished", "stopped", "failed")}
     ended = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    said = f"The search{of}: {len(trials)} of {search.trials} trials ({ended}), by {search.metric}."
+    said = f"The search{of}: {len(trials)} of {counted(search.trials, 'trial')} ({ended}), by {search.metric}."
     beside = [plot(f"history-{index}", history_figure(trials, search.metric), said)]
     if (drawn := curves_figure(searched)) is not None:
         beside.append(plot(f"trials-{index}", drawn, f"Learning curves of the trials{of}, by {search.metric}."))

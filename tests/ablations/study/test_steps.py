@@ -69,7 +69,7 @@ def test_steps_are_factors():
     )
     configs = {run.arm: run.config for run in expand(found)}
     assert {arm: [step.name for step in config.data.steps] for arm, config in configs.items()} == {
-        f"data.augment.flip={state}, data.augment.scale.range=to {most}": ["scale", "crop", *flip]
+        f"flip={state}, scale.range=to {most}": ["scale", "crop", *flip]
         for state, flip in (("without", []), ("with", ["flip"]))
         for most in (1, 2)
     }

@@ -106,7 +106,7 @@ def test_the_table_says_how_each_arm_was_tuned(study):
     assert "+ CSF seeds 0, 1 did not finish: no trial of its search finished." in table.explained
     assert "TransKD-Base seeds 0, 1 did not finish: its search has ended 1 of 4 trials." in table.explained
     assert "student alone was tuned to lr=0.004 (trial 3 of 4, select/miou 33.0)." in table.explained
-    assert "Unequal: 4 of the 4 trials of + CSF failed, the first with: its reason." in table.explained
+    assert "Unequal: 4 of 4 trials of + CSF failed, the first with: its reason." in table.explained
     (how,) = [note for note in table.explained if note.startswith("Arms were tuned with ")]
     assert "seed 100" in how and "select/miou" in how and "never by val/miou" in how
 

@@ -423,3 +423,24 @@ def test_a_search_against_a_cost_shows_what_its_front_is_made_of(study):
     assert _column(table, "gmacs") == ["0.00248", "0.00073", "-"]
     assert _column(table, "optim.epochs") == ["3", "9", "5"]
     assert _column(table, "epochs") == ["3", "9", "1"]
+
+
+def test_the_test_split_has_a_column_of_its_own_and_decides_nothing(study):
+    plain = study(ARMS)
+    tested = study(ARMS, more="eval: {splits: [val, test]}")
+    outcomes, shown = {}, {}
+    for written in (plain, tested):
+        runs = expand(written)
+        outcomes = _finished(runs)
+        if written is tested:
+            for run in runs:  # on test, the order of the arms is the other way round
+                outcomes[run.key].metrics["test/miou"] = 100.0 - outcomes[run.key].metrics["val/miou"]
+        shown[written.name, written is tested] = build_table(written, runs, outcomes)
+    without, with_ = shown.values()
+    headings = [column.heading for column in with_.columns]
+    assert headings[headings.index("verdict") + 1] == "test mIoU"
+    assert _column(with_, "test mIoU") == ["23.6", "44.8 ± 0.2", "39.8 ± 0.2", "39.7 ± 0.3"]
+    at = headings.index("test mIoU")
+    assert [row.cells[:at] + row.cells[at + 1 :] for row in with_.rows] == [row.cells for row in without.rows]
+    assert any("no verdict, search or number of seeds depends on it" in note for note in with_.explained)
+    assert not any("of the test split" in note for note in without.explained)

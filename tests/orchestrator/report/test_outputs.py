@@ -77,6 +77,16 @@ def test_the_reports_of_sync_are_checked_too(made):
         sync(str(folder / "table.txt"), made.store.root, None)
 
 
+@pytest.mark.slow
+def test_sync_to_a_damaged_database_fails_with_the_remedy(made, capsys, caplog):
+    made.store.database.write_bytes(b"not a database" * 1000)
+    with pytest.raises(SystemExit, match="1"):
+        sync(str(made.file), made.store.root, None)
+    assert "move the file away if it is damaged, and run the same command again" in capsys.readouterr().err
+    (said,) = caplog.messages
+    assert "no tracking at" in said and said.endswith("which no run waits for: DatabaseError: file is not a database")
+
+
 def test_a_file_elsewhere_that_a_link_leads_to_is_left_alone(made, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "out").mkdir()

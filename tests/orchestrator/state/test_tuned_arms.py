@@ -89,7 +89,7 @@ def test_a_search_of_which_nothing_finished_leaves_its_arm_without_a_score(store
     notes = table(StudyState(study, ledger)).explained
     assert any("student alone" in note and "its search has ended 1 of 3 trials" in note for note in notes)
     assert any("TransKD-Base" in note and "no trial of its search finished" in note for note in notes)
-    assert any(note.startswith("Unequal: 3 of the 3 trials of TransKD-Base failed") for note in notes)
+    assert any(note.startswith("Unequal: 3 of 3 trials of TransKD-Base failed") for note in notes)
 
 
 def test_trials_of_another_variant_or_study_are_not_counted(store):

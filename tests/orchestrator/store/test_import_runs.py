@@ -165,6 +165,7 @@ def changed(**changes):
     ("spoil", "why"),
     [
         (unfinished, "not finished: 2 of 2 epochs"),
+        (empty("result.json"), "result.json is damaged; `fit` with the same config and --out writes it again"),
         (other_config, "but result.json is of"),
         (no_config, "config.yaml: optim.lrr: unknown key"),
         (an_epoch_less, "epochs.jsonl is not the record"),

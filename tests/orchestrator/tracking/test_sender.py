@@ -102,7 +102,7 @@ def test_what_could_not_be_sent_is_sent_when_the_other_side_is_back_without_bein
     wait_for(lambda: len(there.got) == 2)
     assert there.got == ["run0 2", "run1 2"]
     assert [record.getMessage() for record in caplog.records] == [
-        "no tracking at there; runs continue, and tracking is retried: nobody at home"
+        "no tracking at there, which no run waits for: nobody at home"
     ]
     assert sender.close() == set()
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from trainer.config import DataConfig, UserError
 from trainer.data import check_root, open_dataset
-from trainer.verbs import data as verb
+from trainer.verbs import data_report as verb
 
 Command = Callable[..., Any]
 

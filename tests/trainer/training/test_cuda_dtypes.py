@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
-from trainer.config import DataConfig, Term
+from trainer.config import DataConfig, EvalConfig, Term
 from trainer.data.batch import Batch
 from trainer.deploy.onnx import Deployed
 from trainer.deploy.open import Wanted, open_student
@@ -50,6 +50,7 @@ SMALLEST = ("segformer_tiny", "pvtv2_mini", "lvt_mini")
 
 STUDENTS = [name if name in SMALLEST else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 TEACHER, CLASSES, SAMPLES, SIZE = "segformer_mini", 5, 2, (64, 96)
+WINDOWS = EvalConfig(inference="slide", window=(64, 64), stride=(32, 32), flip=True, scales=(1.0, 1.5))
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in DISTILLERS),
     ("csf", {"norm": "reference"}),
@@ -211,6 +212,8 @@ def test_evaluation_and_export_on_fake_cuda_tensors(student: str, precision: str
         keeps: Any = contextlib.nullcontext()  # autocast is as it is outside
         (logits,) = logits_of(model, images, DataConfig(size=SIZE), torch.device("cuda"), keeps)
         assert (logits.dtype, logits.device.type) == (torch.float32, "cuda")
+        views = logits_of(model, images, DataConfig(size=SIZE), torch.device("cuda"), keeps, WINDOWS)
+        assert [(view.dtype, view.device.type) for view in views] == [(torch.float32, "cuda")] * 4
         with autocast("cuda", False):  # students are exported in float32
             program = torch.export.export(deployed, (torch.from_numpy(images).to("cuda"),))
         (output,) = (node.meta["val"] for node in program.graph.output_node().all_input_nodes)

@@ -14,12 +14,14 @@ from trainer.deploy.open import Wanted, open_student
 from trainer.deploy.remeasure import remeasure
 from trainer.files import checkpoint
 from trainer.files.run_folder import is_longer
+from trainer.models.base import SegModel
 from trainer.place import Place
 from trainer.training.average import Average
 from trainer.training.build import check
 from trainer.training.loop import fit, fit_together
 from trainer.training.member import Run
 from trainer.training.schedule import check_warmup, learning_rate, steps_of
+from trainer.weights import open_weights
 
 Make = Callable[..., Any]
 ALL: dict[str, Any] = {
@@ -96,6 +98,7 @@ WORKER = """
 from pathlib import Path
 from trainer.config import parse
 from trainer.training.loop import fit
+from trainer.models.base import SegModel
 from trainer.place import Place
 
 place = Place(out_dir=Path(job["out"]), cache_dir=Path(job["cache"]), device="cpu")
@@ -129,6 +132,22 @@ def test_the_average_is_what_is_validated_saved_and_deployed(undisturbed: Path, 
     for name, epoch in (("last.pt", state["history"][-1]), ("best.pt", state["best"])):
         metrics, _ = remeasure(undisturbed / name, None, scenes_cache)
         assert metrics["val/miou"] == pytest.approx(epoch["val/miou"], abs=1e-6)
+
+
+class Own(SegModel):
+    """A network of a family whose weights have no other names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+
+
+def test_of_a_network_of_any_family_the_average_is_read(tmp_path: Path) -> None:
+    averaged, trained = Own(), Own()
+    student = {f"student.{name}": tensor for name, tensor in averaged.state_dict().items()}
+    checkpoint.save(tmp_path / "last.pt", {"model": student, "raw_student": trained.state_dict()})
+    found = open_weights(tmp_path / "last.pt", Own()).state
+    assert torch.equal(found["layer.weight"], averaged.layer.weight)
 
 
 def test_the_average_follows_weights_and_statistics() -> None:

@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from trainer.config import ModelConfig, TrainConfig, parse
-from trainer.data import dataset_class
+from trainer.config import DataConfig, ModelConfig, TrainConfig, parse
+from trainer.data import dataset_class, facts_of
 from trainer.data.scenes import write_scenes
 from trainer.data.synthetic.painter import paint
 from trainer.deploy.onnx import write_onnx
@@ -100,7 +100,7 @@ def student(name: str, size: tuple[int, int] = (64, 128), outputs: int = 19) -> 
     with initialising(0, "export"):
         model = build_model(config.student, outputs).eval()
     origin: dict[str, str | float] = {"checkpoint": "none", "sha256": "none"}
-    return Student(model, config, dataset_class("cityscapes"), origin, "this program", "the config")
+    return Student(model, config, facts_of(DataConfig(name="cityscapes")), origin, "this program", "the config")
 
 
 def pictures(size: tuple[int, int] = (64, 128), n: int = 2) -> np.ndarray:

@@ -190,7 +190,7 @@ def test_epochs_are_raised_by_a_run_that_goes_on_from_the_shorter_one(
     ours, theirs = (checkpoint.load(out / "last.pt") for out in (long, whole))
     assert ours["run_id"] == theirs["run_id"]
     assert all(torch.equal(tensor, theirs["model"][name]) for name, tensor in ours["model"].items())
-    assert "the first 1 epochs are those of run" in (long / "notes.txt").read_text()
+    assert "1 epoch taken over from run" in (long / "notes.txt").read_text()
     assert fit(2, long, "--continue", short)[0] == 0
     assert {path: path.read_bytes() for path in short.iterdir()} == before
 

@@ -75,7 +75,7 @@ def test_costs_that_differ_have_a_section(synthetic):
 
 def test_a_study_that_goes_on_says_so(synthetic):
     report = synthetic(ends={("student alone", 5): "running", ("Base <both>", 5): None}).report
-    assert "Incomplete: 17 of 19 runs have ended, 1 running." in page(report)
+    assert "Incomplete: 17 of 19 runs ended, 1 running." in page(report)
 
 
 ENDED = {("trial 3", 0): "refused", ("trial 4", 0): "refused", ("trial 6", 0): "failed"}

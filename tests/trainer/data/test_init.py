@@ -1,0 +1,185 @@
+"""`data init` and `data show`: from a user's tree to a section that runs, and a page to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainer.config import parse, read_yaml
+from trainer.data import open_dataset
+
+Command = Callable[..., Any]
+COLOURS = np.array([[0, 0, 0], [128, 64, 128], [0, 0, 142], [70, 70, 70]], np.uint8)
+
+
+def picture(path: Path, seed: int, mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (40, 72, 3), dtype=np.uint8)
+    Image.fromarray(noise).convert(mode).save(path)
+
+
+def label(path: Path, values: tuple[int, ...] = (0, 1, 2, 255), colours: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = np.array(values, np.uint8).repeat(72 // len(values))
+    rows = np.broadcast_to(columns, (40, len(columns)))
+    Image.fromarray(COLOURS[rows] if colours else rows.copy()).resize((72, 40), 0).save(path)
+
+
+def by_split(root: Path, picture_at: str, label_at: str, **more: Any) -> None:
+    """Three pairs in train, two in val."""
+    for seed, (split, stem) in enumerate((("train", "a"), ("train", "b"), ("train", "c"), ("val", "d"), ("val", "e"))):
+        picture(root / picture_at.format(split=split, stem=stem), seed)
+        label(root / label_at.format(split=split, stem=stem), **more)
+
+
+TREES = [
+    ("images/{split}/{stem}.jpg", "labels/{split}/{stem}.png", "images/train", "labels/train"),
+    ("{split}/img/{stem}.png", "{split}/mask/{stem}_mask.png", "train/img", "train/mask/**/*_mask.*"),
+    ("{split}/{stem}.jpg", "{split}/{stem}.png", "train/**/*.jpg", "train/**/*.png"),
+    ("{split}/{stem}.png", "{split}/{stem}_L.png", "train/**/*.png", "train/**/*_L.png"),
+    ("{split}/{stem}.png", "{split}_labels/{stem}_L.png", "train", "train_labels/**/*_L.*"),
+    ("{split}/{stem}.png", "{split}annot/{stem}.png", "train", "trainannot"),
+    ("Images_{split}/{stem}.jpg", "Masks_{split}/{stem}.png", "Images_train", "Masks_train"),
+    ("x/{split}/town/{stem}_rgb.png", "y/{split}/town/{stem}_gt.png", "x/train/**/*_rgb.*", "y/train/**/*_gt.*"),
+]
+
+
+@pytest.mark.parametrize(("images", "labels", "found_images", "found_masks"), TREES)
+def test_layouts_are_found(
+    images: str, labels: str, found_images: str, found_masks: str, data_command: Command, tmp_path: Path
+) -> None:
+    by_split(tmp_path / "mine", images, labels)
+    out = tmp_path / "data.yaml"
+    code, said, err = data_command("init", tmp_path / "mine", "--out", out)
+    assert (code, err) == (0, "")
+    assert f"train: 3 pairs, {found_images} with {found_masks}" in said
+    assert "255   25.00%  likely ignored" in said
+    assert f"wrote {out}: name the classes in it" in said
+    config = parse(read_yaml(out)).data
+    assert config.options["classes"] == ["class 0", "class 1", "class 2"]
+    assert config.options["ignore"] == [255]
+    assert (config.size, config.normalize) == ((32, 64), "imagenet")
+    dataset = open_dataset(config, tmp_path / "mine", tmp_path / "cache")
+    assert [len(dataset.pairs(split)) for split in dataset.splits] == [3, 2]
+    again, said, _ = data_command("check", out, tmp_path / "mine")
+    assert again == 0 and "no problems" in said
+
+
+def test_colours_are_found(data_command: Command, tmp_path: Path) -> None:
+    by_split(tmp_path, "images/{split}/{stem}.jpg", "masks/{split}/{stem}.png", colours=True, values=(0, 1, 2, 3))
+    code, said, _ = data_command("init", tmp_path, "--out", tmp_path / "data.yaml")
+    assert code == 0
+    assert "masks hold 4 colours" in said
+    assert "[0, 0, 0]   25.00%  likely ignored" in said
+    options = read_yaml(tmp_path / "data.yaml")["data"]["options"]
+    assert options["classes"] == {"class 0": [0, 0, 142], "class 1": [70, 70, 70], "class 2": [128, 64, 128]}
+    assert options["ignore"] == [[0, 0, 0]]
+
+
+def test_frames_of_videos_are_held_out_together(data_command: Command, tmp_path: Path) -> None:
+    for at in range(12):
+        picture(tmp_path / "frames" / f"clip{at % 4}_{at:04d}.png", at)
+        label(tmp_path / "annotations" / f"clip{at % 4}_{at:04d}.png")
+    code, _, _ = data_command("init", tmp_path, "--out", tmp_path / "data.yaml")
+    assert code == 0
+    options = read_yaml(tmp_path / "data.yaml")["data"]["options"]
+    assert options["holdout"] == {"val": 0.2}
+    dataset = open_dataset(parse(read_yaml(tmp_path / "data.yaml")).data, tmp_path, tmp_path / "cache")
+    clips = [{pair.stem[:5] for pair in dataset.pairs(split)} for split in dataset.splits]
+    assert not clips[0] & clips[1] and len(clips[0] | clips[1]) == 4
+
+
+def test_without_val_a_part_of_train_is_held_out(data_command: Command, tmp_path: Path) -> None:
+    by_split(tmp_path, "images/{split}/{stem}.jpg", "masks/{split}/{stem}.png")
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "val").rename(tmp_path / kind / "test")
+    code, said, _ = data_command("init", tmp_path, "--out", tmp_path / "data.yaml")
+    assert code == 0
+    assert "no split val: 20% are held out as val; test is left out\n" in said
+    options = read_yaml(tmp_path / "data.yaml")["data"]["options"]
+    assert (options["images"], options["holdout"]) == ("images/train", {"val": 0.2})
+
+
+def test_other_channels_are_measured_on_train_alone(data_command: Command, tmp_path: Path) -> None:
+    for seed in range(4):
+        split = "train" if seed < 3 else "val"
+        values = np.full((40, 72, 5), 40 * seed + np.arange(5) * 10, np.uint8)
+        values[:20] += 20
+        (tmp_path / "images" / split).mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "images" / split / f"{seed}.npy", values)
+        label(tmp_path / "masks" / split / f"{seed}.png")
+    code, said, _ = data_command("init", tmp_path, "--out", tmp_path / "data.yaml")
+    assert code == 0
+    section = read_yaml(tmp_path / "data.yaml")["data"]
+    assert section["options"]["channels"] == 5
+    of_train = np.stack([np.load(tmp_path / "images" / "train" / f"{seed}.npy") for seed in range(3)]) / 255
+    np.testing.assert_allclose(section["normalize"]["mean"], of_train.mean((0, 1, 2)), atol=6e-5)
+    np.testing.assert_allclose(section["normalize"]["std"], of_train.std((0, 1, 2)), atol=6e-5)
+    assert f"normalize: {{mean: {section['normalize']['mean']}" in said
+
+
+def test_a_picture_on_both_sides_is_said(data_command: Command, tmp_path: Path) -> None:
+    by_split(tmp_path, "images/{split}/{stem}.png", "masks/{split}/{stem}.png")
+    copied = tmp_path / "images" / "val" / "d.png"
+    copied.write_bytes((tmp_path / "images" / "train" / "b.png").read_bytes())
+    code, said, _ = data_command("init", tmp_path, "--out", tmp_path / "data.yaml")
+    assert code == 1
+    assert f"problem: {copied} is the same picture as {tmp_path}/images/train/b.png in train" in said
+
+
+def test_patterns_may_be_given(data_command: Command, tmp_path: Path) -> None:
+    by_split(tmp_path, "a/{stem}.png", "b/{stem}.png")
+    arguments = (tmp_path, "--images", "a", "--masks", "b/*.png", "--out", tmp_path / "data.yaml")
+    assert data_command("init", *arguments)[0] == 0
+    options = read_yaml(tmp_path / "data.yaml")["data"]["options"]
+    assert (options["images"], options["masks"], options["holdout"]) == ("a", "b/*.png", {"val": 0.2})
+
+
+MISTAKES = [
+    ((), "no images with masks below {root}: found 5 images as images; a mask has the name of its image"),
+    (("--images", "images"), "--images and --masks go together; give both, or neither"),
+    (("--images", "images", "--masks", "masks"), "--masks: no folder {root}/masks"),
+    (("--out", "{root}/note.yaml"), "--out {root}/note.yaml exists; name a new file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_a_mistake_is_one_line_and_nothing_is_written(
+    arguments: tuple[str, ...], message: str, data_command: Command, tmp_path: Path
+) -> None:
+    for seed in range(5):
+        picture(tmp_path / "images" / f"{seed}.jpg", seed)
+    (tmp_path / "note.yaml").write_text("mine\n", encoding="utf-8")
+    before = sorted(tmp_path.rglob("*"))
+    given = [part.format(root=tmp_path) for part in arguments]
+    out = [] if "--out" in given else ["--out", tmp_path / "data.yaml"]
+    code, _, err = data_command("init", tmp_path, *given, *out)
+    assert code == 2
+    assert message.format(root=tmp_path) in err and err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_without_a_section_is_refused(data_command: Command, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("student: {}\n", encoding="utf-8")
+    code, _, err = data_command("check", tmp_path / "x.yaml", tmp_path)
+    told = f"{tmp_path}/x.yaml has no section `data:`; give a data set's name, or a file that `data init` writes"
+    assert (code, err) == (2, f"error: {told}\n")
+
+
+def test_the_page_shows_samples_classes_and_sizes(data_command: Command, tmp_path: Path) -> None:
+    by_split(tmp_path / "mine", "images/{split}/{stem}.jpg", "labels/{split}/{stem}.png")
+    data_command("init", tmp_path / "mine", "--out", tmp_path / "data.yaml")
+    code, said, _ = data_command("show", tmp_path / "data.yaml", tmp_path / "mine", "--out", tmp_path / "page.html")
+    assert code == 0 and f"wrote {tmp_path}/page.html: 5 samples" in said
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("<figure>") == 5 and page.count("data:image/png;base64,") == 10
+    assert page.count("33.33%") == 6, "three classes in two splits"
+    assert page.count("25.00%") == 2, "ignored"
+    assert "72x40 (3)" in page and "72x40 (2)" in page
+    assert "http" not in page.replace("<!doctype html>", ""), "nothing is fetched"
+    assert data_command("show", "camvid", tmp_path / "mine", "--out", tmp_path / "data.yaml")[0] == 2
