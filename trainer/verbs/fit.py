@@ -104,8 +104,9 @@ def fit(
         check_compiler(device)
     runs = []
     for file, name in zip(configs, names(configs), strict=True):
+        data = _mapping(read_yaml(file), file)
         with located(str(file)):
-            data = with_recipe(_mapping(read_yaml(file), file))
+            data = with_recipe(data)
         asked = with_plugins(override(data, given), file.parent)
         config = parse(asked, str(file) if name else "config")
         runs.append(Asked(file, config, out / name, replace(place, out_dir=place.out_dir / name), name))
