@@ -1,5 +1,11 @@
 """Hypothesis draws the same examples on every run; `pytest --hypothesis-profile=deep` draws more, and new ones."""
 
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 ALWAYS = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -10,3 +16,16 @@ settings.register_profile(
     "mutation", settings.get_profile("fast"), max_examples=12, phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile("fast")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Path]:
+    """A folder with the files of docs/plugins.md: a study, a plugin of each kind. Plugins are forgotten afterwards."""
+    page = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for text in re.findall(r"```(?:python|yaml)\n(# \S+\n.*?)```", page, re.S):
+        (folder / text.split()[1]).write_text(text, encoding="utf-8")
+    yield folder
+    if "trainer.plugins.load" in sys.modules:
+        sys.modules["trainer.plugins.load"].activate([])

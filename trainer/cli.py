@@ -20,6 +20,7 @@ from trainer.verbs.data import app as data_app
 from trainer.verbs.eval import evaluate
 from trainer.verbs.export import export
 from trainer.verbs.fit import fit
+from trainer.verbs.plugin import app as plugin_app
 from trainer.verbs.predict import predict
 
 
@@ -81,6 +82,7 @@ app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(export)
 app.add_typer(data_app, name="data")
+app.add_typer(plugin_app, name="plugin")
 
 
 def in_one_line(action: Callable[[], object], *refusals: type[Exception]) -> None:

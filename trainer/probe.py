@@ -28,6 +28,7 @@ from trainer.data.stream import HostBatch, Stream, holdout
 from trainer.files import checkpoint
 from trainer.measure.device import pick_device, synchronize
 from trainer.place import Place
+from trainer.plugins.load import add
 from trainer.training.build import Data, build_distilled, build_teacher, reads_native_labels_of_train
 from trainer.training.compiled import compiler_of
 from trainer.training.evaluate import evaluate
@@ -215,6 +216,7 @@ def main() -> None:
     runs = []
     for request in requests:
         config = parse(request["config"])
+        add(config.used_plugins)
         fresh = config.model_copy(update={"student": config.student.model_copy(update={"init": "scratch"})})
         runs.append((request["id"], fresh, split_sizes(config, Path(request["root"]) if request["root"] else None)))
         _print_answer(request["id"], disk_bytes(fresh, runs[-1][2]))

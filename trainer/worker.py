@@ -20,6 +20,7 @@ from trainer.config import masked, parse
 from trainer.files import run_folder
 from trainer.files.failure import failure_of
 from trainer.place import Place
+from trainer.plugins.load import add
 from trainer.training.loop import fit_together, in_all_workers
 from trainer.training.member import Run
 from trainer.training.memory import release_memory
@@ -84,6 +85,7 @@ class Seat:
         try:
             in_all_workers(lambda: self._enter(deadline))
             config = parse(self.settings["config"])
+            add(config.used_plugins)
         except Exception as error:
             if self.alone or failure_of(error).cause != "user":
                 raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -50,6 +50,7 @@ from trainer.config import (
     with_recipe,
 )
 from trainer.config.input_files import check_regular
+from trainer.config.plugin_sources import resolve
 
 FIXED_IN_A_SEARCH = ("teacher", "data.name", "data.size", "data.options", "data.select")
 """Settings that no search may vary: scores under different teachers or data cannot be ranked. Make them factors."""
@@ -68,6 +69,7 @@ class Study(Strict):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)
+    plugins: tuple[Name, ...] = Field((), description="Python files beside the study; `read` puts them into `base`")
     base: Annotated[dict[Name, Any], BeforeValidator(with_recipe)]
     variants: dict[Name, Overrides] | None = Field(None, min_length=1)
     factors: dict[Name, Annotated[dict[Name, Any], BeforeValidator(labelled)]] | None = Field(None, min_length=1)
@@ -222,10 +224,18 @@ class Study(Strict):
             )
 
 
-def read(text: str, where: str, *, recorded: bool = False) -> Study:
+def read(
+    text: str,
+    where: str,
+    *,
+    recorded: bool = False,
+    folder: Path = Path(),
+    plugins: Sequence[Mapping[str, Any]] | None = None,
+) -> Study:
     """A study from the text of its YAML. Raises UserError naming `where`, the key, the rule and the value.
 
-    `recorded` is for a study out of a store or bundle: its names follow the rules of the version that took them.
+    `recorded` is for a study out of a store or bundle: its names follow the rules of the version that took them, and
+    `plugins` are those of its last launch. The plugins of other studies are files of `folder` and installed packages.
     """
     data = parse_yaml(text, where)
     try:
@@ -235,7 +245,7 @@ def read(text: str, where: str, *, recorded: bool = False) -> Study:
             raise UserError(f"{stray[0]}: belongs to a cluster, not to a study; write it in the file of --cluster")
         if "base" not in data and data and data.keys() - {"recipe"} <= TrainConfig.model_fields.keys():
             raise UserError("this is the config of one run, not a study; train it with `python -m trainer fit`")
-        return Study.model_validate(data, context={"recorded": recorded})
+        return Study.model_validate(_with_plugins(data, folder, plugins), context={"recorded": recorded})
     except ValidationError as error:
         first = error.errors()[0]
         if first["loc"]:
@@ -245,6 +255,18 @@ def read(text: str, where: str, *, recorded: bool = False) -> Study:
         raise UserError(f"{where}: {error}") from None
 
 
+def _with_plugins(data: dict[str, Any], folder: Path, known: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    """A study's plain data with the records of its plugins in its base, which may list files too."""
+    base = data.get("base")
+    if not isinstance(base, dict):
+        return data
+    if known is None:
+        lists = [found for section in (data, base) if (found := section.get("plugins")) is not None]
+        listed = lists[0] if len(lists) == 1 else [item for one in lists for item in one]
+        known = [plugin.plain(whole=True) for plugin in resolve(listed, folder)]
+    return {**data, "base": {**base, "plugins": known}} if known or "plugins" in base else data
+
+
 def packaged() -> tuple[str, ...]:
     """Names of the packaged studies."""
     return tuple(sorted(f.name.removesuffix(".yaml") for f in _packaged_files()))
@@ -252,7 +274,7 @@ def packaged() -> tuple[str, ...]:
 
 def load(name: str | Path) -> Study:
     """The packaged study of this name, or that of a YAML file. Raises UserError where there is none, or it is wrong."""
-    return read(*source(name))
+    return read(*source(name), folder=Path(name).parent)
 
 
 def source(name: str | Path) -> tuple[str, str]:

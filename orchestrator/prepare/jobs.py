@@ -54,7 +54,7 @@ class Job:
         resources = {"CPU": spec.cpus_per_worker} | ({"GPU": spec.gpus_per_worker} if spec.gpus_per_worker else {})
         return {
             "run_id": self.run_id,
-            "config": self.run.config.model_dump(mode="json"),
+            "config": self.run.config.whole(),
             "place": vars(self.place),
             "workers": self.run.config.optim.workers(spec.workers),
             "resources": resources,

@@ -66,7 +66,7 @@ class LimitsCheck:
 
     def _measured(self, config: TrainConfig) -> float:
         asked = {
-            "config": config.model_dump(mode="json"),
+            "config": config.whole(),
             "device": self.device,
             "threads": self.spec.torch_threads,
         }

@@ -45,10 +45,7 @@ def probe(
     answers = {name: known for name, file in files.items() if (known := whole_json(file)) is not None}
     todo = [name for name in configs if name not in answers]
     if todo:
-        requests = [
-            {"id": name, "config": configs[name].model_dump(mode="json"), "root": _root(configs[name], roots)}
-            for name in todo
-        ]
+        requests = [{"id": name, "config": configs[name].whole(), "root": _root(configs[name], roots)} for name in todo]
         answers |= _ask([{**settings, "limit_s": limit_s}, *requests])
         for name in todo:
             if "epoch_s" in answers.get(name, {}):

@@ -31,6 +31,7 @@ from trainer.files.atomic import replacing
 
 SUFFIX = ".tar.gz"
 CHECKSUMS = "checksums.sha256"
+PLUGINS = "plugins.json"
 MAX_BYTES = 8_000_000_000
 """The largest content, in bytes: ten times that of a study of 10,000 runs."""
 MAX_FILES = 10_000
@@ -40,6 +41,7 @@ A study of transkd in one archive. `transkd report FILE{suffix}` prints its tabl
 ledger, the same bytes as in `report/`, on a machine without GPU, data or this study's store.
 
 - `study.yaml`: the question, as it was asked.
+- `plugins.json`: of a study with plugins, their names, digests and text; the files stand beside it.
 - `plan.jsonl`: its runs, a line each: arm, seed, what the arm changes, and the whole config with its key.
 - `lock.txt`: every package that was installed where this archive was made, by its version.
 - `ledger.jsonl`: what happened to every run, an event a line: attempts, epochs, results, versions, hardware.
@@ -70,6 +72,7 @@ def pack(study: Study, text: str, store: Store, file: Path) -> int:
         if name := event.get("environment", {}).get("git", {}).get("diff"):
             diff = store.root / "diffs" / f"{name}.diff"
             members |= {f"diffs/{diff.name}": diff.read_bytes()} if diff.is_file() else {}
+    members |= _plugins(study)
     report = report_of(state, store)
     members |= {str(path.relative_to(store.root)): path.read_bytes() for path in report.panels.values()}
     with tempfile.TemporaryDirectory() as folder:
@@ -112,11 +115,18 @@ def unpacked(file: Path) -> Iterator[tuple[Study, Store]]:
         _verify(roots[0], file)
         try:
             yield (
-                read((roots[0] / "study.yaml").read_text(encoding="utf-8-sig"), f"study.yaml of {file}", recorded=True),
+                _study(roots[0], file),
                 Store(roots[0]),
             )
         except UnicodeDecodeError:
             raise UserError(f"{file} is damaged: study.yaml is no text; take another copy of it") from None
+
+
+def _study(folder: Path, file: Path) -> Study:
+    """The study of an unpacked bundle. Its plugins are records: nothing of them is run."""
+    text, listed = (folder / "study.yaml").read_text(encoding="utf-8-sig"), folder / PLUGINS
+    plugins = json.loads(listed.read_bytes()) if listed.is_file() else []
+    return read(text, f"study.yaml of {file}", recorded=True, plugins=plugins)
 
 
 def _check_size(file: Path) -> None:
@@ -183,6 +193,13 @@ def _events(state: StudyState) -> Iterator[dict[str, Any]]:
                 yield driver
                 driver = None
             yield event
+
+
+def _plugins(study: Study) -> dict[str, bytes]:
+    """The files of a study's plugins, and the records of all."""
+    records = study.base.get("plugins", [])
+    files = {record["name"]: record["source"].encode() for record in records if record["source"]}
+    return {PLUGINS: json.dumps(records, indent=1).encode(), **files} if records else {}
 
 
 def _plan(state: StudyState) -> Iterator[dict[str, Any]]:

@@ -83,6 +83,7 @@ class Fields(TypedDict, total=False):
     weights: dict[str, Any]
     artifacts: dict[str, Any]
     sources: dict[str, Any]
+    plugins: list[dict[str, Any]]
 
 
 FIELDS = TypeAdapter(Fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,25 @@ GIT_S = 30.0
 """Timeout of git, in seconds: a checkout on a network disk may be slow, and must not hold up the study."""
 
 
-def begin(study: str, text: str, ledger: Ledger, store: Store, sources: Sources | None = None) -> None:
-    """Record that a driver starts on a study; `text` is its YAML, `sources` what its runs read. Nothing is written if
-    the last such event is equal."""
-    event = {"event": "study", "study": study, "text": text, "digest": digest(text), "environment": here(store)}
+def begin(
+    study: str,
+    text: str,
+    ledger: Ledger,
+    store: Store,
+    sources: Sources | None = None,
+    plugins: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Record that a driver starts on a study; `text` is its YAML, `sources` what its runs read, `plugins` the whole
+    records of its plugins. Nothing is written if the last such event is equal."""
+    event: dict[str, Any] = {
+        "event": "study",
+        "study": study,
+        "text": text,
+        "digest": digest(text),
+        "environment": here(store),
+    }
     event |= {"sources": sources.plain()} if sources else {}
+    event |= {"plugins": [dict(plugin) for plugin in plugins]} if plugins else {}
     before: dict[str, Any] = next((event for event in reversed(list(ledger.events())) if event["event"] == "study"), {})
     if {name: value for name, value in before.items() if name != "time"} != event:
         ledger.append(event)

@@ -37,6 +37,7 @@ def plan(
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.prepare.jobs import Preparer
+    from orchestrator.prepare.plugins import activate
     from orchestrator.prepare.source_checks import not_here
     from orchestrator.search.learn_from import learn_from_line
     from orchestrator.search.resume import refuse_changed
@@ -49,6 +50,7 @@ def plan(
     where, spec = store_of(store, cluster), load_spec(cluster)
     spec, ledger = spec if workers is None else with_workers(spec, workers), Ledger(where.ledger)
     loaded = load_study(study, ledger)
+    activate(loaded)
     roots = roots_of(loaded, data_root or [])
     preparer = Preparer(loaded.name, spec, where, roots)
     state = StudyState(loaded, ledger, Sources(NUMERICS_VERSION))

@@ -89,7 +89,9 @@ def launch(
     uri, folder = uri_of(where), where.report_dir(loaded.name)
     check_folder("the report", folder, where, files_read(study, cluster))
     from orchestrator.launch import Launch
+    from orchestrator.prepare.plugins import activate
 
+    activate(loaded)
     job = Launch(loaded, spec, where, roots_of(loaded, data_roots or []), retry_failed=retry_failed)
 
     def say(text: str) -> None:
@@ -106,7 +108,7 @@ def launch(
     if taught := learn_from_line(loaded, job.ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
     with pausing(where.root), where.lease():
-        begin(loaded.name, text, job.ledger, where, job.sources)
+        begin(loaded.name, text, job.ledger, where, job.sources, loaded.base.get("plugins", []))
         mirror = Mirror(loaded.name, where)
         try:
             job.run(mirror, lambda: view(console, StudyProgress(job.state)), say)

@@ -22,17 +22,31 @@ base:
 variants: {one: {}, other: {optim.lr: RATE}}
 """
 
+OWN = """
+name: own
+plugins: [my_kd.py, my_net.py]
+base:
+  data: {name: scenes, size: [64, 128], options: {train: 16, val: 8, size: [64, 128]}}
+  student: {name: small_net}
+  teacher: {name: segformer_tiny, train: {epochs: 1}}
+  optim: {lr: 1.0e-3, epochs: 1, global_batch: 8}
+variants: {own: {distill: {mean_gap: {}}}}
+"""
+
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 @pytest.fixture
-def checkout(tmp_path):
-    """The program as a folder to submit, with two studies: one that finishes and one with an arm that fails."""
+def checkout(tmp_path, own):
+    """The program as a folder to submit, with three studies: one ends, one has an arm that fails, one has plugins."""
     folder = tmp_path / "checkout"
     for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "good.yaml").write_text(STUDY.replace("NAME", "good").replace("RATE", "3.0e-3"))
     (folder / "bad.yaml").write_text(STUDY.replace("NAME", "bad").replace("RATE", "1.0e+9"))
+    (folder / "own.yaml").write_text(OWN)
+    for name in ("my_kd.py", "my_net.py"):
+        shutil.copy(own / name, folder)
     return folder
 
 
@@ -88,10 +102,11 @@ def test_a_job_runs_a_study_in_an_unpacked_folder_and_its_exit_code_comes_back(h
             command, cwd=checkout, env=surroundings, capture_output=True, text=True, timeout=500, check=False
         )
 
-    done = submit("good.yaml", "bad.yaml")
+    done = submit("good.yaml", "bad.yaml", "own.yaml")
     assert done.returncode == 1, done.stdout + done.stderr
     # `one` of `bad` is the same run as `one` of `good`: it is reused.
-    assert finished(store) == [("good", "one"), ("good", "other")]
+    # the teacher of `own` is `one` of `good` too
+    assert finished(store) == [("good", "one"), ("good", "other"), ("own", "own")]
     assert "failed: 1 of 2 runs, the first other seed 0: nan: loss/ce is not finite" in done.stdout
     done = submit("good.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -99,7 +114,7 @@ def test_a_job_runs_a_study_in_an_unpacked_folder_and_its_exit_code_comes_back(h
     done = submit("bed")
     assert done.returncode != 0
     assert "error: unknown study 'bed'" in done.stdout
-    assert len(finished(store)) == 2
+    assert len(finished(store)) == 3
     assert not (checkout / "ray").exists()
 
 

@@ -25,6 +25,8 @@ from trainer.config.masking import masked
 from trainer.config.named_steps import step_names
 from trainer.config.optim import OptimConfig
 from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
+from trainer.config.plugin import Plugin
+from trainer.config.plugin_sources import installed, with_plugins
 from trainer.config.recipes import recipe_names, with_recipe
 from trainer.config.schema import (
     ModelConfig,
@@ -63,6 +65,7 @@ __all__ = [
     "NumericalError",
     "OptimConfig",
     "Options",
+    "Plugin",
     "Precision",
     "RunIds",
     "Scale",
@@ -83,6 +86,7 @@ __all__ = [
     "digest",
     "explain",
     "identity",
+    "installed",
     "is_recorded",
     "located",
     "masked",
@@ -104,5 +108,6 @@ __all__ = [
     "teacher_run",
     "unknown",
     "weight_names",
+    "with_plugins",
     "with_recipe",
 ]

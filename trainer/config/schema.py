@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_serializer, model_validator
 
 from trainer.config.data import DataConfig
 from trainer.config.errors import UserError, explain
@@ -23,6 +23,7 @@ from trainer.config.fields import (
 )
 from trainer.config.optim import ADDED_LATER, OptimConfig
 from trainer.config.plain import digest
+from trainer.config.plugin import Plugin
 from trainer.config.recipes import with_recipe
 
 
@@ -89,7 +90,7 @@ class Term(Strict):
     options: Options = Field(default_factory=dict)
 
 
-_FIELDS_ADDED_LATER = (
+_FIELDS_ADDED_LATER: tuple[tuple[str, Any], ...] = (
     ("student.partial", False),
     ("teacher.normalize", None),
     ("teacher.precision", None),
@@ -103,6 +104,7 @@ _FIELDS_ADDED_LATER = (
     *((f"optim.{name}", OptimConfig().model_dump()[name]) for name in ADDED_LATER),
     ("teacher.train.iterations", None),
     ("loss", {"ce": Term().model_dump()}),
+    ("plugins", []),
 )
 """(path, default) of fields added after the first ledgers: left out of the key at their default, so old keys stay."""
 
@@ -118,6 +120,7 @@ class TrainConfig(Strict):
     loss: dict[Name, Term] = Field({"ce": Term()}, description="task losses; written out, they replace the default")
     distill: dict[Name, Term] = Field(default_factory=dict)
     seed: Seed = 0
+    plugins: tuple[Plugin, ...] = Field((), description="a file lists names; `with_plugins` makes records of them")
 
     @model_validator(mode="after")
     def _paths_need_a_teacher(self) -> TrainConfig:
@@ -173,9 +176,23 @@ class TrainConfig(Strict):
         return (self.teacher and self.teacher.precision) or self.optim.precision
 
     @property
+    def used_plugins(self) -> tuple[Plugin, ...]:
+        """The plugins that define a name of this config, ordered by name."""
+        return tuple(sorted((p for p in self.plugins if p.is_used(self)), key=lambda plugin: plugin.name))
+
+    @field_serializer("plugins")
+    def _records(self, _: tuple[Plugin, ...]) -> list[dict[str, Any]]:
+        return [plugin.plain(whole=False) for plugin in self.used_plugins]
+
+    def whole(self) -> dict[str, Any]:
+        """As JSON with the text of its plugins: all that another process needs to compute it."""
+        return {**self.model_dump(mode="json"), "plugins": [plugin.plain(whole=True) for plugin in self.used_plugins]}
+
+    @property
     def key(self) -> str:
         """12 hex digits that identify the config."""
-        asked = self.model_dump(mode="json")
+        asked = self.model_dump(mode="json", exclude={"plugins"})
+        asked["plugins"] = sorted(plugin.sha256 for plugin in self.used_plugins)
         for path, default in _FIELDS_ADDED_LATER:
             *sections, name = path.split(".")
             found: Any = asked

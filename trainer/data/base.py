@@ -49,6 +49,8 @@ class SegDataset:
     channels: int = 3  # of an image
     splits: tuple[Split, ...] = ("train", "val")  # those that have labels
     needs_root: ClassVar[bool] = True
+    code: ClassVar[str] = ""
+    """The sha256 of the plugin that defines the class; packs of other code are not read."""
     official: Official
 
     def __init__(self, root: Path | None, *, cache: Path, whole: bool = False) -> None:

@@ -43,8 +43,16 @@ class PackFiles:
     """The files of a split at `config.size` below `folder`. They have other names when a source file is added, removed
     or rewritten."""
 
-    def __init__(self, config: DataConfig, split: Split, pairs: list[Pair], folder: Path, channels: int = 3) -> None:
-        asked = config.model_dump(mode="json", include={"name", "options", "size"})
+    def __init__(
+        self,
+        config: DataConfig,
+        split: Split,
+        pairs: list[Pair],
+        folder: Path,
+        channels: int = 3,
+        code: str = "",
+    ) -> None:
+        asked = config.model_dump(mode="json", include={"name", "options", "size"}) | ({"code": code} if code else {})
         key = digest({"version": PACK_VERSION, "asked": asked, "split": split, "files": _listing(pairs)})
         self.name = f"{config.name} {split}"
         self.size = config.size

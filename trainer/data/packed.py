@@ -79,7 +79,10 @@ def pack_splits(
     file causes a new pack.
     """
     folder = cache_folder(cache / "packed")
-    found = {split: PackFiles(config, split, dataset.pairs(split), folder, dataset.channels) for split in wanted}
+    found = {
+        split: PackFiles(config, split, dataset.pairs(split), folder, dataset.channels, dataset.code)
+        for split in wanted
+    }
     refuse_without_room([(files, wanted[split]) for split, files in found.items()])
     for split, files in found.items():
         if files.missing(wanted[split]):
@@ -89,7 +92,7 @@ def pack_splits(
 
 def packed_fingerprint(dataset: SegDataset, config: DataConfig, split: Split, cache: Path) -> str | None:
     """The fingerprint of a split that has been packed since its files last changed, else None. Nothing is written."""
-    files = PackFiles(config, split, dataset.pairs(split), cache / "packed")
+    files = PackFiles(config, split, dataset.pairs(split), cache / "packed", dataset.channels, dataset.code)
     return None if files.missing(native=False) else PackedSplit(*files.paths(native=False)).fingerprint
 
 

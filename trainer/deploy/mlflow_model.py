@@ -18,6 +18,7 @@ from trainer.deploy.open import Student, Wanted, open_student
 from trainer.deploy.predict import label_images
 from trainer.files import checkpoint
 from trainer.files.run_folder import LAST
+from trainer.plugins.load import add
 
 BATCH = 4
 """Images in one forward pass."""
@@ -63,6 +64,7 @@ def student_folder(run: Path, name: str, out: Path) -> tuple[str, ...]:
     best.pt. Returns the names of the classes. Raises UserError for a checkpoint or config that cannot be read.
     """
     config = parse(read_yaml(run / "config.yaml"), str(run / "config.yaml"))
+    add(config.used_plugins)
     state = checkpoint.load(run / name)
     out.mkdir()
     shutil.copy(run / "config.yaml", out)

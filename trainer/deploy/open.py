@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from trainer.config import DataConfig, Normalize, TrainConfig, UserError, override, parse, read_yaml
+from trainer.config import DataConfig, Normalize, TrainConfig, UserError, override, parse, read_yaml, with_plugins
 from trainer.data import Facts, facts_of
 from trainer.files import checkpoint, run_folder
 from trainer.files.file_digest import file_digest
 from trainer.files.weight_files import is_weight_folder
 from trainer.measure.device import pick_device
 from trainer.models import SegModel
+from trainer.plugins.load import add
 from trainer.training.networks import load_network
 from trainer.training.numerics import set_up
 from trainer.weights import open_weights
@@ -89,7 +90,7 @@ def open_student(path: Path, wanted: Wanted, device: str) -> Student:
     if wanted.model is not None and wanted.normalize is None:  # then take what this family was trained with
         if weights.normalize is None:
             raise UserError(f"{path} does not tell its normalisation; give --normalize unit or imagenet")
-        config = parse(override(config.model_dump(mode="json"), {"data.normalize": weights.normalize}))
+        config = parse(override(config.whole(), {"data.normalize": weights.normalize}))
         scaled_by = "the weights' family"
     return Student(model.to(torch_device).eval(), config, dataset, origin(path), weights.format, scaled_by)
 
@@ -98,7 +99,7 @@ def run_config(path: Path, wanted: Wanted) -> TrainConfig | None:
     """The unchanged config of a checkpoint's run: the config.yaml beside it, else --config, else None."""
     beside = path.with_name("config.yaml")
     source = beside if beside.exists() else wanted.config
-    return None if source is None else parse(read_yaml(source), str(source))
+    return None if source is None else _read(source)
 
 
 def resolve_config(path: Path, wanted: Wanted) -> TrainConfig:
@@ -112,7 +113,7 @@ def resolve_config(path: Path, wanted: Wanted) -> TrainConfig:
         raise UserError(
             f"{path} has no config.yaml beside it; give --config FILE, or --model NAME --data NAME --size HxW"
         )
-    known = parse(read_yaml(source), str(source))
+    known = _read(source)
     changes: dict[str, object] = {}
     if wanted.data is not None and wanted.data != known.data.name:
         if facts_of(DataConfig(name=wanted.data)).classes != facts_of(known.data).classes:
@@ -125,7 +126,7 @@ def resolve_config(path: Path, wanted: Wanted) -> TrainConfig:
     if wanted.normalize is not None:
         changes["data.normalize"] = wanted.normalize
     changes |= {f"eval.{name}": value for name, value in wanted.predictions.items()}
-    return parse(override(known.model_dump(mode="json"), changes), "the options") if changes else known
+    return _known(override(known.whole(), changes)) if changes else known
 
 
 def _config_from_options(name: str, wanted: Wanted) -> TrainConfig:
@@ -133,7 +134,21 @@ def _config_from_options(name: str, wanted: Wanted) -> TrainConfig:
         missing = "--data NAME" if wanted.data is None else "--size HxW"
         raise UserError(f"--model {name} also needs {missing}, because no config says what it was trained on")
     data = {"name": wanted.data, "size": wanted.size, "normalize": wanted.normalize or "imagenet"}
-    return parse({"student": {"name": name}, "data": data, "eval": dict(wanted.predictions)}, "the options")
+    return _known({"student": {"name": name}, "data": data, "eval": dict(wanted.predictions)})
+
+
+def _read(file: Path) -> TrainConfig:
+    """The config in a file, whose plugins are then known."""
+    config = parse(with_plugins(read_yaml(file), file.parent), str(file))
+    add(config.used_plugins)
+    return config
+
+
+def _known(data: dict[str, Any]) -> TrainConfig:
+    """The config that the options describe. Its plugins are then known."""
+    config = parse(with_plugins(data, Path()), "the options")
+    add(config.used_plugins)
+    return config
 
 
 def origin(path: Path) -> dict[str, str | float]:

@@ -67,6 +67,12 @@ def build_distillers(
 def _build(name: str, term: Term, student: Channels, teacher: Channels, seed: int) -> Distiller:
     where, factory = f"distill.{name}", DISTILLERS[name]
     check_options(where, factory, term.options, skip=("student", "teacher"))
+    for who, network in (("student", student), ("teacher", teacher)):
+        if "embeds" in factory.needs and not network.embeds:
+            raise UserError(
+                f"{where}: it reads patch embeddings, which the {who} does not have; choose another {who}, or a path "
+                "on logits or features"
+            )
     try:
         with initialising(seed, "distill", name):
             return factory(student, teacher, **term.options)

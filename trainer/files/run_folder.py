@@ -109,7 +109,17 @@ def open_folder(out: Path, config: TrainConfig, is_rank_zero: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     stored = out / "config.yaml"
     if not stored.exists():
-        write_text(stored, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        write_text(stored, yaml.dump(config.whole(), Dumper=_Readable, sort_keys=False, allow_unicode=True))
+
+
+class _Readable(yaml.SafeDumper):
+    """Writes text of several lines, which plugins are, line by line."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
+
+
+_Readable.add_representer(str, _Readable.represent_str)
 
 
 def check_config(out: Path, config: TrainConfig) -> None:

@@ -15,6 +15,7 @@ from trainer.data import facts_of
 from trainer.measure.device import pick_device
 from trainer.measure.footprint import measure
 from trainer.models import build_model
+from trainer.plugins.load import add
 
 
 def latency_ms(config: TrainConfig, device: str, threads: int) -> float:
@@ -27,5 +28,7 @@ def latency_ms(config: TrainConfig, device: str, threads: int) -> float:
 
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
-    found = latency_ms(parse(asked["config"]), asked["device"], asked["threads"])
+    config = parse(asked["config"])
+    add(config.used_plugins)
+    found = latency_ms(config, asked["device"], asked["threads"])
     print(json.dumps({"latency_ms": found}))

@@ -12,6 +12,7 @@ from trainer.models.lvt import GEOMETRIES as LVT_GEOMETRIES
 from trainer.models.lvt import LiteVisionTransformer
 from trainer.models.pvtv2 import VARIANTS, PVTv2
 from trainer.models.segformer import GEOMETRIES, SegFormer
+from trainer.models.timm_pyramid import PREFIX, timm_network
 
 MODELS: dict[str, Callable[..., SegModel]] = {
     **{name: partial(SegFormer, geometry=geometry) for name, geometry in GEOMETRIES.items()},
@@ -20,10 +21,16 @@ MODELS: dict[str, Callable[..., SegModel]] = {
 }
 
 
+def network(name: str) -> Callable[..., SegModel]:
+    """The builder of a network's name: one of MODELS, or timm/NAME. Raises UserError for an unknown one."""
+    if name.startswith(PREFIX):
+        return timm_network(name)
+    if name not in MODELS:
+        raise unknown("model", name, MODELS)
+    return MODELS[name]
+
+
 def build_model(config: ModelConfig, num_classes: int, channels: int = RGB) -> SegModel:
-    """The network of a config with fresh weights, for images of `channels`. Raises UserError for a name that is not in
-    MODELS."""
-    if config.name not in MODELS:
-        raise unknown("model", config.name, MODELS)
-    model = MODELS[config.name](num_classes, drop_path=config.drop_path, dropout=config.dropout)
+    """The network of a config with fresh weights, for images of `channels`. Raises UserError for an unknown name."""
+    model = network(config.name)(num_classes, drop_path=config.drop_path, dropout=config.dropout)
     return with_channels(model, channels)

@@ -33,6 +33,7 @@ from trainer.losses import build_losses
 from trainer.models import SegModel
 from trainer.models.norm import set_norm_batch
 from trainer.place import Place
+from trainer.plugins.load import blaming
 from trainer.training.known_structures import known_cost, structure_file
 from trainer.training.networks import build_student, build_teacher, check_weights
 from trainer.training.schedule import check_warmup
@@ -74,12 +75,13 @@ def open_data(config: TrainConfig, place: Place, say: Callable[[str], None] = si
 
     Raises UserError naming the first wrong file, a disk without room, or a split in which no pixel is labelled.
     """
-    dataset = open_dataset(config.data, place.data_root, place.cache_dir)
-    check_splits(config.data.name, dataset.splits, config.eval.splits, "eval.splits")
-    native: dict[Split, bool] = {"train": reads_native_labels_of_train(config)}
-    for split in config.eval.splits:
-        native[split] = True
-    splits = pack_splits(dataset, config.data, native, place.cache_dir, say)
+    with blaming():
+        dataset = open_dataset(config.data, place.data_root, place.cache_dir)
+        check_splits(config.data.name, dataset.splits, config.eval.splits, "eval.splits")
+        native: dict[Split, bool] = {"train": reads_native_labels_of_train(config)}
+        for split in config.eval.splits:
+            native[split] = True
+        splits = pack_splits(dataset, config.data, native, place.cache_dir, say)
     learn, select = _held_out(dataset, splits["train"], config.data.select)
     stream = Stream(splits["train"], config, learn, 0, 1)  # raises UserError when the split is smaller than a batch
     check_warmup(config.optim, stream.steps_per_epoch)
@@ -196,6 +198,16 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
     """
     if (known := known_cost(config, cache)) is not None:
         return known
+    with blaming():
+        cost = _cost(config)
+    file = structure_file(config, cache)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps(cost))
+    return cost
+
+
+def _cost(config: TrainConfig) -> dict[str, float]:
+    """Build a config's networks on the meta device and run one forward pass: the deployed student's cost."""
     check_data(config.data)
     facts = facts_of(config.data)
     classes, channels = len(facts.classes), facts.channels
@@ -217,8 +229,4 @@ def check(config: TrainConfig, cache: Path) -> dict[str, float]:
         distilled(batch, output)
     from trainer.measure.complexity import deployed
 
-    cost = deployed(config.student, classes, config.data.size, channels)
-    file = structure_file(config, cache)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(cost))
-    return cost
+    return deployed(config.student, classes, config.data.size, channels)

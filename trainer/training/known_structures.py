@@ -22,7 +22,8 @@ def structure_file(config: TrainConfig, cache: Path) -> Path:
     paths = {name: term.options for name, term in config.active.items()}
     weights = [file_digest(path) for path in map(Path, weight_names(config)) if path.exists()]
     losses = {name: term.model_dump(mode="json") for name, term in config.loss.items()}
-    key = digest([shape, paths, losses, config.optim.effective_norm_batch, weights, _source()])
+    code = [_source(), *(plugin.sha256 for plugin in config.used_plugins)]
+    key = digest([shape, paths, losses, config.optim.effective_norm_batch, weights, code])
     return cache / "checks" / f"{key}.json"
 
 

@@ -10,7 +10,7 @@ import typer
 from trainer.config import printable
 from trainer.place import default_cache
 from trainer.verbs.data_init import init
-from trainer.verbs.data_named import Name, Options, section
+from trainer.verbs.data_named import Name, Options, PluginFile, section
 from trainer.verbs.data_report import report
 from trainer.verbs.data_show import show
 from trainer.verbs.options import parse_size
@@ -30,11 +30,12 @@ def check(
         bool, typer.Option("--subset", help="accept a part of the official data set, or another image size")
     ] = False,
     option: Options = None,
+    plugin: PluginFile = None,
 ) -> None:
     """Read every pair; name each file that is wrong, count the pixels of each class, and print the fingerprint."""
     from trainer.data import open_dataset
 
-    config = section(name, option)
+    config = section(name, option, plugin)
     dataset = open_dataset(config, root.absolute() if root else None, default_cache())
     if report(dataset, config.name, subset=subset)[0]:
         raise typer.Exit(1)
@@ -49,13 +50,14 @@ def make(
     size: Annotated[str, typer.Option(metavar="HxW", help="height and width in pixels")] = "64x128",
     seed: Annotated[int, typer.Option(min=0, help="seed of the images")] = 0,
     option: Options = None,
+    plugin: PluginFile = None,
 ) -> None:
     """Write a tiny, correct data set in the layout of a real one, for tests and demonstrations."""
     from trainer.data import check_data, dataset_class
     from trainer.data.make import make_tree, refuse_filled
     from trainer.data.scenes import Scenes, write_scenes
 
-    config = section(name, option)
+    config = section(name, option, plugin)
     name = config.name
     check_data(config)
     height, width = parse_size(size)
@@ -66,6 +68,6 @@ def make(
     else:
         dataset = dataset_class(name)(folder, cache=default_cache(), **config.options)
         make_tree(dataset, train=train, val=val, seed=seed, size=(height, width))
-    again = "".join(f" --option {text}" for text in option or [])
+    again = "".join(f" --option {text}" for text in option or []) + (f" --plugin {plugin}" if plugin else "")
     print(f"wrote {train} train and {val} val pairs of {height}x{width}")
     print(printable(f"look at them with: python -m trainer data check {name} {root} --subset{again}"))

@@ -15,7 +15,7 @@ from trainer.config import UserError, printable
 from trainer.config.input_files import check_output
 from trainer.files.run_folder import write_text
 from trainer.place import default_cache
-from trainer.verbs.data_named import Name, Options, section
+from trainer.verbs.data_named import Name, Options, PluginFile, section
 from trainer.verbs.data_report import Progress
 
 if TYPE_CHECKING:
@@ -40,13 +40,14 @@ def show(
     out: Annotated[Path, typer.Option(help="the HTML page to write")] = Path("data.html"),
     count: Annotated[int, typer.Option(min=1, max=100, help="samples of each split")] = 4,
     option: Options = None,
+    plugin: PluginFile = None,
 ) -> None:
     """Write a page with a few samples of each split, the share of every class, and the sizes of the images."""
     from trainer.data import open_dataset
     from trainer.data.check import check_split
     from trainer.data.overlay import samples
 
-    config = section(name, option)
+    config = section(name, option, plugin)
     dataset = open_dataset(config, root.absolute() if root else None, default_cache())
     check_output("--out", out, (path for split in dataset.splits for pair in dataset.pairs(split) for path in pair[1:]))
     if out.exists() and out.suffix.lower() not in (".html", ".htm"):

@@ -26,6 +26,7 @@ from trainer.config import (
     printable,
     read_yaml,
     weight_names,
+    with_plugins,
     with_recipe,
 )
 from trainer.config.input_files import check_output, holds
@@ -103,9 +104,11 @@ def fit(
         check_compiler(device)
     runs = []
     for file, name in zip(configs, names(configs), strict=True):
+        data = _mapping(read_yaml(file), file)
         with located(str(file)):
-            data = with_recipe(_mapping(read_yaml(file), file))
-        config = parse(override(data, given), str(file) if name else "config")
+            data = with_recipe(data)
+        asked = with_plugins(override(data, given), file.parent)
+        config = parse(asked, str(file) if name else "config")
         runs.append(Asked(file, config, out / name, replace(place, out_dir=place.out_dir / name), name))
     check_runs(runs)
     train(runs, continue_)
@@ -135,8 +138,10 @@ def check_runs(runs: Sequence[Asked]) -> None:
             check_inputs(run.out, run.file, run.config, run.place.teacher)
             check_config(run.place.out_dir, run.config)
     from trainer.data import check_root, open_dataset
+    from trainer.plugins.load import activate
     from trainer.training.build import check, open_data
 
+    activate(plugin for run in runs for plugin in run.config.used_plugins)
     data, splits, place = runs[0].config.data, runs[0].config.eval.splits, runs[0].place  # those of all runs
     check_root(data, place.data_root, place.cache_dir, splits)
     dataset = open_dataset(data, place.data_root, place.cache_dir) if place.data_root is not None else None

@@ -12,10 +12,12 @@ from torch import Tensor
 from trainer.config import Normalize, UserError
 from trainer.models.base import SegModel
 from trainer.models.inputs import adapt_state
+from trainer.models.timm_pyramid import TimmPyramid
 from trainer.weights import lvt, pvtv2, segformer
 from trainer.weights.coverage import COUNTER, Coverage, compare
 from trainer.weights.naming import Located, Naming, recognise
 from trainer.weights.read import check_numbers, read
+from trainer.weights.timm import aliases
 
 __all__ = ["Coverage", "Weights", "load_weights", "open_weights"]
 
@@ -104,6 +106,11 @@ def _open(path: Path, model: SegModel) -> Weights:
     found = recognise(entries, family)
     if not found:
         _refuse_other_family(path, entries, family)
+        if isinstance(model, TimmPyramid):
+            names = aliases(ours)
+            inside = _below(entries, _fitting(entries, set(names)))
+            state = {names[name]: tensor for name, tensor in inside.items() if name in names}
+            return Weights(path, state, "this program" if inside.keys() <= ours else "timm", None, "")
         return Weights(path, _below(entries, _fitting(entries, ours)), "an unknown naming", None, "")
     prefix, naming = _choose(path, found)
     state, parts = _below(entries, prefix), prefix.split(".")

@@ -19,7 +19,8 @@ from orchestrator.report.page.data import MOST_ARMS, Report
 from orchestrator.report.page.parts import Section
 from orchestrator.report.page.provenance import facts
 from orchestrator.state.outcomes import hardware
-from trainer.config import counted, parse
+from trainer.config import Plugin, counted, parse
+from trainer.config.plugin import GROUPS
 
 UNKNOWN = "not recorded"
 
@@ -46,6 +47,7 @@ def answers(report: Report) -> dict[str, str]:
         "Runs that did not finish": _unfinished(report),
         "Compute": _compute(report),
         "Code": _code(report),
+        **_plugins(report),
         "Deviations from the published recipe": _deviations(report),
     }
 
@@ -180,6 +182,17 @@ def _code(report: Report) -> str:
     if "true" in known.get("uncommitted changes", {}):
         parts.append("with uncommitted changes")
     return "; ".join(parts) or UNKNOWN
+
+
+def _plugins(report: Report) -> dict[str, str]:
+    """The users' modules that runs use, where there are any."""
+    used = {plugin.sha256: plugin for member in report.members for plugin in member.plan.config.used_plugins}
+    listed = sorted(f"{plugin.name} ({_defined(plugin)}; sha256 {plugin.sha256[:12]})" for plugin in used.values())
+    return {"Own modules": "; ".join(listed)} if used else {}
+
+
+def _defined(plugin: Plugin) -> str:
+    return ", ".join(f"{GROUPS[group].what} {name}" for group, names in plugin.entries.items() for name in names)
 
 
 def _deviations(report: Report) -> str:

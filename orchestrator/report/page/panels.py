@@ -71,8 +71,10 @@ def _columns(pictures: int) -> int:
 
 
 def _keys(report: Report) -> list[Markup]:
-    """The colour of each class, for each data set that pictures are of."""
-    shown = [m.plan.config.data for arm in report.panels for m in report.groups[arm][:1]]
+    """The colour of each class, for each data set of ours that pictures are of: a report runs no plugin."""
+    configs = [m.plan.config for arm in report.panels for m in report.groups[arm][:1]]
+    own = {name for config in configs for p in config.used_plugins for name in p.entries.get("DATASETS", ())}
+    shown = [config.data for config in configs if config.data.name not in own]
     known = dict.fromkeys(facts_of(data)[:2] for data in sorted(shown, key=lambda data: data.name))
     return [
         Markup('<ul class="key">{}</ul>').format(

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainer.config import Term, UserError
-from trainer.data.batch import Batch
+from trainer.contract.distillers import CHECKS, STUDENT, WIDER, Path
 from trainer.distill import ALTERNATIVES, DISTILLERS, build_distillers
 from trainer.distill.base import Distiller
 from trainer.distill.losses import hierarchical_context
-from trainer.models.base import EVERYTHING, Channels, SegOutput
+from trainer.models.base import Channels
 from trainer.models.norm import set_norm_batch
-
-STRIDES = (4, 8, 16, 32)
-STUDENT = Channels((8, 16, 24, 32), (8, 16, 24, 32), STRIDES, 5)
-WIDER = Channels((16, 24, 32, 40), (16, 24, 32, 40), STRIDES, 5)
-GEOMETRIES = {"equal widths": STUDENT, "unequal widths": WIDER}
-SIZES = {"even": (64, 96), "odd": (52, 68)}
 
 # every entry with its defaults, and the options that choose other parameters or another path through them
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -58,123 +51,13 @@ every_case = pytest.mark.parametrize(("name", "options"), CASES, ids=lambda v: v
 
 
 def build(name: str, options: dict[str, Any], teacher: Channels = WIDER, seed: int = 0) -> Distiller:
-    return build_distillers({name: Term(options=options)}, STUDENT, teacher, seed)[name]
-
-
-def output(channels: Channels, n: int, size: tuple[int, int], seed: int, grad: bool = False) -> SegOutput:
-    """Random activations of a network of this geometry for n samples of an image size."""
-    rng = torch.Generator().manual_seed(seed)
-    maps = [(-(-size[0] // s), -(-size[1] // s)) for s in channels.strides]
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=rng).requires_grad_(grad)
-
-    return SegOutput(
-        draw(n, channels.classes, *maps[0]),
-        tuple(draw(n, c, *hw) for c, hw in zip(channels.features, maps, strict=True)),
-        tuple(draw(n, hw[0] * hw[1], c) for c, hw in zip(channels.embeds, maps, strict=True)),
-    )
-
-
-def batch_of(n: int, size: tuple[int, int]) -> Batch:
-    image = torch.rand((n, 3, *size), generator=torch.Generator().manual_seed(9))
-    return Batch(image, torch.zeros((n, *size), dtype=torch.int64), torch.arange(n))
-
-
-def tensors(out: SegOutput) -> list[Tensor]:
-    return [t for t in (out.logits, *out.features, *out.embeds) if t is not None]
-
-
-def each(out: SegOutput, change: Callable[[Tensor], Tensor]) -> SegOutput:
-    """The same output with every tensor changed."""
-    assert out.logits is not None
-    return SegOutput(change(out.logits), tuple(map(change, out.features)), tuple(map(change, out.embeds)))
+    return Path(name, options).build(teacher, seed)
 
 
 @every_case
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("teacher", GEOMETRIES.values(), ids=GEOMETRIES)
-@pytest.mark.parametrize("norm_batch", [1, 2])
-def test_a_scalar_whose_gradient_reaches_all_it_should(
-    name: str, options: dict[str, Any], teacher: Channels, size: tuple[int, int], norm_batch: int
-) -> None:
-    path = build(name, options, teacher)
-    set_norm_batch(path, norm_batch)
-    student, taught = output(STUDENT, 2, size, 1, grad=True), output(teacher, 2, size, 2)
-    before = [t.detach().clone() for t in tensors(student) + tensors(taught)]
-
-    loss = path(batch_of(2, size), student, taught)
-    loss.backward()
-
-    assert loss.shape == ()
-    assert loss.dtype == torch.float32
-    assert loss.item() > 0
-    read = [t.grad for t in tensors(student) if t.grad is not None]
-    assert read
-    assert all(grad.abs().sum() > 0 for grad in read)
-    unused = [n for n, p in path.named_parameters() if p.requires_grad != (p.grad is not None)]
-    assert not unused
-    assert all(p.grad.isfinite().all() for p in path.parameters() if p.grad is not None)
-    assert all(torch.equal(a, b) for a, b in zip(before, tensors(student) + tensors(taught), strict=True))
-
-
-@every_case
-def test_needs_says_all_that_is_read_of_the_teacher_and_no_more(name: str, options: dict[str, Any]) -> None:
-    path = build(name, options)
-    size = (64, 96)
-    student, taught, batch = output(STUDENT, 2, size, 1), output(WIDER, 2, size, 2), batch_of(2, size)
-    empty = SegOutput(None, (), ())
-    assert path.needs
-    only_needed = empty._replace(**{part: getattr(taught, part) for part in path.needs})
-    assert path(batch, student, only_needed).item() == path(batch, student, taught).item()
-    poisoned = each(taught, lambda t: torch.full_like(t, torch.nan))
-    for part in EVERYTHING:
-        loss = path(batch, student, taught._replace(**{part: getattr(poisoned, part)}))
-        assert loss.isnan().item() == (part in path.needs), part
-
-
-@every_case
-def test_mean_over_samples_and_groups(name: str, options: dict[str, Any]) -> None:
-    path = build(name, options).double()
-    set_norm_batch(path, 2)
-    size = (64, 96)
-    batch = batch_of(4, size)
-    batch = batch._replace(image=batch.image.double())
-    student, taught = (each(output(c, 4, size, s), Tensor.double) for c, s in ((STUDENT, 1), (WIDER, 2)))
-
-    def loss_of(rows: list[int]) -> float:
-        picked = Batch(*(t[rows] for t in batch))
-        return path(picked, each(student, lambda t: t[rows]), each(taught, lambda t: t[rows])).item()
-
-    whole = loss_of([0, 1, 2, 3])
-    assert whole == pytest.approx((loss_of([0, 1]) + loss_of([2, 3])) / 2, rel=1e-12)
-    # the order within a group, and of whole groups, says nothing
-    assert whole == pytest.approx(loss_of([3, 2, 0, 1]), rel=1e-12)
-
-
-@every_case
-def test_bfloat16_inputs_give_a_finite_float32_loss(name: str, options: dict[str, Any]) -> None:
-    path = build(name, options)
-    size = (64, 96)
-    student, taught, batch = output(STUDENT, 4, size, 1, grad=True), output(WIDER, 4, size, 2), batch_of(4, size)
-    full = path(batch, student, taught)
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = path(batch, each(student, Tensor.bfloat16), each(taught, Tensor.bfloat16))
-    loss.backward()
-    assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(full.item(), rel=0.02)
-    assert all(p.grad.isfinite().all() for p in path.parameters() if p.grad is not None)
-
-
-@every_case
-def test_state_dict_restores_the_path(name: str, options: dict[str, Any]) -> None:
-    size = (64, 96)
-    inputs = batch_of(2, size), output(STUDENT, 2, size, 1), output(WIDER, 2, size, 2)
-    first, second = build(name, options, seed=0).eval(), build(name, options, seed=1).eval()
-    drawn = any(p.ndim > 1 for p in first.parameters())
-    assert (first(*inputs).item() != second(*inputs).item()) == drawn
-    second.load_state_dict(first.state_dict(), strict=True)
-    assert first(*inputs).item() == second(*inputs).item()
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def test_every_path_keeps_the_contract(check: Callable[[Path], None], name: str, options: dict[str, Any]) -> None:
+    check(Path(name, options))
 
 
 @pytest.mark.parametrize("name", DISTILLERS)
@@ -197,30 +80,6 @@ def test_each_name_and_seed_draws_from_its_own_stream() -> None:
     ]
     for i, first in enumerate(draws):
         assert not any(torch.equal(first, other) for other in draws[i + 1 :])
-
-
-@every_case
-def test_works_on_the_meta_device(name: str, options: dict[str, Any]) -> None:
-    size = (64, 96)
-    with torch.device("meta"):
-        path = build(name, options)
-    assert all(p.is_meta for p in path.parameters())
-    batch = Batch(*(t.to("meta") for t in batch_of(2, size)))
-    student, taught = (each(output(c, 2, size, 1), lambda t: t.to("meta")) for c in (STUDENT, WIDER))
-    loss = path(batch, student, taught)
-    assert loss.shape == ()
-    assert loss.is_meta
-
-
-@pytest.mark.parametrize("name", DISTILLERS)
-def test_options_have_defaults_and_are_documented(name: str) -> None:
-    documentation = inspect.getdoc(DISTILLERS[name]) or ""
-    signature = inspect.signature(DISTILLERS[name])
-    for option, parameter in signature.parameters.items():
-        if option not in ("student", "teacher"):
-            assert parameter.kind is parameter.KEYWORD_ONLY
-            assert parameter.default is not parameter.empty, option
-            assert f"`{option}`" in documentation, option
 
 
 def test_a_path_of_weight_0_is_not_built() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import pytest
@@ -12,18 +11,13 @@ from torch import nn
 
 from trainer import rng
 from trainer.config import ModelConfig, UserError
+from trainer.contract.models import CHECKS, CLASSES, KEYS, SIZES, Network, image_like, works_on_the_meta_device
 from trainer.measure.complexity import paper_macs, parameters
 from trainer.models import MODELS, build_model
-from trainer.models.base import EVERYTHING
 from trainer.models.layers import to_map, to_tokens
 from trainer.models.lvt_attention import ConvolutionalSelfAttention
 from trainer.models.masks import ChannelDropout, MaskDraw, StochasticDepth
-from trainer.models.norm import GroupedBatchNorm2d
 
-CLASSES = 7
-ODD = (36, 68)
-SIZES = [(32, 32), ODD, (64, 96)]
-PART_SETS = [frozenset({part}) for part in sorted(EVERYTHING)] + [frozenset({"features", "embeds"})]
 SMALL = [
     "segformer_tiny",
     "segformer_mini",
@@ -44,25 +38,12 @@ def slow(names):
     return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
-KEYS = torch.tensor([3, 1 << 40, -5, 77])
-
-
 def build(name, **rates):
-    with rng.initialising(0, "student"):
-        return MODELS[name](CLASSES, **rates)
+    return Network(name).build(**rates)
 
 
-@functools.cache  # nothing changes it: it has no numbers
 def on_meta(name):
-    with torch.device("meta"):
-        return MODELS[name](CLASSES).eval()
-
-
-def image_like(model, size, n=2):
-    device = next(model.parameters()).device
-    if device.type == "meta":
-        return torch.empty(n, 3, *size, device=device)
-    return torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(0))
+    return Network(name).on_meta()
 
 
 @pytest.mark.slow
@@ -70,40 +51,16 @@ def test_the_small_networks_are_all_of_them():
     assert [name for name in MODELS if parameters(on_meta(name)) < 15e6] == SMALL
 
 
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [
-        pytest.param(name, size, marks=() if name in QUICK else pytest.mark.slow)
-        for name in MODELS
-        for size in SIZES
-        if name in SMALL or size == ODD
-    ],
-)
-def test_shapes_are_the_published_ones(name, size):
-    model = build(name).eval() if name in SMALL else on_meta(name)
-    out = model(image_like(model, size))
-    assert model.channels.classes == CLASSES
-    assert out.logits.shape == (2, CLASSES, size[0] // 4, size[1] // 4)
-    for i, stride in enumerate(model.channels.strides):
-        h, w = math.ceil(size[0] / stride), math.ceil(size[1] / stride)
-        assert out.features[i].shape == (2, model.channels.features[i], h, w)
-        assert out.embeds[i].shape == (2, h * w, model.channels.embeds[i])
-
-
-@pytest.mark.parametrize("needs", PART_SETS, ids=lambda needs: "+".join(sorted(needs)))
 @pytest.mark.parametrize("name", slow(SMALL))
-@torch.no_grad()
-def test_parts_asked_for_are_the_same_alone(name, needs):
-    model = build(name).eval()
-    image = image_like(model, (36, 68))
-    whole, part = model(image), model(image, None, needs)
-    for field in EVERYTHING:
-        value = getattr(part, field)
-        if field not in needs:
-            assert value is None or value == ()
-            continue
-        expected = getattr(whole, field)
-        torch.testing.assert_close(value, expected, rtol=0, atol=0)
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def test_every_network_keeps_the_contract(check, name):
+    check(Network(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in SMALL])
+def test_large_networks_have_the_published_shapes(name):
+    works_on_the_meta_device(Network(name))
 
 
 @pytest.mark.parametrize("name", slow(MODELS))
@@ -116,42 +73,13 @@ def test_parts_not_asked_for_are_not_computed(name):
 
 
 @pytest.mark.parametrize("name", slow(SMALL))
-def test_every_parameter_learns_from_the_logits(name):
-    model = build(name).train()
-    logits = model(image_like(model, (64, 96)), KEYS[:2]).logits
-    F.cross_entropy(
-        logits, torch.arange(CLASSES).repeat(2, 16 * 24 // CLASSES + 1)[:, : 16 * 24].view(2, 16, 24)
-    ).backward()
-    for path, parameter in model.named_parameters():
-        assert parameter.grad is not None, path
-        assert parameter.grad.isfinite().all(), path
-
-
-@pytest.mark.parametrize("name", slow(SMALL))
 @torch.no_grad()
-def test_masks_follow_the_sample_not_the_batch(name):
-    model = build(name, drop_path=0.5, dropout=0.5).double().train()
-    for module in model.modules():
-        if isinstance(module, GroupedBatchNorm2d):
-            module.eval()  # the one thing that may couple samples
-    image = image_like(model, (32, 64), n=4).double()
-    together = model(image, KEYS)
-    order = torch.tensor([2, 0])
-    apart = model(image[order], KEYS[order])
-    for a, b in zip((together.logits, *together.features), (apart.logits, *apart.features), strict=True):
-        torch.testing.assert_close(a[order], b, rtol=1e-9, atol=1e-12)
-    other = model(image, KEYS + 1)
-    assert not torch.allclose(together.features[3], other.features[3])
-    assert not torch.allclose(together.logits, other.logits)
-
-
-@pytest.mark.parametrize("name", slow(SMALL))
-@torch.no_grad()
-def test_evaluation_is_deterministic_and_ignores_keys(name):
-    model = build(name, drop_path=0.5, dropout=0.5).eval()
+def test_other_keys_drop_other_parts(name):
+    model = build(name, drop_path=0.5, dropout=0.5).train()
     image = image_like(model, (32, 64), n=4)
-    first = model(image).logits
-    assert torch.equal(first, model(image, KEYS).logits)
+    one, other = model(image, KEYS), model(image, KEYS + 1)
+    assert not torch.allclose(one.features[3], other.features[3])
+    assert not torch.allclose(one.logits, other.logits)
 
 
 @pytest.mark.parametrize("rates", [{"drop_path": 0.1, "dropout": 0.0}, {"drop_path": 0.0, "dropout": 0.1}])
@@ -160,44 +88,6 @@ def test_training_with_drops_needs_keys(name, rates):
     model = build(name, **rates).train()
     with pytest.raises(ValueError, match="needs the batch's keys"):
         model(image_like(model, (32, 64)))
-
-
-@pytest.mark.parametrize("name", slow(SMALL))
-def test_bf16_autocast_is_finite_and_near(name):
-    model = build(name, drop_path=0.0, dropout=0.0).train()
-    image = image_like(model, (64, 96))
-    with torch.no_grad():
-        exact = model(image).logits
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = model(image).logits
-    logits.float().square().mean().backward()
-    assert (logits - exact).norm() < 0.05 * exact.norm()
-    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
-
-
-@pytest.mark.parametrize("name", slow(SMALL))
-@torch.no_grad()
-def test_all_parts_have_the_dtype_of_the_parameters_or_of_autocast(name):
-    """On the CPU; tests/trainer/training/test_cuda_dtypes.py says the same of CUDA."""
-    model = build(name).train()
-    image = image_like(model, (64, 96))
-    for dtype in (torch.float32, torch.float64):
-        assert dtypes(model.to(dtype)(image.to(dtype), KEYS[:2])) == {dtype}
-    with torch.autocast("cpu", torch.bfloat16):
-        assert dtypes(model.float()(image, KEYS[:2])) == {torch.bfloat16}
-
-
-def dtypes(out):
-    return {part.dtype for part in (out.logits, *out.features, *out.embeds)}
-
-
-@pytest.mark.parametrize("name", slow(SMALL))
-def test_seeds_name_the_weights(name):
-    one, same = build(name).state_dict(), build(name).state_dict()
-    assert all(torch.equal(one[key], same[key]) for key in one)
-    with rng.initialising(1, "student"):
-        other = MODELS[name](CLASSES).state_dict()
-    assert any(not torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.mark.slow

@@ -1,0 +1,163 @@
+"""Plugins as values of a config: names read without running a file, keys of the runs that use them, packages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainer.config import UserError, installed, parse, with_plugins
+from trainer.config.plugin import entries_of, read_plugin
+from trainer.config.plugin_sources import resolve
+from trainer.distill import DISTILLERS
+from trainer.plugins.load import add
+
+DISTILLER = "DISTILLERS = {'gap': None}\n"
+
+
+def written(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    return folder
+
+
+def config(folder: Path, *files: str, **sections: Any) -> Any:
+    teacher = {"teacher": {"name": "segformer_tiny", "train": {"epochs": 1}}}
+    listed = {"plugins": list(files)} if files else {}
+    return parse(with_plugins({**listed, **teacher, **sections}, folder))
+
+
+def test_names_are_read_without_running_the_file() -> None:
+    text = "raise SystemExit\nMODELS: dict = {'net': 1, 'other': 2}\nDISTILLERS = {'gap': 3}\nx = 1\n"
+    assert entries_of(text, "my.py") == {"MODELS": ("net", "other"), "DISTILLERS": ("gap",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = (\n", "plugin my.py, line 1 is not Python: '(' was never closed; correct the file"),
+        ("x = 1\n  y = 2\n", "plugin my.py, line 2 is not Python: unexpected indent; correct the file"),
+        ("x = 1\n", "plugin my.py defines nothing: write one of DISTILLERS, MODELS, DATASETS"),
+        ("DISTILLERS = {}\n", "plugin my.py defines nothing: write one of"),
+        ("\nMODELS = dict(net=1)\n", "plugin my.py, line 2: MODELS must be a dictionary whose names are written out"),
+        ("MODELS = {**{}}\n", "plugin my.py, line 1: MODELS must be a dictionary whose names are written out"),
+        ("MODELS = {1: 2}\n", "plugin my.py, line 1: MODELS must be a dictionary whose names are written out"),
+        ("MODELS = {'a': 1, 'a': 2}\n", "plugin my.py, line 1: MODELS has the name 'a' twice; rename one"),
+        (
+            "MODELS = {'My.Net': 1}\n",
+            "MODELS: a name has small letters, digits and underscores, and begins with a letter",
+        ),
+    ],
+)
+def test_what_defines_no_names_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        entries_of(text, "my.py")
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        (["away.py"], "plugins: no such file: {folder}/away.py; put it beside the study"),
+        (["../gap.py"], "plugins: a plugin is the name of a Python file beside the study, such as my_kd.py, but got"),
+        (["gap.txt"], "plugins: a plugin is the name of a Python file beside the study"),
+        ([3], "plugins: a plugin is the name of a Python file beside the study, such as my_kd.py, but got 3"),
+        ("gap.py", "plugins: a list of files is expected, for example [my_kd.py], but got 'gap.py'"),
+        (["gap.py", "gap.py"], "plugins: each file may be named once, but got gap.py, gap.py; remove one"),
+        (["gap.py", "too.py"], "plugins: the distiller 'gap' is defined twice, in gap.py and in too.py; rename one"),
+        (["long.py"], "plugins: plugin files may have 60,000 characters, but long.py has 60,0"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_refused(listed: Any, message: str, tmp_path: Path) -> None:
+    written(tmp_path, gap=DISTILLER, too=f"\n{DISTILLER}", long=f"{DISTILLER}#{'x' * 60_000}\n")
+    with pytest.raises(UserError, match=re.escape(message.format(folder=tmp_path))):
+        resolve(listed, tmp_path)
+
+
+def test_a_plugin_enters_the_keys_of_the_runs_that_use_it_and_of_no_others(tmp_path: Path) -> None:
+    written(tmp_path, gap=DISTILLER, net="MODELS = {'net': None}\n", data="DATASETS = {'blobs': None}\n")
+    files = ("gap.py", "net.py", "data.py")
+    plain, own = {"distill": {"csf": {}}}, {"distill": {"gap": {}}}
+    assert config(tmp_path, *files, **plain).key == config(tmp_path, **plain).key
+    assert config(tmp_path, *files, distill={"gap": {"weight": 0.0}}).used_plugins == ()
+    assert config(tmp_path, *files, **own).key == config(tmp_path, "gap.py", **own).key != config(tmp_path, **own).key
+    for section, file in (
+        ({"student": {"name": "net"}}, "net.py"),
+        ({"teacher": {"name": "net", "train": {}}}, "net.py"),
+        ({"data": {"name": "blobs"}}, "data.py"),
+    ):
+        assert [plugin.name for plugin in config(tmp_path, *files, **section).used_plugins] == [file]
+
+
+def test_the_text_of_a_file_is_its_identity_and_not_its_name(tmp_path: Path) -> None:
+    written(tmp_path, gap=DISTILLER, same=DISTILLER, changed=f"{DISTILLER}# a comment\n")
+    own = {"distill": {"gap": {}}}
+    keys = [config(tmp_path, f"{name}.py", **own).key for name in ("gap", "same", "changed")]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_config_travels_with_the_text_and_is_recorded_without_it(tmp_path: Path) -> None:
+    written(tmp_path, gap=DISTILLER, net="MODELS = {'net': None}\n")
+    asked = config(tmp_path, "net.py", "gap.py", distill={"gap": {}})
+    whole, recorded = parse(asked.whole()), parse(asked.model_dump(mode="json"))
+    assert whole.key == recorded.key == asked.key
+    assert [plugin.source for plugin in whole.plugins] == [DISTILLER]
+    assert [plugin.source for plugin in recorded.plugins] == [""]
+    assert with_plugins(asked.whole(), tmp_path / "elsewhere") == asked.whole(), "records need no file"
+
+
+def test_a_text_that_was_edited_in_a_record_is_refused(tmp_path: Path) -> None:
+    plain = read_plugin("gap.py", written(tmp_path, gap=DISTILLER)).plain(whole=True)
+    with pytest.raises(UserError, match=r"gap.py is not the text that its sha256 names; give the file itself"):
+        parse({"plugins": [{**plain, "source": "DISTILLERS = {'gap': 1}\n"}]})
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed package that declares a distiller; its module."""
+    site = tmp_path / "site"
+    info = site / "my_kd-1.2.dist-info"
+    (site / "my_kd").mkdir(parents=True)
+    info.mkdir()
+    (site / "my_kd" / "__init__.py").write_text("from trainer.distill.fitnet import FitNetHints as Gap\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my_kd\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[transkd.distillers]\ngap = my_kd:Gap\n")
+    monkeypatch.syspath_prepend(str(site))
+    return site / "my_kd" / "__init__.py"
+
+
+def test_a_package_with_entry_points_needs_no_line_in_a_study(package: Path, tmp_path: Path) -> None:
+    asked = config(tmp_path, distill={"gap": {}})
+    (used,) = asked.used_plugins
+    assert (used.name, used.entries, used.source) == ("my_kd 1.2", {"DISTILLERS": ("gap",)}, "")
+    assert config(tmp_path, distill={"csf": {}}).used_plugins == ()
+
+
+def test_the_files_of_a_package_enter_the_key(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = config(tmp_path, distill={"gap": {}}).key
+    package.write_text(package.read_text() + "# changed\n")
+    monkeypatch.syspath_prepend(str(tmp_path))  # packages are looked up once for each sys.path
+    assert config(tmp_path, distill={"gap": {}}).key != before
+
+
+def test_a_file_and_a_package_may_not_define_one_name(package: Path, tmp_path: Path) -> None:
+    written(tmp_path, gap=DISTILLER)
+    with pytest.raises(UserError, match=r"the distiller 'gap' is defined twice, in gap.py and in my_kd 1.2; rename"):
+        resolve(["gap.py"], tmp_path)
+
+
+def test_a_package_whose_module_is_gone_is_named(package: Path) -> None:
+    package.unlink()
+    package.parent.rmdir()
+    with pytest.raises(UserError, match=r"package my_kd 1.2 declares entry points in my_kd, which is not installed"):
+        installed()
+
+
+def test_an_entry_point_is_loaded_when_a_run_needs_it(package: Path, tmp_path: Path, own: Path) -> None:
+    (used,) = config(tmp_path, distill={"gap": {}}).used_plugins
+    add([used])
+    assert DISTILLERS["gap"] is DISTILLERS["fitnet"]
+    other = used.model_copy(update={"name": "my_kd 1.3", "sha256": "0" * 64})
+    with pytest.raises(UserError, match=r"plugin my_kd 1.3 is meant, but my_kd 1.2 with other content is installed"):
+        add([other])

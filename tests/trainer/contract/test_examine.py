@@ -1,0 +1,201 @@
+"""`plugin check`: what keeps the contract is said to, and each promise that is broken is told in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trainer.config.plugin import read_plugin
+from trainer.contract.augmentations import CHECKS
+from trainer.contract.examine import examine
+from trainer.data.augmentations import AUGMENTATIONS
+
+
+def broken(folder: Path, name: str, *edits: tuple[str, str]) -> dict[str, str]:
+    """Promise -> what is broken, of a plugin of docs/plugins.md with edits."""
+    text = (folder / name).read_text(encoding="utf-8")
+    for old, new in edits:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / name).write_text(text, encoding="utf-8")
+    return {found.promise: found.broken for found in examine(read_plugin(name, folder)) if found.broken}
+
+
+@pytest.mark.parametrize("name", ["my_kd.py", "my_net.py", "my_data.py", "my_steps.py"])
+def test_the_examples_of_the_page_keep_the_contract(name: str, own: Path) -> None:
+    found = list(examine(read_plugin(name, own)))
+    assert len(found) >= 5
+    assert [one for one in found if one.broken] == []
+
+
+GRADIENT = "a scalar loss, whose gradient reaches the student and never the teacher"
+LOSS = "return self.scale * (self.project(ours) - theirs).square().mean()"
+
+
+@pytest.mark.parametrize(
+    ("edits", "promise", "told"),
+    [
+        (
+            [("(self.project(ours)", "(self.project(ours.detach())")],
+            GRADIENT,
+            "the gradient does not reach what it reads",
+        ),
+        ([(".mean()\n", ".mean((1,))\n")], GRADIENT, "the loss must be a scalar, but has shape (2,)"),
+        (
+            [("self.project = nn", "self.spare = nn.Linear(2, 2)\n        self.project = nn")],
+            GRADIENT,
+            "its parameter spare",
+        ),
+        (
+            [("        ours, theirs", "        teacher.features[-1].mul_(0.5)\n        ours, theirs")],
+            GRADIENT,
+            "it changes the outputs of student or teacher in place; compute on copies",
+        ),
+        (
+            [("needs: ClassVar = FEATURES", "needs: ClassVar = FEATURES | {'logits'}")],
+            "needs says what",
+            "`needs` has logits",
+        ),
+        ([(".square().mean()", ".square().sum()")], "micro-batches do not", "the loss depends on the micro-batch: "),
+        (
+            [("import nn\n", "import nn\nimport torch\n"), (LOSS, f"{LOSS} + torch.rand(()) * ours.mean()")],
+            "equal inputs give",
+            "it draws from torch's random numbers, which seeds do not pair",
+        ),
+        (
+            [(".mean((2, 3))", ".mean((2, 3)).bfloat16().float()[:, :, None]")],
+            GRADIENT,
+            "it fails in line 27: RuntimeError",
+        ),
+        (
+            [
+                ("self.project = nn.Linear(student", "self.project = nn.Linear(device='cpu', in_features=student"),
+                ("teacher.features[-1])\n\n", "out_features=teacher.features[-1])\n\n"),
+            ],
+            "works on the meta device",
+            "on the meta device its parameter project.weight, project.bias is on another; create it without a device",
+        ),
+        (
+            [("*, scale: float = 1.0", "scale: float = 1.0")],
+            "options have defaults",
+            "its option scale must be keyword-only",
+        ),
+        (
+            [("Options. `scale`", "Options. scale")],
+            "options have defaults",
+            "its docstring does not name the option `scale`",
+        ),
+    ],
+)
+def test_a_broken_distiller(edits: list[tuple[str, str]], promise: str, told: str, own: Path) -> None:
+    found = broken(own, "my_kd.py", *edits)
+    assert any(name.startswith(promise) and said.startswith(told) for name, said in found.items()), found
+
+
+@pytest.mark.parametrize(
+    ("edits", "promise", "told"),
+    [
+        (
+            [("GroupedBatchNorm2d(width)", "nn.BatchNorm2d(width)")],
+            "micro-batches do not",
+            "micro-batches change its outputs",
+        ),
+        (
+            [("(4, 2, 2, 2)", "(4, 2, 2, 1)")],
+            "shapes of",
+            "of an image of 32x32 the features of stage 4 must have shape",
+        ),
+        (
+            [("(4, 8, 16, 32), num", "(4, 8, 16, 16), num")],
+            "shapes of",
+            "the strides of its stages must be (4, 8, 16, 32)",
+        ),
+        (
+            [("self.dropout(torch.cat(same, 1), self.draw(keys))", "F.dropout(torch.cat(same, 1), 0.5)")],
+            "equal images",
+            "in evaluation equal images give different logits",
+        ),
+        (
+            [("        self.classify", "        self.spare = nn.Linear(2, 2)\n        self.classify")],
+            "the gradient",
+            "its parameter spare",
+        ),
+        (
+            [("map(as_autocast, maps)", "m.float() for m in maps")],
+            "outputs have the dtype",
+            "with parameters in torch.float64",
+        ),
+        ([('if "features" in needs else ()', "")], "parts asked for", "asked for embeds, it gives features too"),
+        (
+            [("        logits = None\n", "        logits = maps[9]\n")],
+            "shapes of",
+            "it fails in line 34: IndexError: list index",
+        ),
+    ],
+)
+def test_a_broken_network(edits: list[tuple[str, str]], promise: str, told: str, own: Path) -> None:
+    found = broken(own, "my_net.py", *edits)
+    assert any(name.startswith(promise) and said.startswith(told) for name, said in found.items()), found
+
+
+@pytest.mark.parametrize(
+    ("edits", "promise", "told"),
+    [
+        (
+            [('("ground", "blob")', '("blob", "blob")')],
+            "can be made",
+            "two classes have one name; give each its own",
+        ),
+        (
+            [("((90, 90, 90), (220, 40, 40))", "((90, 90, 90),)")],
+            "can be made",
+            "it has 2 classes, but 1 colours; give each class one",
+        ),
+        ([("{0: 0, 1: 1}", "{0: 0, 1: 1, 255: 1}")], "can be made", "table()[255] must be 255, ignored, but is 1"),
+        (
+            [('/mask/made_{index}.png"', '/mask/m_{index}.png"')],
+            "reads pairs",
+            "of pairs made in its own layout train has",
+        ),
+        ([("Official(4, 4, (64, 128))", "Official(0, 4, (64, 128))")], "official", "official has 0 pairs in train"),
+        (
+            [("    def paths", "    def other_paths")],
+            "can be made",
+            "it does not say where its files lie; implement paths",
+        ),
+    ],
+)
+def test_a_broken_data_set(edits: list[tuple[str, str]], promise: str, told: str, own: Path) -> None:
+    found = broken(own, "my_data.py", *edits)
+    assert any(name.startswith(promise) and said.startswith(told) for name, said in found.items()), found
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_our_steps_keep_the_contract(check: Callable[[str], None], name: str) -> None:
+    check(name)
+
+
+@pytest.mark.parametrize(
+    ("edits", "promise", "told"),
+    [
+        ([("draw.random()", "__import__('random').random()")], "random numbers", "equal draws give other images"),
+        ([("label=sample.label[::-1]", "label=sample.label + 1")], "images and labels", "a label holds"),
+        (
+            [("            return sample\n", "            sample.image[:] = 0\n            return sample\n")],
+            "what it is given",
+            "it",
+        ),
+        (
+            [("sample.image[::-1], label=sample.label[::-1]", "sample.image[4:], label=sample.label[4:]")],
+            "sizes() has",
+            "an",
+        ),
+        ([(": float = 0.5", ": float")], "options have", "its option probability has no default; give one"),
+    ],
+)
+def test_a_broken_step(edits: list[tuple[str, str]], promise: str, told: str, own: Path) -> None:
+    found = broken(own, "my_steps.py", *edits)
+    assert any(name.startswith(promise) and said.startswith(told) for name, said in found.items()), found

@@ -1,0 +1,65 @@
+"""examine(): whether the entries of a plugin keep the contract that ours keep, told in plain words."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from trainer.config import Plugin
+from trainer.config.plugin import GROUPS
+from trainer.contract import augmentations, datasets, distillers, models
+from trainer.contract.datasets import made
+from trainer.contract.distillers import Path
+from trainer.contract.models import Network
+from trainer.contract.promise import ContractError
+from trainer.plugins.load import activate, place, told
+
+
+class Finding(NamedTuple):
+    """What came of one promise of an entry; `broken` is empty where it is kept."""
+
+    entry: str
+    promise: str
+    broken: str
+
+
+CONTRACTS: dict[str, tuple[Callable[[str], Any], dict[str, Callable[[Any], None]]]] = {
+    "DISTILLERS": (lambda name: contextlib.nullcontext(Path(name)), distillers.CHECKS),
+    "MODELS": (lambda name: contextlib.nullcontext(Network(name)), models.CHECKS),
+    "DATASETS": (made, datasets.CHECKS),
+    "AUGMENTATIONS": (contextlib.nullcontext, augmentations.CHECKS),
+}
+"""By group: how an entry is opened by name, as a context manager, and what is checked of it."""
+
+
+def examine(plugin: Plugin) -> Iterator[Finding]:
+    """Check every entry of a plugin. Raises UserError where it cannot be loaded."""
+    activate([plugin])
+    for group, names in plugin.entries.items():
+        opened, checks = CONTRACTS[group]
+        for name in names:
+            entry = f"{GROUPS[group].what} {name}"
+            with contextlib.ExitStack() as stack:
+                try:
+                    subject = stack.enter_context(opened(name))
+                except Exception as error:
+                    yield Finding(entry, "can be made", _in_words(error, plugin))
+                    continue
+                for promise, check in checks.items():
+                    yield Finding(entry, promise, _broken(check, subject, plugin))
+
+
+def _broken(check: Callable[[Any], None], subject: Any, plugin: Plugin) -> str:
+    try:
+        check(subject)
+    except Exception as error:
+        return _in_words(error, plugin)
+    return ""
+
+
+def _in_words(error: Exception, plugin: Plugin) -> str:
+    """What a check found; of another exception its kind and the line of the plugin."""
+    if isinstance(error, ContractError):
+        return str(error)
+    return f"it fails{place(error, plugin.name).replace(', line', ' in line')}: {told(error)}"

@@ -1,0 +1,166 @@
+"""Run plugins and put their entries into our dictionaries. A file is run from the text that its config carries."""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from typing import Any
+
+from trainer.config import Plugin, UserError, installed, message_of
+from trainer.config.plugin import GROUPS
+from trainer.config.plugin_sources import refuse_twice
+from trainer.plugins.groups import REGISTRIES
+
+MODULE = "transkd_plugin_"
+"""How the modules of files are named, with their digest behind it."""
+_run: dict[str, dict[str, dict[str, Any]]] = {}
+"""By sha256: the entries of plugins that this process has run, by group."""
+_active: set[tuple[str, str]] = set()
+"""(group, name) of the entries of plugins in our dictionaries."""
+
+
+def activate(plugins: Iterable[Plugin]) -> None:
+    """Make the entries of these plugins known, and no others. Raises UserError as `add`."""
+    for group, name in _active:
+        REGISTRIES[group].entries.pop(name, None)
+    _active.clear()
+    add(plugins)
+
+
+def add(plugins: Iterable[Plugin]) -> None:
+    """Make the entries of these plugins known. An entry of another plugin with the same name is replaced.
+
+    Raises UserError for a plugin that cannot be run, with the line, that does not define what it should, or defines a
+    name of ours.
+    """
+    listed = list(plugins)
+    refuse_twice(listed)
+    for plugin in listed:
+        _refuse_ours(plugin)
+        for group, entries in entries_of(plugin).items():
+            REGISTRIES[group].entries.update(entries)
+            _active.update((group, name) for name in entries)
+
+
+def entries_of(plugin: Plugin) -> dict[str, dict[str, Any]]:
+    """The entries of a plugin by group and name; it is run once in a process. Raises UserError as `add`."""
+    if plugin.sha256 not in _run:
+        found = _run_file(plugin) if plugin.is_file else _load_package(plugin)
+        for group, entries in found.items():
+            for name, entry in entries.items():
+                _check(plugin, group, name, entry)
+        for dataset in found.get("DATASETS", {}).values():
+            dataset.code = plugin.sha256
+        _run[plugin.sha256] = found
+    return _run[plugin.sha256]
+
+
+def _refuse_ours(plugin: Plugin) -> None:
+    for group, names in plugin.entries.items():
+        for name in sorted(REGISTRIES[group].ours & set(names)):
+            raise UserError(
+                f"plugin {plugin.name}: the {GROUPS[group].what} '{name}' is defined twice, for it is one of ours; "
+                "rename yours"
+            )
+
+
+def _check(plugin: Plugin, group: str, name: str, entry: Any) -> None:
+    try:
+        REGISTRIES[group].check(entry)
+    except UserError as error:
+        raise UserError(f"plugin {plugin.name}: the {GROUPS[group].what} '{name}' {error}") from None
+
+
+def _run_file(plugin: Plugin) -> dict[str, dict[str, Any]]:
+    if not plugin.source:
+        raise UserError(
+            f"plugin {plugin.name}: its text is not in this record; take the config.yaml of a run, or the file itself"
+        )
+    module = types.ModuleType(f"{MODULE}{plugin.sha256[:12]}")
+    module.__file__ = plugin.name
+    lines = plugin.source.splitlines(keepends=True)
+    linecache.cache[plugin.name] = (len(plugin.source), None, lines, plugin.name)  # for tracebacks
+    sys.modules[module.__name__] = module  # where dataclasses and pickle look for it
+    try:
+        exec(compile(plugin.source, plugin.name, "exec"), vars(module))
+    except (Exception, SystemExit) as error:
+        del sys.modules[module.__name__]
+        raise UserError(f"plugin {plugin.name}{place(error, plugin.name)} does not run: {told(error)}") from None
+    return {group: _defined(plugin, group, vars(module).get(group)) for group in plugin.entries}
+
+
+def _defined(plugin: Plugin, group: str, found: Any) -> dict[str, Any]:
+    """The dictionary of a group, which must have the names that its text shows."""
+    expected = list(plugin.entries[group])
+    if not isinstance(found, Mapping) or list(found) != expected:
+        got = list(found) if isinstance(found, Mapping) else found
+        raise UserError(
+            f"plugin {plugin.name}: {group} must have the names that its line shows, {', '.join(expected)}, but after "
+            f"running the file it is {got!r}; write all names into that dictionary"
+        )
+    return dict(found)
+
+
+def _load_package(plugin: Plugin) -> dict[str, dict[str, Any]]:
+    here = next((other for other in installed() if other.package == plugin.package), None)
+    if here is None:
+        raise UserError(f"plugin {plugin.name} is not installed on this machine; install it")
+    if here.sha256 != plugin.sha256:
+        raise UserError(
+            f"plugin {plugin.name} is meant, but {here.name} with other content is installed on this machine; install "
+            f"{plugin.name}, or plan the runs again from the study's file"
+        )
+    points = metadata.distribution(plugin.package).entry_points
+    found: dict[str, dict[str, Any]] = {}
+    for group, names in plugin.entries.items():
+        for point in points.select(group=GROUPS[group].entry_points):
+            try:
+                if point.name in names:
+                    found.setdefault(group, {})[point.name] = point.load()
+            except (Exception, SystemExit) as error:
+                raise UserError(f"plugin {plugin.name}: {point.value} cannot be loaded: {told(error)}") from None
+    return found
+
+
+def place(error: BaseException, file: str) -> str:
+    """`, line 7` where an exception passed through a file, at its innermost line."""
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return f", line {error.lineno}"
+    lines, trace = [], error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    return f", line {lines[-1]}" if lines else ""
+
+
+def told(error: BaseException) -> str:
+    """What an exception says, with a remedy for an import that a plugin cannot make."""
+    said = message_of(error)
+    if isinstance(error, ImportError):
+        return f"{said}; a plugin is one file: install what it imports, or write it into the file"
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+@contextlib.contextmanager
+def blaming() -> Iterator[None]:
+    """Raise UserError with file and line for what the code of a plugin file raises; other errors stay."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        trace, file = error.__traceback__, ""
+        while trace is not None:
+            if str(trace.tb_frame.f_globals.get("__name__", "")).startswith(MODULE):
+                file = trace.tb_frame.f_code.co_filename
+            trace = trace.tb_next
+        if not file:
+            raise
+        raise UserError(
+            f"plugin {file}{place(error, file)}: {told(error)}; `transkd plugin check {file}` tells more"
+        ) from error
