@@ -10,7 +10,7 @@ from torch import nn
 
 from trainer.measure.footprint import measure
 from trainer.models import MODELS
-from trainer.models.base import SegModel, SegOutput
+from trainer.models.base import Channels, SegModel, SegOutput
 
 CPU = torch.device("cpu")
 
@@ -20,6 +20,7 @@ class Known(SegModel):
 
     def __init__(self, sleep_s=0.0):
         super().__init__()
+        self.channels = Channels((), (), (), classes=1)
         self.weight = nn.Parameter(torch.ones(256))  # 1 KiB
         self.register_buffer("offset", torch.zeros(512))  # 2 KiB
         self.sleep_s, self.calls = sleep_s, 0

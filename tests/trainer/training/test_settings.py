@@ -14,7 +14,7 @@ from trainer.deploy.open import Wanted, open_student
 from trainer.deploy.remeasure import remeasure
 from trainer.files import checkpoint
 from trainer.files.run_folder import is_longer
-from trainer.models.base import SegModel
+from trainer.models.base import Channels, SegModel
 from trainer.place import Place
 from trainer.training.average import Average
 from trainer.training.build import check
@@ -139,6 +139,7 @@ class Own(SegModel):
 
     def __init__(self) -> None:
         super().__init__()
+        self.channels = Channels((), (), (), classes=1)
         self.layer = torch.nn.Linear(2, 2)
 
 
