@@ -71,15 +71,12 @@ class Published(Strict):
     @field_validator("recipe")
     @classmethod
     def _check_recipe_paths(cls, recipe: dict[str, Any]) -> dict[str, Any]:
-        _check_recipe(recipe)
-        return recipe
+        return _checked(recipe)
 
     @field_validator("recipes")
     @classmethod
     def _check_recipes_paths(cls, recipes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        for recipe in recipes.values():
-            _check_recipe(recipe)
-        return recipes
+        return {arm: _checked(recipe) for arm, recipe in recipes.items()}
 
     @model_validator(mode="after")
     def _check_recipes_arms(self) -> Published:
@@ -110,8 +107,9 @@ def _packaged(name: str) -> dict[str, Any]:
     return published
 
 
-def _check_recipe(recipe: Mapping[str, Any]) -> None:
-    """Raise UserError for a path that no config has: a typo would otherwise count as a difference of recipes."""
+def _checked(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe, with steps of augmentation as a config has them. Raises UserError for a path that no config has: a
+    typo would otherwise count as a difference of recipes."""
     for path, value in recipe.items():
         if (section := path.split(".")[0]) in SUMS and path != section:
             raise UserError(
@@ -128,6 +126,10 @@ def _check_recipe(recipe: Mapping[str, Any]) -> None:
             inside = inside[part]
         if path == ASPECTS["initialisation"] and value not in INITS:
             raise UserError(f"{path} of a recipe must be one of {', '.join(INITS)}, but got {value!r}")
+    if isinstance(steps := recipe.get("data.augment"), list):
+        config = parse({"data": {"augment": steps}}, "recipe")
+        return {**recipe, "data.augment": config.model_dump(mode="json")["data"]["augment"]}
+    return dict(recipe)
 
 
 def _paths(data: Mapping[str, Any], prefix: str = "") -> list[str]:
