@@ -36,9 +36,9 @@ bench: setup
 test: setup
 	$(call NOTE,tests)
 
+# Both groups are run, also where the first fails.
 tests:
-	$(PYTEST) -m 'not ray' $(TWO)
-	$(PYTEST) -m ray
+	$(PYTEST) -m 'not ray' $(TWO); status=$$?; $(PYTEST) -m ray && exit $$status
 
 check: setup
 	$(call NOTE,static fast)
