@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +21,6 @@ from trainer.training.build import Data, build_distilled, build_teacher, open_da
 from trainer.training.compiled import Compiler
 from trainer.training.evaluate import validate
 from trainer.training.learner import Learner
-from trainer.training.loop import fit
 from trainer.training.step import accumulate, parts
 from trainer.training.teacher import Teacher
 
@@ -144,53 +142,3 @@ def test_what_a_gpu_needs_to_compile(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         UserError, match=r"needs a C\+\+ compiler, but none of g\+\+, clang\+\+, c\+\+ is here; install it"
     ):
         check_compiler("cpu")
-
-
-@pytest.mark.slow  # minutes
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-def test_a_compiled_run_agrees_with_an_eager_one(
-    tiny: Make, place: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The tolerance that docs/clusters.md states, over the eight steps of a run in float32."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
-    config = tiny({"pea": {}})
-    eager, compiled = (
-        fit(config, place(name, compile=name == "compiled"), report=lambda *_: None) for name in ("eager", "compiled")
-    )
-    assert compiled["environment"]["compiled"] and not eager["environment"]["compiled"]
-    assert compiled["run_id"] == eager["run_id"]
-    for name in ("loss", "loss/ce", "loss/pea"):
-        assert compiled["last"][name] == pytest.approx(eager["last"][name], rel=1e-3), name
-    assert any((tmp_path / "kernels").rglob("*.so"))
-
-
-IN_WORKERS = """
-from pathlib import Path
-from torch._dynamo.utils import counters
-from trainer.config import parse
-from trainer.data.stream import Stream
-from trainer.place import Place
-from trainer.training.build import build_distilled, open_data
-from trainer.training.compiled import Compiler
-from trainer.training.learner import Learner
-from trainer.training.step import accumulate, parts
-
-config, place = parse(job["config"]), Place(out_dir=Path(job["root"]), cache_dir=Path(job["root"]), device="cpu")
-data = open_data(config, place)
-losses = []
-for compiler in (None, Compiler(backend="aot_eager")):
-    distilled = build_distilled(config, None, data).train()
-    learner = Learner(distilled, config.optim, config.distill, compiler)
-    for step, host in enumerate(Stream(data.train, config, data.learn, rank, world).epoch(0)):
-        for part in parts(host, None, learner.device, config.data.normalize, 2, len(data.classes)):
-            accumulate(learner, part, config.optim.global_batch)
-        learner.update(1e-3, step)
-    losses.append(learner.drain()["loss"])
-assert abs(losses[0] - losses[1]) < 1e-5 * losses[0], losses
-assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"], counters
-"""
-
-
-@pytest.mark.slow
-def test_a_worker_of_several_compiles_the_same_graph(recipe: Make, in_workers: Make, tmp_path: Path) -> None:
-    in_workers(IN_WORKERS, {"config": recipe(), "root": str(tmp_path)})
