@@ -63,8 +63,8 @@ class DataConfig(Strict):
         return () if isinstance(self.augment, str) else self.augment
 
 
-def check_sides(size: tuple[int, int]) -> None:
-    """Raise ValueError unless a network can take images of `size` (height, width)."""
-    for name, value in zip(("height", "width"), size, strict=True):
+def check_sides(size: tuple[int, int], of: str = "") -> None:
+    """Raise ValueError unless a network can take images of `size` (height, width); `of` says whose sides they are."""
+    for name, value in zip((f"{of}height", f"{of}width"), size, strict=True):
         if not 32 <= value <= LARGEST_SIDE or value % 4:
             raise ValueError(f"{name} must be a multiple of 4 from 32 to {LARGEST_SIDE} but got {value}")

@@ -68,7 +68,7 @@ class EvalConfig(Strict):
         if self.window is None or self.stride is None:
             lacking = "window" if self.window is None else "stride"
             raise ValueError(f"inference: slide needs {lacking}: [height, width] in pixels, but it is missing")
-        check_sides(self.window)
+        check_sides(self.window, "window's ")
         for side, window, stride in zip(("height", "width"), self.window, self.stride, strict=True):
             if not 4 <= stride <= window or stride % 4:
                 raise ValueError(
