@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 IMAGES = 16
 """Most images to compare on, spaced evenly over those available."""
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+"""What only `export` imports."""
 
 
 def export(
@@ -55,6 +58,8 @@ def export(
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a file, for example {out / 'student.onnx'}")
     options.check_written("--out", out, options.read_with(checkpoint, config))
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise UserError(f"export needs {' and '.join(missing)}, not installed here; pip install {' '.join(missing)}")
     import torch
 
     from trainer.deploy.onnx import write_onnx

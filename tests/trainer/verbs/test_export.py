@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -286,3 +287,12 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert message in errors
     assert len(errors.splitlines()) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"folder", "text.png"}
+
+
+def test_a_package_that_is_not_installed_is_named(
+    finished: Make, command: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    told = "error: export needs onnxruntime, not installed here; pip install onnxruntime\n"
+    assert command("export", finished() / run_folder.BEST, "--out", tmp_path / "student.onnx") == (2, "", told)
+    assert not list(tmp_path.iterdir())
