@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -151,4 +152,17 @@ def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
             check_shared(store, nodes)
         yield [Machine(n["Resources"].get("CPU", 0), n["Resources"].get("GPU", 0)) for n in nodes]
     finally:
+        _shut_down()
+
+
+def _shut_down() -> None:
+    """`ray.shutdown`. Garbage is collected before it and not during it: where one of our threads frees an object of Ray
+    while Ray shuts down, Ray ends the process at once, with exit code 1 (ray-project/ray, pull request 19115)."""
+    import ray
+
+    gc.collect()
+    gc.disable()
+    try:
         ray.shutdown()
+    finally:
+        gc.enable()
