@@ -19,7 +19,7 @@ from ratios import record
 from trainer import rng
 from trainer.config import ModelConfig, TrainConfig, parse
 from trainer.data import SegDataset, open_dataset, pack
-from trainer.data.packing import resize_image, resize_label
+from trainer.data.packs.packing import resize_image, resize_label
 from trainer.data.scenes import write_scenes
 from trainer.data.stream import Stream, to_batch
 from trainer.data.transforms import augment

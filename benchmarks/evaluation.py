@@ -20,9 +20,9 @@ from trainer.data import PackedSplit
 from trainer.models import build_model
 from trainer.models.base import SegModel
 from trainer.probe import FakeSplit
-from trainer.training import metrics
-from trainer.training.evaluate import evaluate
-from trainer.training.inference import logits_of
+from trainer.training.evaluation import metrics
+from trainer.training.evaluation.evaluate import evaluate
+from trainer.training.evaluation.inference import logits_of
 
 CLASSES = 19
 NAMES = tuple(f"class{i}" for i in range(CLASSES))

@@ -17,8 +17,8 @@ from ablations.study.plan import expand
 from ablations.study.schema import Study
 from trainer.data import facts_of
 from trainer.data.camvid import CLASSES, CamVid
-from trainer.data.folder_options import FolderOptions
 from trainer.data.make import make_tree
+from trainer.data.own_folder.folder_options import FolderOptions
 
 PAGE = (Path(__file__).parents[1] / "docs" / "own-data.md").read_text(encoding="utf-8")
 

@@ -31,7 +31,7 @@ from trainer.place import Place
 from trainer.plugins.load import add
 from trainer.training.build import Data, build_distilled, build_teacher, reads_native_labels_of_train
 from trainer.training.compiled import compiler_of
-from trainer.training.evaluate import evaluate
+from trainer.training.evaluation.evaluate import evaluate
 from trainer.training.learner import Learner
 from trainer.training.numerics import set_up
 from trainer.training.schedule import mean_steps

@@ -12,9 +12,9 @@ from trainer.data.augmentations import train_size
 from trainer.data.base import Facts, SegDataset
 from trainer.data.camvid import CamVid
 from trainer.data.cityscapes import Cityscapes
-from trainer.data.folder import Folder
 from trainer.data.nyuv2 import NYUv2
-from trainer.data.packed import PackedSplit, pack, pack_splits, packed_fingerprint, silent
+from trainer.data.own_folder.folder import Folder
+from trainer.data.packs.packed import PackedSplit, pack, pack_splits, packed_fingerprint, silent
 from trainer.data.pairing import Split
 from trainer.data.scenes import Scenes
 from trainer.data.voc2012 import VOC2012

@@ -7,7 +7,7 @@ import numpy as np
 from trainer import rng
 from trainer.config import DataConfig
 from trainer.data.augmentations import Sample, build_steps, train_size
-from trainer.data.packed import PackedSplit
+from trainer.data.packs.packed import PackedSplit
 from trainer.data.transforms import augment, quarter_label
 
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from trainer.config import IGNORE, Scale, UserError
 from trainer.data.base import SegDataset, refuse_unequal
-from trainer.data.pack_rows import is_damaged
-from trainer.data.packed import fingerprint
-from trainer.data.packing import source_digest
+from trainer.data.packs.pack_rows import is_damaged
+from trainer.data.packs.packed import fingerprint
+from trainer.data.packs.packing import source_digest
 from trainer.data.pairing import Pair, Split
 
 

@@ -15,7 +15,7 @@ from trainer.config import Normalize, Scale, TrainConfig, UserError
 from trainer.data.ahead import ahead
 from trainer.data.augmenter import Augmenter
 from trainer.data.batch import Batch
-from trainer.data.packed import PackedSplit
+from trainer.data.packs.packed import PackedSplit
 
 # RGB mean and standard deviation of ImageNet, on which public backbones were pre-trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

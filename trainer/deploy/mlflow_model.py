@@ -13,7 +13,7 @@ import numpy as np
 
 from trainer.config import UserError, parse, read_yaml
 from trainer.data import facts_of
-from trainer.data.packing import resize_image
+from trainer.data.packs.packing import resize_image
 from trainer.deploy.open import Student, Wanted, open_student
 from trainer.deploy.predict import label_images
 from trainer.files import checkpoint

@@ -21,14 +21,14 @@ from trainer.config import UserError, plain_scale
 from trainer.config.input_files import check_regular, holds, refuse_undecodable
 from trainer.data.arrays import as_rgb
 from trainer.data.cityscapes import LABEL_IDS
-from trainer.data.packing import resize_image
+from trainer.data.packs.packing import resize_image
 from trainer.data.pairing import is_hidden
 from trainer.deploy.open import Student
 from trainer.files.atomic import replacing
 from trainer.files.run_folder import write_text
-from trainer.training.inference import logits_of
-from trainer.training.panel import colour
-from trainer.training.prediction import class_of
+from trainer.training.evaluation.inference import logits_of
+from trainer.training.evaluation.panel import colour
+from trainer.training.evaluation.prediction import class_of
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".npy"})
 MANIFEST = "predict.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 from trainer.data import PackedSplit, SegDataset, open_dataset, pack, silent
 from trainer.data.pairing import Split
 from trainer.deploy.open import Student, Wanted, open_student
-from trainer.training.evaluate import evaluate
+from trainer.training.evaluation.evaluate import evaluate
 
 
 def measure(

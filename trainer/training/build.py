@@ -23,7 +23,7 @@ from trainer.data import (
     train_size,
 )
 from trainer.data.batch import Batch
-from trainer.data.groups import hold_out_groups
+from trainer.data.own_folder.groups import hold_out_groups
 from trainer.data.pairing import Split
 from trainer.data.stream import Stream, holdout
 from trainer.data.transforms import auto_class_weights, quarter_label

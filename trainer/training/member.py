@@ -20,11 +20,11 @@ from trainer.files import generations, run_folder
 from trainer.measure.footprint import measure
 from trainer.place import Place
 from trainer.training.build import build_distilled, check
-from trainer.training.evaluate import evaluate_test, validate
+from trainer.training.evaluation.evaluate import evaluate_test, validate
+from trainer.training.evaluation.panel import save_panel
 from trainer.training.learner import Learner
 from trainer.training.networks import weights_used
 from trainer.training.numerics import described
-from trainer.training.panel import save_panel
 from trainer.training.record import resume, save_checkpoints, to_resume_from
 from trainer.training.recorder import Recorder
 from trainer.training.schedule import learning_rate, steps_of

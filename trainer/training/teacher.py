@@ -19,7 +19,7 @@ from trainer.models.base import SegModel, SegOutput
 from trainer.place import Place
 from trainer.training.build import Data
 from trainer.training.compiled import Compiler
-from trainer.training.evaluate import evaluate
+from trainer.training.evaluation.evaluate import evaluate
 
 TOLERANCE = 0.1
 """Allowed shortfall from the stated mIoU, in points: machines round differently."""

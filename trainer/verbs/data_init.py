@@ -15,8 +15,8 @@ from trainer.place import default_cache
 from trainer.verbs.data_report import Progress, report
 
 if TYPE_CHECKING:
-    from trainer.data.discover import Match
-    from trainer.data.section import Seen
+    from trainer.data.own_folder.discover import Match
+    from trainer.data.own_folder.section import Seen
 
 LISTED = 40
 """Most values that are listed."""
@@ -35,8 +35,8 @@ def init(
     It pairs images and masks by their names, counts what masks hold, and checks all of it as `data check` does.
     """
     from trainer.data import open_dataset
-    from trainer.data.discover import discover, given_match
-    from trainer.data.section import HELD_OUT, proposed, seen_in
+    from trainer.data.own_folder.discover import discover, given_match
+    from trainer.data.own_folder.section import HELD_OUT, proposed, seen_in
 
     check_output("--out", out, [])
     if out.exists():

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from trainer.data import SegDataset
     from trainer.data.check import Contents
-    from trainer.data.overlay import Sample
+    from trainer.data.own_folder.overlay import Sample
     from trainer.data.pairing import Split
 
 _STYLE = (
@@ -45,7 +45,7 @@ def show(
     """Write a page with a few samples of each split, the share of every class, and the sizes of the images."""
     from trainer.data import open_dataset
     from trainer.data.check import check_split
-    from trainer.data.overlay import samples
+    from trainer.data.own_folder.overlay import samples
 
     config = section(name, option, plugin)
     dataset = open_dataset(config, root.absolute() if root else None, default_cache())

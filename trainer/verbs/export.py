@@ -112,7 +112,7 @@ def _pictures(student: Student, images: Path | None, data_root: Path | None, out
     import numpy as np
 
     from trainer.data import open_dataset
-    from trainer.data.packing import resize_image
+    from trainer.data.packs.packing import resize_image
     from trainer.deploy.predict import find_images
 
     if images is not None:

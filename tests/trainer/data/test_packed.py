@@ -19,11 +19,12 @@ import pytest
 from PIL import Image
 
 from trainer.config import IGNORE, DataConfig, UserError, digest
-from trainer.data import SegDataset, open_dataset, pack, pack_files, pack_splits, packing
+from trainer.data import SegDataset, open_dataset, pack, pack_splits
 from trainer.data.check import damaged_packs
-from trainer.data.pack_files import PackFiles
-from trainer.data.pack_rows import is_damaged
-from trainer.data.packed import packed_fingerprint
+from trainer.data.packs import pack_files, packing
+from trainer.data.packs.pack_files import PackFiles
+from trainer.data.packs.pack_rows import is_damaged
+from trainer.data.packs.packed import packed_fingerprint
 from trainer.data.pairing import Pair
 from trainer.data.scenes import Scenes, write_scenes
 
@@ -211,7 +212,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from trainer.config import DataConfig
-from trainer.data import open_dataset, pack, pack_files
+from trainer.data import open_dataset, pack
+from trainer.data.packs import pack_files
 from trainer.data.cityscapes import Cityscapes
 
 pack_files.SHARD = 2

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from trainer.config import IGNORE
-from trainer.data.packing import resize_image
+from trainer.data.packs.packing import resize_image
 from trainer.data.transforms import (
     augment,
     auto_class_weights,

@@ -19,7 +19,7 @@ from trainer.losses import LOSSES
 from trainer.place import Place
 from trainer.training.build import Data, build_distilled, build_teacher, open_data
 from trainer.training.compiled import Compiler
-from trainer.training.evaluate import validate
+from trainer.training.evaluation.evaluate import validate
 from trainer.training.learner import Learner
 from trainer.training.step import accumulate, parts
 from trainer.training.teacher import Teacher

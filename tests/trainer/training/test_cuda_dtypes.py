@@ -30,8 +30,8 @@ from trainer.losses import LOSSES, at_label_size, build_losses
 from trainer.models import MODELS
 from trainer.models.base import SegModel
 from trainer.models.norm import set_norm_batch
-from trainer.training.inference import logits_of
-from trainer.training.metrics import confusion
+from trainer.training.evaluation.inference import logits_of
+from trainer.training.evaluation.metrics import confusion
 
 LOWER_PRECISION = """
     _convolution conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d convolution

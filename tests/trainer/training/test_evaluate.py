@@ -16,9 +16,9 @@ from trainer.config import IGNORE, DataConfig
 from trainer.data import PackedSplit, open_dataset, pack
 from trainer.data.transforms import quarter_label
 from trainer.models.base import Channels, SegModel, SegOutput
-from trainer.training import metrics
-from trainer.training.evaluate import evaluate
-from trainer.training.metrics import confusion
+from trainer.training.evaluation import metrics
+from trainer.training.evaluation.evaluate import evaluate
+from trainer.training.evaluation.metrics import confusion
 
 CLASSES = 19
 NAMES = tuple(f"class{i}" for i in range(CLASSES))
@@ -186,7 +186,7 @@ from pathlib import Path
 import numpy as np
 from trainer.config import DataConfig
 from trainer.data import open_dataset, pack
-from trainer.training.evaluate import evaluate
+from trainer.training.evaluation.evaluate import evaluate
 
 config, cache = DataConfig.model_validate(job["config"]), Path(job["cache"])
 val = pack(open_dataset(config, None, cache), config, "val", cache)

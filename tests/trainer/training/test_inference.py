@@ -16,9 +16,9 @@ from trainer.data.stream import normalise
 from trainer.models import build_model
 from trainer.models.base import SegModel
 from trainer.rng import initialising
-from trainer.training.evaluate import evaluate
-from trainer.training.inference import in_windows, logits_of, resized, starts
-from trainer.training.prediction import class_of
+from trainer.training.evaluation.evaluate import evaluate
+from trainer.training.evaluation.inference import in_windows, logits_of, resized, starts
+from trainer.training.evaluation.prediction import class_of
 
 SIZE = (64, 96)
 DATA = DataConfig(size=SIZE, options={"train": 1, "val": 3, "size": [128, 192]})

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trainer.config import IGNORE
-from trainer.training.metrics import confusion, iou, summary
+from trainer.training.evaluation.metrics import confusion, iou, summary
 
 NAMES = tuple(f"class{i}" for i in range(19))
 

@@ -16,7 +16,7 @@ from trainer.files import checkpoint
 from trainer.files.file_digest import file_digest
 from trainer.models import build_model
 from trainer.training.build import build_distilled, build_teacher, check, open_data
-from trainer.training.evaluate import evaluate
+from trainer.training.evaluation.evaluate import evaluate
 from trainer.training.loop import fit
 from trainer.training.teacher import Teacher, verify
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from trainer.config import IGNORE
 from trainer.training.build import build_distilled, open_data
-from trainer.training.panel import GAP, ROWS, colour, save_panel
+from trainer.training.evaluation.panel import GAP, ROWS, colour, save_panel
 
 Make = Callable[..., Any]
 

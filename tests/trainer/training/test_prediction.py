@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.training import prediction
-from trainer.training.prediction import class_of_logits
+from trainer.training.evaluation import prediction
+from trainer.training.evaluation.prediction import class_of_logits
 
 SIZES = [(97, 211), (360, 480), (375, 500), (129, 1), (65, 64), (64, 64), (63, 65), (33, 29), (31, 57)]
 """(H, W), most of them odd, on both sides of the size from which torch takes another kernel."""

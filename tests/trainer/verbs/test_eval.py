@@ -19,7 +19,7 @@ from trainer.data.scenes import write_scenes
 from trainer.files import checkpoint, run_folder
 from trainer.models import SegModel, build_model
 from trainer.rng import initialising
-from trainer.training.evaluate import evaluate
+from trainer.training.evaluation.evaluate import evaluate
 from trainer.training.loop import fit
 
 Make = Callable[..., Any]

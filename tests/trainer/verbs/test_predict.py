@@ -17,15 +17,15 @@ from trainer.config import EvalConfig, ModelConfig
 from trainer.data import dataset_class
 from trainer.data.cityscapes import CLASSES
 from trainer.data.images import read_rgb
-from trainer.data.packing import resize_image
+from trainer.data.packs.packing import resize_image
 from trainer.data.stream import normalise
 from trainer.data.synthetic.painter import paint
 from trainer.deploy.open import Wanted, open_student
 from trainer.deploy.predict import find_images, label_images, plan, predict
 from trainer.files import checkpoint, run_folder
 from trainer.models import build_model
-from trainer.training.inference import logits_of
-from trainer.training.prediction import class_of
+from trainer.training.evaluation.inference import logits_of
+from trainer.training.evaluation.prediction import class_of
 
 Make = Callable[..., Any]
 SIZES = {"aachen/aachen_000000_000019_leftImg8bit.png": (64, 128), "bonn/bonn_000001_000019.jpg": (50, 90)}

@@ -12,7 +12,7 @@ import numpy as np
 
 from trainer.config import UserError
 from trainer.data.augmentations.base import Augmentation, Sample, Size, Sizes, check_range
-from trainer.data.packing import resize_image, resize_label
+from trainer.data.packs.packing import resize_image, resize_label
 
 SMALLEST, LARGEST = 0.05, 16.0
 """Of a factor."""

@@ -20,8 +20,8 @@ from trainer.config import IGNORE, UserError
 from trainer.config.input_files import check_regular
 from trainer.data.ahead import ahead
 from trainer.data.base import SegDataset
-from trainer.data.pack_files import PackFiles, Shard
-from trainer.data.pack_rows import PIXEL_CHECK, SOURCE_CHECK, checksum
+from trainer.data.packs.pack_files import PackFiles, Shard
+from trainer.data.packs.pack_rows import PIXEL_CHECK, SOURCE_CHECK, checksum
 from trainer.data.pairing import Pair
 from trainer.files.atomic import replacing
 

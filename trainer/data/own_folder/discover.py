@@ -11,8 +11,8 @@ import numpy as np
 
 from trainer.config import UserError
 from trainer.data import arrays, images
+from trainer.data.own_folder.patterns import ENDINGS, find_files
 from trainer.data.pairing import Split, composed, is_hidden
-from trainer.data.patterns import ENDINGS, find_files
 
 MOST_VALUES = 256
 """Different values or colours up to which a picture without loss is taken for a mask."""

@@ -10,9 +10,9 @@ import numpy as np
 
 from trainer.config import DataConfig
 from trainer.data.base import SegDataset, cache_folder
-from trainer.data.pack_files import PackFiles
-from trainer.data.pack_rows import bytes_of, rows_of
-from trainer.data.packing import Say, refuse_without_room, write_missing
+from trainer.data.packs.pack_files import PackFiles
+from trainer.data.packs.pack_rows import bytes_of, rows_of
+from trainer.data.packs.packing import Say, refuse_without_room, write_missing
 from trainer.data.pairing import Split
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from trainer.config import Integer, Number, Strict, UserError, explain
-from trainer.data.groups import expression
+from trainer.data.own_folder.groups import expression
 from trainer.data.pairing import Split
 
 MOST_CHANNELS = 64

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from trainer.config import DataConfig, digest
-from trainer.data.pack_rows import is_whole
+from trainer.data.packs.pack_rows import is_whole
 from trainer.data.pairing import Pair, Split
 
 PACK_VERSION = 2

@@ -12,8 +12,8 @@ from trainer.config import TrainConfig
 from trainer.data.arrays import as_rgb
 from trainer.models.base import SegModel
 from trainer.training.build import Data
-from trainer.training.inference import logits_of
-from trainer.training.prediction import class_of
+from trainer.training.evaluation.inference import logits_of
+from trainer.training.evaluation.prediction import class_of
 
 ROWS = 4
 GAP = 4

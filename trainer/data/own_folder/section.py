@@ -11,7 +11,7 @@ import numpy as np
 
 from trainer.config import UserError
 from trainer.data import arrays, images
-from trainer.data.discover import MOST_VALUES, Match, mask_array, mask_values
+from trainer.data.own_folder.discover import MOST_VALUES, Match, mask_array, mask_values
 
 HELD_OUT = 0.2
 """The share of the images that becomes val where the folder has none."""

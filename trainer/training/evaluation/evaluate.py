@@ -15,10 +15,10 @@ from trainer.data import PackedSplit
 from trainer.data.ahead import ahead
 from trainer.data.transforms import quarter_label
 from trainer.models.base import SegModel
-from trainer.training import metrics
 from trainer.training.build import Data
-from trainer.training.inference import WHOLE, Views, logits_of
-from trainer.training.prediction import class_of
+from trainer.training.evaluation import metrics
+from trainer.training.evaluation.inference import WHOLE, Views, logits_of
+from trainer.training.evaluation.prediction import class_of
 
 
 def validate(student: SegModel, data: Data, config: TrainConfig, autocast: torch.autocast) -> dict[str, float]:

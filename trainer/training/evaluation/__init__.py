@@ -1,0 +1,1 @@
+"""Evaluation: predictions of a student, counted, as metrics and pictures."""
