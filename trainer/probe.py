@@ -150,13 +150,14 @@ def measure_times(config: TrainConfig, place: Place, workers: int, found: Offici
     step_s = _timed(device, step, (host for epoch in count() for host in stream.epoch(epoch)))
     image_s = _timed(device, lambda chunk: _validate(distilled, data, config, chunk), _chunks(found.val)) / VAL_BATCH
     validation_s = -(-images // workers) * image_s
+    test_s = -(-found.test // workers) * image_s if "test" in config.eval.splits else 0.0
     epochs = config.optim.epochs
     validations = epochs // config.eval.every + bool(epochs % config.eval.every)
     return {
         "epoch_s": mean_steps(optim, steps) * step_s
         + _checkpoint_s(learner, place.cache_dir) / place.checkpoint_every
         + validation_s * validations / epochs,
-        "once_s": once_s + image_s * 12,  # footprint.py runs twelve passes of the student
+        "once_s": once_s + test_s + image_s * 12,  # footprint.py runs twelve passes of the student
     }
 
 

@@ -55,7 +55,7 @@ def cost_notes(study: Study, arms: Mapping[str, Sequence[Run]], found: Mapping[s
     if not found:
         return []
     height, width = parse(study.base).data.size
-    image = f"of one 3x{height}x{width} image"
+    image = f"of one {height}x{width} image"
     notes = []
     if any(row["gmacs_paper"] is not None for row in found.values()):
         notes.append(f"GMACs (paper) are {image}, by the paper's convention, which does not count attention products.")

@@ -88,5 +88,10 @@ class LimitsCheck:
 
 def _network(config: TrainConfig) -> list[str]:
     """What decides the deployed student's latency: the network, the data set (its classes) and the input's size."""
+    from trainer.data import dataset_class, facts_of
+
     height, width = config.data.size
-    return [config.student.name, config.data.name, f"3x{height}x{width}"]
+    facts = facts_of(config.data)
+    classes = len(facts.classes)
+    by_options = [] if classes == len(dataset_class(config.data.name).classes) else [f"{classes} classes"]
+    return [config.student.name, config.data.name, f"{facts.channels}x{height}x{width}", *by_options]

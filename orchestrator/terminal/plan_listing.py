@@ -128,7 +128,7 @@ def show_costs(costs: Mapping[str, Mapping[str, float]], size: tuple[int, int], 
         grid.add_row(Text(arms[0] if len(arms) == 1 else f"{arms[0]}, and {len(arms) - 1} more"), *cells)
     console.print()
     console.print(grid)
-    console.print(Text(f"of the deployed student, one 3x{size[0]}x{size[1]} image", style="dim"))
+    console.print(Text(f"of the deployed student, one {size[0]}x{size[1]} image", style="dim"))
 
 
 def show_batches(optims: Iterable[OptimConfig], workers: int, console: Console) -> None:

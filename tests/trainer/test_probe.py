@@ -109,6 +109,13 @@ def test_validation_that_is_rarer_costs_less(tiny, place):
 
 
 @pytest.mark.slow
+def test_the_evaluation_on_test_is_counted_once(tiny, place):
+    without, with_test = tiny({}, {}), tiny({}, {"eval.splits": ["val", "test"]})
+    many = Official(4, 5, (64, 128), test=4000)
+    assert measure_times(with_test, place(), 1, many)["once_s"] > 3 * measure_times(without, place(), 1, many)["once_s"]
+
+
+@pytest.mark.slow
 def test_the_program_tells_sizes_first_and_times_as_far_as_the_alarm_lets_it(tiny, tmp_path):
     requests = {"small": tiny(), "large": tiny(PATHS, {"data.size": [1024, 2048], "data.options": {}})}
     command = [sys.executable, "-m", "trainer.probe"]

@@ -242,9 +242,9 @@ def test_costs_say_their_image_convention_and_hardware(study):
     assert _column(table, "ms") == ["", "8.0", "8.0", "8.0"]
     assert _column(table, "MiB") == ["", "302", "302", "302"]
     assert table.explained[-3:] == (
-        "GMACs (paper) are of one 3x96x192 image, by the paper's convention, which does not count attention products.",
+        "GMACs (paper) are of one 96x192 image, by the paper's convention, which does not count attention products.",
         ALL_PRODUCTS,
-        "ms and MiB are the median latency and the peak memory of one 3x96x192 image on cpu (x86_64).",
+        "ms and MiB are the median latency and the peak memory of one 96x192 image on cpu (x86_64).",
     )
 
 

@@ -56,6 +56,20 @@ def test_elsewhere_latency_is_what_a_run_there_measured_last(bounds):
         remote.refuse({"arm": parse(TINY)}, {"arm": COST})
 
 
+def test_two_folders_of_a_users_own_with_other_classes_or_channels_are_other_networks(bounds):
+    def own(classes, channels=3):
+        options = {"classes": classes, "holdout": {"val": 0.5}, "channels": channels}
+        data = {"name": "folder", "size": [64, 128], "options": options, "normalize": "unit"}
+        return TINY | {"data": data}
+
+    remote = bounds({"latency_ms": 20}, address="auto", gpus_per_worker=1)
+    finish(remote, "a", own(["road", "car"]), "cuda", 5.0)
+    assert remote.latency_ms(parse(own(["road", "bus"]))) == 5.0
+    for other in (own(["road", "car", "sky"]), own(["road", "car"], channels=1)):
+        with pytest.raises(UserError, match="there is no latency of"):
+            remote.latency_ms(parse(other))
+
+
 def test_what_was_told_once_stays(bounds):
     remote = bounds({"latency_ms": 20}, address="auto")
     finish(remote, "a", TINY, "cpu", 7.0)
