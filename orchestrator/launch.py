@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from ablations.study.schema import Study
@@ -172,20 +172,39 @@ class Launch:
         with session(self.spec, self.store) as machines:
             slots = self.slots(machines)
             self.say(f"Ray is there, with room for {counted(slots, 'run')} at once; waiting for its first process")
-            beside = self.beside_teachers(slots)
-            self._train([*self.teachers, *beside], slots, mirror, make_view)
+            tried = self._train_teachers(slots, mirror, make_view)
             for state in self.state.searches:
                 if self.trials_left(state) and not self._lacks_teacher(state.arm):
                     self._search(state.study, slots, mirror, make_view)
             before = {run.run_id for run in self.state.runs}
             self.refresh()
             self._reuse([run for run in self.state.runs if run.run_id not in before], mirror)
-            tried = {run.run_id for run in [*self.teachers, *beside]}
             while todo := [run for run in self.todo(self.due) if run.run_id not in tried]:
                 # a look that is reached only now may need a teacher whose checkpoint is gone
                 self._train([run for run in self.teachers if run.lost], slots, mirror, make_view)
                 tried |= {run.run_id for run in todo}
                 self._train(todo, slots, mirror, make_view)
+
+    def _train_teachers(self, slots: int, mirror: Mirror, make_view: MakeView) -> set[str]:
+        """Train the teachers, and beside them the students that need none or whose own has finished; returns the ids.
+
+        The students of a study with a search wait for its end: it may set their values.
+        """
+        first = [*self.teachers, *self.beside_teachers(slots)]
+        tried = {run.run_id for run in first}
+
+        def taught() -> list[StudyRun]:
+            found = [] if self.state.searches else self.with_teacher(self.todo(self.due), tried)
+            tried.update(run.run_id for run in found)
+            return found
+
+        self._train(first, slots, mirror, make_view, taught)
+        return tried
+
+    def with_teacher(self, runs: Sequence[StudyRun], but: Collection[str]) -> list[StudyRun]:
+        """The runs that have all they need: no teacher, or one that has finished; without the ids `but`."""
+        missing = {run.plan.key for run in self.teachers if not run.finished}
+        return [run for run in runs if run.run_id not in but and run.plan.needs not in missing]
 
     def beside_teachers(self, slots: int) -> list[StudyRun]:
         """Runs without a teacher for the slots that would be free while teachers train, as many as end with these."""
@@ -208,8 +227,16 @@ class Launch:
         needs = {run.plan.needs for run in self.state.runs if run.plan.role == "arm" and run.plan.arm == arm}
         return bool(missing & needs if arm else missing)
 
-    def _train(self, runs: Sequence[StudyRun], slots: int, mirror: Mirror, make_view: MakeView) -> None:
-        """Train the runs that have not finished. Students whose teacher did not finish are recorded as failed."""
+    def _train(
+        self,
+        runs: Sequence[StudyRun],
+        slots: int,
+        mirror: Mirror,
+        make_view: MakeView,
+        follow: Callable[[], list[StudyRun]] = list,
+    ) -> None:
+        """Train the runs that have not finished, and after each teacher those of `follow`. Students whose teacher did
+        not finish are recorded as failed."""
         untaught = {run.plan.key: run for run in self.teachers if not run.finished}
         todo = []
         for run in self.todo(runs):
@@ -219,18 +246,24 @@ class Launch:
                 todo.append(self.job(run))
         self.refresh()
         if todo:
-            cohorts = self._cohorts(todo, slots)
-            if said := in_words([len(cohort) for cohort in cohorts]):
-                self.say(said)
+            cohorts = self._cohorts(todo, slots, say=True)
+
+            def more() -> list[list[Job]]:
+                self.refresh()
+                return self._cohorts([self.job(run) for run in follow()], slots, say=True)
+
             with make_view() as view:
                 view.progress.slots = slots
-                self._tune(cohorts, slots, mirror, view)
+                self._tune(cohorts, more, slots, mirror, view)
         self.refresh()
 
-    def _cohorts(self, jobs: Sequence[Job], slots: int) -> list[list[Job]]:
+    def _cohorts(self, jobs: Sequence[Job], slots: int, *, say: bool = False) -> list[list[Job]]:
         """Which jobs train together, in the order of their start."""
         planned = {run.plan.key: run.plan.config for run in self.state.runs}
-        return cohorts_of(jobs, self.preparer.check, self.ledger, self.store, self.spec, planned, slots)
+        cohorts = cohorts_of(jobs, self.preparer.check, self.ledger, self.store, self.spec, planned, slots)
+        if say and (said := in_words([len(cohort) for cohort in cohorts])):
+            self.say(said)
+        return cohorts
 
     def slots(self, machines: Sequence[Machine]) -> int:
         """The number of runs at once. Raises SpecError where no run fits."""
@@ -243,14 +276,21 @@ class Launch:
         self.ledger.append(self.job(run).event("failed", reason=reason, cause="teacher"))
         mirror.send(run.run_id, run.plan.arm, run.plan.seed, run.plan.role)
 
-    def _tune(self, cohorts: Sequence[Sequence[Job]], slots: int, mirror: Mirror, view: Lines | Live) -> None:
+    def _tune(
+        self,
+        cohorts: Sequence[Sequence[Job]],
+        more: Callable[[], list[list[Job]]],
+        slots: int,
+        mirror: Mirror,
+        view: Lines | Live,
+    ) -> None:
         from orchestrator.running.callbacks import RunCallbacks
         from orchestrator.running.job_queue import JobQueue
         from orchestrator.running.tuner import fit
 
-        jobs = {job.run_id: job for cohort in cohorts for job in cohort}
-        callbacks = RunCallbacks(jobs, self.ledger, mirror, view)
-        fit(self.study.name, self.spec, self.store, slots, callbacks, JobQueue(cohorts, self.spec, self.store))
+        queue = JobQueue(cohorts, self.spec, self.store, more)
+        callbacks = RunCallbacks(queue.jobs, self.ledger, mirror, view)
+        fit(self.study.name, self.spec, self.store, slots, callbacks, queue)
 
     def _search(self, study: Study, slots: int, mirror: Mirror, make_view: MakeView) -> None:
         from orchestrator.running.callbacks import RunCallbacks

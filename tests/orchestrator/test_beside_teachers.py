@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from ablations.study.schema import read
 from cluster.spec import ClusterSpec
@@ -51,3 +52,35 @@ def test_with_no_free_slot_and_with_no_teacher_to_train_there_are_none(store):
     made.ledger.append(made.job(teacher).event("finished", last={"epoch": 100.0, "val/miou": 50.0}))
     made.refresh()
     assert chosen(made, 2) == []
+
+
+TEACHERS = {"short": {"epochs": 1}, "long": {"epochs": 30}, "broken": {"epochs": 1, "lr": 1.0e9}}
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_students_start_when_their_own_teacher_is_there_while_other_teachers_train(driver, study, tmp_path):
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(yaml.safe_dump({"cpus_per_worker": 0.5, "concurrency": 2}))
+    arms = {f"of {name}": {"teacher.train": recipe} for name, recipe in TEACHERS.items()}
+    done = driver("run", study("order", variants={**arms, "alone": {"distill": {}}}), "--cluster", spec)
+    teacher_of = {}
+    for event in driver.events("started"):
+        if event["role"] == "teacher":
+            recipe = event["config"]["optim"]
+            teacher_of[event["run_id"]] = next(
+                name
+                for name, own in TEACHERS.items()
+                if own.get("lr", recipe["lr"]) == recipe["lr"] and own["epochs"] == recipe["epochs"]
+            )
+    order = [
+        (event["event"], f"teacher {teacher_of[event['run_id']]}" if event["role"] == "teacher" else event["arm"])
+        for event in driver.events("started", "finished", "failed")
+    ]
+    for name in ("short", "long"):
+        assert order.index(("finished", f"teacher {name}")) < order.index(("started", f"of {name}"))
+    assert order.index(("finished", "of short")) < order.index(("finished", "teacher long"))
+    assert order.count(("finished", "of long")) == order.count(("finished", "alone")) == 2
+    assert order.count(("failed", "of broken")) == 2 and ("started", "of broken") not in order
+    assert [event["cause"] for event in driver.events("failed") if event["arm"] == "of broken"] == ["teacher"] * 2
+    assert len([each for each in order if each[0] == "started"]) == 3 + 3 * 2, done.err
