@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ablations.study.schema import Study
@@ -190,21 +190,24 @@ class Launch:
 
         The students of a study with a search wait for its end: it may set their values.
         """
-        first = [*self.teachers, *self.beside_teachers(slots)]
-        tried = {run.run_id for run in first}
+        tried = {run.run_id for run in self.teachers}
 
         def taught() -> list[StudyRun]:
-            found = [] if self.state.searches else self.with_teacher(self.todo(self.due), tried)
-            tried.update(run.run_id for run in found)
-            return found
+            if self.state.searches or not any(run.finished for run in self.teachers):
+                found = self.beside_teachers(slots)
+            else:
+                found = self.with_teacher(self.todo(self.due))
+            new = [run for run in found if run.run_id not in tried]
+            tried.update(run.run_id for run in new)
+            return new
 
-        self._train(first, slots, mirror, make_view, taught)
+        self._train(self.teachers, slots, mirror, make_view, taught)
         return tried
 
-    def with_teacher(self, runs: Sequence[StudyRun], but: Collection[str]) -> list[StudyRun]:
-        """The runs that have all they need: no teacher, or one that has finished; without the ids `but`."""
+    def with_teacher(self, runs: Sequence[StudyRun]) -> list[StudyRun]:
+        """The runs that need no teacher, or one that has finished."""
         missing = {run.plan.key for run in self.teachers if not run.finished}
-        return [run for run in runs if run.run_id not in but and run.plan.needs not in missing]
+        return [run for run in runs if run.plan.needs not in missing]
 
     def beside_teachers(self, slots: int) -> list[StudyRun]:
         """Runs without a teacher for the slots that would be free while teachers train, as many as end with these."""
@@ -235,8 +238,8 @@ class Launch:
         make_view: MakeView,
         follow: Callable[[], list[StudyRun]] = list,
     ) -> None:
-        """Train the runs that have not finished, and after each teacher those of `follow`. Students whose teacher did
-        not finish are recorded as failed."""
+        """Train the runs that have not finished; beside them those of `follow`, which is asked now and after each
+        teacher. Students whose teacher did not finish are recorded as failed."""
         untaught = {run.plan.key: run for run in self.teachers if not run.finished}
         todo = []
         for run in self.todo(runs):
@@ -245,13 +248,13 @@ class Launch:
             else:
                 todo.append(self.job(run))
         self.refresh()
+
+        def more() -> list[list[Job]]:
+            self.refresh()
+            return self._cohorts([self.job(run) for run in follow()], slots, say=True)
+
         if todo:
-            cohorts = self._cohorts(todo, slots, say=True)
-
-            def more() -> list[list[Job]]:
-                self.refresh()
-                return self._cohorts([self.job(run) for run in follow()], slots, say=True)
-
+            cohorts = [*self._cohorts(todo, slots, say=True), *more()]
             with make_view() as view:
                 view.progress.slots = slots
                 self._tune(cohorts, more, slots, mirror, view)

@@ -54,6 +54,22 @@ def test_with_no_free_slot_and_with_no_teacher_to_train_there_are_none(store):
     assert chosen(made, 2) == []
 
 
+
+def test_what_can_train_are_runs_without_a_teacher_and_those_whose_own_has_finished(store):
+    text = STUDY.replace("TEACHER", "3").replace("taught: {}", "taught: {}, longer: {teacher.train.epochs: 9}")
+    made = Launch(read(text, "one"), ClusterSpec(), store, {})
+    made.prepare(lambda text: None)
+
+    def arms() -> list[str]:
+        return sorted({run.plan.arm for run in made.with_teacher(made.todo(made.due))})
+
+    assert arms() == ["alone"]
+    short = next(run for run in made.teachers if run.plan.config.optim.epochs == 3)
+    made.ledger.append(made.job(short).event("finished", last={"epoch": 3.0, "val/miou": 50.0}))
+    made.refresh()
+    assert arms() == ["alone", "taught"]
+
+
 TEACHERS = {"short": {"epochs": 1}, "long": {"epochs": 30}, "broken": {"epochs": 1, "lr": 1.0e9}}
 
 
