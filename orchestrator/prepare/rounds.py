@@ -29,7 +29,10 @@ def rounds_of(
     size = (phase.at_once or len(phase.runs)) if most > 1 else len(phase.runs)
     found = []
     for first in range(0, len(phase.runs), size):
-        runs = [Planned(str(n), phase.runs[n].config) for n in range(first, min(first + size, len(phase.runs)))]
+        runs = [
+            Planned(str(n), run.config, run.teacher, run.done)
+            for n, run in enumerate(phase.runs[first : first + size], start=first)
+        ]
         cohorts = [[int(name) for name in names] for names in costs.cohorts(runs, at_once, most)]
         lengths = [_length([(phase.runs[n], seconds[n]) for n in cohort], costs) for cohort in cohorts]
         found.append(Round([len(cohort) for cohort in cohorts], lengths, at_once))

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from ablations.study.early_stopping import MIN_FINISHED, passes_rung
 from ablations.study.grid_points import grid_points
-from ablations.study.plan import Run, proposes, space, trial_config
+from ablations.study.plan import proposes, space, trial_config
 from ablations.study.schema import Study
 from ablations.study.search import Search
 from orchestrator.prepare.pace import structure
-from orchestrator.state.study_state import SearchState, StudyState
+from orchestrator.state.study_state import SearchState, StudyRun, StudyState
 from trainer.config import TrainConfig, UserError
 
 DRAWS = 6
@@ -40,11 +40,15 @@ class Range(NamedTuple):
 
 
 class PendingRun(NamedTuple):
-    """A run or trial that is still to be trained: its config, its structure (see `Pace`) and its number of epochs."""
+    """A run or trial that is still to be trained: its config, its structure (see `Pace`) and the epochs left."""
 
     config: TrainConfig
     structure: str
     epochs: Range
+    teacher: str = ""
+    """The key of the run that trains its teacher, "" where there is none."""
+    done: int = 0
+    """Epochs that it has trained."""
 
 
 class Phase(NamedTuple):
@@ -65,15 +69,16 @@ def phases(state: StudyState, *, retry_failed: bool = False) -> list[Phase]:
     left; runs that can only fail again do so with `retry_failed` alone."""
     study = state.study
     left = [run for run in state.runs if not run.finished]
-    new = [run.plan for run in left if retry_failed or not state.is_final_failure(run)]
-    result = [Phase([_whole(run, structure(run.config)) for run in new if run.role == "teacher"])]
+    new = [run for run in left if retry_failed or not state.is_final_failure(run)]
+    result = [Phase([_rest(run, structure(run.plan.config)) for run in new if run.plan.role == "teacher"])]
     result += [_search(search) for search in state.searches]
     # runs of one arm differ only in their seed: its structure is computed once
-    of_arm = {run.arm: run.config for run in new if run.role == "arm"}
+    arms = [run for run in new if run.plan.role == "arm"]
+    of_arm = {run.plan.arm: run.plan.config for run in arms}
     named = {arm: structure(config) for arm, config in of_arm.items()}
     begin = 0
     for end in study.looks or (len(study.seeds),):
-        due = [_whole(run, named[run.arm]) for run in new if run.role == "arm" and run.seed in study.seeds[begin:end]]
+        due = [_rest(run, named[run.plan.arm]) for run in arms if run.plan.seed in study.seeds[begin:end]]
         if begin:  # a look is only reached if the earlier ones have not decided
             due = [run._replace(epochs=run.epochs._replace(least=0.0)) for run in due]
         result.append(Phase(due))
@@ -184,6 +189,6 @@ def _config(study: Study, values: Mapping[str, object]) -> TrainConfig | None:
         return None
 
 
-def _whole(run: Run, name: str) -> PendingRun:
-    epochs = run.config.optim.epochs
-    return PendingRun(run.config, name, Range(epochs, epochs, epochs))
+def _rest(run: StudyRun, name: str) -> PendingRun:
+    left = run.epochs_left
+    return PendingRun(run.plan.config, name, Range(left, left, left), run.plan.needs or "", run.epochs_done)

@@ -49,6 +49,17 @@ class StudyRun(NamedTuple):
         return self.run.status == "finished" and not self.lost
 
     @property
+    def epochs_done(self) -> int:
+        """Epochs after which it goes on where a kill ended it, by the ledger; 0 where it starts anew."""
+        goes_on = self.run.status in ("running", "interrupted")
+        return min(len(self.run.epochs), self.plan.config.optim.epochs - 1) if goes_on else 0
+
+    @property
+    def epochs_left(self) -> int:
+        """Epochs that it is still to train, unless it has finished."""
+        return self.plan.config.optim.epochs - self.epochs_done
+
+    @property
     def label(self) -> str:
         """Its name for people."""
         return self.plan.label

@@ -80,7 +80,7 @@ def epochs_to_train(state: StudyState, new: Sequence[StudyRun]) -> str:
     """The epochs of the new runs and of the trials that have not ended: `up to 164 epochs`, where trials may be
     stopped or have a number of epochs of their own, or seeds may not be needed."""
     at_most = any(if_needed(state.study, run.plan) for run in new)
-    epochs = sum(run.plan.config.optim.epochs for run in new)
+    epochs = sum(run.epochs_left for run in new)
     for search in state.searches:
         left = search.search.trials - sum(trial.state != "running" for trial in search.trials)
         searched = space(search.study).get("optim.epochs")

@@ -54,7 +54,6 @@ def test_with_no_free_slot_and_with_no_teacher_to_train_there_are_none(store):
     assert chosen(made, 2) == []
 
 
-
 def test_what_can_train_are_runs_without_a_teacher_and_those_whose_own_has_finished(store):
     text = STUDY.replace("TEACHER", "3").replace("taught: {}", "taught: {}, longer: {teacher.train.epochs: 9}")
     made = Launch(read(text, "one"), ClusterSpec(), store, {})

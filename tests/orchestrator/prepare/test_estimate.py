@@ -21,6 +21,7 @@ from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.terminal.cost import estimate_lines
+from orchestrator.terminal.plan_listing import epochs_to_train
 from trainer.config import UserError
 from trainer.files.run_folder import environment
 
@@ -89,6 +90,35 @@ def test_what_is_left_comes_in_the_order_in_which_it_waits(store):
     record(store, study, CPU)
     (arms,) = phases(StudyState(study, Ledger(store.ledger)))
     assert [run.config.seed for run in arms.runs] == [1, 1]
+
+
+def test_a_run_that_a_kill_ended_has_its_last_epochs_left_and_one_that_failed_all(store):
+    study, ledger = make(), Ledger(store.ledger)
+    who = {
+        run.label: {"run_id": f"r{n}", "key": run.key, "study": "s", "arm": run.arm, "seed": run.seed}
+        for n, run in enumerate(expand(study))
+    }
+    for label, epochs, end in (
+        ("csf seed 0", 7, None),
+        ("csf seed 1", 10, "interrupted"),
+        ("student alone seed 0", 3, "failed"),
+    ):
+        ledger.append({"event": "started", **who[label]})
+        ledger.append_epochs(who[label]["run_id"], [{"epoch": n, "val/miou": 1.0} for n in range(1, epochs + 1)])
+        if end:
+            ledger.append({"event": end, **who[label], "cause": "lost"})
+    state = StudyState(study, Ledger(store.ledger))
+    _, arms = phases(state, retry_failed=True)
+    left = {f"{'csf' if run.config.active else 'alone'} {run.config.seed}": run for run in arms.runs}
+    assert {name: run.epochs.most for name, run in left.items()} == {
+        "csf 0": 3,
+        "csf 1": 1,
+        "alone 0": 10,
+        "alone 1": 10,
+    }
+    assert {name: run.done for name, run in left.items()} == {"csf 0": 7, "csf 1": 9, "alone 0": 0, "alone 1": 0}
+    assert {bool(run.teacher) for run in arms.runs if run.config.active} == {True}
+    assert epochs_to_train(state, [run for run in state.runs if not run.finished]) == "28 epochs"
 
 
 def test_teachers_of_one_name_have_a_pace_each(store):
