@@ -15,7 +15,7 @@ from trainer.data.cityscapes import Cityscapes
 from trainer.data.nyuv2 import NYUv2
 from trainer.data.own_folder.folder import Folder
 from trainer.data.packs.packed import PackedSplit, pack, pack_splits, packed_fingerprint, silent
-from trainer.data.pairing import Split
+from trainer.data.pairing import Split, refuse_shared
 from trainer.data.scenes import Scenes
 from trainer.data.voc2012 import VOC2012
 from trainer.options import check_options
@@ -86,7 +86,8 @@ def check_splits(name: str, have: Sequence[Split], wanted: Sequence[Split], aske
 
 
 def check_root(config: DataConfig, data_root: Path | None, cache: Path, splits: Sequence[Split] = ("val",)) -> None:
-    """Raise UserError for a missing folder, a wrong layout, or images and labels without a partner.
+    """Raise UserError for a missing folder, a wrong layout, images and labels without a partner, or an image that is in
+    two splits.
 
     `splits` are those of `eval.splits`. Takes about a second: no image is decoded but a few of a user's own folder, and
     a data set that generates its images does not do so here.
@@ -94,8 +95,10 @@ def check_root(config: DataConfig, data_root: Path | None, cache: Path, splits: 
     if data_root is not None or dataset_class(config.name).needs_root:
         dataset = open_dataset(config, data_root, cache)
         check_splits(config.name, dataset.splits, splits, "eval.splits")
-        for split in ("train", *splits):
-            dataset.glance(dataset.pairs(split))
+        pairs = {split: dataset.pairs(split) for split in ("train", *splits)}
+        refuse_shared(pairs)
+        for found in pairs.values():
+            dataset.glance(found)
 
 
 def known_fingerprints(

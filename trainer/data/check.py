@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
@@ -18,7 +18,7 @@ from trainer.data.base import SegDataset, refuse_unequal
 from trainer.data.packs.pack_rows import is_damaged
 from trainer.data.packs.packed import fingerprint
 from trainer.data.packs.packing import source_digest
-from trainer.data.pairing import Pair, Split
+from trainer.data.pairing import Pair, Split, file_identity, in_two_splits
 
 
 class Contents(NamedTuple):
@@ -32,6 +32,7 @@ class Contents(NamedTuple):
     fingerprint: str | None  # as in run ids; None when a problem would stop a run
     problems: list[str]
     pictures: dict[bytes, Path]  # digest of an image's pixels -> its file
+    files: dict[Hashable, Path]  # `file_identity` of an image -> its file
     sums: np.ndarray  # (2, C) int64: of the images' values from 0 to 255, and of their squares
     pixels: int  # of the images
 
@@ -57,18 +58,28 @@ class _Read(NamedTuple):
     sums: np.ndarray  # as of Contents
 
 
-def check_split(dataset: SegDataset, split: Split, *, subset: bool, progress: Callable[[int, int], None]) -> Contents:
+def check_split(
+    dataset: SegDataset,
+    split: Split,
+    *,
+    subset: bool,
+    progress: Callable[[int, int], None],
+    before: Mapping[Split, Contents] = {},
+) -> Contents:
     """Pair, decode and count a whole split. `progress(done, of)` is called after every pair.
 
-    `subset` skips the comparison with the official counts, sizes and classes.
+    `subset` skips the comparison with the official counts, sizes and classes. An image that is a file of a split in
+    `before` is a problem.
     """
     try:
         found = dataset.find(split)
     except UserError as error:
         nothing = np.zeros(len(dataset.classes), np.int64)
-        return Contents(0, Counter(), nothing, 0, Counter(), None, [str(error)], {}, _no_sums(dataset), 0)
-    problems = [line for flaw in found.flaws() for line in flaw.lines()]
+        return Contents(0, Counter(), nothing, 0, Counter(), None, [str(error)], {}, {}, _no_sums(dataset), 0)
     pairs = found.pairs()
+    files = {file_identity(pair.image): pair.image for pair in pairs if pair.stem not in found.shared}
+    shared = [in_two_splits(name, other.files, split, files) for name, other in before.items()]
+    problems = [line for flaw in (*found.flaws(), *shared) for line in flaw.lines()]
     counts, sizes = np.zeros(256, np.int64), Counter[tuple[int, int]]()
     sources: list[tuple[str, bytes]] = []
     sums = _no_sums(dataset)
@@ -99,6 +110,7 @@ def check_split(dataset: SegDataset, split: Split, *, subset: bool, progress: Ca
         fingerprint=None if problems else fingerprint(sources),
         problems=problems,
         pictures=pictures,
+        files=files,
         sums=sums,
         pixels=sum(height * width * images for (height, width), images in sizes.items()),
     )
@@ -149,13 +161,14 @@ def damaged_packs(name: str, cache: Path) -> list[str]:
 
 
 def leaks(found: Mapping[Split, Contents]) -> list[str]:
-    """The images that a split before, train first, has too, pixel by pixel, whatever their names and files."""
+    """The images that a split before, train first, has too, pixel by pixel, in files of their own."""
     return [
         f"{path} is the same picture as {found[before].pictures[digest]} in {before}, so that {split} would measure "
         "what was learnt by heart; take one of them out"
         for before, split in combinations(found, 2)
         for digest, path in found[split].pictures.items()
-        if digest in found[before].pictures and found[before].pictures[digest] != path
+        if digest in found[before].pictures
+        and file_identity(found[before].pictures[digest]) != file_identity(path)  # told by check_split
     ]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path, PureWindowsPath
 from typing import Literal, NamedTuple
 
@@ -80,6 +81,33 @@ class Found(NamedTuple):
         if not (self.images or self.labels or self.lost):
             flaws.append(Flaw("no images below", [str(self.where)], "check the folder given as data root"))
         return [flaw for flaw in flaws if flaw.items]
+
+
+def file_identity(path: Path) -> Hashable:
+    """Equal for two paths that lead to one file, by symbolic or hard links too; of a missing file, its path."""
+    try:
+        found = path.stat()
+    except OSError:
+        return path
+    return found.st_dev, found.st_ino
+
+
+def in_two_splits(before: Split, earlier: Mapping[Hashable, Path], split: Split, later: Mapping[Hashable, Path]) -> Flaw:
+    """The images of `split` that are the same files as some of `before`; both by `file_identity`."""
+    both = [(path, earlier[which]) for which, path in later.items() if which in earlier]
+    return Flaw(
+        f"image in both {before} and {split}, so that {split} would measure what was learnt by heart",
+        [str(path) if path == other else f"{path} (the same file as {other})" for path, other in both],
+        "leave each image in one of them",
+    )
+
+
+def refuse_shared(splits: Mapping[Split, Sequence[Pair]]) -> None:
+    """Raise UserError where an image of one split is the same file as one of another. No file is opened."""
+    files = {split: {file_identity(pair.image): pair.image for pair in pairs} for split, pairs in splits.items()}
+    for before, split in combinations(files, 2):
+        if (flaw := in_two_splits(before, files[before], split, files[split])).items:
+            raise UserError(flaw.summary())
 
 
 def folder(path: Path, layout: str) -> Path:

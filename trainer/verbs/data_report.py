@@ -34,7 +34,7 @@ def report(dataset: SegDataset, name: str, *, subset: bool) -> tuple[list[str], 
     problems: list[str] = []
     found: dict[Split, Contents] = {}
     for split in dataset.splits:
-        found[split] = check_split(dataset, split, subset=subset, progress=Progress(split))
+        found[split] = check_split(dataset, split, subset=subset, progress=Progress(split), before=found)
         _show(dataset, split, found[split], console)
         problems += found[split].problems
     problems += leaks(found) + damaged_packs(name, default_cache())

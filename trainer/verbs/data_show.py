@@ -53,7 +53,9 @@ def show(
     if out.exists() and out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {out} exists and is no page; name a new file, or one that ends in .html")
     chosen = {split: samples(dataset, split, count) for split in dataset.splits}
-    found = {split: check_split(dataset, split, subset=True, progress=Progress(split)) for split in dataset.splits}
+    found: dict[Split, Contents] = {}
+    for split in dataset.splits:
+        found[split] = check_split(dataset, split, subset=True, progress=Progress(split), before=found)
     problems = sum(len(contents.problems) for contents in found.values())
     body = [f"<h1>{_text(config.name)} in {_text(str(dataset.root))}</h1>", _splits(found), _classes(dataset, found)]
     for split, shown in chosen.items():

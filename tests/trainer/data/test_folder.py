@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from trainer.config import IGNORE, DataConfig, UserError
-from trainer.data import Facts, SegDataset, check_data, check_root, facts_of, open_dataset, pack
+from trainer.data import Facts, SegDataset, check_data, check_root, facts_of, open_dataset, pack, pack_splits
 
 CLASSES = ["ground", "road", "car"]
 FOLDERS = {
@@ -160,6 +160,46 @@ def test_a_run_says_which_pairs_stand_on_both_sides(
         "warning: 1 of 2 pairs of val are in train too, as f (b in train), so that val measures what was learnt by "
         "heart; `transkd data check` lists them"
     ]
+
+
+def by_link(tree: Path, make: Callable[[Path, Path], None]) -> dict[str, Any]:
+    """The section of the tree, whose f.png in val is made a link to a.png in train."""
+    path = tree / "images" / "val" / "f.png"
+    path.unlink()
+    make(path, tree / "images" / "train" / "a.png")
+    return FOLDERS
+
+
+SHARED: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "the same folder": lambda tree: {
+        "images": {"train": "images/train", "val": "images/train"},
+        "masks": {"train": "masks/train", "val": "masks/train"},
+    },
+    "globs that overlap": lambda tree: {
+        "images": {"train": "images/*/*.png", "val": "images/val"},
+        "masks": {"train": "masks/*/*.png", "val": "masks/val"},
+    },
+    "a symbolic link": lambda tree: by_link(tree, Path.symlink_to),
+    "a hard link": lambda tree: by_link(tree, Path.hardlink_to),
+}
+
+
+@pytest.mark.parametrize("how", SHARED)
+def test_a_file_in_two_splits_is_refused_before_it_is_read(
+    how: str, tree: Path, data_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = SHARED[how](tree)
+    file = tree / "data.yaml"
+    file.write_text(json.dumps({"data": section(**options).model_dump(mode="json")}), encoding="utf-8")
+    code, said, _ = data_command("check", file, tree)
+    told = "image in both train and val, so that val would measure what was learnt by heart: "
+    assert code == 1 and f"problem: {told}{tree}/images/" in said and "fingerprint none" in said
+    assert "is the same picture" not in said, "which would tell it twice"
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(UserError, match=f"^{told}.*; leave each image in one of them$"):
+        check_root(section(**options), tree, tree.parent / "cache")
+    with pytest.raises(UserError, match=told):
+        pack_splits(opened(tree, **options), section(**options), {"train": False, "val": True}, tree.parent / "cache")
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".tif", ".bmp", ".webp", ".npy"])

@@ -13,7 +13,7 @@ from trainer.data.base import SegDataset, cache_folder
 from trainer.data.packs.pack_files import PackFiles
 from trainer.data.packs.pack_rows import bytes_of, rows_of
 from trainer.data.packs.packing import Say, refuse_without_room, write_missing
-from trainer.data.pairing import Split
+from trainer.data.pairing import Split, refuse_shared
 
 
 def silent(text: str) -> None:
@@ -74,14 +74,15 @@ def pack_splits(
     """Splits at `config.size`, packed under `cache` unless they already are; `wanted` says of each whether labels at
     their own size are read.
 
-    Packing reads and checks every image and label. Raises UserError where the disk has no room, before it reads one,
-    and the data set's for a wrong file. A pack that is damaged is written again. Adding, removing or rewriting a source
+    Packing reads and checks every image and label. Raises UserError where the disk has no room or an image is in two
+    splits, before it reads one, and the data set's for a wrong file. A pack that is damaged is written again. Adding, removing or rewriting a source
     file causes a new pack.
     """
     folder = cache_folder(cache / "packed")
+    pairs = {split: dataset.pairs(split) for split in wanted}
+    refuse_shared(pairs)
     found = {
-        split: PackFiles(config, split, dataset.pairs(split), folder, dataset.channels, dataset.code)
-        for split in wanted
+        split: PackFiles(config, split, own, folder, dataset.channels, dataset.code) for split, own in pairs.items()
     }
     refuse_without_room([(files, wanted[split]) for split, files in found.items()])
     for split, files in found.items():
