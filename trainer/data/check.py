@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
@@ -17,7 +16,7 @@ from trainer.config import IGNORE, Scale, UserError
 from trainer.data.base import SegDataset, refuse_unequal
 from trainer.data.packs.pack_rows import is_damaged
 from trainer.data.packs.packed import fingerprint
-from trainer.data.packs.packing import source_digest
+from trainer.data.packs.packing import picture_digest, source_digest
 from trainer.data.pairing import Pair, Split, file_identity, in_two_splits
 
 
@@ -136,7 +135,7 @@ def _read(dataset: SegDataset, pair: Pair) -> _Read:
     source = b"" if problems else source_digest(pair)
     size = None if image is None else (image.shape[0], image.shape[1])
     counts = np.bincount(label.ravel(), minlength=256) if label is not None else np.zeros(256, np.int64)
-    picture = None if image is None else hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).digest()
+    picture = None if image is None else picture_digest(image)
     return _Read(source, size, counts, problems, picture, _no_sums(dataset) if image is None else _sums(image))
 
 

@@ -87,24 +87,41 @@ def open_data(config: TrainConfig, place: Place, say: Callable[[str], None] = si
     check_warmup(config.optim, stream.steps_per_epoch)
     data = Data(dataset, splits["train"], splits["val"], learn, select, splits.get("test"))
     _check_labelled(data, config)
-    for line in leaks(data):
+    for line in pictures_of_train(data):
         say(line)
     return data
 
 
-def leaks(data: Data) -> list[str]:
-    """A line for each split with pairs that train has too, byte for byte; `data check` compares pixels."""
-    of_train = dict(zip(data.train.sources, data.train.stems, strict=True))
+def pictures_of_train(data: Data) -> list[str]:
+    """A warning for each split with pictures that train has too, pixel by pixel.
+
+    In packs of earlier versions the bytes of the pairs' files are compared, masks included.
+    """
     lines = []
     for name, split in (("val", data.val), ("test", data.test)):
-        both = [] if split is None else [at for at, source in enumerate(split.sources) if source in of_train]
+        both = [] if split is None else _in_both(split, data.train)
         if split is not None and both:
-            stem, other = split.stems[both[0]], of_train[split.sources[both[0]]]
+            stem, other = both[0]
             lines.append(
-                f"warning: {len(both)} of {len(split)} pairs of {name} are in train too, as {stem} ({other} in train), "
-                f"so that {name} measures what was learnt by heart; `transkd data check` lists them"
+                f"warning: {len(both)} of {len(split)} pictures of {name} are in train too, as {stem} ({other} in "
+                f"train), so that {name} measures what was learnt by heart; `transkd data check` lists them"
             )
     return lines
+
+
+def _in_both(split: PackedSplit, train: PackedSplit) -> list[tuple[str, str]]:
+    """The stems of `split` whose picture or pair of files is in train, each with the stem that it has there."""
+    known: dict[bytes | None, str] = {
+        digest: stem
+        for stem, *digests in zip(train.stems, train.sources, train.pictures, strict=True)
+        for digest in digests
+        if digest is not None
+    }
+    return [
+        (stem, known[source] if source in known else known[picture])
+        for stem, source, picture in zip(split.stems, split.sources, split.pictures, strict=True)
+        if source in known or picture in known
+    ]
 
 
 def _held_out(dataset: SegDataset, train: PackedSplit, share: float) -> tuple[np.ndarray, np.ndarray]:

@@ -157,9 +157,26 @@ def test_a_run_says_which_pairs_stand_on_both_sides(
         (tree / kind / "val" / "f.png").write_bytes((tree / kind / "train" / "b.png").read_bytes())
     open_data(config, place(data_root=tree), said.append)
     assert said == [
-        "warning: 1 of 2 pairs of val are in train too, as f (b in train), so that val measures what was learnt by "
+        "warning: 1 of 2 pictures of val are in train too, as f (b in train), so that val measures what was learnt by "
         "heart; `transkd data check` lists them"
     ]
+
+
+def test_a_picture_on_both_sides_is_said_whatever_its_mask_and_file(
+    tree: Path, tiny: Callable[..., Any], place: Callable[..., Any]
+) -> None:
+    from trainer.training.build import open_data
+
+    data = {"name": "folder", "size": [32, 64], "options": {"classes": CLASSES, **FOLDERS}}
+    config = tiny({}, {"data": data, "optim.global_batch": 2})
+    for stem, of_train in (("e", "a"), ("f", "b")):  # saved again, by another program
+        with Image.open(tree / "images" / "train" / f"{of_train}.png") as saved:
+            saved.save(tree / "images" / "val" / f"{stem}.png", compress_level=1)
+        mask(tree / "masks" / "val" / f"{stem}.png", np.ones((40, 48), np.uint8))
+    for _ in range(2):  # packed now, and found packed
+        said: list[str] = []
+        open_data(config, place(data_root=tree), said.append)
+        assert [line for line in said if line.startswith("warning: 2 of 2 pictures of val are in train too, as e (a")]
 
 
 def by_link(tree: Path, make: Callable[[Path, Path], None]) -> dict[str, Any]:

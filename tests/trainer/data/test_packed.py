@@ -23,7 +23,7 @@ from trainer.data import SegDataset, open_dataset, pack, pack_splits
 from trainer.data.check import damaged_packs
 from trainer.data.packs import pack_files, packing
 from trainer.data.packs.pack_files import PackFiles
-from trainer.data.packs.pack_rows import is_damaged
+from trainer.data.packs.pack_rows import PICTURE, SOURCE_CHECK, checksum, is_damaged
 from trainer.data.packs.packed import packed_fingerprint
 from trainer.data.pairing import Pair
 from trainer.data.scenes import Scenes, write_scenes
@@ -194,6 +194,23 @@ def test_a_pack_of_an_earlier_version_is_found_and_read(tmp_path: Path, monkeypa
             np.testing.assert_array_equal(old.native_label(i), ours.native_label(i))
             np.testing.assert_array_equal(old.images([i]), ours.images([i]))
     assert not list((tmp_path / "packed").glob("*samples*"))
+
+
+def test_a_pack_without_digests_of_pictures_is_read_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, data = _cityscapes(tmp_path)
+    ours = pack(data, config, "train", tmp_path, native=False)
+    assert None not in ours.pictures and len(set(ours.pictures)) == 5
+    (file,) = (tmp_path / "packed").glob("*samples*")
+    table = pa.ipc.open_file(str(file)).read_all().drop_columns([PICTURE])
+    short = zip(*(table[name].to_pylist() for name in ("stem", "source", "counts")), strict=True)
+    checks = pa.array([checksum([stem.encode(), *rest]) for stem, *rest in short], pa.uint32())
+    table = table.set_column(table.schema.names.index(SOURCE_CHECK), SOURCE_CHECK, checks)
+    file.unlink()
+    with pa.ipc.new_file(str(file), table.schema) as writer:
+        writer.write_table(table, max_chunksize=1)
+    monkeypatch.setattr(type(data), "read", None)
+    old = pack(data, config, "train", tmp_path, native=False)
+    assert (old.fingerprint, old.sources, old.pictures) == (ours.fingerprint, ours.sources, [None] * 5)
 
 
 def test_the_name_of_a_pack_is_that_of_earlier_versions(tmp_path: Path) -> None:

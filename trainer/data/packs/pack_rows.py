@@ -13,7 +13,10 @@ import pyarrow as pa
 SOURCE_CHECK, PIXEL_CHECK = "source_check", "pixel_check"
 """Columns with the CRC-32 of a row's short columns, and of its pixels. Files of earlier versions lack both."""
 
-_SHORT = "stem", "source", "counts"
+PICTURE = "picture"
+"""Column with the digest of a row's decoded image. Files of earlier versions lack it."""
+
+_SHORT = "stem", "source", "counts", PICTURE
 _PIXELS = "image", "label", "native"
 _DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError)
 """What reading a damaged file raises."""

@@ -11,7 +11,7 @@ import numpy as np
 from trainer.config import DataConfig
 from trainer.data.base import SegDataset, cache_folder
 from trainer.data.packs.pack_files import PackFiles
-from trainer.data.packs.pack_rows import bytes_of, rows_of
+from trainer.data.packs.pack_rows import PICTURE, bytes_of, rows_of
 from trainer.data.packs.packing import Say, refuse_without_room, write_missing
 from trainer.data.pairing import Split, refuse_shared
 
@@ -33,6 +33,10 @@ class PackedSplit:
         self.class_counts: np.ndarray = np.sum([bytes_of(row["counts"]).view(np.int64) for row in rows], axis=0)
         self.sources: list[bytes] = [row["source"][0].as_py() for row in rows]
         """The digest of each pair's files."""
+        self.pictures: list[bytes | None] = [
+            row[PICTURE][0].as_py() if PICTURE in row.schema.names else None for row in rows
+        ]
+        """The digest of each image's pixels; None in a pack of an earlier version."""
         self.fingerprint: str = fingerprint(zip(self.stems, self.sources, strict=True))
         self._images = [bytes_of(row["image"]).reshape(*self.size, self.channels) for row in rows]
         self._labels = [bytes_of(row["label"]).reshape(self.size) for row in rows]

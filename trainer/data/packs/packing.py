@@ -21,7 +21,7 @@ from trainer.config.input_files import check_regular
 from trainer.data.ahead import ahead
 from trainer.data.base import SegDataset
 from trainer.data.packs.pack_files import PackFiles, Shard
-from trainer.data.packs.pack_rows import PIXEL_CHECK, SOURCE_CHECK, checksum
+from trainer.data.packs.pack_rows import PICTURE, PIXEL_CHECK, SOURCE_CHECK, checksum
 from trainer.data.pairing import Pair
 from trainer.files.atomic import replacing
 
@@ -107,6 +107,7 @@ def _samples_schema(size: tuple[int, int], classes: int, channels: int) -> pa.Sc
         ("label", pa.binary(size[0] * size[1])),
         (SOURCE_CHECK, pa.uint32()),
         (PIXEL_CHECK, pa.uint32()),
+        (PICTURE, pa.binary(32)),  # `picture_digest`
     ]
     told = {"height": str(size[0]), "width": str(size[1])} | ({"channels": str(channels)} if channels != 3 else {})
     return pa.schema(columns, metadata=told)
@@ -124,8 +125,10 @@ def _row(dataset: SegDataset, size: tuple[int, int], pair: Pair, samples: bool, 
     counts = np.bincount(native[native != IGNORE], minlength=len(dataset.classes)).astype(np.int64)
     label = resize_label(native, size)
     short = [source_digest(pair), counts.tobytes()]
+    picture = picture_digest(image)
     pixels = [resize_image(image, size).tobytes(), label.tobytes()]
-    columns = [pair.stem, *short, *pixels, checksum([pair.stem.encode(), *short]), checksum(pixels)]
+    checks = [checksum([pair.stem.encode(), *short, picture]), checksum(pixels)]
+    columns = [pair.stem, *short, *pixels, *checks, picture]
     return columns, _native_columns(native, size) if natives else None
 
 
@@ -154,6 +157,13 @@ def source_digest(pair: Pair) -> bytes:
     source = hashlib.sha256(pair.image.read_bytes())
     source.update(pair.label.read_bytes())
     return source.digest()
+
+
+def picture_digest(image: np.ndarray) -> bytes:
+    """32 bytes that are equal for images (H, W, C) of equal pixels, whatever their files."""
+    digest = hashlib.sha256(f"{image.shape}".encode())
+    digest.update(np.ascontiguousarray(image))
+    return digest.digest()
 
 
 @contextlib.contextmanager
