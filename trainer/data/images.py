@@ -21,6 +21,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 ARRAY = ".npy"
 """The ending of an array of numpy."""
 
+ENDINGS = (*SUFFIXES, ".tif", ".tiff", ".bmp", ".webp", ARRAY)
+"""Of images and masks in a user's own folder, in any case."""
+
 LIMIT = "TRANSKD_MAX_PIXELS"
 """The environment variable with the most pixels that an image may have."""
 

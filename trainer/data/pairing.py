@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from trainer.config import UserError, read_text
 from trainer.config.input_files import refuse_undecodable
-from trainer.data.images import SUFFIXES
+from trainer.data.images import ENDINGS
 
 Split = Literal["train", "val", "test"]
 
@@ -18,6 +19,9 @@ EXPECTED = "; expected the layout "
 """Separates, in a message, the problem from the expected layout."""
 
 _NAMED = 3  # items that a one-line summary shows
+
+_PATH = re.compile(rf".*?({'|'.join(map(re.escape, ENDINGS))})(?=\s|$)", re.IGNORECASE)
+"""The path of the first image of a line."""
 
 
 class Pair(NamedTuple):
@@ -163,7 +167,11 @@ def listed(
     split: Split, lists: Mapping[Split, Path], images: Mapping[str, Path], labels: Mapping[str, Path], layout: str
 ) -> Found:
     """The files of a split by its list, when both splits share folders. Raises UserError for a bad list."""
-    stems = {which: _read_list(path, layout) for which, path in lists.items()}
+    for path in lists.values():
+        if not path.exists():
+            raise UserError(f"cannot read the list {path}{EXPECTED}{layout}")
+    known = {stem: stem for stem in (*images, *labels)}
+    stems = {which: read_list(path, known) for which, path in lists.items()}
     mine = stems[split]
     return Found(
         {stem: images[stem] for stem in mine if stem in images},
@@ -175,20 +183,50 @@ def listed(
     )
 
 
-def _read_list(path: Path, layout: str) -> list[str]:
-    """The stems of a list. A line is a stem, or begins with the path of an image, as in some prepared copies."""
-    if not path.exists():
-        raise UserError(f"cannot read the list {path}{EXPECTED}{layout}")
-    lines = read_text(path).splitlines()
+def by_name(stems: set[str]) -> dict[str, str]:
+    """Whole stem, or its last part where that is of one stem only -> stem: what a line of a list may call it."""
+    found: dict[str, str] = {}
+    twice: set[str] = set()
+    for stem in sorted(stems):
+        last = PurePosixPath(stem).name
+        twice |= {last} if last in found else set()
+        found[last] = stem
+    return {name: stem for name, stem in found.items() if name not in twice} | {stem: stem for stem in stems}
+
+
+def read_list(path: Path, known: Mapping[str, str]) -> list[str]:
+    """The stems of a list; `known` has the stem of each name by which a line may call it.
+
+    A line is, or begins with, a stem or the path of an image, of which the end decides. Both may hold blanks. Raises
+    UserError for a list that cannot be read, or names a stem twice.
+    """
     stems: dict[str, None] = {}
-    for line in lines:
+    for line in read_text(path).splitlines():
         if line.strip():
-            name = PureWindowsPath(composed(line.split()[0]))  # which reads both `/` and `\`
-            stem = name.stem if name.suffix.lower() in SUFFIXES else name.name
+            stem = _named(composed(line.strip().replace("\\", "/")), known)
             if stem in stems:
                 raise UserError(f"{path} names {stem} twice; remove one of the lines")
             stems[stem] = None
     return list(stems)
+
+
+def _named(line: str, known: Mapping[str, str]) -> str:
+    """The known stem that a line of a list names, or what it calls an unknown one.
+
+    A name with blanks goes before the first word, and the first word before the end of a path with blanks in it: of
+    `left/1.png right/2.png` it is the left image.
+    """
+    path = _PATH.match(line)
+    whole, first = _ends(path[0] if path else line), _ends(line.split()[0])
+    ends = [*(end for end in whole if " " in end), *first, *whole]
+    return next((known[end] for end in ends if end in known), (whole or [line])[0])
+
+
+def _ends(path: str) -> list[str]:
+    """A path without an image's ending, and its parts from each folder on: a/b/c, b/c, c."""
+    name = PurePosixPath(path)
+    parts = (name.with_suffix("") if name.suffix.lower() in ENDINGS else name).parts
+    return ["/".join(parts[at:]).lstrip("/") for at in range(len(parts)) if parts[at] != "/"]
 
 
 def _unpaired(kind: str, other: str, have: Mapping[str, Path], want: Mapping[str, Path]) -> Flaw:

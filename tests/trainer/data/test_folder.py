@@ -120,6 +120,38 @@ def test_lists_divide_one_folder(flat: Path) -> None:
     assert any("video0_000; take it out of the list of train" in line for line in flaws)
 
 
+LINES = [
+    ("my picture 1", ["my picture 1"]),
+    ("my picture 1.png", ["my picture 1"]),
+    ("images/my picture 1.png", ["my picture 1"]),
+    ("some frames/other.jpg", ["other"]),
+    ("some frames\\other.jpg", ["other"]),
+    ("images/my picture 1.png masks/my picture 1.png", ["my picture 1"]),
+    ("/other.png my picture 1.png", ["other"]),
+    ("other 1", ["other"]),
+    ("my picture 1\nmy", ["my", "my picture 1"]),
+    ("/\na picture 2\nother.png", None),
+    ("gone.png other.png", None),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), LINES)
+def test_a_line_of_a_list_may_hold_blanks_or_begin_with_a_name(
+    text: str, expected: list[str] | None, tmp_path: Path
+) -> None:
+    for stem in ("my", "my picture 1", "other", "seen"):
+        image(tmp_path / "images" / f"{stem}.png")
+        mask(tmp_path / "masks" / f"{stem}.png")
+    (tmp_path / "train.txt").write_text(f"{text}\n", encoding="utf-8")
+    (tmp_path / "val.txt").write_text("seen\n", encoding="utf-8")
+    lists = {"train": "train.txt", "val": "val.txt"}
+    if expected is not None:
+        assert stems(tmp_path, "train", lists=lists) == expected
+        return
+    with pytest.raises(UserError, match=f"listed in {tmp_path}/train.txt but without image and label: (/, a picture 2|gone)"):
+        stems(tmp_path, "train", lists=lists)
+
+
 def test_a_share_is_held_out_by_group_and_depends_on_names_only(flat: Path) -> None:
     options = {**VIDEOS, "holdout": {"val": 0.25, "test": 0.25}, "group": "^(video.)"}
     found = {split: stems(flat, split, **options) for split in ("train", "val", "test")}

@@ -132,6 +132,21 @@ def test_a_picture_on_both_sides_is_said(data_command: Command, tmp_path: Path) 
     assert f"problem: {copied} is the same picture as {tmp_path}/images/train/b.png in train" in said
 
 
+def test_lists_are_proposed_where_they_name_images(data_command: Command, tmp_path: Path) -> None:
+    for seed in range(6):
+        picture(tmp_path / "mine" / "images" / f"my picture {seed}.png", seed)
+        label(tmp_path / "mine" / "masks" / f"my picture {seed}.png")
+    for split, seeds in (("train", range(4)), ("val", (4, 5))):
+        text = "".join(f"my picture {seed}.png\n" for seed in seeds)
+        (tmp_path / "mine" / f"{split}.txt").write_text(text, encoding="utf-8")
+    code, said, _ = data_command("init", tmp_path / "mine", "--out", tmp_path / "data.yaml")
+    assert (code, "no problems" in said) == (0, True)
+    assert read_yaml(tmp_path / "data.yaml")["data"]["options"]["lists"] == {"train": "train.txt", "val": "val.txt"}
+    (tmp_path / "mine" / "val.txt").write_text("notes of mine\n", encoding="utf-8")
+    assert data_command("init", tmp_path / "mine", "--out", tmp_path / "again.yaml")[0] == 0
+    assert read_yaml(tmp_path / "again.yaml")["data"]["options"]["holdout"] == {"val": 0.2}
+
+
 def test_patterns_may_be_given(data_command: Command, tmp_path: Path) -> None:
     by_split(tmp_path, "a/{stem}.png", "b/{stem}.png")
     arguments = (tmp_path, "--images", "a", "--masks", "b/*.png", "--out", tmp_path / "data.yaml")

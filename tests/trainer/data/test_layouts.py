@@ -75,6 +75,18 @@ def test_lists_of_paths_are_read_as_lists_of_stems(made: Made, tmp_path: Path) -
     assert dataset.pairs("train") == before
 
 
+def test_a_list_may_name_stems_with_blanks(made: Made, tmp_path: Path) -> None:
+    dataset = made("nyuv2")
+    before = dataset.pairs("train")
+    for pair in before:
+        for path in (pair.image, pair.label):
+            path.rename(path.with_stem(path.stem.replace("_", " ")))
+    (tmp_path / "nyuv2" / "train.txt").write_text(
+        "".join(f"{pair.stem.replace('_', ' ')}\n" for pair in reversed(before))
+    )
+    assert [pair.stem for pair in dataset.pairs("train")] == [pair.stem.replace("_", " ") for pair in before]
+
+
 def test_aug_is_another_list_with_other_labels_and_the_same_val(
     data_command: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from trainer.config import UserError
 from trainer.data import arrays, images
-from trainer.data.own_folder.patterns import ENDINGS, find_files
+from trainer.data.own_folder.patterns import find_files
 from trainer.data.pairing import Split, composed, is_hidden
 
 MOST_VALUES = 256
@@ -86,7 +86,7 @@ def _by_folder(root: Path) -> dict[tuple[str, Split | None], list[Path]]:
     found: dict[tuple[str, Split | None], list[Path]] = {}
     for path in sorted(root.rglob("*")):
         relative = path.relative_to(root)
-        if path.suffix.lower() in ENDINGS and not is_hidden(relative) and path.is_file():
+        if path.suffix.lower() in images.ENDINGS and not is_hidden(relative) and path.is_file():
             parts = relative.parts[:-1]
             words = [_words(part.lower()) for part in parts]
             splits = [i for i, found_in in enumerate(words) if found_in & _SPLITS.keys()]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trainer.config import UserError, read_text
+from trainer.config import UserError
 from trainer.data import arrays, images
 from trainer.data.base import INVALID, Facts, Official, SegDataset
 from trainer.data.own_folder.class_values import class_values
 from trainer.data.own_folder.folder_options import folder_options
 from trainer.data.own_folder.groups import crossing, groups_of, hold_out
-from trainer.data.own_folder.patterns import ENDINGS, find_files, without_wildcards
-from trainer.data.pairing import Found, Pair, Split, composed
+from trainer.data.own_folder.patterns import find_files, without_wildcards
+from trainer.data.pairing import Found, Pair, Split, by_name, read_list
 from trainer.data.palette import Colour
 
 GLANCES = 3
@@ -104,8 +104,8 @@ class Folder(SegDataset):
 
     def _listed(self, split: Split, lists: Mapping[Split, Path]) -> Found:
         pictures, masks = self._files(None)
-        known = _by_name({*pictures, *masks})
-        stems = {which: _read_list(path, known) for which, path in lists.items()}
+        known = by_name({*pictures, *masks})
+        stems = {which: read_list(path, known) for which, path in lists.items()}
         others = {stem for which, listed in stems.items() if which != split for stem in listed}
         lost = tuple(stem for stem in stems[split] if stem not in pictures and stem not in masks)
         shared = tuple(sorted(others & set(stems[split])))
@@ -126,7 +126,7 @@ class Folder(SegDataset):
         if self.options.lists is None:
             return set(self._files(split)[0])
         pictures = self._files(None)[0]
-        return set(_read_list(self.root / self.options.lists[split], _by_name(set(pictures)))) & set(pictures)
+        return set(read_list(self.root / self.options.lists[split], by_name(set(pictures)))) & set(pictures)
 
     def groups(self, stems: Sequence[str]) -> list[str] | None:
         """The group of each stem."""
@@ -182,30 +182,3 @@ class Folder(SegDataset):
 
 def _only(files: Mapping[str, Path], stems: set[str]) -> dict[str, Path]:
     return {stem: path for stem, path in files.items() if stem in stems}
-
-
-def _by_name(stems: set[str]) -> dict[str, str]:
-    """Whole stem, or its last part where that is of one stem only -> stem."""
-    found: dict[str, str] = {}
-    twice: set[str] = set()
-    for stem in sorted(stems):
-        last = PurePosixPath(stem).name
-        twice |= {last} if last in found else set()
-        found[last] = stem
-    return {name: stem for name, stem in found.items() if name not in twice} | {stem: stem for stem in stems}
-
-
-def _read_list(path: Path, known: Mapping[str, str]) -> list[str]:
-    """The stems of a list: a line begins with a stem or the path of an image, of which the end decides."""
-    stems: dict[str, None] = {}
-    for line in read_text(path).splitlines():
-        if not line.strip():
-            continue
-        name = PurePosixPath(composed(line.split()[0].replace("\\", "/")))
-        whole = name.with_suffix("") if name.suffix.lower() in ENDINGS else name
-        ends = ["/".join(whole.parts[at:]) for at in range(len(whole.parts))]
-        stem = next((known[end] for end in ends if end in known), whole.as_posix())
-        if stem in stems:
-            raise UserError(f"{path} names {stem} twice; remove one of the lines")
-        stems[stem] = None
-    return list(stems)

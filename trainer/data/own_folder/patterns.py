@@ -8,11 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from trainer.config import UserError
 from trainer.config.input_files import refuse_undecodable
-from trainer.data.images import ARRAY, SUFFIXES
+from trainer.data.images import ENDINGS
 from trainer.data.pairing import composed, is_hidden
-
-ENDINGS = (*SUFFIXES, ".tif", ".tiff", ".bmp", ".webp", ARRAY)
-"""Of images and masks, in any case."""
 
 _WILD = re.compile(r"\*\*|\*|\?|\[!?[^\]]+\]")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from trainer.config import UserError
 from trainer.data import arrays, images
 from trainer.data.own_folder.discover import MOST_VALUES, Match, mask_array, mask_values
+from trainer.data.pairing import by_name, read_list
 
 HELD_OUT = 0.2
 """The share of the images that becomes val where the folder has none."""
@@ -89,9 +91,13 @@ def _classes(seen: Seen) -> dict[str, Any]:
 
 def _lists(root: Path, match: Match) -> dict[str, Any]:
     """train.txt and val.txt of the folder, where each names images of it."""
-    found = {split: root / f"{split}.txt" for split in ("train", "val", "test")}
-    here = {split: path.name for split, path in found.items() if path.is_file()}
-    return {"lists": here} if {"train", "val"} <= set(here) and match.pairs else {}
+    known = by_name({*match.images.files, *match.masks.files})
+    here = {}
+    for split in ("train", "val", "test"):
+        with contextlib.suppress(UserError):  # that there is no such list, or one that cannot be read
+            if set(read_list(root / f"{split}.txt", known)) & set(match.pairs):
+                here[split] = f"{split}.txt"
+    return {"lists": here} if {"train", "val"} <= set(here) else {}
 
 
 def _held_out(stems: Sequence[str]) -> dict[str, Any]:
