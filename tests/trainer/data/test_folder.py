@@ -93,6 +93,15 @@ def test_a_stem_is_what_the_wildcards_stand_for(images: str, masks: str, stem: s
     assert stems(tree, "train", **options)[0] == stem
 
 
+def test_a_literal_wildcard_of_a_glob_belongs_to_no_stem(tree: Path) -> None:
+    (tree / "images" / "train").rename(tree / "images" / "train[1]*")
+    for images in ("images/train[1]*", "images/train[[]1][*]", "images/train[[]1][*]/*.png"):
+        options = {"images": {"train": images, "val": "images/val"}, "masks": FOLDERS["masks"]}
+        assert stems(tree, "train", **options) == ["a", "b", "c", "d"]
+        picture, _ = opened(tree, **options).paths("train", 0)
+        assert picture == "images/train[1]*/made_00000.png" or images == "images/train[1]*"
+
+
 def test_masks_beside_images_are_no_images(flat: Path) -> None:
     found = opened(flat, **VIDEOS, holdout={"val": 0.25}).pairs("train")
     assert all(p.label == p.image.with_name(f"{p.stem}_mask.png") for p in found)

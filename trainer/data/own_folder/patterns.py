@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from glob import escape
 from pathlib import Path, PurePosixPath
 
 from trainer.config import UserError
@@ -12,21 +13,24 @@ from trainer.data.images import ENDINGS
 from trainer.data.pairing import composed, is_hidden
 
 _WILD = re.compile(r"\*\*|\*|\?|\[!?[^\]]+\]")
+_LITERAL = {"[[]": "[", "[*]": "*", "[?]": "?"}
+"""How glob.escape writes a character that would be a wildcard -> the character; no part of a stem."""
 
 
 def find_files(option: str, root: Path, pattern: str, without: Collection[Path] = ()) -> dict[str, Path]:
     """Stem -> file, for the files below `root` that a folder or glob names, except `without`.
 
     `option` is its name in messages. The stem is what the wildcards stand for, joined by `/`: `seq1/0001` of
-    seq1/0001_L.png for `*/*_L.png`. A folder stands for all files below it. Raises UserError for a pattern that matches
-    nothing or leaves the root, for a missing folder, for two files of one stem, and for a name that is not UTF-8.
+    seq1/0001_L.png for `*/*_L.png`. A folder stands for all files below it; one that is there goes before a glob, as
+    its name may hold brackets. Raises UserError for a pattern that matches nothing or leaves the root, for a missing
+    folder, for two files of one stem, and for a name that is not UTF-8.
     """
     if not pattern or PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
         raise UserError(f"{option}: a folder or glob must be below the data root, but got {pattern!r}; give that part")
-    is_glob = _WILD.search(pattern) is not None
-    if not is_glob and not (root / pattern).is_dir():
-        raise UserError(f"{option}: no folder {root / pattern}; correct it, or give a glob such as 'images/*.png'")
-    glob = pattern if is_glob else f"{pattern.rstrip('/')}/**/*"
+    folder = pattern if (root / pattern).is_dir() else _folder(pattern)
+    if folder is not None and not (root / folder).is_dir():
+        raise UserError(f"{option}: no folder {root / folder}; correct it, or give a glob such as 'images/*.png'")
+    glob = pattern if folder is None else f"{escape(folder.rstrip('/'))}/**/*"
     stem_of = _stems(glob)
     found: dict[str, Path] = {}
     for path in sorted(root.glob(glob)):
@@ -51,11 +55,18 @@ def find_files(option: str, root: Path, pattern: str, without: Collection[Path] 
 
 def without_wildcards(pattern: str, stem: str) -> str:
     """A path without its ending that the pattern matches, for a file of this stem to be made."""
-    if _WILD.search(pattern) is None:
-        return f"{pattern.rstrip('/')}/{stem}"
+    if (folder := _folder(pattern)) is not None:
+        return f"{folder.rstrip('/')}/{stem}"
     path = pattern.replace("**/", "")
     path = path[: -len(PurePosixPath(path).suffix)] if PurePosixPath(path).suffix else path
-    return _WILD.sub(stem, path)
+    return _WILD.sub(lambda wild: _LITERAL.get(wild[0], stem), path)
+
+
+def _folder(pattern: str) -> str | None:
+    """The folder that a pattern without wildcards names; None for a glob."""
+    if any(wild[0] not in _LITERAL for wild in _WILD.finditer(pattern)):
+        return None
+    return _WILD.sub(lambda wild: _LITERAL[wild[0]], pattern)
 
 
 def _stems(glob: str) -> re.Pattern[str]:
@@ -71,6 +82,9 @@ def _part(part: str) -> str:
     text, at = "", 0
     for wild in _WILD.finditer(part):
         text += re.escape(part[at : wild.start()])
-        text += {"*": "([^/]*)", "**": "([^/]*)", "?": "([^/])"}.get(wild[0], f"({wild[0].replace('[!', '[^')})")
+        if wild[0] in _LITERAL:
+            text += re.escape(_LITERAL[wild[0]])
+        else:
+            text += {"*": "([^/]*)", "**": "([^/]*)", "?": "([^/])"}.get(wild[0], f"({wild[0].replace('[!', '[^')})")
         at = wild.end()
     return text + re.escape(part[at:])
