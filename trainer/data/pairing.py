@@ -14,6 +14,7 @@ from trainer.config.input_files import refuse_undecodable
 from trainer.data.images import ENDINGS
 
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 EXPECTED = "; expected the layout "
 """Separates, in a message, the problem from the expected layout."""

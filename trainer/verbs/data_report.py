@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -25,13 +26,15 @@ NO_BREAK_SPACE = "\xa0"
 """A space at which textwrap breaks no line."""
 
 
-def report(dataset: SegDataset, name: str, *, subset: bool) -> tuple[list[str], dict[Split, Contents]]:
-    """Read and print all splits; returns what is wrong, and the splits' contents."""
+def report(
+    dataset: SegDataset, name: str, *, subset: bool, known: Sequence[str] = ()
+) -> tuple[list[str], dict[Split, Contents]]:
+    """Read and print all splits; returns what is wrong, `known` problems first, and the splits' contents."""
     from trainer.data.check import check_split, damaged_packs, leaks
 
     console = Console(highlight=False)
     console.print(Text(printable(f"{name} in {dataset.root}"), style="bold"), soft_wrap=True)
-    problems: list[str] = []
+    problems = [*known]
     found: dict[Split, Contents] = {}
     for split in dataset.splits:
         found[split] = check_split(dataset, split, subset=subset, progress=Progress(split), before=found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,8 +156,132 @@ def test_patterns_may_be_given(data_command: Command, tmp_path: Path) -> None:
     assert (options["images"], options["masks"], options["holdout"]) == ("a", "b/*.png", {"val": 0.2})
 
 
+GIVEN = [
+    (("a", "b"), "a/train", "b/train"),
+    (("a/*/*.png", "b/**/*.png"), "a/train/*.png", "b/train/**/*.png"),
+    (("train=a/train,val=a/val/*.png", "train=b/train/,val=b/*/*"), "a/train", "b/train/"),
+]
+
+
+@pytest.mark.parametrize(("given", "images", "masks"), GIVEN)
+def test_given_patterns_keep_the_split_of_the_folders(
+    given: tuple[str, str], images: str, masks: str, data_command: Command, tmp_path: Path
+) -> None:
+    by_split(tmp_path / "mine", "a/{split}/{stem}.png", "b/{split}/{stem}.png")
+    options = [part for name, value in zip(("--images", "--masks"), given, strict=True)
+               for one in value.replace("b/*/*", "b/val/*").split(",") for part in (name, one)]  # fmt: skip
+    code, said, err = data_command("init", tmp_path / "mine", *options, "--out", tmp_path / "data.yaml")
+    assert (code, err, "val: 2 pairs" in said) == (0, "", True)
+    written = read_yaml(tmp_path / "data.yaml")["data"]["options"]
+    assert (written["images"]["train"], written["masks"]["train"]) == (images, masks)
+    assert "holdout" not in written
+
+
+GREY = [
+    ("{split}/images/{stem}.png", "{split}/masks/{stem}.png"),
+    ("a/{split}/{stem}.png", "b/{split}/{stem}.png"),
+    ("{split}/{stem}.png", "{split}/{stem}_L.png"),
+    ("images/{split}/{stem}.png", "images/{split}/{stem}_mask.png"),
+    ("images/{split}/{stem}.jpg", "images/{split}/{stem}.png"),
+]
+
+
+@pytest.mark.parametrize(("images", "labels"), GREY)
+def test_grey_photographs_are_no_masks(images: str, labels: str, data_command: Command, tmp_path: Path) -> None:
+    by_split(tmp_path / "mine", images, labels)
+    for path in (tmp_path / "mine").rglob("*"):
+        if path.is_file():
+            with Image.open(path) as found:
+                found.convert("L").save(path)
+    code, said, _ = data_command("init", tmp_path / "mine", "--out", tmp_path / "data.yaml")
+    assert code == 0
+    assert "train: 3 pairs" in said and "val: 2 pairs" in said and "255   25.00%  likely ignored" in said
+
+
+def test_names_of_folders_go_before_what_pictures_hold(data_command: Command, tmp_path: Path) -> None:
+    """Drawings hold few colours in flat areas, as masks do."""
+    by_split(tmp_path / "mine", "images/{split}/{stem}.png", "masks/{split}/{stem}.png")
+    for path in (tmp_path / "mine" / "images").rglob("*.png"):
+        label(path, colours=True, values=(0, 1, 2, 3))
+        drawing = np.array(Image.open(path))
+        drawing[0, 0] = ord(path.stem)
+        Image.fromarray(drawing).save(path)
+    code, said, _ = data_command("init", tmp_path / "mine", "--out", tmp_path / "data.yaml")
+    assert code == 0 and "train: 3 pairs, images/train with masks/train" in said
+
+
+def stored_with_loss(root: Path) -> None:
+    for path in (root / "val" / "masks").iterdir():
+        with Image.open(path) as mask:
+            mask.save(path.with_suffix(".jpg"))
+        path.unlink()
+
+
+def without_masks(root: Path) -> None:
+    shutil.rmtree(root / "val" / "masks")
+
+
+LOST: list[tuple[Callable[[Path], None], str]] = [
+    (stored_with_loss, "2 masks as val/masks: label {root}/val/masks/d.jpg "),
+    (stored_with_loss, "2 images as val/images: no mask has their names"),
+    (without_masks, "2 images as val/images: no mask has their names; correct these files, or say where images and"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "told"), LOST)
+def test_a_split_that_cannot_be_used_is_a_problem(
+    spoil: Callable[[Path], None], told: str, data_command: Command, tmp_path: Path
+) -> None:
+    root = tmp_path / "mine"
+    by_split(root, "{split}/images/{stem}.png", "{split}/masks/{stem}.png")
+    spoil(root)
+    code, said, _ = data_command("init", root, "--out", tmp_path / "data.yaml")
+    assert code == 1
+    (problem,) = (line for line in said.splitlines() if line.startswith("problem: val is left out: "))
+    assert told.format(root=root) in problem
+    assert "val is left out: 20% are held out as val" in said and "no problems" not in said
+
+
+def test_files_that_no_split_needs_are_told(data_command: Command, tmp_path: Path) -> None:
+    by_split(tmp_path / "mine", "{split}/images/{stem}.png", "{split}/masks/{stem}.png")
+    picture(tmp_path / "mine" / "test" / "images" / "x.png", 9)
+    label(tmp_path / "mine" / "train" / "labels_coarse" / "a.png")
+    code, said, _ = data_command("init", tmp_path / "mine", "--out", tmp_path / "data.yaml")
+    assert code == 0 and "no problems" in said
+    assert "left out: 1 image as test/images: no mask has their names\n" in said
+    assert "left out: 1 mask as train/labels_coarse: train/masks has as many or more pairs\n" in said
+
+
+BRACKETS = [
+    ("{split}[v1]/images/{stem}.png", "{split}[v1]/masks/{stem}.png", "train[v1]/images", "train[v1]/masks"),
+    ("{split}[v1]/{stem}.jpg", "{split}[v1]/{stem}.png", "train[[]v1]/**/*.jpg", "train[[]v1]/**/*.png"),
+    ("{split} [a]*/{stem}.jpg", "{split}_gt [b]?/{stem}_[m].png", "train [a]*", "train_gt [[]b][?]/**/*_[[]m].*"),
+]
+
+
+@pytest.mark.parametrize(("images", "labels", "found_images", "found_masks"), BRACKETS)
+def test_folders_may_have_brackets_in_their_names(
+    images: str, labels: str, found_images: str, found_masks: str, data_command: Command, tmp_path: Path
+) -> None:
+    by_split(tmp_path / "mine", images, labels)
+    code, said, err = data_command("init", tmp_path / "mine", "--out", tmp_path / "data.yaml")
+    assert (code, err) == (0, "")
+    assert f"train: 3 pairs, {found_images} with {found_masks}\n" in said and "no problems" in said
+    dataset = open_dataset(parse(read_yaml(tmp_path / "data.yaml")).data, tmp_path / "mine", tmp_path / "cache")
+    assert [pair.stem for pair in dataset.pairs("train")] == ["a", "b", "c"]
+
+
 MISTAKES = [
     ((), "no images with masks below {root}: found 5 images as images; a mask has the name of its image"),
+    ((), "; say where they are with --images and --masks"),
+    (
+        ("--images", "train=images", "--masks", "images"),
+        "--images is given for train, but --masks for all; give both for the same splits",
+    ),
+    (
+        ("--images", "images", "--images", "val=x", "--masks", "images"),
+        "--images val=x: one pattern for all images, or one for each split, is expected, beside --images images",
+    ),
     (("--images", "images"), "--images and --masks go together; give both, or neither"),
     (("--images", "images", "--masks", "masks"), "--masks: no folder {root}/masks"),
     (("--out", "{root}/note.yaml"), "--out {root}/note.yaml exists; name a new file"),

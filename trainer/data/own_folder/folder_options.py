@@ -9,10 +9,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from trainer.config import Integer, Number, Strict, UserError, explain
 from trainer.data.own_folder.groups import expression
-from trainer.data.pairing import Split
+from trainer.data.pairing import SPLITS, Split
 
 MOST_CHANNELS = 64
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 Share = Annotated[Number, Field(gt=0, lt=1)]
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from trainer.config import UserError
 from trainer.data import arrays, images
-from trainer.data.own_folder.discover import MOST_VALUES, Match, mask_array, mask_values
+from trainer.data.own_folder.discover import Match
+from trainer.data.own_folder.mask_contents import MOST_VALUES, mask_array, mask_values
 from trainer.data.pairing import by_name, read_list
 
 HELD_OUT = 0.2
@@ -48,7 +49,8 @@ def seen_in(files: Sequence[Path], progress: Callable[[int, int], None]) -> Seen
         if len(counts) > MOST_VALUES:
             raise UserError(
                 f"{path} and the masks before it hold more than {MOST_VALUES} different values, as photographs and "
-                "masks saved with loss do; give the folder of the masks with --masks, or export them without loss"
+                "masks saved with loss do; say where images and masks are with --images and --masks, or export the masks "
+                "without loss"
             )
         progress(done + 1, len(files))
     total = sum(counts.values())
