@@ -318,6 +318,13 @@ def test_colours_get_names(ending: str, tree: Path) -> None:
     np.testing.assert_array_equal(label[0, ::8], [1, 0, 0, 2, IGNORE, 1])
 
 
+def test_what_is_ignored_may_be_written_twice(tree: Path) -> None:
+    twice = opened(tree, **FOLDERS, classes=COLOURS, ignore=[[0, 0, 0], [1, 1, 1], [0, 0, 0]])
+    black = mask(tree / "masks" / "train" / "a.png", np.zeros((40, 48, 3), np.uint8))
+    assert set(twice.read_label(black).ravel()) == {IGNORE}
+    assert (opened(tree, **FOLDERS, ignore=[7, "07"]).table(black)[7]) == IGNORE
+
+
 def test_a_colour_that_no_class_has_is_named_with_file_and_count(tree: Path) -> None:
     for path in (tree / "masks").rglob("*.png"):
         mask(path, np.full((40, 48, 3), (10, 20, 30), np.uint8))
@@ -385,7 +392,17 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**HELD, "classes": ["a"]}, "data.options.classes: 2 to 254 classes are possible, but got 1"),
     ({**HELD, "classes": 3}, "a list of names, values with names, or names with [R, G, B] are expected, but got 3"),
     ({**HELD, "classes": {"x": "a", "1": "b"}}, "a value of a mask is a whole number from 0 to 65535, but got 'x'"),
-    ({**HELD, "classes": {"0": "a", "1": ""}}, "a name is one line of text without '/', but got ''"),
+    ({**HELD, "classes": {"0": "a", "1": ""}}, "a name is one line of text without '/', but got ''; write another"),
+    ({**HELD, "classes": ["a/b", "c"]}, "a name is one line of text without '/', but got 'a/b'; write another"),
+    ({**HELD, "classes": ["a", 1]}, "data.options.classes: a name is text, but got 1; put it in quotes"),
+    (
+        {**HELD, "classes": {"0": "a", "1": "b", "01": "c"}},
+        "data.options.classes: '1' and '01' are the same value, named 'b' and 'c'; keep one of them",
+    ),
+    (
+        {**HELD, "classes": {"a": [[1, 2, 3], [1, 2, 3]], "b": [0, 0, 0]}},
+        "data.options.classes.a: [1, 2, 3] is written twice; remove one of them",
+    ),
     ({**HELD, "classes": {"a": [1, 2, 3], "b": [1, 2, 3]}}, "[1, 2, 3] is the colour of 'a' and 'b'; give each class"),
     ({**HELD, "classes": {"a": [1, 2, 3], "b": [1, 2, 300]}}, "[R, G, B], but got [1, 2, 300]"),
     ({**HELD, "ignore": [1]}, "data.options.ignore: 1 is class 'road'; ignore it or name it, not both"),

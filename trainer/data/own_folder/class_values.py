@@ -48,15 +48,29 @@ def class_values(classes: Any, ignore: Any) -> ClassValues:
         return _by_colour(classes, ignore)
     if isinstance(classes, list | tuple):
         _refuse_twice(classes)
-        values = {str(i): name for i, name in enumerate(classes)}
+        names = dict(enumerate(map(_name, classes)))
     elif isinstance(classes, Mapping):
-        values = {str(value): name for value, name in classes.items()}
+        names = _named_once(classes)
     else:
         raise UserError(
             f"{_OPTION}: a list of names, values with names, or names with [R, G, B] are expected, but got "
             f"{shown(classes)}"
         )
-    return _by_value({_value(_OPTION, text): _name(name) for text, name in values.items()}, ignore)
+    return _by_value(names, ignore)
+
+
+def _named_once(classes: Mapping[Any, Any]) -> dict[int, str]:
+    """Value -> name. Raises UserError for a value that is written in two ways, as "1" and "01"."""
+    written: dict[int, Any] = {}
+    for text in classes:
+        value = _value(_OPTION, text)
+        if value in written:
+            raise UserError(
+                f"{_OPTION}: {shown(written[value])} and {shown(text)} are the same value, named "
+                f"{shown(classes[written[value]])} and {shown(classes[text])}; keep one of them"
+            )
+        written[value] = text
+    return {value: _name(classes[text]) for value, text in written.items()}
 
 
 def _by_value(names: Mapping[int, str], ignore: Any) -> ClassValues:
@@ -86,6 +100,8 @@ def _by_colour(classes: Mapping[str, Any], ignore: Any) -> ClassValues:
         own = _colours(f"{_OPTION}.{name}", classes[name])
         first.append(own[0])
         for colour in own:
+            if colours.get(colour) == train_id:
+                raise UserError(f"{_OPTION}.{name}: {list(colour)} is written twice; remove one of them")
             if colour in colours:
                 raise UserError(
                     f"{_OPTION}: {list(colour)} is the colour of '{ordered[colours[colour]]}' and '{name}'; give each "
@@ -93,7 +109,7 @@ def _by_colour(classes: Mapping[str, Any], ignore: Any) -> ClassValues:
                 )
             colours[colour] = train_id
     for colour in _colours("data.options.ignore", ignore) if _listed(ignore) else ():
-        if colour in colours:
+        if colours.get(colour, IGNORE) != IGNORE:
             raise UserError(
                 f"data.options.ignore: {list(colour)} is the colour of '{ordered[colours[colour]]}'; ignore it or name "
                 "it, not both"
@@ -132,8 +148,10 @@ def _value(where: str, given: Any) -> int:
 
 
 def _name(given: Any) -> str:
-    if not isinstance(given, str) or not given.strip() or not given.isprintable() or "/" in given:
-        raise UserError(f"{_OPTION}: a name is one line of text without '/', but got {shown(given)}; put it in quotes")
+    if not isinstance(given, str):
+        raise UserError(f"{_OPTION}: a name is text, but got {shown(given)}; put it in quotes")
+    if not given.strip() or not given.isprintable() or "/" in given:
+        raise UserError(f"{_OPTION}: a name is one line of text without '/', but got {shown(given)}; write another")
     return given
 
 
