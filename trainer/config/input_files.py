@@ -31,8 +31,7 @@ def check_regular(path: Path) -> None:
     except (OSError, ValueError):
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "a special file")
-        raise UserError(f"{path} is {kind}, and only files can be read; write its content to a file and give that")
+        raise UserError(f"{path} is {_kind(path)}, and only files can be read; write its content to a file and give that")
 
 
 def check_own_file(path: Path) -> None:
@@ -42,8 +41,7 @@ def check_own_file(path: Path) -> None:
     except (OSError, ValueError):
         return
     if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "a special file")
-        raise UserError(f"{path} must be a file but is {kind}; move it away")
+        raise UserError(f"{path} must be a file but is {_kind(path)}; move it away")
 
 
 def refuse_undecodable(path: Path | str) -> None:
@@ -55,13 +53,18 @@ def refuse_undecodable(path: Path | str) -> None:
 
 
 def check_output(option: str, out: Path, inputs: Iterable[Path | None]) -> None:
-    """Raise UserError unless `out` can be written as a file and is none of `inputs`, by whatever name or link."""
+    """Raise UserError unless `out` can be written as a file, in folders that are there or can be made, and is none of
+    `inputs`, by whatever name or link."""
     written = _real(out)
+    above = next(folder for folder in written.parents if _is_there(folder))
+    if not above.is_dir():
+        raise UserError(f"{option} {out}: {above} is {_kind(above)}, in which nothing can be written; name another place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {out}: you may not write in the folder {above}; name another place")
     if not written.exists():
         return
     if not written.is_file():
-        kind = _KINDS[stat.S_IFMT(written.stat().st_mode)]
-        raise UserError(f"{option} {out} is {kind}; name a file that may be written")
+        raise UserError(f"{option} {out} is {_kind(written)}; name a file that may be written")
     for path in inputs:
         if path is not None and same_file(out, path):
             raise UserError(f"{option} {out} would be written over {path}, which is read; name another file")
@@ -79,6 +82,18 @@ def holds(folder: Path, path: Path) -> bool:
     """Whether an existing folder is `path` or one of the folders above it, by whatever name or link."""
     real = _real(path)
     return any(same_file(folder, above) for above in (real, *real.parents))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a folder above it may not be looked into
+        return False
+
+
+def _kind(path: Path) -> str:
+    mode = path.stat().st_mode
+    return "a file" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "a special file")
 
 
 def _real(path: Path) -> Path:

@@ -72,6 +72,7 @@ def init(
     if draft.options.get("channels", 3) != 3:
         scale = found["train"].scale
         section["normalize"] = "unit" if scale is None else plain_scale(scale)
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, _text(section, folder))
     print(printable(f"wrote {out}: name the classes in it, then look at it with"))
     print(printable(f"  transkd data check {out} {root}\n  transkd data show {out} {root}").replace("\\n", "\n"))

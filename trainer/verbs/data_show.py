@@ -60,6 +60,7 @@ def show(
     body = [f"<h1>{_text(config.name)} in {_text(str(dataset.root))}</h1>", _splits(found), _classes(dataset, found)]
     for split, shown in chosen.items():
         body += [f"<h2>{split}</h2>", *(_figure(sample) for sample in shown)]
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, f"<!doctype html><meta charset=utf-8><title>data</title><style>{_STYLE}</style>{''.join(body)}\n")
     print(printable(f"wrote {out}: {sum(map(len, chosen.values()))} samples"))
     if problems:

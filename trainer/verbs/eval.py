@@ -85,6 +85,7 @@ def evaluate(
             "fingerprint": packed.fingerprint,
             "metrics": metrics,
         }
+        json_.parent.mkdir(parents=True, exist_ok=True)
         write_text(json_, json.dumps(told, indent=1) + "\n")
 
 

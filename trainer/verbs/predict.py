@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from trainer.config import UserError, counted, printable
+from trainer.config.input_files import check_output
 from trainer.verbs import options
 
 if TYPE_CHECKING:
@@ -58,10 +59,11 @@ def predict(
     import torch
 
     from trainer.deploy.open import open_student
-    from trainer.deploy.predict import find_images, label_ids, mark_folder, plan, unfinished
+    from trainer.deploy.predict import MANIFEST, find_images, label_ids, mark_folder, plan, unfinished
     from trainer.deploy.predict import predict as label
 
     torch.set_num_threads(threads)
+    check_output("--out", out / MANIFEST, [])
     jobs = plan(images, find_images(images), out, kinds)
     wanted = options.wanted(config, model, data, size, normalize)
     wanted = wanted._replace(predictions=options.predictions(window, stride, whole, flip, scales))

@@ -313,13 +313,14 @@ def test_a_file_without_a_section_is_refused(data_command: Command, tmp_path: Pa
 
 def test_the_page_shows_samples_classes_and_sizes(data_command: Command, tmp_path: Path) -> None:
     by_split(tmp_path / "mine", "images/{split}/{stem}.jpg", "labels/{split}/{stem}.png")
-    data_command("init", tmp_path / "mine", "--out", tmp_path / "data.yaml")
-    code, said, _ = data_command("show", tmp_path / "data.yaml", tmp_path / "mine", "--out", tmp_path / "page.html")
-    assert code == 0 and f"wrote {tmp_path}/page.html: 5 samples" in said
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    file, out = tmp_path / "new" / "data.yaml", tmp_path / "newer" / "one" / "page.html"
+    data_command("init", tmp_path / "mine", "--out", file)
+    code, said, _ = data_command("show", file, tmp_path / "mine", "--out", out)
+    assert code == 0 and f"wrote {out}: 5 samples" in said
+    page = out.read_text(encoding="utf-8")
     assert page.count("<figure>") == 5 and page.count("data:image/png;base64,") == 10
     assert page.count("33.33%") == 6, "three classes in two splits"
     assert page.count("25.00%") == 2, "ignored"
     assert "72x40 (3)" in page and "72x40 (2)" in page
     assert "http" not in page.replace("<!doctype html>", ""), "nothing is fetched"
-    assert data_command("show", "camvid", tmp_path / "mine", "--out", tmp_path / "data.yaml")[0] == 2
+    assert data_command("show", "camvid", tmp_path / "mine", "--out", file)[0] == 2

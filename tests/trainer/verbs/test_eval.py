@@ -115,7 +115,7 @@ def test_the_table_has_each_class_with_its_share_of_pixels(finished: Make, comma
 
 
 def test_protocol_split_and_batch_are_options(finished: Make, command: Make, tmp_path: Path) -> None:
-    run, file = finished(), tmp_path / "eval.json"
+    run, file = finished(), tmp_path / "new" / "eval.json"
     last = run_folder.read_epochs(run)[-1]
     assert command("eval", run / run_folder.LAST, "--protocol", "paper", "--batch", "2", "--json", file)[0] == 0
     assert json.loads(file.read_text())["metrics"]["val/miou"] == last["val/paper/miou"]
