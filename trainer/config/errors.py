@@ -16,6 +16,8 @@ _MAPPINGS = ("dict_type", "model_type", "model_attributes_type")
 """pydantic's error types for a value where a mapping is expected."""
 _TYPE = re.compile(r"(function-(after|before|wrap|plain)|literal|tuple|list|dict|nullable|constrained-\w+)\[.*\]$")
 """How pydantic names, in the place of a mistake, one of several types that a value may have."""
+_PLAIN = {"string_type": "str", "int_type": "int", "float_type": "float", "bool_type": "bool"}
+"""How it names a plain one of them, at the end of the place, by the type of the error."""
 SHOWN = 200
 """Longest value in a message, in characters."""
 LISTED = 5
@@ -60,7 +62,7 @@ def explain(error: ValidationError, where: str) -> UserError:
     for place, items in list(found.items())[:LISTED]:
         *others, last = dict.fromkeys(_said(error, item) for item in items)
         others = [other.removesuffix(f", but got {shown(items[0]['input'])}") for other in others]
-        lines.append(f"{'.'.join(place) or 'the whole file'}: {', or '.join([*others, last])}")
+        lines.append(f"{'.'.join(place) or 'the whole file'}: {', or '.join([*others, last])}{_meant(items)}")
     more = [f"and {len(found) - LISTED} more"] if len(found) > LISTED else []
     return UserError(f"{where}: " + "; ".join([*lines, *more]))
 
@@ -73,9 +75,12 @@ def _by_place(error: ValidationError) -> dict[tuple[str, ...], list[ErrorDetails
     """
     found: dict[tuple[str, ...], list[ErrorDetails]] = {}
     for item in error.errors():
-        kind = next((i for i, part in enumerate(item["loc"]) if _TYPE.match(str(part))), None)
-        given = item["loc"] if kind is None else item["loc"][:kind]
-        inside = () if kind is None else tuple(part for part in item["loc"][kind:] if not _TYPE.match(str(part)))
+        loc = item["loc"]
+        is_plain = len(loc) > 1 and loc[-1] == _PLAIN.get(item["type"])
+        loc = loc[:-1] if is_plain else loc
+        kind = next((i for i, part in enumerate(loc) if _TYPE.match(str(part))), len(loc) if is_plain else None)
+        given = loc if kind is None else loc[:kind]
+        inside = () if kind is None else tuple(part for part in loc[kind:] if not _TYPE.match(str(part)))
         whole, place = tuple(map(str, given)), tuple(map(str, (*given, *inside)))
         if place[-1:] == ("[key]",):  # a key is shown in the message
             place = place[:-2]
@@ -87,11 +92,25 @@ def _by_place(error: ValidationError) -> dict[tuple[str, ...], list[ErrorDetails
     return found
 
 
+def _meant(items: Iterable[ErrorDetails]) -> str:
+    """`; did you mean 'val'?` for a text that is none of those allowed, but like one; of a key, else those allowed."""
+    for item in items:
+        if item["type"] == "literal_error" and isinstance(item["input"], str):
+            allowed = re.findall("'([^']*)'", item["ctx"]["expected"])
+            if close := difflib.get_close_matches(item["input"], allowed, n=1):
+                return f"; did you mean '{close[0]}'?"
+            if item["loc"][-1] == "[key]":
+                return f"; known: {', '.join(allowed)}"
+    return ""
+
+
 def _said(error: ValidationError, item: ErrorDetails) -> str:
     """What is wrong with one value."""
     given, kind = item["input"], item["type"]
     if kind == "extra_forbidden":
         return f"unknown key; {_known_keys(error.title, item['loc'])}".rstrip("; ")
+    if kind == "literal_error" and item["loc"][-1] == "[key]":
+        return f"unknown key {shown(given)}"
     if kind in _MAPPINGS and given is None:
         return "nothing is written under it; write {} for its defaults, or leave the key out"
     if kind in _MAPPINGS:

@@ -27,7 +27,9 @@ def read_array(path: Path) -> np.ndarray:
 def read_values(path: Path) -> np.ndarray:
     """(H, W) uint8 or uint16: the values of a label file. Raises UserError for one that cannot be read so."""
     if path.suffix.lower() != images.ARRAY:
-        return images.read_indices(path)
+        return images.read_indices(
+            path, "give the index image, or name the colours, data.options.classes: {NAME: [R, G, B]}"
+        )
     values = read_array(path)
     whole = values.dtype == np.bool_ or np.issubdtype(values.dtype, np.integer)
     if values.ndim != 2 or not whole or not values.size:

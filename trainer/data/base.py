@@ -51,6 +51,8 @@ class SegDataset:
     needs_root: ClassVar[bool] = True
     code: ClassVar[str] = ""
     """The sha256 of the plugin that defines the class; packs of other code are not read."""
+    remedy_of_values: ClassVar[str] = "correct the file or the way it was exported"
+    """What to do about a label that holds a value which must not occur, for its message."""
     official: Official
 
     def __init__(self, root: Path | None, *, cache: Path, whole: bool = False) -> None:
@@ -142,8 +144,7 @@ class SegDataset:
             row, column = (int(at) for at in np.argwhere(invalid)[0])
             raise UserError(
                 f"label {path} holds {values[row, column]} at row {row}, column {column} "
-                f"({int(invalid.sum())} such pixels) but may hold {_ranges(table)}; "
-                "correct the file or the way it was exported"
+                f"({int(invalid.sum())} such pixels) but may hold {_ranges(table)}; {self.remedy_of_values}"
             )
         return label
 

@@ -57,17 +57,22 @@ def read_rgb(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def read_indices(path: Path) -> np.ndarray:
+def read_indices(path: Path, of_colours: str = "give the index image, not the coloured one") -> np.ndarray:
     """(H, W) uint8 or uint16: the class indices of a label file, which has one channel without loss of compression.
 
-    Raises UserError for a file that cannot be read so.
+    Raises UserError for a file that cannot be read so; `of_colours` is the remedy where it has several channels.
     """
     with _opened(path) as image:
         step = _STEPS.get(image.info["raw mode"])
-        if step is None or image.format not in _INDEXED or _is_lossy(image) or _is_inverted(image):
+        if image.format not in _INDEXED or _is_lossy(image):
+            raise UserError(
+                f"label {path} is stored as {image.format}{' with loss' * _is_lossy(image)}, which does not keep class "
+                "indices; export it again from its source, as PNG (or TIFF without loss, BMP, GIF, TGA)"
+            )
+        if step is None or _is_inverted(image):
             raise UserError(
                 f"label {path} has colour mode {image.mode} ({image.format}) but must be one channel of class indices, "
-                "PNG (or TIFF, BMP, GIF, TGA) of at most 16 bits; give the index image, not the coloured one"
+                f"PNG (or TIFF, BMP, GIF, TGA) of at most 16 bits; {of_colours}"
             )
         values: np.ndarray = np.asarray(image, dtype=np.uint16 if image.mode.startswith("I") else np.uint8)
         return values // step if step > 1 else values

@@ -350,6 +350,38 @@ def test_masks_with_loss_are_no_masks(tree: Path) -> None:
         check_root(section(**FOLDERS, classes=COLOURS), tree, tree.parent / "cache")
 
 
+def saved_with_loss(tree: Path) -> None:
+    for path in (tree / "masks").rglob("*.png"):
+        with Image.open(path) as file:
+            file.save(path.with_suffix(".jpg"))
+        path.unlink()
+
+
+def coloured(tree: Path) -> None:
+    mask(tree / "masks" / "train" / "a.png", np.zeros((40, 48, 3), np.uint8))
+
+
+def with_a_stranger(tree: Path) -> None:
+    mask(tree / "masks" / "train" / "a.png", np.full((40, 48), 7, np.uint8))
+
+
+MISREAD: list[tuple[Callable[[Path], None], str]] = [
+    (saved_with_loss, "is stored as JPEG, which does not keep class indices; export it again from its source, as PNG"),
+    (coloured, "give the index image, or name the colours, data.options.classes: {NAME: [R, G, B]}"),
+    (with_a_stranger, "add it to data.options.classes or data.options.ignore, or correct the file"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "remedy"), MISREAD)
+def test_a_mask_that_is_misread_is_told_with_its_remedy(
+    spoil: Callable[[Path], None], remedy: str, tree: Path
+) -> None:
+    spoil(tree)
+    with pytest.raises(UserError) as refused:
+        check_root(section(**FOLDERS), tree, tree.parent / "cache")
+    assert remedy in str(refused.value) and f"label {tree}/masks/train/a." in str(refused.value)
+
+
 @pytest.mark.parametrize(("channels", "dtype"), [(1, "uint8"), (2, "uint16"), (5, "float32")])
 def test_any_number_of_channels(channels: int, dtype: str, tree: Path, tmp_path: Path) -> None:
     for at, path in enumerate(list((tree / "images").rglob("*.png"))):
@@ -385,6 +417,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"images": {"train": "a"}, "masks": {"train": "b"}}, "images has no val; runs need both"),
     ({"images": "a", "masks": FOLDERS["masks"]}, "images and masks must both be one folder, or both name one"),
     ({**FOLDERS, **HELD}, "images are given for each split, so that lists and holdout have no place; remove them"),
+    ({"holdout": {"vall": 0.2}}, "data.options: holdout: unknown key 'vall'; did you mean 'val'?"),
+    ({"lists": {"train": "a", "dev": "b"}}, "data.options: lists: unknown key 'dev'; known: train, val, test"),
+    (
+        {"images": {"trian": "a", "val": "b"}, "masks": FOLDERS["masks"]},
+        "data.options: images: unknown key 'trian'; did you mean 'train'?",
+    ),
+    (
+        {"images": 3, **HELD},
+        "data.options: images: Input should be a valid string, or keys and values are expected, for example {}, but",
+    ),
     ({"holdout": {"test": 0.5}}, "holdout needs a share for val"),
     ({"holdout": {"val": 1.5}}, "data.options: holdout.val: Input should be less than 1, but got 1.5"),
     ({**HELD, "group": "("}, r"data.options.group: '(' is no regular expression (missing ), unterminated subpattern"),
@@ -421,7 +463,7 @@ def test_a_wrong_option_is_told_before_a_folder_is_looked_at(options: dict[str, 
     with pytest.raises(UserError) as refused:
         check_data(section(**options))
     assert message in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(refused.value) and "data.options: data.options" not in str(refused.value)
 
 
 def test_classes_must_be_named() -> None:

@@ -82,6 +82,18 @@ def test_colours_are_found(data_command: Command, tmp_path: Path) -> None:
     assert options["ignore"] == [[0, 0, 0]]
 
 
+def test_65535_is_likely_ignored_in_masks_of_16_bits(data_command: Command, tmp_path: Path) -> None:
+    by_split(tmp_path / "mine", "images/{split}/{stem}.jpg", "masks/{split}/{stem}.png")
+    for path in (tmp_path / "mine" / "masks").rglob("*.png"):
+        columns = np.array([7, 255, 26000, 65535], np.uint16).repeat(18)
+        Image.fromarray(np.broadcast_to(columns, (40, 72)).copy()).save(path)
+    code, said, _ = data_command("init", tmp_path / "mine", "--out", tmp_path / "data.yaml")
+    assert code == 0 and "65535   25.00%  likely ignored" in said
+    options = read_yaml(tmp_path / "data.yaml")["data"]["options"]
+    assert options["classes"] == {"7": "class 0", "255": "class 1", "26000": "class 2"}
+    assert options["ignore"] == [65535]
+
+
 def test_frames_of_videos_are_held_out_together(data_command: Command, tmp_path: Path) -> None:
     for at in range(12):
         picture(tmp_path / "frames" / f"clip{at % 4}_{at:04d}.png", at)

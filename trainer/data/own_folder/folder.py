@@ -32,6 +32,7 @@ class Folder(SegDataset):
     classes: tuple[str, ...] = ()
     palette: tuple[Colour, ...] = ()
     official = Official(0, 0, None)
+    remedy_of_values = "add it to data.options.classes or data.options.ignore, or correct the file"
 
     def __init__(
         self,
@@ -157,8 +158,8 @@ class Folder(SegDataset):
             strangers = np.unique(rgb[invalid], axis=0)
             raise UserError(
                 f"label {path} holds the colour {rgb[row, column].tolist()} at row {row}, column {column} "
-                f"({int(invalid.sum())} pixels of {len(strangers)} such colours), which no class has; add it to "
-                "data.options.classes or data.options.ignore, or correct the file"
+                f"({int(invalid.sum())} pixels of {len(strangers)} such colours), which no class has; "
+                f"{self.remedy_of_values}"
             )
         return label
 

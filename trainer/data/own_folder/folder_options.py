@@ -31,7 +31,7 @@ class FolderOptions(Strict):
 
     @model_validator(mode="after")
     def _one_way_to_split(self) -> FolderOptions:
-        given = {name: getattr(self, name) for name in ("images", "masks", "lists") if self._is_by_split(name)}
+        by_split = {"images": self.images, "masks": self.masks, "lists": self.lists}
         if isinstance(self.images, str) != isinstance(self.masks, str):
             raise ValueError("images and masks must both be one folder, or both name one for each split")
         if isinstance(self.images, str) and (self.lists is None) == (self.holdout is None):
@@ -41,8 +41,8 @@ class FolderOptions(Strict):
             )
         if not isinstance(self.images, str) and (self.lists or self.holdout):
             raise ValueError("images are given for each split, so that lists and holdout have no place; remove them")
-        for name, value in given.items():
-            missing = [split for split in ("train", "val") if split not in value]
+        for name, value in by_split.items():
+            missing = [split for split in ("train", "val") if isinstance(value, dict) and split not in value]
             if missing:
                 raise ValueError(f"{name} has no {' and no '.join(missing)}; runs need both")
         if isinstance(self.images, dict) and isinstance(self.masks, dict) and set(self.images) != set(self.masks):
@@ -51,12 +51,7 @@ class FolderOptions(Strict):
             raise ValueError("holdout needs a share for val, and leaves the rest below 1 for train")
         if self.range is not None and self.range[0] >= self.range[1]:
             raise ValueError(f"range is [LOW, HIGH], but got [{self.range[0]:g}, {self.range[1]:g}]")
-        if self.group is not None:
-            expression(self.group)
         return self
-
-    def _is_by_split(self, name: str) -> bool:
-        return isinstance(getattr(self, name), Mapping)
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -69,11 +64,10 @@ class FolderOptions(Strict):
 def folder_options(options: Mapping[str, Any]) -> FolderOptions:
     """The options of a data section. Raises UserError naming the option, the rule and the value."""
     try:
-        return FolderOptions.model_validate(dict(options))
+        found = FolderOptions.model_validate(dict(options))
     except ValidationError as error:
-        raise _renamed(explain(error, "data.options")) from None
-
-
-def _renamed(error: UserError) -> UserError:
-    """Without the place of a mistake that is in the whole section."""
-    return UserError(str(error).replace("data.options: the whole file: ", "data.options: "))
+        whole = str(explain(error, "data.options"))
+        raise UserError(whole.replace("data.options: the whole file: ", "data.options: ")) from None
+    if found.group is not None:
+        expression(found.group)
+    return found

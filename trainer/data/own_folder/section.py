@@ -12,6 +12,7 @@ import numpy as np
 
 from trainer.config import UserError
 from trainer.data import arrays, images
+from trainer.data.own_folder.class_values import LARGEST_VALUE
 from trainer.data.own_folder.discover import Match
 from trainer.data.own_folder.mask_contents import MOST_VALUES, mask_array, mask_values
 from trainer.data.pairing import by_name, read_list
@@ -55,7 +56,7 @@ def seen_in(files: Sequence[Path], progress: Callable[[int, int], None]) -> Seen
         progress(done + 1, len(files))
     total = sum(counts.values())
     shares = {value: counts[value] / total for value in sorted(counts)}
-    void: Value = _VOID if isinstance(next(iter(counts)), tuple) else 255
+    void: Value = _VOID if isinstance(next(iter(counts)), tuple) else LARGEST_VALUE if LARGEST_VALUE in counts else 255
     return Seen(shares, void if void in counts and len(counts) > 2 else None)
 
 
