@@ -31,7 +31,9 @@ def check_regular(path: Path) -> None:
     except (OSError, ValueError):
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UserError(f"{path} is {_kind(path)}, and only files can be read; write its content to a file and give that")
+        raise UserError(
+            f"{path} is {_kind(path)}, and only files can be read; write its content to a file and give that"
+        )
 
 
 def check_own_file(path: Path) -> None:
@@ -58,7 +60,9 @@ def check_output(option: str, out: Path, inputs: Iterable[Path | None]) -> None:
     written = _real(out)
     above = next(folder for folder in written.parents if _is_there(folder))
     if not above.is_dir():
-        raise UserError(f"{option} {out}: {above} is {_kind(above)}, in which nothing can be written; name another place")
+        raise UserError(
+            f"{option} {out}: {above} is {_kind(above)}, in which nothing can be written; name another place"
+        )
     if not os.access(above, os.W_OK | os.X_OK):
         raise UserError(f"{option} {out}: you may not write in the folder {above}; name another place")
     if not written.exists():

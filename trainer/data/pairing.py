@@ -97,7 +97,9 @@ def file_identity(path: Path) -> Hashable:
     return found.st_dev, found.st_ino
 
 
-def in_two_splits(before: Split, earlier: Mapping[Hashable, Path], split: Split, later: Mapping[Hashable, Path]) -> Flaw:
+def in_two_splits(
+    before: Split, earlier: Mapping[Hashable, Path], split: Split, later: Mapping[Hashable, Path]
+) -> Flaw:
     """The images of `split` that are the same files as some of `before`; both by `file_identity`."""
     both = [(path, earlier[which]) for which, path in later.items() if which in earlier]
     return Flaw(

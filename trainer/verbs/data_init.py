@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from trainer.config import UserError, parse, plain_scale, printable
+from trainer.config import UserError, counted, parse, plain_scale, printable
 from trainer.config.input_files import check_output
 from trainer.files.run_folder import write_text
 from trainer.place import default_cache
@@ -64,7 +64,10 @@ def init(
     section = proposed(folder, matches, seen)
     if "holdout" in section["options"]:
         left = [match.images.split for match in matches if match.images.split not in (None, "train")]
-        print(f"{'val is left out' if 'val' in lost else 'no split val'}: {HELD_OUT:.0%} are held out as val" + "".join(f"; {split} is left out" for split in left))
+        print(
+            f"{'val is left out' if 'val' in lost else 'no split val'}: {HELD_OUT:.0%} are held out as val"
+            + "".join(f"; {split} is left out" for split in left)
+        )
     draft = parse({"data": {**section, "normalize": "unit"}}, "the proposal").data
     dataset = open_dataset(draft, folder, default_cache())
     problems, found = report(dataset, "folder", subset=True, known=list(lost.values()))
@@ -104,8 +107,8 @@ def _text(section: dict[str, Any], folder: Path) -> str:
 def _print_pairs(matches: list[Match]) -> None:
     for match in matches:
         pictures, masks = set(match.images.files), set(match.masks.files)
-        lone = [f"{len(pictures - masks)} images without a mask"] if pictures - masks else []
-        lone += [f"{len(masks - pictures)} masks without an image"] if masks - pictures else []
+        lone = [f"{counted(len(pictures - masks), 'image')} without a mask"] if pictures - masks else []
+        lone += [f"{counted(len(masks - pictures), 'mask')} without an image"] if masks - pictures else []
         where = f"{match.images.split or 'all'}: {len(match.pairs)} pairs, {match.images.pattern} with "
         print(printable("; ".join([where + match.masks.pattern, *lone])))
 

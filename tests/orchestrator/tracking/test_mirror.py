@@ -15,6 +15,7 @@ from orchestrator.store.full_disk import StoreFull
 from orchestrator.store.ledger import Ledger
 from orchestrator.verbs.run import launch
 from orchestrator.verbs.sync import sync
+from trainer.config import UserError
 
 PLACE = {"run_id": "a" * 12, "study": "tiny", "arm": "only", "seed": 0, "role": "arm"}
 FINISHED = {"event": "finished", "last": {"epoch": 1.0, "val/miou": 5.0}}
@@ -105,10 +106,10 @@ def shown(client):
 def test_tracking_is_closed_however_a_driver_ends(one, client, tmp_path, monkeypatch, capsys, error, report):
     store = Store(tmp_path / "store")
     store.root.mkdir()
-    if report == "not to be written":
-        (store.root / "studies").write_text("a file in the place of the folder")
 
     def run(self, mirror, make_view, say):
+        if report == "not to be written":
+            (store.root / "studies").write_text("a file in the place of the folder")
         begin(one, self.ledger, *([] if error else [FINISHED]))
         mirror.send("a" * 12, "only", 0, "arm")
         if error:
@@ -122,6 +123,15 @@ def test_tracking_is_closed_however_a_driver_ends(one, client, tmp_path, monkeyp
     status = "KILLED" if error else "FINISHED"
     assert shown(client) == {"tiny": (status, 0), "only seed 0": (status, 1)}
     assert ("no report: " in capsys.readouterr().err) == (error is not None and report == "not to be written")
+
+
+def test_a_report_that_cannot_be_written_is_told_before_anything_runs(one, tmp_path, monkeypatch):
+    store = Store(tmp_path / "store")
+    store.root.mkdir()
+    (store.root / "studies").write_text("a file in the place of the folder")
+    monkeypatch.setattr(Launch, "prepare", None)
+    with pytest.raises(UserError, match=f"^the report .*: {store.root}/studies is a file, in which nothing can be"):
+        launch(str(one), store=store.root)
 
 
 @pytest.mark.parametrize(("ending", "status"), [([], "KILLED"), ([FINISHED], "FINISHED")])

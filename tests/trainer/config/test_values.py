@@ -32,13 +32,13 @@ from trainer.config import UserError, parse, teacher_run
         ),
         (
             {"data": {"augment": "standart"}},
-            "data.augment: Input should be 'standard', 'reference' or 'none', or a list is expected, for example [0, 1], "
-            "but got 'standart'; did you mean 'standard'?",
+            "data.augment: Input should be 'standard', 'reference' or 'none', or a list is expected, for example [0, "
+            "1], but got 'standart'; did you mean 'standard'?",
         ),
         (
             {"data": {"normalize": "imagnet"}},
-            "data.normalize: Input should be 'unit' or 'imagenet', or keys and values are expected, for example {}, but "
-            "got 'imagnet'; did you mean 'imagenet'?",
+            "data.normalize: Input should be 'unit' or 'imagenet', or keys and values are expected, for example {}, "
+            "but got 'imagnet'; did you mean 'imagenet'?",
         ),
         ({"optim": {"lr": 1e300}}, "optim.lr: Input should be less than or equal to 3.4e+38, but got 1e+300"),
         (

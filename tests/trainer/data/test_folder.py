@@ -157,7 +157,9 @@ def test_a_line_of_a_list_may_hold_blanks_or_begin_with_a_name(
     if expected is not None:
         assert stems(tmp_path, "train", lists=lists) == expected
         return
-    with pytest.raises(UserError, match=f"listed in {tmp_path}/train.txt but without image and label: (/, a picture 2|gone)"):
+    with pytest.raises(
+        UserError, match=f"listed in {tmp_path}/train.txt but without image and label: (/, a picture 2|gone)"
+    ):
         stems(tmp_path, "train", lists=lists)
 
 
@@ -373,9 +375,7 @@ MISREAD: list[tuple[Callable[[Path], None], str]] = [
 
 
 @pytest.mark.parametrize(("spoil", "remedy"), MISREAD)
-def test_a_mask_that_is_misread_is_told_with_its_remedy(
-    spoil: Callable[[Path], None], remedy: str, tree: Path
-) -> None:
+def test_a_mask_that_is_misread_is_told_with_its_remedy(spoil: Callable[[Path], None], remedy: str, tree: Path) -> None:
     spoil(tree)
     with pytest.raises(UserError) as refused:
         check_root(section(**FOLDERS), tree, tree.parent / "cache")

@@ -189,7 +189,9 @@ def _are_beside(groups: Mapping[tuple[str, str], Sequence[Path]]) -> bool:
     return len(set(names)) < len(names)
 
 
-def _unit(base: Path, pattern: str, split: Split | None, files: Iterable[Path], tail: str, is_mask: bool, flaw: str) -> Unit:
+def _unit(
+    base: Path, pattern: str, split: Split | None, files: Iterable[Path], tail: str, is_mask: bool, flaw: str
+) -> Unit:
     stems = {composed(path.relative_to(base).with_suffix("").as_posix().removesuffix(tail)): path for path in files}
     return Unit(pattern, split, stems, is_mask, flaw)
 

@@ -17,7 +17,9 @@ def given_matches(root: Path, pictures: Sequence[str], masks: Sequence[str]) -> 
     of_pictures, of_masks = _by_split("--images", pictures), _by_split("--masks", masks)
     if of_pictures.keys() != of_masks.keys():
         told = (", ".join(str(split or "all") for split in given) for given in (of_pictures, of_masks))
-        raise UserError(f"--images is given for {next(told)}, but --masks for {next(told)}; give both for the same splits")
+        raise UserError(
+            f"--images is given for {next(told)}, but --masks for {next(told)}; give both for the same splits"
+        )
     matches = [_match(root, split, of_pictures[split], of_masks[split]) for split in of_pictures]
     divided = [_divided(root, unit) for unit in matches[0]] if None in of_pictures else []
     if divided and {"train", "val"} <= divided[0].keys() & divided[1].keys():

@@ -43,15 +43,17 @@ def seen_in(files: Sequence[Path], progress: Callable[[int, int], None]) -> Seen
         values, pixels = mask_values(path)
         found: list[Value] = [(int(v[0]), int(v[1]), int(v[2])) if values.ndim == 2 else int(v) for v in values]
         if counts and isinstance(found[0], tuple) != isinstance(next(iter(counts)), tuple):
-            raise UserError(f"{path} holds {'colours' if values.ndim == 2 else 'values'}, and masks before it do not; "
-                            "store all masks alike")  # fmt: skip
+            raise UserError(
+                f"{path} holds {'colours' if values.ndim == 2 else 'values'}, and masks before it do not; "
+                "store all masks alike"
+            )
         for value, count in zip(found, pixels, strict=True):
             counts[value] = counts.get(value, 0) + int(count)
         if len(counts) > MOST_VALUES:
             raise UserError(
                 f"{path} and the masks before it hold more than {MOST_VALUES} different values, as photographs and "
-                "masks saved with loss do; say where images and masks are with --images and --masks, or export the masks "
-                "without loss"
+                "masks saved with loss do; say where images and masks are with --images and --masks, or export the "
+                "masks without loss"
             )
         progress(done + 1, len(files))
     total = sum(counts.values())
@@ -66,8 +68,9 @@ def proposed(root: Path, matches: Sequence[Match], seen: Seen) -> dict[str, Any]
     split = {match.images.split: match for match in matches}
     if {"train", "val"} <= set(split):
         for kind in ("images", "masks"):
-            options[kind] = {str(which): getattr(split[which], kind).pattern for which in ("train", "val", "test")
-                             if which in split}  # fmt: skip
+            options[kind] = {
+                str(which): getattr(split[which], kind).pattern for which in ("train", "val", "test") if which in split
+            }
     else:
         match = split.get("train", matches[0])
         options |= {"images": match.images.pattern, "masks": match.masks.pattern}

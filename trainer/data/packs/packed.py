@@ -78,9 +78,9 @@ def pack_splits(
     """Splits at `config.size`, packed under `cache` unless they already are; `wanted` says of each whether labels at
     their own size are read.
 
-    Packing reads and checks every image and label. Raises UserError where the disk has no room or an image is in two
-    splits, before it reads one, and the data set's for a wrong file. A pack that is damaged is written again. Adding, removing or rewriting a source
-    file causes a new pack.
+    Packing reads and checks every image and label. Raises UserError where an image is in two splits or the disk has no
+    room, before it reads one, and the data set's for a wrong file. A pack that is damaged is written again. Adding,
+    removing or rewriting a source file causes a new pack.
     """
     folder = cache_folder(cache / "packed")
     pairs = {split: dataset.pairs(split) for split in wanted}

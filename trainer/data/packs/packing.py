@@ -162,7 +162,7 @@ def source_digest(pair: Pair) -> bytes:
 def picture_digest(image: np.ndarray) -> bytes:
     """32 bytes that are equal for images (H, W, C) of equal pixels, whatever their files."""
     digest = hashlib.sha256(f"{image.shape}".encode())
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.digest()
 
 
