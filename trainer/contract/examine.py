@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from trainer.config import Plugin
+from trainer.config.blame import place, told
 from trainer.config.plugin import GROUPS
 from trainer.contract import augmentations, datasets, distillers, models
 from trainer.contract.datasets import made
 from trainer.contract.distillers import Path
 from trainer.contract.models import Network
 from trainer.contract.promise import ContractError
-from trainer.plugins.load import activate, place, told
+from trainer.plugins.load import activate
 
 
 class Finding(NamedTuple):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from trainer.config import IGNORE, DataConfig, TrainConfig, UserError
+from trainer.config.blame import blaming
 from trainer.data import (
     PackedSplit,
     SegDataset,
@@ -33,7 +34,6 @@ from trainer.losses import build_losses
 from trainer.models import SegModel
 from trainer.models.norm import set_norm_batch
 from trainer.place import Place
-from trainer.plugins.load import blaming
 from trainer.training.known_structures import known_cost, structure_file
 from trainer.training.networks import build_student, build_teacher, check_weights
 from trainer.training.schedule import check_warmup
