@@ -19,7 +19,7 @@ from trainer.config import UserError, message_of
 from trainer.models.base import EVERYTHING, Channels, Keys, SegModel, SegOutput, as_autocast
 from trainer.models.fpn import FeaturePyramid, SemanticHead
 from trainer.models.masks import KeyedMask, MaskDraw
-from trainer.models.norm import GroupedBatchNorm2d
+from trainer.models.norm import GroupedBatchNorm1d, GroupedBatchNorm2d
 from trainer.models.pyramid import STRIDES
 
 PREFIX = "timm/"
@@ -157,14 +157,16 @@ def _replace(backbone: nn.Module) -> None:
                 rate = float(module.drop_prob or 0.0)
                 setattr(parent, name, DroppedPath(f"backbone.{path}.{name}", rate))
             elif isinstance(module, nn.BatchNorm2d):
-                setattr(parent, name, _grouped(module, isinstance(module, BatchNormAct2d)))
+                kind = GroupedBatchNormAct2d if isinstance(module, BatchNormAct2d) else GroupedBatchNorm2d
+                setattr(parent, name, _grouped(module, kind))
+            elif isinstance(module, nn.BatchNorm1d):
+                setattr(parent, name, _grouped(module, GroupedBatchNorm1d))
             elif isinstance(module, nn.Dropout | nn.Dropout2d):
                 module.p = 0.0
 
 
-def _grouped(norm: nn.BatchNorm2d, acts: bool) -> GroupedBatchNorm2d:
+def _grouped(norm: nn.BatchNorm1d | nn.BatchNorm2d, kind: type[GroupedBatchNorm2d]) -> GroupedBatchNorm2d:
     """Our BatchNorm with the parameters of timm's, and its activation."""
-    kind = GroupedBatchNormAct2d if acts else GroupedBatchNorm2d
     grouped = kind(norm.num_features, eps=norm.eps, momentum=norm.momentum or 0.1)
     grouped.weight, grouped.bias = norm.weight, norm.bias
     if isinstance(grouped, GroupedBatchNormAct2d):
