@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -85,13 +86,25 @@ class TimmPyramid(SegModel):
         padded = F.pad(image, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1]))
         try:
             found = self.backbone(padded)
-        except AssertionError as error:
+        except Exception as error:
+            if isinstance(error, UserError) or not (padded.is_meta or self._refuses(padded)):
+                raise
             raise UserError(
                 f"{self.name} does not take images of {height}x{width}: {message_of(error)}; change data.size, or "
                 "choose another network"
             ) from None
         maps = [_channels_first(found[i], c) for i, c in zip(self.stages, self.channels.features, strict=True)]
         return [x[:, :, : -(-height // s), : -(-width // s)] for x, s in zip(maps, STRIDES, strict=True)]
+
+    def _refuses(self, image: Tensor) -> bool:
+        """Whether the backbone cannot take images of this size on any device; else memory or a device has failed."""
+        with torch.device("meta"):
+            backbone = _extractor(self.name.removeprefix(PREFIX), 0.0)
+        try:
+            backbone(torch.empty(image.shape, device="meta"))
+        except Exception:
+            return True
+        return False
 
 
 class DroppedPath(KeyedMask):

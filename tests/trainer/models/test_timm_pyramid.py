@@ -50,6 +50,26 @@ def test_batch_norms_over_sequences_are_ours_too():
     assert model.train()(torch.empty(4, 3, 64, 64, device="meta"), KEYS.to("meta")).logits.shape == (4, 3, 16, 16)
 
 
+@pytest.mark.parametrize("name", ["timm/inception_v3", "timm/efficientformerv2_s0"])
+@pytest.mark.parametrize("device", ["meta", pytest.param("cpu", marks=pytest.mark.slow)])
+def test_a_size_that_a_backbone_does_not_take_is_one_line(name, device):
+    with torch.device(device):
+        model = build_model(ModelConfig(name=name), 3)
+    with pytest.raises(
+        UserError, match=rf"{name} does not take images of 64x64: .*; change data.size, or choose"
+    ) as told:
+        model(torch.zeros(1, 3, 64, 64, device=device))
+    assert "\n" not in str(told.value)
+
+
+def test_what_is_no_matter_of_size_stays_what_it_is():
+    model = build_model(ModelConfig(name="timm/mobilenetv3_small_050"), 3)
+    short = torch.OutOfMemoryError("CUDA out of memory")
+    model.backbone.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(short))
+    with pytest.raises(torch.OutOfMemoryError):
+        model(torch.zeros(1, 3, 64, 64))
+
+
 @torch.no_grad()
 def test_stochastic_depth_follows_the_keys():
     model = Network("timm/convnext_atto").build(drop_path=0.5, dropout=0.0).train()
