@@ -36,6 +36,7 @@ from trainer.models.norm import set_norm_batch
 from trainer.place import Place
 from trainer.training.known_structures import known_cost, structure_file
 from trainer.training.networks import build_student, build_teacher, check_weights
+from trainer.training.optimiser import check_head
 from trainer.training.schedule import check_warmup
 from trainer.training.task import Distilled
 
@@ -219,6 +220,7 @@ def _cost(config: TrainConfig) -> dict[str, float]:
         meta_init = config.model_copy(update={"student": config.student.model_copy(update={"init": "scratch"})})
         declared = torch.ones(len(weights)) if isinstance(weights, tuple) else None
         distilled = _assemble(meta_init, teacher, classes, channels, declared)
+        check_head(distilled, config.optim)
         height, width = train_size(config.data)
         batch = Batch(
             torch.zeros(config.optim.effective_norm_batch, channels, height, width),
