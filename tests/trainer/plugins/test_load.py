@@ -87,9 +87,24 @@ def test_the_later_of_two_texts_is_in_force(own: Path) -> None:
             "def net(classes): ...\nMODELS = {'net': net}\n",
             "the model 'net' must take (num_classes, drop_path=0.1, dropout=0.1), but got an unexpected keyword",
         ),
+        (
+            "from trainer.distill.base import Distiller\nclass Gap(Distiller): needs = {'logits'}\n"
+            "DISTILLERS = {'gap': Gap}\n",
+            "the distiller 'gap' must implement forward(), which Distiller declares; write it",
+        ),
+        (
+            "from trainer.distill.base import Distiller\nclass Gap(Distiller):\n  needs = {'logit'}\n"
+            "  def forward(self, *_): ...\nDISTILLERS = {'gap': Gap}\n",
+            "the distiller 'gap' must have `needs` of LOGITS, FEATURES, EMBEDS (trainer.models.base), but has {'logit",
+        ),
         ("DATASETS = {'blobs': dict}\n", "the data set 'blobs' must be a class derived from SegDataset (trainer.data"),
         (
             "from trainer.data.base import SegDataset\nclass D(SegDataset): pass\nDATASETS = {'blobs': D}\n",
+            "the data set 'blobs' must implement find(), which SegDataset declares; write it",
+        ),
+        (
+            "from trainer.data.base import SegDataset\nclass D(SegDataset):\n  def find(self, split): ...\n"
+            "  def table(self, path): ...\nDATASETS = {'blobs': D}\n",
             "the data set 'blobs' must have `classes`, one for each class; add it to the class",
         ),
         ("MODELS = {'segformer_b0': 1}\n", "the model 'segformer_b0' is defined twice, for it is one of ours; rename"),
