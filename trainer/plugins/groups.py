@@ -12,6 +12,7 @@ from trainer.data import DATASETS, SegDataset
 from trainer.data.augmentations import AUGMENTATIONS, Augmentation
 from trainer.distill import DISTILLERS
 from trainer.distill.base import Distiller
+from trainer.losses import LOSSES
 from trainer.models import MODELS
 from trainer.models.base import EVERYTHING
 
@@ -22,6 +23,8 @@ class Registry(NamedTuple):
     entries: dict[str, Any]
     check: Callable[[Any], None]
     ours: frozenset[str]
+    losses: frozenset[str]
+    """Names of our task losses, where entries would be shown beside them."""
 
 
 def _check_distiller(entry: Any) -> None:
@@ -67,7 +70,7 @@ def _check_class(entry: Any, base: type, module: str) -> None:
 
 
 REGISTRIES = {
-    group: Registry(entries, check, frozenset(entries))
+    group: Registry(entries, check, frozenset(entries), frozenset(LOSSES if group == "DISTILLERS" else ()))
     for group, entries, check in (
         ("DISTILLERS", DISTILLERS, _check_distiller),
         ("MODELS", MODELS, _check_model),

@@ -66,6 +66,11 @@ def _refuse_ours(plugin: Plugin) -> None:
                 f"plugin {plugin.name}: the {GROUPS[group].what} '{name}' is defined twice, for it is one of ours; "
                 "rename yours"
             )
+        for name in sorted(REGISTRIES[group].losses & set(names)):
+            raise UserError(
+                f"plugin {plugin.name}: the {GROUPS[group].what} '{name}' has the name of one of our losses, and "
+                f"loss/{name} would be both; rename yours"
+            )
 
 
 def _check(plugin: Plugin, group: str, name: str, entry: Any) -> None:

@@ -97,6 +97,10 @@ def test_the_later_of_two_texts_is_in_force(own: Path) -> None:
             "  def forward(self, *_): ...\nDISTILLERS = {'gap': Gap}\n",
             "the distiller 'gap' must have `needs` of LOGITS, FEATURES, EMBEDS (trainer.models.base), but has {'logit",
         ),
+        (
+            "DISTILLERS = {'dice': 1}\n",
+            "the distiller 'dice' has the name of one of our losses, and loss/dice would be both; rename yours",
+        ),
         ("DATASETS = {'blobs': dict}\n", "the data set 'blobs' must be a class derived from SegDataset (trainer.data"),
         (
             "from trainer.data.base import SegDataset\nclass D(SegDataset): pass\nDATASETS = {'blobs': D}\n",
