@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from trainer.config import UserError, masked, printable
+from trainer.config.blame import blamed
 from trainer.config.input_files import refuse_undecodable, with_home
 from trainer.files.failure import failure_of
 from trainer.verbs.data import app as data_app
@@ -89,7 +90,7 @@ def in_one_line(action: Callable[[], object], *refusals: type[Exception]) -> Non
     """Call `action` and end with one line and an exit code where it fails; see `say`.
 
     1: the run failed (loss not finite, out of memory, GPU failed). 2: the user's mistake (UserError, `refusals`, a path
-    that cannot be used). 3: the disk is full. Other exceptions are raised.
+    that cannot be used, what a plugin raises). 3: the disk is full. Other exceptions are raised.
     """
     try:
         action()
@@ -108,6 +109,9 @@ def in_one_line(action: Callable[[], object], *refusals: type[Exception]) -> Non
         if cause in ("nan", "memory", "device"):
             say(f"failed: {reason}")
             sys.exit(1)
+        if cause == "user" and blamed(error):
+            say(f"error: {reason}")
+            sys.exit(2)
         if isinstance(error, OSError) and error.filename is not None:
             say(f"error: {error.filename}: {error.strerror}; correct the path or its permissions")
             sys.exit(2)

@@ -17,6 +17,7 @@ import torch
 
 from trainer import parallel
 from trainer.config import masked, parse
+from trainer.config.blame import blamed
 from trainer.files import run_folder
 from trainer.files.failure import failure_of
 from trainer.place import Place
@@ -122,7 +123,7 @@ class Seat:
         run_folder.write_failure(out, *failure)
         if failure.cause == "device":
             run_folder.record_faulty_machine(out, ray.get_runtime_context().get_node_id())
-        if failure.cause in ("bug", "device") or isinstance(error, ImportError):
+        if failure.cause in ("bug", "device") or isinstance(error, ImportError) or blamed(error):
             run_folder.write_text(out / "traceback.txt", masked("".join(traceback.format_exception(error))))
 
     def leave(self) -> None:

@@ -83,6 +83,40 @@ def test_a_changed_file_makes_new_runs_of_those_that_use_it(own):
     ],
 )
 def test_a_broken_plugin_is_one_line_and_writes_nothing(name, text, message, own, tree, driver):
+    refused(name, text, message, own, tree, driver)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        (
+            "my_data.py",
+            "        images = folder",
+            "        images = (1 / 0) or folder",
+            "own: plugin my_data.py, line 19: ZeroDivisionError: division by zero; `transkd plugin check my_data.py`",
+        ),
+        ("my_data.py", "return Found(", "return (", "own: plugin my_data.py: find() of Blobs must give a Found"),
+        (
+            "my_net.py",
+            "return SegOutput(logits, features, ())",
+            "return logits",
+            "own: student alone: plugin my_net.py: student: forward must return a SegOutput",
+        ),
+        (
+            "my_kd.py",
+            "theirs).square().mean()",
+            "theirs).square().mean(1)",
+            "own: mean gap: plugin my_kd.py: distill.mean_gap: the loss must be a float scalar, but is torch.float32",
+        ),
+    ],
+)
+def test_a_plugin_that_is_wrong_when_it_runs_is_one_line_and_writes_nothing(name, old, new, message, own, tree, driver):
+    text = (own / name).read_text()
+    assert old in text
+    refused(name, text.replace(old, new), message, own, tree, driver)
+
+
+def refused(name, text, message, own, tree, driver):
     (own / name).write_text(text)
     for verb in (("plan", "--no-probe"), ("run",)):
         done = driver.here(verb[0], own / "own.yaml", "--data-root", tree, *verb[1:])

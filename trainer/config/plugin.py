@@ -32,6 +32,8 @@ class Group(NamedTuple):
     entry_points: str
     what: str
     used: Callable[[Any], Iterable[str]]
+    reserved: tuple[str, ...] = ()
+    """Names that mean something else where an entry is named."""
 
 
 def _networks(config: Any) -> list[str]:
@@ -39,10 +41,15 @@ def _networks(config: Any) -> list[str]:
 
 
 GROUPS = {
-    "DISTILLERS": Group("transkd.distillers", "distiller", lambda config: config.active),
+    "DISTILLERS": Group("transkd.distillers", "distiller", lambda config: config.active, ("total",)),
     "MODELS": Group("transkd.models", "model", _networks),
     "DATASETS": Group("transkd.datasets", "data set", lambda config: [config.data.name]),
-    "AUGMENTATIONS": Group("transkd.augmentations", "step", lambda config: [step.name for step in config.data.steps]),
+    "AUGMENTATIONS": Group(
+        "transkd.augmentations",
+        "step",
+        lambda config: [step.name for step in config.data.steps],
+        ("standard", "reference", "none", "name", "options"),
+    ),
 }
 """By the name of the dictionary that a file defines. `trainer/plugins/groups.py` has what each entry must be."""
 
@@ -159,20 +166,23 @@ def _names(value: ast.expr | None, group: str, line: int, file: str) -> tuple[st
                 f"plugin {file}, line {line}: {group} must be a dictionary whose names are written out, for a study "
                 f'is read without running its plugins; write {group} = {{"my_name": ...}}'
             )
-        check_entry(name, f"plugin {file}, line {line}: {group}")
+        check_entry(name, group, f"plugin {file}, line {line}: {group}")
     listed = [name for name in names if isinstance(name, str)]
     if twice := next((name for name in listed if listed.count(name) > 1), None):
         raise UserError(f"plugin {file}, line {line}: {group} has the name '{twice}' twice; rename one")
     return tuple(listed)
 
 
-def check_entry(name: str, where: str) -> None:
-    """Raise UserError for a name that cannot stand in dotted paths."""
+def check_entry(name: str, group: str, where: str) -> None:
+    """Raise UserError for a name that cannot stand in dotted paths, or means something else where it would stand."""
     if not NAME.fullmatch(name):
         raise UserError(
             f"{where}: a name has small letters, digits and underscores, and begins with a letter, but got {name!r}; "
             "rename it"
         )
+    if name in GROUPS[group].reserved:
+        what = GROUPS[group].what
+        raise UserError(f"{where}: the name '{name}' means something else where a {what} is named; rename it")
 
 
 def _digest(text: str) -> str:

@@ -87,8 +87,9 @@ def _installed(path: tuple[str, ...]) -> tuple[Plugin, ...]:
 
 def _package(name: str, groups: Mapping[str, Sequence[metadata.EntryPoint]]) -> Plugin:
     points = [point for listed in groups.values() for point in listed]
-    for point in points:
-        check_entry(point.name, f"package {name}: {point.group}")
+    for group, listed in groups.items():
+        for point in listed:
+            check_entry(point.name, group, f"package {name}: {point.group}")
     content = hashlib.sha256(name.encode())
     for top in sorted({point.module.partition(".")[0] for point in points}):
         for inside, file in _files(top, name):

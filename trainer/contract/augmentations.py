@@ -6,13 +6,16 @@ Letters: H and W height and width, C channels.
 from __future__ import annotations
 
 import inspect
+import itertools
 
 import numpy as np
 
-from trainer.config import IGNORE
-from trainer.contract.promise import Checks, require
+from trainer.config import IGNORE, counted
+from trainer.config.blame import told
+from trainer.contract.memory import FORGET, remembered
+from trainer.contract.promise import Checks, require, require_first
 from trainer.data.augmentations import AUGMENTATIONS, Augmentation, Sample
-from trainer.data.augmentations.base import Sizes
+from trainer.data.augmentations.base import Sizes, flaw_of
 
 SIZE = (64, 96)
 CLASSES = 5
@@ -20,12 +23,38 @@ DRAWS = 8
 """How many samples are augmented in a check."""
 
 
-def sample(seed: int) -> Sample:
-    """A random image (H, W, 3) with a label of CLASSES and IGNORE."""
+FOLLOWS = 0.5
+"""The share that classes must explain of an image: ours leave 0.8 or more, a flip of the image alone 0.1 to 0.3."""
+BLOCK = 16
+"""Pixels of the side of a block of one class in `coded`."""
+
+
+def sample(seed: int, channels: int = 3) -> Sample:
+    """A random image (H, W, C) with a label of CLASSES and IGNORE."""
     rng = np.random.default_rng(seed)
     label = rng.integers(0, CLASSES, SIZE, dtype=np.uint8)
     label[0] = IGNORE
-    return Sample(rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8), label, np.full(3, 124, np.uint8))
+    image = rng.integers(0, 256, (*SIZE, channels), dtype=np.uint8)
+    return Sample(image, label, np.full(channels, 124, np.uint8))
+
+
+def coded(seed: int) -> Sample:
+    """Blocks of random classes, and an image in which each class has its colour."""
+    blocks = np.random.default_rng(seed).integers(0, CLASSES, (SIZE[0] // BLOCK, SIZE[1] // BLOCK), dtype=np.uint8)
+    label = blocks.repeat(BLOCK, 0).repeat(BLOCK, 1)
+    return Sample(np.stack([25 + 40 * label, 30 + 45 * label, 35 + 50 * label], -1), label, np.full(3, 124, np.uint8))
+
+
+def explained(found: Sample) -> float:
+    """The share of an image's variance over the labelled pixels that their classes explain: 1 where each class has one
+    colour, whatever colours; 1 also where there is nothing to explain."""
+    labelled = found.label != IGNORE
+    colours, classes = found.image[labelled].astype(np.float64), found.label[labelled]
+    total = float(((colours - colours.mean(0)) ** 2).sum()) if len(colours) else 0.0
+    if total < len(colours):  # an image of one colour
+        return 1.0
+    each = (colours[classes == k] for k in np.unique(classes))
+    return 1.0 - sum(float(((own - own.mean(0)) ** 2).sum()) for own in each) / total
 
 
 def augmented(name: str, number: int) -> tuple[Sample, Sample]:
@@ -44,48 +73,72 @@ def has_defaults(name: str) -> None:
     """Every option but `size` has a default."""
     for option, parameter in inspect.signature(AUGMENTATIONS[name]).parameters.items():
         has = parameter.default is not parameter.empty or option == "size"
-        require(has, f"its option {option} has no default; give one")
+        require_first(has, f"its option {option} has no default; give one")
 
 
 def gives_images_and_labels(name: str) -> None:
-    """Image (H, W, C) and label (H, W), uint8 and of one size, and no class that was not there."""
+    """Image (H, W, C) and label (H, W), uint8, of one size that sizes() allows, and no class that was not there."""
+    bounds = step(name).sizes(Sizes(SIZE, SIZE))
     for number in range(DRAWS):
-        _, out = augmented(name, number)
-        require(out.image.dtype == out.label.dtype == np.uint8, "image and label must stay uint8; round and clip them")
-        same = out.image.shape == (*out.label.shape, 3)
-        require(same, f"the image has shape {out.image.shape}, but its label {out.label.shape}; change both alike")
+        given, out = augmented(name, number)
+        flaw = flaw_of(out, given, bounds)
+        require_first(not flaw, flaw)
         strange = set(np.unique(out.label).tolist()) - {*range(CLASSES), IGNORE}
         require(not strange, f"a label holds {sorted(strange)}, which were not there; move labels without mixing them")
 
 
-def states_its_sizes(name: str) -> None:
-    """sizes() has the bounds of what comes out."""
-    bounds = step(name).sizes(Sizes(SIZE, SIZE))
-    for number in range(DRAWS):
-        size = augmented(name, number)[1].label.shape
-        within = all(low <= side <= high for low, side, high in zip(bounds.smallest, size, bounds.largest, strict=True))
-        require(within, f"an image became {size[0]}x{size[1]}, which sizes() does not allow; let it say all sizes")
+def draws_from_what_it_is_given(name: str) -> None:
+    """Equal samples and equal generators give equal results, of a new step and of one that has been used."""
+    used = step(name)
+    for number in [*range(DRAWS), *reversed(range(DRAWS))]:
+        one, other = augmented(name, number)[1], augmented(name, number)[1]
+        again = used(sample(number), np.random.default_rng(number))
+        require_first(_equal(one, other), "equal draws give other images; draw all numbers from `draw`")
+        require_first(_equal(one, again), f"equal draws give other images after other samples; {FORGET}")
+    changed = remembered(used, lambda: used(sample(0), np.random.default_rng(0)))
+    require(not changed, f"each call changes its {', '.join(changed)}; {FORGET}")
 
 
 def changes_no_input(name: str) -> None:
     """The arrays that it is given stay as they are."""
     for number in range(DRAWS):
         given, _ = augmented(name, number)
-        fresh = sample(number)
-        require(all(map(np.array_equal, given, fresh)), "it changes the arrays that it is given; compute on copies")
+        require(_equal(given, sample(number)), "it changes the arrays that it is given; compute on copies")
 
 
-def draws_from_what_it_is_given(name: str) -> None:
-    """Equal samples and equal generators give equal results."""
+def takes_any_channels(name: str) -> None:
+    """Images have as many channels as the data set: 1 to 64."""
+    bounds = step(name).sizes(Sizes(SIZE, SIZE))
+    for channels, number in itertools.product((1, 4), range(DRAWS)):
+        given, flaw = sample(number, channels), ""
+        try:
+            flaw = flaw_of(step(name)(given, np.random.default_rng(number)), given, bounds)
+        except Exception as error:
+            flaw = told(error)
+        what = f"of an image with {counted(channels, 'channel')}: {flaw}"
+        require(not flaw, f"{what}; return the sample where the step does not apply")
+
+
+def moves_image_and_label_alike(name: str) -> None:
+    """What each class looks like stays together with its label."""
     for number in range(DRAWS):
-        one, other = augmented(name, number)[1], augmented(name, number)[1]
-        require(all(map(np.array_equal, one, other)), "equal draws give other images; draw all numbers from `draw`")
+        found = step(name)(coded(number), np.random.default_rng(number))
+        require(
+            explained(found) > FOLLOWS,
+            "its image no longer shows what its label says: it moves one of the two, or covers most of the image; "
+            "change both alike",
+        )
+
+
+def _equal(one: Sample, other: Sample) -> bool:
+    return all(map(np.array_equal, one, other))
 
 
 CHECKS: Checks[str] = {
     "options have defaults": has_defaults,
-    "images and labels have shape, dtype and classes": gives_images_and_labels,
-    "sizes() has the bounds of what comes out": states_its_sizes,
+    "images and labels have shape, dtype and classes, and a size that sizes() allows": gives_images_and_labels,
     "what it is given stays as it is": changes_no_input,
-    "random numbers come from draw": draws_from_what_it_is_given,
+    "random numbers come from draw, and nothing is remembered": draws_from_what_it_is_given,
+    "images of any number of channels": takes_any_channels,
+    "image and label change alike": moves_image_and_label_alike,
 }

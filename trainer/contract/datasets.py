@@ -17,6 +17,7 @@ from trainer.data import SegDataset, dataset_class, facts_of, open_dataset, pack
 from trainer.data.check import check_split
 from trainer.data.make import make_tree
 from trainer.data.pairing import Split
+from trainer.data.returned import paths_of, table_of
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 RESERVED = {"full", "paper", "iou", "miou", "classes_present"}
@@ -56,11 +57,8 @@ def made(name: str) -> Iterator[Made]:
         one = Made(name, Path(folder) / name)
         tells_classes_apart(one)
         dataset = dataset_class(name)(one.root, cache=Path(folder))
-        try:
-            _ignores_255(dataset, one.root / dataset.paths("train", 0)[1])
-            make_tree(dataset, train=PAIRS, val=PAIRS, seed=0, size=SIZE)
-        except NotImplementedError:
-            require(False, "it does not say where its files lie; implement paths(split, index) and table(path)")
+        _ignores_255(dataset, one.root / paths_of(dataset, "train", 0)[1])
+        make_tree(dataset, train=PAIRS, val=PAIRS, seed=0, size=SIZE)
         yield one
 
 
@@ -111,7 +109,7 @@ def ignores_255(one: Made) -> None:
 
 
 def _ignores_255(dataset: SegDataset, label: Path) -> None:
-    value = int(dataset.table(label)[IGNORE])
+    value = int(table_of(dataset, label)[IGNORE])
     require(value == IGNORE, f"table()[255] must be {IGNORE}, ignored, but is {value}; make it by label_table()")
 
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from trainer.config import Term
-from trainer.contract.promise import Checks, require
+from trainer.contract.memory import FORGET, remembered
+from trainer.contract.promise import Checks, require, require_first
 from trainer.data.batch import Batch
 from trainer.distill import DISTILLERS, build_distillers
 from trainer.distill.base import Distiller
@@ -86,9 +87,11 @@ def gives_a_loss_with_a_gradient(path: Path) -> None:
         student, taught = output(STUDENT, 2, size, 1, grad=True), output(teacher, 2, size, 2)
         before = [t.detach().clone() for t in tensors(student) + tensors(taught)]
         loss = built(batch_of(2, size), student, taught)
-        require(loss.shape == (), f"the loss must be a scalar, but has shape {tuple(loss.shape)}")
-        require(loss.dtype == torch.float32, f"the loss must be float32, but is {loss.dtype}")
-        require(math.isfinite(loss.item()) and loss.item() > 0, f"the loss must be above 0, but is {loss.item()}")
+        require_first(isinstance(loss, Tensor), f"the loss must be a tensor, but is {type(loss).__name__}; return it")
+        require_first(loss.shape == (), f"the loss must be a scalar, but has shape {tuple(loss.shape)}")
+        require_first(loss.dtype == torch.float32, f"the loss must be float32, but is {loss.dtype}")
+        require_first(math.isfinite(loss.item()), f"the loss must be finite, but is {loss.item()}")
+        require(loss.item() > 0, f"the loss must be above 0, but is {loss.item()}")
         require(loss.requires_grad, "the loss has no gradient: it does not depend on the student, or is detached")
         loss.backward()
         read = [t.grad for t in tensors(student) if t.grad is not None]
@@ -176,15 +179,17 @@ def computes_in_bfloat16(path: Path) -> None:
 
 
 def is_deterministic(path: Path) -> None:
-    """Equal inputs give equal losses, and torch's random numbers are left alone."""
+    """Equal inputs give equal losses, torch's random numbers are left alone, and nothing is remembered of a call."""
     built, size = path.build().train(), SIZES[0]
     inputs = batch_of(4, size), output(STUDENT, 4, size, 1), output(WIDER, 4, size, 2)
     state = torch.random.get_rng_state()
     one, other = (copy.deepcopy(built)(*inputs).item() for _ in range(2))
     drawn = not torch.equal(state, torch.random.get_rng_state())
     remedy = "; draw from trainer.rng by the batch's keys, or not at all"
-    require(not drawn, f"it draws from torch's random numbers, which seeds do not pair{remedy}")
-    require(one == other, f"equal inputs give the losses {one:.9g} and {other:.9g}{remedy}")
+    require_first(not drawn, f"it draws from torch's random numbers, which seeds do not pair{remedy}")
+    require_first(one == other, f"equal inputs give the losses {one:.9g} and {other:.9g}{remedy}; {FORGET}")
+    changed = remembered(built, lambda: built(*inputs))
+    require_first(not changed, f"each call changes its {', '.join(changed)}; {FORGET}")
 
 
 def restores_from_its_state(path: Path) -> None:
@@ -227,10 +232,10 @@ def documents_its_options(path: Path) -> None:
 
 CHECKS: Checks[Path] = {
     "a scalar loss, whose gradient reaches the student and never the teacher": gives_a_loss_with_a_gradient,
+    "equal inputs give equal losses": is_deterministic,
     "needs says what it reads of the teacher": says_what_it_needs,
     "micro-batches do not change the loss": is_a_mean_over_samples,
     "bfloat16 inputs give a float32 loss": computes_in_bfloat16,
-    "equal inputs give equal losses": is_deterministic,
     "a state dict restores it, and seeds name its weights": restores_from_its_state,
     "works on the meta device": works_on_the_meta_device,
     "options have defaults and are documented": documents_its_options,

@@ -6,14 +6,15 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from trainer.config import Plugin
+from trainer.config import Plugin, UserError
+from trainer.config.blame import place, told
 from trainer.config.plugin import GROUPS
 from trainer.contract import augmentations, datasets, distillers, models
 from trainer.contract.datasets import made
 from trainer.contract.distillers import Path
 from trainer.contract.models import Network
-from trainer.contract.promise import ContractError
-from trainer.plugins.load import activate, place, told
+from trainer.contract.promise import ContractError, UnusableError
+from trainer.plugins.load import activate
 
 
 class Finding(NamedTuple):
@@ -22,6 +23,8 @@ class Finding(NamedTuple):
     entry: str
     promise: str
     broken: str
+    unchecked: int = 0
+    """How many further promises were not checked, as this one explains what would be found."""
 
 
 CONTRACTS: dict[str, tuple[Callable[[str], Any], dict[str, Callable[[Any], None]]]] = {
@@ -46,20 +49,27 @@ def examine(plugin: Plugin) -> Iterator[Finding]:
                 except Exception as error:
                     yield Finding(entry, "can be made", _in_words(error, plugin))
                     continue
-                for promise, check in checks.items():
-                    yield Finding(entry, promise, _broken(check, subject, plugin))
+                yield from _findings(entry, subject, checks, plugin)
 
 
-def _broken(check: Callable[[Any], None], subject: Any, plugin: Plugin) -> str:
-    try:
-        check(subject)
-    except Exception as error:
-        return _in_words(error, plugin)
-    return ""
+def _findings(entry: str, subject: Any, checks: dict[str, Callable[[Any], None]], plugin: Plugin) -> Iterator[Finding]:
+    """The promises of an entry, up to one that it cannot be checked beyond."""
+    for number, (promise, check) in enumerate(checks.items(), 1):
+        try:
+            check(subject)
+        except Exception as error:
+            ends = isinstance(error, UnusableError) or not isinstance(error, ContractError)
+            yield Finding(entry, promise, _in_words(error, plugin), len(checks) - number if ends else 0)
+            if ends:
+                return
+        else:
+            yield Finding(entry, promise, "")
 
 
 def _in_words(error: Exception, plugin: Plugin) -> str:
     """What a check found; of another exception its kind and the line of the plugin."""
     if isinstance(error, ContractError):
         return str(error)
+    if isinstance(error, UserError):
+        return str(error).removeprefix(f"plugin {plugin.name}: ")
     return f"it fails{place(error, plugin.name).replace(', line', ' in line')}: {told(error)}"

@@ -6,27 +6,27 @@ Letters: N samples, K classes, H and W input height and width, i stage, s_i its 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer import rng
-from trainer.contract.promise import Checks, require
-from trainer.models import network
+from trainer.config import ModelConfig
+from trainer.contract.memory import FORGET, remembered
+from trainer.contract.promise import Checks, require, require_first
+from trainer.models import MODELS, build_model
 from trainer.models.base import EVERYTHING, SegModel, SegOutput
 from trainer.models.norm import GroupedBatchNorm2d, set_norm_batch
+from trainer.models.shapes import output_flaw
 
 CLASSES = 7
 ODD = (36, 68)
 SIZES = ((32, 32), ODD, (64, 96))
 KEYS = torch.tensor([3, 1 << 40, -5, 77])
 PART_SETS = (*(frozenset({part}) for part in sorted(EVERYTHING)), frozenset({"features", "embeds"}))
-STRIDES = (4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,18 @@ class Network:
     def build(self, seed: int = 0, **rates: float) -> SegModel:
         """The network with K classes, initialised by seed."""
         with rng.initialising(seed, "student"):
-            return network(self.name)(CLASSES, **rates)
+            return build_model(ModelConfig(name=self.name, **rates), CLASSES)
 
     def on_meta(self) -> SegModel:
         """The network without numbers, in evaluation mode."""
-        return _on_meta(self.name)
+        return _on_meta(self.name, MODELS.get(self.name))
 
 
 @functools.lru_cache(maxsize=64)  # nothing changes it: it has no numbers
-def _on_meta(name: str) -> SegModel:
+def _on_meta(name: str, builder: object) -> SegModel:
+    """`builder` is that of the name: another plugin may give the name to another network."""
     with torch.device("meta"):
-        return network(name)(CLASSES).eval()
+        return build_model(ModelConfig(name=name), CLASSES).eval()
 
 
 def image_like(model: nn.Module, size: tuple[int, int], n: int = 2) -> Tensor:
@@ -66,24 +67,12 @@ def parts(out: SegOutput) -> list[Tensor]:
 
 def has_the_published_shapes(model: SegModel, size: tuple[int, int]) -> None:
     """Logits at a quarter of the input, four stages with the widths and strides that `channels` names."""
-    out, channels = model(image_like(model, size)), model.channels
-    require(channels.classes == CLASSES, f"channels.classes is {channels.classes} of a network of {CLASSES} classes")
-    require(channels.strides == STRIDES, f"the strides of its stages must be {STRIDES}, but are {channels.strides}")
-    expected: list[tuple[str, Any, tuple[int, ...]]] = [
-        ("logits", out.logits, (2, CLASSES, size[0] // 4, size[1] // 4))
-    ]
-    for i, stride in enumerate(channels.strides):
-        h, w = math.ceil(size[0] / stride), math.ceil(size[1] / stride)
-        expected.append((f"features of stage {i + 1}", _at(out.features, i), (2, channels.features[i], h, w)))
-        if channels.embeds:
-            expected.append((f"embeds of stage {i + 1}", _at(out.embeds, i), (2, h * w, channels.embeds[i])))
-    for what, part, shape in expected:
-        got = None if part is None else tuple(part.shape)
-        require(got == shape, f"of an image of {size[0]}x{size[1]} the {what} must have shape {shape}, but have {got}")
-
-
-def _at(listed: tuple[Tensor, ...], i: int) -> Tensor | None:
-    return listed[i] if i < len(listed) else None
+    image = image_like(model, size)
+    out = model(image)
+    flaw = output_flaw(out, model, image, CLASSES)
+    require_first(not flaw, flaw)
+    finite = image.is_meta or all(bool(part.isfinite().all()) for part in parts(out))
+    require_first(finite, "its outputs are not finite; look for divisions by zero and logarithms")
 
 
 def has_shapes(one: Network) -> None:
@@ -150,8 +139,8 @@ def masks_follow_the_sample(one: Network) -> None:
     )
     require(
         near,
-        "in training a sample's output depends on the other samples or on chance; use the layers of "
-        "trainer.models.masks for dropout, and GroupedBatchNorm2d (trainer.models.norm) for BatchNorm",
+        "in training a sample's output depends on the other samples; use the layers of trainer.models.masks for "
+        "dropout, and GroupedBatchNorm2d (trainer.models.norm) for BatchNorm",
     )
 
 
@@ -165,17 +154,27 @@ def does_not_see_micro_batches(one: Network) -> None:
     split = torch.cat([model(image[rows], KEYS[rows]).logits for rows in (slice(0, 2), slice(2, 4))])
     require(
         torch.allclose(whole, split, rtol=1e-9, atol=1e-12),
-        "micro-batches change its outputs; use GroupedBatchNorm2d (trainer.models.norm) in place of torch's BatchNorm",
+        "micro-batches change its outputs; relate samples only in GroupedBatchNorm2d (trainer.models.norm)",
     )
 
 
 @torch.no_grad()
 def is_deterministic(one: Network) -> None:
-    """In evaluation, equal images give equal logits, with and without keys."""
+    """In evaluation, equal images give equal logits, with and without keys; in training, with equal keys. A network
+    remembers nothing else of its calls than BatchNorm's statistics."""
     model = one.build(drop_path=0.5, dropout=0.5).eval()
     image = image_like(model, (32, 64), n=4)
     first, second = model(image).logits, model(image, KEYS).logits
-    require(torch.equal(first, second), "in evaluation equal images give different logits; drop nothing there")
+    require_first(torch.equal(first, second), "in evaluation equal images give different logits; drop nothing there")
+    model.train()
+    first, second = model(image, KEYS).logits, model(image, KEYS).logits
+    require_first(
+        torch.equal(first, second),
+        "in training equal images with equal keys give different logits; use the layers of trainer.models.masks for "
+        f"dropout, and {FORGET}",
+    )
+    changed = remembered(model, lambda: model(image, KEYS))
+    require(not changed, f"each call changes its {', '.join(changed)}; {FORGET}")
 
 
 def computes_in_bfloat16(one: Network) -> None:
@@ -226,12 +225,12 @@ def restores_from_its_state(one: Network) -> None:
 
 CHECKS: Checks[Network] = {
     "shapes of logits, features and embeds": has_shapes,
+    "equal images give equal logits": is_deterministic,
     "works on the meta device": works_on_the_meta_device,
     "parts asked for alone are the same": gives_all_parts_alone,
     "the gradient reaches every parameter": learns_everywhere,
-    "dropout follows the sample": masks_follow_the_sample,
     "micro-batches do not change the outputs": does_not_see_micro_batches,
-    "equal images give equal logits": is_deterministic,
+    "dropout follows the sample": masks_follow_the_sample,
     "bfloat16 autocast": computes_in_bfloat16,
     "outputs have the dtype of the parameters": keeps_the_dtype,
     "a state dict restores it, and seeds name its weights": restores_from_its_state,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.config import DataConfig, Scale, UserError, unknown
+from trainer.config import DataConfig, Scale, UserError, shown, unknown
+from trainer.config.blame import blaming, named
 from trainer.config.input_files import refuse_undecodable
 from trainer.data.acdc import ACDC
 from trainer.data.augmentations import train_size
@@ -73,7 +74,17 @@ def facts_of(config: DataConfig) -> Facts:
     """Classes, colours and channels of a data section; needs no folder. Raises UserError for a wrong name or option."""
     dataset = dataset_class(config.name)
     check_options("data.options", dataset, config.options, skip=("root", "cache"))
-    return dataset.facts(**config.options)
+    with blaming():
+        facts = dataset.facts(**config.options)
+    if not isinstance(facts, Facts):
+        raise UserError(f"{named(dataset)}facts() must give Facts (trainer.data.base), but gave {facts!r}; correct it")
+    for what, listed in (("classes", facts.classes), ("palette", facts.palette)):
+        if not isinstance(listed, tuple | list) or len(listed) != len(facts.classes):
+            raise UserError(
+                f"{named(dataset)}the data set '{config.name}' must have classes, and a colour of each in palette, but "
+                f"its {what} is {' '.join(shown(listed).split())}; write tuples of one length"
+            )
+    return facts
 
 
 def check_splits(name: str, have: Sequence[Split], wanted: Sequence[Split], asked_by: str) -> None:
@@ -95,23 +106,26 @@ def check_root(config: DataConfig, data_root: Path | None, cache: Path, splits: 
     if data_root is not None or dataset_class(config.name).needs_root:
         dataset = open_dataset(config, data_root, cache)
         check_splits(config.name, dataset.splits, splits, "eval.splits")
-        pairs = {split: dataset.pairs(split) for split in ("train", *splits)}
-        refuse_shared(pairs)
-        for found in pairs.values():
-            dataset.glance(found)
+        with blaming():
+            pairs = {split: dataset.pairs(split) for split in ("train", *splits)}
+            refuse_shared(pairs)
+            for found in pairs.values():
+                dataset.glance(found)
 
 
 def known_fingerprints(
     config: DataConfig, data_root: Path | None, cache: Path, splits: Sequence[Split] = ("val",)
 ) -> tuple[str, ...] | None:
-    """The fingerprints of train and of `splits` where all are packed already; None where not, or not to be listed."""
-    try:
-        if not dataset_class(config.name).is_here(data_root, cache, **config.options):
+    """The fingerprints of train and of `splits` where all are packed already; None where not, or not to be listed.
+    Raises UserError for what the code of a plugin raises."""
+    with blaming():
+        try:
+            if not dataset_class(config.name).is_here(data_root, cache, **config.options):
+                return None
+            dataset = open_dataset(config, data_root, cache)
+            found = [packed_fingerprint(dataset, config, split, cache) for split in ("train", *splits)]
+        except UserError:
             return None
-        dataset = open_dataset(config, data_root, cache)
-        found = [packed_fingerprint(dataset, config, split, cache) for split in ("train", *splits)]
-    except UserError:
-        return None
     return None if None in found else tuple(name for name in found if name)
 
 
@@ -127,4 +141,5 @@ def open_dataset(config: DataConfig, data_root: Path | None, cache: Path) -> Seg
         refuse_undecodable(data_root)
         if not data_root.is_dir():
             raise UserError(f"data set '{config.name}': no folder {data_root}; correct --data-root or data_roots")
-    return dataset(data_root, cache=cache, **config.options)
+    with blaming():
+        return dataset(data_root, cache=cache, **config.options)

@@ -9,12 +9,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from trainer.config import IGNORE, UserError, message_of
+from trainer.config.blame import named
 from trainer.data import images
 from trainer.data.pairing import Found, Pair, Split
 from trainer.data.palette import Colour
-
-INVALID = 254
-"""Marks, in a label table, a file value that must not occur."""
+from trainer.data.returned import INVALID, found_by, image_of, label_of, table_of, values_of
 
 
 class Official(NamedTuple):
@@ -53,7 +52,7 @@ class SegDataset:
     """The sha256 of the plugin that defines the class; packs of other code are not read."""
     remedy_of_values: ClassVar[str] = "correct the file or the way it was exported"
     """What to do about a label that holds a value which must not occur, for its message."""
-    official: Official
+    official: Official = Official(0, 0, None)
 
     def __init__(self, root: Path | None, *, cache: Path, whole: bool = False) -> None:
         """`root` is the data set's folder; a data set that generates its images writes them below `cache`.
@@ -107,12 +106,14 @@ class SegDataset:
 
     def conditions(self, stems: Sequence[str]) -> dict[str, np.ndarray]:
         """Condition -> indices of its stems; empty for a data set without conditions."""
-        named = [self.condition_of(stem) for stem in stems]
-        return {name: np.flatnonzero([other == name for other in named]) for name in sorted({n for n in named if n})}
+        given = [self.condition_of(stem) for stem in stems]
+        if strange := [one for one in given if not isinstance(one, str | None)]:
+            raise UserError(f"{named(self)}condition_of() must give a name or None but gave {strange[0]!r}; correct it")
+        return {name: np.flatnonzero([other == name for other in given]) for name in sorted({n for n in given if n})}
 
     def pairs(self, split: Split) -> list[Pair]:
         """The pairs of a split, sorted by stem. Raises UserError as `find` does, and for a file without its partner."""
-        found = self.find(split)
+        found = found_by(self, split)
         for flaw in found.flaws():
             raise UserError(flaw.summary())
         pairs = found.pairs()
@@ -133,8 +134,7 @@ class SegDataset:
 
     def read_label(self, path: Path) -> np.ndarray:
         """(H, W) uint8 of train ids 0..K-1 and IGNORE. Raises UserError with file and pixel of an invalid value."""
-        values = self.read_values(path)
-        table = self.table(path)
+        values, table = values_of(self, path), table_of(self, path)
         if values.dtype == np.uint8:
             label = table[values]
         else:
@@ -150,7 +150,7 @@ class SegDataset:
 
     def read(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         """Image (H, W, 3) and label (H, W), both uint8. Raises UserError when their sizes differ."""
-        image, label = self.read_image(pair.image), self.read_label(pair.label)
+        image, label = image_of(self, pair.image), label_of(self, pair.label)
         refuse_unequal(pair, image, label)
         return image, label
 

@@ -18,6 +18,7 @@ from trainer.data.packs.pack_rows import is_damaged
 from trainer.data.packs.packed import fingerprint
 from trainer.data.packs.packing import picture_digest, source_digest
 from trainer.data.pairing import Pair, Split, file_identity, in_two_splits
+from trainer.data.returned import found_by, image_of, label_of
 
 
 class Contents(NamedTuple):
@@ -71,7 +72,7 @@ def check_split(
     `before` is a problem.
     """
     try:
-        found = dataset.find(split)
+        found = found_by(dataset, split)
     except UserError as error:
         nothing = np.zeros(len(dataset.classes), np.int64)
         return Contents(0, Counter(), nothing, 0, Counter(), None, [str(error)], {}, {}, _no_sums(dataset), 0)
@@ -120,11 +121,11 @@ def _read(dataset: SegDataset, pair: Pair) -> _Read:
     problems: list[str] = []
     image = label = None
     try:
-        image = dataset.read_image(pair.image)
+        image = image_of(dataset, pair.image)
     except UserError as error:
         problems.append(str(error))
     try:
-        label = dataset.read_label(pair.label)
+        label = label_of(dataset, pair.label)
     except UserError as error:
         problems.append(str(error))
     if image is not None and label is not None:

@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from trainer.config import IGNORE, UserError
-from trainer.data.base import INVALID, SegDataset
+from trainer.data.base import SegDataset
 from trainer.data.cityscapes import LABEL_IDS
 from trainer.data.pairing import Split
+from trainer.data.returned import INVALID, paths_of, table_of
 from trainer.data.synthetic.canvas import IDS
 from trainer.data.synthetic.painter import paint
 from trainer.rng import generator
@@ -35,7 +36,7 @@ def make_tree(dataset: SegDataset, *, train: int, val: int, seed: int, size: tup
     """
     assert dataset.root is not None
     refuse_filled(dataset.root)
-    table = dataset.table(dataset.root / dataset.paths("train", 0)[1])
+    table = table_of(dataset, dataset.root / paths_of(dataset, "train", 0)[1])
     if len(table) > 256 or (table == INVALID).all() or dataset.channels != 3:
         raise UserError(
             "only RGB images with masks of values from 0 to 255 can be made; give other data.options.classes, or "
@@ -52,7 +53,7 @@ def make_tree(dataset: SegDataset, *, train: int, val: int, seed: int, size: tup
             shape = size[::-1] if upright else size
             picture = _street if street else _blobs
             image, label = picture(dataset, seed, split, index, shape)
-            image_path, label_path = (dataset.root / name for name in dataset.paths(split, index))
+            image_path, label_path = (dataset.root / name for name in paths_of(dataset, split, index))
             _save(image_path, Image.fromarray(image))
             _save(label_path, _indexed(dataset, label_path, label))
             stems[split].append(image_path.stem)

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainer.config import NumericalError, UserError, message_of
+from trainer.config.blame import blamed
 
 CAUSES = ("user", "nan", "memory", "disk", "device", "lost", "preempted", "waiting", "bug", "teacher")
-"""In this order: a wrong config, file or installation; a loss that is NaN or infinite; out of memory; disk full; a GPU
-that failed; a process or machine that died; a machine that the cloud took back with notice; workers that have no place
-yet, which ends no run; any other exception; and, for a student whose teacher the study trains, a failed teacher."""
+"""In this order: a wrong config, file, plugin or installation; a loss that is NaN or infinite; out of memory; disk
+full; a GPU that failed; a process or machine that died; a machine that the cloud took back with notice; workers that
+have no place yet, which ends no run; any other exception; and, for a student whose teacher the study trains, a failed
+teacher."""
 
 _CLASSES = {
     # torch's, for a GPU; Ray's, for a process that its memory monitor killed
@@ -93,12 +95,15 @@ def cause_of(error: BaseException) -> str:
     """The cause of an error or of its __cause__ or __context__: torch.save hides a full disk behind a RuntimeError."""
     if isinstance(error, ImportError):  # the same in every attempt
         return "user"
-    return next((cause for link in chain(error) if (cause := _own_cause(link))), "bug")
+    found = next((cause for link in chain(error) if (cause := _own_cause(link))), "bug")
+    return "user" if found == "bug" and blamed(error) else found
 
 
 def failure_of(error: BaseException) -> Failure:
     """Cause and reason of an error; the reason of a bug ends with the file and line of this package it came through."""
     cause = cause_of(error)
+    if cause == "user" and (said := blamed(error)):
+        return Failure(cause, said)
     if cause in ("user", "nan") and not isinstance(error, ImportError):
         return Failure(cause, message_of(error))
     if cause in ("lost", "preempted"):

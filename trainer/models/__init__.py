@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from trainer.config import ModelConfig, unknown
-from trainer.models.base import SegModel
+from trainer.config import ModelConfig, UserError, unknown
+from trainer.config.blame import named
+from trainer.models.base import Channels, SegModel
 from trainer.models.inputs import RGB, with_channels
 from trainer.models.lvt import GEOMETRIES as LVT_GEOMETRIES
 from trainer.models.lvt import LiteVisionTransformer
@@ -31,6 +32,18 @@ def network(name: str) -> Callable[..., SegModel]:
 
 
 def build_model(config: ModelConfig, num_classes: int, channels: int = RGB) -> SegModel:
-    """The network of a config with fresh weights, for images of `channels`. Raises UserError for an unknown name."""
-    model = network(config.name)(num_classes, drop_path=config.drop_path, dropout=config.dropout)
+    """The network of a config with fresh weights, for images of `channels`. Raises UserError for an unknown name, and
+    for a builder that returns something else."""
+    build = network(config.name)
+    model: object = build(num_classes, drop_path=config.drop_path, dropout=config.dropout)
+    begin = f"{named(build)}the model '{config.name}' must "
+    if not isinstance(model, SegModel):
+        raise UserError(f"{begin}be a SegModel (trainer.models.base), but is {type(model).__name__}; derive from it")
+    if not isinstance(found := getattr(model, "channels", None), Channels):
+        raise UserError(
+            f"{begin}have its geometry in `channels`, a Channels (trainer.models.base), but has {found!r}; set it in "
+            "__init__"
+        )
+    if type(model).forward is SegModel.forward:
+        raise UserError(f"{begin}implement forward(image, keys, needs); write it")
     return with_channels(model, channels)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trainer import parallel
 from trainer.config import UserError
+from trainer.config.blame import named
 from trainer.models.groups import are_split, parts
 
 
@@ -83,6 +84,20 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         self.pending += torch.cat([mean.double(), var.double(), self.pending.new_ones(1)])
 
 
+class GroupedBatchNorm1d(GroupedBatchNorm2d):
+    """BatchNorm over (N, C, L) in groups of `norm_batch` samples."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, L) -> the same shape. Raises UserError for other shapes: rows of (R, C) may be tokens of samples,
+        which no group can be made of."""
+        if x.ndim != 3:
+            raise UserError(
+                f"BatchNorm over sequences takes inputs (N, C, L), one for each sample, but got {tuple(x.shape)}; "
+                "choose another network"
+            )
+        return super().forward(x[..., None])[..., 0]
+
+
 class _SplitNorm(torch.autograd.Function):
     """BatchNorm of groups that are split over workers. All sums are at least float32, added in the order of ranks.
 
@@ -133,11 +148,25 @@ class _SplitNorm(torch.autograd.Function):
 
 
 def set_norm_batch(root: nn.Module, norm_batch: int) -> None:
-    """Set the number of samples in one BatchNorm group in every module that depends on it."""
-    for module in root.modules():
+    """Set the number of samples in one BatchNorm group in every module that depends on it. Raises UserError for a
+    module that knows no groups and computes statistics of the samples it is given."""
+    for path, module in root.named_modules():
+        if not isinstance(module, GroupedBatchNorm2d) and takes_statistics(module):
+            kind, parts = type(module).__name__, path.split(".")
+            owners = (root.get_submodule(".".join(parts[:end])) for end in range(len(parts), -1, -1))
+            begin = next((found for owner in owners if (found := named(owner))), "")
+            raise UserError(
+                f"{begin}{path} is {kind}, whose statistics depend on micro-batches and workers; use "
+                "GroupedBatchNorm2d or GroupedBatchNorm1d (trainer.models.norm), or choose another network"
+            )
         declare = getattr(module, "set_norm_batch", None)
         if callable(declare):
             declare(norm_batch)
+
+
+def takes_statistics(module: nn.Module) -> bool:
+    """Whether a module is a BatchNorm, ours, torch's or one of another package, which keeps running statistics too."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) or getattr(module, "running_var", None) is not None
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from trainer.config import UserError, message_of
 from trainer.models.base import EVERYTHING, Channels, Keys, SegModel, SegOutput, as_autocast
 from trainer.models.fpn import FeaturePyramid, SemanticHead
 from trainer.models.masks import KeyedMask, MaskDraw
-from trainer.models.norm import GroupedBatchNorm2d
+from trainer.models.norm import GroupedBatchNorm1d, GroupedBatchNorm2d
 from trainer.models.pyramid import STRIDES
 
 PREFIX = "timm/"
@@ -85,13 +86,25 @@ class TimmPyramid(SegModel):
         padded = F.pad(image, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1]))
         try:
             found = self.backbone(padded)
-        except AssertionError as error:
+        except Exception as error:
+            if isinstance(error, UserError) or not (padded.is_meta or self._refuses(padded)):
+                raise
             raise UserError(
                 f"{self.name} does not take images of {height}x{width}: {message_of(error)}; change data.size, or "
                 "choose another network"
             ) from None
         maps = [_channels_first(found[i], c) for i, c in zip(self.stages, self.channels.features, strict=True)]
         return [x[:, :, : -(-height // s), : -(-width // s)] for x, s in zip(maps, STRIDES, strict=True)]
+
+    def _refuses(self, image: Tensor) -> bool:
+        """Whether the backbone cannot take images of this size on any device; else memory or a device has failed."""
+        with torch.device("meta"):
+            backbone = _extractor(self.name.removeprefix(PREFIX), 0.0)
+        try:
+            backbone(torch.empty(image.shape, device="meta"))
+        except Exception:
+            return True
+        return False
 
 
 class DroppedPath(KeyedMask):
@@ -157,14 +170,16 @@ def _replace(backbone: nn.Module) -> None:
                 rate = float(module.drop_prob or 0.0)
                 setattr(parent, name, DroppedPath(f"backbone.{path}.{name}", rate))
             elif isinstance(module, nn.BatchNorm2d):
-                setattr(parent, name, _grouped(module, isinstance(module, BatchNormAct2d)))
+                kind = GroupedBatchNormAct2d if isinstance(module, BatchNormAct2d) else GroupedBatchNorm2d
+                setattr(parent, name, _grouped(module, kind))
+            elif isinstance(module, nn.BatchNorm1d):
+                setattr(parent, name, _grouped(module, GroupedBatchNorm1d))
             elif isinstance(module, nn.Dropout | nn.Dropout2d):
                 module.p = 0.0
 
 
-def _grouped(norm: nn.BatchNorm2d, acts: bool) -> GroupedBatchNorm2d:
+def _grouped(norm: nn.BatchNorm1d | nn.BatchNorm2d, kind: type[GroupedBatchNorm2d]) -> GroupedBatchNorm2d:
     """Our BatchNorm with the parameters of timm's, and its activation."""
-    kind = GroupedBatchNormAct2d if acts else GroupedBatchNorm2d
     grouped = kind(norm.num_features, eps=norm.eps, momentum=norm.momentum or 0.1)
     grouped.weight, grouped.bias = norm.weight, norm.bias
     if isinstance(grouped, GroupedBatchNormAct2d):

@@ -12,7 +12,9 @@ from trainer.data import DATASETS, SegDataset
 from trainer.data.augmentations import AUGMENTATIONS, Augmentation
 from trainer.distill import DISTILLERS
 from trainer.distill.base import Distiller
+from trainer.losses import LOSSES
 from trainer.models import MODELS
+from trainer.models.base import EVERYTHING
 
 
 class Registry(NamedTuple):
@@ -21,12 +23,17 @@ class Registry(NamedTuple):
     entries: dict[str, Any]
     check: Callable[[Any], None]
     ours: frozenset[str]
+    losses: frozenset[str]
+    """Names of our task losses, where entries would be shown beside them."""
 
 
 def _check_distiller(entry: Any) -> None:
     _check_class(entry, Distiller, "trainer.distill.base")
     if not entry.needs:
         raise UserError("must say what it reads of the teacher, for example `needs = FEATURES`, but needs is empty")
+    if not isinstance(entry.needs, frozenset | set) or not entry.needs <= EVERYTHING:
+        raise UserError(f"must have `needs` of LOGITS, FEATURES, EMBEDS (trainer.models.base), but has {entry.needs!r}")
+    _check_method(entry, Distiller, "forward")
 
 
 def _check_model(entry: Any) -> None:
@@ -40,6 +47,8 @@ def _check_model(entry: Any) -> None:
 
 def _check_dataset(entry: Any) -> None:
     _check_class(entry, SegDataset, "trainer.data.base")
+    for name in ("find", "table") if entry.read_label is SegDataset.read_label else ("find",):
+        _check_method(entry, SegDataset, name)
     for name in ("classes", "palette"):
         if not getattr(entry, name, None):
             raise UserError(f"must have `{name}`, one for each class; add it to the class")
@@ -47,6 +56,12 @@ def _check_dataset(entry: Any) -> None:
 
 def _check_step(entry: Any) -> None:
     _check_class(entry, Augmentation, "trainer.data.augmentations.base")
+    _check_method(entry, Augmentation, "__call__")
+
+
+def _check_method(entry: type, base: type, name: str) -> None:
+    if getattr(entry, name) is getattr(base, name):
+        raise UserError(f"must implement {name}(), which {base.__name__} declares; write it")
 
 
 def _check_class(entry: Any, base: type, module: str) -> None:
@@ -55,7 +70,7 @@ def _check_class(entry: Any, base: type, module: str) -> None:
 
 
 REGISTRIES = {
-    group: Registry(entries, check, frozenset(entries))
+    group: Registry(entries, check, frozenset(entries), frozenset(LOSSES if group == "DISTILLERS" else ()))
     for group, entries, check in (
         ("DISTILLERS", DISTILLERS, _check_distiller),
         ("MODELS", MODELS, _check_model),

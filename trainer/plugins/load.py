@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import linecache
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
-from trainer.config import Plugin, UserError, installed, message_of
+from trainer.config import Plugin, UserError, installed
+from trainer.config.blame import answers_for, place, told
 from trainer.config.plugin import GROUPS
 from trainer.config.plugin_sources import refuse_twice
 from trainer.plugins.groups import REGISTRIES
@@ -66,6 +66,11 @@ def _refuse_ours(plugin: Plugin) -> None:
                 f"plugin {plugin.name}: the {GROUPS[group].what} '{name}' is defined twice, for it is one of ours; "
                 "rename yours"
             )
+        for name in sorted(REGISTRIES[group].losses & set(names)):
+            raise UserError(
+                f"plugin {plugin.name}: the {GROUPS[group].what} '{name}' has the name of one of our losses, and "
+                f"loss/{name} would be both; rename yours"
+            )
 
 
 def _check(plugin: Plugin, group: str, name: str, entry: Any) -> None:
@@ -85,6 +90,7 @@ def _run_file(plugin: Plugin) -> dict[str, dict[str, Any]]:
     lines = plugin.source.splitlines(keepends=True)
     linecache.cache[plugin.name] = (len(plugin.source), None, lines, plugin.name)  # for tracebacks
     sys.modules[module.__name__] = module  # where dataclasses and pickle look for it
+    answers_for(module.__name__, plugin.name)
     try:
         exec(compile(plugin.source, plugin.name, "exec"), vars(module))
     except (Exception, SystemExit) as error:
@@ -118,49 +124,10 @@ def _load_package(plugin: Plugin) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for group, names in plugin.entries.items():
         for point in points.select(group=GROUPS[group].entry_points):
+            answers_for(point.module.partition(".")[0], plugin.name)
             try:
                 if point.name in names:
                     found.setdefault(group, {})[point.name] = point.load()
             except (Exception, SystemExit) as error:
                 raise UserError(f"plugin {plugin.name}: {point.value} cannot be loaded: {told(error)}") from None
     return found
-
-
-def place(error: BaseException, file: str) -> str:
-    """`, line 7` where an exception passed through a file, at its innermost line."""
-    if isinstance(error, SyntaxError) and error.filename == file:
-        return f", line {error.lineno}"
-    lines, trace = [], error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == file:
-            lines.append(trace.tb_lineno)
-        trace = trace.tb_next
-    return f", line {lines[-1]}" if lines else ""
-
-
-def told(error: BaseException) -> str:
-    """What an exception says, with a remedy for an import that a plugin cannot make."""
-    said = message_of(error)
-    if isinstance(error, ImportError):
-        return f"{said}; a plugin is one file: install what it imports, or write it into the file"
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
-
-
-@contextlib.contextmanager
-def blaming() -> Iterator[None]:
-    """Raise UserError with file and line for what the code of a plugin file raises; other errors stay."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        trace, file = error.__traceback__, ""
-        while trace is not None:
-            if str(trace.tb_frame.f_globals.get("__name__", "")).startswith(MODULE):
-                file = trace.tb_frame.f_code.co_filename
-            trace = trace.tb_next
-        if not file:
-            raise
-        raise UserError(
-            f"plugin {file}{place(error, file)}: {told(error)}; `transkd plugin check {file}` tells more"
-        ) from error

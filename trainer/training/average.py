@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 
 import torch
+from torch import Tensor
 
 from trainer.models.base import SegModel
 
@@ -24,9 +25,17 @@ class Average:
     @torch.no_grad()
     def update(self, student: SegModel, step: int) -> None:
         """Follow the student after the 0-based `step` of its run."""
-        ours, theirs = self.model.state_dict(), student.state_dict()
-        floating = [name for name, tensor in ours.items() if tensor.is_floating_point()]
         share = 1.0 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_([ours[name] for name in floating], [theirs[name] for name in floating], share)
-        for name in ours.keys() - set(floating):
-            ours[name].copy_(theirs[name])
+        pairs = _pairs(self.model, student)
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([ours for ours, _ in floating], [theirs for _, theirs in floating], share)
+        for ours, theirs in pairs:
+            if not ours.is_floating_point():
+                ours.copy_(theirs)
+
+
+def _pairs(average: SegModel, student: SegModel) -> list[tuple[Tensor, Tensor]]:
+    """The tensors of both state dicts, each once: one that two modules share has two names there."""
+    theirs = student.state_dict(keep_vars=True)
+    named = average.state_dict(keep_vars=True).items()
+    return list({id(ours): (ours, theirs[name]) for name, ours in named}.values())

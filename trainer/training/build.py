@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from trainer.config import IGNORE, DataConfig, TrainConfig, UserError
+from trainer.config.blame import blaming, named, plugin_of
 from trainer.data import (
     PackedSplit,
     SegDataset,
@@ -22,6 +23,7 @@ from trainer.data import (
     silent,
     train_size,
 )
+from trainer.data.augmenter import try_steps
 from trainer.data.batch import Batch
 from trainer.data.own_folder.groups import hold_out_groups
 from trainer.data.pairing import Split
@@ -32,10 +34,11 @@ from trainer.files.run_folder import write_text
 from trainer.losses import build_losses
 from trainer.models import SegModel
 from trainer.models.norm import set_norm_batch
+from trainer.models.shapes import output_flaw
 from trainer.place import Place
-from trainer.plugins.load import blaming
 from trainer.training.known_structures import known_cost, structure_file
 from trainer.training.networks import build_student, build_teacher, check_weights
+from trainer.training.optimiser import check_head
 from trainer.training.schedule import check_warmup
 from trainer.training.task import Distilled
 
@@ -236,6 +239,7 @@ def _cost(config: TrainConfig) -> dict[str, float]:
         meta_init = config.model_copy(update={"student": config.student.model_copy(update={"init": "scratch"})})
         declared = torch.ones(len(weights)) if isinstance(weights, tuple) else None
         distilled = _assemble(meta_init, teacher, classes, channels, declared)
+        check_head(distilled, config.optim)
         height, width = train_size(config.data)
         batch = Batch(
             torch.zeros(config.optim.effective_norm_batch, channels, height, width),
@@ -243,7 +247,18 @@ def _cost(config: TrainConfig) -> dict[str, float]:
             torch.zeros(config.optim.effective_norm_batch, dtype=torch.int64),
         )
         output = teacher(batch.image, None, distilled.teacher_needs) if teacher else None
-        distilled(batch, output)
+        if teacher is not None:
+            _refuse(output_flaw(output, teacher, batch.image, classes, distilled.teacher_needs), "teacher", teacher)
+        given = distilled.student(batch.image, batch.keys)
+        _refuse(output_flaw(given, distilled.student, batch.image, classes), "student", distilled.student)
+        distilled.losses_of(given, batch, output)
+    try_steps(config.data, classes, channels)
     from trainer.measure.complexity import deployed
 
     return deployed(config.student, classes, config.data.size, channels)
+
+
+def _refuse(flaw: str, who: str, model: SegModel) -> None:
+    if flaw:
+        remedy = "correct its code" if plugin_of(model) else f"change data.size, or choose another {who}"
+        raise UserError(f"{named(model)}{who}: {flaw}; {remedy}")

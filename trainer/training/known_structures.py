@@ -23,7 +23,8 @@ def structure_file(config: TrainConfig, cache: Path) -> Path:
     weights = [file_digest(path) for path in map(Path, weight_names(config)) if path.exists()]
     losses = {name: term.model_dump(mode="json") for name, term in config.loss.items()}
     code = [_source(), *(plugin.sha256 for plugin in config.used_plugins)]
-    key = digest([shape, paths, losses, config.optim.effective_norm_batch, weights, code])
+    optim = [config.optim.effective_norm_batch, config.optim.lr_multipliers.head != 1]
+    key = digest([shape, paths, losses, optim, weights, code])
     return cache / "checks" / f"{key}.json"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from trainer import parallel
-from trainer.config import TrainConfig, UserError, check_cohort, message_of
+from trainer.config import NumericalError, TrainConfig, UserError, check_cohort, message_of
 from trainer.data.prefetch import on_device
 from trainer.data.stream import HostBatch
 from trainer.files.failure import cause_of
@@ -139,7 +139,7 @@ class Cohort:
             self.call(action, *given)
         except Exception as error:
             cause = cause_of(error)
-            if member.run.ended is None or costs_all(cause):
+            if member.run.ended is None or costs_all(error):
                 raise
             member.over = True
             member.recorder.settle()
@@ -172,6 +172,8 @@ def in_all_workers(action: Callable[[], object]) -> None:
         raise UserError(said)
 
 
-def costs_all(cause: str) -> bool:
+def costs_all(error: Exception) -> bool:
     """Whether a failure of one member ends the others too."""
-    return cause not in ("user", "nan") if parallel.world() > 1 else cause in ("disk", "device")
+    if parallel.world() > 1:  # these two strike all workers alike; where one worker fails, the others wait for it
+        return not isinstance(error, UserError | NumericalError)
+    return cause_of(error) in ("disk", "device")

@@ -109,8 +109,8 @@ class Member:
             self._report_again(self.result)
             return
         self.shared.verify(self.config, self.place)
-        run_folder.open_folder(self.out, self.config, is_rank_zero)  # after every check that may raise UserError
         self.learner = Learner(self.distilled, self.config.optim, self.config.terms, self.shared.compiler)
+        run_folder.open_folder(self.out, self.config, is_rank_zero)  # after every check that may raise UserError
         self.history, self.best = resume(self.out, self.identity, self.learner, is_rank_zero)
         if is_rank_zero and not self.trained:
             run_folder.clear_result(self.out)

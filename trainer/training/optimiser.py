@@ -24,7 +24,7 @@ POSITIONS = ("pos_embed", "position_embedding", "relative_position", "pos_block"
 def build_optimiser(module: nn.Module, optim: OptimConfig) -> tuple[torch.optim.Optimizer, list[float]]:
     """The optimiser of all parameters of `module` that are trained, and the factor of the learning rate of each of its
     groups. Raises UserError for a multiplier of a head that the student does not have."""
-    _check_head(module, optim)
+    check_head(module, optim)
     groups, factors = parameter_groups(module, optim)
     if optim.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=optim.lr, fused=True), factors
@@ -69,7 +69,8 @@ def _of_head(name: str, module: nn.Module) -> bool:
     return isinstance(student, SegModel) and name.removeprefix(STUDENT).startswith(student.head_names)
 
 
-def _check_head(module: nn.Module, optim: OptimConfig) -> None:
+def check_head(module: nn.Module, optim: OptimConfig) -> None:
+    """Raise UserError for a multiplier of a head that the student of a Distilled module does not have."""
     if optim.lr_multipliers.head != 1 and not any(_of_head(name, module) for name, _ in module.named_parameters()):
         raise UserError(
             f"optim.lr_multipliers.head is {optim.lr_multipliers.head:g}, but the student has no parameters of a head; "

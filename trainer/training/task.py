@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from trainer.config import IGNORE
+from trainer.config import IGNORE, UserError
+from trainer.config.blame import named
 from trainer.data.batch import Batch
 from trainer.distill.base import Distiller
 from trainer.losses import TaskLoss, at_label_size
@@ -51,11 +52,21 @@ class Distilled(nn.Module):
 
     def forward(self, batch: Batch, teacher: SegOutput | None) -> dict[str, Tensor]:
         """By name: a task loss as the sum that TaskLoss says; a path's loss times the number of samples."""
-        out = self.student(batch.image, batch.keys)
+        return self.losses_of(self.student(batch.image, batch.keys), batch, teacher)
+
+    def losses_of(self, out: SegOutput, batch: Batch, teacher: SegOutput | None) -> dict[str, Tensor]:
+        """The same from the student's output. Raises UserError for a path whose loss is no scalar."""
+        assert out.logits is not None
         logits = at_label_size(out.logits, batch.label)
         losses = {name: loss(logits, batch.label, self.class_weights) for name, loss in self.losses.items()}
         for name, path in self.paths.items():
-            losses[name] = path(batch, out, teacher) * len(batch.image)
+            loss: object = path(batch, out, teacher)
+            if not isinstance(loss, Tensor) or loss.ndim or not loss.is_floating_point():
+                got = f"{loss.dtype} of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+                raise UserError(
+                    f"{named(path)}distill.{name}: the loss must be a float scalar, but is {got}; end with .mean()"
+                )
+            losses[name] = loss * len(batch.image)
         return losses
 
 

@@ -159,7 +159,7 @@ def train(runs: Sequence[Asked], before: Path | None) -> None:
     from trainer.training.loop import fit_together
     from trainer.training.member import Run
 
-    errors: dict[str, Exception] = {}
+    causes: dict[str, str] = {}
     with contextlib.ExitStack() as locks:
         for run in runs:
             locks.enter_context(lock_folder(run.place.out_dir))
@@ -167,19 +167,19 @@ def train(runs: Sequence[Asked], before: Path | None) -> None:
             continue_run(before, runs[0].config, runs[0].place)
         results = fit_together(
             [
-                Run(run.config, run.place, Progress(run.config.optim.epochs, run.name), ended(run.name, errors))
+                Run(run.config, run.place, Progress(run.config.optim.epochs, run.name), ended(run.name, causes))
                 for run in runs
             ]
         )
     for run, result in zip(runs, results, strict=True):
         if result is not None:
             print_result(run, result)
-    if errors:
-        raise typer.Exit(2 if all(isinstance(error, UserError) for error in errors.values()) else 1)
+    if causes:
+        raise typer.Exit(2 if set(causes.values()) == {"user"} else 1)
 
 
-def ended(name: str, errors: dict[str, Exception]) -> Callable[[Exception | None], None] | None:
-    """Prints the failure of one of several runs and adds it to `errors`; of a single run it is raised."""
+def ended(name: str, causes: dict[str, str]) -> Callable[[Exception | None], None] | None:
+    """Prints the failure of one of several runs and adds its cause to `causes`; of a single run it is raised."""
 
     def tell(error: Exception | None) -> None:
         if error is None:
@@ -188,7 +188,7 @@ def ended(name: str, errors: dict[str, Exception]) -> Callable[[Exception | None
         if cause == "bug":
             print(masked("".join(traceback.format_exception(error))), file=sys.stderr)
         print(printable(masked(f"{name} failed: {reason}")), file=sys.stderr, flush=True)
-        errors[name] = error.with_traceback(None)  # whose frames hold the run's tensors
+        causes[name] = cause
 
     return tell if name else None
 

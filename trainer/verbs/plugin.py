@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from trainer.config import Plugin, installed, printable, unknown
+from trainer.config import Plugin, counted, installed, printable, unknown
 from trainer.config.plugin import read_plugin
 
 app = typer.Typer(no_args_is_help=True, help="Modules of your own: distillers, networks and data sets.")
@@ -37,6 +37,9 @@ def check(
         mark = ("  broken  ", "bold red") if finding.broken else ("  kept    ", "green")
         told = f"{finding.promise}: {finding.broken}" if finding.broken else finding.promise
         console.print(Text.assemble(mark, printable(told)), soft_wrap=True)
+        if finding.unchecked:
+            left = f"  not checked, until that is kept: {counted(finding.unchecked, 'further promise')}"
+            console.print(Text(left, style="dim"), soft_wrap=True)
     if broken:
         console.print(Text(f"{broken} promise{'s' * (broken > 1)} broken", style="red"))
         raise typer.Exit(1)

@@ -45,6 +45,14 @@ def test_names_are_read_without_running_the_file() -> None:
         ("MODELS = {**{}}\n", "plugin my.py, line 1: MODELS must be a dictionary whose names are written out"),
         ("MODELS = {1: 2}\n", "plugin my.py, line 1: MODELS must be a dictionary whose names are written out"),
         ("MODELS = {'a': 1, 'a': 2}\n", "plugin my.py, line 1: MODELS has the name 'a' twice; rename one"),
+        *[
+            (
+                f"AUGMENTATIONS = {{'{name}': 1}}\n",
+                f"line 1: AUGMENTATIONS: the name '{name}' means something else where a step is named; rename it",
+            )
+            for name in ("standard", "reference", "none", "name", "options")
+        ],
+        ("DISTILLERS = {'total': 1}\n", "the name 'total' means something else where a distiller is named; rename it"),
         (
             "MODELS = {'My.Net': 1}\n",
             "MODELS: a name has small letters, digits and underscores, and begins with a letter",

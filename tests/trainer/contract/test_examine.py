@@ -9,8 +9,10 @@ import pytest
 
 from trainer.config.plugin import read_plugin
 from trainer.contract.augmentations import CHECKS
-from trainer.contract.examine import examine
+from trainer.contract.examine import Finding, examine
+from trainer.contract.models import CLASSES, Network
 from trainer.data.augmentations import AUGMENTATIONS
+from trainer.plugins.load import activate
 
 
 def broken(folder: Path, name: str, *edits: tuple[str, str]) -> dict[str, str]:
@@ -20,7 +22,11 @@ def broken(folder: Path, name: str, *edits: tuple[str, str]) -> dict[str, str]:
         assert old in text
         text = text.replace(old, new)
     (folder / name).write_text(text, encoding="utf-8")
-    return {found.promise: found.broken for found in examine(read_plugin(name, folder)) if found.broken}
+    return {one.promise: one.broken for one in findings(folder, name) if one.broken}
+
+
+def findings(folder: Path, name: str) -> list[Finding]:
+    return list(examine(read_plugin(name, folder)))
 
 
 @pytest.mark.parametrize("name", ["my_kd.py", "my_net.py", "my_data.py", "my_steps.py"])
@@ -65,6 +71,14 @@ LOSS = "return self.scale * (self.project(ours) - theirs).square().mean()"
             "it draws from torch's random numbers, which seeds do not pair",
         ),
         (
+            [
+                ("        self.scale = scale\n", "        self.scale = scale\n        self._calls = [0]\n"),
+                ("        ours, theirs", "        self._calls[0] += 1\n        ours, theirs"),
+            ],
+            "equal inputs give",
+            "each call changes its _calls; keep nothing from one call to the next",
+        ),
+        (
             [(".mean((2, 3))", ".mean((2, 3)).bfloat16().float()[:, :, None]")],
             GRADIENT,
             "it fails in line 27: RuntimeError",
@@ -100,7 +114,35 @@ def test_a_broken_distiller(edits: list[tuple[str, str]], promise: str, told: st
         (
             [("GroupedBatchNorm2d(width)", "nn.BatchNorm2d(width)")],
             "micro-batches do not",
-            "micro-batches change its outputs",
+            "stages.0.1 is BatchNorm2d, whose statistics depend on micro-batches and workers; use GroupedBatchNorm2d",
+        ),
+        (
+            [("            maps.append(x)\n", "            maps.append(x - x.mean((0, 2, 3), keepdim=True))\n")],
+            "micro-batches do not",
+            "micro-batches change its outputs; relate samples only in GroupedBatchNorm2d",
+        ),
+        (
+            [("(SegModel)", "(nn.Module)")],
+            "shapes of",
+            "the model 'small_net' must be a SegModel (trainer.models.base), but is SmallNet; derive from it",
+        ),
+        (
+            [
+                (
+                    "self.dropout(torch.cat(same, 1), self.draw(keys))",
+                    "F.dropout(torch.cat(same, 1), 0.5, self.training)",
+                )
+            ],
+            "equal images",
+            "in training equal images with equal keys give different logits; use the layers of trainer.models.masks",
+        ),
+        (
+            [
+                ("        maps, x = [], image\n", "        maps, x = [], image\n        self.seen += 1\n"),
+                ("        self.draw = ", "        self.seen = 0\n        self.draw = "),
+            ],
+            "equal images",
+            "each call changes its seen; keep nothing from one call to the next",
         ),
         (
             [("(4, 2, 2, 2)", "(4, 2, 2, 1)")],
@@ -151,7 +193,7 @@ def test_a_broken_network(edits: list[tuple[str, str]], promise: str, told: str,
         (
             [("((90, 90, 90), (220, 40, 40))", "((90, 90, 90),)")],
             "can be made",
-            "it has 2 classes, but 1 colours; give each class one",
+            "the data set 'blobs' must have classes, and a colour of each in palette, but its palette is ((90,",
         ),
         ([("{0: 0, 1: 1}", "{0: 0, 1: 1, 255: 1}")], "can be made", "table()[255] must be 255, ignored, but is 1"),
         (
@@ -163,8 +205,9 @@ def test_a_broken_network(edits: list[tuple[str, str]], promise: str, told: str,
         (
             [("    def paths", "    def other_paths")],
             "can be made",
-            "it does not say where its files lie; implement paths",
+            "the data set does not say where its files lie; implement paths",
         ),
+        ([("label_table({0: 0, 1: 1}, ignored=())", "{0: 0}")], "can be made", "table() of Blobs must give an array"),
     ],
 )
 def test_a_broken_data_set(edits: list[tuple[str, str]], promise: str, told: str, own: Path) -> None:
@@ -190,12 +233,68 @@ def test_our_steps_keep_the_contract(check: Callable[[str], None], name: str) ->
         ),
         (
             [("sample.image[::-1], label=sample.label[::-1]", "sample.image[4:], label=sample.label[4:]")],
-            "sizes() has",
-            "an",
+            "images and labels",
+            "an image became 60x96, which sizes() does not allow",
         ),
         ([(": float = 0.5", ": float")], "options have", "its option probability has no default; give one"),
+        (
+            [(", label=sample.label[::-1]", "")],
+            "image and label change alike",
+            "its image no longer shows what its label says: it moves one of the two",
+        ),
+        (
+            [("sample.image[::-1]", "sample.image[::-1] @ __import__('numpy').eye(3, dtype='uint8')")],
+            "images of any number of channels",
+            "of an image with 1 channel: ValueError",
+        ),
+        (
+            [
+                ("        self.probability", "        self.calls = 0\n        self.probability"),
+                ("        if draw.random()", "        self.calls += 1\n        if self.calls % 2"),
+            ],
+            "random numbers",
+            "equal draws give other images after other samples; keep nothing from one call to the next",
+        ),
     ],
 )
 def test_a_broken_step(edits: list[tuple[str, str]], promise: str, told: str, own: Path) -> None:
     found = broken(own, "my_steps.py", *edits)
     assert any(name.startswith(promise) and said.startswith(told) for name, said in found.items()), found
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "promise"),
+    [
+        ("my_kd.py", LOSS, f"{LOSS} * float('nan')", GRADIENT),
+        ("my_kd.py", LOSS, "raise KeyError('boom')", GRADIENT),
+        ("my_kd.py", LOSS, f"{LOSS} * (1 + __import__('random').random())", "equal inputs give equal losses"),
+        ("my_net.py", "        logits = None", "        return None", "shapes of logits, features and embeds"),
+        ("my_net.py", "self.classify(", "float('nan') * self.classify(", "shapes of logits, features and embeds"),
+        (
+            "my_steps.py",
+            "return sample._",
+            "return 1 / 0, sample._",
+            "images and labels have shape, dtype and classes, and",
+        ),
+    ],
+)
+def test_what_explains_all_further_findings_is_told_alone(
+    name: str, old: str, new: str, promise: str, own: Path
+) -> None:
+    told = broken(own, name, (old, new))
+    assert len(told) == 1 and next(iter(told)).startswith(promise), told
+    found = findings(own, name)
+    checks = {"my_kd.py": 8, "my_net.py": 10, "my_steps.py": 6}[name]
+    assert len(found) + found[-1].unchecked == checks
+    assert found[-1].unchecked > 0
+
+
+def test_a_name_means_the_network_of_the_plugin_in_force(own: Path) -> None:
+    widths = []
+    for text in ("(8, 16, 24, 32)", "(8, 16, 24, 40)"):
+        (own / "my_net.py").write_text((own / "my_net.py").read_text().replace("(8, 16, 24, 32)", text))
+        activate([read_plugin("my_net.py", own)])
+        model = Network("small_net").on_meta()
+        assert model.channels.classes == CLASSES
+        widths.append(model.channels.features[-1])
+    assert widths == [32, 40]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import UserError
-from trainer.models.norm import GroupedBatchNorm2d, commit, set_norm_batch
+from trainer.models.norm import GroupedBatchNorm1d, GroupedBatchNorm2d, commit, set_norm_batch
 
 C = 5
 
@@ -185,6 +185,32 @@ def test_a_network_is_told_its_groups_by_name_of_the_method():
     set_norm_batch(net, 3)
     assert net[0].norm_batch == net[1][0].told == net[1][1].norm_batch == 3
     commit(nn.ReLU(), alone)  # no norms: no reduction to wait for
+
+
+def test_one_group_of_sequences_is_batch_norm_whose_groups_are_their_own():
+    ours, theirs = GroupedBatchNorm1d(C).double(), nn.BatchNorm1d(C).double()
+    x = data(4).flatten(2)
+    torch.testing.assert_close(ours(x), theirs(x))
+    commit(ours, alone)
+    for key, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[key], value)
+    set_norm_batch(ours, 2)
+    torch.testing.assert_close(ours(x), torch.cat([ours(x[:2]), ours(x[2:])]))
+    with pytest.raises(
+        UserError, match=r"BatchNorm over sequences takes inputs \(N, C, L\), one for each sample, but got"
+    ):
+        ours(x.flatten(0, 1).new_zeros(8, C))
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm1d(C), nn.BatchNorm2d(C), nn.SyncBatchNorm(C), nn.InstanceNorm2d(C, track_running_stats=True)]
+)
+def test_a_norm_that_knows_no_groups_is_refused_by_name(norm):
+    net = nn.Sequential(make(), nn.Sequential(nn.ReLU(), norm))
+    with pytest.raises(
+        UserError, match=rf"1\.1 is {type(norm).__name__}, whose statistics depend on micro-batches and"
+    ):
+        set_norm_batch(net, 2)
 
 
 def test_bf16_autocast_keeps_its_statistics():

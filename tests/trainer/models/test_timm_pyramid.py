@@ -14,6 +14,7 @@ from trainer.contract.models import CHECKS, KEYS, Network, image_like
 from trainer.distill import build_distillers
 from trainer.models import build_model
 from trainer.models.base import Channels
+from trainer.models.norm import GroupedBatchNorm1d, set_norm_batch
 from trainer.weights import load_weights
 
 NETWORKS = [
@@ -39,6 +40,34 @@ def test_the_stages_are_timms():
     image = image_like(model, (64, 96))
     for ours, theirs in zip(model(image).features, reference(image), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_batch_norms_over_sequences_are_ours_too():
+    with torch.device("meta"):
+        model = build_model(ModelConfig(name="timm/nextvit_small"), 3)
+    assert any(isinstance(module, GroupedBatchNorm1d) for module in model.modules())
+    set_norm_batch(model, 2)  # refuses any of torch's
+    assert model.train()(torch.empty(4, 3, 64, 64, device="meta"), KEYS.to("meta")).logits.shape == (4, 3, 16, 16)
+
+
+@pytest.mark.parametrize("name", ["timm/inception_v3", "timm/efficientformerv2_s0"])
+@pytest.mark.parametrize("device", ["meta", pytest.param("cpu", marks=pytest.mark.slow)])
+def test_a_size_that_a_backbone_does_not_take_is_one_line(name, device):
+    with torch.device(device):
+        model = build_model(ModelConfig(name=name), 3)
+    with pytest.raises(
+        UserError, match=rf"{name} does not take images of 64x64: .*; change data.size, or choose"
+    ) as told:
+        model(torch.zeros(1, 3, 64, 64, device=device))
+    assert "\n" not in str(told.value)
+
+
+def test_what_is_no_matter_of_size_stays_what_it_is():
+    model = build_model(ModelConfig(name="timm/mobilenetv3_small_050"), 3)
+    short = torch.OutOfMemoryError("CUDA out of memory")
+    model.backbone.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(short))
+    with pytest.raises(torch.OutOfMemoryError):
+        model(torch.zeros(1, 3, 64, 64))
 
 
 @torch.no_grad()

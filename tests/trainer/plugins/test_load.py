@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from trainer.config import ModelConfig, Term, UserError, unknown
+from trainer.config.blame import answers_for, blaming
 from trainer.config.plugin import Plugin, read_plugin
 from trainer.data import DATASETS, dataset_class
 from trainer.distill import DISTILLERS, build_distillers
+from trainer.files.failure import Failure, failure_of
 from trainer.models import MODELS, build_model
 from trainer.models.base import Channels
-from trainer.plugins.load import activate, add, blaming
+from trainer.plugins.load import activate, add
 
 CHANNELS = Channels((8, 8, 8, 8), (8, 8, 8, 8), (4, 8, 16, 32), 5)
 DISTILLER = """
@@ -22,6 +24,7 @@ from trainer.models.base import FEATURES
 class Gap(Distiller):
     needs = FEATURES
     value = VALUE
+    def forward(self, *_): ...
 DISTILLERS = {"gap": Gap}
 """
 
@@ -84,9 +87,28 @@ def test_the_later_of_two_texts_is_in_force(own: Path) -> None:
             "def net(classes): ...\nMODELS = {'net': net}\n",
             "the model 'net' must take (num_classes, drop_path=0.1, dropout=0.1), but got an unexpected keyword",
         ),
+        (
+            "from trainer.distill.base import Distiller\nclass Gap(Distiller): needs = {'logits'}\n"
+            "DISTILLERS = {'gap': Gap}\n",
+            "the distiller 'gap' must implement forward(), which Distiller declares; write it",
+        ),
+        (
+            "from trainer.distill.base import Distiller\nclass Gap(Distiller):\n  needs = {'logit'}\n"
+            "  def forward(self, *_): ...\nDISTILLERS = {'gap': Gap}\n",
+            "the distiller 'gap' must have `needs` of LOGITS, FEATURES, EMBEDS (trainer.models.base), but has {'logit",
+        ),
+        (
+            "DISTILLERS = {'dice': 1}\n",
+            "the distiller 'dice' has the name of one of our losses, and loss/dice would be both; rename yours",
+        ),
         ("DATASETS = {'blobs': dict}\n", "the data set 'blobs' must be a class derived from SegDataset (trainer.data"),
         (
             "from trainer.data.base import SegDataset\nclass D(SegDataset): pass\nDATASETS = {'blobs': D}\n",
+            "the data set 'blobs' must implement find(), which SegDataset declares; write it",
+        ),
+        (
+            "from trainer.data.base import SegDataset\nclass D(SegDataset):\n  def find(self, split): ...\n"
+            "  def table(self, path): ...\nDATASETS = {'blobs': D}\n",
             "the data set 'blobs' must have `classes`, one for each class; add it to the class",
         ),
         ("MODELS = {'segformer_b0': 1}\n", "the model 'segformer_b0' is defined twice, for it is one of ours; rename"),
@@ -112,6 +134,36 @@ def test_what_a_plugin_raises_later_is_told_with_its_line(own: Path) -> None:
         build_model(ModelConfig(name="net"), 3)
     with pytest.raises(ZeroDivisionError), blaming():
         print(1 / 0)
+
+
+def test_what_a_plugin_raises_in_a_run_is_the_users_unless_the_machine_is_short(own: Path) -> None:
+    text = "def net(classes, drop_path, dropout):\n    raise KIND('no room')\nMODELS = {'net': net}\n"
+    for kind, failure in (
+        (
+            "KeyError",
+            Failure("user", "plugin my.py, line 2: KeyError: 'no room'; `transkd plugin check my.py` tells more"),
+        ),
+        ("MemoryError", Failure("memory", "no memory left (MemoryError: no room)")),
+    ):
+        add([plugin(own, text.replace("KIND", kind))])
+        with pytest.raises((KeyError, MemoryError)) as raised:
+            build_model(ModelConfig(name="net"), 3)
+        assert failure_of(raised.value) == failure
+        with pytest.raises(UserError if kind == "KeyError" else MemoryError), blaming():
+            build_model(ModelConfig(name="net"), 3)
+
+
+def test_of_a_package_the_file_is_named(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own / "package_of_mine").mkdir()
+    (own / "package_of_mine" / "losses.py").write_text("def f():\n    return 1 / 0\n")
+    monkeypatch.syspath_prepend(own)
+    losses = __import__("package_of_mine.losses").losses
+    answers_for("package_of_mine", "my_kd 1.2")
+    told = (
+        "plugin my_kd 1.2, line 2 of losses.py: ZeroDivisionError: division by zero; `transkd plugin check my_kd` tells"
+    )
+    with pytest.raises(UserError, match=re.escape(told)), blaming():
+        losses.f()
 
 
 def test_another_version_of_a_package_is_refused(own: Path) -> None:

@@ -173,6 +173,18 @@ def test_the_average_follows_weights_and_statistics() -> None:
     assert not any(p.requires_grad for p in average.model.parameters())
 
 
+def test_a_weight_that_two_layers_share_is_averaged_once() -> None:
+    student = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    student[1].weight = student[0].weight
+    average = Average(student, 0.5)  # type: ignore[arg-type]
+    before = student[0].weight.detach().clone()
+    with torch.no_grad():
+        student[0].weight.add_(1.0)
+    average.update(student, 0)  # type: ignore[arg-type]
+    for layer in average.model:  # type: ignore[attr-defined]
+        torch.testing.assert_close(layer.weight, before + 0.9)  # 1 - min(0.5, 1 / 10)
+
+
 def test_runs_whose_epochs_end_elsewhere_do_not_train_side_by_side(tiny: Make) -> None:
     some = [
         tiny({}, {"optim.iterations": n, "optim.epochs": 2, "optim.ema_decay": d}) for n, d in ((8, None), (9, 0.9))

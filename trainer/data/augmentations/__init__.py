@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from trainer.config import DataConfig, UserError, located, unknown
+from trainer.config.blame import blaming, named
 from trainer.data.augmentations.base import Augmentation, Sample, Size, Sizes
 from trainer.data.augmentations.blur import Blur
 from trainer.data.augmentations.crop import Crop
@@ -21,7 +24,7 @@ AUGMENTATIONS: dict[str, type[Augmentation]] = {
     "shift": Shift,
 }
 
-__all__ = ["AUGMENTATIONS", "Augmentation", "Sample", "build_steps", "train_size"]
+__all__ = ["AUGMENTATIONS", "Augmentation", "Sample", "build_steps", "sizes_after", "train_size"]
 
 
 def build_steps(data: DataConfig) -> dict[str, Augmentation]:
@@ -32,8 +35,20 @@ def build_steps(data: DataConfig) -> dict[str, Augmentation]:
         if step.name not in AUGMENTATIONS:
             raise UserError(f"data.augment: {unknown('step', step.name, AUGMENTATIONS)}")
         check_options(where, AUGMENTATIONS[step.name], step.options)
-        with located(where):
+        with located(where), blaming():
             found[step.name] = AUGMENTATIONS[step.name](**step.options)
+    return found
+
+
+def sizes_after(data: DataConfig, steps: Mapping[str, Augmentation]) -> list[Sizes]:
+    """The bounds of the sizes of samples after each step. Raises UserError for a step that cannot be applied."""
+    sizes, found = Sizes(data.size, data.size), []
+    for name, step in steps.items():
+        with located(f"data.augment.{name}"), blaming():
+            sizes = step.sizes(sizes)
+            if not isinstance(sizes, Sizes):
+                raise UserError(f"{named(step)}sizes() must give Sizes but gave {sizes!r}; return `given`")
+        found.append(sizes)
     return found
 
 
@@ -42,10 +57,7 @@ def train_size(data: DataConfig) -> Size:
 
     Raises UserError for an unknown step or option, and where samples of a batch would differ in size.
     """
-    sizes = Sizes(data.size, data.size)
-    for name, step in build_steps(data).items():
-        with located(f"data.augment.{name}"):
-            sizes = step.sizes(sizes)
+    sizes = [Sizes(data.size, data.size), *sizes_after(data, build_steps(data))][-1]
     if sizes.smallest != sizes.largest:
         raise UserError(
             "data.augment: images of a batch must have one size, but end between "

@@ -45,6 +45,22 @@ class Augmentation:
         return given
 
 
+def flaw_of(found: Any, given: Sample, sizes: Sizes) -> str:
+    """What is wrong with what a step made of a sample, "" where nothing is; `sizes` are those after the step."""
+    if not isinstance(found, Sample):
+        return f"it must return a Sample, but returned {type(found).__name__}; end with `return sample._replace(...)`"
+    for array in (found.image, found.label, found.fill):
+        if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
+            kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            return f"image and label must stay uint8, but one is {kind}; round and clip them"
+    image, label = found.image.shape, found.label.shape
+    if len(label) != 2 or image != (*label, given.image.shape[2]) or found.fill.shape != given.fill.shape:
+        return f"the image has shape {image}, but its label {label}; change both alike, and keep the channels"
+    if not all(low <= side <= high for low, side, high in zip(sizes.smallest, label, sizes.largest, strict=True)):
+        return f"an image became {label[0]}x{label[1]}, which sizes() does not allow; let it say all sizes"
+    return ""
+
+
 def check_range(name: str, given: Any, low: float, high: float) -> tuple[float, float]:
     """(least, most). Raises UserError unless `given` is [least, most] with low <= least <= most <= high."""
     if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2 or not all(map(_is_number, given)):

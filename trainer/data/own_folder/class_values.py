@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trainer.config import IGNORE, UserError, shown
-from trainer.data.base import INVALID, label_table
+from trainer.data.base import label_table
 from trainer.data.palette import Colour, voc_colours
+from trainer.data.returned import INVALID
 
 MOST_CLASSES = INVALID
 """Train ids 254 and 255 mark what is invalid and ignored."""

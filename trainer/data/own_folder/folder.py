@@ -11,13 +11,14 @@ import numpy as np
 
 from trainer.config import UserError
 from trainer.data import arrays, images
-from trainer.data.base import INVALID, Facts, Official, SegDataset
+from trainer.data.base import Facts, Official, SegDataset
 from trainer.data.own_folder.class_values import class_values
 from trainer.data.own_folder.folder_options import folder_options
 from trainer.data.own_folder.groups import crossing, groups_of, hold_out
 from trainer.data.own_folder.patterns import find_files, without_wildcards
 from trainer.data.pairing import Found, Pair, Split, by_name, read_list
 from trainer.data.palette import Colour
+from trainer.data.returned import INVALID
 
 GLANCES = 3
 """Masks of each split that are read before anything runs."""

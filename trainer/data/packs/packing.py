@@ -16,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from trainer.config import IGNORE, UserError
+from trainer.config import UserError
 from trainer.config.input_files import check_regular
 from trainer.data.ahead import ahead
 from trainer.data.base import SegDataset
 from trainer.data.packs.pack_files import PackFiles, Shard
 from trainer.data.packs.pack_rows import PICTURE, PIXEL_CHECK, SOURCE_CHECK, checksum
 from trainer.data.pairing import Pair
+from trainer.data.returned import counted_classes, label_of
 from trainer.files.atomic import replacing
 
 Say = Callable[[str], None]
@@ -120,9 +121,9 @@ def _natives_schema() -> pa.Schema:
 
 def _row(dataset: SegDataset, size: tuple[int, int], pair: Pair, samples: bool, natives: bool) -> Row:
     if not samples:
-        return None, _native_columns(dataset.read_label(pair.label), size)
+        return None, _native_columns(label_of(dataset, pair.label), size)
     image, native = dataset.read(pair)
-    counts = np.bincount(native[native != IGNORE], minlength=len(dataset.classes)).astype(np.int64)
+    counts = counted_classes(dataset, pair.label, native)
     label = resize_label(native, size)
     short = [source_digest(pair), counts.tobytes()]
     picture = picture_digest(image)
