@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from orchestrator.report.page.forest import Difference
+from orchestrator.report.page.parts import VERDICTS
 from trainer.config import ModelConfig, OptimConfig, Term
 from trainer.data.batch import Batch
 from trainer.distill import build_distillers
@@ -110,3 +113,16 @@ def test_a_part_of_the_benchmarks_does_not_replace_the_results_of_all(bench, cap
     with pytest.raises(SystemExit):
         bench(["good", "bad"], "--only", "good", "--write")
     assert "not allowed with" in capsys.readouterr().err and "before" in bench.results()
+
+
+def test_the_forest_plot_has_a_symbol_for_each_verdict(tmp_path):
+    forest = benchmark("forest")
+    assert {symbol for _, symbol in VERDICTS.values()} == forest.SYMBOLS.keys()
+    rows = [
+        Difference(verdict, "student alone", 1.0 + n, 0.5, 1.5 + n, verdict, (0.7, 1.3 + n))
+        for n, verdict in enumerate(VERDICTS)
+    ]
+    forest.draw(rows, 0.3, tmp_path / "all.png")
+    forest.draw(rows[:1], None, tmp_path / "one.png")
+    heights = [Image.open(tmp_path / name).height for name in ("one.png", "all.png")]
+    assert heights[0] < heights[1]
