@@ -25,7 +25,9 @@ def assign_step(steps: list[Any], rest: list[str], value: Any, path: str, *, abs
     if place is None:
         if value is None and absent_ok:
             return
-        raise UserError(f"{path}: {unknown('step', name, step_names(steps))}")
+        said = unknown("step", name, step_names(steps))
+        where = path.removesuffix(f".{'.'.join(rest)}")
+        raise UserError(f"{path}: {said}; steps have an order, so to add one write the whole list {where}")
     if not option:
         steps[place : place + 1] = [] if value is None else [{name: copy.deepcopy(value)}]
         return
