@@ -41,8 +41,8 @@ def test_a_step_of_augmentation_is_reached_by_its_name(changes, expected):
         ({"data.augment.scael.range": [1, 2]}, "data.augment.scael.range: unknown step 'scael'; did you mean 'scale'?"),
         (
             {"data.augment.blur": None},
-            "data.augment.blur: unknown step 'blur'; known: crop, flip, scale; steps have an order, so to add one write "
-            "the whole list data.augment",
+            "data.augment.blur: unknown step 'blur'; known: crop, flip, scale; steps have an order, so to add one "
+            "write the whole list data.augment",
         ),
         ({"data.augment.flip.probability": None}, "nothing to remove; unknown option 'probability'"),
         ({"data.augment.crop.size.height": 3}, "a step has options only; write data.augment.crop.OPTION"),
