@@ -71,6 +71,25 @@ def test_layouts_are_found(
     assert again == 0 and "no problems" in said
 
 
+@pytest.mark.parametrize(("images", "labels", "found_images", "found_masks"), TREES[:3])
+def test_linked_folders_are_looked_into_and_no_file_is_taken_twice(
+    images: str, labels: str, found_images: str, found_masks: str, data_command: Command, tmp_path: Path
+) -> None:
+    by_split(tmp_path / "elsewhere", images, labels)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for folder in sorted((tmp_path / "elsewhere").iterdir()):
+        (folder / "up").symlink_to(tmp_path)
+        (mine / folder.name).symlink_to(folder)
+    (mine / "again").symlink_to(mine)
+    out = tmp_path / "data.yaml"
+    code, said, err = data_command("init", mine, "--out", out)
+    assert (code, err) == (0, "")
+    assert f"train: 3 pairs, {found_images} with {found_masks}" in said
+    dataset = open_dataset(parse(read_yaml(out)).data, mine, tmp_path)
+    assert [len(dataset.pairs(split)) for split in ("train", "val")] == [3, 2]
+
+
 def test_colours_are_found(data_command: Command, tmp_path: Path) -> None:
     by_split(tmp_path, "images/{split}/{stem}.jpg", "masks/{split}/{stem}.png", colours=True, values=(0, 1, 2, 3))
     code, said, _ = data_command("init", tmp_path, "--out", tmp_path / "data.yaml")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from trainer.config import UserError, counted
 from trainer.data.images import ENDINGS
 from trainer.data.own_folder.mask_contents import looks_like_mask, why_no_mask
+from trainer.data.own_folder.walk import files_below
 from trainer.data.pairing import Split, composed, is_hidden
 
 _SAMPLES = 3
@@ -121,7 +122,7 @@ def _told(units: Sequence[Unit]) -> str:
 def _by_folder(root: Path) -> dict[tuple[str, Split | None], list[Path]]:
     """(folder below the root that stands for a kind and split, split) -> the files below it."""
     found: dict[tuple[str, Split | None], list[Path]] = {}
-    for path in sorted(root.rglob("*")):
+    for path in files_below(root):
         relative = path.relative_to(root)
         if path.suffix.lower() in ENDINGS and not is_hidden(relative) and path.is_file():
             parts = relative.parts[:-1]

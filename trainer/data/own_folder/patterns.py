@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from trainer.config import UserError
 from trainer.config.input_files import refuse_undecodable
 from trainer.data.images import ENDINGS
+from trainer.data.own_folder.walk import files_below
 from trainer.data.pairing import composed, is_hidden
 
 _WILD = re.compile(r"\*\*|\*|\?|\[!?[^\]]+\]")
@@ -31,10 +32,12 @@ def find_files(option: str, root: Path, pattern: str, without: Collection[Path] 
     if folder is not None and not (root / folder).is_dir():
         raise UserError(f"{option}: no folder {root / folder}; correct it, or give a glob such as 'images/*.png'")
     glob = pattern if folder is None else f"{escape(folder.rstrip('/'))}/**/*"
-    stem_of = _stems(glob)
+    whole, stem_of = _matcher(glob), _stems(glob)
     found: dict[str, Path] = {}
-    for path in sorted(root.glob(glob)):
+    for path in files_below(root / _base(glob)):
         relative = path.relative_to(root)
+        if whole.fullmatch(relative.as_posix()) is None:
+            continue
         if path.suffix.lower() not in ENDINGS or is_hidden(relative) or path in without or not path.is_file():
             continue
         refuse_undecodable(path)
@@ -69,11 +72,22 @@ def _folder(pattern: str) -> str | None:
     return _WILD.sub(lambda wild: _LITERAL[wild[0]], pattern)
 
 
+def _base(glob: str) -> str:
+    """The folders before the first wildcard."""
+    folders = glob.split("/")[:-1]
+    wild = next((i for i, part in enumerate(folders) if _folder(part) is None), len(folders))
+    return "/".join(str(_folder(part)) for part in folders[:wild])
+
+
 def _stems(glob: str) -> re.Pattern[str]:
     """Matches a path without its ending; a group for each wildcard."""
+    ending = PurePosixPath(glob).suffix
+    return _matcher(glob[: -len(ending)] if ending else glob)
+
+
+def _matcher(glob: str) -> re.Pattern[str]:
+    """Matches a path; a group for each wildcard."""
     *folders, last = glob.split("/")
-    ending = PurePosixPath(last).suffix
-    last = last[: -len(ending)] if ending else last
     text = "".join("((?:[^/]+/)*)" if part == "**" else f"{_part(part)}/" for part in folders if part not in ("", "."))
     return re.compile(text + _part(last))
 
