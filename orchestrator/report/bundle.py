@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import gzip
 import hashlib
@@ -21,6 +22,7 @@ from typing import Any
 from ablations.study.schema import Study, read
 from orchestrator.report.files import write
 from orchestrator.report.page.data import report_of
+from orchestrator.state.stored_studies import BUNDLE_SUFFIX
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.journal import Reader
@@ -29,7 +31,6 @@ from trainer.config import UserError, message_of, printable
 from trainer.config.input_files import check_regular
 from trainer.files.atomic import replacing
 
-SUFFIX = ".tar.gz"
 CHECKSUMS = "checksums.sha256"
 PLUGINS = "plugins.json"
 MAX_BYTES = 8_000_000_000
@@ -62,7 +63,7 @@ def pack(study: Study, text: str, store: Store, file: Path) -> int:
     if not events:
         raise UserError(f"{store.root} holds nothing of {study.name}; run the study first, or give its --store")
     members = {
-        "README.md": README.format(name=study.name, suffix=SUFFIX).encode(),
+        "README.md": README.format(name=study.name, suffix=BUNDLE_SUFFIX).encode(),
         "study.yaml": text.encode(),
         "plan.jsonl": _lines(_plan(state)),
         "lock.txt": lock().encode(),
@@ -102,31 +103,59 @@ def unpacked(file: Path) -> Iterator[tuple[Study, Store]]:
         try:
             _check_size(file)
             with tarfile.open(file, "r:gz") as archive:
-                if len(list(itertools.islice(archive, MAX_FILES + 1))) > MAX_FILES:
+                held = list(itertools.islice(archive, MAX_FILES + 1))
+                if len(held) > MAX_FILES:
                     raise UserError(f"{file} is not a bundle: it holds more than {MAX_FILES:,} files")
+                _check_sizes(file, sum(member.size for member in held))
                 archive.extractall(folder, filter="data")
         except FileNotFoundError:
             raise UserError(f"no such file: {file}") from None
         except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
             raise UserError(f"{file} is not a bundle: {message_of(error)}; `transkd bundle STUDY` writes one") from None
-        roots = [path.parent for path in Path(folder).glob("*/study.yaml") if (path.parent / "ledger.jsonl").exists()]
+        found = (path.parent for path in Path(folder).glob("*/study.yaml") if path.is_file())
+        roots = [root for root in found if (root / "ledger.jsonl").is_file()]
         if len(roots) != 1:
             raise UserError(f"{file} is not a bundle: it needs study.yaml and ledger.jsonl in one folder")
         _verify(roots[0], file)
-        try:
-            yield (
-                _study(roots[0], file),
-                Store(roots[0]),
-            )
-        except UnicodeDecodeError:
-            raise UserError(f"{file} is damaged: study.yaml is no text; take another copy of it") from None
+        yield _study(roots[0], file), _store(roots[0], file)
 
 
 def _study(folder: Path, file: Path) -> Study:
     """The study of an unpacked bundle. Its plugins are records: nothing of them is run."""
-    text, listed = (folder / "study.yaml").read_text(encoding="utf-8-sig"), folder / PLUGINS
-    plugins = json.loads(listed.read_bytes()) if listed.is_file() else []
-    return read(text, f"study.yaml of {file}", recorded=True, plugins=plugins)
+    try:
+        text = (folder / "study.yaml").read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise _damaged(file, "study.yaml is no text") from None
+    plugins = _recorded_plugins(folder / PLUGINS, file)
+    study = read(text, f"study.yaml of {file}", recorded=True, plugins=plugins)
+    if absent := sorted(set(study.plugins) - {record["name"] for record in plugins}):
+        raise _damaged(file, f"{PLUGINS} lacks {', '.join(absent)}, which study.yaml names")
+    return study
+
+
+def _recorded_plugins(listed: Path, file: Path) -> list[dict[str, Any]]:
+    """The records of a study's plugins; none of a study without. They are validated with the study."""
+    try:
+        plugins = json.loads(listed.read_bytes()) if listed.is_file() else []
+    except (ValueError, RecursionError):
+        plugins = None
+    if not isinstance(plugins, list) or not all(isinstance(record, dict) for record in plugins):
+        raise _damaged(file, f"{PLUGINS} is no list of records")
+    return plugins
+
+
+def _store(folder: Path, file: Path) -> Store:
+    """The store of an unpacked bundle. Raises UserError where its ledger cannot be read."""
+    store = Store(folder)
+    try:
+        collections.deque(Reader(store.ledger).read(), maxlen=0)
+    except UserError:  # it names a temporary folder, and a remedy for stores
+        raise _damaged(file, "ledger.jsonl has a line that is no event") from None
+    return store
+
+
+def _damaged(file: Path, what: str) -> UserError:
+    return UserError(f"{file} is damaged: {what}; take another copy of it")
 
 
 def _check_size(file: Path) -> None:
@@ -135,11 +164,16 @@ def _check_size(file: Path) -> None:
     size = 0
     with gzip.open(file) as packed:
         while chunk := packed.read(1 << 20):
-            if (size := size + len(chunk)) > MAX_BYTES:
-                raise UserError(
-                    f"{file} holds more than {MAX_BYTES / 1e9:g} GB, the most that a bundle may; unpack it with tar: "
-                    "the folder is a store"
-                )
+            size += len(chunk)
+            _check_sizes(file, size)
+
+
+def _check_sizes(file: Path, size: int) -> None:
+    if size > MAX_BYTES:
+        raise UserError(
+            f"{file} holds more than {MAX_BYTES / 1e9:g} GB, the most that a bundle may; unpack it with tar: "
+            "the folder is a store"
+        )
 
 
 def _verify(folder: Path, file: Path) -> None:
@@ -156,7 +190,7 @@ def _verify(folder: Path, file: Path) -> None:
     for name in sorted(named.keys() | there.keys()):
         if name not in there or name not in named or _sha256(there[name].read_bytes()) != named[name]:
             what = "missing" if name not in there else "not listed" if name not in named else "changed"
-            raise UserError(f"{file} is damaged: {name} is {what}, by its {CHECKSUMS}; take another copy of it")
+            raise _damaged(file, f"{name} is {what}, by its {CHECKSUMS}")
 
 
 def _sha256(content: bytes) -> str:
@@ -165,7 +199,7 @@ def _sha256(content: bytes) -> str:
 
 def is_bundle(name: str) -> bool:
     """Whether the STUDY of a command is a bundle's file."""
-    return name.endswith(SUFFIX)
+    return name.endswith(BUNDLE_SUFFIX)
 
 
 def lock() -> str:

@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 
 from ablations.study.schema import Study, packaged, read, source
 from orchestrator.store.ledger import Ledger
-from trainer.config import unknown
+from trainer.config import UserError, unknown
+
+BUNDLE_SUFFIX = ".tar.gz"
+"""Of the archives that `transkd bundle` writes."""
 
 
 def stored_studies(ledger: Ledger) -> dict[str, str]:
@@ -46,6 +49,11 @@ class Source(NamedTuple):
 def study_source(name: str, ledger: Ledger) -> Source:
     """The source of a study: a file, a packaged study, or one of the store. Raises UserError where there is none."""
     path = Path(name)
+    if name.endswith(BUNDLE_SUFFIX):
+        raise UserError(
+            f"{name} is a bundle, which `transkd report`, `status` and `explain` read; give a study's name or YAML "
+            "file, such as study.yaml in the bundle"
+        )
     if name in packaged() or path.suffix in (".yaml", ".yml") or (path.exists() and not path.is_dir()):
         return Source(*source(name), folder=path.parent)
     stored = stored_studies(ledger)

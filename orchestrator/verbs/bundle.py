@@ -19,16 +19,16 @@ def bundle(
     out: Annotated[Path | None, typer.Option("--out", help="the archive [./STUDY.tar.gz]")] = None,
 ) -> None:
     """Put a study's plan, lock, ledger and report into one archive; `transkd report` reads it without this store."""
-    from orchestrator.report.bundle import SUFFIX, pack
-    from orchestrator.state.stored_studies import study_source
+    from orchestrator.report.bundle import pack
+    from orchestrator.state.stored_studies import BUNDLE_SUFFIX, study_source
     from orchestrator.store.ledger import Ledger
 
     where = store_of(store, cluster)
     found = study_source(study, Ledger(where.ledger))
     text, loaded = found.text, found.read()
-    path = out or Path(f"{loaded.name}{SUFFIX}")
-    if not path.name.endswith(SUFFIX):
-        raise UserError(f"--out: the archive's name must end in {SUFFIX} but got {path.name}")
+    path = out or Path(f"{loaded.name}{BUNDLE_SUFFIX}")
+    if not path.name.endswith(BUNDLE_SUFFIX):
+        raise UserError(f"--out: the archive's name must end in {BUNDLE_SUFFIX} but got {path.name}")
     check_output("--out", path, (*files_read(study, cluster), where.ledger))
     if holds(where.runs_dir, path):
         raise UserError(f"--out {path} is in the folder of a run; name another place")

@@ -4,14 +4,17 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
+import tempfile
 
 import pytest
 
 from orchestrator.report import bundle as bundles
 from orchestrator.report.bundle import lock, pack, unpacked
 from orchestrator.report.files import FILES
+from orchestrator.state.stored_studies import study_source
 from orchestrator.store.ledger import Ledger
 from orchestrator.verbs.bundle import bundle
 from orchestrator.verbs.report import report
@@ -170,6 +173,72 @@ def test_an_archive_of_endless_content_is_refused_before_it_is_unpacked(tmp_path
             raw.write(bytes(1_000_000))
     with pytest.raises(UserError, match=r"holds more than 0\.1 GB, the most that a bundle may"), unpacked(file):
         pass
+
+
+def test_a_sparse_file_of_endless_content_is_refused_before_it_is_unpacked(tmp_path):
+    file = tmp_path / "sparse.tar.gz"
+    with gzip.open(file, "wb") as raw, tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("arms/ledger.jsonl")
+        info.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(9 * 10**12)}
+        archive.addfile(info, io.BytesIO(b""))
+    with pytest.raises(UserError, match=r"holds more than 8 GB, the most that a bundle may"), unpacked(file):
+        pass
+
+
+PLUGIN = {"name": "my_net.py", "sha256": "0" * 64, "entries": {"MODELS": ["net"]}, "source": ""}
+STUDY = """
+name: arms
+plugins: [my_net.py]
+base: {student: {name: net}}
+variants: {one: {}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, ""),
+        ({"plugins.json": b"no json"}, "is damaged: plugins.json is no list of records; take another copy of it"),
+        ({"plugins.json": b"[" * 100_000}, "is damaged: plugins.json is no list of records; take another copy of it"),
+        ({"plugins.json": b"\xff"}, "is damaged: plugins.json is no list of records; take another copy of it"),
+        ({"plugins.json": b"{}"}, "is damaged: plugins.json is no list of records; take another copy of it"),
+        ({"plugins.json": b"[1]"}, "is damaged: plugins.json is no list of records; take another copy of it"),
+        ({"plugins.json": b'[{"name": "x"}]'}, "base: plugins.0.sha256: is missing"),
+        (
+            {"plugins.json": b"[]"},
+            "is damaged: plugins.json lacks my_net.py, which study.yaml names; take another copy",
+        ),
+        ({"plugins.json": None}, "is damaged: plugins.json lacks my_net.py, which study.yaml names; take another copy"),
+        ({"ledger.jsonl": b"garbage\n{}\n"}, "is damaged: ledger.jsonl has a line that is no event; take another copy"),
+        ({"ledger.jsonl/x": b"", "ledger.jsonl": None}, "it needs study.yaml and ledger.jsonl in one folder"),
+        ({"study.yaml/x": b"", "study.yaml": None}, "it needs study.yaml and ledger.jsonl in one folder"),
+    ],
+)
+def test_a_bundle_whose_members_are_not_what_they_should_be_is_one_line(tmp_path, change, message):
+    """Archives without checksums, which are then told by their content."""
+    file = tmp_path / "own.tar.gz"
+    whole = {"study.yaml": STUDY.encode(), "ledger.jsonl": b"", "plugins.json": json.dumps([PLUGIN]).encode(), **change}
+    with tarfile.open(file, "w:gz") as archive:
+        for name, content in whole.items():
+            if content is not None:
+                info = tarfile.TarInfo(f"arms/{name}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    if not message:
+        with unpacked(file) as (study, _):
+            assert [record["name"] for record in study.base["plugins"]] == ["my_net.py"]
+        return
+    with pytest.raises(UserError, match=re.escape(message)) as refused, unpacked(file):
+        pass
+    assert "\n" not in str(refused.value)
+    assert str(tempfile.gettempdir()) not in str(refused.value).replace(str(file), "")
+
+
+def test_commands_that_need_a_study_say_that_a_bundle_is_none(tmp_path):
+    with pytest.raises(
+        UserError, match=r"arms\.tar\.gz is a bundle, which `transkd report`, `status` and `explain` read"
+    ):
+        study_source(str(tmp_path / "arms.tar.gz"), Ledger(tmp_path / "ledger.jsonl"))
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt", "arms/link"])
