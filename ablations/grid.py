@@ -19,7 +19,7 @@ import typer
 
 from orchestrator.cli import guarded, prepare_process
 from orchestrator.verbs.options import ClusterOption, HoursOption, RootsOption, StoreOption, WorkersOption
-from orchestrator.verbs.run import launch
+from orchestrator.verbs.run import check_all, launch
 from trainer.cli import argument_with_home
 
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -36,6 +36,7 @@ def main(
 ) -> None:
     """Run what is missing of each study, and print its table."""
     join = IN_A_JOB in os.environ
+    check_all(studies, cluster, store, data_root)
     failed = [launch(study, cluster, store, data_root, workers, max_gpu_hours, join=join) for study in studies]
     if any(failed):
         sys.exit(1)

@@ -44,6 +44,18 @@ def run(
         sys.exit(1)
 
 
+def check_all(
+    studies: list[str], cluster: str | None = None, store: Path | None = None, data_roots: list[str] | None = None
+) -> None:
+    """Read every study of a job before the first of them trains. Raises UserError for one that is wrong."""
+    from orchestrator.state.stored_studies import load_study
+    from orchestrator.store.ledger import Ledger
+
+    ledger = Ledger(store_of(store, cluster).ledger)
+    for study in studies:
+        roots_of(load_study(study, ledger), data_roots or [])
+
+
 def launch(
     study: str,
     cluster: str | None = None,

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from ablations import grid
+from trainer.config import UserError
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("ablations", "cluster", "orchestrator", "trainer")
 
@@ -32,8 +35,6 @@ base:
   optim: {lr: 1.0e-3, epochs: 1, global_batch: 8}
 variants: {own: {distill: {mean_gap: {}}}}
 """
-
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 @pytest.fixture
@@ -82,6 +83,8 @@ def finished(store):
     return sorted((event["study"], event["arm"]) for event in events if event["event"] == "finished")
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 def test_a_job_runs_a_study_in_an_unpacked_folder_and_its_exit_code_comes_back(head, checkout, surroundings, tmp_path):
     store = tmp_path / "store"
 
@@ -118,6 +121,8 @@ def test_a_job_runs_a_study_in_an_unpacked_folder_and_its_exit_code_comes_back(h
     assert not (checkout / "ray").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 def test_by_hand_from_another_folder_it_starts_a_ray_of_its_own(checkout, surroundings, tmp_path):
     command = [sys.executable, str(checkout / "ablations" / "grid.py"), str(checkout / "good.yaml")]
     done = subprocess.run(
@@ -131,3 +136,14 @@ def test_by_hand_from_another_folder_it_starts_a_ray_of_its_own(checkout, surrou
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert finished(tmp_path / "store") == [("good", "one"), ("good", "other")]
+
+
+def test_every_study_of_a_job_is_read_before_the_first_of_them_trains(tmp_path, monkeypatch):
+    (tmp_path / "good.yaml").write_text(STUDY.replace("NAME", "good").replace("RATE", "3.0e-3"))
+    (tmp_path / "own.yaml").write_text(OWN)
+    launched = []
+    monkeypatch.setattr(grid, "launch", lambda study, *_, **__: launched.append(study))
+    for wrong, message in (("own.yaml", "no such file: .*my_kd.py"), ("bed.yaml", "bed.yaml")):
+        with pytest.raises(UserError, match=message):
+            grid.main([str(tmp_path / "good.yaml"), str(tmp_path / wrong)], store=tmp_path / "store")
+    assert launched == []
