@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -29,3 +29,40 @@ def own(tmp_path: Path) -> Iterator[Path]:
     yield folder
     if "trainer.plugins.load" in sys.modules:
         sys.modules["trainer.plugins.load"].activate([])
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+    """install({"my_kd.py": "..."}, "gap = my_kd:Gap") -> a folder on sys.path with a package and its metadata.
+
+    `points` are lines below a group, or a whole entry_points.txt; `record` lists all files, as pip does of
+    a package that is not editable. What was imported of it is forgotten afterwards.
+    """
+    sites, modules = tmp_path / "sites", set[str]()
+
+    def make(
+        files: Mapping[str, str],
+        points: str | bytes,
+        group: str = "distillers",
+        *,
+        name: str = "my-kd",
+        metadata: str = "Name: {name}\nVersion: 1.2\n",
+        record: bool = False,
+    ) -> Path:
+        site = sites / str(len(list(sites.glob("*"))))
+        info = f"{name.replace('-', '_')}-1.2.dist-info"
+        declared = points if isinstance(points, bytes) else f"[transkd.{group}]\n{points}\n".encode()
+        whole = {**files, f"{info}/METADATA": metadata.format(name=name)}
+        if record:
+            whole[f"{info}/RECORD"] = "".join(f"{file},,\n" for file in (*whole, "../../bin/my-kd"))
+        modules.update(file.partition("/")[0].removesuffix(".py") for file in files)
+        for file, text in whole.items():
+            (site / file).parent.mkdir(parents=True, exist_ok=True)
+            (site / file).write_text(text, encoding="utf-8")
+        (site / info / "entry_points.txt").write_bytes(declared)
+        monkeypatch.syspath_prepend(str(site))
+        return site
+
+    yield make
+    for module in [name for name in sys.modules if name.partition(".")[0] in modules]:
+        del sys.modules[module]

@@ -26,7 +26,8 @@ from trainer.config.named_steps import step_names
 from trainer.config.optim import OptimConfig
 from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
 from trainer.config.plugin import Plugin
-from trainer.config.plugin_sources import installed, with_plugins
+from trainer.config.plugin_packages import installed
+from trainer.config.plugin_sources import with_plugins
 from trainer.config.recipes import recipe_names, with_recipe
 from trainer.config.schema import (
     ModelConfig,

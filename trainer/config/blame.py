@@ -7,18 +7,17 @@ import errno
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from trainer.config.errors import NumericalError, UserError
 from trainer.config.text import message_of
 
 _plugins: dict[str, str] = {}
-"""Top-level module -> the name of the plugin that it belongs to."""
+"""Module -> the name of the plugin that it belongs to, with all that is below it."""
 
 
 def answers_for(module: str, plugin: str) -> None:
-    """From now on `plugin` is named for what comes out of a top-level module."""
+    """From now on `plugin` is named for what comes out of a module, and of those below it."""
     _plugins[module] = plugin
 
 
@@ -40,16 +39,11 @@ def blamed(error: BaseException) -> str:
     and for those that tell a mistake already."""
     if isinstance(error, UserError | NumericalError):
         return ""
-    trace, found = error.__traceback__, None
-    while trace is not None:
-        if plugin := _of(str(trace.tb_frame.f_globals.get("__name__", ""))):
-            found = plugin, trace.tb_frame, trace.tb_lineno
-        trace = trace.tb_next
-    if found is None:
+    if (found := _innermost(error)) is None:
         return ""
-    plugin, frame, line = found
+    plugin, file, line = found
     return (
-        f"plugin {plugin}, line {line}{_in_package(frame, plugin)}: {told(error)}; "
+        f"plugin {plugin}, line {line}{_in_package(file, plugin)}: {told(error, plugin)}; "
         f"`transkd plugin check {plugin.partition(' ')[0]}` tells more"
     )
 
@@ -67,31 +61,46 @@ def blaming() -> Iterator[None]:
         raise UserError(said) from error
 
 
-def place(error: BaseException, file: str) -> str:
-    """`, line 7` where an exception passed through a file, at its innermost line."""
-    if isinstance(error, SyntaxError) and error.filename == file:
-        return f", line {error.lineno}"
-    lines, trace = [], error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == file:
-            lines.append(trace.tb_lineno)
-        trace = trace.tb_next
-    return f", line {lines[-1]}" if lines else ""
+def place(error: BaseException, plugin: str) -> str:
+    """`, line 7` of a plugin where an exception passed through it, at the innermost one; of a package also its file."""
+    if isinstance(error, SyntaxError) and error.filename and (error.filename == plugin or not _is_file(plugin)):
+        return f", line {error.lineno}{_in_package(error.filename, plugin)}"
+    found = _innermost(error, plugin)
+    return f", line {found[2]}{_in_package(found[1], plugin)}" if found else ""
 
 
-def told(error: BaseException) -> str:
+def told(error: BaseException, plugin: str) -> str:
     """What an exception says, with a remedy for an import that a plugin cannot make."""
     said = message_of(error)
-    if isinstance(error, ImportError):
+    if not isinstance(error, ImportError):
+        return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    if _is_file(plugin):
         return f"{said}; a plugin is one file: install what it imports, or write it into the file"
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return f"{said}; install what it imports, or correct the package"
+
+
+def _innermost(error: BaseException, only: str = "") -> tuple[str, str, int] | None:
+    """Plugin, file and line where an exception last passed through the code of a plugin."""
+    trace, found = error.__traceback__, None
+    while trace is not None:
+        plugin = _of(str(trace.tb_frame.f_globals.get("__name__", "")))
+        if plugin and only in ("", plugin):
+            found = plugin, trace.tb_frame.f_code.co_filename, trace.tb_lineno
+        trace = trace.tb_next
+    return found
 
 
 def _of(module: str) -> str:
-    return _plugins.get(module.partition(".")[0], "")
+    """The plugin of a module, or of the innermost package above it that a plugin answers for."""
+    while module and module not in _plugins:
+        module = module.rpartition(".")[0]
+    return _plugins.get(module, "")
 
 
-def _in_package(frame: FrameType, plugin: str) -> str:
-    """The file of a frame, where the plugin is no file itself."""
-    file = frame.f_code.co_filename
-    return "" if file == plugin else f" of {Path(file).name}"
+def _is_file(plugin: str) -> bool:
+    return plugin.endswith(".py")
+
+
+def _in_package(file: str, plugin: str) -> str:
+    """The file of a line, where the plugin is no file itself."""
+    return "" if _is_file(plugin) else f" of {Path(file).name}"

@@ -1,19 +1,16 @@
-"""Where plugins come from: the files that a study or a run names, and packages with entry points."""
+"""The plugins of a config: the files that a study or a run names, and the packages that are installed."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata, util
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from trainer.config.errors import UserError, explain
-from trainer.config.plugin import GROUPS, MOST_CHARACTERS, Plugin, check_entry, read_plugin
+from trainer.config.plugin import GROUPS, MOST_CHARACTERS, Plugin, read_plugin
+from trainer.config.plugin_packages import installed
 
 
 def with_plugins(data: Any, folder: Path) -> Any:
@@ -40,9 +37,11 @@ def resolve(listed: Any, folder: Path) -> list[Plugin]:
             "package with entry points of them"
         )
     packages = {plugin.package for plugin in given if not plugin.is_file}
-    found = [*given, *(plugin for plugin in installed() if plugin.package not in packages)]
-    refuse_twice(found)
-    return found
+    found = [plugin for plugin in installed() if plugin.package not in packages]
+    refuse_twice(given)
+    for plugin in found:  # two packages may share a name that no run uses: who installed them cannot rename it
+        refuse_twice([*given, plugin])
+    return [*given, *found]
 
 
 def record(plain: Mapping[str, Any]) -> Plugin:
@@ -61,56 +60,11 @@ def refuse_twice(plugins: Iterable[Plugin]) -> None:
             for name in names:
                 other = seen.setdefault((group, name), plugin)
                 if other.sha256 != plugin.sha256:
+                    remedy = "rename one" if other.is_file or plugin.is_file else "uninstall one of the two packages"
                     raise UserError(
                         f"plugins: the {GROUPS[group].what} '{name}' is defined twice, in {other.name} and in "
-                        f"{plugin.name}; rename one"
+                        f"{plugin.name}; {remedy}"
                     )
-
-
-def installed() -> tuple[Plugin, ...]:
-    """The installed packages that declare entry points of GROUPS. Nothing of them is imported. Raises UserError for a
-    package that declares a name or a module that cannot be."""
-    return _installed(tuple(sys.path))
-
-
-@functools.lru_cache(maxsize=4)
-def _installed(path: tuple[str, ...]) -> tuple[Plugin, ...]:
-    """By sys.path, of which finding all packages depends."""
-    entry_points = metadata.entry_points()
-    found: dict[str, dict[str, list[metadata.EntryPoint]]] = {}
-    for dictionary, group in GROUPS.items():
-        for point in entry_points.select(group=group.entry_points):
-            if point.dist is not None:
-                found.setdefault(f"{point.dist.name} {point.dist.version}", {}).setdefault(dictionary, []).append(point)
-    return tuple(_package(name, groups) for name, groups in sorted(found.items()))
-
-
-def _package(name: str, groups: Mapping[str, Sequence[metadata.EntryPoint]]) -> Plugin:
-    points = [point for listed in groups.values() for point in listed]
-    for group, listed in groups.items():
-        for point in listed:
-            check_entry(point.name, group, f"package {name}: {point.group}")
-    content = hashlib.sha256(name.encode())
-    for top in sorted({point.module.partition(".")[0] for point in points}):
-        for inside, file in _files(top, name):
-            content.update(f"\0{inside}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
-    entries = {group: tuple(sorted({point.name for point in listed})) for group, listed in groups.items()}
-    return Plugin(name=name, sha256=content.hexdigest(), entries=entries)
-
-
-def _files(module: str, package: str) -> list[tuple[str, Path]]:
-    """The files of a top-level module, with their names in it. Raises UserError where it is not installed."""
-    spec = util.find_spec(module)
-    if spec is None:
-        raise UserError(f"package {package} declares entry points in {module}, which is not installed; reinstall it")
-    if not spec.submodule_search_locations:
-        return [(module, Path(spec.origin or ""))]
-    return [
-        (f"{module}/{file.relative_to(folder)}", file)
-        for folder in map(Path, spec.submodule_search_locations)
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and "__pycache__" not in file.parts
-    ]
 
 
 def _are_records(listed: Any) -> bool:

@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 
 from trainer.config import IGNORE, counted
-from trainer.config.blame import told
+from trainer.config.blame import plugin_of, told
 from trainer.contract.memory import FORGET, remembered
 from trainer.contract.promise import Checks, require, require_first
 from trainer.data.augmentations import AUGMENTATIONS, Augmentation, Sample
@@ -114,7 +114,7 @@ def takes_any_channels(name: str) -> None:
         try:
             flaw = flaw_of(step(name)(given, np.random.default_rng(number)), given, bounds)
         except Exception as error:
-            flaw = told(error)
+            flaw = told(error, plugin_of(step(name)))
         what = f"of an image with {counted(channels, 'channel')}: {flaw}"
         require(not flaw, f"{what}; return the sample where the step does not apply")
 

@@ -72,4 +72,4 @@ def _in_words(error: Exception, plugin: Plugin) -> str:
         return str(error)
     if isinstance(error, UserError):
         return str(error).removeprefix(f"plugin {plugin.name}: ")
-    return f"it fails{place(error, plugin.name).replace(', line', ' in line')}: {told(error)}"
+    return f"it fails{place(error, plugin.name).replace(', line', ' in line')}: {told(error, plugin.name)}"

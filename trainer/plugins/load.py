@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
-from trainer.config import Plugin, UserError, installed
+from trainer.config import Plugin, UserError
 from trainer.config.blame import answers_for, place, told
 from trainer.config.plugin import GROUPS
+from trainer.config.plugin_packages import home, packages, same_package
 from trainer.config.plugin_sources import refuse_twice
 from trainer.plugins.groups import REGISTRIES
 
@@ -95,7 +96,9 @@ def _run_file(plugin: Plugin) -> dict[str, dict[str, Any]]:
         exec(compile(plugin.source, plugin.name, "exec"), vars(module))
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
-        raise UserError(f"plugin {plugin.name}{place(error, plugin.name)} does not run: {told(error)}") from None
+        raise UserError(
+            f"plugin {plugin.name}{place(error, plugin.name)} does not run: {told(error, plugin.name)}"
+        ) from None
     return {group: _defined(plugin, group, vars(module).get(group)) for group in plugin.entries}
 
 
@@ -112,22 +115,29 @@ def _defined(plugin: Plugin, group: str, found: Any) -> dict[str, Any]:
 
 
 def _load_package(plugin: Plugin) -> dict[str, dict[str, Any]]:
-    here = next((other for other in installed() if other.package == plugin.package), None)
+    here = next((other for other in packages() if same_package(other.plugin.package, plugin.package)), None)
     if here is None:
         raise UserError(f"plugin {plugin.name} is not installed on this machine; install it")
-    if here.sha256 != plugin.sha256:
+    if here.plugin.sha256 != plugin.sha256:
         raise UserError(
-            f"plugin {plugin.name} is meant, but {here.name} with other content is installed on this machine; install "
-            f"{plugin.name}, or plan the runs again from the study's file"
+            f"plugin {plugin.name} is meant, but {here.plugin.name} with other content is installed on this machine; "
+            f"install {plugin.name}, or plan the runs again from the study's file"
         )
-    points = metadata.distribution(plugin.package).entry_points
-    found: dict[str, dict[str, Any]] = {}
-    for group, names in plugin.entries.items():
-        for point in points.select(group=GROUPS[group].entry_points):
-            answers_for(point.module.partition(".")[0], plugin.name)
-            try:
-                if point.name in names:
-                    found.setdefault(group, {})[point.name] = point.load()
-            except (Exception, SystemExit) as error:
-                raise UserError(f"plugin {plugin.name}: {point.value} cannot be loaded: {told(error)}") from None
-    return found
+    for entries in here.points.values():
+        for point in entries.values():
+            answers_for(home(point.module), plugin.name)
+    return {
+        group: {name: _load(plugin, group, here.points[group][name]) for name in names}
+        for group, names in plugin.entries.items()
+    }
+
+
+def _load(plugin: Plugin, group: str, point: metadata.EntryPoint) -> Any:
+    try:
+        return point.load()
+    except (Exception, SystemExit) as error:
+        remedy = "" if isinstance(error, ImportError) else "; correct the package"
+        raise UserError(
+            f"plugin {plugin.name}: the {GROUPS[group].what} '{point.name}' cannot be loaded from {point.value}"
+            f"{place(error, plugin.name)}: {told(error, plugin.name)}{remedy}"
+        ) from None

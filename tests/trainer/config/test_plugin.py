@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 
-from trainer.config import UserError, installed, parse, with_plugins
+from trainer.config import UserError, parse, with_plugins
 from trainer.config.plugin import entries_of, read_plugin
 from trainer.config.plugin_sources import resolve
-from trainer.distill import DISTILLERS
-from trainer.plugins.load import add
 
 DISTILLER = "DISTILLERS = {'gap': None}\n"
 
@@ -119,53 +117,3 @@ def test_a_text_that_was_edited_in_a_record_is_refused(tmp_path: Path) -> None:
     plain = read_plugin("gap.py", written(tmp_path, gap=DISTILLER)).plain(whole=True)
     with pytest.raises(UserError, match=r"gap.py is not the text that its sha256 names; give the file itself"):
         parse({"plugins": [{**plain, "source": "DISTILLERS = {'gap': 1}\n"}]})
-
-
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installed package that declares a distiller; its module."""
-    site = tmp_path / "site"
-    info = site / "my_kd-1.2.dist-info"
-    (site / "my_kd").mkdir(parents=True)
-    info.mkdir()
-    (site / "my_kd" / "__init__.py").write_text("from trainer.distill.fitnet import FitNetHints as Gap\n")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my_kd\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text("[transkd.distillers]\ngap = my_kd:Gap\n")
-    monkeypatch.syspath_prepend(str(site))
-    return site / "my_kd" / "__init__.py"
-
-
-def test_a_package_with_entry_points_needs_no_line_in_a_study(package: Path, tmp_path: Path) -> None:
-    asked = config(tmp_path, distill={"gap": {}})
-    (used,) = asked.used_plugins
-    assert (used.name, used.entries, used.source) == ("my_kd 1.2", {"DISTILLERS": ("gap",)}, "")
-    assert config(tmp_path, distill={"csf": {}}).used_plugins == ()
-
-
-def test_the_files_of_a_package_enter_the_key(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = config(tmp_path, distill={"gap": {}}).key
-    package.write_text(package.read_text() + "# changed\n")
-    monkeypatch.syspath_prepend(str(tmp_path))  # packages are looked up once for each sys.path
-    assert config(tmp_path, distill={"gap": {}}).key != before
-
-
-def test_a_file_and_a_package_may_not_define_one_name(package: Path, tmp_path: Path) -> None:
-    written(tmp_path, gap=DISTILLER)
-    with pytest.raises(UserError, match=r"the distiller 'gap' is defined twice, in gap.py and in my_kd 1.2; rename"):
-        resolve(["gap.py"], tmp_path)
-
-
-def test_a_package_whose_module_is_gone_is_named(package: Path) -> None:
-    package.unlink()
-    package.parent.rmdir()
-    with pytest.raises(UserError, match=r"package my_kd 1.2 declares entry points in my_kd, which is not installed"):
-        installed()
-
-
-def test_an_entry_point_is_loaded_when_a_run_needs_it(package: Path, tmp_path: Path, own: Path) -> None:
-    (used,) = config(tmp_path, distill={"gap": {}}).used_plugins
-    add([used])
-    assert DISTILLERS["gap"] is DISTILLERS["fitnet"]
-    other = used.model_copy(update={"name": "my_kd 1.3", "sha256": "0" * 64})
-    with pytest.raises(UserError, match=r"plugin my_kd 1.3 is meant, but my_kd 1.2 with other content is installed"):
-        add([other])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from trainer.config import installed
 from trainer.config.plugin import read_plugin
 from trainer.contract.augmentations import CHECKS
 from trainer.contract.examine import Finding, examine
@@ -298,3 +299,13 @@ def test_a_name_means_the_network_of_the_plugin_in_force(own: Path) -> None:
         assert model.channels.classes == CLASSES
         widths.append(model.channels.features[-1])
     assert widths == [32, 40]
+
+
+def test_of_a_package_the_file_and_line_of_what_it_raises_are_told(install: Callable[..., Path], own: Path) -> None:
+    text = (own / "my_kd.py").read_text(encoding="utf-8").replace(LOSS, "return {}['no loss']")
+    install({"my_kd/__init__.py": "", "my_kd/losses.py": text}, "mean_gap = my_kd.losses:MeanGap")
+    (package,) = installed()
+    line = text.splitlines().index("        return {}['no loss']") + 1
+    (told,) = (one.broken for one in examine(package) if one.broken)
+    activate([])
+    assert told == f"it fails in line {line} of losses.py: KeyError: 'no loss'"
