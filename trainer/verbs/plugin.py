@@ -9,8 +9,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from trainer.config import Plugin, counted, installed, printable, unknown
+from trainer.config import Plugin, UserError, counted, installed, printable, unknown
 from trainer.config.plugin import read_plugin
+from trainer.config.plugin_packages import same_package
 
 app = typer.Typer(no_args_is_help=True, help="Modules of your own: distillers, networks and data sets.")
 
@@ -51,7 +52,13 @@ def _plugin(name: str) -> Plugin:
     path = Path(name)
     if path.suffix == ".py":
         return read_plugin(path.name, path.parent)
-    packages = {plugin.package: plugin for plugin in installed()}
-    if name not in packages:
-        raise unknown("plugin file or package", name, packages)
-    return packages[name]
+    packages = installed()
+    for plugin in packages:
+        if same_package(plugin.package, name):
+            return plugin
+    if path.is_dir():
+        raise UserError(
+            f"{name} is a folder: a plugin is a Python file or an installed package; install it, "
+            f"`pip install -e {name}`, and give the package's name"
+        )
+    raise unknown("plugin file or package", name, [plugin.package for plugin in packages])

@@ -16,6 +16,7 @@ from trainer.data import open_dataset, pack
 from trainer.plugins.load import activate
 
 Make = Callable[..., Any]
+FILES = ("my_kd.py", "my_net.py", "my_data.py", "my_steps.py")
 RUN = {
     "plugins": ["my_kd.py", "my_net.py", "my_data.py"],
     "data": {"name": "blobs", "size": [32, 64]},
@@ -53,6 +54,56 @@ def test_check_of_what_is_no_plugin_is_one_line(own: Path, command: Make) -> Non
     assert (code, err) == (2, f"error: plugins: no such file: {own}/away.py; put it beside the study\n")
     code, _, err = command("plugin", "check", "my-package")
     assert (code, err) == (2, "error: unknown plugin file or package 'my-package'; known: none\n")
+
+
+def test_check_takes_a_package_by_its_name_however_written_and_says_how_of_its_folder(
+    install: Callable[..., Path], command: Make
+) -> None:
+    site = install({"my_kd.py": "raise OSError\n"}, "gap = my_kd:Gap")
+    for name in ("my-kd", "my_kd", "My.KD"):
+        code, _, err = command("plugin", "check", name)
+        assert (code, err) == (
+            2,
+            "error: plugin my-kd 1.2: the distiller 'gap' cannot be loaded from my_kd:Gap, line 1 of my_kd.py: "
+            "OSError; correct the package\n",
+        )
+    code, _, err = command("plugin", "check", site)
+    assert code == 2
+    assert (
+        f"{site} is a folder: a plugin is a Python file or an installed package; install it, `pip install -e {site}`"
+        in err
+    )
+
+
+@pytest.mark.slow
+def test_names_of_a_package_are_valid_wherever_ours_are(own: Path, install: Callable[..., Path], command: Make) -> None:
+    files = {f"my_all/{name[3:]}": (own / name).read_text() for name in FILES}
+    points = "\n".join(
+        f"[transkd.{group}]\n{name} = my_all.{module}:{entry}"
+        for group, name, module, entry in (
+            ("distillers", "mean_gap", "kd", "MeanGap"),
+            ("models", "small_net", "net", "SmallNet"),
+            ("datasets", "blobs", "data", "Blobs"),
+            ("augmentations", "upside_down", "steps", "UpsideDown"),
+        )
+    )
+    install({"my_all/__init__.py": "", **files}, points.encode(), name="my-all")
+    assert command("plugin", "check", "my-all")[0] == 0
+    tree, out = own / "tree", own / "out"
+    assert command("data", "make", "blobs", tree)[0] == 0
+    assert command("data", "check", "blobs", tree, "--subset")[0] == 0
+    run = write(own, data={"name": "blobs", "size": [32, 64], "augment": [{"upside_down": {}}]})
+    run.write_text(run.read_text().replace("plugins:\n- my_kd.py\n- my_net.py\n- my_data.py\n", ""))
+    code, _, err = command("fit", run, "--out", out, "--data-root", tree)
+    assert (code, err) == (0, "")
+    assert [plugin.name for plugin in parse(read_yaml(out / "config.yaml")).used_plugins] == ["my-all 1.2"]
+    for words in (
+        ("eval", out / "last.pt", "--data-root", tree),
+        ("predict", out / "last.pt", tree / "val" / "image", "--out", own / "pictures"),
+        ("export", out / "last.pt", "--out", own / "student.onnx", "--data-root", tree),
+    ):
+        code, _, err = command(*words)
+        assert (code, err) == (0, ""), words
 
 
 def test_fit_tells_the_line_of_a_plugin_that_does_not_run_and_writes_nothing(own: Path, command: Make) -> None:
