@@ -126,6 +126,50 @@ def refused(name, text, message, own, tree, driver):
     assert driver.events() == []
 
 
+PACKAGED = """
+name: packaged
+base:
+  data: {name: scenes, size: [32, 64], options: {train: 4, val: 4, size: [32, 64]}}
+  student: {name: segformer_tiny}
+  teacher: {name: segformer_tiny, train: {epochs: 1}}
+  optim: {epochs: 1, global_batch: 4}
+variants: {theirs: {distill: {NAME: {}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "variants: {theirs: {distill: {mean_gap: {}}}}",
+        "leave_one_out: distill\nvariants: {theirs: {distill.mean_gap.weight: 2.0}}",
+        "factors: {distill.mean_gap.weight: [1.0, 2.0]}",
+    ],
+)
+def test_names_of_a_package_are_valid_in_every_part_of_a_study(change, install, own, driver):
+    install({"my_kd.py": (own / "my_kd.py").read_text()}, "mean_gap = my_kd:MeanGap")
+    text = PACKAGED.partition("variants")[0] + change + "\n"
+    if "distill.mean_gap" in change:
+        text = text.replace("  optim", "  distill: {mean_gap: {}, csf: {}}\n  optim")
+    (own / "packaged.yaml").write_text(text)
+    done = driver.here("plan", own / "packaged.yaml", "--no-probe")
+    assert (done.code, done.err) == (0, "")
+
+
+def test_a_package_that_does_not_run_stops_only_the_studies_that_name_it(install, own, driver):
+    install({"my_kd.py": "\nimport nothing_of_this_name\n"}, "their_gap = my_kd:Gap")
+    study = own / "packaged.yaml"
+    study.write_text(PACKAGED.replace("NAME", "csf"))
+    done = driver.here("plan", study, "--no-probe")
+    assert (done.code, done.err) == (0, "")
+    study.write_text(PACKAGED.replace("NAME", "their_gap"))
+    done = driver.here("plan", study, "--no-probe")
+    assert (done.code, done.err) == (
+        2,
+        "error: packaged: plugin my-kd 1.2: the distiller 'their_gap' cannot be loaded from my_kd:Gap, line 2 of "
+        "my_kd.py: No module named 'nothing_of_this_name'; install what it imports, or correct the package\n",
+    )
+
+
 def test_a_missing_file_is_named(own, driver):
     (own / "my_net.py").unlink()
     done = driver.here("plan", own / "own.yaml")
