@@ -101,9 +101,9 @@ def _package(dist: metadata.Distribution) -> Package:
     modules = sorted({point.module for entries in points.values() for point in entries.values()})
     for inside, file in sorted(_files(dist, modules, name).items()):
         content.update(f"\0{inside}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
-    entries = {group: tuple(sorted(found)) for group, found in points.items()}
+    names = {group: tuple(sorted(found)) for group, found in points.items()}
     try:
-        return Package(Plugin(name=name, sha256=content.hexdigest(), entries=entries), points)
+        return Package(Plugin(name=name, sha256=content.hexdigest(), entries=names), points)
     except ValidationError as error:
         raise explain(error, f"package {message_of(ValueError(name))}") from None
 
