@@ -34,6 +34,8 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray would start a worker a CPU at once, which none of our actors can use: they begin with a hook (runtime_env).
+    "RAY_prestart_worker_first_driver": "0",
 }
 
 START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
