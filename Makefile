@@ -6,9 +6,9 @@ READY  := $(VENV)/.ready
 STUDY  ?= demo
 PACKAGES := ablations cluster orchestrator trainer
 
-# Two processes of tests, each of one thread. Bytecode is kept whatever the surroundings say: tests start Python often.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q --durations=20
-TWO    := -n 2 --dist loadfile
+# Two processes of tests, each of one thread; one that has done its share takes tests from the other. Bytecode is kept
+# whatever the surroundings say: tests start Python often.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q --durations=20 -n 2 --dist worksteal
 NOTE    = @begun=$$(date +%s); $(MAKE) --no-print-directory $(1) && echo "make $@: $$(( $$(date +%s) - begun )) s"
 
 .PHONY: setup demo bench test tests check static fast lock clean
@@ -38,7 +38,7 @@ test: setup
 
 # Both groups are run, also where the first fails.
 tests:
-	$(PYTEST) -m 'not ray' $(TWO); status=$$?; $(PYTEST) -m ray && exit $$status
+	$(PYTEST) -m 'not ray'; status=$$?; $(PYTEST) -m ray && exit $$status
 
 check: setup
 	$(call NOTE,static fast)
@@ -49,7 +49,7 @@ static: setup
 	$(BIN)/mypy
 
 fast: setup
-	$(PYTEST) $(TWO)
+	$(PYTEST)
 
 lock: setup
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip list --format=freeze --exclude transkd --exclude pip --exclude setuptools; } > constraints.new

@@ -18,6 +18,11 @@ settings.register_profile(
 settings.load_profile("fast")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The walks through README and docs come first: each takes minutes, for which another process would wait."""
+    items.sort(key=lambda item: item.name != "test_every_command_runs")
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Path]:
     """A folder with the files of docs/plugins.md: a study, a plugin of each kind. Plugins are forgotten afterwards."""

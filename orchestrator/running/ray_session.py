@@ -10,10 +10,13 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from cluster.spec import ClusterSpec, Machine
 from orchestrator import packages
@@ -34,6 +37,8 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray would start a worker a CPU at once, which none of our actors can use: they begin with a hook (runtime_env).
+    "RAY_prestart_worker_first_driver": "0",
 }
 
 START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
@@ -47,6 +52,15 @@ SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
 ANSWER_S = 5.0
 """Timeout for an answer of the Ray that is to be joined, in seconds."""
 
+STARTS = 4
+"""Attempts to start Ray on this machine."""
+
+WAIT_S = 30.0
+"""For so many seconds Ray waits for its own processes to start, by a constant of its code. An attempt that fails sooner
+has another reason, and is not made again."""
+
+ENDING_S = 10.0
+"""Longest wait for the processes of a start that failed to end, in seconds."""
 
 _INTERRUPTED = threading.Event()
 
@@ -97,15 +111,28 @@ def _check_folder() -> None:
 
 
 def _start(**options: Any) -> None:
-    """`ray.init`; its errors, of any class, become UserError."""
+    """`ray.init`; its errors, of any class, become UserError.
+
+    Ray on this machine gets `STARTS` attempts: Ray waits half a minute for its own processes, and a busy machine takes
+    longer. What an attempt leaves behind is ended before the next.
+    """
     import ray
 
-    try:
-        ray.init(**options)
-    except Exception as error:
-        raise UserError(
-            f"Ray did not start or could not be joined: {message_of(error)}; run the same command again"
-        ) from error
+    for attempts_left in reversed(range(STARTS if options["address"] == "local" else 1)):
+        before, begun = set(psutil.Process().children()), time.monotonic()
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:
+            left = set(psutil.Process().children(recursive=True)) - before
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(left, timeout=ENDING_S)
+            if not attempts_left or time.monotonic() - begun < WAIT_S:
+                raise UserError(
+                    f"Ray did not start or could not be joined: {message_of(error)}; run the same command again"
+                ) from error
 
 
 def _imports_as_here() -> Callable[[], None]:

@@ -55,6 +55,15 @@ class Done:
     err: str
 
 
+def ended(process: subprocess.Popen[str]) -> Done:
+    """What a process said, once it has ended."""
+    try:
+        out, err = process.communicate(timeout=540)
+    finally:
+        process.kill()
+    return Done(process.returncode, out, err)
+
+
 @dataclass
 class Driver:
     """A store, and `transkd` on it; `tracking` is the address of an MLflow server instead of the store's database."""
@@ -70,20 +79,26 @@ class Driver:
 
     def start(self, *words: object) -> subprocess.Popen[str]:
         """`transkd WORDS`, running."""
+        return self._start("-m", "orchestrator", *words)
+
+    def start_script(self, text: str, *words: object) -> subprocess.Popen[str]:
+        """A Python program with the words as arguments, in the same surroundings, running."""
+        return self._start("-c", textwrap.dedent(text), *words)
+
+    def _start(self, *words: object) -> subprocess.Popen[str]:
         self.store.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "orchestrator", *map(str, words)]
         pipe = subprocess.PIPE
         # From a folder that is not the checkout: nothing may depend on it.
-        return subprocess.Popen(command, env=self.env, cwd=self.store.parent, stdout=pipe, stderr=pipe, text=True)
+        options = {"env": self.env, "cwd": self.store.parent, "stdout": pipe, "stderr": pipe, "text": True}
+        return subprocess.Popen([sys.executable, *map(str, words)], **options)
 
     def __call__(self, *words: object) -> Done:
         """`transkd WORDS`, to its end."""
-        process = self.start(*words)
-        try:
-            out, err = process.communicate(timeout=540)
-        finally:
-            process.kill()
-        return Done(process.returncode, out, err)
+        return ended(self.start(*words))
+
+    def script(self, text: str, *words: object) -> Done:
+        """A Python program with the words as arguments, to its end."""
+        return ended(self.start_script(text, *words))
 
     def here(self, *words: object) -> Done:
         """The same without Ray and in this process, which has imported what takes seconds."""
@@ -98,15 +113,6 @@ class Driver:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
                 guarded(app)
         return Done(int(end.value.code or 0), out.getvalue(), err.getvalue())
-
-    def script(self, text: str, *words: object) -> Done:
-        """A Python program with the words as arguments, in the same surroundings."""
-        command = [sys.executable, "-c", textwrap.dedent(text), *map(str, words)]
-        self.store.parent.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            command, env=self.env, cwd=self.store.parent, capture_output=True, text=True, timeout=540, check=False
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
         """The ledger's events, of these kinds where some are named; a line being written is left out."""

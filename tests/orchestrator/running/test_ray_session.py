@@ -1,4 +1,8 @@
-"""A Ray session on this machine, up to its shutdown."""
+"""A Ray session on this machine, from its start to its shutdown."""
+
+import os
+import signal
+import time
 
 import pytest
 
@@ -36,3 +40,30 @@ def test_objects_of_ray_in_garbage_are_freed_before_the_shutdown(driver):
     """Ray ends the process, with exit code 1, where another thread frees one during it."""
     done = driver.script(FREED, driver.store)
     assert (done.code, done.out) == (0, "[True] True\n"), done.err
+
+
+WITHIN = """
+import sys
+from pathlib import Path
+
+from cluster.spec import ClusterSpec
+from orchestrator.running.ray_session import session
+from orchestrator.store.folder import Store
+
+with session(ClusterSpec(), Store(Path(sys.argv[-1]))) as machines:
+    print(len(machines))
+"""
+
+
+def test_a_start_that_takes_longer_than_ray_waits_is_made_again(driver):
+    """As on a busy machine: the first raylet never answers."""
+    process, stopped, end = driver.start_script(WITHIN, driver.store), 0, time.monotonic() + 200
+    while not stopped:
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        for pid, command in driver.processes().items():
+            if "/raylet/raylet " in command and not stopped:
+                os.kill(pid, signal.SIGSTOP)
+                stopped = pid
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, out) == (0, "1\n"), err
+    assert not driver.processes()
