@@ -57,7 +57,11 @@ def test_a_package_with_entry_points_needs_no_line_in_a_study(install: Install, 
         ({"my_kd.py": GAP, "my_core/a.py": ""}, "my_core/a.py", True),
         ({"my_kd.py": GAP, "my_core/__init__.py": "", "i/top_level.txt": ""}, "my_core/__init__.py", False),
         ({"my_kd/__init__.py": GAP, "my_kd/table.csv": "1"}, "my_kd/table.csv", True),
-        ({"my_kd.py": GAP, "i/RECORD": "__editable__.my_kd.pth,,\n__editable___my_kd_finder.py,,\n"}, "my_kd.py", False),
+        (
+            {"my_kd.py": GAP, "i/RECORD": "__editable__.my_kd.pth,,\n__editable___my_kd_finder.py,,\n"},
+            "my_kd.py",
+            False,
+        ),
     ],
 )
 def test_every_file_of_a_package_enters_the_key(
