@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted(
     file for name in ("trainer", "ablations", "cluster", "orchestrator") for file in (ROOT / name).rglob("*.py")
 )
-OURS = ("read_text", "write_text", "run_folder.write_text")
-"""Our own functions, which name it themselves."""
+OURS = ("read_text", "write_text", "run_folder.write_text", "dist.read_text")
+"""Our own functions, which name it themselves, and that of a package's metadata, which is UTF-8."""
 STUDY = """\
 name: tiny
 base: {data: {name: scenes, size: [64, 128], options: {train: 8, val: 4, size: [64, 128]}},

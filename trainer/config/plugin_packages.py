@@ -70,17 +70,22 @@ def _packages(path: tuple[str, ...]) -> tuple[Package, ...]:
 
 def _declares(dist: metadata.Distribution) -> bool:
     try:
-        text = (dist.read_text("entry_points.txt") or "").encode()
+        text = _metadata_file(dist, "entry_points.txt").encode()
     except UnicodeDecodeError as error:
         text = error.object
     return any(f"[{group.entry_points}]".encode() in text for group in GROUPS.values())
+
+
+def _metadata_file(dist: metadata.Distribution, name: str) -> str:
+    """A file of a package's metadata, in UTF-8; "" where it has none."""
+    return dist.read_text(name) or ""
 
 
 def _called(dist: metadata.Distribution) -> str:
     """`my_kd 1.2`. Raises UserError for a package without a name or version."""
     try:
         name, version = (next(iter(dist.metadata.get_all(key) or ()), "") for key in ("Name", "Version"))
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, FileNotFoundError):  # importlib_metadata, where it is imported, misses the file
         name = version = ""
     what = "name" if not _NAME.fullmatch(name) else "version" if not version.strip() else ""
     if what:
@@ -142,7 +147,7 @@ def _files(dist: metadata.Distribution, modules: Iterable[str], name: str) -> di
     for module in sorted(absent):
         found |= _of_module(module, name)
     if absent:
-        tops = (dist.read_text("top_level.txt") or "").split()
+        tops = _metadata_file(dist, "top_level.txt").split()
         for top in set(tops) - {module.partition(".")[0] for module in absent}:
             if (spec := _spec(top)) is not None and spec.origin:  # without one it is a namespace, others' too
                 found |= _of_module(top, name)
@@ -152,7 +157,7 @@ def _files(dist: metadata.Distribution, modules: Iterable[str], name: str) -> di
 def _listed(dist: metadata.Distribution) -> dict[str, Path]:
     """The files that the RECORD of an installed package lists, without those that its installer writes."""
     found = {}
-    for row in csv.reader((dist.read_text("RECORD") or "").splitlines()):
+    for row in csv.reader(_metadata_file(dist, "RECORD").splitlines()):
         inside = PurePosixPath(row[0] if row else "")
         parts = inside.parts
         if not parts or inside.suffix in (".pth", ".pyc") or parts[0].startswith(("/", "..", "__editable__")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,17 @@ Span = tuple[float, float]
 """The values of an image's file that become 0 and 255."""
 
 
+_READING = threading.Lock()
+"""NumPy reads the header of an array with `ast`, which in Python 3.11 fails where garbage is collected in one thread while
+another is in it, too (python/cpython#106905)."""
+
+
 def read_array(path: Path) -> np.ndarray:
     """The array of a .npy file. Raises UserError for a file that is none, or holds Python objects."""
     check_regular(path)
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
+        with _READING:
+            return np.asarray(np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         reason = message_of(error) or type(error).__name__
         raise UserError(f"cannot read {path} as an array ({reason}); save it again with numpy.save") from None
