@@ -6,9 +6,10 @@ READY  := $(VENV)/.ready
 STUDY  ?= demo
 PACKAGES := ablations cluster orchestrator trainer
 
-# Two processes of tests, each of one thread; one that has done its share takes tests from the other. Bytecode is kept
+# Processes of tests have one thread each; one that has done its share takes tests from another. Bytecode is kept
 # whatever the surroundings say: tests start Python often.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q --durations=20 -n 2 --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q --durations=20 --dist worksteal
+A_CORE := -n logical --maxprocesses 4
 NOTE    = @begun=$$(date +%s); $(MAKE) --no-print-directory $(1) && echo "make $@: $$(( $$(date +%s) - begun )) s"
 
 .PHONY: setup demo bench test tests check static fast lock clean
@@ -38,7 +39,7 @@ test: setup
 
 # Both groups are run, also where the first fails.
 tests:
-	$(PYTEST) -m 'not ray'; status=$$?; $(PYTEST) -m ray && exit $$status
+	$(PYTEST) $(A_CORE) -m 'not ray'; status=$$?; $(PYTEST) -n 2 -m ray && exit $$status
 
 check: setup
 	$(call NOTE,static fast)
@@ -49,7 +50,7 @@ static: setup
 	$(BIN)/mypy
 
 fast: setup
-	$(PYTEST)
+	$(PYTEST) $(A_CORE)
 
 lock: setup
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip list --format=freeze --exclude transkd --exclude pip --exclude setuptools; } > constraints.new

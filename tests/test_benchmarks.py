@@ -115,6 +115,7 @@ def test_a_part_of_the_benchmarks_does_not_replace_the_results_of_all(bench, cap
     assert "not allowed with" in capsys.readouterr().err and "before" in bench.results()
 
 
+@pytest.mark.slow
 def test_the_forest_plot_has_a_symbol_for_each_verdict(tmp_path):
     forest = benchmark("forest")
     assert {symbol for _, symbol in VERDICTS.values()} == forest.SYMBOLS.keys()

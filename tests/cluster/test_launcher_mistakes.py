@@ -236,6 +236,7 @@ def test_sizes_are_those_of_docker(text, value):
     assert docker_bytes(text) == value
 
 
+@pytest.mark.slow
 def test_lint_says_all_of_it_in_lines_and_nothing_else(tmp_path):
     file, _ = findings(tmp_path, AWS, changed(documents(AWS), 0, ("max_worker",), 8))
     command = [sys.executable, "-m", "orchestrator", "cluster", "lint", str(file), "--cluster", "aws"]

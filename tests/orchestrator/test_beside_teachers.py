@@ -39,6 +39,7 @@ def chosen(made: Launch, slots: int) -> list[str]:
     return [run.label for run in made.beside_teachers(slots)]
 
 
+@pytest.mark.slow
 def test_they_fill_the_free_slots_in_the_order_of_the_plan_and_no_more(store):
     assert chosen(launch(store, 100), 2) == [f"alone seed {seed}" for seed in range(6)]
     few = chosen(launch(store, 1), 2)
@@ -54,6 +55,7 @@ def test_with_no_free_slot_and_with_no_teacher_to_train_there_are_none(store):
     assert chosen(made, 2) == []
 
 
+@pytest.mark.slow
 def test_what_can_train_are_runs_without_a_teacher_and_those_whose_own_has_finished(store):
     text = STUDY.replace("TEACHER", "3").replace("taught: {}", "taught: {}, longer: {teacher.train.epochs: 9}")
     made = Launch(read(text, "one"), ClusterSpec(), store, {})

@@ -99,6 +99,7 @@ def test_a_run_that_failed_ends_its_look_and_is_tried_again_by_the_next_launch(l
     assert todo[-1].run_id in {job.run_id for job in again.todo(again.due)}
 
 
+@pytest.mark.slow
 def test_what_is_to_do_is_without_the_seeds_of_later_looks_where_variants_are_tuned(lab):
     tuned = STUDY.partition("variants")[0].replace("{train: 2", "{train: 4").replace("data: {", "data: {select: 0.25, ")
     tuned += """

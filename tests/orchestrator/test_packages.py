@@ -40,6 +40,7 @@ def test_the_driver_imports_its_own_packages(way):
     assert (done.returncode, b"error: " in done.stderr, b"Traceback" in done.stderr) == (2, True, False), done.stderr
 
 
+@pytest.mark.slow
 def test_a_worker_imports_what_the_driver_imported(way):
     program = (
         "import pickle, sys; pickle.load(sys.stdin.buffer)(); sys.path.insert(0, sys.argv[1]); "

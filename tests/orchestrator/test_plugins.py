@@ -32,6 +32,7 @@ def edited(folder, name):
         file.write("# changed\n")
 
 
+@pytest.mark.slow
 def test_a_plan_lists_what_plugins_define(own, tree, driver):
     done = driver.here("plan", own / "own.yaml", "--data-root", tree, "--no-probe")
     assert (done.code, done.err) == (0, "")
@@ -137,6 +138,7 @@ variants: {theirs: {distill: {NAME: {}}}}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -16,8 +16,8 @@ Span = tuple[float, float]
 
 
 _READING = threading.Lock()
-"""NumPy reads the header of an array with `ast`, which in Python 3.11 fails where garbage is collected in one thread while
-another is in it, too (python/cpython#106905)."""
+"""NumPy reads the header of an array with `ast`. In Python 3.11 that fails where garbage is collected while two threads
+are in it (python/cpython#106905)."""
 
 
 def read_array(path: Path) -> np.ndarray:

@@ -11,6 +11,7 @@ from ablations.statistics.holm import holm, holm_levels
 P = st.sampled_from([0.0, 0.001, 0.01, 0.0125, 0.05 / 3, 0.02, 0.025, 0.05, 0.5, 1.0]) | st.floats(0, 1)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(P, P), min_size=1, max_size=6), st.booleans())
 def test_a_claim_is_accepted_where_its_p_is_at_most_its_level(pairs, two):
     claims = list(zip(*pairs, strict=True))[: 1 + two]

@@ -243,6 +243,7 @@ def test_false_differences_stay_below_five_percent_a_table():
     assert false > 0
 
 
+@pytest.mark.slow
 def test_false_equivalence_stays_below_five_percent_a_table():
     """Two arms exactly at the margin, where `equivalent` is wrong and most tempting."""
     generator = np.random.default_rng(7)
@@ -255,6 +256,7 @@ def test_false_equivalence_stays_below_five_percent_a_table():
     assert false > 0
 
 
+@pytest.mark.slow
 def test_false_verdicts_of_either_kind_stay_below_five_percent_a_table():
     """One arm like its reference and one exactly at the margin: a table can be wrong about both, in different words."""
     generator = np.random.default_rng(11)

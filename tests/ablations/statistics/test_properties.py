@@ -249,6 +249,7 @@ def name_of(point):
     )
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.permutations(list(LEVELS)).flatmap(lambda order: st.integers(2, 4).map(lambda n: order[:n])), st.data())
 def test_effects_are_mean_differences_of_cells(study, paths, data):

@@ -175,6 +175,7 @@ def _at_most_five_percent(false, studies):
     return 0 < false / studies <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", ["standard_normal", "standard_cauchy", "standard_exponential"])
 def test_at_most_five_percent_of_studies_hold_a_false_difference(study, draw):
     """Arms like their shared reference, whatever the shape of the seeds, looks and stopping included."""

@@ -86,6 +86,7 @@ def test_holms_levels_are_all_there_for_a_handful_of_contrasts():
         assert levels(m)[-1] == pytest.approx(0.05 / m)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looks", [(3, 4, 5), (6, 8, 12), (4, 40)])
 def test_equivalence_over_looks_is_wrong_in_five_percent_at_the_margins_edge(looks):
     rng = np.random.default_rng(looks)

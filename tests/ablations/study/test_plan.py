@@ -191,6 +191,7 @@ def test_a_path_of_weight_zero_is_off_for_requires_and_excludes(study):
     assert list(written.compared.overrides) == ["csf.weight=0"]
 
 
+@pytest.mark.slow
 def test_ten_thousand_runs_are_planned_while_one_waits(study):
     rates = ", ".join(f"{i}.0e-5" for i in range(1, 51))
     written = study(f"factors: {{optim.lr: [{rates}], optim.epochs: {list(range(1, 51))}}}\nseeds: 4")
@@ -208,6 +209,7 @@ def test_packaged_studies_expand(name):
     assert len(runs) == len(written.compared.overrides) * len(written.seeds) + len(taught)
 
 
+@pytest.mark.slow
 def test_planning_does_without_torch_and_ray():
     code = "import sys; import ablations.study.plan, ablations.table.arms, ablations.table.trials; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -36,6 +36,7 @@ def makespan(cohorts, slots):
     return max(ends(map(cost, cohorts), slots), default=0.0)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(runs(), st.integers(1, 9), st.integers(2, 20))
 def test_every_run_is_in_one_cohort_that_may_be_and_none_ends_later(runs, slots, most):

@@ -266,6 +266,7 @@ def test_what_decides_the_pace_and_what_does_not():
         assert structure(config.model_copy(update=other)) != structure(config)
 
 
+@pytest.mark.slow
 def test_hours_are_those_that_earlier_runs_took(store):
     study = make(seeds=4)
     record(store, study, GPU, name="A GPU")
@@ -280,6 +281,7 @@ def test_hours_are_those_that_earlier_runs_took(store):
     assert "2 runs at once; 0.037 GPU-hours; 0.11 at 3 a GPU-hour; 0.009 GB on disk" in line
 
 
+@pytest.mark.slow
 def test_the_clock_lets_the_next_run_begin_where_one_has_ended(store):
     study = make(seeds=4)
     record(store, study, CPU)
@@ -291,6 +293,7 @@ def test_the_clock_lets_the_next_run_begin_where_one_has_ended(store):
     assert many == pytest.approx(START_S + 27)
 
 
+@pytest.mark.slow
 def test_another_study_of_the_same_structure_tells_too_and_old_ledgers_by_the_plan(store):
     record(store, make(), CPU)
     faster = {**BASE, "optim": {**BASE["optim"], "lr": 5.0e-3, "epochs": 20}}
@@ -330,6 +333,7 @@ def test_without_a_pace_there_is_no_time_and_it_is_said_why(store):
     ]
 
 
+@pytest.mark.slow
 def test_the_limit_is_held_against_the_most(store):
     study = make(seeds={"looks": [2, 4], "until": "decided"})
     record(store, study, GPU, name="A GPU")
@@ -404,6 +408,7 @@ def test_plan_and_run_refuse_before_anything_starts(driver, tmp_path):
 PATHS = {"csf": {}, "pea": {"distill": {"pea": {}}}, "both": {"distill": {"csf": {}, "pea": {}}}}
 
 
+@pytest.mark.slow
 def test_runs_that_share_their_teacher_pay_once_for_it(store):
     study = make(variants=PATHS)
     record(store, study, CPU, names=PATHS)

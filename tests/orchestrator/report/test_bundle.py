@@ -165,6 +165,7 @@ def test_what_is_no_bundle_is_refused_in_one_line(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_an_archive_of_endless_content_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(bundles, "MAX_BYTES", 100_000_000)
     file = tmp_path / "bomb.tar.gz"

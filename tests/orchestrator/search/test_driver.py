@@ -75,6 +75,7 @@ def test_a_point_of_a_grid_that_cannot_be_is_a_failed_trial_that_says_why(bench)
     assert bench.run(study) == []
 
 
+@pytest.mark.slow
 def test_earlier_trials_are_told_once_however_the_other_study_goes_on(bench, make_bench):
     bench.run(bench.study(f"{{trials: 3, {bench.RANGES}}}", "first"))
     bench.run(bench.study("{trials: 2, space: {distill.csf.weight: {log: [0.1, 1.0]}}}", "narrow"))

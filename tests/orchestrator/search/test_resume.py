@@ -68,6 +68,7 @@ def test_the_next_launch_tries_failed_trials_again_once_a_run(bench, few, cause,
     assert bench.start(few) == []
 
 
+@pytest.mark.slow
 def test_what_fails_again_has_failed_for_all_proposals_of_its_config(bench, few):
     bench.failing = ["bug"] * 8
     assert len(bench.start(few)) == len(bench.start(few)) == 4

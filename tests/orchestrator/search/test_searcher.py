@@ -300,6 +300,7 @@ def test_a_trial_that_comes_no_further_is_left_to_the_next_driver(folder):
     assert Bench(store, LOCKSTEP).run() == Bench(folder(), LOCKSTEP).run()
 
 
+@pytest.mark.slow
 def test_optuna_is_told_how_trials_ended_and_names_what_mattered(folder):
     bench = Bench(folder())
     bench.run()

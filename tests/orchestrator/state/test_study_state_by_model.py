@@ -62,6 +62,7 @@ def test_a_state_is_what_its_sources_make_of_the_ledger(world):
                 assert entry.prints in ((), sources.data[data_key(run.plan.config.data)])
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(worlds())
 def test_a_state_of_the_ledger_alone_goes_by_what_was_read_last(world):

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given, settings
 
@@ -24,6 +25,7 @@ def printed(state: StudyState) -> tuple[Any, ...]:
     return shown.title, [row.cells for row in shown.rows], shown.notes
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=20)
 @given(worlds([WHOLE], old=False))
 def test_a_bundle_says_of_its_study_what_its_store_says(world):

@@ -115,6 +115,7 @@ def test_the_lease_is_exclusive_and_given_back(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_the_lease_of_a_killed_driver_is_free(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"

@@ -108,6 +108,7 @@ def test_a_tree_is_taken_in_once_and_the_study_has_nothing_left_to_do(folder, st
     assert all((store.root / run.artifacts["folder"] / "best.pt").exists() for run in runs.values())
 
 
+@pytest.mark.slow
 def test_one_folder_is_taken_in_alone_and_a_pupil_only_after_its_teacher(folder, store):
     assert imported(folder / "student alone", store)["student alone"][0] == "taken"
     state, why = imported(folder / "taught", store)["taught"]

@@ -324,6 +324,7 @@ def test_a_full_disk_is_an_error_and_the_next_append_repairs(path, monkeypatch):
     assert list(Ledger(path).outcomes()) == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_a_killed_writer_loses_nothing_it_was_told_is_written(path):
     for round_number in range(3):
         before = len(list(Ledger(path).events()))

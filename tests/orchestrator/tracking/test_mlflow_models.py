@@ -255,6 +255,7 @@ def test_sent_again_nothing_is_added(copy):
 STEPS = ("create_logged_model", "log_model_artifacts", "log_outputs", "finalize_logged_model", "set_logged_model_tags")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "when"),
     [

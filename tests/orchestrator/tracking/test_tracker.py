@@ -161,6 +161,7 @@ def test_said_again_nothing_is_added(make, client, record):
             assert steps(client, run, "best/val/miou") == steps(client, run, "complexity/params_m") == [0]
 
 
+@pytest.mark.slow
 def test_a_run_resumed_three_times_is_one_run(make, client, record):
     for attempt, epochs in enumerate((2, 1, 3), start=1):
         tracker = make()
@@ -212,6 +213,7 @@ def test_what_is_not_a_number_is_named_and_left_out(make, client, record):
     assert run.data.tags["transkd.not_finite"].startswith("loss/pea at epoch 1; loss/csf at epoch 1; ")
 
 
+@pytest.mark.slow
 def test_long_runs_and_long_parameters_fit_the_limits(make, client, record):
     extra = {f"val/iou/class {n}": 1.0 for n in range(50)}
     config = {"options": {f"p{n}": n for n in range(230)}, "long": "x" * 7000}

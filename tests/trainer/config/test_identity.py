@@ -114,6 +114,7 @@ def reads(run: Run, plan: list[Run]) -> str:
     return json.dumps([run.config.model_dump(mode="json"), *taught])
 
 
+@pytest.mark.slow
 @given(plans(), plans())
 def test_two_runs_share_an_id_only_if_all_that_they_read_is_equal(one: list[list[Run]], two: list[list[Run]]) -> None:
     ids = RunIds(sources_of([run for plan in one + two for run in plan]))

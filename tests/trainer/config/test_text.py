@@ -155,6 +155,7 @@ def foreign_texts(tree):
                 yield node.lineno
 
 
+@pytest.mark.slow
 def test_every_text_of_a_foreign_exception_goes_through_one_place():
     found = [
         f"{file.relative_to(ROOT)}:{line}"

@@ -203,6 +203,7 @@ def test_read_gives_bytes_of_one_size(camvid: Path, tmp_path: Path) -> None:
     assert (image.shape, image.dtype, label.shape, label.dtype) == ((40, 48, 3), np.uint8, (40, 48), np.uint8)
 
 
+@pytest.mark.slow
 def test_any_damage_to_a_file_is_a_users_error_with_its_name(camvid: Path) -> None:
     """Pillow raises several things, and not all of them are OSErrors."""
     data = CamVid(camvid, cache=camvid)

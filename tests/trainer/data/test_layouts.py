@@ -175,6 +175,7 @@ def test_acdc_prefers_train_ids_and_reads_label_ids(made: Made) -> None:
     assert dataset.read_label(ids)[0].tolist() == [Cityscapes.classes.index("car"), IGNORE]
 
 
+@pytest.mark.slow
 def test_a_run_reports_the_four_conditions(made: Made, tiny: Any, place: Any, tmp_path: Path) -> None:
     made("acdc")
     changes = {"data.name": "acdc", "data.options": {}, "optim.epochs": 1, "eval.protocols": ["paper", "full"]}

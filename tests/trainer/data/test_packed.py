@@ -107,6 +107,7 @@ def _pack(cache: Path, start: float) -> tuple[str, int]:
     return packed.fingerprint, int(packed.images(range(5)).sum())
 
 
+@pytest.mark.slow
 def test_four_processes_pack_once(tmp_path: Path) -> None:
     reads = tmp_path / "reads"
     Scenes(None, cache=tmp_path, train=5, val=2, size=(64, 128))
@@ -251,6 +252,7 @@ pack(open_dataset(config, folder / "city", folder), config, "train", folder)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_what_it_has_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, data = _cityscapes(tmp_path, train=41)
     expected = pack(data, config, "train", tmp_path / "undisturbed")

@@ -87,6 +87,7 @@ def _open(cache: Path, start: float) -> int:
     return len(Scenes(None, cache=cache, train=4, val=2, size=(48, 96)).pairs("train"))
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_share_one_complete_folder(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     with context.Pool(4) as pool:

@@ -108,6 +108,7 @@ def test_the_value_is_the_definitions(name: str, options: dict[str, Any], weight
     assert found.item() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_the_gradient_is_that_of_the_value(name: str, options: dict[str, Any]) -> None:
     logits, label = pictures()

@@ -25,6 +25,7 @@ QUICK = {"segformer_tiny", "segformer_mini", "segformer_b0", "pvtv2_mini", "lvt_
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "params_m", "paper", "runs"),
     [
@@ -58,6 +59,7 @@ def test_unfolded_head_would_cost_what_was_measured(name, measured):
     assert cost["gmacs"] + (published - folded) / 1e9 == pytest.approx(measured, abs=0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("teacher", "student", "paths", "params", "added"),
     [

@@ -57,6 +57,7 @@ def test_rgb_weights_are_adapted_and_own_weights_are_not(tmp_path: Path) -> None
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in student.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_reads_other_channels(name: str) -> None:
     with torch.device("meta"):

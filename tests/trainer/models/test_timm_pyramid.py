@@ -25,12 +25,14 @@ NETWORKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
 def test_backbones_of_timm_keep_the_contract(check, name):
     check(Network(name))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_stages_are_timms():
     """At a multiple of 32 and in evaluation, the features are those of timm's extractor with the same weights."""
@@ -42,6 +44,7 @@ def test_the_stages_are_timms():
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_batch_norms_over_sequences_are_ours_too():
     with torch.device("meta"):
         model = build_model(ModelConfig(name="timm/nextvit_small"), 3)

@@ -181,6 +181,7 @@ def test_what_a_forward_pass_or_a_made_up_image_shows(
     assert found.startswith(told), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [

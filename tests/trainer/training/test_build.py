@@ -88,6 +88,7 @@ def test_check_needs_neither_weights_nor_data_nor_memory(tiny: Make, tmp_path: P
     assert cost["gmacs_paper"] == pytest.approx(13.67, rel=0.02)
 
 
+@pytest.mark.slow
 def test_check_builds_a_structure_once(tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config: TrainConfig = tiny({"csf": {}, "pea": {}})
     cost = check(config, tmp_path)
@@ -105,6 +106,7 @@ def test_check_builds_a_structure_once(tiny: Make, tmp_path: Path, monkeypatch: 
             check(tiny({"csf": {}, "pea": {}}, changes), tmp_path)
 
 
+@pytest.mark.slow
 def test_run_id_names_config_data_and_weights_by_content(
     tiny: Make, place: Make, teacher_weights: Path, tmp_path: Path
 ) -> None:
@@ -159,6 +161,7 @@ def only(*pixels: tuple[int, int]) -> np.ndarray:
     return label
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("split", "pixel", "changes", "told"),
     [

@@ -181,6 +181,7 @@ def task_losses(logits: Tensor, label: Tensor) -> dict[str, Tensor]:
     return {name: loss(large, label, None) for name, loss in build_losses({name: Term() for name in LOSSES}).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("deep", "shallow"), DEEPER.items())
 def test_a_deeper_network_repeats_the_blocks_of_a_shallower_one(deep: str, shallow: str) -> None:
     with torch.device("meta"):
@@ -216,6 +217,7 @@ def test_the_forward_of_every_distiller_on_fake_cuda_tensors(student: str, preci
             assert (loss.shape, loss.dtype, loss.device.type) == ((), torch.float32, "cuda"), case
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("student", STUDENTS)
 def test_the_backward_of_every_distiller_in_the_dtypes_of_cuda(student: str) -> None:
     taught, teacher = networks(student)
@@ -254,6 +256,7 @@ def test_evaluation_and_export_on_fake_cuda_tensors(student: str, precision: str
         assert (output.dtype, output.shape) == (torch.float32, (SAMPLES, CLASSES, *SIZE))
 
 
+@pytest.mark.slow
 def test_prediction_and_its_counts_in_the_dtypes_of_cuda(finished: Callable[..., Path]) -> None:
     student = open_student(finished({"optim.precision": "bf16"}) / "last.pt", Wanted(), "cpu")
     generator = np.random.default_rng(0)

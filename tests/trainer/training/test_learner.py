@@ -104,6 +104,7 @@ def posed(case: str) -> tuple[dict[str, Term], OptimConfig, Tensor, Batch]:
     return terms, optim, torch.linspace(0.5, 2.0, CLASSES, dtype=torch.float64), batch_of(SAMPLES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro", [2, pytest.param(4, marks=pytest.mark.slow), 8])
 @pytest.mark.parametrize("case", CASES)
 def test_micro_batches_equal_one_whole_batch(case: str, micro: int) -> None:
@@ -210,6 +211,7 @@ class Diverging(nn.Module):
         return self.scale * (torch.inf if self.calls == 3 else 1.0)
 
 
+@pytest.mark.slow
 def test_the_first_loss_that_is_not_finite_is_named_with_its_step() -> None:
     learner, teacher = build({"pea": Term()}, OptimConfig())
     distilled = Distilled(learner.distilled.student, {"diverging": Diverging()}, CLASSES).double()  # type: ignore[dict-item]

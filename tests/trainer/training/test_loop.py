@@ -188,6 +188,7 @@ def test_a_loss_that_is_not_finite_fails_the_run_by_name_and_step(
     assert all(tensor.isfinite().all() for tensor in student_of(out).values())
 
 
+@pytest.mark.slow
 def test_a_learning_rate_that_explodes_is_a_numerical_error_too(tiny: Make, place: Make) -> None:
     with pytest.raises(NumericalError, match=r"loss/\w+ is not finite at step \d+"):
         fit(tiny(CSF_PEA, {"optim.lr": 1e30}), place(), report=nothing)
@@ -328,6 +329,7 @@ def test_the_teacher_is_frozen_and_computes_only_what_is_needed(
     assert trained == sum(1 for name in stored["model"] if not name.endswith(("_mean", "_var", "_tracked")))
 
 
+@pytest.mark.slow
 def test_without_a_path_the_teacher_is_not_even_built(tiny: Make, place: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "Teacher", None)
     fit(tiny({}), place(), report=nothing)

@@ -72,6 +72,7 @@ def dispatched(tmp_path_factory, precision):
     raise AssertionError("an epoch has four steps")
 
 
+@pytest.mark.slow
 def test_a_step_dispatches_few_operations(dispatched, precision):
     assert dispatched.total() <= MOST[precision], dispatched.most_common(20)
 

@@ -183,6 +183,7 @@ def test_fewer_checkpoints_repeat_epochs_exactly(
     same_run(sparse.out_dir, undisturbed)
 
 
+@pytest.mark.slow
 def test_checkpoints_are_as_many_as_asked(tiny: Make, place: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     written = []
     save = generations.save
@@ -199,6 +200,7 @@ def test_checkpoints_are_as_many_as_asked(tiny: Make, place: Make, monkeypatch: 
     assert {name: best[name] for name in ("epoch", "val/miou")} == checkpoint.load(sparse.out_dir / "last.pt")["best"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_ends_the_run_and_the_epoch_is_not_reported(
     config: TrainConfig, place: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def here(lab: Lab, tmp_path: Path) -> Callable[..., Place]:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numerics", [1, 2])
 def test_a_worker_finds_the_id_that_the_driver_gave(lab: Lab, monkeypatch: pytest.MonkeyPatch, numerics: int) -> None:
     monkeypatch.setattr(sources, "NUMERICS_VERSION", numerics)
@@ -104,6 +105,7 @@ def test_without_a_teachers_file_the_config_says_which_run_trains_it(lab: Lab, h
     assert run_id(taught, here()) == run_id(taught, here(lab.folder / "last.pt"))
 
 
+@pytest.mark.slow
 def test_only_the_last_weights_of_a_finished_run_are_named_by_its_id(
     lab: Lab, here: Make, tmp_path: Path, teacher_weights: Path
 ) -> None:

@@ -114,6 +114,7 @@ def test_the_table_has_each_class_with_its_share_of_pixels(finished: Make, comma
     assert sum(float(share) for *_, share in rows.values()) == pytest.approx(100, abs=0.1)
 
 
+@pytest.mark.slow
 def test_protocol_split_and_batch_are_options(finished: Make, command: Make, tmp_path: Path) -> None:
     run, file = finished(), tmp_path / "new" / "eval.json"
     last = run_folder.read_epochs(run)[-1]
@@ -234,6 +235,7 @@ def public(tmp_path: Path) -> tuple[Path, SegModel]:
     return tmp_path / "public.pth", model
 
 
+@pytest.mark.slow
 def test_public_weights_without_a_config(public: tuple[Path, SegModel], command: Make, tmp_path: Path) -> None:
     """Reference's weights: 20 outputs, and images scaled to 0..1, which their naming tells."""
     path, model = public

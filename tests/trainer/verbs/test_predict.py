@@ -116,6 +116,7 @@ def test_label_ids_are_what_the_cityscapes_server_looks_for(finished: Make, comm
         np.testing.assert_array_equal(picture, np.array([entry.label_id for entry in CLASSES])[trained])
 
 
+@pytest.mark.slow
 def test_again_does_what_is_missing(finished: Make, command: Make, images: Path) -> None:
     out = images.parent / "out"
     arguments = ("predict", finished() / run_folder.BEST, images, "--out", out)
@@ -170,6 +171,7 @@ def test_images_that_cannot_be_read_are_named_and_the_others_labelled(
     assert len(list((out / "masks").rglob("*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_predictions_inside_the_images_are_no_images(finished: Make, command: Make, images: Path) -> None:
     arguments = ("predict", finished() / run_folder.BEST, images, "--out", images / "out")
     assert "2 images labelled:" in command(*arguments)[1]
@@ -192,6 +194,7 @@ def test_pictures_never_take_the_place_of_images(finished: Make, command: Make, 
     assert {path: path.read_bytes() for path in images.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_predictions_never_feed_themselves(finished: Make, command: Make, images: Path) -> None:
     """Neither by the folders inside them, nor by links to the images or to the predictions."""
     best, out = finished() / run_folder.BEST, images / "p"

@@ -34,6 +34,7 @@ def test_mmsegmentations_own_head_is_another_function(source, tmp_path):
     assert "decode_head.convs.0.conv.weight" in str(e.value)
 
 
+@pytest.mark.slow
 def test_twenty_outputs_follow_the_file(source, golden, fill, tmp_path):
     """The reference's void class: a 20th output is kept for data of 19 classes, and 19 stay 19."""
     twenty = source("segformer_b0").state_dict()

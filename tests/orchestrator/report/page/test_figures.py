@@ -84,6 +84,7 @@ def test_epochs_and_trials_have_whole_ticks(most):
     assert most / axis["dtick"] <= 10
 
 
+@pytest.mark.slow
 def test_the_axes_of_epochs_and_trials_are_whole(synthetic):
     report, searched = synthetic().report, synthetic("search", "searched").report.searched[0]
     for figure in (
@@ -218,6 +219,7 @@ def test_two_objectives_have_a_front():
     assert (front.x, front.y) == ((1.0, 3.0), (50.0, 60.0))
 
 
+@pytest.mark.slow
 def test_a_search_of_each_variant_is_drawn(synthetic):
     blocks = "".join(search.section(synthetic("tuned").report).blocks)
     for index in (0, 1):

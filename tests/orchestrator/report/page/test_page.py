@@ -65,6 +65,7 @@ def test_a_study_of_arms_has_its_sections_and_no_others(synthetic):
     assert "Incomplete: " not in html
 
 
+@pytest.mark.slow
 def test_a_search_has_its_sections_and_no_others(synthetic):
     assert ids(page(synthetic("search").report)) == ["table", "search", "provenance", "checklist"]
 
@@ -81,6 +82,7 @@ def test_a_study_that_goes_on_says_so(synthetic):
 ENDED = {("trial 3", 0): "refused", ("trial 4", 0): "refused", ("trial 6", 0): "failed"}
 
 
+@pytest.mark.slow
 def test_a_search_with_points_that_were_refused_is_complete(synthetic):
     report = synthetic("search", ends=ENDED).report
     html = page(report)
@@ -89,6 +91,7 @@ def test_a_search_with_points_that_were_refused_is_complete(synthetic):
     assert answers(report)["Runs that did not finish"] == "1 failed (nan), 2 failed (refused), 6 stopped"
 
 
+@pytest.mark.slow
 def test_what_another_study_made_of_a_trial_since_is_not_how_it_ended(synthetic):
     made = synthetic("search")
     again = next(run_id for run_id, trial in made.report.searched[0].history if trial.state == "stopped")
