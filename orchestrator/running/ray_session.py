@@ -119,7 +119,7 @@ def _start(**options: Any) -> None:
     import ray
 
     for attempts_left in reversed(range(STARTS if options["address"] == "local" else 1)):
-        before, begun = set(psutil.Process().children()), time.monotonic()
+        before, begun = set(psutil.Process().children(recursive=True)), time.monotonic()
         try:
             ray.init(**options)
             return
