@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from orchestrator.store.ledger import Ledger
 from trainer.config import UserError
 from trainer.files import checkpoint
 from trainer.files.run_folder import CLOCK
@@ -37,7 +38,7 @@ def left(store: Path) -> Left:
     found = Left()
     for path in sorted(store.glob("studies/*/table.*")):
         found.tables[path.name] = path.read_bytes()
-    events = [json.loads(line) for line in (store / "ledger.jsonl").read_text().splitlines() if line.strip()]
+    events = [event for _, event in Ledger(store / "ledger.jsonl").whole()]
     ends: dict[str, str] = {}
     epochs: dict[str, list[Any]] = {}
     for event in events:

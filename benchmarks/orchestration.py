@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import yaml
 from ratios import record
 
-from orchestrator.store.journal import Reader
+from orchestrator.store.ledger import Ledger
 
 ROOT = Path(__file__).parents[1]
 CPUS = os.cpu_count() or 1
@@ -93,7 +93,7 @@ def ours(folder: Path, runs: int) -> Cost:
     began = time.perf_counter()
     _run(["-m", "orchestrator", "run", str(file), "--store", str(store)])
     all_s = time.perf_counter() - began
-    events = list(Reader(store / "ledger.jsonl").read())
+    events = [event for _, event in Ledger(store / "ledger.jsonl").whole()]
     at = [datetime.fromisoformat(event["time"]) for event in events if event["event"] in ("started", "finished")]
     assert len(at) == 2 * runs, "not every run has finished"
     return Cost((at[-1] - at[0]).total_seconds(), all_s)

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import psutil
 import yaml
 
+from orchestrator.store.fold import journals
 from orchestrator.store.folder import Store
 
 ROOT = Path(__file__).parents[1]
@@ -200,7 +201,7 @@ def start(bench: Bench) -> Iterator[Line]:
 
 
 def _started(store: Store) -> bool:
-    return store.ledger.exists() and '"event": "started"' in store.ledger.read_text()
+    return any(path.exists() and '"event": "started"' in path.read_text() for path in journals(store.ledger))
 
 
 def _peak_mib(pid: int) -> float:

@@ -21,7 +21,8 @@ from typing import Any
 import yaml
 from ratios import record
 
-from orchestrator.store.ledger import Ledger, LedgerRun
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.ledger_run import LedgerRun
 
 ROOT = Path(__file__).parents[1]
 

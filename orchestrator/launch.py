@@ -15,7 +15,7 @@ from orchestrator.search.resume import refuse_changed, retry, to_retry
 from orchestrator.state.study_state import SearchState, StudyRun, StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.run_folder import reconcile
+from orchestrator.store.run_folder import checkpoint_lost, reconcile
 from orchestrator.terminal.live_view import Live
 from orchestrator.terminal.log_lines import Lines
 from orchestrator.tracking.mirror import Mirror
@@ -42,7 +42,7 @@ class Launch:
         self.retry_failed = retry_failed
         self.spec = spec
         self.store = store
-        self.ledger = Ledger(store.ledger)
+        self.ledger = Ledger(store.ledger, study.name)
         self.preparer = Preparer(study.name, spec, store, roots)
         self.sources: Sources | None = None
         self.state = StudyState(study, self.ledger, retry_failed=retry_failed)
@@ -139,7 +139,7 @@ class Launch:
         return len(self.todo([*self.teachers, *self.due])) + to_come + sum(trials.values())
 
     def run(self, mirror: Mirror, make_view: MakeView, say: Callable[[str], None] = lambda text: None) -> None:
-        """Train what is missing: teachers, then searches, then arms. The caller holds the store's lease. `say` prints
+        """Train what is missing: teachers, then searches, then arms. The caller holds the study's lease. `say` prints
         what is waited for before the first view."""
         reconcile(self.ledger, self.store)
         self.refresh()
@@ -288,24 +288,44 @@ class Launch:
         view: Lines | Live,
     ) -> None:
         from orchestrator.running.callbacks import RunCallbacks
+        from orchestrator.running.claims import Claims
         from orchestrator.running.job_queue import JobQueue
         from orchestrator.running.tuner import fit
 
-        queue = JobQueue(cohorts, self.spec, self.store, more)
-        callbacks = RunCallbacks(queue.jobs, self.ledger, mirror, view)
-        fit(self.study.name, self.spec, self.store, slots, callbacks, queue)
+        def is_done(job: Job) -> bool:
+            return self._trained_elsewhere(job, mirror, view)
+
+        with Claims(self.study.name, self.store, self.ledger) as claims:
+            queue = JobQueue(cohorts, self.spec, self.store, claims, more=more, is_done=is_done, waits=view.queued)
+            callbacks = RunCallbacks(queue.jobs, self.ledger, mirror, view, ended=claims.give_back)
+            fit(self.study.name, self.spec, self.store, slots, callbacks, queue)
+
+    def _trained_elsewhere(self, job: Job, mirror: Mirror, view: Lines | Live) -> bool:
+        """Record a run that the driver of another study has finished since this one began, or that failed for good;
+        False where there is none."""
+        run = self.ledger.run(job.run_id)
+        if run is None or (job.run.role == "teacher" and checkpoint_lost(self.store, run)):
+            return False
+        if run.status != "finished" and (run.cause != "nan" or self.retry_failed):
+            return False
+        self.ledger.append(job.event("reused"))
+        mirror.job(job)
+        view.ended(job, run.status, f"trained by study {run.trained_by}")
+        return True
 
     def _search(self, study: Study, slots: int, mirror: Mirror, make_view: MakeView) -> None:
         from orchestrator.running.callbacks import RunCallbacks
+        from orchestrator.running.claims import Claims
         from orchestrator.running.tuner import fit
         from orchestrator.search.driver import SearchDriver
 
         def cohorts(jobs: Sequence[Job]) -> list[list[Job]]:
             return self._cohorts(jobs, slots)
 
-        search = SearchDriver(study, self.preparer, self.ledger, cohorts)
-        with make_view() as view:
+        with make_view() as view, Claims(self.study.name, self.store, self.ledger) as claims:
+            search = SearchDriver(study, self.preparer, self.ledger, cohorts, claims.take_all)
             view.progress.slots = slots
-            callbacks = search.callbacks = RunCallbacks(search.jobs, self.ledger, mirror, view, search.waits)
+            callbacks = RunCallbacks(search.jobs, self.ledger, mirror, view, search.waits, claims.give_back)
+            search.callbacks = callbacks
             fit(self.study.name, self.spec, self.store, slots, callbacks, search.searcher, search.scheduler)
         self.refresh()

@@ -148,8 +148,9 @@ def old(tmp_path_factory) -> Path:
 
 
 def ledger(store: Path) -> list[dict[str, Any]]:
-    """The events in a store's ledger."""
-    return [json.loads(line) for line in (store / "ledger.jsonl").read_text().splitlines()]
+    """The events in a store's journals: the one that all studies shared, then those of studies."""
+    journals = [store / "ledger.jsonl", *sorted((store / "journals").glob("*.jsonl"))]
+    return [json.loads(line) for path in journals for line in path.read_text().splitlines()]
 
 
 def epochs(folder: Path) -> list[dict[str, float]]:

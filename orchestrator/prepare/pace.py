@@ -11,7 +11,8 @@ from typing import Any
 from cluster.spec import ClusterSpec
 from orchestrator.state.outcomes import hardware
 from orchestrator.store.folder import Store
-from orchestrator.store.ledger import Ledger, LedgerRun
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.ledger_run import LedgerRun
 from trainer.config import TrainConfig, digest, parse
 from trainer.files.run_folder import environment
 

@@ -212,20 +212,19 @@ def lock() -> str:
 def _events(state: StudyState) -> Iterator[dict[str, Any]]:
     """The events of a study, and those of other studies about runs that it shares or counts, each after the `study`
     event that records its driver's environment."""
-    name, ledger = state.study.name, state.ledger.path
-    runs = {e["run_id"] for e in Reader(ledger).read() if e.get("study") == name and "run_id" in e}
+    name = state.study.name
+    runs = {e["run_id"] for _, e in state.ledger.whole() if e.get("study") == name and "run_id" in e}
     runs |= {run.run_id for run in state.members}
-    driver: dict[str, Any] | None = None
-    for event in Reader(ledger).read():
-        own = event.get("study") == name
-        if event["event"] == "study" and not own:
-            driver = event
-        elif own or event.get("run_id") in runs:
-            if event["event"] == "study":
-                driver = None
-            if driver is not None:
-                yield driver
-                driver = None
+    said: dict[str, Any] = {}
+    for launch, event in state.ledger.whole():
+        if event["event"] == "study":
+            if event.get("study") == name:
+                said = launch
+                yield event
+        elif event.get("study") == name or event.get("run_id") in runs:
+            if launch and launch is not said:
+                said = launch
+                yield launch
             yield event
 
 

@@ -18,8 +18,9 @@ from orchestrator.report.page.data import Report
 from orchestrator.report.page.document import page
 from orchestrator.state.outcomes import outcome
 from orchestrator.store.epochs import values
+from orchestrator.store.fold import journals
 from orchestrator.store.folder import Store
-from orchestrator.store.ledger import LedgerRun
+from orchestrator.store.ledger_run import LedgerRun
 from trainer.config import UserError, printable
 from trainer.config.input_files import check_output, holds
 from trainer.files.atomic import replacing
@@ -44,7 +45,7 @@ def check_folder(option: str, folder: Path, store: Store, read: Iterable[Path]) 
     if holds(store.runs_dir, folder) or any((folder / name).exists() for name in RUN_FILES):
         raise UserError(f"{option} {folder} is the folder of a run, or in one; name another folder")
     for name in (*FILES, *TRIALS):
-        check_output(option, folder / name, (*read, store.ledger))
+        check_output(option, folder / name, (*read, *journals(store.ledger)))
 
 
 def write(report: Report, folder: Path) -> list[Path]:

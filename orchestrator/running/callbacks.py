@@ -53,6 +53,7 @@ class RunCallbacks(tune.Callback):
         mirror: Mirror,
         view: View,
         waits: Callable[[str], bool] = lambda run_id: False,
+        ended: Callable[[str], None] = lambda run_id: None,
     ) -> None:
         self.jobs = jobs
         self.ledger = ledger
@@ -60,6 +61,8 @@ class RunCallbacks(tune.Callback):
         self.view = view
         self.waits = waits
         """Whether a run whose process has ended may continue: its search decides later, and calls `over` if not."""
+        self.ended = ended
+        """Is told of each run whose end is in the ledger."""
         self._since: dict[str, float] = {}
         """Runs that have no place yet -> since when."""
         self._looked = 0.0
@@ -236,6 +239,7 @@ class RunCallbacks(tune.Callback):
         copy_from_folder(self.ledger, job.run_id, job.place.out_dir)
         end = ending(job.place.out_dir, error, cause)
         self.ledger.append(job.event(end.status, **end.facts))
+        self.ended(job.run_id)
         self.mirror.job(job)
         run = self.ledger.run(job.run_id)
         self.view.ended(job, end.status, "; ".join([end.note, *(run.notes if run else ())]))

@@ -45,14 +45,17 @@ class BatchSearcher(StudySearcher):
                 self._tell(batch)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trials of the batch that train together; None while the rest of it trains; FINISHED where there is
-        none."""
+        """The next trials of the batch that train together; None while the rest of it trains, also elsewhere; FINISHED
+        where there is none."""
         while not self.due:
             if self.training:
                 return None
             if not self._advance():
                 return Searcher.FINISHED
-        return self._start(trial_id, self.due.pop(0))
+        for place, cohort in enumerate(self.due):
+            if self.claim([run.run_id for run in cohort]):
+                return self._start(trial_id, self.due.pop(place))
+        return None
 
     def _advance(self) -> bool:
         """Called when no trial trains: judge the batch and queue the next trials, of this batch or a new one."""

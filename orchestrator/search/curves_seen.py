@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from ablations.study.early_stopping import Curve
 from ablations.study.search import Search
 from orchestrator.state.proposals import Proposal, curve
-from orchestrator.store.ledger import LedgerRun
+from orchestrator.store.ledger_run import LedgerRun
 
 Runs = Mapping[str, LedgerRun]
 """By run id."""

@@ -33,7 +33,8 @@ class SearchDriver:
     """A search for Tune: `searcher` proposes trials, `scheduler` stops them, `jobs` grows with each proposal.
 
     `cohorts` says which trials of a deterministic search train together. In any other search a trial is proposed when a
-    slot is free, from the results by then: there each trains alone. `callbacks` is told of trials that end while no
+    slot is free, from the results by then: there each trains alone. `claim(run_ids)` claims runs, all or none: False
+    where another driver trains one of them. `callbacks` is told of trials that end while no
     process runs them; set it before the search starts.
     """
 
@@ -43,6 +44,7 @@ class SearchDriver:
         preparer: Preparer,
         ledger: Ledger,
         cohorts: Callable[[Sequence[Job]], list[list[Job]]] = apart,
+        claim: Callable[[Sequence[str]], bool] = lambda run_ids: True,
     ) -> None:
         assert study.search is not None
         self.study = study
@@ -67,7 +69,7 @@ class SearchDriver:
         for proposal in history:
             self._know(proposal)
         self.scheduler = EarlyStopping(self.goes_on) if self.search.stop != "none" else None
-        given = (study, history, self._told(history), self._begin, self._ended)
+        given = (study, history, self._told(history), self._begin, self._ended, claim)
         self.cohorts = cohorts
         self.searcher = (
             BatchSearcher(*given, judged=self._judged, cohorts=self._cohorts)

@@ -12,7 +12,8 @@ from ablations.study.search import ANY_STUDY
 from ablations.study.trial import Trial
 from orchestrator.prepare.jobs import Preparer
 from orchestrator.state.proposals import ImportedTrial, imported_trials
-from orchestrator.store.ledger import Ledger, LedgerRun
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.ledger_run import LedgerRun
 from trainer.config import UserError
 
 

@@ -34,7 +34,8 @@ class RecordedProposal(NamedTuple):
 
 
 class StudySearcher(Searcher):
-    """Proposes a study's trials to Tune, interrupted ones first.
+    """Proposes a study's trials to Tune, interrupted ones first. `claim(run_ids)` is False where another driver trains
+    one of these runs: they are left to it until it has ended.
 
     `begin(trial)` records a proposal and makes its run, or raises UserError where it is infeasible: then Optuna is told
     of a failure and asked for another. `ended(number, error)` returns how a proposal's trial ended. Two proposals of
@@ -48,6 +49,7 @@ class StudySearcher(Searcher):
         told: Sequence[Trial],
         begin: Callable[[Trial], RecordedProposal],
         ended: Callable[[int, bool], Trial],
+        claim: Callable[[Sequence[str]], bool] = lambda run_ids: True,
     ) -> None:
         assert study.search is not None
         super().__init__()
@@ -55,6 +57,9 @@ class StudySearcher(Searcher):
         self.search = study.search
         self.begin = begin
         self.ended = ended
+        self.claim = claim
+        self.elsewhere: Trial | None = None
+        """The proposal whose run another driver trains: the next waits for it, as its result is asked for."""
         self.count = len(history)
         self.sampling = OptunaSampling(study, told)
         self.training: dict[str, list[int]] = {}
@@ -73,20 +78,27 @@ class StudySearcher(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's config: one that a kill interrupted, else a new one; FINISHED where there is none."""
+        """The next trial's config: one that a kill interrupted, else a new one; None while another driver trains its
+        run; FINISHED where there is none."""
         while (begun := self._next()) is not None:
             trial, run = begun
             if run.end is not None:
                 self.sampling.tell(run.end)
             elif run.run_id in self.training:
                 self.training[run.run_id].append(trial.number)
-            else:
+            elif self.claim([run.run_id]):
                 config = self._start(trial_id, [run])
                 self.training[run.run_id].append(trial.number)
                 return config
+            else:
+                self.elsewhere = trial
+                return None
         return Searcher.FINISHED
 
     def _next(self) -> tuple[Trial, RecordedProposal] | None:
+        if self.elsewhere is not None:
+            trial, self.elsewhere = self.elsewhere, None
+            return trial, self.begin(trial)
         if self.again:
             trial = self.again.pop(0)
             self.sampling.repeat(trial)

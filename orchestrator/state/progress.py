@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
 from orchestrator.state.study_state import SearchState, StudyState
-from orchestrator.store.ledger import LedgerRun
+from orchestrator.store.ledger_run import LedgerRun
 from trainer.config import parse
 
 ORDER = ("finished", "running", "waiting", "interrupted", "stopped", "failed", "missing")
@@ -64,9 +64,9 @@ class StudyStatus:
         return {state: found.count(state) for state in ORDER if state in found}
 
 
-def study_status(state: StudyState, driver: str | None) -> StudyStatus:
-    """The status of all runs; `driver` is who holds the store's lease."""
-    return StudyStatus(list(_runs(state, driver is not None)), driver)
+def study_status(state: StudyState, drivers: Mapping[str, str]) -> StudyStatus:
+    """The status of all runs; `drivers` are those of the store now (`Leases.drivers`)."""
+    return StudyStatus(list(_runs(state, drivers)), drivers.get(state.study.name) or drivers.get(""))
 
 
 def run_progress(
@@ -146,15 +146,15 @@ def best_in_words(runs: Collection[RunProgress]) -> str:
     return f"best {run.metric} {run.score:.2f} ({run.label})" if run is not None else ""
 
 
-def _runs(state: StudyState, driven: bool) -> Iterator[RunProgress]:
+def _runs(state: StudyState, drivers: Mapping[str, str]) -> Iterator[RunProgress]:
     metrics = metrics_of(state)
     for run in state.due:
-        now = "missing" if run.lost else _now(run.run.status, driven)
+        now = "missing" if run.lost else _now(run.run.status, run.run.trained_by, drivers)
         entry = run.run if run.run.run_id and not run.lost else None
         role, epochs = run.plan.role, run.plan.config.optim.epochs
         yield run_progress(run.label, role, epochs, metrics[role], now, entry, run.plan.arm)
     for search in state.searches:
-        yield from _trials(state, search, driven)
+        yield from _trials(state, search, drivers)
 
 
 def metrics_of(state: StudyState) -> dict[str, str]:
@@ -163,20 +163,20 @@ def metrics_of(state: StudyState) -> dict[str, str]:
     return found | ({"trial": state.searches[0].search.metric} if state.searches else {})
 
 
-def _trials(state: StudyState, search: SearchState, driven: bool) -> Iterator[RunProgress]:
+def _trials(state: StudyState, search: SearchState, drivers: Mapping[str, str]) -> Iterator[RunProgress]:
     study, metric = search.study, search.search.metric
     epochs = parse(study.base).optim.epochs
     for proposal in search.history:
-        number, now = proposal.trial.number, _now(proposal.trial.state, driven)
-        run = state.entries.get(proposal.run_id)
+        number, run = proposal.trial.number, state.entries.get(proposal.run_id)
+        now = _now(proposal.trial.state, run.trained_by if run is not None else state.study.name, drivers)
         yield run_progress(study.trial_name(number), "trial", epochs, metric, now, run, search.arm)
     for number in range(len(search.history), search.search.trials):
         yield run_progress(study.trial_name(number), "trial", epochs, metric, "missing", None, search.arm)
 
 
-def _now(status: str, driven: bool) -> str:
-    """The current state: `running` in the ledger means interrupted unless a driver holds the lease."""
-    return "interrupted" if status == "running" and not driven else status
+def _now(status: str, study: str, drivers: Mapping[str, str]) -> str:
+    """The current state: `running` in the ledger means interrupted unless the study that trains it has a driver."""
+    return "interrupted" if status == "running" and not drivers.keys() & {study, ""} else status
 
 
 def stopped_in_words(runs: Collection[RunProgress]) -> str:

@@ -11,7 +11,8 @@ from ablations.study.plan import search_identity
 from ablations.study.schema import Study
 from ablations.study.search import Search
 from ablations.study.trial import Trial
-from orchestrator.store.ledger import Ledger, LedgerRun, Mark, numbers
+from orchestrator.store.ledger import Ledger, Mark
+from orchestrator.store.ledger_run import LedgerRun, numbers
 from trainer.config import parse
 
 INFRASTRUCTURE_CAUSES = ("lost", "preempted", "device", "disk")

@@ -22,7 +22,8 @@ from orchestrator.state.outcomes import outcome
 from orchestrator.state.proposals import Proposal, proposals
 from orchestrator.state.sources import fingerprints, origin, recorded
 from orchestrator.store.folder import Store
-from orchestrator.store.ledger import Ledger, LedgerRun
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.ledger_run import LedgerRun
 from orchestrator.store.run_folder import checkpoint_lost
 from trainer.config import NUMERICS_VERSION, RunIds, Sources, data_key
 

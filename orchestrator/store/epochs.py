@@ -14,6 +14,8 @@ from typing import Any, overload
 
 Lines = list[tuple[int, int]]
 """Positions of lines in a file: (offset, length) in bytes."""
+Load = Callable[[Lines], list[tuple[str, dict[str, Any]]]]
+"""Parses lines of one journal: (time, metrics) of each."""
 
 _NAMES: dict[tuple[str, ...], dict[str, int]] = {}
 """The names of an epoch's metrics and their places, kept once for all epochs that measure the same."""
@@ -59,16 +61,12 @@ def values(metrics: Mapping[str, float]) -> Sequence[float]:
 
 
 class Epochs(Sequence[Mapping[str, float]]):
-    """A run's epochs in order, each once: of two records of one epoch the later counts.
+    """A run's epochs in order, each once: of two records of one epoch the later counts."""
 
-    `load` parses lines of the journal: (time, metrics) of each.
-    """
-
-    def __init__(self, load: Callable[[Lines], list[tuple[str, dict[str, Any]]]] | None = None) -> None:
-        self._load = load
+    def __init__(self) -> None:
         self._rows: list[Metrics] = []
         self._times: dict[float, str] = {}
-        self._unread: Lines = []
+        self._unread: list[tuple[Load, Lines]] = []
 
     def add(self, time: str, metrics: Mapping[str, float | None]) -> None:
         """One more epoch, or another record of one."""
@@ -76,9 +74,12 @@ class Epochs(Sequence[Mapping[str, float]]):
             self._parse_unread()
             self._insert(time, metrics)
 
-    def add_line(self, offset: int, length: int) -> None:
-        """One more record, which stands in the journal and is parsed when it is needed. The caller holds `LOCK`."""
-        self._unread.append((offset, length))
+    def add_line(self, load: Load, offset: int, length: int) -> None:
+        """One more record, which stands in the journal of `load` and is parsed when it is needed. The caller holds
+        `LOCK`."""
+        if not self._unread or self._unread[-1][0] is not load:
+            self._unread.append((load, []))
+        self._unread[-1][1].append((offset, length))
 
     @property
     def times(self) -> Mapping[float, str]:
@@ -99,10 +100,10 @@ class Epochs(Sequence[Mapping[str, float]]):
         self._rows[place : place + again] = [row]
 
     def _parse_unread(self) -> None:
-        if self._unread:
-            assert self._load is not None, "lines come from a journal that can be read"
-            found = self._load(self._unread)
-            self._unread = []
+        while self._unread:
+            load, lines = self._unread[0]
+            found = load(lines)
+            del self._unread[0]
             for time, metrics in found:
                 self._insert(time, metrics)
 

@@ -1,26 +1,18 @@
-"""The store: the one folder where runs, ledger and tracking are kept, and the lease that one driver holds on it."""
+"""The store: the one folder where runs, journals and tracking are kept."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import re
-import socket
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
-from trainer.config import UserError, masked, message_of, printable, shown
+from orchestrator.store.leases import Leases
+from trainer.config import UserError, masked, shown
 from trainer.config.input_files import check_own_file, with_home
 from trainer.place import default_cache
 
 ENVIRONMENT = "TRANSKD_STORE"
-ASKING_S = 0.5
-"""How long to retry a held lock: `driver()` of another process holds it for a moment."""
 
 
 def resolve(option: str | Path | None = None, spec: str | Path | None = None) -> Path:
@@ -60,13 +52,14 @@ def sqlite_uri(path: Path) -> str:
 
 
 class Store:
-    """The paths below one absolute folder; only `lease` and `identity` write anything."""
+    """The paths below one absolute folder; only `identity` writes anything."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @property
     def ledger(self) -> Path:
+        """The first journal of the ledger: versions that had one for all studies wrote it. See `Ledger`."""
         return self.root / "ledger.jsonl"
 
     @property
@@ -136,62 +129,10 @@ class Store:
             draft.unlink()
         return _read_identity(path)
 
-    def driver(self) -> str | None:
-        """Who holds the lease; None if nobody does. The lock decides, as the pid in the file may be out of date."""
-        path = self.root / "lease"
-        check_own_file(path)
-        try:
-            with path.open("rb") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return _holder(path)
-                except OSError:  # no locks here: a driver on another machine may have one, and empties the file later
-                    return f"{_holder(path)}, unless it was killed" if file.read(1) else None
-        except FileNotFoundError:
-            pass
-        return None
-
-    @contextmanager
-    def lease(self) -> Iterator[None]:
-        """Hold the store's lease: one driver at a time. Raises UserError where another process has it, naming that.
-
-        The kernel releases the lock when the process ends, so a killed driver leaves nothing to clean up.
-        """
-        self.root.mkdir(parents=True, exist_ok=True)
-        path = self.root / "lease"
-        check_own_file(path)
-        with path.open("a+", encoding="utf-8") as file:
-            try:
-                _lock(file.fileno())
-            except BlockingIOError:
-                raise UserError(f"store {self.root} is in use by {_holder(path)}; wait for it or end it") from None
-            except OSError as error:
-                raise UserError(
-                    f"store {self.root} must allow file locks but got {message_of(error)}; choose another"
-                ) from None
-            file.truncate(0)
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now}, file)
-            file.flush()
-            try:
-                yield
-            finally:
-                # Emptied before the release: a later reader must not see a driver that has ended.
-                file.truncate(0)
-                file.flush()
-
-
-def _lock(descriptor: int) -> None:
-    """Take the lock, or raise BlockingIOError."""
-    end = time.monotonic() + ASKING_S
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(ASKING_S / 20)
+    @property
+    def leases(self) -> Leases:
+        """Who drives a study, and who trains a run."""
+        return Leases(self.root)
 
 
 def _read_identity(path: Path) -> str:
@@ -203,11 +144,3 @@ def _read_identity(path: Path) -> str:
             "in MLflow, or delete the file, and `transkd sync` sends all runs again"
         )
     return text
-
-
-def _holder(lease: Path) -> str:
-    try:
-        by = json.loads(lease.read_text(encoding="utf-8"))
-        return printable(f"pid {by['pid']} on {by['host']} since {by['since']}")
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return "another driver that is just starting"

@@ -50,7 +50,7 @@ class Candidate:
 def take_in(
     folders: list[Path], store: Store, ledger: Ledger, measure: Callable[[Candidate], None] | None = None
 ) -> Iterator[Found]:
-    """Import the runs in `folders`. The caller holds the store's lease.
+    """Import the runs in `folders`. The caller has the lease of imports.
 
     Runs that have not finished or whose files are inconsistent are refused, and those for which `measure` raises
     UserError: it is called with each run, also with those that are in the store. Raises StoreFull.
@@ -69,12 +69,19 @@ def take_in(
                 yield Found(candidate.folder, "there", candidate.about)
                 continue
             verify(candidate, store, ledger)
+            claim = store.leases.claim(candidate.run_id, "")
+            if claim is None:
+                who = store.leases.claimant(candidate.run_id)
+                raise UserError(f"run {candidate.run_id} is trained by {who}; its result will be there when it ends")
         except UserError as error:
             yield Found(candidate.folder, "left", str(error))
             continue
-        with pausing(store.root):
-            copy(candidate.folder, store.run_dir(candidate.run_id))
-        record(candidate, store, ledger)
+        try:
+            with pausing(store.root):
+                copy(candidate.folder, store.run_dir(candidate.run_id))
+            record(candidate, store, ledger)
+        finally:
+            claim.give_back()
         yield Found(candidate.folder, "taken", candidate.about)
 
 

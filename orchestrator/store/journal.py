@@ -39,6 +39,15 @@ CUT = re.compile(r",?|[-+.eE0-9]+|t(r(ue?)?)?|f(a(l(se?)?)?)?|n(u(ll?)?)?")
 """What may stand behind the place where parsing ends, if the line was cut off: half a number or a word."""
 
 
+JOURNALS = "journals"
+"""The folder of the journals that drivers write, a file each, beside the first journal."""
+
+
+def now() -> str:
+    """The time of an event, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 class EpochLine(NamedTuple):
     """An epoch's event that has not been parsed: of which run, and where it stands in the file."""
 
@@ -58,7 +67,7 @@ class Writer:
         """Write one event, on disk when this returns. `time` is added where absent; NaN and infinity become null."""
         if "event" not in event:
             raise ValueError(f"a ledger event needs the key 'event' but got {sorted(event)}")
-        line = _line({"event": event["event"], "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **event})
+        line = _line({"event": event["event"], "time": now(), **event})
         new = not self.path.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -212,9 +221,10 @@ def _finite(value: Any) -> Any:
 def damaged(path: Path, number: int, why: str = "") -> UserError:
     """The error of a damaged line, by its number."""
     what = f" ({why})" if why else ""
+    store = path.parent.parent if path.parent.name == JOURNALS else path.parent
     return UserError(
-        f"{path}:{number} must be a JSON event but is damaged{what}; `transkd repair --store {path.parent}` keeps a "
-        "copy and goes on with the whole lines"
+        f"{path}:{number} must be a JSON event but is damaged{what}; `transkd repair --store {store}` keeps a copy and "
+        "goes on with the whole lines"
     )
 
 
@@ -272,7 +282,7 @@ def _repair(handle: int) -> bytes:
     last = tail.rstrip().rpartition(b"\n")[2]
     if not last or parse(last) is not None:
         return closed
-    return closed + _line({"event": "torn", "time": datetime.now(UTC).isoformat(timespec="milliseconds")})
+    return closed + _line({"event": "torn", "time": now()})
 
 
 def _write(handle: int, data: bytes) -> None:

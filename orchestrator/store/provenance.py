@@ -31,7 +31,7 @@ def begin(
     plugins: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Record that a driver starts on a study; `text` is its YAML, `sources` what its runs read, `plugins` the whole
-    records of its plugins. Nothing is written if the last such event is equal."""
+    records of its plugins. Nothing is written if the last such event of the driver's journal is equal."""
     event: dict[str, Any] = {
         "event": "study",
         "study": study,
@@ -41,8 +41,7 @@ def begin(
     }
     event |= {"sources": sources.plain()} if sources else {}
     event |= {"plugins": [dict(plugin) for plugin in plugins]} if plugins else {}
-    before: dict[str, Any] = next((event for event in reversed(list(ledger.events())) if event["event"] == "study"), {})
-    if {name: value for name, value in before.items() if name != "time"} != event:
+    if {name: value for name, value in ledger.launch().items() if name != "time"} != event:
         ledger.append(event)
 
 

@@ -1,4 +1,4 @@
-"""Repair: keep a copy of a damaged ledger, and go on with its whole lines."""
+"""Repair: keep a copy of a damaged journal, and go on with its whole lines."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Repaired(NamedTuple):
     copy: Path | None
 
 
-def repair(ledger: Path) -> Repaired:
-    """Leave out the damaged lines of a ledger, which is copied first; where none is damaged, nothing is written. The
-    caller holds the store's lease."""
-    lines = ledger.read_bytes().splitlines(keepends=True)
+def repair(journal: Path) -> Repaired:
+    """Leave out the damaged lines of a journal, which is copied first; where none is damaged, nothing is written. The
+    caller has the whole store's lease."""
+    lines = journal.read_bytes().splitlines(keepends=True)
     whole = [line.isspace() or ((event := parse(line)) is not None and not problem(event)) for line in lines]
     left_out = [number for number, kept in enumerate(whole, 1) if not kept]
     if not left_out:
         return Repaired([], len(lines), None)
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    copy = Path(shutil.copy2(ledger, ledger.with_name(f"{ledger.name}.damaged-{now}")))
-    with replacing(ledger) as temporary:
+    copy = Path(shutil.copy2(journal, journal.with_name(f"{journal.name}.damaged-{now}")))
+    with replacing(journal) as temporary:
         kept = (line.rstrip(b"\n") + b"\n" for line, is_whole in zip(lines, whole, strict=True) if is_whole)
         temporary.write_bytes(b"".join(kept))
     return Repaired(left_out, len(lines), copy)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.store.folder import Store
-from orchestrator.store.ledger import Ledger, LedgerRun
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.ledger_run import LedgerRun
 from trainer.files.run_folder import has_checkpoint, read_epochs, read_failure, read_notes, read_result, whole_lines
 
 KEPT = ("last", "best", "complexity", "environment", "seconds", "micro_batch", "data", "weights")
@@ -51,15 +52,26 @@ def copy_retries(ledger: Ledger, run_id: str, out: Path) -> None:
 
 
 def reconcile(ledger: Ledger, store: Store) -> None:
-    """Correct runs that a dead driver left as `running`: record how they ended. Call it under the lease."""
+    """Correct the runs that a dead driver left as `running`: record how they ended. Those that another driver trains
+    are left alone."""
     for run in list(ledger.outcomes().values()):
-        if run.status != "running":
-            continue
-        out = store.run_dir(run.run_id)
-        copy_from_folder(ledger, run.run_id, out)
-        facts = finished(out, run.run_id)
-        ended = {"event": "interrupted"} if facts is None else {"event": "finished", **facts}
-        ledger.append({**ended, "run_id": run.run_id, "key": run.key})
+        if run.status == "running" and (claim := store.leases.claim(run.run_id, "")) is not None:
+            try:
+                record_end(ledger, store, run.run_id)
+            finally:
+                claim.give_back()
+
+
+def record_end(ledger: Ledger, store: Store, run_id: str) -> None:
+    """Record how a run ended that a dead driver left as `running`. The caller has its claim."""
+    run = ledger.run(run_id)
+    if run is None or run.status != "running":
+        return
+    out = store.run_dir(run_id)
+    copy_from_folder(ledger, run_id, out)
+    facts = finished(out, run_id)
+    ended = {"event": "interrupted"} if facts is None else {"event": "finished", **facts}
+    ledger.append({**ended, "run_id": run_id, "key": run.key})
 
 
 RETRIES = "retries.jsonl"

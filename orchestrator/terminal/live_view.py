@@ -13,7 +13,7 @@ from rich.text import Text
 
 from orchestrator.prepare.jobs import Job
 from orchestrator.state.progress import RunProgress, best_in_words, epochs_of, stopped_in_words
-from orchestrator.terminal.log_lines import Lines, StudyProgress
+from orchestrator.terminal.log_lines import RESOURCES, Lines, StudyProgress
 
 MARKS = {"finished": ("✓", "green"), "failed": ("✗", "red"), "stopped": ("■", "yellow")}
 SHOWN = 12
@@ -59,9 +59,9 @@ class Live:
         self.progress.change(job, "waiting")
         self.screen.refresh()
 
-    def queued(self, job: Job) -> None:
-        """Show that the run waits for resources, instead of its line."""
-        self.progress.queue(job)
+    def queued(self, job: Job, why: str = RESOURCES) -> None:
+        """Show why the run waits, instead of its line."""
+        self.progress.queue(job, why)
         self.screen.refresh()
 
     def ended(self, job: Job, status: str, note: str) -> None:
@@ -95,9 +95,10 @@ class Live:
             shown.add_row(*self._run(run))
         more = [Text(f"  and {len(running) - SHOWN} more", style="dim")] if len(running) > SHOWN else []
         if progress.queued:
-            first = shortened(next(iter(progress.queued)), self.console.width - BESIDE)
+            label, why = next(iter(progress.queued.items()))
+            first = shortened(label, self.console.width - BESIDE)
             others = f" and {len(progress.queued) - 1} more" if len(progress.queued) > 1 else ""
-            more.append(Text(f"  {first}{others}: waiting for resources", style="dim", no_wrap=True))
+            more.append(Text(f"  {first}{others}: {why}", style="dim", no_wrap=True, overflow="ellipsis"))
         return Group(Text(), *([shown] if running else []), *more, *_notes(running), whole, *([told] if told else []))
 
     def _run(self, run: RunProgress) -> list[RenderableType]:

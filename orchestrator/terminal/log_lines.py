@@ -29,6 +29,7 @@ QUIET_S = 20.0
 """Without changes, the progress is printed after so many seconds."""
 NAMED = 4
 """At most so many runs are named in that line."""
+RESOURCES = "waiting for resources"
 
 
 class View(Protocol):
@@ -43,8 +44,8 @@ class View(Protocol):
     def waits(self, job: Job) -> None:
         """A run pauses: its search will decide whether it continues."""
 
-    def queued(self, job: Job) -> None:
-        """A run waits for resources: others use the machines, or there are none yet."""
+    def queued(self, job: Job, why: str = RESOURCES) -> None:
+        """A run waits: for resources, which others use or which are not there yet, or for another driver."""
 
     def ended(self, job: Job, status: str, note: str) -> None:
         """A run has finished, failed or been stopped."""
@@ -54,7 +55,7 @@ class StudyProgress:
     """The progress of all runs of a study: read at the start of a phase, then updated by the driver's own runs."""
 
     def __init__(self, state: StudyState) -> None:
-        runs = study_status(state, driver="this one").runs
+        runs = study_status(state, {"": "this one"}).runs
         # nothing trains yet: `running` in the ledger are trials that wait for their batch
         self.runs = {p.label: replace(p, state="waiting") if p.state == "running" else p for p in runs}
         self.metrics = metrics_of(state)
@@ -62,8 +63,8 @@ class StudyProgress:
         self.slots: int | None = None
         """Processes at once, if known: the runs of one share its time, as the seconds of their epochs do."""
         self.at_once = 1
-        self.queued: dict[str, None] = {}
-        """Labels of the runs that wait for resources, in order."""
+        self.queued: dict[str, str] = {}
+        """Label -> why, of the runs that wait, in order."""
         self._running = dict.fromkeys(label for label, run in self.runs.items() if run.state == "running")
         self._counts = Counter(run.state for run in self.runs.values())
         self._left, self._left_until = "", 0.0
@@ -85,10 +86,10 @@ class StudyProgress:
         self.at_once = max(self.at_once, len(self._running))
         return run
 
-    def queue(self, job: Job) -> None:
-        """Show a job's run as waiting for resources."""
+    def queue(self, job: Job, why: str) -> None:
+        """Show a job's run as waiting."""
         self.change(job, "waiting")
-        self.queued[job.label] = None
+        self.queued[job.label] = why
 
     @property
     def running(self) -> list[RunProgress]:
@@ -178,11 +179,11 @@ class Lines:
         with self._told:
             self.progress.change(job, "waiting")
 
-    def queued(self, job: Job) -> None:
-        """Print that a run waits for resources."""
+    def queued(self, job: Job, why: str = RESOURCES) -> None:
+        """Print why a run waits."""
         with self._told:
-            self.progress.queue(job)
-            self._say(f"        {job.label}: waiting for resources")
+            self.progress.queue(job, why)
+            self._say(f"        {job.label}: {why}")
 
     def ended(self, job: Job, status: str, note: str) -> None:
         """Print how a run ended, and the time left."""

@@ -8,7 +8,8 @@ from pathlib import Path
 from orchestrator.prepare.jobs import Job
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
-from orchestrator.store.ledger import Ledger, LedgerRun
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.ledger_run import LedgerRun
 from orchestrator.tracking.address import shown
 from orchestrator.tracking.mlflow_server import Server
 from orchestrator.tracking.run_record import Record
@@ -32,7 +33,7 @@ class Mirror:
         self.ledger = Ledger(store.ledger)
         self.tracker = Tracker(Server(store.mlflow_uri, store.artifacts), store.identity)
         self.sender = Sender(self.tracker.why_unreachable, shown(store.mlflow_uri))
-        self.sender.send("reconcile", self.tracker.reconcile)
+        self.sender.send("reconcile", self._reconcile)
         self.sender.send("study", lambda: self.tracker.open(study))
 
     def job(self, job: Job) -> None:
@@ -66,8 +67,11 @@ class Mirror:
         if finished:
             self.sender.send("close", lambda: self.tracker.close(self.study))
         # nothing trains any more: runs that are still RUNNING were interrupted, the parent too
-        self.sender.send("interrupted", self.tracker.reconcile)
+        self.sender.send("interrupted", self._reconcile)
         return self.sender.close(timeout_s)
+
+    def _reconcile(self) -> None:
+        self.tracker.reconcile(self.store.leases.drivers().keys() - {self.study})
 
 
 def sync(state: StudyState, store: Store, files: Iterable[Path]) -> tuple[int, set[str]]:

@@ -84,9 +84,9 @@ class Server:
         found = self.client.get_experiment_by_name(title)
         return None if found is None or found.lifecycle_stage == "deleted" else str(found.experiment_id)
 
-    def experiments(self, where: str) -> list[str]:
-        """The ids of the experiments that meet a condition."""
-        return [found.experiment_id for found in pages(self.client.search_experiments, filter_string=where)]
+    def experiments(self, where: str) -> dict[str, str]:
+        """Name -> id of the experiments that meet a condition."""
+        return {found.name: found.experiment_id for found in pages(self.client.search_experiments, filter_string=where)}
 
     def runs(self, experiments: Iterable[str], where: str) -> Iterator[Any]:
         """The runs of these experiments that meet a condition."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.state.outcomes import hardware
-from orchestrator.store.ledger import LedgerRun
+from orchestrator.store.ledger_run import LedgerRun
 from orchestrator.tracking.mlflow_server import Point
 from trainer.config import digest
 from trainer.files.run_folder import BEST, LAST

@@ -7,7 +7,7 @@ looked up by its tags before it is created.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,13 +125,16 @@ class Tracker:
         self._log(parent, tags={"transkd.status": "finished"})
         self.server.end(parent.id, "FINISHED")
 
-    def reconcile(self) -> None:
-        """Set to KILLED the runs of all studies that a dead driver of this store left RUNNING.
+    def reconcile(self, driven: Collection[str] = ()) -> None:
+        """Set to KILLED the runs that dead drivers of this store left RUNNING, but for the studies in `driven`, which
+        other drivers run.
 
-        Call it under the store's lease, while nothing trains. A resumed run reopens its MLflow run.
+        Call it while nothing of this study trains. A resumed run reopens its MLflow run.
         """
         left = f"{self._mine} and attributes.status = 'RUNNING'"
-        for run in self.server.runs(self.server.experiments(OURS), left):
+        names = {f"transkd/{study}" for study in driven}
+        ours = [found for name, found in self.server.experiments(OURS).items() if name not in names]
+        for run in self.server.runs(ours, left):
             self.server.log(run.info.run_id, tags={"transkd.status": "interrupted"})
             self.server.end(run.info.run_id, "KILLED")
         self._studies.clear()

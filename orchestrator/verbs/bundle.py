@@ -21,6 +21,7 @@ def bundle(
     """Put a study's plan, lock, ledger and report into one archive; `transkd report` reads it without this store."""
     from orchestrator.report.bundle import pack
     from orchestrator.state.stored_studies import BUNDLE_SUFFIX, study_source
+    from orchestrator.store.fold import journals
     from orchestrator.store.ledger import Ledger
 
     where = store_of(store, cluster)
@@ -29,7 +30,7 @@ def bundle(
     path = out or Path(f"{loaded.name}{BUNDLE_SUFFIX}")
     if not path.name.endswith(BUNDLE_SUFFIX):
         raise UserError(f"--out: the archive's name must end in {BUNDLE_SUFFIX} but got {path.name}")
-    check_output("--out", path, (*files_read(study, cluster), where.ledger))
+    check_output("--out", path, (*files_read(study, cluster), *journals(where.ledger)))
     if holds(where.runs_dir, path):
         raise UserError(f"--out {path} is in the folder of a run; name another place")
     size = pack(loaded, text, where, path)

@@ -10,6 +10,8 @@ import typer
 
 from orchestrator.verbs.options import ClusterOption, StoreOption, store_of
 
+IMPORTS = "import"
+"""The name of the lease and the journal of imports."""
 SAID = {"taken": "imported", "there": "already there", "left": "refused"}
 
 
@@ -31,8 +33,8 @@ def import_(
     folders = runs_below(folder)
     measure = partial(measure_again, root=data_root, cache=where.cache) if verify else None
     counts = dict.fromkeys(SAID, 0)
-    with where.lease():
-        for found in take_in(folders, where, Ledger(where.ledger), measure):
+    with where.leases.study(IMPORTS):
+        for found in take_in(folders, where, Ledger(where.ledger, IMPORTS), measure):
             counts[found.state] += 1
             print(f"{SAID[found.state]}: {found.folder}: {found.about}")
     print(", ".join(f"{count} {SAID[state]}" for state, count in counts.items()))

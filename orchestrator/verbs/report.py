@@ -30,8 +30,9 @@ def report(
         elsewhere = is_bundle(study) or where.is_read_only
         folder = out or (Path(f"{loaded.name}-report") if elsewhere else where.report_dir(loaded.name))
         check_folder("--out", folder, where, files_read(study, cluster))
-        found = report_of(StudyState(loaded, Ledger(where.ledger)), where)
+        state = StudyState(loaded, Ledger(where.ledger))
+        found = report_of(state, where)
         show(found.table)
-        if where.ledger.exists():
+        if state.ledger.exists:
             files = write(found, folder)
             typer.echo(f"page: {files[-1]}", err=True)

@@ -119,7 +119,7 @@ def launch(
     console.print(Text(said, style="dim"), soft_wrap=True)
     if taught := learn_from_line(loaded, job.ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
-    with pausing(where.root), where.lease():
+    with pausing(where.root), where.leases.study(loaded.name):
         begin(loaded.name, text, job.ledger, where, job.sources, loaded.base.get("plugins", []))
         mirror = Mirror(loaded.name, where)
         try:

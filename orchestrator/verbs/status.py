@@ -52,7 +52,7 @@ def in_short(name: str, store: Store) -> str:
 
     ledger = Ledger(store.ledger)
     try:
-        return one_line(study_status(StudyState(load_study(name, ledger), ledger), store.driver()))
+        return one_line(study_status(StudyState(load_study(name, ledger), ledger), store.leases.drivers()))
     except UserError as error:  # a study of an earlier version
         return f"cannot be read: {error}"
 
@@ -68,7 +68,7 @@ def _status(study: Study, store: Store) -> None:
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
 
-    now = study_status(StudyState(study, Ledger(store.ledger)), store.driver())
+    now = study_status(StudyState(study, Ledger(store.ledger)), store.leases.drivers())
     runs, counts = now.runs, now.counts
     print(f"{study.name}: {one_line(now)}")
     done, total = epochs_of(runs)

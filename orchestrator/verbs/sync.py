@@ -25,8 +25,8 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
     uri, folder = uri_of(where), where.report_dir(loaded.name)
     check_folder("the report", folder, where, files_read(study, cluster))
     print("writing the report, and sending MLflow what it lacks", file=sys.stderr)
-    with where.lease():
-        ledger = Ledger(where.ledger)
+    with where.leases.study(loaded.name):
+        ledger = Ledger(where.ledger, loaded.name)
         reconcile(ledger, where)
         state = StudyState(loaded, ledger)
         sent, left = send(state, where, write(report_of(state, where), folder))

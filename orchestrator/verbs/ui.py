@@ -37,9 +37,9 @@ def ui(
     uri = uri_of(where)
     if uri.startswith(("http", "databricks")):
         raise UserError(f"the page of this tracking is its server's own; open {shown(uri)} in a browser")
-    if not (os.environ.get("MLFLOW_TRACKING_URI") or where.ledger.exists() or where.database.exists()):
-        raise UserError(f"no study has run in store {where.root}; give the folder of one with --store")
     ledger = Ledger(where.ledger)
+    if not (os.environ.get("MLFLOW_TRACKING_URI") or ledger.exists or where.database.exists()):
+        raise UserError(f"no study has run in store {where.root}; give the folder of one with --store")
     name = load_study(study, ledger).name if study else next(reversed(stored_studies(ledger)), "")
     _check_port(port)
     uri = _writable(uri, where)

@@ -1,12 +1,13 @@
 """Queued runs of a study bring machines up, from none to as many as the limit; idle machines go."""
 
-import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from orchestrator.store.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +50,7 @@ def test_workers_that_wait_for_machines_spend_no_retries(fake_autoscaling_cluste
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    events = [json.loads(line) for line in (tmp_path / "store" / "ledger.jsonl").read_text().splitlines()]
+    events = [event for _, event in Ledger(tmp_path / "store" / "ledger.jsonl").whole()]
     assert [event["event"] for event in events if event["event"] not in ("study", "epoch")] == ["started", "finished"]
     said = [line.split(maxsplit=1)[1] for line in done.stdout.splitlines() if "fast seed 0: " in line]
     assert said[0] == "fast seed 0: waiting for resources" and said[1] == "fast seed 0: started", said
@@ -82,7 +83,7 @@ def test_queued_runs_bring_machines_up_and_idle_machines_go(fake_autoscaling_clu
     assert study.returncode == 0, output
     assert "4/4" in output
     assert most == 2
-    events = [json.loads(line) for line in (tmp_path / "store" / "ledger.jsonl").read_text().splitlines()]
+    events = [event for _, event in Ledger(tmp_path / "store" / "ledger.jsonl").whole()]
     ends = [event["event"] for event in events if event["event"] not in ("study", "epoch")]
     assert sorted(ends) == ["finished"] * 4 + ["started"] * 4
     machines.wait_for(lambda: machines.machines() == 0, timeout_s=90, what="the empty cluster")

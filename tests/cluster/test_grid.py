@@ -1,6 +1,5 @@
 """`ablations/grid.py`: by hand, and as a submitted job whose folder is an unpacked copy; exit codes come back."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ablations import grid
+from orchestrator.store.ledger import Ledger
 from trainer.config import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +79,7 @@ def head(in_a_session, surroundings, free_port, short_folder):
 
 
 def finished(store):
-    events = [json.loads(line) for line in (store / "ledger.jsonl").read_text().splitlines()]
+    events = [event for _, event in Ledger(store / "ledger.jsonl").whole()]
     return sorted((event["study"], event["arm"]) for event in events if event["event"] == "finished")
 
 

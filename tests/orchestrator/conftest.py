@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from orchestrator.cli import app, guarded
+from orchestrator.store.ledger import Ledger
 from orchestrator.tracking.mlflow_server import Server
 from orchestrator.tracking.tracker import Tracker
 from trainer.files.run_folder import CLOCK
@@ -116,9 +117,8 @@ class Driver:
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
         """The ledger's events, of these kinds where some are named; a line being written is left out."""
-        path = self.store / "ledger.jsonl"
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []
-        return [event for event in map(json.loads, lines) if not kinds or event["event"] in kinds]
+        written = (event for _, event in Ledger(self.store / "ledger.jsonl").whole())
+        return [event for event in written if not kinds or event["event"] in kinds]
 
     def epochs(self, run_id: str) -> list[dict[str, float]]:
         """The epochs in a run's folder, every number but the times."""

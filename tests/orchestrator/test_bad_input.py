@@ -10,6 +10,7 @@ import yaml
 
 from orchestrator.cli import app, guarded
 from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 
 BASE = {
     "data": {"name": "scenes", "size": [64, 128], "options": {"train": 16, "val": 8, "size": [64, 128]}},
@@ -277,12 +278,12 @@ def test_an_address_where_no_ray_is(transkd, tmp_path, address, error):
 
 
 @pytest.mark.slow
-def test_a_second_driver_is_told_who_holds_the_store(transkd, tmp_path):
-    with Store(tmp_path / "store").lease():
+def test_a_second_driver_of_a_study_is_told_of_the_first(transkd, tmp_path):
+    with Store(tmp_path / "store").leases.study("good"):
         code, _, err = transkd("run", tmp_path / "good.yaml")
         assert code == 2
-        assert err.startswith(f"error: store {tmp_path / 'store'} is in use by pid {os.getpid()} on ")
-        assert not (tmp_path / "store" / "ledger.jsonl").exists()
+        assert err.startswith(f"error: study good is run by pid {os.getpid()} on ")
+        assert not Ledger(tmp_path / "store" / "ledger.jsonl").exists
         code, out, _ = transkd("status", tmp_path / "good.yaml")
         assert code == 0
         assert f"driver: pid {os.getpid()} on " in out

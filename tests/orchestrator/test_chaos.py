@@ -20,6 +20,7 @@ from trainer.config import UserError
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.chaos]
 
+JOURNAL = "journals/tiny.jsonl"
 SEED = "TRANSKD_CHAOS_SEED"
 """Repeats the choices of a round; the moments are the machine's."""
 
@@ -112,15 +113,15 @@ def test_a_study_killed_three_times_ends_as_if_it_never_was(driver, finished, tm
 
 
 def twice(store):
-    lines = (store / "ledger.jsonl").read_text().splitlines()
+    lines = (store / JOURNAL).read_text().splitlines()
     epoch = next(line for line in lines if '"event": "epoch"' in line)
-    (store / "ledger.jsonl").write_text("\n".join([*lines, epoch, ""]))
+    (store / JOURNAL).write_text("\n".join([*lines, epoch, ""]))
 
 
 def lost(store):
-    lines = (store / "ledger.jsonl").read_text().splitlines()
+    lines = (store / JOURNAL).read_text().splitlines()
     epoch = next(line for line in lines if '"event": "epoch"' in line)
-    (store / "ledger.jsonl").write_text("\n".join([line for line in lines if line != epoch] + [""]))
+    (store / JOURNAL).write_text("\n".join([line for line in lines if line != epoch] + [""]))
 
 
 def running(store):

@@ -111,7 +111,7 @@ tune_each: {trials: 2, startup: 1, space: {optim.lr: {log: [1.0e-4, 1.0e-2]}}}
     launch = Launch(study, ClusterSpec(cpus_per_worker=0.5), lab.store, {})
     launch.prepare(lambda text: None)
     assert launch.total() == launch.left() == 16
-    assert study_status(StudyState(study, lab.ledger), None).counts == {"missing": 16}
+    assert study_status(StudyState(study, lab.ledger), {}).counts == {"missing": 16}
 
 
 def test_runs_of_another_study_take_part_in_the_looks_of_this(lab):
@@ -122,7 +122,7 @@ def test_runs_of_another_study_take_part_in_the_looks_of_this(lab):
 def test_status_and_table_count_no_run_that_was_not_needed(lab):
     lab.work_off(lab.launch(), 3)
     study = lab.study()
-    assert study_status(StudyState(study, lab.ledger), None).counts == {"finished": 32}
+    assert study_status(StudyState(study, lab.ledger), {}).counts == {"finished": 32}
     shown = table(StudyState(study, lab.ledger))
     assert [(row.cells[0], row.cells[1], row.values.get("verdict")) for row in shown.rows] == [
         ("alone", "12", None),

@@ -79,7 +79,7 @@ def test_winners_run_on_their_own_seeds_and_a_kill_in_a_search_changes_nothing(d
     assert driver.table("tuned") == table
     loaded, store = load(study[0]), Store(driver.store)
     ledger = Ledger(store.ledger)
-    assert study_status(StudyState(loaded, ledger), None).counts == {"finished": 9}
+    assert study_status(StudyState(loaded, ledger), {}).counts == {"finished": 9}
     assert all(run.finished for run in StudyState(loaded, ledger).runs)
 
     killed = type(driver)(begun(driver.store.parent / "killed" / "store"))

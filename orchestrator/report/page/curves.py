@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from ablations.study.metric import described
 from orchestrator.report.page.data import Report
 from orchestrator.report.page.parts import PALETTE, Section, figure, label, plot, rounded, shaded, style, whole_axis
-from orchestrator.store.ledger import LedgerRun
+from orchestrator.store.ledger_run import LedgerRun
 
 LOSS = "loss/ce"
 """Cross entropy only: total losses have different terms in each arm and are not comparable."""

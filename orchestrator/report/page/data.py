@@ -19,7 +19,7 @@ from orchestrator.state.outcomes import outcome
 from orchestrator.state.proposals import Proposal
 from orchestrator.state.study_state import StudyRun, StudyState
 from orchestrator.store.folder import Store
-from orchestrator.store.ledger import LedgerRun
+from orchestrator.store.ledger_run import LedgerRun
 
 MOST_ARMS = 16
 """Figures with a line or column for each arm show at most so many arms."""

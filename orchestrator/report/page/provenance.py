@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from orchestrator.report.page.data import Report
 from orchestrator.report.page.parts import Section
-from orchestrator.store.ledger import LedgerRun
+from orchestrator.store.ledger_run import LedgerRun
 
 NAMES = {
     "numerics": "numerics version",

@@ -43,7 +43,7 @@ class Harming(Lines):
 store, study = Store(Path(sys.argv[2])), load(sys.argv[1])
 job = Launch(study, load_spec(sys.argv[3]), store, {})
 job.prepare(lambda text: None)
-with store.lease():
+with store.leases.study(study.name):
     job.run(Mirror(study.name, store), lambda: Harming(Console(file=sys.stderr), StudyProgress(job.state)), print)
 """
 

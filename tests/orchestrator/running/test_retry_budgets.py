@@ -37,7 +37,7 @@ job.prepare(lambda text: None)
 for run in job.state.runs:
     if run.plan.arm == "buggy":  # what no code of ours expects
         (store.run_dir(run.run_id) / ".best.pt.1").mkdir(parents=True)
-with store.lease():
+with store.leases.study(study.name):
     job.run(Mirror(study.name, store), lambda: Harming(Console(file=sys.stderr), StudyProgress(job.state)))
 print(json.dumps(job.unfinished()))
 """
@@ -147,7 +147,7 @@ store = Store(Path(sys.argv[2]))
 spec = ClusterSpec(address="auto", concurrency=1, retries=Retries(device=2))
 job = Launch(load(sys.argv[1]), spec, store, {})
 job.prepare(lambda text: None)
-with store.lease():
+with store.leases.study("faulty"):
     job.run(Mirror("faulty", store), lambda: Lines(Console(file=sys.stderr), StudyProgress(job.state)))
 print(*job.unfinished().values())
 machines.shutdown()

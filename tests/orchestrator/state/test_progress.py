@@ -14,7 +14,7 @@ from orchestrator.state.progress import (
     run_progress,
     stopped_in_words,
 )
-from orchestrator.store.ledger import LedgerRun
+from orchestrator.store.ledger_run import LedgerRun
 
 
 def run(label="a seed 0", state="running", epoch=0, epochs=10, role="arm", **more):

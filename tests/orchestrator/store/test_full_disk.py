@@ -85,7 +85,7 @@ def small_disks(folder, study):
     paused = {"code": process.returncode, "out": out, "err": err, "partial": files()}
     ballast.unlink()
     done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=False)
-    events = [json.loads(line) for line in (store / "ledger.jsonl").read_text().splitlines()]
+    events = [event for _, event in Ledger(store / "ledger.jsonl").whole()]
     print(
         json.dumps(
             {"paused": paused, "code": done.returncode, "out": done.stdout, "err": done.stderr, "events": events}

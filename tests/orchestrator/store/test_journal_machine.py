@@ -32,7 +32,8 @@ from hypothesis.stateful import (
 from orchestrator.store import journal
 from orchestrator.store.full_disk import StoreFull
 from orchestrator.store.journal import Reader, Writer
-from orchestrator.store.ledger import STATUS, Ledger, Membership
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.ledger_run import STATUS, Membership
 from trainer.config import UserError, printable
 
 RUNS = ("a", "b", "ü")

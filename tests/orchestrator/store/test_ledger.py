@@ -14,7 +14,8 @@ import pytest
 
 from orchestrator.store.full_disk import StoreFull
 from orchestrator.store.journal import Reader
-from orchestrator.store.ledger import Ledger, Membership
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.ledger_run import Membership
 from orchestrator.store.repair import repair
 from trainer.config import UserError
 

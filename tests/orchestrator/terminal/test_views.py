@@ -157,7 +157,7 @@ def test_a_phase_begins_with_what_stands_already_and_nothing_trains_yet(driven):
     driven.start("alone", 1)
     driven.train("alone", 1, *range(1, 11))
     driven.end("alone", 1, "finished", last={})
-    with driven.store.lease():
+    with driven.store.leases.study("watched"):
         progress = driven.progress()
     assert progress.running == []
     assert (progress.ended, progress.count("waiting"), progress.count("missing")) == (1, 1, 2)
@@ -212,7 +212,7 @@ def test_status_says_from_another_shell_what_trains_what_is_best_and_why_runs_fa
         status(str(tmp_path / "watched.yaml"), store=driven.store.root)
         return capsys.readouterr().out.splitlines()
 
-    with driven.store.lease():
+    with driven.store.leases.study("watched"):
         driven.start("alone", 0)
         assert re.fullmatch(r"watched: 4 runs: 1 running, 3 missing; driver: pid \d+ on .*", said()[0])
         assert said()[1:] == ["  alone seed 0: running at epoch 0/10"]

@@ -9,7 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.store.folder import Store
-from orchestrator.store.ledger import Ledger, LedgerRun
+from orchestrator.store.ledger import Ledger
+from orchestrator.store.ledger_run import LedgerRun
 from orchestrator.tracking.mlflow_server import Server
 from orchestrator.tracking.run_record import Record
 from orchestrator.tracking.tracker import Tracker

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.store.epochs import Epochs
-from orchestrator.store.ledger import LedgerRun
+from orchestrator.store.ledger_run import LedgerRun
 from orchestrator.tracking.mlflow_server import Server
 from orchestrator.tracking.run_record import Record, flatten, milliseconds
 from orchestrator.tracking.tracker import Tracker
@@ -22,7 +22,7 @@ CONFIG = {"optim": {"lr": 6.0e-5, "epochs": 4}, "distill": {}, "data": {"size": 
 KILLED_DRIVER = """
 import sys, time
 from pathlib import Path
-from orchestrator.store.ledger import LedgerRun
+from orchestrator.store.ledger_run import LedgerRun
 from orchestrator.tracking.run_record import Record
 from orchestrator.tracking.tracker import Tracker
 from orchestrator.tracking.mlflow_server import Server

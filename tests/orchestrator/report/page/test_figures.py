@@ -17,7 +17,7 @@ from orchestrator.report.page.parallel import parallel_figure
 from orchestrator.report.page.pareto import pareto_figure
 from orchestrator.report.page.parts import label, rounded, style, whole_axis
 from orchestrator.report.page.search import against_figure, history_figure, importance_figure
-from orchestrator.store.ledger import LedgerRun
+from orchestrator.store.ledger_run import LedgerRun
 
 
 def run(*values):
