@@ -2,8 +2,10 @@
 
 import json
 import math
+from collections import Counter
 
 import pytest
+from ray.tune.search import Searcher
 
 from ablations.study.plan import search_identity, start_points
 from ablations.study.schema import read
@@ -64,7 +66,15 @@ class Bench:
     """
 
     def __init__(
-        self, folder, text=STUDY, refuse=lambda values: False, slots=1, order=lambda running: 0, told=(), together=1
+        self,
+        folder,
+        text=STUDY,
+        refuse=lambda values: False,
+        slots=1,
+        order=lambda running: 0,
+        told=(),
+        together=1,
+        claim=lambda run_ids: True,
     ):
         self.study = read(text, "sought.yaml")
         self.search = self.study.search
@@ -73,7 +83,7 @@ class Bench:
         self.refuse, self.slots, self.order = refuse, slots, order
         history = proposals(self.study, self.ledger)
         self.known = {trial.number: (run_id, trial) for run_id, trial in history}
-        given = (self.study, history, told, self.begin, self.ended)
+        given = (self.study, history, told, self.begin, self.ended, claim)
 
         def cohorts(run_ids):
             return [run_ids[first : first + together] for first in range(0, len(run_ids), together)]
@@ -284,6 +294,21 @@ def test_a_deterministic_search_is_the_same_however_many_run_and_whoever_is_firs
         store = folder()
         Bench(store, text, slots=3, together=1 + cut % 4).run(cut)
         assert Bench(store, text, slots=2, order=lambda n: n - 1).run() == found
+
+
+@pytest.mark.parametrize("text", [STUDY, LOCKSTEP])
+def test_a_run_that_another_driver_trains_delays_a_search_and_changes_nothing(folder, text):
+    asked = Counter()
+
+    def claim(run_ids):
+        asked[tuple(run_ids)] += 1
+        return asked[tuple(run_ids)] % 3 == 0
+
+    bench, whole = Bench(folder(), text, claim=claim), Bench(folder(), text).run()
+    found = next(found for _ in range(3 * 36) if len(found := bench.run()) == 12 and "running" not in str(found))
+    assert found == whole
+    assert len(bench.trained) == len(set(bench.trained)) or text is LOCKSTEP, "each is trained once, but for rungs"
+    assert bench.searcher.suggest("none") == Searcher.FINISHED
 
 
 def test_a_deterministic_search_that_is_made_longer_equals_one_that_was_long(folder):

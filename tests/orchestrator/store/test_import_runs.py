@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shutil
 from functools import partial
@@ -27,7 +28,7 @@ from orchestrator.store.run_folder import finished
 from orchestrator.terminal.plan_listing import show_plan
 from orchestrator.verbs.import_ import import_
 from trainer.config import NUMERICS_VERSION, UserError
-from trainer.files.run_folder import read_epochs, write_epochs
+from trainer.files.run_folder import read_epochs, read_result, write_epochs
 from trainer.place import Place
 from trainer.training.loop import fit
 
@@ -294,6 +295,16 @@ def test_the_verb_names_every_folder_and_counts(folder, tmp_path, capsys):
         assert last == said
         assert f"refused: {folder / 'taught'}: not finished: 2 of 2 epochs" in lines
         assert sum(line.startswith(("imported: ", "already there: ")) for line in lines) == 2
+
+
+def test_a_run_that_a_driver_trains_is_left_to_it(folder, store):
+    run_id = read_result(folder / "student alone")["run_id"]
+    claim = store.leases.claim(run_id, "watched")
+    state, about = imported(folder / "student alone", store)["student alone"]
+    assert state == "left" and about.startswith(f"run {run_id} is trained by study watched, pid {os.getpid()} on ")
+    assert not store.run_dir(run_id).exists()
+    claim.give_back()
+    assert imported(folder / "student alone", store)["student alone"][0] == "taken"
 
 
 def test_a_folder_that_is_not_there_makes_no_store(tmp_path):

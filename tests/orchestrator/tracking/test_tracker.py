@@ -255,6 +255,16 @@ def test_runs_of_another_store_are_left_alone(make, client, record):
     assert sorted(run.info.status for run in children(client)) == ["FINISHED", "RUNNING"]
 
 
+def test_runs_of_a_study_that_another_driver_runs_are_left_alone(make, client, record):
+    other = make()
+    other.open("demo")
+    other.mirror(record(1))
+    make().reconcile(driven={"demo", "none"})
+    assert [run.info.status for run in (parent(client), *children(client))] == ["RUNNING", "RUNNING"]
+    make().reconcile(driven={"none"})
+    assert [run.info.status for run in (parent(client), *children(client))] == ["KILLED", "KILLED"]
+
+
 def test_a_run_deleted_by_hand_comes_back(make, client, record):
     tracker = make()
     tracker.mirror(record(2))
@@ -304,7 +314,7 @@ def test_a_kill_while_the_database_is_made_leaves_one_that_can_be(tmp_path, monk
         driver.kill()
     assert driver.returncode == -signal.SIGKILL
     server = Server(uri, tmp_path / "artifacts")
-    assert server.experiments("name = 'transkd/mine'") == []
+    assert server.experiments("name = 'transkd/mine'") == {}
     assert server.experiment("transkd/mine", "mine")
     assert [path.name for path in folder.iterdir()] == ["mlflow.db"]
 
