@@ -52,7 +52,7 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """All runs of a study, and who holds the store's lease; None if nobody does."""
+    """All runs of a study, and who drives it; None if nobody does."""
 
     runs: list[RunProgress]
     driver: str | None

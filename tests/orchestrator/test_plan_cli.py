@@ -103,7 +103,7 @@ def test_one_run_of_one_epoch_is_counted_as_one(study, tmp_path, capsys):
     )
     show_plan(state, Console(width=120, highlight=False))
     assert capsys.readouterr().out.splitlines()[0] == "tiny   1 run, 0 reused, 1 epoch to train"
-    assert one_line(study_status(state, None)) == "1 run: 1 missing; driver: none"
+    assert one_line(study_status(state, {})) == "1 run: 1 missing; driver: none"
 
 
 def test_a_long_plan_is_cut_in_the_middle(study, tmp_path, capsys):

@@ -71,7 +71,7 @@ def test_an_arm_is_its_winner_from_the_event_on_that_ends_its_search(store):
         assert settled == {arm for arm, over in ended.items() if over}
     weights = {run.config.distill["pea"].weight for run in runs if run.arm == "TransKD-Base"}
     assert weights == {4.0}, "its third trial was best"
-    assert study_status(StudyState(study, ledger), None).counts == {"finished": 6, "missing": 5}
+    assert study_status(StudyState(study, ledger), {}).counts == {"finished": 6, "missing": 5}
     fewer = read(STUDY.replace("trials: 3", "trials: 2"), "tuned.yaml")
     weights = {
         run.config.distill["pea"].weight

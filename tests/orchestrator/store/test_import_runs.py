@@ -379,7 +379,7 @@ def test_a_teacher_whose_checkpoint_is_gone_is_trained_again_where_a_run_needs_i
 
     launch = launched(ANOTHER, store)
     assert [run.label for run in launch.todo(launch.state.runs)] == [teacher.label, "another seed 0"]
-    counts = study_status(launch.state, None).counts
+    counts = study_status(launch.state, {}).counts
     assert counts == {"finished": 2, "missing": 2}
     show_plan(launch.state, Console(width=200))
     said = capsys.readouterr().out
