@@ -113,7 +113,7 @@ class LedgerRun:
         self.seconds = event.get("seconds", self.seconds)
         if status == "running":
             self.environment = dict(launch.get("environment", {}))
-            self.trained_by = event.get("study") or launch.get("study", "")
+            self.trained_by = event.get("study") or launch.get("study") or self.trained_by
         self.environment = {**self.environment, **event.get("environment", {})}
         self.config = event.get("config", self.config)
         self.data = event.get("data", self.data)
