@@ -16,10 +16,10 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from orchestrator.store.epochs import LOCK, Epochs
-from orchestrator.store.events import problem
+from orchestrator.store.events import masked_texts, problem
 from orchestrator.store.full_disk import pausing
 from orchestrator.store.journal import EpochLine, Reader, Writer, damaged, parse
-from trainer.config import masked, printable
+from trainer.config import printable
 
 STATUS = {
     "started": "running",
@@ -179,6 +179,7 @@ class _Fold:
             if why := problem(event):
                 raise damaged(self.reader.path, _first_wrong(self.reader.path), why)
             if event["event"] != "epoch":
+                event = masked_texts(event)  # earlier versions wrote some that are not
                 self.events.append(event)
             if event["event"] == "study":
                 self.driver = event.get("environment", {})
@@ -216,7 +217,7 @@ class Ledger:
         Raises StoreFull where the disk is.
         """
         with pausing(self.path.parent):
-            self._writer.append(event)
+            self._writer.append(masked_texts(event))
 
     def append_epochs(self, run_id: str, epochs: Iterable[Mapping[str, Any]]) -> None:
         """Write those of a run's epochs that the ledger lacks."""
@@ -285,4 +286,4 @@ def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 def _reason(event: Mapping[str, Any]) -> dict[str, str]:
     """The field `reason` of an event, printable and without passwords: earlier versions wrote it raw."""
-    return {"reason": printable(masked(event["reason"]))} if "reason" in event else {}
+    return {"reason": printable(event["reason"])} if "reason" in event else {}
