@@ -92,8 +92,8 @@ FIELDS = TypeAdapter(Fields)
 
 
 def masked_texts(event: Mapping[str, Any]) -> dict[str, Any]:
-    """An event whose reasons and notes, which quote errors of others, hold no password. Configs and studies stay as they
-    are: ids and digests are made of them."""
+    """An event whose reasons and notes, which quote errors of others, hold no password. Configs and studies stay as
+    they are: ids and digests are made of them."""
     found = dict(event)
     for name in ("reason", "text") if event.get("event") == "note" else ("reason",):
         if isinstance(found.get(name), str):

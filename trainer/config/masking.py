@@ -59,7 +59,8 @@ _AFTER_SCHEME = re.compile(
     r"[^\s'\",;)}\]]+"
 )
 _SPOKEN = re.compile(
-    r"""(\b(?:passw(?:or)?d|passphrase|pwd|secret|(?:api|access|secret|auth)[_ -]?(?:key|token)|(?<!unexpected\ )(?<!unrecognized\ )token)
+    r"""(\b(?:passw(?:or)?d | passphrase | pwd | secret | (?:api|access|secret|auth)[_\ -]?(?:key|token)
+        | (?<!unexpected\ )(?<!unrecognized\ )token)
         \s+(?:(?:is|was|of|for\s+(?:user\s+)?\S{1,80}(?:\s+is)?)\s+)?)
     (?:(?P<opened>b?(?P<quote>\\?["'`]))(?:(?!(?P=quote)).){1,200}(?=(?P=quote))
     | (?=[^\s,;)]*[0-9])(?=[^\s,;)]*[A-Za-z!$%&#@*~^])[^\s,;)<>"'`=:/\[\](]{6,200})""",
