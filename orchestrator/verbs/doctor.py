@@ -37,6 +37,8 @@ SMALL = {
     "optim": {"epochs": 1, "global_batch": BATCH},
 }
 """The run whose step is timed."""
+TO_JOIN = ("Ray", "token")
+"""The checks without which Ray cannot be joined: it would try for minutes, and then end the process."""
 WIDTH = 160
 """Characters of a line where the output is no terminal."""
 
@@ -62,7 +64,7 @@ def doctor(
         lines = machine(driver, spec, where, folders)
         if timed is not None:
             lines.append(timed.result())
-    if not is_local:
+    if not is_local and all(line.state != PROBLEM for line in lines if line.what in TO_JOIN):
         lines += _nodes(driver, spec, where, packages)
     _show(lines)
     problems = sum(line.state == PROBLEM for line in lines)

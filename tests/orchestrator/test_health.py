@@ -210,6 +210,17 @@ def test_a_problem_is_exit_code_1_and_stands_in_the_table(tmp_path: Path, capsys
 
 
 @pytest.mark.slow
+def test_a_cluster_that_does_not_answer_is_not_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        (tmp_path / "mine.yaml").write_text(f"address: {address}\n", encoding="utf-8")
+        with pytest.raises(SystemExit, match="1"):
+            doctor(cluster=str(tmp_path / "mine.yaml"), store=tmp_path / "store")
+    assert re.search(rf"^Ray +problem +address: no Ray answers at {address}", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.slow
 def test_the_command_of_the_guide_for_this_machine_works(tmp_path: Path) -> None:
     section = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8").partition("## Before the first run\n")[2]
     first = next(line for line in section.splitlines() if line.startswith("    transkd doctor"))
