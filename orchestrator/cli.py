@@ -11,6 +11,7 @@ import typer
 
 import orchestrator.packages  # noqa: F401 - before our other packages: it says where they are
 from orchestrator.verbs.bundle import bundle
+from orchestrator.verbs.doctor import doctor
 from orchestrator.verbs.explain import explain
 from orchestrator.verbs.import_ import import_
 from orchestrator.verbs.lint import lint_cluster
@@ -56,7 +57,7 @@ def _verbs(
     """TransKD ablations: one YAML file describes a study, one command runs it, one table shows the results."""
 
 
-for verb in (plan, run, status, report, explain, bundle, sync, ui, repair):
+for verb in (plan, run, status, report, explain, bundle, sync, ui, doctor, repair):
     app.command()(verb)
 app.command("import")(import_)
 app.command("list")(list_)

@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from typer.core import TyperGroup
 from trainer.config import UserError, masked, printable
 from trainer.config.blame import blamed
 from trainer.config.input_files import refuse_undecodable, with_home
+from trainer.config.masked_output import MaskedOutput
 from trainer.files.failure import failure_of
 from trainer.verbs.data import app as data_app
 from trainer.verbs.eval import evaluate
@@ -124,20 +124,20 @@ def say(text: str) -> None:
 
 
 def prepare_process() -> None:
-    """Make UTF-8 the encoding of paths, arguments and output in any locale, keep passwords out of tracebacks, and give
-    Ray its temporary folder without `~`.
+    """Make UTF-8 the encoding of paths, arguments and output in any locale, keep passwords out of all that is printed,
+    and give Ray its temporary folder without `~`.
 
     Python reads arguments before any of our code runs: in another locale this process starts again in UTF-8 mode.
     """
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and not isinstance(stream, MaskedOutput):
+            setattr(sys, name, MaskedOutput(stream))
     for name in {"RAY_TMPDIR", "TMPDIR"} & os.environ.keys():
         os.environ[name] = with_home(os.environ[name])
-    sys.excepthook = lambda *raised: print(masked("".join(traceback.format_exception(*raised))), file=sys.stderr)
 
 
 def main() -> None:

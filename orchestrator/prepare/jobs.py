@@ -14,7 +14,17 @@ from ablations.study.plan import Run
 from cluster.spec import ClusterSpec
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
-from trainer.config import NUMERICS_VERSION, Sources, TrainConfig, UserError, counted, data_key, digest, weight_names
+from trainer.config import (
+    NUMERICS_VERSION,
+    Sources,
+    TrainConfig,
+    UserError,
+    counted,
+    data_key,
+    digest,
+    refuse_secrets,
+    weight_names,
+)
 from trainer.files.run_folder import LAST
 from trainer.place import Place
 
@@ -124,6 +134,7 @@ class Preparer:
         """The cost of the deployed student. Raises UserError where the config cannot be built."""
         from trainer.training.known_structures import known_cost
 
+        refuse_secrets(config.model_dump(mode="json", exclude={"plugins"}))
         config.optim.shares(self.spec.workers, self.spec.micro_batch)
         if (known := known_cost(config, self.store.cache)) is not None:
             return known

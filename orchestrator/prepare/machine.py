@@ -1,12 +1,14 @@
-"""This machine: its CPUs and GPUs, as far as this process may use them."""
+"""This machine: its CPUs and GPUs, as far as this process may use them, and why it may not."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from cluster.spec import Machine
+from trainer.config import message_of
 
 
 def here(*, with_gpus: bool = True) -> Machine:
@@ -39,3 +41,49 @@ def memory_bytes(gpus: float) -> float | None:
     with contextlib.suppress(OSError, ValueError):  # the limit of a container; "max" where it has none
         found.append(float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
     return min(found, default=None)
+
+
+class Gpus(NamedTuple):
+    """The GPUs of a machine, as NVIDIA's driver and as torch see them."""
+
+    names: tuple[str, ...] = ()
+    """Those that torch can use."""
+    present: int = 0
+    driver: str = ""
+    """Its version; "" where there is none."""
+    driver_cuda: str = ""
+    """The latest CUDA that the driver knows."""
+    torch_cuda: str = ""
+    """The CUDA that torch was built for; "" for CPUs only."""
+    error: str = ""
+    """What torch says where it can use none."""
+
+
+def gpus() -> Gpus:
+    """What this machine has, whether or not torch can use it."""
+    import torch
+
+    error, names = "", tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+    if not names and torch.version.cuda:
+        try:
+            torch.cuda.init()
+        except Exception as raised:
+            error = message_of(raised)
+    present, driver, cuda = _driver()
+    return Gpus(names, max(present, len(names)), driver, cuda, torch.version.cuda or "", error)
+
+
+def _driver() -> tuple[int, str, str]:
+    """The number of GPUs that NVIDIA's driver has, its version, and the latest CUDA that it knows."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        cuda = pynvml.nvmlSystemGetCudaDriverVersion()
+        return (
+            pynvml.nvmlDeviceGetCount(),
+            str(pynvml.nvmlSystemGetDriverVersion()),
+            f"{cuda // 1000}.{cuda % 1000 // 10}",
+        )
+    except pynvml.NVMLError:  # no driver, or one that does not answer
+        return len([*Path("/dev").glob("nvidia[0-9]*")]), "", ""

@@ -27,7 +27,7 @@ from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.journal import Reader
 from orchestrator.store.ledger import Ledger
-from trainer.config import UserError, message_of, printable
+from trainer.config import UserError, masked, message_of, printable
 from trainer.config.input_files import check_regular
 from trainer.files.atomic import replacing
 
@@ -72,7 +72,7 @@ def pack(study: Study, text: str, store: Store, file: Path) -> int:
     for event in events:
         if name := event.get("environment", {}).get("git", {}).get("diff"):
             diff = store.root / "diffs" / f"{name}.diff"
-            members |= {f"diffs/{diff.name}": diff.read_bytes()} if diff.is_file() else {}
+            members |= {f"diffs/{diff.name}": _masked(diff)} if diff.is_file() else {}
     members |= _plugins(study)
     report = report_of(state, store)
     members |= {str(path.relative_to(store.root)): path.read_bytes() for path in report.panels.values()}
@@ -226,6 +226,10 @@ def _events(state: StudyState) -> Iterator[dict[str, Any]]:
                 said = launch
                 yield launch
             yield event
+
+
+def _masked(diff: Path) -> bytes:
+    return masked(diff.read_bytes().decode(errors="replace")).encode()
 
 
 def _plugins(study: Study) -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from pathlib import Path
@@ -20,12 +21,19 @@ def of_trial(trial: Any) -> Failure:
         if trial.error_file
         else ""
     )
-    pickled = Path(trial.pickled_error_file or "")
-    if pickled.is_file():
-        error = pickle.loads(pickled.read_bytes())
-        if str(error) in text:  # otherwise it belongs to an earlier attempt
-            return of_ray(error)
+    error = _own_error(Path(trial.pickled_error_file or ""))
+    if error is not None and str(error) in text:  # otherwise it belongs to an earlier attempt
+        return of_ray(error)
     return of_ray(RuntimeError(text))
+
+
+def _own_error(pickled: Path) -> BaseException | None:
+    """The error that Tune has written in this process's session; None where another user wrote the file, as all may in
+    Ray's temporary folder, and unpickling would run what they wrote."""
+    if not pickled.is_file():
+        return None
+    with pickled.open("rb") as file:
+        return pickle.load(file) if os.fstat(file.fileno()).st_uid == os.geteuid() else None
 
 
 def of_ray(error: BaseException) -> Failure:

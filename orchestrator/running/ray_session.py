@@ -146,6 +146,15 @@ def _imports_as_here() -> Callable[[], None]:
 @contextlib.contextmanager
 def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
     """Start or join Ray for one study; yields its current machines. Raises UserError where one lacks the store."""
+    with joined(spec) as nodes:
+        if len(nodes) > 1:
+            check_shared(store, nodes)
+        yield [Machine(n["Resources"].get("CPU", 0), n["Resources"].get("GPU", 0)) for n in nodes]
+
+
+@contextlib.contextmanager
+def joined(spec: ClusterSpec) -> Iterator[list[dict[str, Any]]]:
+    """Start or join Ray; yields its current nodes, as Ray describes them."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     timeout = os.environ.setdefault(START_TIMEOUT, str(PLACE_S))
@@ -174,10 +183,7 @@ def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # e.g. a job's time limit; Ray's own handler would exit at once
     try:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        if len(nodes) > 1:
-            check_shared(store, nodes)
-        yield [Machine(n["Resources"].get("CPU", 0), n["Resources"].get("GPU", 0)) for n in nodes]
+        yield [node for node in ray.nodes() if node["Alive"]]
     finally:
         _shut_down()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.store.run_folder import RETRIES, read_retries
-from trainer.config import OptimConfig, parse
+from trainer.config import OptimConfig, masked, parse
 from trainer.files.atomic import whole_json
 from trainer.files.failure import ASSERT, Failure
 from trainer.files.run_folder import write_text
@@ -79,7 +79,7 @@ class Attempts:
         """Whether the run is retried. If so this is recorded; when out of memory, with a smaller micro-batch."""
         if not self.may_retry(failure):
             return False
-        line = {"launch": self.job["launch"], **failure._asdict()}
+        line = {"launch": self.job["launch"], "cause": failure.cause, "reason": masked(failure.reason)}
         if failure.cause == "memory":
             less = halved(self.optim, self.job["workers"], self.used)
             assert less is not None

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from trainer.config import masked
+
 COUNTS = ("epoch", "step")
 """Metrics that count, as whole numbers."""
 MOST = 2**53
@@ -87,6 +89,20 @@ class Fields(TypedDict, total=False):
 
 
 FIELDS = TypeAdapter(Fields)
+
+
+def masked_texts(event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event whose reasons and notes, which quote errors of others, hold no password. Configs and studies stay as
+    they are: ids and digests are made of them."""
+    found = dict(event)
+    for name in ("reason", "text") if event.get("event") == "note" else ("reason",):
+        if isinstance(found.get(name), str):
+            found[name] = masked(found[name])
+    if isinstance(found.get("end"), Mapping):
+        found["end"] = masked_texts(found["end"])
+    if isinstance(found.get("trials"), list):
+        found["trials"] = [masked_texts(trial) if isinstance(trial, Mapping) else trial for trial in found["trials"]]
+    return found
 
 
 def problem(event: Mapping[str, Any]) -> str:

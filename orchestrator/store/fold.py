@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.store.epochs import Epochs
-from orchestrator.store.events import problem
+from orchestrator.store.events import masked_texts, problem
 from orchestrator.store.journal import JOURNALS, EpochLine, Reader, damaged, parse
 from orchestrator.store.ledger_run import STATUS, LedgerRun
 
@@ -37,6 +37,8 @@ class Journal:
                 if why := problem(event):
                     raise damaged(self.reader.path, _first_wrong(self.reader.path), why)
                 self._time = max(self._time, event.get("time", ""))
+                if event["event"] != "epoch":
+                    event = masked_texts(event)  # earlier versions wrote some that are not
             yield self._time, self, event
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.store.epochs import LOCK
+from orchestrator.store.events import masked_texts
 from orchestrator.store.fold import Fold, Journal, OutOfOrderError, journals
 from orchestrator.store.full_disk import pausing
 from orchestrator.store.journal import JOURNALS, EpochLine, Writer, now
@@ -60,7 +61,7 @@ class Ledger:
         if "time" not in event and event.get("event") in STATUS and (after := self._after(event.get("run_id", ""))):
             event = {**event, "time": max(now(), after)}
         with pausing(self.path.parent):
-            self._writer.append(event)
+            self._writer.append(masked_texts(event))
 
     def _after(self, run_id: str) -> str:
         """The earliest time for an event of a run whose status another driver changed last; else empty."""

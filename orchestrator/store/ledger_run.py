@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from orchestrator.store.epochs import Epochs
-from trainer.config import masked, printable
+from trainer.config import printable
 
 STATUS = {
     "started": "running",
@@ -160,5 +160,5 @@ def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _reason(event: Mapping[str, Any]) -> dict[str, str]:
-    """The field `reason` of an event, printable and without passwords: earlier versions wrote it raw."""
-    return {"reason": printable(masked(event["reason"]))} if "reason" in event else {}
+    """The field `reason` of an event, printable: earlier versions wrote it raw."""
+    return {"reason": printable(event["reason"])} if "reason" in event else {}

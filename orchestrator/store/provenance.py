@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from trainer.config import NUMERICS_VERSION, Sources, digest
+from trainer.config import NUMERICS_VERSION, Sources, digest, masked
 from trainer.files.run_folder import write_text
 
 PACKAGES = ("transkd", "torch", "torchvision", "timm", "numpy", "scipy", "ray", "optuna", "mlflow")
@@ -58,13 +58,13 @@ def here(store: Store) -> dict[str, Any]:
 
 
 def git(checkout: Path, diffs: Path) -> dict[str, Any]:
-    """Commit of a checkout, digest of the uncommitted changes (written to `diffs`/DIGEST.diff), and untracked source
-    files. Empty where it is no checkout or git is missing."""
+    """Commit of a checkout, digest of the uncommitted changes (written to `diffs`/DIGEST.diff, without passwords), and
+    untracked source files. Empty where it is no checkout or git is missing."""
     if not (checkout / ".git").exists():
         return {}
     try:
         commit = _git(checkout, "rev-parse", "HEAD").strip()
-        changes = _git(checkout, "diff", "HEAD", "--", *CODE)
+        changes = masked(_git(checkout, "diff", "HEAD", "--", *CODE))
         unknown = _git(checkout, "ls-files", "--others", "--exclude-standard", "--", *CODE).splitlines()
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return {}

@@ -45,8 +45,10 @@ def ui(
     uri = _writable(uri, where)
     experiment = Server(uri, where.artifacts).find(f"transkd/{name}")
     print(f"MLflow: {training_page(f'http://{HOST}:{port}', experiment)} (Ctrl-C ends it)", flush=True)
-    options = ["--backend-store-uri", uri, "--host", HOST, "--port", str(port)]
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "mlflow", "ui", *options])
+    # not in its command line, which other users of this machine see: the address may hold a password
+    surroundings = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    options = ["--host", HOST, "--port", str(port)]
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "mlflow", "ui", *options], surroundings)
 
 
 def _check_port(port: int) -> None:

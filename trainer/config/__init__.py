@@ -24,7 +24,7 @@ from trainer.config.identity import RunIds, Sources, data_key, identity, splits_
 from trainer.config.masking import masked
 from trainer.config.named_steps import step_names
 from trainer.config.optim import OptimConfig
-from trainer.config.plain import differences, digest, override, read_text, read_yaml, removable
+from trainer.config.plain import differences, digest, override, read_text, read_yaml, refuse_secrets, removable
 from trainer.config.plugin import Plugin
 from trainer.config.plugin_packages import installed
 from trainer.config.plugin_sources import with_plugins
@@ -102,6 +102,7 @@ __all__ = [
     "read_text",
     "read_yaml",
     "recipe_names",
+    "refuse_secrets",
     "removable",
     "shown",
     "splits_read",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterator
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 MASK = "***"
 
@@ -57,8 +58,18 @@ _AFTER_SCHEME = re.compile(
     r"(?i)(\b(?:bearer|basic)\s+(?=\S*(?-i:[A-Z0-9]))|\bauthorization\W{1,4}(?:bearer|basic|token|digest|negotiate)\s+)"
     r"[^\s'\",;)}\]]+"
 )
+_SPOKEN = re.compile(
+    r"""(\b(?:passw(?:or)?d | passphrase | pwd | secret | (?:api|access|secret|auth)[_\ -]?(?:key|token)
+        | (?<!unexpected\ )(?<!unrecognized\ )token)
+        \s+(?:(?:is|was|of|for\s+(?:user\s+)?\S{1,80}(?:\s+is)?)\s+)?)
+    (?:(?P<opened>b?(?P<quote>\\?["'`]))(?:(?!(?P=quote)).){1,200}(?=(?P=quote))
+    | (?=[^\s,;)]*[0-9])(?=[^\s,;)]*[A-Za-z!$%&#@*~^])[^\s,;)<>"'`=:/\[\](]{6,200})""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""As a sentence says it: `Password hunter2 is too short`, `token 'x'`. Without quotes only what has a digit beside
+letters: others are words (`password authentication failed`)."""
 _DATABRICKS = re.compile(r"(?i)(\bdatabricks(?:-uc)?://)[^\s'\"]+")
-_PATTERNS = (_WITH_BLANKS, _AFTER_SCHEME, _NAMED, _DATABRICKS)
+_PATTERNS = (_WITH_BLANKS, _AFTER_SCHEME, _NAMED, _SPOKEN, _DATABRICKS)
 """The secret follows the first group."""
 
 
@@ -92,16 +103,21 @@ def _without_user(word: str) -> str:
 
 
 def _known_secrets() -> Iterator[str]:
-    """The secrets of our environment, as they are written there and without `%` escapes."""
+    """The secrets of our environment, as they are written there, without `%` escapes and with them."""
     for name, value in os.environ.items():
-        if name in _SECRETS or _OTHER_SECRETS.search(name):
-            found, shortest = [value], _SHORTEST if name in _SECRETS else _SHORTEST_OTHER
-        elif _ADDRESSES.search(name):
-            found, shortest = [*_secrets_of(value)], _SHORTEST
-        else:
-            continue
-        for secret in found:
-            yield from (text for text in (secret, unquote(secret)) if len(text) >= shortest and text != MASK)
+        shortest, is_address = _holds(name)
+        for secret in _secrets_of(value) if is_address else [value] if shortest else ():
+            forms = secret, unquote(secret), quote(secret, safe="")
+            yield from (text for text in forms if len(text) >= shortest and text != MASK)
+
+
+@functools.cache
+def _holds(name: str) -> tuple[int, bool]:
+    """Of a variable of the environment: the length of the shortest secret in it that is masked, 0 where it holds none,
+    and whether it stands in an address."""
+    if name in _SECRETS or _OTHER_SECRETS.search(name):
+        return _SHORTEST if name in _SECRETS else _SHORTEST_OTHER, False
+    return (_SHORTEST, True) if _ADDRESSES.search(name) else (0, False)
 
 
 def _secrets_of(address: str) -> Iterator[str]:

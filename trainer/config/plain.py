@@ -11,6 +11,7 @@ from typing import Any
 
 from trainer.config.errors import UserError, unknown
 from trainer.config.input_files import check_regular
+from trainer.config.masking import masked
 from trainer.config.named_steps import assign_step
 from trainer.config.yaml_text import parse_yaml
 
@@ -25,6 +26,19 @@ def digest(value: Any) -> str:
     """12 hex digits of the sha256 of a JSON value; the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def refuse_secrets(data: Any, path: str = "") -> None:
+    """Raise UserError where a value of a config is a password or token: a config is copied into run folders, ledger,
+    MLflow, reports and bundles as it is, because ids are made of it."""
+    if isinstance(data, Mapping | list):
+        for name, value in data.items() if isinstance(data, Mapping) else enumerate(data):
+            refuse_secrets(value, f"{path}.{name}".lstrip("."))
+    elif isinstance(data, str) and masked(text := f"{path.rpartition('.')[2]}={data}") != text:
+        raise UserError(
+            f"{path} must hold no password or token, because configs are copied into ledger, MLflow and bundles, but "
+            f"got {masked(text).partition('=')[2]}; let the code that needs it read it from an environment variable"
+        )
 
 
 def override(data: Mapping[str, Any], overrides: Mapping[str, Any], *, absent_ok: bool = False) -> dict[str, Any]:

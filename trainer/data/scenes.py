@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
+import uuid
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -99,8 +99,8 @@ def write_scenes(root: Path, *, train: int, val: int, seed: int, size: tuple[int
 
 def _write_at_once(root: Path, options: dict[str, Any]) -> None:
     """Write to a temporary folder and rename it. Of several processes the first rename wins; their copies are equal."""
-    temporary = Path(tempfile.mkdtemp(prefix=f"{root.name}-", dir=cache_folder(root.parent)))
-    temporary.chmod(0o755)  # mkdtemp allows only its owner, but users may share the cache
+    temporary = cache_folder(root.parent) / f"{root.name}-{uuid.uuid4().hex}"
+    temporary.mkdir()  # who may read a shared cache is decided by the user's umask
     try:
         write_scenes(temporary, **{name: options[name] for name in ("train", "val", "seed", "size")})
         try:

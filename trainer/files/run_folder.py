@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, differences, parse, read_yaml
+from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, differences, masked, parse, read_yaml
 from trainer.config.input_files import check_own_file
 from trainer.files.atomic import replacing, whole_json
 
@@ -236,7 +236,7 @@ def _processor() -> str:
 def append_note(out: Path, text: str) -> None:
     """Add a line to notes.txt: an event that a reader of the run should know of."""
     with (out / "notes.txt").open("a", encoding="utf-8") as file:
-        file.write(text + "\n")
+        file.write(masked(text) + "\n")
 
 
 def read_notes(out: Path) -> list[str]:
@@ -292,7 +292,7 @@ def write_failure(out: Path, cause: str, reason: str) -> None:
     if read_failure(out) is not None:
         return
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "failure.json", json.dumps({"cause": cause, "reason": reason}) + "\n")
+    write_text(out / "failure.json", json.dumps({"cause": cause, "reason": masked(reason)}) + "\n")
 
 
 def read_failure(out: Path) -> dict[str, str] | None:

@@ -25,6 +25,7 @@ from trainer.config import (
     parse_argument,
     printable,
     read_yaml,
+    refuse_secrets,
     weight_names,
     with_plugins,
     with_recipe,
@@ -134,6 +135,7 @@ def check_runs(runs: Sequence[Asked]) -> None:
     check_cohort([run.config for run in runs], [str(run.file) for run in runs])
     for run in runs:
         with run.named():
+            refuse_secrets(run.config.model_dump(mode="json", exclude={"plugins"}))
             run.config.optim.shares(1, run.place.micro_batch)
             check_inputs(run.out, run.file, run.config, run.place.teacher)
             check_config(run.place.out_dir, run.config)

@@ -94,6 +94,25 @@ def test_it_holds_study_plan_lock_ledger_and_report_for_people_to_read(packed):
     assert "arms/README.md" in found
 
 
+@pytest.mark.slow
+def test_no_password_of_an_earlier_version_s_store_gets_into_a_bundle(synthetic, tmp_path):
+    made = synthetic("arms")
+    run = next(iter(Ledger(made.store.ledger).outcomes()))
+    said = {"event": "note", "time": "2026-01-01T00:00:00", "run_id": run, "text": "no http://u:hunter2@h"}
+    begun = {"event": "study", "time": said["time"], "study": "arms", "environment": {"git": {"diff": "abc"}}}
+    made.store.ledger.write_text(
+        "".join(json.dumps(event) + "\n" for event in (begun, said)) + made.store.ledger.read_text()
+    )
+    (made.store.root / "diffs").mkdir()
+    (made.store.root / "diffs" / "abc.diff").write_text("+uri = 'http://u:hunter2@h'\n")
+    file = tmp_path / "some.tar.gz"
+    pack(made.study, made.file.read_text(), made.store, file)
+    found = members(file)
+    assert b"http://***@h" in found["arms/ledger.jsonl"]
+    assert found["arms/diffs/abc.diff"] == b"+uri = 'http://***@h'\n"
+    assert not [name for name, content in found.items() if b"hunter2" in content]
+
+
 def test_the_lock_names_every_package_once():
     named = [line.partition("==")[0] for line in lock().splitlines()[1:]]
     assert {"torch", "numpy", "ray", "optuna"} <= set(named)

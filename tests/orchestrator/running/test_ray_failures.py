@@ -1,8 +1,12 @@
 """What Ray raises, unwrapped to what happened."""
 
 import errno
+import os
+import pickle
+from types import SimpleNamespace
 
 import pytest
+import ray.cloudpickle
 import ray.exceptions
 from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
 from ray.train import ControllerError, WorkerGroupError
@@ -13,7 +17,7 @@ from ray.train.v2._internal.exceptions import (
     WorkerHealthCheckFailedError,
 )
 
-from orchestrator.running.ray_failures import of_ray
+from orchestrator.running.ray_failures import of_ray, of_trial
 from trainer.config import UserError
 from trainer.files.failure import Failure
 
@@ -84,3 +88,14 @@ def test_a_death_says_more_than_what_the_other_workers_saw_of_it():
     evicted = WorkerHealthCheckFailedError("failed", ray.exceptions.OutOfMemoryError("low on memory"))
     assert of_ray(group(died, evicted)).cause == "memory"
     assert of_ray(group(died, TAKEN)).cause == "preempted"
+
+
+def test_an_error_that_another_user_has_pickled_is_not_unpickled(tmp_path, monkeypatch):
+    text, pickled = tmp_path / "error.txt", tmp_path / "error.pkl"
+    text.write_text(f"Failure # 1 (occurred at noon)\n{DIED}\n")
+    pickled.write_bytes(ray.cloudpickle.dumps(DIED))
+    trial = SimpleNamespace(error_file=str(text), pickled_error_file=str(pickled))
+    assert of_trial(trial).cause == "lost"
+    monkeypatch.setattr(os, "geteuid", lambda: pickled.stat().st_uid + 1)
+    monkeypatch.setattr(pickle, "load", lambda file: pytest.fail("unpickled"))
+    assert of_trial(trial).cause == "bug"

@@ -65,6 +65,12 @@ def test_a_cause_spends_its_own_budget_and_no_other(tmp_path):
     assert [line["cause"] for line in read_retries(again.out)] == ["lost", "bug", "lost"]
 
 
+def test_a_retry_is_recorded_without_the_passwords_of_its_reason(tmp_path):
+    tried = attempts(tmp_path)
+    assert tried.record_retry(Failure("lost", "no http://u:hunter2@h"))
+    assert [line["reason"] for line in read_retries(tried.out)] == ["no http://***@h"]
+
+
 @pytest.mark.parametrize("cause", ["user", "nan", "bug", "disk", "teacher"])
 def test_what_would_fail_alike_is_not_tried_again_by_default(tmp_path, cause):
     assert not attempts(tmp_path).record_retry(Failure(cause, "why"))

@@ -51,6 +51,36 @@ def test_a_missing_ledger_is_empty_and_reading_does_not_make_it(path):
     assert not path.parent.exists()
 
 
+def test_a_ledger_holds_no_password_that_an_error_carries(path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:t0ken@h")
+    secrets = "no http://u:hunter2@h, t0ken"
+    ledger = Ledger(path)
+    ledger.append(started("r", config={"note": secrets}))
+    ledger.append({"event": "note", "run_id": "r", "text": secrets})
+    ledger.append({"event": "told", "study": "s", "search": "x", "trials": [{"reason": secrets}]})
+    ledger.append({"event": "trial", "number": 1, "values": {}, "end": {"event": "failed", "reason": secrets}})
+    ledger.append({"event": "retried", "run_id": "r", "cause": "bug", "reason": secrets})
+    ledger.append({"event": "failed", "run_id": "r", "cause": "bug", "reason": secrets})
+    first, *rest = path.read_text().splitlines()
+    assert secrets in first, "a config is what the run's id is made of"
+    assert len(rest) == 5 and all("no http://***@h, ***" in line for line in rest)
+
+
+def test_what_an_earlier_version_wrote_is_read_without_its_passwords(path):
+    secrets = "password=hunter2"
+    path.parent.mkdir()
+    events = [
+        started("r"),
+        {"event": "note", "run_id": "r", "text": secrets},
+        {"event": "told", "study": "s", "search": "x", "trials": [{"reason": secrets}]},
+        {"event": "failed", "run_id": "r", "cause": "bug", "reason": secrets},
+    ]
+    path.write_text("".join(json.dumps({"time": "2026-01-01T00:00:00", **event}) + "\n" for event in events))
+    run = Ledger(path).outcomes()["r"]
+    assert (run.reason, run.notes) == ("password=***", ["password=***"])
+    assert "hunter2" not in json.dumps(list(Ledger(path).events()))
+
+
 def test_events_come_back_in_order_with_their_time(path):
     ledger = Ledger(path)
     for number in range(5):

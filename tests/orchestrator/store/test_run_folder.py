@@ -184,6 +184,11 @@ def test_the_code_is_named_by_its_commit_and_what_differs_from_it(tmp_path):
     text = (diffs / f"{dirty[0]['diff']}.diff").read_text()
     assert "-one = 1\n+one = 2\n" in text and dirty[0]["diff"] == hashlib.sha256(text.encode()).hexdigest()[:12]
     assert len(list(diffs.iterdir())) == 1
+    (checkout / "trainer" / "loop.py").write_text("one = 2\nuri = 'http://u:hunter2@h'\n")
+    code = provenance.git(checkout, diffs)["diff"]
+    text = (diffs / f"{code}.diff").read_text()
+    assert "+uri = 'http://***@h'\n" in text and code == hashlib.sha256(text.encode()).hexdigest()[:12]
+    (checkout / "trainer" / "loop.py").write_text("one = 2\n")
     new.unlink()
     assert provenance.git(checkout, diffs) == {**clean, "dirty": True, "diff": dirty[0]["diff"]}
     json.dumps(dirty)

@@ -41,13 +41,16 @@ def test_a_taken_port_is_refused(driver):
 
 def test_the_address_is_that_of_the_study_in_the_training_view(driver, store, monkeypatch):
     found = []
-    monkeypatch.setattr("os.execv", lambda program, words: found.append(words) or exit(0))
+    monkeypatch.setattr("os.execve", lambda program, words, env: found.append((words, env)) or exit(0))
     experiment = MlflowClient(tracking_uri=store.mlflow_uri).get_experiment_by_name("transkd/demo_search")
     runs = f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
     said = driver.here("ui", "demo_search", "--port", 5999).out
     assert said == f"MLflow: http://127.0.0.1:5999{runs} (Ctrl-C ends it)\n"
     assert "/#/experiments?workflowType=machine_learning" in driver.here("ui", "--port", 5999).out, "none has run yet"
-    assert all(store.mlflow_uri in words for words in found)
+    for words, env in found:
+        assert words[-4:] == ["--host", "127.0.0.1", "--port", "5999"]
+        assert env["MLFLOW_BACKEND_STORE_URI"] == store.mlflow_uri
+        assert not [word for word in words if store.mlflow_uri in word], "other users see command lines"
 
 
 @pytest.mark.slow

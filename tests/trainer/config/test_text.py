@@ -60,6 +60,11 @@ OWN = {"UserError", "SpecError", "DamagedError", "ValidationError", "NumericalEr
         ("{b'Authorization': b'Basic hunter2'}", "{b'Authorization': b'Basic ***'}"),
         ("Authorization: hunter2", "Authorization: ***"),
         ("X-Api-Key: hunter2", "X-Api-Key: ***"),
+        # sentences
+        ("Password hunter2 is too short", "Password *** is too short"),
+        ("the password for user me is hunter2!", "the password for user me is ***"),
+        ("access token 'a hunter2' has expired", "access token '***' has expired"),
+        ("invalid API key `hunter2`, secret hunter2", "invalid API key `***`, secret ***"),
         ("Cookie: session=hunter2", "Cookie: session=***"),
     ],
 )
@@ -81,6 +86,8 @@ def test_passwords_are_masked(text, told):
         "a basic question: exit code=1, key=lambda x: x, bypass=1, password=None, the key: value",
         "arm 'a @ b', @SUM(A1)",
         "unknown key 'password'; known: user",
+        "password authentication failed for user 'me'; Password must have 12 characters, token 17 of 20",
+        "Unexpected token '<' in JSON; the secret of arm x2",
     ],
 )
 def test_harmless_text_stays(text):
@@ -93,8 +100,10 @@ def test_the_environment_s_passwords_are_masked_without_their_address(monkeypatc
     monkeypatch.setenv("HTTPS_PROXY", "http://pr0xy-of-mine@host")
     monkeypatch.setenv("WANDB_API_KEY", "k3y-of-mine")
     monkeypatch.setenv("SOME_TOKEN", "port")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "sw/rd f?sh")
     assert masked("port 'hunter2!' hunter2%21 t0ken-of-mine") == "port '***' *** ***"
     assert masked("pr0xy-of-mine k3y-of-mine") == "*** ***"
+    assert masked("sw/rd f?sh, as sw%2Frd%20f%3Fsh") == "***, as ***"
 
 
 def test_control_characters_are_written_out():

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainer.config import UserError, parse, teacher_run
+from trainer.config import UserError, parse, recipe_names, refuse_secrets, teacher_run
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,29 @@ def test_a_teachers_own_run_starts_from_what_its_recipe_says() -> None:
     assert trained is not None
     assert trained.student.init == "scratch"
     assert trained.key == teacher_run(parse({"teacher": {"train": {"epochs": 2}}})).key
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"data": {"options": {"token": "hunter2"}}}, "data.options.token must hold no password or token"),
+        (
+            {"data": {"options": {"from": "http://u:hunter2@h/x"}}},
+            r"data.options.from must hold .* got http://\*\*\*@h/x;",
+        ),
+        ({"data": {"augment": [{"mine": {"sources": ["", "https://t0ken@h"]}}]}}, "data.augment.0.mine.sources.1 must"),
+        ({"student": {"init": "key-of-mine"}}, r"student.init must hold .*, but got \*\*\*; let the code"),
+    ],
+)
+def test_a_config_that_holds_a_password_is_refused(
+    data: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "key-of-mine")
+    with pytest.raises(UserError, match=message) as refused:
+        refuse_secrets(data)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_no_packaged_config_seems_to_hold_a_password() -> None:
+    for name in recipe_names():
+        refuse_secrets(parse({"recipe": name}).model_dump(mode="json"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import stat
 import time
 from pathlib import Path
 
@@ -93,6 +95,16 @@ def test_processes_that_start_together_share_one_complete_folder(tmp_path: Path)
     with context.Pool(4) as pool:
         assert pool.starmap(_open, [(tmp_path, time.time() + 0.3)] * 4) == [4] * 4
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_who_may_read_scenes_is_decided_by_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        _open(tmp_path, 0.0)
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes == {0o700, 0o600}
 
 
 def test_a_folder_made_with_other_options_is_refused(tmp_path: Path) -> None:

@@ -104,3 +104,10 @@ def test_damaged_files_are_no_tracebacks(tmp_path: Path) -> None:
     assert run_folder.read_failure(tmp_path) is None
     (tmp_path / "failure.json").write_text("[]")
     assert run_folder.read_failure(tmp_path) is None
+
+
+def test_a_run_s_folder_holds_no_password_that_an_error_carries(tmp_path: Path) -> None:
+    run_folder.append_note(tmp_path, "no http://u:hunter2@h")
+    run_folder.write_failure(tmp_path, "bug", "no http://u:hunter2@h")
+    assert run_folder.read_notes(tmp_path) == ["no http://***@h"]
+    assert run_folder.read_failure(tmp_path) == {"cause": "bug", "reason": "no http://***@h"}

@@ -1,0 +1,130 @@
+"""doctor: check this machine, the store and the machines of a cluster before a study runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.verbs.options import ClusterOption, StoreOption, store_of
+from trainer.config import UserError, counted, parse
+
+if TYPE_CHECKING:
+    from cluster.spec import ClusterSpec
+    from orchestrator.health import Line
+    from orchestrator.prepare.machine_facts import Facts
+    from orchestrator.store.folder import Store
+
+COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+STEP_S = 6.0
+"""The longest measurement of a step; a slow machine is told so."""
+IMAGES = 4000
+"""So many that an epoch is steps and little else."""
+BATCH = 4
+SMALL = {
+    "data": {"name": "scenes", "size": [64, 128], "options": {"train": IMAGES, "val": 1, "size": [64, 128]}},
+    "student": {"name": "segformer_tiny"},
+    "optim": {"epochs": 1, "global_batch": BATCH},
+}
+"""The run whose step is timed."""
+TO_JOIN = ("Ray", "token")
+"""The checks without which Ray cannot be joined: it would try for minutes, and then end the process."""
+WIDTH = 160
+"""Characters of a line where the output is no terminal."""
+
+
+def doctor(
+    cluster: ClusterOption = None,
+    store: StoreOption = None,
+    step: Annotated[bool, typer.Option(help="time a training step of a small network")] = True,
+) -> None:
+    """Check this machine, the store and the machines of a cluster: a line each, with the remedy. Starts no run."""
+    from cluster.spec import load as load_spec
+    from orchestrator.health import PROBLEM, machine, requirements
+    from orchestrator.prepare.machine_facts import facts
+
+    where, spec = store_of(store, cluster), load_spec(cluster)
+    packages = [one.name for one in requirements() if one.name != "Python"]
+    ray = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    folders = {"the store": str(where.root), "the cache": str(where.cache), "Ray": ray}
+    is_local = spec.address == "local"
+    with ThreadPoolExecutor(1) as beside:  # the step is another process's, and both import torch
+        timed = beside.submit(_step, spec) if step and is_local else None
+        driver = facts(packages, folders.values(), spec.data_roots)
+        lines = machine(driver, spec, where, folders)
+        if timed is not None:
+            lines.append(timed.result())
+    if not is_local and all(line.state != PROBLEM for line in lines if line.what in TO_JOIN):
+        lines += _nodes(driver, spec, where, packages)
+    _show(lines)
+    problems = sum(line.state == PROBLEM for line in lines)
+    print(f"{counted(problems, 'problem')} to mend" if problems else "nothing to mend")
+    if problems:
+        sys.exit(1)
+
+
+def _nodes(driver: Facts, spec: ClusterSpec, store: Store, packages: Sequence[str]) -> list[Line]:
+    """Join Ray, and compare its machines with this one."""
+    from orchestrator.health import PROBLEM, Line, cluster
+    from orchestrator.prepare.machine_facts import facts
+    from orchestrator.running.ask_nodes import ask_each
+    from orchestrator.running.ray_session import joined
+    from orchestrator.running.shared_store import blind_nodes
+
+    try:
+        with joined(spec) as nodes:
+            addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
+            asked_s = time.time()
+            found, silent = ask_each(nodes, facts, lambda _: (packages, [str(store.root)], spec.data_roots))
+            asked = asked_s, time.time()
+            blind = blind_nodes(store, nodes)
+    except UserError as error:
+        return [Line("cluster", PROBLEM, str(error))]
+    lines = cluster(
+        driver,
+        {addresses[name]: node for name, node in found.items()},
+        {addresses[name]: why for name, why in silent.items()},
+        asked,
+        spec,
+    )
+    remedy = "name one that all of them mount with --store"
+    return lines + [Line(where, PROBLEM, f"sees another store at {store.root}", remedy) for where in blind]
+
+
+def _step(spec: ClusterSpec) -> Line:
+    """How long a training step of a small network takes on the device of a spec."""
+    from orchestrator.health import OK, WARNING, Line
+    from orchestrator.prepare.timed_steps import probe
+    from orchestrator.store.folder import Store
+
+    alone = spec.model_copy(update={"workers": 1, "micro_batch": None, "compile": False})
+    with tempfile.TemporaryDirectory() as folder:  # the store is left as it is
+        pace = probe({"step": parse(SMALL)}, alone, Store(Path(folder)), {}, STEP_S)["step"]
+    if pace.epoch_s is None:
+        return Line("step", WARNING, f"not timed within {STEP_S:g} s", "end what else runs here")
+    device = "a GPU" if spec.gpus_per_worker else f"a CPU with {counted(spec.torch_threads, 'thread')}"
+    step_s = pace.epoch_s * BATCH / IMAGES
+    return Line("step", OK, f"{step_s * 1000:.0f} ms for {BATCH} images of 64 x 128 and segformer_tiny on {device}")
+
+
+def _show(lines: Sequence[Line]) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("check", "", "found", "remedy"):
+        grid.add_column(heading, overflow="fold")
+    for line in lines:
+        state = Text(line.state, style=COLOURS[line.state])
+        grid.add_row(Text(line.what), state, Text(line.found), Text(line.remedy))
+    console.print(grid)
