@@ -65,6 +65,8 @@ class Ledger:
 
     def _after(self, run_id: str) -> str:
         """The earliest time for an event of a run whose status another driver changed last; else empty."""
+        if not any(path != self.own and path.exists() for path in journals(self.path)):
+            return ""
         with _LOCK:
             before = self._fold().after(run_id, self.own)
         moment = before and datetime.fromisoformat(before) + timedelta(milliseconds=1)
