@@ -54,11 +54,12 @@ def is_launcher(path: Path) -> bool:
 
 
 def spec_beside(path: Path) -> str:
-    """The name of a launcher file's cluster spec: `aws` for `ray-up-aws.yaml`."""
+    """A launcher file's cluster spec: `aws.yaml` beside `ray-up-aws.yaml`, or else the packaged `aws`."""
     name = path.stem
     for prefix in LAUNCHERS:
         name = name.removeprefix(prefix)
-    return name
+    beside = path.with_name(f"{name}.yaml")
+    return str(beside) if beside.is_file() and beside != path else name
 
 
 def launchers_beside(path: Path) -> list[Path]:
