@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cluster.lint import Finding
@@ -29,13 +29,14 @@ def region_findings(region: Any, line: int | None) -> Iterator[Finding]:
         yield Finding("region-unknown", f"{region} is no region of AWS", "write one such as us-west-2", line)
 
 
-def node_findings(name: str, node: dict[Any, Any], line: int | None) -> Iterator[Finding]:
-    """Keys of `node_config` with a slip, and a type that no machine has."""
+def node_findings(name: str, node: dict[Any, Any], line: Callable[[str], int | None]) -> Iterator[Finding]:
+    """Keys of `node_config` with a slip, and a type that no machine has. `line` gives the line of a key."""
     kind = node.get("InstanceType")
     if isinstance(kind, str) and not _TYPE.fullmatch(kind):
         message = f"{name} asks for an instance of type {kind}, which AWS cannot have"
-        yield Finding("instance-unknown", message, "write one such as g5.2xlarge", line)
+        yield Finding("instance-unknown", message, "write one such as g5.2xlarge", line("InstanceType"))
     for key in map(str, node):
         close = difflib.get_close_matches(key, NODE_KEYS, n=1, cutoff=0.8)
         if close and key not in NODE_KEYS:
-            yield Finding("unknown-key", f"{name}.node_config has no key {key!r}", f"did you mean '{close[0]}'?", line)
+            message = f"{name}.node_config has no key {key!r}"
+            yield Finding("unknown-key", message, f"did you mean '{close[0]}'?", line(key))

@@ -1,4 +1,4 @@
-"""Launcher files (`ray up`, KubeRay): whether the runs of a cluster spec fit on the machines that they start."""
+"""Launcher files (`ray up`, KubeRay, Slurm, SkyPilot): whether the runs of a spec fit on the machines they start."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from cluster.kuberay import kuberay
 from cluster.launcher_file import Document, Launcher, documents, table, texts
 from cluster.lint import Finding
 from cluster.ray_up import ray_up
-from cluster.spec import ClusterSpec, Machine, SpecError, concurrency_on, load
+from cluster.skypilot import is_task, skypilot
+from cluster.slurm import is_script, slurm
+from cluster.spec import LAUNCHERS, ClusterSpec, Machine, SpecError, concurrency_on, load
 from trainer.config import UserError, read_text
 
-PREFIXES = ("ray-up-", "kubectl-")
-_PLACEHOLDER = re.compile(r"\b(?:ami|fs)-0{17}|[\w.-]*example\.com[\w./:-]*|\bfill-in\b")
+_PLACEHOLDER = re.compile(r"\b(?:ami|fs)-0{17}|[\w.-]*example\.com[\w./:-]*|\bfill-in(?:-[a-z]+)*\b")
 
 
 def read(path: Path) -> Launcher:
-    """Parse a launcher file. Raises SpecError unless it is for `ray up`, or a RayJob or RayCluster."""
+    """Parse a launcher file. Raises SpecError unless it is one of `ray up`, `sbatch`, `sky launch` or KubeRay."""
+    if _is_script(path):
+        return slurm(path)
     found = documents(path)
     for document in found:
         data = table(document.data)
@@ -26,30 +29,44 @@ def read(path: Path) -> Launcher:
             return _with_placeholders(ray_up(document), found)
         if data.get("kind") in ("RayJob", "RayCluster"):
             return _with_placeholders(kuberay(document, found), found)
+        if is_task(data):
+            return _with_placeholders(skypilot(document), found)
     raise SpecError(f"{path} is no launcher file: expected `cluster_name:` (ray up) or `kind: RayJob` (kubectl apply)")
 
 
+def _is_script(path: Path) -> bool:
+    try:
+        return is_script(read_text(path))
+    except (UserError, OSError):
+        return False  # the reader of documents says why
+
+
 def is_launcher(path: Path) -> bool:
-    """Whether a file is for `ray up` or `kubectl apply` instead of a cluster spec."""
+    """Whether a file is for `ray up`, `kubectl apply`, `sbatch` or `sky launch` instead of a cluster spec."""
     if not path.exists():  # the name of a packaged spec
         return False
     try:
-        return bool(re.search(r"^(cluster_name|apiVersion|available_node_types):", read_text(path), re.MULTILINE))
+        return _is_script(path) or bool(
+            re.search(r"^(cluster_name|apiVersion|available_node_types|setup|run):", read_text(path), re.MULTILINE)
+        )
     except (UserError, OSError):
         return False  # the reader of specs says why
 
 
 def spec_beside(path: Path) -> str:
-    """The name of a launcher file's cluster spec: `aws` for `ray-up-aws.yaml`."""
+    """A launcher file's cluster spec: `aws.yaml` beside `ray-up-aws.yaml`, or else the packaged `aws`."""
     name = path.stem
-    for prefix in PREFIXES:
+    for prefix in LAUNCHERS:
         name = name.removeprefix(prefix)
-    return name
+    beside = path.with_name(f"{name}.yaml")
+    return str(beside) if beside.is_file() and beside != path else name
 
 
 def launchers_beside(path: Path) -> list[Path]:
-    """The launcher files of a cluster spec: `ray-up-aws.yaml` beside `aws.yaml`."""
-    return [file for prefix in PREFIXES if (file := path.with_name(f"{prefix}{path.stem}.yaml")).is_file()]
+    """The launcher files of a cluster spec: `ray-up-aws.yaml` beside `aws.yaml`, `slurm.sh` beside `slurm.yaml`."""
+    names = [*(f"{prefix}{path.stem}.yaml" for prefix in LAUNCHERS), f"{path.stem}.sh"]
+    found = [file for name in names if (file := path.with_name(name)).is_file()]
+    return [file for file in found if file.suffix == ".yaml" or _is_script(file)]
 
 
 def lint_launcher(launcher: Launcher, spec: ClusterSpec) -> list[Finding]:
@@ -57,6 +74,7 @@ def lint_launcher(launcher: Launcher, spec: ClusterSpec) -> list[Finding]:
     return [
         *launcher.findings,
         *fits(launcher, spec),
+        *_wrong_machines(launcher, spec),
         *_reaches_the_store(launcher, spec),
         *_other_spec(launcher, spec),
     ]
@@ -64,38 +82,67 @@ def lint_launcher(launcher: Launcher, spec: ClusterSpec) -> list[Finding]:
 
 def fits(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
     """Whether the runs fit on the launcher's machines, and its numbers are those of the spec."""
-    machines = [kind.machine for kind in launcher.types for _ in range(kind.most)]
+    if not launcher.types:
+        return
+    machines = [machine for machine in launcher.machines if machine.cpus or machine.gpus]
+    line = launcher.types[-1].line
     try:
         concurrency_on(spec, machines)
     except SpecError as error:
         message, _, remedy = str(error).partition("; ")
-        yield Finding("cannot-fit", message, remedy)
+        yield Finding("cannot-fit", message, remedy, line, "workers")
     sizes = {kind.machine for kind in launcher.types}
     stated = Machine(spec.cpus_per_machine or 0, spec.gpus_per_machine)
     if spec.cpus_per_machine is not None and stated not in sizes:
         there = ", ".join(f"{size.cpus:g} CPUs and {size.gpus:g} GPUs" for size in sorted(sizes))
         message = f"cpus_per_machine is {stated.cpus:g} and gpus_per_machine {stated.gpus:g}, the launcher has {there}"
-        yield Finding("machine-differs", message, "set them to a machine type of the launcher")
+        yield Finding(
+            "machine-differs", message, "set them to a machine type of the launcher", line, "cpus_per_machine"
+        )
     for name, limit, most in (
         ("max_cpus", spec.max_cpus, sum(machine.cpus for machine in machines)),
         ("max_gpus", spec.max_gpus, sum(machine.gpus for machine in machines)),
     ):
         if limit is not None and limit != most:
-            yield Finding(
-                "limits-differ", f"{name} is {limit:g} but the launcher starts up to {most:g}", f"set {name}: {most:g}"
-            )
+            message = f"{name} is {limit:g} but the launcher starts up to {most:g}"
+            yield Finding("limits-differ", message, f"set {name}: {most:g}", line, name)
+
+
+def _holds_a_worker(machine: Machine, spec: ClusterSpec) -> bool:
+    try:
+        concurrency_on(spec.model_copy(update={"workers": 1, "concurrency": "auto"}), [machine])
+    except SpecError:
+        return False
+    return True
+
+
+def _wrong_machines(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
+    """A head that grows workers and trains too, and workers that are never started."""
+    workers = [kind for kind in launcher.types if not kind.head]
+    holds = {kind.name: _holds_a_worker(kind.machine, spec) for kind in launcher.types}
+    for kind in launcher.types:
+        if kind.head and holds[kind.name] and any(other.most > other.least for other in workers):
+            message = f"a worker fits on {kind.name}, the head: a run that fills its memory ends all of them"
+            yield Finding("head-takes-runs", message, "give the head 0 CPUs for runs", kind.line)
+        elif (
+            not kind.head and kind.machine.cpus and not holds[kind.name] and any(holds[other.name] for other in workers)
+        ):
+            message = f"no worker of a run fits on {kind.name}, so that it is never started"
+            yield Finding("never-started", message, "make its resources as large as the other types'", kind.line)
 
 
 def _reaches_the_store(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
+    line = launcher.mount_line
     for name, folder in [("store", spec.store), *((f"data_roots.{k}", v) for k, v in spec.data_roots.items())]:
         if folder and not any(Path(folder).is_relative_to(mount) for mount in launcher.mounts):
             mounts = ", ".join(launcher.mounts) or "nothing"
-            yield Finding("not-mounted", f"{name} is {folder} but machines share {mounts}", "mount it on every machine")
+            message = f"{name} is {folder} but machines share {mounts}"
+            yield Finding("not-mounted", message, "mount it on every machine", line)
 
     for mount in launcher.read_only:
         if spec.store and Path(spec.store).is_relative_to(mount):
             message = f"store is {spec.store}, and {mount} is mounted read-only"
-            yield Finding("read-only", message, "remove readOnly from the mount and its volume")
+            yield Finding("read-only", message, "remove readOnly from the mount and its volume", line)
 
 
 def _other_spec(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
@@ -107,8 +154,9 @@ def _other_spec(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
     except SpecError:
         same = False
     if not same:
-        message = f"entrypoint names the cluster spec {launcher.spec}, which is not the one that goes with this file"
-        yield Finding("spec-differs", message, "name that one, or give lint the other with --cluster")
+        message = f"the command names the cluster spec {launcher.spec}, which is not the one that goes with this file"
+        remedy = "name that one, or give lint the other with --cluster"
+        yield Finding("spec-differs", message, remedy, launcher.command_line)
 
 
 def _with_placeholders(launcher: Launcher, found: list[Document]) -> Launcher:

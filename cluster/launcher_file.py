@@ -11,11 +11,13 @@ import yaml
 from packaging.specifiers import SpecifierSet
 
 from cluster.lint import Finding
-from cluster.spec import Machine, SpecError
+from cluster.spec import LARGEST, Machine, SpecError
 from trainer.config import UserError, message_of, parse_documents, read_text
 
 IDLE_S = 60
 """An idle machine that ends earlier ends between two runs, and the next one boots again."""
+IDLE_MOST_S = 3600
+"""An idle machine that ends later costs an hour or more for nothing."""
 SHM_GIB = 2
 """Least /dev/shm in GiB, for Ray's object store and PyTorch."""
 HEAD_GIB = 8
@@ -30,8 +32,9 @@ class Document:
         self.node = node
 
     def line(self, *keys: Any) -> int | None:
-        """The line of the deepest of these keys that is there."""
-        node, line = self.node, None
+        """The line of the deepest of these keys that is there, or of the document's beginning."""
+        node = self.node
+        line = None if node is None else node.start_mark.line + 1
         for key in keys:
             found = None
             if isinstance(node, yaml.MappingNode):
@@ -61,12 +64,19 @@ class MachineType(NamedTuple):
     machine: Machine
     least: int
     most: int
+    head: bool = False
+    line: int | None = None
+    spot: bool = False
+    """Whether the cloud may take the machine back."""
+    priority: int = 0
+    """Of the types that a run fits on, the autoscaler starts the one with the highest."""
 
 
 class Launcher(NamedTuple):
     """The parts of a launcher file that lint checks. `mounts`: folders that all machines share."""
 
     types: list[MachineType]
+    """Empty where the file names hosts instead: their size is not in it."""
     mounts: list[str]
     findings: list[Finding]
     """Problems of the file itself, independent of the spec."""
@@ -76,6 +86,18 @@ class Launcher(NamedTuple):
     """The cluster spec that its command names; empty where it has none."""
     study: str = ""
     """The study that its command runs."""
+    limit: int | None = None
+    """The most workers of all types together."""
+    mount_line: int | None = None
+    command_line: int | None = None
+
+    @property
+    def machines(self) -> list[Machine]:
+        """The largest cluster: each type at its most, and of the workers at most `limit`, the largest ones."""
+        most = LARGEST if self.limit is None else self.limit
+        workers = [kind.machine for kind in self.types if not kind.head for _ in range(min(kind.most, most))]
+        largest = sorted(workers, key=lambda machine: (machine.gpus, machine.cpus), reverse=True)
+        return [*(kind.machine for kind in self.types if kind.head), *largest[:most]]
 
 
 def table(value: Any) -> dict[Any, Any]:
@@ -134,7 +156,7 @@ def wrong_counts(types: list[MachineType], lines: dict[str, int | None]) -> list
         Finding(
             "always-on",
             f"{kind.least} of {kind.name} run while no study does",
-            f"set the minimum of {kind.name} to 0",
+            "choose a head without GPUs" if kind.head else f"set the minimum of {kind.name} to 0",
             lines.get(kind.name),
         )
         for kind in types
@@ -169,9 +191,13 @@ def instance_findings(name: str, kind: str, machine: Machine, line: int | None, 
         )
 
 
-def too_eager(seconds: Any, name: str, line: int | None) -> list[Finding]:
-    """An idle timeout of seconds."""
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds >= IDLE_S:
-        return []
-    message = f"{name} ends an idle machine after {seconds:g} s, and the next run waits until another has booted"
-    return [Finding("idle-timeout-short", message, f"set it to {IDLE_S} s or more", line)]
+def idle_findings(seconds: Any, name: str, line: int | None) -> Iterator[Finding]:
+    """An idle timeout of seconds, or of hours."""
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        return
+    if seconds < IDLE_S:
+        message = f"{name} ends an idle machine after {seconds:g} s, and the next run waits until another has booted"
+        yield Finding("idle-timeout-short", message, f"set it to {IDLE_S} s or more", line)
+    elif seconds > IDLE_MOST_S:
+        message = f"{name} keeps an idle machine for {seconds / 3600:.3g} h, which costs as one that works"
+        yield Finding("idle-timeout-long", message, f"set it to {IDLE_MOST_S} s or less", line)

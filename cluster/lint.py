@@ -9,6 +9,9 @@ from typing import NamedTuple
 from cluster.spec import ClusterSpec, Machine, SpecError, amounts, concurrency, grown
 from trainer.config import counted
 
+TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run")
+"""Folders that no two machines share, and that a restart empties."""
+
 
 class Finding(NamedTuple):
     """One problem: a stable code, what is wrong, and what to write instead."""
@@ -17,7 +20,9 @@ class Finding(NamedTuple):
     message: str
     remedy: str
     line: int | None = None
-    """Where it stands in a launcher file."""
+    """Where it stands in the file that was read."""
+    key: str = ""
+    """The key of the cluster spec that it is about."""
 
     def __str__(self) -> str:
         where = f"line {self.line}: " if self.line else ""
@@ -45,7 +50,7 @@ def _fits(spec: ClusterSpec, cpus: float, gpus: float) -> Finding | None:
         concurrency(spec, cpus, gpus)
     except SpecError as error:
         message, _, remedy = str(error).partition("; ")
-        return Finding("cannot-fit", message, remedy)
+        return Finding("cannot-fit", message, remedy, key="workers")
     return None
 
 
@@ -54,14 +59,16 @@ def _threads(spec: ClusterSpec) -> Finding | None:
         return None
     threads, cpus = counted(spec.torch_threads, "thread"), amounts({"CPU": spec.cpus_per_worker})
     message = f"{threads} per worker on {cpus}: runs slow each other down"
-    return Finding("threads-exceed-cpus", message, f"set cpus_per_worker: {spec.torch_threads} or remove threads")
+    remedy = f"set cpus_per_worker: {spec.torch_threads} or remove threads"
+    return Finding("threads-exceed-cpus", message, remedy, key="threads")
 
 
 def _idle_gpus(spec: ClusterSpec, have: Machine) -> Finding | None:
     if not have.gpus:
         return None
     if not spec.gpus_per_worker:
-        return Finding("gpus-unused", f"no run uses the {amounts({'GPU': have.gpus})}", "set gpus_per_worker: 1")
+        message = f"no run uses the {amounts({'GPU': have.gpus})}"
+        return Finding("gpus-unused", message, "set gpus_per_worker: 1", key="gpus_per_worker")
     fit = _runs(spec, have)
     served = _runs(spec, have._replace(cpus=have.gpus * spec.workers * spec.cpus_per_worker / spec.gpus_per_worker))
     if not 0 < fit < served:
@@ -71,7 +78,7 @@ def _idle_gpus(spec: ClusterSpec, have: Machine) -> Finding | None:
     message = (
         f"the GPUs have room for {counted(served, 'run')} at once but the CPUs for {fit}: the other GPUs stay idle"
     )
-    return Finding("gpus-starved", message, f"set cpus_per_worker: {share:g}")
+    return Finding("gpus-starved", message, f"set cpus_per_worker: {share:g}", key="cpus_per_worker")
 
 
 def _runs(spec: ClusterSpec, have: Machine) -> int:
@@ -88,12 +95,14 @@ def _autoscaler(spec: ClusterSpec) -> list[Finding | None]:
         "no-autoscaler",
         f"max_cpus and max_gpus are for an autoscaler, but address {spec.address} has none",
         "set address: auto where a cluster with an autoscaler runs, or remove max_cpus and max_gpus",
+        key="address",
     )
     unknown = Finding(
         "machine-unknown",
         "max_cpus and max_gpus say how much the autoscaler may add in all, but not how large a machine is: a worker "
         "that fits on none would wait forever",
         "set cpus_per_machine and gpus_per_machine to what the launcher file states",
+        key="max_cpus",
     )
     return [
         absent if spec.address == "local" else None,
@@ -105,12 +114,18 @@ def _folders(spec: ClusterSpec) -> list[Finding | None]:
     if spec.address == "local":
         return [
             Finding(
-                "data-missing", f"data_roots.{name} is not a folder here: {folder}", "correct the path or remove it"
+                "data-missing",
+                f"data_roots.{name} is not a folder here: {folder}",
+                "correct the path or remove it",
+                key="data_roots",
             )
             for name, folder in spec.data_roots.items()
             if not Path(folder).is_dir()
         ]
     if spec.store is None and not os.environ.get("TRANSKD_STORE"):
         message = "store is not set, and the default, a folder under home, differs between machines"
-        return [Finding("store-not-shared", message, "set store: to a folder that every machine mounts")]
+        return [Finding("store-not-shared", message, "set store: to a folder that every machine mounts", key="store")]
+    if spec.store and any(Path(spec.store).is_relative_to(folder) for folder in TEMPORARY):
+        message = f"store is {spec.store}, which every machine has for itself and empties when it starts"
+        return [Finding("store-temporary", message, "set store: to a folder that every machine mounts", key="store")]
     return [None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from cluster.aws import node_findings, region_findings
@@ -13,19 +14,26 @@ from cluster.launcher_file import (
     Launcher,
     MachineType,
     array,
+    idle_findings,
     instance_findings,
     other_versions,
     table,
     texts,
-    too_eager,
     wrong_counts,
 )
 from cluster.lint import Finding
 from cluster.quantities import docker_bytes
 from cluster.schemas import check_ray_up
 from cluster.spec import Machine
+from cluster.spot import is_spot_node, spot_findings
 
 NODES = "available_node_types"
+_HEADS, _JOINS = r"\bray start\b.*--head\b", r"\bray start\b.*--address\b"
+"""The commands that start Ray on the head and on a worker."""
+_INSTANCE = ("InstanceType", "machineType", "azure_arm_parameters")
+"""The key of an instance's type at AWS, GCP and Azure."""
+_KEEP_STOPPED = ("aws", "azure", "aliyun")
+"""Providers that stop idle machines where they are not told to end them."""
 
 
 def ray_up(document: Document) -> Launcher:
@@ -48,20 +56,27 @@ def ray_up(document: Document) -> Launcher:
             line = document.line(NODES, name, "max_workers")
             found.append(Finding("limit-exceeded", message, f"set max_workers: {most} at the top", line))
         machine = Machine(_count(resources.get("CPU"), 0), _count(resources.get("GPU"), 0))
-        types.append(MachineType(str(name), machine, least, most if name == head else min(most, limit)))
         node = table(kind.get("node_config"))
-        instance = node.get("InstanceType") or node.get("machineType") or node.get("azure_arm_parameters")
+        spot, priority = is_spot_node(node), _count(kind.get("priority"), 0)
+        most = most if name == head else min(most, limit)
+        types.append(MachineType(str(name), machine, least, most, name == head, lines, spot, priority))
+        asked = next((key for key in _INSTANCE if node.get(key)), "")
+        instance = node.get(asked)
         if isinstance(instance, dict):
             instance = instance.get("vmSize")
         if isinstance(instance, str) and not node.get("guestAccelerators"):
-            line = document.line(NODES, name, "node_config", "InstanceType") or lines
+            line = document.line(NODES, name, "node_config", asked)
             found += instance_findings(str(name), instance, machine, line, head=name == head)
         if table(config.get("provider")).get("type") == "aws":
-            found += node_findings(str(name), node, lines)
-        found += too_eager(kind.get("idle_timeout_s"), f"{name}.idle_timeout_s", document.line(NODES, name))
+            found += node_findings(str(name), node, partial(document.line, NODES, name, "node_config"))
+        found += idle_findings(
+            kind.get("idle_timeout_s"), f"{name}.idle_timeout_s", document.line(NODES, name, "idle_timeout_s")
+        )
     mounts = sorted(_mounts(config, "head") & _mounts(config, "worker"))
     minima = {kind.name: document.line(NODES, kind.name, "min_workers") for kind in types}
-    return Launcher(types, mounts, [*found, *wrong_counts(types, minima)])
+    found += [*wrong_counts(types, minima), *spot_findings(types)]
+    line = _line_of(document, r"\bmount(point)? -", "setup_commands")
+    return Launcher(types, mounts, found, limit=limit, mount_line=line)
 
 
 def _mounts(config: dict[str, Any], role: str) -> set[str]:
@@ -69,7 +84,38 @@ def _mounts(config: dict[str, Any], role: str) -> set[str]:
     other = {"head": "worker_", "worker": "head_"}[role]
     own = [text for keys, text in texts(config) if re.fullmatch(f"(?!{other}).*_commands", str(keys[0]))]
     commands = " ".join(re.sub(r"(^|\s)#.*", "", text) for text in own)
-    return set(re.findall(r"\bmount -t (?:nfs|efs|lustre|ceph)\S*\s.*?:/\S*\s+(/\S+)", commands))
+    mounted = re.findall(r"\bmount -t (?:nfs|efs|lustre|ceph)\S*\s.*?:/\S*\s+(/\S+)", commands)
+    demanded = re.findall(r"\bmountpoint -q (/[^\s;&|]++)(?!\s*\|\|)", commands)  # or `ray up` ends there
+    return {*mounted, *demanded}
+
+
+def _line_of(document: Document, pattern: str, key: str) -> int | None:
+    """The line of the first text that has a pattern, or else of a key."""
+    found = (document.line(*keys) for keys, text in texts(document.data) if re.search(pattern, text))
+    return next(found, document.line(key))
+
+
+def _commands(document: Document) -> Iterator[Finding]:
+    """What the commands that start Ray lack."""
+    config = document.data
+    started = array(config.get("head_start_ray_commands"))
+    head_line = _line_of(document, _HEADS, "head_start_ray_commands")
+    starts = [(keys, text) for keys, text in texts(config) if "ray start" in text]
+    open_ones = [document.line(*keys) for keys, text in starts if "RAY_AUTH_MODE=token" not in text]
+    asked = "RAY_AUTH_MODE=token" in str(config.get("docker", "")) or (starts and not open_ones)
+    if not (asked and "auth_token" in str(config.get("file_mounts", ""))):
+        message = "Ray starts without a token: whoever reaches one of its ports runs code on the machines"
+        remedy = "write RAY_AUTH_MODE=token before `ray start` on head and workers, and mount ~/.ray/auth_token"
+        yield Finding("no-token", message, remedy, next(iter(open_ones), head_line))
+    if started and not any("--autoscaling-config" in str(command) for command in started):
+        message = "the head starts without --autoscaling-config: no machine is added"
+        remedy = "add --autoscaling-config=~/ray_bootstrap_config.yaml"
+        yield Finding("no-autoscaler", message, remedy, head_line)
+    if any("--head" in text and not re.search(r"--dashboard-host[= ]0\.0\.0\.0", text) for _, text in starts):
+        message = "the dashboard listens on the head alone, and Ray Train ends the workers of stopped runs through it"
+        remedy = "add --dashboard-host=0.0.0.0 to `ray start --head`"
+        yield Finding("dashboard-hidden", message, remedy, head_line)
+    yield from _other_port(document)
 
 
 def _other_port(document: Document) -> Iterator[Finding]:
@@ -78,11 +124,25 @@ def _other_port(document: Document) -> Iterator[Finding]:
     worker = re.findall(r"--address[= ]\S*:(\d+)", _starts(document, "worker"))
     if worker and not set(worker) & set(head):
         message = f"workers join the head at port {worker[0]}, and it listens at {head[0]}"
-        yield Finding("port-differs", message, "write one port", document.line("worker_start_ray_commands"))
+        yield Finding(
+            "port-differs", message, "write one port", _line_of(document, _JOINS, "worker_start_ray_commands")
+        )
 
 
 def _starts(document: Document, role: str) -> str:
     return " ".join(text for _, text in texts(document.data.get(f"{role}_start_ray_commands")))
+
+
+def _hosts(document: Document, provider: dict[Any, Any], most: Any) -> Iterator[Finding]:
+    """Hosts of one's own that are listed twice, or that no run would ever get."""
+    hosts = [provider.get("head_ip"), *array(provider.get("worker_ips"))]
+    line = document.line("provider", "worker_ips")
+    for host in sorted({str(host) for host in hosts if hosts.count(host) > 1}):
+        message = f"{host} is listed twice: Ray would be started on it twice, and count its CPUs and GPUs twice"
+        yield Finding("host-twice", message, "name each host once", line)
+    if len(hosts) - 1 > _count(most, len(hosts) - 1):
+        message = f"max_workers is {most} and there are {len(hosts) - 1} worker_ips: the others are never used"
+        yield Finding("hosts-unused", message, f"set max_workers: {len(hosts) - 1}", document.line("max_workers"))
 
 
 def _count(value: Any, default: int) -> int:
@@ -92,30 +152,24 @@ def _count(value: Any, default: int) -> int:
 def _whole(document: Document) -> Iterator[Finding]:
     config = document.data
     head, provider = config.get("head_node_type"), table(config.get("provider"))
-    if str(head) not in map(str, table(config.get(NODES))):
+    if provider.get("type") == "local":
+        yield from _hosts(document, provider, config.get("max_workers"))
+    elif str(head) not in map(str, table(config.get(NODES))):
         message = f"head_node_type {head} is not in {NODES}"
         yield Finding("head-unknown", message, "name one of them", document.line("head_node_type"))
     if provider.get("type") in ("aws", "gcp") and not provider.get("region"):
         message = "provider has no region: Ray would use its default"
         yield Finding("region-missing", message, "set provider.region", document.line("provider"))
-    started = array(config.get("head_start_ray_commands"))
-    starts = [text for _, text in texts(config) if "ray start" in text]
-    options = str(config.get("docker", ""))
-    asked = "RAY_AUTH_MODE=token" in options or (starts and all("RAY_AUTH_MODE=token" in text for text in starts))
-    if not (asked and "auth_token" in str(config.get("file_mounts", ""))):
-        message = "Ray starts without a token: whoever reaches one of its ports runs code on the machines"
-        remedy = "write RAY_AUTH_MODE=token before `ray start` on head and workers, and mount ~/.ray/auth_token"
-        yield Finding("no-token", message, remedy, document.line("head_start_ray_commands"))
-    if started and not any("--autoscaling-config" in str(command) for command in started):
-        message = "the head starts without --autoscaling-config: no machine is added"
-        remedy = "add --autoscaling-config=~/ray_bootstrap_config.yaml"
-        yield Finding("no-autoscaler", message, remedy, document.line("head_start_ray_commands"))
     idle = config.get("idle_timeout_minutes")
     if isinstance(idle, int | float):
-        yield from too_eager(idle * 60, "idle_timeout_minutes", document.line("idle_timeout_minutes"))
+        yield from idle_findings(idle * 60, "idle_timeout_minutes", document.line("idle_timeout_minutes"))
+    if provider.get("cache_stopped_nodes", provider.get("type") in _KEEP_STOPPED) is True:
+        message = "a machine that the autoscaler stops is kept, and its disk is paid for until `ray down`"
+        line = document.line("provider", "cache_stopped_nodes")
+        yield Finding("disks-kept", message, "set provider.cache_stopped_nodes: false", line)
     if provider.get("type") == "aws":
         yield from region_findings(provider.get("region"), document.line("provider", "region"))
-    yield from _other_port(document)
+    yield from _commands(document)
     for keys, text in texts(config):
         small = re.search(r"--shm-size[= ](\S+)", text)
         size = docker_bytes(small[1].strip("'\"")) if small else None

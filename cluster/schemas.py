@@ -43,7 +43,7 @@ def check_ray_up(document: Document) -> list[Finding]:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             validate_config(prepare_config(copy.deepcopy(document.data)))
     except Exception as error:  # of any class: it is meant for a program
-        return [Finding("refused-by-ray", message_of(error)[:300], "correct it: `ray up` stops here")]
+        return [Finding("refused-by-ray", message_of(error)[:300], "correct it: `ray up` stops here", document.line())]
     return []
 
 

@@ -25,7 +25,9 @@ DAYS_S = 7 * 24 * 3600.0
 _HOST = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
 """A name, an IPv4 address, or an IPv6 address in brackets."""
 
-_LAUNCHER_KEYS = {"apiVersion": "kubectl apply -f", "cluster_name": "ray up"}
+_LAUNCHER_KEYS = {"apiVersion": "kubectl apply -f", "cluster_name": "ray up", "run": "sky launch"}
+LAUNCHERS = ("ray-up-", "kubectl-", "sky-")
+"""What the names of launcher files begin with; the name of the spec that goes with one follows."""
 
 
 class SpecError(ValueError):
@@ -295,7 +297,7 @@ def _absolute(folder: str) -> str:
 def names() -> list[str]:
     """Names of the bundled specs, `local` for `cluster/local.yaml`; launcher files are excluded by their prefix."""
     files = Path(__file__).parent.glob("*.yaml")
-    return sorted(path.stem for path in files if not path.name.startswith(("ray-up-", "kubectl-")))
+    return sorted(path.stem for path in files if not path.name.startswith(LAUNCHERS))
 
 
 def load(source: str | Path | None = None) -> ClusterSpec:

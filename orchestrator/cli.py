@@ -11,6 +11,7 @@ import typer
 
 import orchestrator.packages  # noqa: F401 - before our other packages: it says where they are
 from orchestrator.verbs.bundle import bundle
+from orchestrator.verbs.cluster_init import init_cluster
 from orchestrator.verbs.doctor import doctor
 from orchestrator.verbs.explain import explain
 from orchestrator.verbs.import_ import import_
@@ -27,7 +28,7 @@ from trainer.cli import Commands, in_one_line, prepare_process, say
 from trainer.cli import app as trainer_app
 
 app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-cluster_app = typer.Typer(no_args_is_help=True, help="Cluster specs.")
+cluster_app = typer.Typer(no_args_is_help=True, help="Cluster specs and launchers.")
 
 GARBAGE = 100_000
 """New objects between two searches for cycles. A ledger is folded into millions of objects without a cycle; Python's
@@ -62,6 +63,7 @@ for verb in (plan, run, status, report, explain, bundle, sync, ui, doctor, repai
 app.command("import")(import_)
 app.command("list")(list_)
 cluster_app.command("lint")(lint_cluster)
+cluster_app.command("init")(init_cluster)
 app.add_typer(cluster_app, name="cluster")
 app.registered_commands += trainer_app.registered_commands
 app.registered_groups += trainer_app.registered_groups

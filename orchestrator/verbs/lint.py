@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cluster.lint import Finding
 
 
-def _misspelt(study: str) -> list[Finding]:
+def _misspelt(study: str, line: int | None = None) -> list[Finding]:
     """A study that is almost a packaged one: others may be in the store, or files of the image."""
     from ablations.study.schema import packaged
     from cluster.lint import Finding
@@ -21,7 +21,7 @@ def _misspelt(study: str) -> list[Finding]:
     close = difflib.get_close_matches(study, packaged(), n=1, cutoff=0.9)
     if not close or study in packaged():
         return []
-    return [Finding("study-unknown", f"entrypoint runs {study}", f"did you mean '{close[0]}'?")]
+    return [Finding("study-unknown", f"entrypoint runs {study}", f"did you mean '{close[0]}'?", line)]
 
 
 def lint_cluster(
@@ -32,6 +32,7 @@ def lint_cluster(
 ) -> None:
     """List what in a spec would hang or waste money, on this machine or on the machines of a launcher file."""
     from cluster.launcher import fits, is_launcher, launchers_beside, lint_launcher, read, spec_beside
+    from cluster.launcher_file import documents
     from cluster.lint import lint, runs_here
     from cluster.spec import load as load_spec
     from orchestrator.prepare.machine import here
@@ -39,12 +40,21 @@ def lint_cluster(
     path = Path(file)
     if is_launcher(path):
         launcher = read(path)
-        findings = [*lint_launcher(launcher, load_spec(cluster or spec_beside(path))), *_misspelt(launcher.study)]
+        findings = [
+            *lint_launcher(launcher, load_spec(cluster or spec_beside(path))),
+            *_misspelt(launcher.study, launcher.command_line),
+        ]
     else:
         spec, machine = load_spec(file), here()
         findings = lint(spec, *machine)
-        for beside in launchers_beside(path) if path.is_file() else []:
-            findings += fits(read(beside), spec)
+        if path.is_file():
+            for beside in launchers_beside(path):
+                findings += fits(read(beside), spec)
+            keys = next((document for document in documents(path) if document.data), None)
+            findings = [
+                finding._replace(line=keys.line(finding.key) if keys and finding.key in keys.data else None)
+                for finding in findings
+            ]
         if not runs_here(spec, machine.gpus) and not spec.scales:
             print("not checked: whether a run fits, as this is not the machine where runs would run; check it there")
     for finding in findings:

@@ -19,7 +19,8 @@ from cluster.spec import SpecError, load
 
 FOLDER = Path(cluster.__file__).parent
 AWS, KUBERAY = FOLDER / "ray-up-aws.yaml", FOLDER / "kubectl-kuberay.yaml"
-SPECS = {AWS: "aws", KUBERAY: "kuberay"}
+HOSTS, SKYPILOT = FOLDER / "ray-up-hosts.yaml", FOLDER / "sky-gpu.yaml"
+SPECS = {AWS: "aws", KUBERAY: "kuberay", HOSTS: "hosts", SKYPILOT: "gpu"}
 WHOLE = ("spec", "rayClusterSpec")
 HEAD, WORKER = (*WHOLE, "headGroupSpec"), (*WHOLE, "workerGroupSpecs", 0)
 POD = ("template", "spec")
@@ -135,11 +136,11 @@ VALUES = (None, 3, 1.5, "text", [], {}, [None], {"a": None}, True)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(len(VALUES)))
-@pytest.mark.parametrize("path", [AWS, KUBERAY], ids=["aws", "kuberay"])
+@pytest.mark.parametrize("path", SPECS, ids=SPECS.get)
 def test_no_value_of_another_type_ends_in_an_exception(tmp_path, path, first):
     number = len(documents(path)) - 1
     for turn, keys in enumerate(list(places(documents(path)[number]))[1:], first):
-        if keys[-1] not in ("apiVersion", "kind", "cluster_name"):
+        if keys[-1] not in ("apiVersion", "kind", "cluster_name", "run"):
             findings(tmp_path, path, changed(documents(path), number, keys, VALUES[turn % len(VALUES)]))
 
 

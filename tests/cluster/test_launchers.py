@@ -14,7 +14,8 @@ from cluster.launcher import Machine, lint_launcher, read
 from cluster.spec import SpecError, concurrency_on, footprint, load
 
 FOLDER = Path(cluster.__file__).parent
-RAY_UP = sorted(FOLDER.glob("ray-up-*.yaml"))
+RAY_UP = sorted(set(FOLDER.glob("ray-up-*.yaml")) - {FOLDER / "ray-up-hosts.yaml"})
+"""Those whose machines a cloud starts."""
 KUBECTL = sorted(FOLDER.glob("kubectl-*.yaml"))
 
 
@@ -49,13 +50,12 @@ def edited(tmp_path):
 def test_the_spec_of_that_name_fits_and_only_placeholders_are_left(path):
     launcher, spec = read(path), load(name_of(path))
     assert {finding.code for finding in lint_launcher(launcher, spec)} == {"placeholder"}
-    machines = [kind.machine for kind in launcher.types for _ in range(kind.most)]
-    assert concurrency_on(spec, machines) == spec.max_gpus
+    assert concurrency_on(spec, launcher.machines) == spec.max_gpus
 
 
 @pytest.mark.parametrize("path", RAY_UP + KUBECTL, ids=name_of)
 def test_no_run_lands_on_the_head(path):
-    (head,) = [kind for kind in read(path).types if kind.name == "head"]
+    (head,) = [kind for kind in read(path).types if kind.head]
     assert head.machine == Machine(0, 0)
 
 
@@ -96,6 +96,28 @@ def test_rays_autoscaler_brings_up_a_gpu_machine_for_each_run_up_to_the_limit(pa
     assert (sum(up.values()), len(waiting)) == (8, 12)
 
 
+@pytest.mark.parametrize("path", RAY_UP, ids=name_of)
+@pytest.mark.parametrize(
+    ("available", "started"), [({}, {"gpu": 8}), ({"gpu": 0.0}, {"gpu-on-demand": 8})], ids=["spot", "no-spot"]
+)
+def test_rays_autoscaler_starts_spot_machines_first_and_others_while_there_are_none(path, available, started):
+    from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+    from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+    from ray.autoscaler.v2.utils import ResourceRequestUtil
+
+    config = AutoscalingConfig(documents(path)[0], skip_content_hash=True)
+    runs = [ResourceRequestUtil.make(footprint(load(name_of(path))))] * 20
+    request = SchedulingRequest(
+        disable_launch_config_check=True,
+        node_type_configs=config.get_node_type_configs(),
+        max_num_nodes=config.get_config("max_workers"),
+        resource_requests=ResourceRequestUtil.group_by_count(runs),
+        recoverable_resource_availabilities=available,
+    )
+    reply = ResourceDemandScheduler().schedule(request)
+    assert {launch.instance_type: launch.count for launch in reply.to_launch} == started
+
+
 AWS, KUBERAY = FOLDER / "ray-up-aws.yaml", FOLDER / "kubectl-kuberay.yaml"
 WORKER = ("spec", "rayClusterSpec", "workerGroupSpecs", 0)
 
@@ -106,8 +128,8 @@ WORKER = ("spec", "rayClusterSpec", "workerGroupSpecs", 0)
         (AWS, ("head_node_type",), "haed", "head-unknown"),
         (AWS, ("provider", "region"), None, "region-missing"),
         (AWS, ("max_workers",), 4, "limit-exceeded"),
-        (AWS, ("available_node_types", "gpu", "max_workers"), 4, "limits-differ"),
-        (AWS, ("available_node_types", "gpu", "resources"), {"CPU": 4, "GPU": 1}, "cannot-fit"),
+        (AWS, ("max_workers",), 4, "limits-differ"),
+        (AWS, ("available_node_types", "gpu", "resources"), {"CPU": 4, "GPU": 1}, "never-started"),
         (AWS, ("available_node_types", "gpu", "resources"), None, "resources-unstated"),
         (AWS, ("available_node_types", "gpu", "min_workers"), 1, "always-on"),
         (AWS, ("setup_commands",), ["true"], "not-mounted"),

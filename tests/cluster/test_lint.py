@@ -8,7 +8,10 @@ from cluster.spec import ClusterSpec, concurrency, load
 SHARED = {"address": "auto", "store": "/mnt/shared/store"}
 
 
-@pytest.mark.parametrize(("name", "cpus", "gpus"), [("local", 2, 0), ("gpu", 16, 4), ("aws", 0, 0), ("kuberay", 0, 0)])
+@pytest.mark.parametrize(
+    ("name", "cpus", "gpus"),
+    [("local", 2, 0), ("gpu", 16, 4), ("aws", 0, 0), ("gcp", 0, 0), ("hosts", 0, 0), ("kuberay", 0, 0)],
+)
 def test_specs_that_come_with_the_project_are_clean(name, cpus, gpus):
     assert lint(load(name), cpus, gpus) == []
 
@@ -24,6 +27,8 @@ def test_specs_that_come_with_the_project_are_clean(name, cpus, gpus):
         ("machine-unknown", {**SHARED, "max_cpus": 64}, 2, 0),
         ("data-missing", {"data_roots": {"camvid": "/no/such/folder"}}, 2, 0),
         ("store-not-shared", {"address": "auto"}, 2, 0),
+        ("store-temporary", {"address": "auto", "store": "/tmp/store"}, 2, 0),
+        ("store-temporary", {"address": "auto", "store": "/dev/shm"}, 2, 0),
     ],
 )
 def test_each_mistake_has_its_code_and_a_remedy(monkeypatch, code, fields, cpus, gpus):
@@ -32,6 +37,7 @@ def test_each_mistake_has_its_code_and_a_remedy(monkeypatch, code, fields, cpus,
     assert [finding.code for finding in findings] == [code]
     assert findings[0].message
     assert findings[0].remedy
+    assert findings[0].key in ClusterSpec.model_fields
 
 
 @pytest.mark.parametrize("name", ["gpu", "slurm"])

@@ -40,7 +40,7 @@ def test_a_spec_compiles_and_repeats_only_where_it_says_so():
 
 
 def test_names_leave_launcher_files_out():
-    assert names() == ["aws", "gpu", "kuberay", "local", "slurm"]
+    assert names() == ["aws", "gcp", "gpu", "hosts", "kuberay", "local", "slurm"]
 
 
 def test_a_file_wins_over_a_bare_name_and_a_folder_of_that_name_does_not(tmp_path, monkeypatch):
@@ -117,8 +117,8 @@ def test_mistakes_are_one_line_with_file_key_rule_and_value(tmp_path, text, word
     ("source", "words"),
     [
         ("gpuu", "unknown cluster spec 'gpuu'; did you mean 'gpu'?"),
-        ("mars", "unknown cluster spec 'mars'; known: aws, gpu, kuberay, local, slurm"),
-        ("there/is.yaml", "no such cluster spec: there/is.yaml; those that come with the project: aws, gpu"),
+        ("mars", "unknown cluster spec 'mars'; known: aws, gcp, gpu, hosts, kuberay, local, slurm"),
+        ("there/is.yaml", "no such cluster spec: there/is.yaml; those that come with the project: aws, gcp, gpu"),
     ],
 )
 def test_missing_specs_are_named_with_what_there_is(source, words):

@@ -1,0 +1,74 @@
+"""SkyPilot task files: their machine, and what lets it stay or loses the store on its disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from cluster.launcher_file import Document, Launcher, MachineType, array, table
+from cluster.lint import Finding
+from cluster.mistakes import hint
+from cluster.spec import LARGEST, Machine
+
+KEYS = (
+    *("name", "workdir", "num_nodes", "resources", "envs", "secrets", "file_mounts", "volumes", "setup", "run"),
+    *("config", "service", "pool", "inputs", "outputs", "event_callback", "managed_secrets", "api_server_access"),
+    *("file_mounts_mapping", "volume_mounts", "_metadata"),
+)
+"""Source: `get_task_schema` of SkyPilot 0.14.1."""
+DISK = "/"
+"""The one machine shares every folder with itself."""
+
+
+def is_task(data: dict[Any, Any]) -> bool:
+    """Whether a document is for `sky launch`."""
+    return "run" in data and ("resources" in data or "setup" in data)
+
+
+def skypilot(document: Document) -> Launcher:
+    """The machine and the problems of a task. Never raises: what has a wrong type counts as absent."""
+    data, line = document.data, document.line("run")
+    resources = table(data.get("resources"))
+    text = str(data.get("run", ""))
+    runs = re.search(r"\b(?:transkd run|run-again\.sh)\s+(\S+)(.*)", text)
+    spec = re.search(r"--cluster[= ](\S+)", runs[2]) if runs else None
+    found = [*_mistakes(document, data, resources)]
+    if runs and spec is None:
+        message = "run names no cluster spec: each run would have one CPU and no GPU"
+        found.append(Finding("entrypoint-local", message, "add --cluster gpu", line))
+    machine = Machine(_first(resources.get("cpus"), LARGEST), _gpus(resources.get("accelerators")))
+    kind = MachineType("machine", machine, 1, 1, line=document.line("resources", "accelerators"))
+    study = runs[1] if runs and "$" not in runs[1] else ""
+    return Launcher([kind], [DISK], found, spec=spec[1] if spec else "", study=study, command_line=line)
+
+
+def _first(value: Any, default: int) -> int:
+    number = re.match(r"\d{1,6}", str(value))
+    return int(number[0]) if number else default
+
+
+def _gpus(value: Any) -> int:
+    """GPUs of `L4:4`, `{L4: 4}` or `[L4:4, A10G:2]`: the fewest, as SkyPilot chooses."""
+    if isinstance(value, dict):
+        return min((_first(count, 1) for count in value.values()), default=0)
+    kinds = array(value) or ([value] if isinstance(value, str) else [])
+    return min((_first(str(kind).rpartition(":")[2], 1) for kind in kinds), default=0)
+
+
+def _mistakes(document: Document, data: dict[Any, Any], resources: dict[Any, Any]) -> Iterator[Finding]:
+    for key in data:
+        if key not in KEYS:
+            message = f"a task has no key {key!r}"
+            yield Finding("unknown-key", message, hint(str(key), KEYS), document.line(key))
+    if resources.get("autostop", False) is False:
+        message = "the machine stays when the study has ended"
+        remedy = "set resources.autostop: {idle_minutes: 30, down: false}"
+        yield Finding("stays-up", message, remedy, document.line("resources", "autostop"))
+    if resources.get("use_spot") is True:
+        message = "the machine may be taken back, and the store on its disk with it"
+        yield Finding("head-on-spot", message, "set use_spot: false", document.line("resources", "use_spot"))
+    nodes = data.get("num_nodes", 1)
+    if nodes != 1:
+        message = f"num_nodes is {nodes}, and the study runs on the first machine alone"
+        yield Finding("hosts-unused", message, "remove num_nodes, or use ray up", document.line("num_nodes"))
