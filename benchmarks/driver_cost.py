@@ -28,7 +28,7 @@ from ablations.study.schema import Study, load
 from cluster.spec import ClusterSpec
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.running.callbacks import RunCallbacks
-from orchestrator.running.job_queue import together
+from orchestrator.running.shared_searcher import together
 from orchestrator.search.driver import SearchDriver
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store

@@ -276,7 +276,11 @@ class Launch:
     def _without_teacher(self, run: StudyRun, teacher: StudyRun, mirror: Mirror) -> None:
         why = teacher.run.reason
         reason = f"{teacher.label} did not finish" + (f": {why}" if why else "")
+        claim = self.store.leases.claim(run.run_id, self.study.name)
+        if claim is None:  # another driver trains it: it has the teacher
+            return
         self.ledger.append(self.job(run).event("failed", reason=reason, cause="teacher"))
+        claim.give_back()
         mirror.send(run.run_id, run.plan.arm, run.plan.seed, run.plan.role)
 
     def _tune(
@@ -298,7 +302,8 @@ class Launch:
         with Claims(self.study.name, self.store, self.ledger) as claims:
             queue = JobQueue(cohorts, self.spec, self.store, claims, more=more, is_done=is_done, waits=view.queued)
             callbacks = RunCallbacks(queue.jobs, self.ledger, mirror, view, ended=claims.give_back)
-            fit(self.study.name, self.spec, self.store, slots, callbacks, queue)
+            while queue.ready():
+                fit(self.study.name, self.spec, self.store, slots, callbacks, queue)
 
     def _trained_elsewhere(self, job: Job, mirror: Mirror, view: Lines | Live) -> bool:
         """Record a run that the driver of another study has finished since this one began, or that failed for good;
@@ -310,7 +315,7 @@ class Launch:
             return False
         self.ledger.append(job.event("reused"))
         mirror.job(job)
-        view.ended(job, run.status, f"trained by study {run.trained_by}")
+        view.ended(job, run.status, f"trained by study {run.trained_by}" if run.trained_by else "imported")
         return True
 
     def _search(self, study: Study, slots: int, mirror: Mirror, make_view: MakeView) -> None:
@@ -323,9 +328,10 @@ class Launch:
             return self._cohorts(jobs, slots)
 
         with make_view() as view, Claims(self.study.name, self.store, self.ledger) as claims:
-            search = SearchDriver(study, self.preparer, self.ledger, cohorts, claims.take_all)
+            search = SearchDriver(study, self.preparer, self.ledger, cohorts, claims)
             view.progress.slots = slots
             callbacks = RunCallbacks(search.jobs, self.ledger, mirror, view, search.waits, claims.give_back)
             search.callbacks = callbacks
-            fit(self.study.name, self.spec, self.store, slots, callbacks, search.searcher, search.scheduler)
+            while search.searcher.ready():
+                fit(self.study.name, self.spec, self.store, slots, callbacks, search.searcher, search.scheduler)
         self.refresh()

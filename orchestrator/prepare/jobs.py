@@ -71,8 +71,9 @@ class Job:
             "retries": spec.retries.model_dump(),
             "launch": LAUNCH,
             "refused": None,
-            "fits": str(store.cache / "micro_batch" / f"{self._footprint(spec)}.json"),
-            "cohorts": str(store.cache / "cohorts" / f"{self._shared_footprint(spec)}.json"),
+            # a file for each study, as several drivers may use the cache
+            "fits": str(store.cache / "micro_batch" / f"{self._footprint(spec)}-{self.study}.json"),
+            "cohorts": str(store.cache / "cohorts" / f"{self._shared_footprint(spec)}-{self.study}.json"),
             "ray_dir": str(store.ray_dir),
             "store": {"root": str(store.root), "identity": store.identity},
         }

@@ -32,6 +32,7 @@ from trainer.config.input_files import check_regular
 from trainer.files.atomic import replacing
 
 CHECKSUMS = "checksums.sha256"
+STARTS = ("started", "retried")
 PLUGINS = "plugins.json"
 MAX_BYTES = 8_000_000_000
 """The largest content, in bytes: ten times that of a study of 10,000 runs."""
@@ -222,7 +223,8 @@ def _events(state: StudyState) -> Iterator[dict[str, Any]]:
                 said = launch
                 yield event
         elif event.get("study") == name or event.get("run_id") in runs:
-            if launch and launch is not said:
+            # the environment of a run is that of the driver which started it
+            if event["event"] in STARTS and launch and launch is not said:
                 said = launch
                 yield launch
             yield event

@@ -62,7 +62,7 @@ class RunCallbacks(tune.Callback):
         self.waits = waits
         """Whether a run whose process has ended may continue: its search decides later, and calls `over` if not."""
         self.ended = ended
-        """Is told of each run whose end is in the ledger."""
+        """Is told of each run that this driver does not train any more: another may."""
         self._since: dict[str, float] = {}
         """Runs that have no place yet -> since when."""
         self._looked = 0.0
@@ -123,7 +123,9 @@ class RunCallbacks(tune.Callback):
     def _begins(self, job: Job) -> None:
         """A run trains: of several workers, all have their places."""
         self._since.pop(job.run_id, None)
-        if job.run_id not in self.begun:
+        run = self.ledger.run(job.run_id)
+        # a run that has paused may have been another driver's in between
+        if job.run_id not in self.begun or (run is not None and run.status != "running"):
             self.ledger.append(job.event("started", config=job.run.config.model_dump(mode="json")))
         self.begun.add(job.run_id)
         self.view.started(job)
@@ -180,6 +182,7 @@ class RunCallbacks(tune.Callback):
         trial.config["jobs"] = [each for each in trial.config["jobs"] if each["run_id"] != job.run_id]
         if self.waits(job.run_id):
             self.view.waits(job)
+            self.ended(job.run_id)
         else:
             self._end(job, "")
 

@@ -62,3 +62,12 @@ class Claims:
     def claimant(self, run_id: str) -> str:
         """Who trains a run that another driver has claimed."""
         return self.store.leases.claimant(run_id)
+
+    def other(self, run_id: str) -> str:
+        """Who else trains a run; empty where this driver may."""
+        mine = run_id in self._held
+        if not self.take(run_id):
+            return self.claimant(run_id)
+        if not mine:
+            self.give_back(run_id)
+        return ""

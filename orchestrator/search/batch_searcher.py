@@ -13,6 +13,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ablations.study.trial import Trial
+from orchestrator.running.shared_searcher import SharedSearcher
 from orchestrator.search.searcher import RecordedProposal, StudySearcher
 from orchestrator.state.proposals import Proposal
 
@@ -44,18 +45,23 @@ class BatchSearcher(StudySearcher):
             if len(batch) == self.search.batch and all(trial.state != "running" for trial in batch):
                 self._tell(batch)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def next_config(self) -> dict[str, Any] | str | None:
         """The next trials of the batch that train together; None while the rest of it trains, also elsewhere; FINISHED
         where there is none."""
-        while not self.due:
-            if self.training:
+        while True:
+            while not self.due:
+                if self.training:
+                    return None
+                if not self._advance():
+                    return Searcher.FINISHED
+            claims = ((cohort, self.claim([run.run_id for run in cohort])) for cohort in self.due)
+            found = next(((cohort, claimed) for cohort, claimed in claims if claimed is not None), None)
+            if found is None:
                 return None
-            if not self._advance():
-                return Searcher.FINISHED
-        for place, cohort in enumerate(self.due):
-            if self.claim([run.run_id for run in cohort]):
-                return self._start(trial_id, self.due.pop(place))
-        return None
+            cohort, claimed = found
+            self.due.remove(cohort)
+            if runs := [run for run in cohort if run.run_id in claimed]:
+                return self._together(runs)
 
     def _advance(self) -> bool:
         """Called when no trial trains: judge the batch and queue the next trials, of this batch or a new one."""
@@ -91,5 +97,6 @@ class BatchSearcher(StudySearcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Results are told to Optuna when the batch is over, from the ledger."""
+        SharedSearcher.on_trial_complete(self, trial_id, result, error)
         for run_id in self.runs_of.pop(trial_id):
             self.training.pop(run_id)

@@ -14,6 +14,7 @@ from orchestrator.prepare.cohort_costs import apart
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck
 from orchestrator.running.callbacks import RunCallbacks
+from orchestrator.running.claims import Claims
 from orchestrator.search.batch_searcher import BatchSearcher
 from orchestrator.search.curves_seen import FinishedAverages, RungValues
 from orchestrator.search.learn_from import find_trials_to_import
@@ -33,8 +34,8 @@ class SearchDriver:
     """A search for Tune: `searcher` proposes trials, `scheduler` stops them, `jobs` grows with each proposal.
 
     `cohorts` says which trials of a deterministic search train together. In any other search a trial is proposed when a
-    slot is free, from the results by then: there each trains alone. `claim(run_ids)` claims runs, all or none: False
-    where another driver trains one of them. `callbacks` is told of trials that end while no
+    slot is free, from the results by then: there each trains alone. Without `claims` no other driver
+    uses the store. `callbacks` is told of trials that end while no
     process runs them; set it before the search starts.
     """
 
@@ -44,7 +45,7 @@ class SearchDriver:
         preparer: Preparer,
         ledger: Ledger,
         cohorts: Callable[[Sequence[Job]], list[list[Job]]] = apart,
-        claim: Callable[[Sequence[str]], bool] = lambda run_ids: True,
+        claims: Claims | None = None,
     ) -> None:
         assert study.search is not None
         self.study = study
@@ -57,6 +58,7 @@ class SearchDriver:
         self.limits_check = LimitsCheck(study.limits, preparer.spec, preparer.store, ledger)
         self.jobs: dict[str, Job] = {}
         self.callbacks: RunCallbacks | None = None
+        self.claims = claims
         self.known: dict[int, Proposal] = {}
         self.numbers: dict[str, list[int]] = {}
         """Run id -> numbers of the proposals that the run computes."""
@@ -69,8 +71,9 @@ class SearchDriver:
         for proposal in history:
             self._know(proposal)
         self.scheduler = EarlyStopping(self.goes_on) if self.search.stop != "none" else None
-        given = (study, history, self._told(history), self._begin, self._ended, claim)
+        given = (study, history, self._told(history), self._begin, self._ended, self._claim)
         self.cohorts = cohorts
+        self._said: set[str] = set()
         self.searcher = (
             BatchSearcher(*given, judged=self._judged, cohorts=self._cohorts)
             if self.search.deterministic
@@ -80,6 +83,27 @@ class SearchDriver:
     def history(self) -> list[Proposal]:
         """The proposals in the ledger so far."""
         return proposals(self.study, self.ledger)
+
+    def _claim(self, run_ids: Sequence[str]) -> list[str] | None:
+        """Claim runs; returns those that are to be trained: of those that another driver has finished, the end is
+        recorded. None where another driver trains one of them."""
+        if self.claims is None:
+            return list(run_ids)
+        assert self.callbacks is not None
+        if not self.claims.take_all(run_ids):
+            for run_id in set(run_ids) - self._said:
+                if who := self.claims.other(run_id):
+                    self._said.add(run_id)
+                    self.callbacks.view.queued(self.jobs[run_id], f"trained by {who}")
+            return None
+        over = [run_id for run_id in run_ids if self.ledger.finished(run_id) is not None]
+        for run_id in over:
+            self.callbacks.over(self.jobs[run_id])
+        return [run_id for run_id in run_ids if run_id not in over]
+
+    def _may_record(self, run_id: str) -> bool:
+        """Whether no other driver trains a run; then it is claimed."""
+        return self.claims is None or self.claims.take(run_id)
 
     def _cohorts(self, run_ids: Sequence[str]) -> list[list[str]]:
         return [[job.run_id for job in cohort] for cohort in self.cohorts([self.jobs[run_id] for run_id in run_ids])]
@@ -216,7 +240,8 @@ class SearchDriver:
         for run_id, trial in history:
             before = self.known[trial.number].trial
             self._know(Proposal(run_id, trial))
-            if trial.state == "stopped" and self._status(run_id) in ("running", "interrupted"):
+            is_open = trial.state == "stopped" and self._status(run_id) in ("running", "interrupted")
+            if is_open and self._may_record(run_id):
                 assert self.callbacks is not None
                 self.callbacks.over(self._job(trial))
             elif before.state == "running" != trial.state and self._shares(run_id, trial.number):
@@ -236,8 +261,10 @@ class SearchDriver:
             overdue = trial.state == "stopped"
             if trial.state == "running" and not self.search.deterministic:
                 overdue = not self.goes_on(run_id, run.epochs[-1])
-            if overdue:
+            if overdue and self._may_record(run_id):
                 self.ledger.append(self._job(trial).event("stopped", last=run.epochs[-1]))
+                if self.claims is not None:
+                    self.claims.give_back(run_id)
 
     def _told(self, history: list[Proposal]) -> list[Trial]:
         """The trials imported from other searches. They are chosen and recorded once, before the first proposal."""

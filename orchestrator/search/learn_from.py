@@ -72,8 +72,9 @@ def _asked(study: Study, ledger: Ledger) -> Iterator[Mapping[str, Any]]:
 def _candidates(study: Study, ledger: Ledger) -> Iterator[tuple[Mapping[str, Any], LedgerRun]]:
     """The proposals of the named searches that finished or were stopped and whose config this search could propose."""
     assert study.search is not None
-    runs = ledger.outcomes()
-    for event in _asked(study, ledger):
+    asked = list(_asked(study, ledger))
+    runs = ledger.outcomes()  # after the events: other drivers write more of both
+    for event in asked:
         run = runs[event["run_id"]]
         named = ANY_STUDY in study.search.learn_from or event["study"] in study.search.learn_from
         if not named or run.status not in ("finished", "stopped") or not _proposable(study, event["values"]):

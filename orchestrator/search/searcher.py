@@ -13,11 +13,12 @@ from ray.tune.search import Searcher
 
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
-from orchestrator.running.job_queue import together
+from orchestrator.running.shared_searcher import SharedSearcher, together
 from orchestrator.search.optuna_sampling import OptunaSampling
 from orchestrator.state.proposals import Proposal
 from trainer.config import UserError
 
+Claim = Callable[[Sequence[str]], Sequence[str] | None]
 MOST_INFEASIBLE = 1000
 """Infeasible proposals in a row after which the search fails."""
 
@@ -33,9 +34,9 @@ class RecordedProposal(NamedTuple):
     end: Trial | None = None
 
 
-class StudySearcher(Searcher):
-    """Proposes a study's trials to Tune, interrupted ones first. `claim(run_ids)` is False where another driver trains
-    one of these runs: they are left to it until it has ended.
+class StudySearcher(SharedSearcher):
+    """Proposes a study's trials to Tune, interrupted ones first. `claim(run_ids)` returns the runs that are to be
+    trained, without those whose end it has recorded; None where another driver trains one of them.
 
     `begin(trial)` records a proposal and makes its run, or raises UserError where it is infeasible: then Optuna is told
     of a failure and asked for another. `ended(number, error)` returns how a proposal's trial ended. Two proposals of
@@ -49,7 +50,7 @@ class StudySearcher(Searcher):
         told: Sequence[Trial],
         begin: Callable[[Trial], RecordedProposal],
         ended: Callable[[int, bool], Trial],
-        claim: Callable[[Sequence[str]], bool] = lambda run_ids: True,
+        claim: Claim = list,
     ) -> None:
         assert study.search is not None
         super().__init__()
@@ -59,7 +60,7 @@ class StudySearcher(Searcher):
         self.ended = ended
         self.claim = claim
         self.elsewhere: Trial | None = None
-        """The proposal whose run another driver trains: the next waits for it, as its result is asked for."""
+        """The proposal whose run another driver trains: the next one waits for its result."""
         self.count = len(history)
         self.sampling = OptunaSampling(study, told)
         self.training: dict[str, list[int]] = {}
@@ -73,11 +74,7 @@ class StudySearcher(Searcher):
         self.sampling.rebuild(trials)
         self.again = [trial for trial in trials if trial.state == "running"]
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles this for its own restore, which is not used."""
-        return {}
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def next_config(self) -> dict[str, Any] | str | None:
         """The next trial's config: one that a kill interrupted, else a new one; None while another driver trains its
         run; FINISHED where there is none."""
         while (begun := self._next()) is not None:
@@ -86,13 +83,14 @@ class StudySearcher(Searcher):
                 self.sampling.tell(run.end)
             elif run.run_id in self.training:
                 self.training[run.run_id].append(trial.number)
-            elif self.claim([run.run_id]):
-                config = self._start(trial_id, [run])
+            elif claimed := self.claim([run.run_id]):
+                config = self._together([run])
                 self.training[run.run_id].append(trial.number)
                 return config
             else:
                 self.elsewhere = trial
-                return None
+                if claimed is None:
+                    return None
         return Searcher.FINISHED
 
     def _next(self) -> tuple[Trial, RecordedProposal] | None:
@@ -123,23 +121,21 @@ class StudySearcher(Searcher):
             f"the last: {why}"
         )
 
-    def _start(self, trial_id: str, cohort: Sequence[RecordedProposal]) -> dict[str, Any]:
+    def _together(self, cohort: Sequence[RecordedProposal]) -> dict[str, Any]:
         """The config of the trial in which these runs train together."""
         self.training |= {run.run_id: [] for run in cohort}
-        self.runs_of[trial_id] = [run.run_id for run in cohort]
         return together([run.settings for run in cohort])
+
+    def started(self, trial_id: str, config: dict[str, Any]) -> None:
+        """Remember the runs of a trial."""
+        self.runs_of[trial_id] = [settings["run_id"] for settings in config["jobs"]]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: the scheduler decides about early stopping."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how the trial ended."""
+        super().on_trial_complete(trial_id, result, error)
         for run_id in self.runs_of.pop(trial_id):
             for number in self.training.pop(run_id):
                 self.sampling.tell(self.ended(number, error))
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger holds all results."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: `proposals` restores from the ledger."""

@@ -149,7 +149,7 @@ def best_in_words(runs: Collection[RunProgress]) -> str:
 def _runs(state: StudyState, drivers: Mapping[str, str]) -> Iterator[RunProgress]:
     metrics = metrics_of(state)
     for run in state.due:
-        now = "missing" if run.lost else _now(run.run.status, run.run.trained_by, drivers)
+        now = "missing" if run.lost else _now(run.run.status, {run.run.trained_by}, drivers)
         entry = run.run if run.run.run_id and not run.lost else None
         role, epochs = run.plan.role, run.plan.config.optim.epochs
         yield run_progress(run.label, role, epochs, metrics[role], now, entry, run.plan.arm)
@@ -168,15 +168,15 @@ def _trials(state: StudyState, search: SearchState, drivers: Mapping[str, str]) 
     epochs = parse(study.base).optim.epochs
     for proposal in search.history:
         number, run = proposal.trial.number, state.entries.get(proposal.run_id)
-        now = _now(proposal.trial.state, run.trained_by if run is not None else state.study.name, drivers)
+        now = _now(proposal.trial.state, {state.study.name, run.trained_by if run is not None else ""}, drivers)
         yield run_progress(study.trial_name(number), "trial", epochs, metric, now, run, search.arm)
     for number in range(len(search.history), search.search.trials):
         yield run_progress(study.trial_name(number), "trial", epochs, metric, "missing", None, search.arm)
 
 
-def _now(status: str, study: str, drivers: Mapping[str, str]) -> str:
-    """The current state: `running` in the ledger means interrupted unless the study that trains it has a driver."""
-    return "interrupted" if status == "running" and not drivers.keys() & {study, ""} else status
+def _now(status: str, studies: Collection[str], drivers: Mapping[str, str]) -> str:
+    """The current state: `running` in the ledger means interrupted unless a study that trains it has a driver."""
+    return "interrupted" if status == "running" and not drivers.keys() & {*studies, ""} else status
 
 
 def stopped_in_words(runs: Collection[RunProgress]) -> str:

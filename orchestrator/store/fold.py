@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from heapq import merge
 from operator import itemgetter
@@ -16,7 +17,11 @@ from orchestrator.store.ledger_run import STATUS, LedgerRun
 
 def journals(first: Path) -> list[Path]:
     """The journals of a ledger: its first, and those of drivers, by name."""
-    return [first, *sorted((first.parent / JOURNALS).glob("*.jsonl"))]
+    try:
+        with os.scandir(first.parent / JOURNALS) as entries:
+            return [first, *(Path(path) for path in sorted(e.path for e in entries if e.name.endswith(".jsonl")))]
+    except (FileNotFoundError, NotADirectoryError):
+        return [first]
 
 
 class Journal:
@@ -28,6 +33,18 @@ class Journal:
         self.launch: dict[str, Any] = {}
         """Its last `study` event: the driver that writes it, and what that says of its environment."""
         self._time = ""
+        self._seen: tuple[int, int, int] | None = None
+
+    def has_changed(self) -> bool:
+        """Whether the file is another one, or another length, than when this was asked last."""
+        try:
+            now = self.reader.path.stat()
+        except FileNotFoundError:
+            seen = None
+        else:
+            seen = now.st_ino, now.st_size, now.st_mtime_ns
+        changed, self._seen = seen is None or seen != self._seen, seen
+        return changed
 
     def timed(self, *, epochs_as_lines: bool = True) -> Iterator[tuple[str, Journal, dict[str, Any] | EpochLine]]:
         """What was written since the last time, each with the latest time so far: a journal's own order counts, also
@@ -54,20 +71,20 @@ class Fold:
         self._turns: dict[str, tuple[str, Journal]] = {}
         """Run id -> when its status changed last, and in which journal."""
 
-    def continues(self) -> bool:
-        """Whether what was read is still what the files begin with."""
-        return all(journal.reader.continues() for journal in self.journals.values())
-
     def catch_up(self) -> None:
         """Fold what was written since the last time, the events of several journals in the order of their times.
 
-        Raises OutOfOrderError where a run's status is older than one of another journal that was folded before.
+        Raises OutOfOrderError where that cannot follow what was folded before: a journal was replaced or edited, or a
+        run's status changed before the change that another journal has told of.
         """
         for path in journals(self.path):
             if path not in self.journals:
                 self.journals[path] = Journal(path)
+        changed = [journal for journal in self.journals.values() if journal.has_changed()]
+        if not all(journal.reader.continues() for journal in changed):
+            raise OutOfOrderError
         epochs: dict[str, Epochs] = {}
-        for time, journal, event in merge(*(journal.timed() for journal in self.journals.values()), key=itemgetter(0)):
+        for time, journal, event in merge(*(journal.timed() for journal in changed), key=itemgetter(0)):
             if isinstance(event, EpochLine):
                 if (found := epochs.get(event.run_id)) is None:
                     found = epochs[event.run_id] = self._run(event.run_id)._epochs
@@ -101,8 +118,7 @@ class Fold:
 
 
 class OutOfOrderError(Exception):
-    """A journal says what happened before the end of what another one said, and is read after it: they are to be read
-    again, together."""
+    """The journals are to be read again, together: they do not continue what was read."""
 
 
 def _first_wrong(path: Path) -> int:

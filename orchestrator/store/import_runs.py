@@ -65,7 +65,7 @@ def take_in(
         try:
             if measure is not None:
                 measure(candidate)
-            if ledger.finished(candidate.run_id) is not None and has_checkpoint(store.run_dir(candidate.run_id)):
+            if _is_there(candidate, store, ledger):
                 yield Found(candidate.folder, "there", candidate.about)
                 continue
             verify(candidate, store, ledger)
@@ -77,12 +77,20 @@ def take_in(
             yield Found(candidate.folder, "left", str(error))
             continue
         try:
+            if _is_there(candidate, store, ledger):  # a driver has trained it meanwhile
+                yield Found(candidate.folder, "there", candidate.about)
+                continue
             with pausing(store.root):
                 copy(candidate.folder, store.run_dir(candidate.run_id))
             record(candidate, store, ledger)
         finally:
             claim.give_back()
         yield Found(candidate.folder, "taken", candidate.about)
+
+
+def _is_there(candidate: Candidate, store: Store, ledger: Ledger) -> bool:
+    """Whether the store has the run, finished and with its checkpoint."""
+    return ledger.finished(candidate.run_id) is not None and has_checkpoint(store.run_dir(candidate.run_id))
 
 
 def _teachers_first(candidates: list[Candidate]) -> Iterator[Candidate]:

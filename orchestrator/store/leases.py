@@ -21,6 +21,8 @@ from trainer.config.input_files import check_own_file
 
 ASKING_S = 0.5
 """How long to retry a held lock: who asks for its holder holds it for a moment."""
+IMPORTS = "+import"
+"""The name of the lease and the journal of imports, which no study can have."""
 STARTING = "another driver that is just starting"
 
 
@@ -46,9 +48,9 @@ class Leases:
             try:
                 held.enter_context(_locked(self._of_study(name), fcntl.LOCK_EX, about=name))
             except BlockingIOError:
+                who = "import" if name == IMPORTS else f"study {name}"
                 raise UserError(
-                    f"study {name} is run by {_holder(self._of_study(name))} in store {self.root}; wait for it or "
-                    "end it"
+                    f"{who} is run by {_holder(self._of_study(name))} in store {self.root}; wait for it or end it"
                 ) from None
             yield
 
@@ -74,20 +76,17 @@ class Leases:
         """The right to train a run, until it is given back; None where another process has it. `about` is the study of
         the claimant."""
         path = self._of_run(run_id)
-        while True:
-            file = _open(path)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                return None
-            except OSError as error:
-                file.close()
-                raise _no_locks(path, error) from None
-            if _is_at(path, file):
-                _say(file, about)
-                return Claim(path, file)
-            file.close()  # whoever had it has just deleted this file
+        file = _open(path)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        except OSError as error:
+            file.close()
+            raise _no_locks(path, error) from None
+        _say(file, about)
+        return Claim(file)
 
     def claimant(self, run_id: str) -> str:
         """Who trains a run: `study NAME, pid 7 on HOST since 2026-01-01T00:00:00+00:00`."""
@@ -106,13 +105,13 @@ class Leases:
 class Claim:
     """The right to train one run."""
 
-    def __init__(self, path: Path, file: IO[str]) -> None:
-        self._path = path
+    def __init__(self, file: IO[str]) -> None:
         self._file = file
 
     def give_back(self) -> None:
         """Let others train the run."""
-        self._path.unlink(missing_ok=True)
+        # The file stays: one that is deleted may be open, and about to be locked, on another machine.
+        self._file.truncate(0)
         self._file.close()
 
 
@@ -166,14 +165,6 @@ def _say(file: IO[str], about: str) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now, "study": about}, file)
     file.flush()
-
-
-def _is_at(path: Path, file: IO[str]) -> bool:
-    """Whether `path` is still the open file."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
 
 
 def _driver(path: Path) -> str | None:

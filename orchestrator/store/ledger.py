@@ -126,9 +126,7 @@ class Ledger:
         return run if run and run.status == "finished" else None
 
     def _fold(self) -> Fold:
-        fold = _FOLDS.get(self.path)
-        if fold is None or not fold.continues():
-            fold = _FOLDS[self.path] = Fold(self.path)
+        fold = _FOLDS.setdefault(self.path, Fold(self.path))
         try:
             with LOCK:
                 try:

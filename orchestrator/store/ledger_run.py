@@ -111,7 +111,7 @@ class LedgerRun:
         self.best = numbers(event.get("best", self.best))
         self.complexity = event.get("complexity", self.complexity)
         self.seconds = event.get("seconds", self.seconds)
-        if status == "running":
+        if kind == "started":
             self.environment = dict(launch.get("environment", {}))
             self.trained_by = event.get("study") or launch.get("study") or self.trained_by
         self.environment = {**self.environment, **event.get("environment", {})}

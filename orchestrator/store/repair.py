@@ -22,7 +22,7 @@ class Repaired(NamedTuple):
 
 def repair(journal: Path) -> Repaired:
     """Leave out the damaged lines of a journal, which is copied first; where none is damaged, nothing is written. The
-    caller has the whole store's lease."""
+    caller has the lease of those who write it."""
     lines = journal.read_bytes().splitlines(keepends=True)
     whole = [line.isspace() or ((event := parse(line)) is not None and not problem(event)) for line in lines]
     left_out = [number for number, kept in enumerate(whole, 1) if not kept]

@@ -71,7 +71,7 @@ class Mirror:
         return self.sender.close(timeout_s)
 
     def _reconcile(self) -> None:
-        self.tracker.reconcile(self.store.leases.drivers().keys() - {self.study})
+        self.tracker.reconcile(lambda: self.store.leases.drivers().keys() - {self.study})
 
 
 def sync(state: StudyState, store: Store, files: Iterable[Path]) -> tuple[int, set[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -199,12 +200,15 @@ def _create(database: Path, artifacts: Path) -> None:
     _mlflow()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    partial = database.with_name(f".{database.name}.{os.getpid()}")
-    partial.unlink(missing_ok=True)
-    SqlAlchemyStore(sqlite_uri(partial), location(artifacts)).engine.dispose()
-    partial.replace(database)
-    for rest in database.parent.glob(f".{database.name}.*"):  # left by killed processes
-        rest.unlink(missing_ok=True)
+    with database.with_name(f".{database.name}.lock").open("a") as lock:  # studies may start at once on a new store
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if database.exists() and database.stat().st_size:
+            return
+        for rest in database.parent.glob(f".{database.name}.new*"):  # left by killed processes
+            rest.unlink()
+        partial = database.with_name(f".{database.name}.new")
+        SqlAlchemyStore(sqlite_uri(partial), location(artifacts)).engine.dispose()
+        partial.replace(database)
 
 
 def _mlflow() -> Any:

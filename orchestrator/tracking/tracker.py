@@ -7,7 +7,7 @@ looked up by its tags before it is created.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,16 +125,17 @@ class Tracker:
         self._log(parent, tags={"transkd.status": "finished"})
         self.server.end(parent.id, "FINISHED")
 
-    def reconcile(self, driven: Collection[str] = ()) -> None:
-        """Set to KILLED the runs that dead drivers of this store left RUNNING, but for the studies in `driven`, which
-        other drivers run.
+    def reconcile(self, driven: Callable[[], Collection[str]] = tuple) -> None:
+        """Set to KILLED the runs that dead drivers of this store left RUNNING, but for those of the studies that
+        `driven` returns, which other drivers run; it is asked before each.
 
         Call it while nothing of this study trains. A resumed run reopens its MLflow run.
         """
         left = f"{self._mine} and attributes.status = 'RUNNING'"
-        names = {f"transkd/{study}" for study in driven}
-        ours = [found for name, found in self.server.experiments(OURS).items() if name not in names]
-        for run in self.server.runs(ours, left):
+        studies = {found: name.removeprefix("transkd/") for name, found in self.server.experiments(OURS).items()}
+        for run in list(self.server.runs(studies, left)):
+            if studies[run.info.experiment_id] in driven():
+                continue
             self.server.log(run.info.run_id, tags={"transkd.status": "interrupted"})
             self.server.end(run.info.run_id, "KILLED")
         self._studies.clear()

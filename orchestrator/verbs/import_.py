@@ -10,8 +10,6 @@ import typer
 
 from orchestrator.verbs.options import ClusterOption, StoreOption, store_of
 
-IMPORTS = "import"
-"""The name of the lease and the journal of imports."""
 SAID = {"taken": "imported", "there": "already there", "left": "refused"}
 
 
@@ -27,6 +25,7 @@ def import_(
     The exit code is 2 where a run was refused.
     """
     from orchestrator.store.import_runs import measure_again, runs_below, take_in
+    from orchestrator.store.leases import IMPORTS
     from orchestrator.store.ledger import Ledger
 
     where = store_of(store, cluster)

@@ -15,7 +15,9 @@ def list_(store: StoreOption = None, cluster: ClusterOption = None) -> None:
     where = store_of(store, cluster)
     stored = stored_studies(Ledger(where.ledger))
     names = [*packaged(), *(name for name in sorted(stored) if name not in packaged())]
-    width = max(map(len, names))
+    width, drivers = max(map(len, names)), where.leases.drivers()
     for name in names:
         kind = "packaged" if name in packaged() else "in the store"
-        print(f"{name:{width}}  {kind:12}  {in_short(name, where) if name in stored else 'not started'}".rstrip())
+        print(
+            f"{name:{width}}  {kind:12}  {in_short(name, where, drivers) if name in stored else 'not started'}".rstrip()
+        )

@@ -20,12 +20,12 @@ def repair(store: StoreOption = None, cluster: ClusterOption = None) -> None:
     there = [path for path in journals(where.ledger) if path.is_file()]
     if not there:
         raise UserError(f"no such ledger: {where.ledger}; give another --store")
-    with where.leases.whole():
-        for path in there:
+    for path in there:
+        with where.leases.whole() if path == where.ledger else where.leases.study(path.stem):
             left_out, lines, copy = leave_out(path)
-            if not left_out:
-                print(f"{path}: of {counted(lines, 'line')} none is damaged")
-                continue
-            named = ", ".join(map(str, left_out[:NAMED])) + (", ..." if len(left_out) > NAMED else "")
-            print(f"{path}: of {counted(lines, 'line')} {len(left_out)} damaged and left out: {named}")
-            print(f"the file as it was: {copy}")
+        if not left_out:
+            print(f"{path}: of {counted(lines, 'line')} none is damaged")
+            continue
+        named = ", ".join(map(str, left_out[:NAMED])) + (", ..." if len(left_out) > NAMED else "")
+        print(f"{path}: of {counted(lines, 'line')} {len(left_out)} damaged and left out: {named}")
+        print(f"the file as it was: {copy}")

@@ -10,6 +10,8 @@ from orchestrator.verbs.options import ClusterOption, StoreOption, opened, store
 from trainer.config import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ablations.study.schema import Study
     from orchestrator.state.progress import StudyStatus
     from orchestrator.store.folder import Store
@@ -37,13 +39,14 @@ def status(
     stored = stored_studies(Ledger(where.ledger))
     if not stored:
         print(f"{where.root} holds no study yet; `transkd list` names those that can be run")
+    drivers = where.leases.drivers()
     for name in stored:
-        print(f"{name}: {in_short(name, where)}")
+        print(f"{name}: {in_short(name, where, drivers)}")
     return None
 
 
-def in_short(name: str, store: Store) -> str:
-    """The state of a study of the store in one line."""
+def in_short(name: str, store: Store, drivers: Mapping[str, str]) -> str:
+    """The state of a study of the store in one line; `drivers` are those of the store now (`Leases.drivers`)."""
     from orchestrator.state.progress import study_status
     from orchestrator.state.stored_studies import load_study
     from orchestrator.state.study_state import StudyState
@@ -52,7 +55,7 @@ def in_short(name: str, store: Store) -> str:
 
     ledger = Ledger(store.ledger)
     try:
-        return one_line(study_status(StudyState(load_study(name, ledger), ledger), store.leases.drivers()))
+        return one_line(study_status(StudyState(load_study(name, ledger), ledger), drivers))
     except UserError as error:  # a study of an earlier version
         return f"cannot be read: {error}"
 

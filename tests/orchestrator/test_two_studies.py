@@ -88,7 +88,7 @@ def test_a_teacher_that_two_studies_need_is_trained_once_by_whoever_is_alive(dri
     assert all(
         "±" not in driver.table(name) and arm in driver.table(name) for name, arm in (("one", "csf"), ("two", "pea"))
     )
-    assert leases.drivers() == {} and not list((driver.store / "claims").iterdir())
+    assert leases.drivers() == {} and all(not file.read_text() for file in (driver.store / "claims").iterdir())
     client = MlflowClient(f"sqlite:///{driver.store}/mlflow.db")
     for name in ("one", "two"):
         (experiment,) = client.search_experiments(filter_string=f"name = 'transkd/{name}'")

@@ -12,7 +12,7 @@ from cluster.spec import ClusterSpec
 from orchestrator.prepare.jobs import Job
 from orchestrator.running import trial as trial_module
 from orchestrator.running.callbacks import RunCallbacks
-from orchestrator.running.job_queue import together
+from orchestrator.running.shared_searcher import together
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import read_retries

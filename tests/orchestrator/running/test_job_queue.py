@@ -1,14 +1,12 @@
 """What Tune is given: each run once, and not by two drivers; what another has trained is used."""
 
-import time
-
 import pytest
 from ray.tune.search import Searcher
 
 from ablations.study.plan import Run
 from cluster.spec import ClusterSpec
 from orchestrator.prepare.jobs import Job
-from orchestrator.running import job_queue
+from orchestrator.running import shared_searcher
 from orchestrator.running.claims import Claims
 from orchestrator.running.job_queue import JobQueue
 from orchestrator.store.folder import Store
@@ -19,7 +17,7 @@ from trainer.place import Place
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    monkeypatch.setattr(job_queue, "LOOK_S", 0.0)
+    monkeypatch.setattr(shared_searcher, "LOOK_S", 0.0)
     return Store(tmp_path)
 
 
@@ -46,6 +44,14 @@ def given(suggestion):
     return [settings["run_id"] for settings in suggestion["jobs"]]
 
 
+def ends(queue, trial, *names):
+    """A trial ends, and these of its runs have finished."""
+    for name in names:
+        queue.claims.ledger.append({"event": "finished", "run_id": name, "last": {"epoch": 1.0}})
+        queue.claims.give_back(name)
+    queue.on_trial_complete(trial)
+
+
 def test_two_drivers_share_the_runs_that_both_need(make, store):
     one, said_one = make("one", [["a", "b"], ["c"]])
     two, said_two = make("two", [["b", "d"], ["c"]])
@@ -53,15 +59,30 @@ def test_two_drivers_share_the_runs_that_both_need(make, store):
     assert given(two.suggest("1")) == ["d"], "the cohort goes on without the run that another trains"
     assert said_two[0][0] == "b" and said_two[0][1].startswith("trained by study one, pid ")
     assert given(two.suggest("2")) == ["c"]
-    assert one.suggest("2") is None is two.suggest("3"), "both wait for a run of the other"
-
-    Ledger(store.ledger, "two").append({"event": "finished", "run_id": "c", "last": {"epoch": 1.0}})
-    two.claims.give_back("c")
+    assert one.suggest("2") is None is two.suggest("3"), "both may have to train a run of the other"
+    ends(two, "1", "d")
+    ends(two, "2", "c")
+    assert two.suggest("4") == Searcher.FINISHED, "Tune gives back what it holds"
     assert one.suggest("3") == Searcher.FINISHED, "c has been trained"
+    ends(one, "1", "a")
     one.claims.give_back("b")  # it has failed: two may try
-    assert given(two.suggest("4")) == ["b"]
-    assert two.suggest("5") == Searcher.FINISHED
+    assert not one.ready()
+    assert two.ready() and given(two.suggest("5")) == ["b"]
+    ends(two, "5", "b")
+    assert not two.ready()
     assert [run_id for run_id, _ in said_one + said_two] == ["c", "b"], "each is said once"
+
+
+def test_what_is_waited_for_comes_before_the_rest_and_is_not_kept_from_others(make, store):
+    one, _ = make("one", [["teacher"]])
+    assert given(one.suggest("1")) == ["teacher"]
+    two, _ = make("two", [["teacher"], ["a"], ["b"], ["c"]])
+    assert given(two.suggest("1")) == ["a"]
+    one.claims.give_back("teacher")  # killed
+    assert given(two.suggest("2")) == ["teacher"]
+    two.claims.give_back("teacher")
+    three, _ = make("three", [["b"], ["c"], ["teacher"]])
+    assert [given(three.suggest(name)) for name in "123"] == [["b"], ["c"], ["teacher"]]
 
 
 def test_what_a_dead_driver_left_running_is_recorded_before_the_run_goes_on(make, store):
@@ -85,11 +106,9 @@ def test_students_are_asked_for_when_another_driver_has_trained_their_teacher(ma
         return students if len(asked) == 1 else []
 
     one, said = make("one", [["teacher"]], more=more)
-    assert one.suggest("1") is None and one.suggest("2") is None and not asked
-    Ledger(store.ledger, "other").append({"event": "finished", "run_id": "teacher", "last": {"epoch": 1.0}})
-    other.claims.give_back("teacher")
-    found = next(found for _ in range(3) if (found := one.suggest("3")) is not None)
-    assert given(found) == ["student"]
+    assert one.suggest("1") == Searcher.FINISHED and not asked
+    ends(other, "1", "teacher")
+    assert one.ready() and given(one.suggest("2")) == ["student"]
     assert [run_id for run_id, _ in said] == ["teacher"]
 
 
@@ -107,14 +126,13 @@ def test_claims_of_many_runs_are_taken_together_or_not_at_all(store):
 
 
 def test_runs_of_others_are_looked_at_once_in_a_while(make, store, monkeypatch):
-    monkeypatch.setattr(job_queue, "LOOK_S", 3600.0)
+    looks = []
     one, _ = make("one", [["a"]])
-    two, _ = make("two", [["a"]])
-    assert given(one.suggest("1")) == ["a"]
-    monkeypatch.setattr(time, "monotonic", lambda: 10_000.0)
-    assert two.suggest("1") is None
-    assert two.suggest("2") is None
-    one.claims.give_back("a")
-    assert two.suggest("3") is None
-    monkeypatch.setattr(time, "monotonic", lambda: 20_000.0)
-    assert given(two.suggest("4")) == ["a"]
+    two, _ = make("two", [["b"], ["a"]])
+    assert given(one.suggest("1")) == ["a"] and given(two.suggest("1")) == ["b"]
+    monkeypatch.setattr(shared_searcher, "LOOK_S", 3600.0)
+    monkeypatch.setattr(two, "_look_elsewhere", lambda: looks.append(True))
+    assert [two.suggest("2") for _ in range(9)] == [None] * 9
+    assert len(looks) == 1
+    two.on_trial_complete("1")
+    assert two.suggest("3") == Searcher.FINISHED and len(looks) == 2

@@ -15,9 +15,9 @@ from cluster.spec import ClusterSpec
 from orchestrator.prepare import jobs
 from orchestrator.prepare.jobs import Job
 from orchestrator.running.callbacks import RunCallbacks
-from orchestrator.running.job_queue import together
 from orchestrator.running.ray_failures import of_ray
 from orchestrator.running.retries import Attempts, halved
+from orchestrator.running.shared_searcher import together
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import RETRIES, read_retries

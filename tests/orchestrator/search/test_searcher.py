@@ -10,6 +10,7 @@ from ray.tune.search import Searcher
 from ablations.study.plan import search_identity, start_points
 from ablations.study.schema import read
 from ablations.study.trial import Trial
+from orchestrator.running import shared_searcher
 from orchestrator.search.batch_searcher import BatchSearcher
 from orchestrator.search.importance import EVALUATORS, importances
 from orchestrator.search.optuna_sampling import OptunaSampling
@@ -74,7 +75,7 @@ class Bench:
         order=lambda running: 0,
         told=(),
         together=1,
-        claim=lambda run_ids: True,
+        claim=list,
     ):
         self.study = read(text, "sought.yaml")
         self.search = self.study.search
@@ -102,7 +103,8 @@ class Bench:
             raise UserError("infeasible")
         run_id = json.dumps(trial.values, sort_keys=True)
         if trial.number in self.known:
-            return RecordedProposal(run_id, {"run_id": run_id})
+            now = self.ended(trial.number, False)
+            return RecordedProposal(run_id, {"run_id": run_id}, None if now.state == "running" else now)
         self.known[trial.number] = (run_id, trial)
         facts = {"number": trial.number, "values": trial.values, "infeasible": trial.infeasible}
         over = [t for run, t in self.history if run == run_id and t.state != "running"]
@@ -297,18 +299,43 @@ def test_a_deterministic_search_is_the_same_however_many_run_and_whoever_is_firs
 
 
 @pytest.mark.parametrize("text", [STUDY, LOCKSTEP])
-def test_a_run_that_another_driver_trains_delays_a_search_and_changes_nothing(folder, text):
+def test_a_run_that_another_driver_trains_delays_a_search_and_changes_nothing(folder, text, monkeypatch):
+    monkeypatch.setattr(shared_searcher, "LOOK_S", 0.0)
     asked = Counter()
 
     def claim(run_ids):
         asked[tuple(run_ids)] += 1
-        return asked[tuple(run_ids)] % 3 == 0
+        return list(run_ids) if asked[tuple(run_ids)] % 3 == 0 else None
 
     bench, whole = Bench(folder(), text, claim=claim), Bench(folder(), text).run()
-    found = next(found for _ in range(3 * 36) if len(found := bench.run()) == 12 and "running" not in str(found))
-    assert found == whole
-    assert len(bench.trained) == len(set(bench.trained)) or text is LOCKSTEP, "each is trained once, but for rungs"
+    while bench.searcher.ready():
+        bench.run()
+    assert bench.run() == whole
+    assert len(bench.history) == 12 and max(asked.values()) >= 3
     assert bench.searcher.suggest("none") == Searcher.FINISHED
+
+
+@pytest.mark.parametrize("text", [STUDY, LOCKSTEP])
+def test_a_run_that_another_driver_has_trained_meanwhile_is_trained_no_more(folder, text, monkeypatch):
+    monkeypatch.setattr(shared_searcher, "LOOK_S", 0.0)
+    asked = Counter()
+
+    def claim(run_ids):
+        """The first three runs are another driver's, which ends them while they are asked for the second time."""
+        (run_id,) = run_ids
+        asked[run_id] += 1
+        if list(asked).index(run_id) >= 3:
+            return [run_id]
+        if asked[run_id] == 2:
+            bench.event("finished", run_id, last={"epoch": 3.0, "select/miou": bench.curve(json.loads(run_id))[3]})
+        return None if asked[run_id] == 1 else []
+
+    bench = Bench(folder(), text, claim=claim)
+    while bench.searcher.ready():
+        bench.run()
+    others = list(asked)[:3]
+    assert not set(others) & set(bench.trained) and len(bench.history) == 12
+    assert [t.state for run_id, t in bench.history if run_id in others] == ["finished"] * 3
 
 
 def test_a_deterministic_search_that_is_made_longer_equals_one_that_was_long(folder):

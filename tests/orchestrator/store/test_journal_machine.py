@@ -124,7 +124,7 @@ def environment(events, run_id):
         if event["event"] == "study":
             driver = event.get("environment", {})
         elif event.get("run_id") == run_id and event["event"] in STATUS:
-            if STATUS[event["event"]] == "running":
+            if event["event"] == "started":
                 found = dict(driver)
             found |= event.get("environment", {})
     return found

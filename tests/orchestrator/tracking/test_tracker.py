@@ -259,9 +259,9 @@ def test_runs_of_a_study_that_another_driver_runs_are_left_alone(make, client, r
     other = make()
     other.open("demo")
     other.mirror(record(1))
-    make().reconcile(driven={"demo", "none"})
+    make().reconcile(lambda: {"demo", "none"})
     assert [run.info.status for run in (parent(client), *children(client))] == ["RUNNING", "RUNNING"]
-    make().reconcile(driven={"none"})
+    make().reconcile(lambda: {"none"})
     assert [run.info.status for run in (parent(client), *children(client))] == ["KILLED", "KILLED"]
 
 

@@ -1,0 +1,85 @@
+"""SharedSearcher: a Tune searcher some of whose runs other drivers train.
+
+Where only such runs are left it ends, so that Tune gives its processes and GPUs back, which the other driver may need;
+`ready` waits for them, and Tune is started again.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from ray.tune.search import Searcher
+
+LOOK_S = 1.0
+"""So often it is looked whether the runs of other drivers have ended, in seconds."""
+
+
+def together(settings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The config of a trial whose runs train together: the settings of each, and how many may train side by side."""
+    return {"jobs": list(settings), "most": len(settings)}
+
+
+class SharedSearcher(Searcher):
+    """Gives Tune what `next_config` finds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._prepared: dict[str, Any] | None = None
+        self._trials: set[str] = set()
+        """Tune's ids of the trials that train."""
+        self._looked = -LOOK_S
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles a searcher for its own restore, which is not used."""
+        return {}
+
+    @abstractmethod
+    def next_config(self) -> dict[str, Any] | str | None:
+        """The config of the next trial, whose runs are claimed; None where it depends on trials that train, here or
+        elsewhere; FINISHED after the last."""
+
+    def started(self, trial_id: str, config: dict[str, Any]) -> None:
+        """A config has become a trial."""
+
+    def ready(self) -> bool:
+        """Whether there is something to train, which is kept for the next trial; waits while other drivers train what
+        is left. Call it while Tune does not run."""
+        while self._prepared is None:
+            found = self.next_config()
+            if isinstance(found, str):
+                return False
+            if found is None:
+                time.sleep(LOOK_S)
+            self._prepared = found
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The config of the next trial; None while trials train on which it depends; FINISHED where there is none, or
+        where other drivers train what is left."""
+        found: dict[str, Any] | str | None = self._prepared
+        self._prepared = None
+        if found is None:
+            if self._trials and time.monotonic() - self._looked < LOOK_S:
+                return None
+            found = self.next_config()
+        if isinstance(found, dict):
+            self._trials.add(trial_id)
+            self.started(trial_id, found)
+        elif found is None:
+            self._looked = time.monotonic()
+            return None if self._trials else Searcher.FINISHED
+        return found
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial has ended, on which the next may depend."""
+        self._trials.discard(trial_id)
+        self._looked = -LOOK_S
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger holds all results."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger holds all results."""
