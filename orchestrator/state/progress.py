@@ -151,6 +151,9 @@ def _runs(state: StudyState, drivers: Mapping[str, str]) -> Iterator[RunProgress
     for run in state.due:
         now = "missing" if run.lost else _now(run.run.status, {run.run.trained_by}, drivers)
         entry = run.run if run.run.run_id and not run.lost else None
+        other = None if entry else state.entries.get(run.run_id)
+        if other is not None and other.status == "running" and other.trained_by in drivers:
+            now, entry = "running", other  # by the driver of another study
         role, epochs = run.plan.role, run.plan.config.optim.epochs
         yield run_progress(run.label, role, epochs, metrics[role], now, entry, run.plan.arm)
     for search in state.searches:
