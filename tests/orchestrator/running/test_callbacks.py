@@ -69,6 +69,23 @@ def test_a_run_of_several_workers_begins_when_they_have_their_places(made, tmp_p
     assert events(callbacks) == 1
 
 
+def test_a_run_that_pauses_may_be_another_drivers_until_it_goes_on(made):
+    callbacks, _, trial, _ = made(workers=1)
+    free, settings = [], trial.config["jobs"][0]
+    callbacks.waits, callbacks.ended = (lambda run_id: True), free.append
+    for attempts in (1, 1):
+        trial.config["jobs"] = [settings]
+        callbacks.on_trial_start(1, [trial], trial)
+        assert events(callbacks) == attempts, "it has gone on"
+        callbacks.on_trial_complete(1, [trial], trial)
+    assert free == ["run0", "run0"]
+    callbacks.ledger.append({"event": "interrupted", "run_id": "run0"})  # another driver has looked at it
+    trial.config["jobs"] = [settings]
+    callbacks.on_trial_start(1, [trial], trial)
+    assert events(callbacks) == 2
+    assert callbacks.ledger.run("run0").status == "running"
+
+
 def test_a_run_of_one_worker_waits_for_its_process_and_a_quick_start_is_not_mentioned(made):
     callbacks, view, trial, now = made(workers=1)
     trial.status = Trial.PENDING

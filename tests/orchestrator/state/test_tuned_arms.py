@@ -81,6 +81,14 @@ def test_an_arm_is_its_winner_from_the_event_on_that_ends_its_search(store):
     assert weights == {1.0}, "the third trial is none of a search of two"
 
 
+def test_a_trial_that_is_proposed_and_not_started_runs_while_its_study_has_a_driver(store):
+    study, ledger = read(STUDY, "tuned.yaml"), Ledger(store.ledger)
+    ledger.append(next(events(study, "student alone", [30.0])))
+    state = StudyState(study, ledger)
+    for drivers, found in (({study.name: "me"}, "running"), ({"other": "you"}, "interrupted"), ({}, "interrupted")):
+        assert study_status(state, drivers).counts == {found: 1, "missing": 10}
+
+
 def test_a_search_of_which_nothing_finished_leaves_its_arm_without_a_score(store):
     study, ledger = read(STUDY, "tuned.yaml"), Ledger(store.ledger)
     for event in [*events(study, "student alone", [30.0]), *events(study, "TransKD-Base", [None, None, None])]:

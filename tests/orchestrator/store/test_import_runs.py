@@ -307,6 +307,18 @@ def test_a_run_that_a_driver_trains_is_left_to_it(folder, store):
     assert imported(folder / "student alone", store)["student alone"][0] == "taken"
 
 
+def test_a_run_that_is_trained_while_it_is_looked_at_is_not_replaced(folder, store):
+    def measure(candidate):
+        """A driver finishes the run while the import measures it."""
+        take_in_of_another = take_in([candidate.folder], store, Ledger(store.ledger, "other"))
+        assert [one.state for one in take_in_of_another] == ["taken"]
+        (store.run_dir(candidate.run_id) / "mark").touch()
+
+    assert imported(folder / "student alone", store, measure)["student alone"][0] == "there"
+    (run_id,) = Ledger(store.ledger).outcomes()
+    assert (store.run_dir(run_id) / "mark").exists()
+
+
 def test_a_folder_that_is_not_there_makes_no_store(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         import_(tmp_path / "nowhere", tmp_path / "store")

@@ -17,6 +17,7 @@ from orchestrator.store.ledger import Ledger
 from orchestrator.store.ledger_run import STATUS
 from orchestrator.store.repair import repair
 from orchestrator.store.run_folder import reconcile
+from orchestrator.verbs.repair import repair as repair_verb
 from trainer.config import UserError
 
 KINDS = ("started", "retried", "finished", "failed", "stopped", "interrupted", "epoch", "note", "reused")
@@ -135,6 +136,42 @@ def test_a_damaged_journal_is_named_with_the_store_to_repair(tmp_path, path):
         Ledger(path).outcomes()
     assert repair(own).left_out == [1]
     assert Ledger(path).outcomes().keys() == {"r", "q"}
+
+
+def test_a_journal_is_repaired_while_other_studies_run(tmp_path, path, capsys):
+    Ledger(path, "a").append(event("started", "r"))
+    own = tmp_path / "journals" / "b.jsonl"
+    own.write_text('garbage\n{"event": "started", "run_id": "q", "time": "2026-01-01"}\n')
+    leases = Store(tmp_path).leases
+    with leases.study("b"), pytest.raises(UserError, match=r"study b is run by pid"):
+        repair_verb(store=tmp_path)
+    assert "a.jsonl: of 1 line none is damaged" in capsys.readouterr().out
+    with leases.study("c"):
+        repair_verb(store=tmp_path)
+    assert "b.jsonl: of 2 lines 1 damaged and left out: 1" in capsys.readouterr().out
+    assert Ledger(path).outcomes().keys() == {"r", "q"}
+    path.write_text("garbage\n")
+    with leases.study("c"), pytest.raises(UserError, match=r"is in use by pid .* \(c\)"):
+        repair_verb(store=tmp_path)
+
+
+@pytest.mark.parametrize("edit", ["replaced", "cut", "edited"])
+def test_a_journal_that_is_not_what_was_read_is_read_again(tmp_path, path, edit):
+    ledger = Ledger(path, "a")
+    for run_id in ("r", "s"):
+        ledger.append(event("started", run_id))
+    assert ledger.outcomes().keys() == {"r", "s"}
+    lines = ledger.own.read_bytes().splitlines(keepends=True)
+    if edit == "replaced":
+        (tmp_path / "new").write_bytes(lines[1])
+        (tmp_path / "new").replace(ledger.own)
+    elif edit == "cut":
+        ledger.own.write_bytes(lines[0])
+    else:
+        ledger.own.write_bytes(lines[0] + lines[1].replace(b'"s"', b'"t"'))
+    expected = {"replaced": {"s"}, "cut": {"r"}, "edited": {"r", "t"}}[edit]
+    assert ledger.outcomes().keys() == expected
+    assert Ledger(path, "b").outcomes().keys() == expected
 
 
 def test_an_old_store_goes_on_in_a_journal_of_its_own(tmp_path, path):

@@ -316,7 +316,19 @@ def test_a_kill_while_the_database_is_made_leaves_one_that_can_be(tmp_path, monk
     server = Server(uri, tmp_path / "artifacts")
     assert server.experiments("name = 'transkd/mine'") == {}
     assert server.experiment("transkd/mine", "mine")
-    assert [path.name for path in folder.iterdir()] == ["mlflow.db"]
+    assert sorted(path.name for path in folder.iterdir()) == [".mlflow.db.lock", "mlflow.db"]
+
+
+@pytest.mark.slow
+def test_studies_that_start_at_once_on_a_new_store_share_its_database(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]), prepend=os.pathsep)
+    uri, names = f"sqlite:///{tmp_path}/new/mlflow.db", ("one", "two", "three")
+    program = "import sys; from pathlib import Path; from orchestrator.tracking.mlflow_server import Server; "
+    program += f"server = Server({uri!r}, Path('a')); print(server.experiment('transkd/' + sys.argv[1], sys.argv[1]))"
+    drivers = [subprocess.Popen([sys.executable, "-c", program, name]) for name in names]
+    assert [driver.wait() for driver in drivers] == [0, 0, 0]
+    found = Server(uri, tmp_path / "artifacts").experiments("name LIKE 'transkd/%'")
+    assert found.keys() == {f"transkd/{name}" for name in names}
 
 
 @pytest.mark.slow
