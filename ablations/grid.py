@@ -18,7 +18,14 @@ sys.path[:] = [str(HERE.parent), *(folder for folder in sys.path if Path(folder)
 import typer
 
 from orchestrator.cli import guarded, prepare_process
-from orchestrator.verbs.options import ClusterOption, HoursOption, RootsOption, StoreOption, WorkersOption
+from orchestrator.verbs.options import (
+    ClusterOption,
+    HoursOption,
+    RetryOption,
+    RootsOption,
+    StoreOption,
+    WorkersOption,
+)
 from orchestrator.verbs.run import check_all, launch
 from trainer.cli import argument_with_home
 
@@ -33,11 +40,13 @@ def main(
     data_root: RootsOption = None,
     workers: WorkersOption = None,
     max_gpu_hours: HoursOption = None,
+    retry_failed: RetryOption = False,
 ) -> None:
     """Run what is missing of each study, and print its table."""
     join = IN_A_JOB in os.environ
     check_all(studies, cluster, store, data_root)
-    failed = [launch(study, cluster, store, data_root, workers, max_gpu_hours, join=join) for study in studies]
+    options = (cluster, store, data_root, workers, max_gpu_hours)
+    failed = [launch(study, *options, retry_failed=retry_failed, join=join) for study in studies]
     if any(failed):
         sys.exit(1)
 

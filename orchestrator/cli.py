@@ -15,6 +15,7 @@ from orchestrator.verbs.cluster_init import init_cluster
 from orchestrator.verbs.doctor import doctor
 from orchestrator.verbs.explain import explain
 from orchestrator.verbs.import_ import import_
+from orchestrator.verbs.job import app as job_app
 from orchestrator.verbs.lint import lint_cluster
 from orchestrator.verbs.list_ import list_
 from orchestrator.verbs.plan import plan
@@ -22,6 +23,7 @@ from orchestrator.verbs.repair import repair
 from orchestrator.verbs.report import report
 from orchestrator.verbs.run import run
 from orchestrator.verbs.status import status
+from orchestrator.verbs.submit import submit
 from orchestrator.verbs.sync import sync
 from orchestrator.verbs.ui import ui
 from trainer.cli import Commands, in_one_line, prepare_process, say
@@ -58,13 +60,14 @@ def _verbs(
     """TransKD ablations: one YAML file describes a study, one command runs it, one table shows the results."""
 
 
-for verb in (plan, run, status, report, explain, bundle, sync, ui, doctor, repair):
+for verb in (plan, run, status, report, explain, bundle, sync, ui, submit, doctor, repair):
     app.command()(verb)
 app.command("import")(import_)
 app.command("list")(list_)
 cluster_app.command("lint")(lint_cluster)
 cluster_app.command("init")(init_cluster)
 app.add_typer(cluster_app, name="cluster")
+app.add_typer(job_app, name="job")
 app.registered_commands += trainer_app.registered_commands
 app.registered_groups += trainer_app.registered_groups
 

@@ -13,11 +13,14 @@ from typing import Any
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from trainer.config import NUMERICS_VERSION, Sources, digest, masked
+from trainer.files.atomic import whole_json
 from trainer.files.run_folder import write_text
 
 PACKAGES = ("transkd", "torch", "torchvision", "timm", "numpy", "scipy", "ray", "optuna", "mlflow")
 CODE = ("ablations", "cluster", "orchestrator", "trainer", "pyproject.toml")
 """The parts of a checkout that can change a result or a table."""
+SUBMITTED, GIT_RECORD = "submitted", "git.json"
+"""Where a checkout that was sent as a job, without its `.git`, says what git said of it."""
 GIT_S = 30.0
 """Timeout of git, in seconds: a checkout on a network disk may be slow, and must not hold up the study."""
 
@@ -61,7 +64,7 @@ def git(checkout: Path, diffs: Path) -> dict[str, Any]:
     """Commit of a checkout, digest of the uncommitted changes (written to `diffs`/DIGEST.diff, without passwords), and
     untracked source files. Empty where it is no checkout or git is missing."""
     if not (checkout / ".git").exists():
-        return {}
+        return _as_sent(checkout / SUBMITTED, diffs)
     try:
         commit = _git(checkout, "rev-parse", "HEAD").strip()
         changes = masked(_git(checkout, "diff", "HEAD", "--", *CODE))
@@ -74,6 +77,16 @@ def git(checkout: Path, diffs: Path) -> dict[str, Any]:
         diffs.mkdir(parents=True, exist_ok=True)
         write_text(diffs / f"{code['diff']}.diff", changes)
     return code | ({"untracked": unknown} if unknown else {})
+
+
+def _as_sent(submitted: Path, diffs: Path) -> dict[str, Any]:
+    """The same of a checkout that was sent as a job."""
+    code = whole_json(submitted / GIT_RECORD) or {}
+    diff = submitted / f"{code.get('diff')}.diff"
+    if diff.is_file():
+        diffs.mkdir(parents=True, exist_ok=True)
+        write_text(diffs / diff.name, diff.read_text(encoding="utf-8"))
+    return code
 
 
 def _git(checkout: Path, *words: str) -> str:

@@ -18,6 +18,9 @@ from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("ablations", "cluster", "orchestrator", "trainer")
+
 
 def _free_port() -> int:
     with socket.socket() as server:
@@ -179,3 +182,46 @@ def fake_autoscaling_cluster() -> Iterator[FakeAutoscalingCluster]:
         yield cluster
     finally:
         cluster.shutdown()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The program as a folder to submit."""
+    folder = tmp_path / "checkout"
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture
+def surroundings() -> dict[str, str]:
+    """Environment of head and jobs: nothing of the developer's, and no token, for the head is this test's alone."""
+    hidden = ("PYTHONPATH", "TRANSKD_STORE", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI")
+    kept = {name: value for name, value in os.environ.items() if name not in hidden}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    ours = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PATH": path}
+    return {**kept, **ours}
+
+
+@pytest.fixture
+def head(
+    in_a_session: Callable[..., subprocess.Popen],
+    surroundings: dict[str, str],
+    free_port: Callable[[], int],
+    short_folder: Path,
+) -> Iterator[str]:
+    """The address of the dashboard of a head on ports of its own."""
+    port, dashboard = free_port(), free_port()
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=1"),
+        *("--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={dashboard}"),
+        *(f"--ray-client-server-port={free_port()}", "--dashboard-agent-listen-port=0"),
+        *(f"--object-store-memory={100 * 2**20}", f"--temp-dir={short_folder}", "--include-dashboard=true"),
+    ]
+    with (short_folder / "head.log").open("w") as log:
+        started = in_a_session(command, env=surroundings, stdout=log, stderr=subprocess.STDOUT, cwd=short_folder)
+        end = time.monotonic() + 180
+        while "Ray runtime started" not in (short_folder / "head.log").read_text():
+            assert started.poll() is None and time.monotonic() < end, (short_folder / "head.log").read_text()
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{dashboard}"

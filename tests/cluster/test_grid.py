@@ -1,10 +1,8 @@
 """`ablations/grid.py`: by hand, and as a submitted job whose folder is an unpacked copy; exit codes come back."""
 
-import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -38,44 +36,15 @@ variants: {own: {distill: {mean_gap: {}}}}
 
 
 @pytest.fixture
-def checkout(tmp_path, own):
-    """The program as a folder to submit, with three studies: one ends, one has an arm that fails, one has plugins."""
-    folder = tmp_path / "checkout"
-    for name in PACKAGES:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+def checkout(checkout, own):
+    """The program with three studies: one ends, one has an arm that fails, one has plugins."""
+    folder = checkout
     (folder / "good.yaml").write_text(STUDY.replace("NAME", "good").replace("RATE", "3.0e-3"))
     (folder / "bad.yaml").write_text(STUDY.replace("NAME", "bad").replace("RATE", "1.0e+9"))
     (folder / "own.yaml").write_text(OWN)
     for name in ("my_kd.py", "my_net.py"):
         shutil.copy(own / name, folder)
     return folder
-
-
-@pytest.fixture
-def surroundings(tmp_path):
-    """Environment of head and jobs: nothing of the developer's, and no token, for the head is this test's alone."""
-    hidden = ("PYTHONPATH", "TRANSKD_STORE", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI")
-    kept = {name: value for name, value in os.environ.items() if name not in hidden}
-    return {**kept, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture
-def head(in_a_session, surroundings, free_port, short_folder):
-    """The address of the dashboard of a head on ports of its own."""
-    port, dashboard = free_port(), free_port()
-    command = [
-        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=1"),
-        *("--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={dashboard}"),
-        *(f"--ray-client-server-port={free_port()}", "--dashboard-agent-listen-port=0"),
-        *(f"--object-store-memory={100 * 2**20}", f"--temp-dir={short_folder}", "--include-dashboard=true"),
-    ]
-    with (short_folder / "head.log").open("w") as log:
-        started = in_a_session(command, env=surroundings, stdout=log, stderr=subprocess.STDOUT, cwd=short_folder)
-        end = time.monotonic() + 180
-        while "Ray runtime started" not in (short_folder / "head.log").read_text():
-            assert started.poll() is None and time.monotonic() < end, (short_folder / "head.log").read_text()
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{dashboard}"
 
 
 def finished(store):
