@@ -98,7 +98,7 @@ def in_one_line(action: Callable[[], object], *refusals: type[Exception]) -> Non
         say(f"error: {error}")
         sys.exit(2)
     except SystemExit as end:
-        if end.code == 130:  # typer's exit code for Ctrl-C
+        if end.code == 130 and type(end) is SystemExit:  # typer's exit code for Ctrl-C
             say("stopped; run the same command again to go on")
         raise
     except Exception as error:

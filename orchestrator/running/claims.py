@@ -20,6 +20,8 @@ class Claims:
         self.store = store
         self.ledger = ledger
         self._held: dict[str, Claim] = {}
+        self._paused: dict[str, str] = {}
+        """Run id -> when its status changed last, of the runs that have paused here and may go on elsewhere."""
 
     def __enter__(self) -> Claims:
         return self
@@ -38,7 +40,10 @@ class Claims:
         if claim is None:
             return False
         self._held[run_id] = claim
-        record_end(self.ledger, self.store, run_id)
+        self.ledger.look_closely()
+        run = self.ledger.run(run_id)
+        if run is not None and run.status == "running" and run.changed != self._paused.pop(run_id, None):
+            record_end(self.ledger, self.store, run_id)
         return True
 
     def take_all(self, run_ids: Iterable[str]) -> bool:
@@ -57,6 +62,9 @@ class Claims:
     def give_back(self, run_id: str) -> None:
         """Let other drivers use a run that has ended, or train one that has not."""
         if (claim := self._held.pop(run_id, None)) is not None:
+            run = self.ledger.run(run_id)
+            if run is not None and run.status == "running" and run.trained_by == self.study:
+                self._paused[run_id] = run.changed
             claim.give_back()
 
     def claimant(self, run_id: str) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from orchestrator.running.ray_session import raise_if_interrupted
+
 LOOK_S = 1.0
 """So often it is looked whether the runs of other drivers have ended, in seconds."""
 
@@ -52,6 +54,7 @@ class SharedSearcher(Searcher):
             if isinstance(found, str):
                 return False
             if found is None:
+                raise_if_interrupted()
                 time.sleep(LOOK_S)
             self._prepared = found
         return True

@@ -33,7 +33,8 @@ class Journal:
         self.launch: dict[str, Any] = {}
         """Its last `study` event: the driver that writes it, and what that says of its environment."""
         self._time = ""
-        self._seen: tuple[int, int, int] | None = None
+        self.seen: tuple[int, int, int] | None = None
+        """Inode, length and time of the file when it was read last; None where it is to be opened to see."""
 
     def has_changed(self) -> bool:
         """Whether the file is another one, or another length, than when this was asked last."""
@@ -43,7 +44,7 @@ class Journal:
             seen = None
         else:
             seen = now.st_ino, now.st_size, now.st_mtime_ns
-        changed, self._seen = seen is None or seen != self._seen, seen
+        changed, self.seen = seen is None or seen != self.seen, seen
         return changed
 
     def timed(self, *, epochs_as_lines: bool = True) -> Iterator[tuple[str, Journal, dict[str, Any] | EpochLine]]:
@@ -98,6 +99,11 @@ class Fold:
                 if event["event"] in STATUS:
                     self._turn(run_id, time, journal)
                 self._run(run_id).fold(event, journal.launch)
+
+    def forget_lengths(self) -> None:
+        """Count all journals as changed."""
+        for journal in self.journals.values():
+            journal.seen = None
 
     def after(self, run_id: str, own: Path) -> str:
         """The time of a run's last change of status, where another journal than `own` has it: what is written next

@@ -85,7 +85,7 @@ def _as_sent(submitted: Path, diffs: Path) -> dict[str, Any]:
     diff = submitted / f"{code.get('diff')}.diff"
     if diff.is_file():
         diffs.mkdir(parents=True, exist_ok=True)
-        write_text(diffs / diff.name, diff.read_text(encoding="utf-8"))
+        write_text(diffs / diff.name, diff.read_bytes().decode())
     return code
 
 

@@ -52,10 +52,13 @@ def copy_retries(ledger: Ledger, run_id: str, out: Path) -> None:
 
 
 def reconcile(ledger: Ledger, store: Store) -> None:
-    """Correct the runs that a dead driver left as `running`: record how they ended. Those that another driver trains
-    are left alone."""
+    """Correct the runs that a dead driver left as `running`: record how they ended. Those of other studies with a
+    driver are left to it. Call it under the lease of the study whose journal the ledger writes."""
+    drivers = store.leases.drivers().keys() - {ledger.own.stem}
     for run in list(ledger.outcomes().values()):
-        if run.status == "running" and (claim := store.leases.claim(run.run_id, "")) is not None:
+        if run.status != "running" or run.trained_by in drivers:
+            continue
+        if (claim := store.leases.claim(run.run_id, "")) is not None:
             try:
                 record_end(ledger, store, run.run_id)
             finally:

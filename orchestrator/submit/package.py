@@ -16,8 +16,13 @@ from orchestrator.store.provenance import GIT_RECORD, GIT_S, SUBMITTED, git
 from trainer.config import UserError, counted, message_of
 from trainer.files.run_folder import write_text
 
-MOST_BYTES = 500 * 2**20
-"""Ray refuses a package above 512 MiB."""
+MOST_BYTES = 95 * 2**20
+"""Ray's dashboard takes 100 MiB (`DASHBOARD_CLIENT_MAX_SIZE`)."""
+IGNORE = (".gitignore", ".rayignore")
+"""Files that Ray obeys: it would leave out what git tracks, or the study."""
+GRID = "ablations/grid.py"
+"""What a job runs."""
+REMEDY = "clone the repository, or use `ray job submit`"
 NAMED = 3
 """At most so many files are named."""
 
@@ -37,23 +42,29 @@ def pack(checkout: Path, study: str, cluster: str | None, folder: Path) -> Packa
     is wrong."""
     loaded = load(study)
     load_spec(cluster)
-    tracked, unknown = _files(checkout)
+    tracked, unknown, links = _files(checkout)
     for name in tracked:
-        _copy(checkout / name, folder / name)
+        if Path(name).name not in IGNORE:
+            _copy(checkout / name, folder / name)
     words, own = [study], folder / SUBMITTED
-    if study not in packaged():
+    if Path(study).is_file() or study not in packaged():
         words = [f"{SUBMITTED}/{Path(study).name}"]
         for name in (Path(study).name, *loaded.plugins):
             if (file := Path(study).parent / name).is_file():
                 _copy(file, own / name)
-    if cluster is not None and cluster not in packaged_specs():
+    if cluster is not None and (Path(cluster).is_file() or cluster not in packaged_specs()):
         _copy(Path(cluster), own / "spec" / Path(cluster).name)
         words += ["--cluster", f"{SUBMITTED}/spec/{Path(cluster).name}"]
     elif cluster is not None:
         words += ["--cluster", cluster]
     own.mkdir(exist_ok=True)
-    write_text(own / GIT_RECORD, json.dumps(git(checkout, own)) + "\n")
+    code = git(checkout, own)
+    write_text(own / GIT_RECORD, json.dumps(code) + "\n")
     about = [_size(folder)]
+    if not code:
+        about.append(f"no commit is recorded: {checkout} is not the root of a repository")
+    if links:
+        about.append(f"not sent: {counted(len(links), 'link or submodule')} of git ({', '.join(links[:NAMED])})")
     if unknown:
         first = ", ".join(unknown[:NAMED])
         about.append(f"not sent: {counted(len(unknown), 'file')} that git does not track ({first}); `git add` them")
@@ -67,18 +78,19 @@ def _copy(file: Path, target: Path) -> None:
     shutil.copy2(file, target)
 
 
-def _files(checkout: Path) -> tuple[list[str], list[str]]:
-    """The regular files that git tracks, and those that it neither tracks nor ignores."""
+def _files(checkout: Path) -> tuple[list[str], list[str], list[str]]:
+    """The regular files that git tracks, the files that it neither tracks nor ignores, and what it tracks that is no
+    regular file."""
     try:
         tracked = _git(checkout, "ls-files", "-z")
         unknown = _git(checkout, "ls-files", "-z", "--others", "--exclude-standard")
     except (OSError, subprocess.SubprocessError) as error:
-        raise UserError(
-            f"a job is made of a checkout, and git says of {checkout}: {_why(error)}; clone the repository, or use "
-            "`ray job submit`"
-        ) from None
+        raise UserError(f"a job is made of a checkout, and git says of {checkout}: {_why(error)}; {REMEDY}") from None
+    if GRID not in tracked:
+        raise UserError(f"a job is made of a checkout, and git tracks no {GRID} in {checkout}; {REMEDY}")
     there = [name for name in tracked if (checkout / name).is_file() and not (checkout / name).is_symlink()]
-    return there, unknown
+    links = [name for name in tracked if (checkout / name).is_symlink() or (checkout / name).is_dir()]
+    return there, unknown, links
 
 
 def _git(checkout: Path, *words: str) -> list[str]:

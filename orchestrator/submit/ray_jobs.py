@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import getpass
 import os
 import shlex
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from orchestrator.submit.package import Package
@@ -14,8 +17,8 @@ from trainer.config import UserError, masked, message_of
 
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 DEFAULT = "http://127.0.0.1:8265"
-STUDY = "transkd.study"
-"""The name of a job's study in its metadata."""
+STUDY, STORE, USER = "transkd.study", "transkd.store", "transkd.user"
+"""In a job's metadata: its study's name, the store as it was named, and who submitted it."""
 STOP_S = 60
 """A driver has so long to stop its runs and to write the report; Ray's own 3 s are too short."""
 LOOK_S = 0.5
@@ -36,6 +39,19 @@ def connect(address: str | None) -> Any:
         ) from None
 
 
+@contextlib.contextmanager
+def _connected(study: str = "") -> Iterator[None]:
+    """Errors of the connection, of any class, become UserError; the job of `study` goes on."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        goes_on = f"; the job goes on, and its machines stay up: `transkd job logs {study}` follows it" if study else ""
+        raise UserError(f"the connection to Ray was lost ({masked(message_of(error))[:200]}){goes_on}") from None
+
+
+@_connected()
 def jobs_of(client: Any, study: str | None = None) -> list[Any]:
     """Jobs that were submitted by `submit`, of one study or of all, the last one last."""
     found = [job for job in client.list_jobs() if job.submission_id and STUDY in (job.metadata or {})]
@@ -51,36 +67,46 @@ def last_of(client: Any, study: str) -> Any:
     return found[-1]
 
 
+@_connected()
 def submit(client: Any, package: Package, options: Sequence[str]) -> str:
-    """Submit a study; returns the job's id. Raises UserError where a job of it runs."""
+    """Submit a study; returns the job's id. Raises UserError where a job of it runs on the same store."""
     name = package.study.name
+    words = ["python", "ablations/grid.py", *package.words, *options]
+    about = {STUDY: name, STORE: _store_in(words), USER: getpass.getuser()}
     for job in jobs_of(client, name):
-        if job.status in RUNNING:
+        if job.status in RUNNING and job.metadata.get(STORE) == about[STORE]:
             raise UserError(
-                f"study {name} is {job.status.lower()} as job {job.submission_id}; see `transkd job logs {name}`, or "
-                f"end it with `transkd job stop {name}`"
+                f"study {name} is {job.status.lower()} as job {job.submission_id} of {job.metadata.get(USER)}; see "
+                f"`transkd job logs {name}`, or end it with `transkd job stop {name}`"
             )
-    return str(
-        client.submit_job(
-            entrypoint=shlex.join(["python", "ablations/grid.py", *package.words, *options]),
-            runtime_env={
-                "working_dir": str(package.folder),
-                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)},
-            },
-            metadata={STUDY: name},
-        )
-    )
+    environment = {"working_dir": str(package.folder), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)}}
+    return str(client.submit_job(entrypoint=shlex.join(words), runtime_env=environment, metadata=about))
 
 
-def follow(client: Any, job: str) -> int:
+def _store_in(words: Sequence[str]) -> str:
+    """What a command line says of its store: by `--store`, else by the spec."""
+    named = [*words[words.index("--store") :][1:2]] if "--store" in words else []
+    return "".join(named or ([*words[words.index("--cluster") :][1:2]] if "--cluster" in words else []))
+
+
+def follow(client: Any, job: str, study: str) -> int:
     """Print what a job says until it ends; returns its exit code."""
 
     async def tail() -> None:
         async for text in client.tail_job_logs(job):
             print(text, end="", flush=True)
 
-    asyncio.run(tail())
-    return code_of(ended(client, job))
+    with _connected(study):
+        asyncio.run(tail())
+        info = ended(client, job)
+    if why := reason(info):
+        print(f"{study}: job {job}: {why}", file=sys.stderr)
+    return code_of(info)
+
+
+def reason(info: Any) -> str:
+    """Why a job failed before its driver began, which its log does not say; empty elsewhere."""
+    return masked(message_of(info.message)) if info.status == "FAILED" and info.driver_exit_code is None else ""
 
 
 def ended(client: Any, job: str) -> Any:

@@ -16,6 +16,11 @@ AddressOption = Annotated[
 ]
 JobStudy = Annotated[str, typer.Argument(metavar="STUDY", help="the name of a study that was submitted")]
 
+
+class JobEnded(SystemExit):
+    """A job has ended with an exit code, or is followed no more (130): what ends is not this command's own work."""
+
+
 app = typer.Typer(no_args_is_help=True, help="Submitted studies.")
 
 
@@ -24,14 +29,16 @@ def status(
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="[all]")] = None, address: AddressOption = None
 ) -> None:
     """Print the jobs of a study, or of all, the last one last."""
-    from orchestrator.submit.ray_jobs import STUDY, connect, jobs_of, last_of
+    from orchestrator.submit.ray_jobs import STUDY, USER, connect, jobs_of, last_of, reason
 
     client = connect(address)
     if study is not None:
         last_of(client, study)
     for job in jobs_of(client, study):
         begun = datetime.fromtimestamp((job.start_time or 0) / 1000, UTC).isoformat(timespec="seconds")
-        print(f"{job.metadata[STUDY]}: {job.submission_id}: {job.status.lower()}, since {begun}")
+        said = f"{job.status.lower()}, of {job.metadata.get(USER)}, since {begun}"
+        why = f": {reason(job)}" if reason(job) else ""
+        print(f"{job.metadata[STUDY]}: {job.submission_id}: {said}{why}")
 
 
 @app.command()
@@ -41,9 +48,9 @@ def logs(study: JobStudy, address: AddressOption = None) -> None:
 
     client = connect(address)
     with left(study):
-        code = follow(client, last_of(client, study).submission_id)
+        code = follow(client, last_of(client, study).submission_id, study)
     if code:
-        sys.exit(code)
+        raise JobEnded(code)
 
 
 @app.command()
@@ -67,4 +74,4 @@ def left(study: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print(f"\nthe job goes on; `transkd job logs {study}` follows it again", file=sys.stderr)
-        sys.exit(130)
+        raise JobEnded(130) from None

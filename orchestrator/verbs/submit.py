@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.verbs.job import AddressOption, left
+from orchestrator.verbs.job import AddressOption, JobEnded, left
 from orchestrator.verbs.options import ClusterOption, HoursOption, RetryOption, StoreOption, StudyName, WorkersOption
 from trainer.config import UserError
 
@@ -45,7 +45,7 @@ def submit(
     if store is not None:
         resolve(store)
     for root in data_root or []:
-        if not Path(root.partition("=")[2] or root).is_absolute():
+        if not any(Path(folder).is_absolute() for folder in (root, root.partition("=")[2])):
             raise UserError(f"--data-root must be an absolute path, of the cluster's machines, but got {root}")
     options = [
         *(["--store", str(store)] if store is not None else []),
@@ -67,9 +67,9 @@ def submit(
     if not follow:
         return
     with left(name):
-        code = ray_jobs.follow(client, job)
+        code = ray_jobs.follow(client, job, name)
     if down_after is not None:
         down = [sys.executable, "-m", "ray.scripts.scripts", "down", "-y", str(down_after)]
         code = subprocess.run(down, check=False).returncode or code
     if code:
-        sys.exit(code)
+        raise JobEnded(code)

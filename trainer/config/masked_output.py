@@ -1,4 +1,4 @@
-"""MaskedOutput: a stream of text without passwords and tokens, whoever writes to it."""
+"""MaskedOutput: a stream of text without the passwords and tokens that one write holds, whoever writes to it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ class MaskedOutput(io.TextIOWrapper):
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         stream.flush()
+        self._stream = stream  # kept: its end would close the buffer
         super().__init__(
             stream.buffer,
             encoding="utf-8",

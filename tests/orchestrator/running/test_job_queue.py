@@ -95,6 +95,24 @@ def test_what_a_dead_driver_left_running_is_recorded_before_the_run_goes_on(make
     assert (run.status, len(run.epochs)) == ("interrupted", 1)
 
 
+def test_a_run_that_pauses_goes_on_without_an_event_unless_another_driver_had_it(store):
+    ledger = Ledger(store.ledger, "one")
+
+    def kinds():
+        return [event["event"] for event in Ledger(store.ledger).events()]
+
+    with Claims("one", store, ledger) as one, Claims("two", store, Ledger(store.ledger, "two")) as two:
+        assert one.take("a")
+        ledger.append({"event": "started", "run_id": "a", "study": "one", "arm": "a", "seed": 0})
+        for _ in range(2):
+            one.give_back("a")
+            assert one.take("a") and kinds() == ["started"]
+        one.give_back("a")
+        assert two.take("a") and kinds() == ["started", "interrupted"]
+        two.give_back("a")
+        assert one.take("a") and kinds() == ["started", "interrupted"]
+
+
 def test_students_are_asked_for_when_another_driver_has_trained_their_teacher(make, store):
     other, _ = make("other", [["teacher"]])
     assert given(other.suggest("1")) == ["teacher"]

@@ -74,14 +74,15 @@ def test_the_files_of_git_the_study_its_plugins_and_the_spec_are_sent(checkout, 
     found = names(sent)
     diff = next(name for name in found if name.endswith(".diff"))
     assert found == {
-        *(".gitignore", "trainer/a.py", "ablations/grid.py", "deep/er/b.txt"),
+        *("trainer/a.py", "ablations/grid.py", "deep/er/b.txt"),
         *("submitted/mine.yaml", "submitted/my_kd.py", "submitted/spec/spec.yaml", "submitted/git.json", diff),
     }
     assert (sent / "trainer" / "a.py").read_text() == "2\n", "as it is here, not as it was committed"
     assert package.study.name == "mine"
     assert package.words == ("submitted/mine.yaml", "--cluster", "submitted/spec/spec.yaml")
-    size, unknown = package.about
-    assert size.startswith("9 files, 0.0 MiB; the largest: submitted/")
+    size, links, unknown = package.about
+    assert size.startswith("8 files, 0.0 MiB; the largest: submitted/")
+    assert links == "not sent: 1 link or submodule of git (link)"
     assert unknown == "not sent: 1 file that git does not track (trainer/new.py); `git add` them"
 
 
@@ -125,6 +126,18 @@ def test_a_study_or_a_spec_that_is_wrong_is_refused_before_anything_is_copied(
     with pytest.raises((UserError, ValueError), match=message):
         pack(checkout, study_name, cluster, sent)
     assert names(sent) == set()
+
+
+def test_a_file_named_as_a_packaged_study_is_the_one_that_is_sent(checkout, study, sent, monkeypatch):
+    monkeypatch.chdir(study.parent)
+    study.rename(study.parent / "demo")
+    assert pack(checkout, "demo", None, sent).words == ("submitted/demo",)
+
+
+def test_a_repository_that_does_not_hold_the_program_is_refused(checkout, sent):
+    subprocess.run(["git", "-C", str(checkout), "rm", "-q", "--cached", "ablations/grid.py"], check=True)
+    with pytest.raises(UserError, match=r"git tracks no ablations/grid\.py in .*checkout; clone the repository"):
+        pack(checkout, "demo", None, sent)
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path, sent):
