@@ -16,7 +16,7 @@ name: slow
 base:
   data: {name: scenes, size: [64, 128], options: {train: 16, val: 8, size: [64, 128]}}
   student: {name: segformer_tiny}
-  optim: {lr: 1.0e-3, epochs: 40, global_batch: 8}
+  optim: {lr: 1.0e-3, epochs: 120, global_batch: 8}
 variants: {one: {}, other: {optim.lr: 3.0e-3}}
 """
 
@@ -56,7 +56,8 @@ def test_a_study_is_submitted_followed_stopped_and_submitted_again(head, checkou
         assert time.monotonic() < end
         time.sleep(0.5)
     following = start("job", "logs", "slow")
-    assert "slow: " in following.stdout.readline(), "what was said so far, and what follows"
+    while "slow: checking the structures" not in (line := following.stdout.readline()):  # what was said so far
+        assert line, following.communicate()
     following.terminate()
     following.communicate()
     code, out, err = run("job", "stop", "slow")
