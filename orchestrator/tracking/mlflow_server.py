@@ -200,7 +200,7 @@ def _create(database: Path, artifacts: Path) -> None:
     _mlflow()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    with database.with_name(f".{database.name}.lock").open("a") as lock:  # studies may start at once on a new store
+    with database.with_name(f".{database.name}.lock").open("ab") as lock:  # studies may start at once on a new store
         fcntl.flock(lock, fcntl.LOCK_EX)
         if database.exists() and database.stat().st_size:
             return
