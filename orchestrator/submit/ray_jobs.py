@@ -41,12 +41,16 @@ def connect(address: str | None) -> Any:
 
 @contextlib.contextmanager
 def _connected(study: str = "") -> Iterator[None]:
-    """Errors of the connection, of any class, become UserError; the job of `study` goes on."""
+    """Errors of the connection become UserError; the job of `study` goes on."""
+    import aiohttp
+
     try:
         yield
-    except UserError:
-        raise
-    except Exception as error:
+    except (
+        OSError,
+        RuntimeError,
+        aiohttp.ClientError,
+    ) as error:  # OSError: also those of requests; RuntimeError: Ray's
         goes_on = f"; the job goes on, and its machines stay up: `transkd job logs {study}` follows it" if study else ""
         raise UserError(f"the connection to Ray was lost ({masked(message_of(error))[:200]}){goes_on}") from None
 

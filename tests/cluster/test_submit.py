@@ -82,3 +82,16 @@ def test_where_no_ray_answers_it_is_said_without_the_password(monkeypatch, capsy
     with pytest.raises(UserError, match=r"no Ray answers at http://\*\*\*@127\.0\.0\.1:9") as error:
         ray_jobs.connect("http://me:hunter2@127.0.0.1:9")
     assert "hunter2" not in str(error.value) and os.linesep not in str(error.value)
+
+
+@pytest.mark.parametrize("raised", [ConnectionError("reset by http://me:hunter2@h"), RuntimeError("code 1006")])
+def test_a_lost_connection_says_that_the_job_goes_on_and_a_fault_of_ours_is_raised(raised):
+    class Lost:
+        def list_jobs(self):
+            raise raised
+
+    with pytest.raises(UserError, match=r"the connection to Ray was lost \(") as error:
+        ray_jobs.jobs_of(Lost())
+    assert "hunter2" not in str(error.value)
+    with pytest.raises(AttributeError):
+        ray_jobs.jobs_of(object())
