@@ -190,6 +190,7 @@ def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "checkout"
     for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / ".gitignore", folder)
     return folder
 
 
