@@ -8,13 +8,15 @@ from typing import Any
 from ablations.statistics.holm import FAMILY_WISE
 from ablations.statistics.measured import Measured, decimals, measured_verdicts
 from ablations.statistics.paired import mean_std
-from ablations.statistics.unpaired import DRAWN, P_ERROR
+from ablations.statistics.unpaired import DRAWN, MAX_ENUMERATED, P_ERROR
 from ablations.statistics.verdicts import Contrast
 from ablations.table.notes import PAIRED_INTERVALS, SIGN_FLIP, lacking_notes, pair_notes, sentence, verdict_notes
 from ablations.table.rows import HEADINGS, arm_rows, contrast_rows, laid_out
-from ablations.table.shape import Column, Table
+from ablations.table.shape import MOST_NOTES, Column, Table
 from ablations.table.short_notes import decision_note
 from trainer.config import counted
+
+DRAW = f"{DRAWN:,} random permutations (seed 0; standard error {P_ERROR:.1g} of a p of {FAMILY_WISE:g})"
 
 
 def judged_table(name: str, measured: Measured, remarks: Sequence[str] = ()) -> Table:
@@ -59,9 +61,11 @@ def _title(name: str, measured: Measured) -> str:
 def _short_notes(measured: Measured) -> list[str]:
     contrasts = counted(len(measured.pairs), "contrast")
     notes = [decision_note(_counts(measured), contrasts, able=measured.can_decide)]
+    if not measured.paired:
+        notes.append(f"not paired: {'exact permutation test' if measured.exact else DRAW}")
     if measured.margin is not None:
         notes.append(f"equivalent: differs by less than {measured.margin:g}")
-    return notes
+    return notes[: MOST_NOTES - 1]  # one more says what bold means
 
 
 def _counts(measured: Measured) -> str:
@@ -106,7 +110,4 @@ def _permutation(measured: Measured) -> str:
     how = "two-sided permutation test of the means of values that are not paired"
     if measured.exact:
         return f"an exact {how}"
-    return (
-        f"a {how}, exact where there are few and else from {DRAWN:,} random permutations (seed 0; standard error "
-        f"{P_ERROR:.1g} of a p of {FAMILY_WISE:g})"
-    )
+    return f"a {how}, exact up to {MAX_ENUMERATED:,} permutations, above by {DRAW}"
