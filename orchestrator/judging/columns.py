@@ -14,7 +14,7 @@ ARM = (
     *("arm", "method", "model", "algorithm", "algo", "variant", "approach", "distiller", "system", "config"),
     *("experiment", "group", "name", "run_name"),
 )
-SEED = ("seed", "random_seed", "rng_seed", "random_state", "fold", "split", "repeat", "replicate", "repetition")
+SEED = ("seed", "random_seed", "rng_seed", "random_state", "fold", "repeat", "replicate", "repetition")
 METRIC = (
     *("score", "miou", "mean_iou", "iou", "dice", "accuracy", "acc", "top1", "f1", "auc", "auroc", "map", "bleu"),
     *("psnr", "ssim", "reward", "return", "value", "metric", "result", "test_score", "val_score"),

@@ -72,7 +72,8 @@ def _by_arm(rows: Sequence[Row], frame: Frame) -> dict[str, dict[str, float]]:
             first = places[row.arm, seed]
             raise UserError(
                 f"{frame.source}: {first} and {row.place} are both of arm {row.arm}, seed {seed}"
-                f"{_told_apart(frame, first, row.place)}; keep one row of each arm and seed"
+                f"{_told_apart(frame, first, row.place)}; keep one row of each arm and seed, or name another "
+                "column by --seed"
             )
         own[seed], places[row.arm, seed] = row.score, row.place
     return {arm: {seed: own[seed] for seed in sorted(own, key=by_number)} for arm, own in found.items()}
