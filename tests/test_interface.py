@@ -21,7 +21,8 @@ SIGNATURES = {
     "ablations.load": "(name: 'str | Path') -> 'Study'",
     "orchestrator.run": (
         "(study: 'Study | str | Path', *, store: 'str | Path | None' = None, cluster: 'str | None' = None, "
-        "data_root: 'str | Path | None' = None, workers: 'int | None' = None, retry_failed: 'bool' = False) -> 'Results'"
+        "data_root: 'str | Path | None' = None, workers: 'int | None' = None, retry_failed: 'bool' = False) "
+        "-> 'Results'"
     ),
     "orchestrator.report": (
         "(study: 'Study | str | Path', *, store: 'str | Path | None' = None, cluster: 'str | None' = None) -> 'Results'"
