@@ -9,7 +9,11 @@ from orchestrator.judging.frame import Frame, frame_of
 from orchestrator.store.folder import Store, resolve
 from orchestrator.tracking.address import check_driver, check_uri, shown, uri_of
 from orchestrator.tracking.mlflow_server import read_runs
+from orchestrator.tracking.tracker import SEEDS
 from trainer.config import UserError, message_of
+
+ABOVE = ("study", SEEDS)
+"""Roles of our own runs that have no seed: a study, and an arm over its seeds."""
 
 
 def read_experiment(title: str, uri: str | None) -> Frame:
@@ -27,9 +31,9 @@ def read_experiment(title: str, uri: str | None) -> Frame:
         ) from None
     if runs is None:
         raise UserError(f"--mlflow: {where}: there is no such experiment; its name stands in MLflow's list")
-    if not runs:
+    rows = [_row(run) for run in runs if run.data.tags.get("transkd.role") not in ABOVE]
+    if not rows:
         raise UserError(f"--mlflow: {where} has no runs; name another experiment")
-    rows = [_row(run) for run in runs]
     names = list(dict.fromkeys(name for row in rows for name in row))
     return frame_of({name: [row.get(name) for row in rows] for name in names}, where)
 

@@ -25,6 +25,8 @@ def number_of(cell: Any) -> float | None:
 
 def text_of(cell: Any) -> str:
     """A cell as the name of an arm or seed: whole numbers without a point; without the apostrophe of our own CSV."""
+    if is_empty(cell):
+        return ""
     number = number_of(cell)
     if number is not None and math.isfinite(number) and number == int(number):
         return str(int(number))

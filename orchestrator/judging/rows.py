@@ -65,12 +65,13 @@ def long_rows(frame: Frame, arm: str | None, seed: str | None, metric: str | Non
     guessed = _guessed({"arms": (arm_name, arm), "seeds": (seed_name, seed), "scores": (score_name, metric)})
     rows, without = [], []
     for i, place in enumerate(frame.rows):
+        if is_empty(frame.columns[score_name][i]):
+            named = [text_of(frame.columns[of][i]) for of in (arm_name, seed_name) if of is not None]
+            without.append(f"{place} ({', '.join(named)})")
+            continue
         name = _filled(frame, arm_name, i, "the name of an arm")
         label = None if seed_name is None else _filled(frame, seed_name, i, "a seed")
-        if is_empty(frame.columns[score_name][i]):
-            without.append(f"{place} ({name}{'' if label is None else f', {seed_name} {label}'})")
-        else:
-            rows.append(Row(name, label, _score(frame, score_name, i), place))
+        rows.append(Row(name, label, _score(frame, score_name, i), place))
     return Rows(score_name, rows, (*frame.remarks, *guessed, *left_out, *_without(score_name, without)))
 
 

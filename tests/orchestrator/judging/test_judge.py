@@ -101,6 +101,9 @@ def test_an_experiment_of_mlflow_is_judged_and_stays_as_it_is(tmp_path, monkeypa
             client.log_metric(run, "val/miou", base + seed / 10, step=1)
             client.set_terminated(run)
     client.create_run(experiment, run_name="still running")
+    ours = client.create_run(experiment, tags={"transkd.role": "seeds", "transkd.arm": "ours"}).info.run_id
+    client.log_metric(ours, "val/miou", 99.0)
+    client.set_terminated(ours)
     found = judged("kd", read_experiment("kd", uri), Choices())
     assert found.measured.metric == "val/miou" and found.measured.pairs == (("ours", "base"),)
     (row,) = (row.values for row in found.table.rows if row.values["arm"] == "ours")

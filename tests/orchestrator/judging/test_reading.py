@@ -102,7 +102,7 @@ def test_trials_of_optuna_are_not_paired(tmp_path):
 def test_seeds_that_one_arm_lacks_are_named_and_the_others_compared(tmp_path):
     found = read(tmp_path, LONG_CSV.replace("ours,1,76.9\n", "ours,1,\n"))
     assert "ours lacks seed 1: compared on the seeds of both arms." in found.remarks
-    assert "Left out, as they have no miou: row 6 (ours, seed 1)." in found.remarks
+    assert "Left out, as they have no miou: row 6 (ours, 1)." in found.remarks
     (row,) = (row for row in found.table.rows if row.values["arm"] == "ours")
     assert row.values["pairs"] == 2 and row.cells[1] == "2/3"
 
