@@ -8,7 +8,7 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from cluster.spec import ClusterSpec
+from cluster.spec import ClusterSpec, variants
 from orchestrator.prepare.cohorts import most_runs
 from orchestrator.running.callbacks import RunCallbacks, Silence
 from orchestrator.running.trial import placement_group, trial
@@ -29,12 +29,9 @@ def fit(
     scheduler: TrialScheduler | None = None,
 ) -> None:
     """Run the trials that the searcher gives, at most `slots` at once; the scheduler may stop one after an epoch."""
-    resources: dict[str, float] = {"CPU": spec.cpus_per_worker}
-    if spec.gpus_per_worker:
-        resources["GPU"] = spec.gpus_per_worker
     deaths = spec.retries.lost + spec.retries.device + MOST_HALVINGS
     tune.Tuner(
-        tune.with_resources(trial, placement_group(spec.workers, resources)),
+        tune.with_resources(trial, _resources),
         tune_config=tune.TuneConfig(
             max_concurrent_trials=slots,
             reuse_actors=True,
@@ -50,9 +47,14 @@ def fit(
             verbose=0,
             callbacks=[callbacks, Silence()],
             # an upper bound for dead processes; RunCallbacks applies the retry budget of each run and cause
-            failure_config=tune.FailureConfig(max_failures=deaths * most_runs(spec)),
+            failure_config=tune.FailureConfig(max_failures=deaths * max(map(most_runs, variants(spec).values()))),
         ),
     ).fit()
+
+
+def _resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """The resources of a trial, all of whose runs are given the same."""
+    return placement_group(config["jobs"][0]["workers"], config["jobs"][0]["resources"])
 
 
 def _folder(trial: Any) -> str:

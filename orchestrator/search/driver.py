@@ -55,7 +55,7 @@ class SearchDriver:
         self.store: Store = preparer.store
         self.identity = search_identity(study)
         self.epochs = parse(study.base).optim.epochs
-        self.limits_check = LimitsCheck(study.limits, preparer.spec, preparer.store, ledger)
+        self.limits_check = LimitsCheck(study.limits, spec_of(preparer.spec, "arm", ""), preparer.store, ledger)
         self.jobs: dict[str, Job] = {}
         self.callbacks: RunCallbacks | None = None
         self.claims = claims

@@ -35,9 +35,10 @@ def plan(
 ) -> None:
     """List every run of a study, what it changes, and what it costs: time, disk and money. Starts nothing."""
     from cluster.spec import load as load_spec
-    from cluster.spec import with_workers
+    from cluster.spec import spec_of, with_workers
     from orchestrator.prepare.jobs import Preparer
     from orchestrator.prepare.plugins import activate
+    from orchestrator.prepare.room import refuse_unplaceable, unknown_overrides
     from orchestrator.prepare.source_checks import not_here
     from orchestrator.search.learn_from import learn_from_line
     from orchestrator.search.resume import refuse_changed
@@ -60,8 +61,11 @@ def plan(
         state = StudyState(loaded, ledger, known, before=state)
         for search in state.searches:
             refuse_changed(search, RunIds(known).of)
+    refuse_unplaceable(state, spec)
     show_plan(state, console, whole=all_runs)
     unchecked = preparer.could_not_check(state)
+    if names := unknown_overrides(state, spec):
+        unchecked.append(f"not used: no run of {loaded.name} has the overrides of {', '.join(names)}")
     if any(not run.finished for run in state.runs) or state.searches:
         base = [parse(loaded.base)] if loaded.search is not None else []
         with located(loaded.name):
@@ -87,7 +91,7 @@ def plan(
     if costs:
         show_costs(costs, next(iter(configs.values())).data.size, console)
     with located(loaded.name):
-        limits_check = LimitsCheck(loaded.limits, spec, where, ledger)
+        limits_check = LimitsCheck(loaded.limits, spec_of(spec, "arm", ""), where, ledger)
         limits_check.refuse(arms, costs)
     refuse_infeasible(loaded, preparer.check, limits_check)
     if probe is not False and any(not run.finished for run in state.runs):
