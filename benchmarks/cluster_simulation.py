@@ -251,7 +251,9 @@ def main() -> None:
         words = [sys.executable, __file__, *sys.argv[1:], "--only", which]
         done = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, check=True)
         found[which] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{given.runs:,} runs and a teacher on {given.nodes} nodes, each lost after {given.lifetime_h:g} h in the mean")
+    print(
+        f"{given.runs:,} runs and a teacher on {given.nodes} nodes, each lost after {given.lifetime_h:g} h in the mean"
+    )
     print("\n".join(table(found["ours"], found["bare"], given.runs)))
 
 

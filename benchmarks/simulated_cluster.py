@@ -1,4 +1,4 @@
-"""A cluster of simulated nodes for the real Ray Tune: its controller asks `SimulatedActors` instead of Ray for processes.
+"""A cluster of simulated nodes for the real Ray Tune, whose controller asks it for processes in place of Ray.
 
 Real are Tune's controller, its searcher and callbacks, and all files that they write. Simulated are nodes, processes,
 training and time: the clock jumps to the next event, and goes on by the CPU time that the driver takes in between, so

@@ -92,7 +92,10 @@ def _idle_gpus(spec: ClusterSpec, have: Machine) -> Finding | None:
 
 def _runs(spec: ClusterSpec, have: Machine) -> int:
     try:
-        return concurrency(spec.model_copy(update={"concurrency": "auto", "max_cpus": None, "max_gpus": None, "machine_types": {}}), *have)
+        return concurrency(
+            spec.model_copy(update={"concurrency": "auto", "max_cpus": None, "max_gpus": None, "machine_types": {}}),
+            *have,
+        )
     except SpecError:
         return 0
 

@@ -32,7 +32,9 @@ def lines(error: ValidationError, keys: Iterable[str]) -> list[str]:
         if field in _RENAMED:
             message = _RENAMED[field]
         elif item["type"] == "extra_forbidden":
-            message = f"unknown key; {hint(path[-1], _SECTIONS[path[0]].model_fields if path[0] in _SECTIONS else keys)}"
+            message = (
+                f"unknown key; {hint(path[-1], _SECTIONS[path[0]].model_fields if path[0] in _SECTIONS else keys)}"
+            )
         elif field in ("concurrency", "retries.memory") and item["type"] != "value_error":
             message = f"must be `auto` or a whole number but got {shown(item['input'])}"
         elif field == "cohort" and item["type"] != "value_error":

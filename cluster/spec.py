@@ -199,8 +199,8 @@ class ClusterSpec(Strict):
                 sizes = {kind: amounts({"CPU": of.cpus, "GPU": of.gpus}) for kind, of in self.machine_types.items()}
                 listed = ", ".join(f"{kind} ({size})" for kind, size in sizes.items())
                 raise ValueError(
-                    f"{whose} needs {amounts(need)}, and none of machine_types holds it: {listed}; lower what it needs, "
-                    "or add a type"
+                    f"{whose} needs {amounts(need)}, and none of machine_types holds it: {listed}; lower what "
+                    "it needs, or add a type"
                 )
         return self
 
@@ -263,7 +263,9 @@ def concurrency(spec: ClusterSpec, cpus: float, gpus: float = 0) -> int:
 
     Raises SpecError when no run fits, or fewer than `concurrency`: such a study would wait forever.
     """
-    return concurrency_on(spec, grown(spec, [Machine(cpus, gpus)] if spec.cpus_per_machine is None and not spec.machine_types else []))
+    return concurrency_on(
+        spec, grown(spec, [Machine(cpus, gpus)] if spec.cpus_per_machine is None and not spec.machine_types else [])
+    )
 
 
 def grown(spec: ClusterSpec, machines: Sequence[Machine]) -> Sequence[Machine]:

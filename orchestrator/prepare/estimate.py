@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.machine_types import started_for
 from cluster.spec import ClusterSpec, Shape, SpecError, concurrency, shape_of, spec_of, variants
 from orchestrator.prepare.cohort_costs import CohortCosts
 from orchestrator.prepare.jobs import Preparer
 from orchestrator.prepare.pace import Pace, measured_paces, this_hardware
-from orchestrator.prepare.room import specs_of
+from orchestrator.prepare.room import machines_for, specs_of
 from orchestrator.prepare.rounds import Round, on_the_clock, rounds_of
 from orchestrator.prepare.timed_steps import probe
 from orchestrator.prepare.work_left import PendingRun, Phase, Range, phases
@@ -43,6 +42,11 @@ class Share(NamedTuple):
     """Of them at once."""
     worker_hours: Range
     """Hours of their workers, all together."""
+
+    @property
+    def workers_at_once(self) -> int:
+        """Of its runs together."""
+        return self.spec.workers * min(self.runs, self.slots or self.runs)
 
 
 @dataclass(frozen=True)
@@ -171,9 +175,9 @@ def _part(
 
 
 def _seconds_of_all(parts: Sequence[_Part]) -> Range:
-    """Wall-clock seconds of all phases. Shapes train side by side where each has machine types of its own, and one
-    after another where they share machines."""
-    types = [set(started_for(part.spec.machine_types, *shape_of(part.spec)[1:])) for part in parts]
+    """Wall-clock seconds of all phases. Shapes train side by side where each has machines of its own, and one after
+    another where they share them."""
+    types = [machines_for(part.spec, part.spec.machine_types, part.share.workers_at_once).keys() for part in parts]
     apart = all(types) and len(set().union(*types)) == sum(map(len, types))
     phases = []
     for phase in zip(*(part.rounds for part in parts), strict=True):

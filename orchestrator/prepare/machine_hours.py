@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from cluster.machine_types import MachineKind, started_for
+from cluster.machine_types import MachineKind
 from cluster.spec import ClusterSpec, amounts
 from orchestrator.prepare.estimate import Share
+from orchestrator.prepare.room import machines_for
 from orchestrator.prepare.work_left import Range
 
 
@@ -34,12 +35,12 @@ def types_of(spec: ClusterSpec) -> dict[str, MachineKind]:
 
 
 def machine_hours(shares: Sequence[Share], types: Mapping[str, MachineKind]) -> dict[str, MachineHours]:
-    """Machine type -> what the shares of a study need of it; a worker trains on the type that is started for it first."""
+    """Machine type -> what the shares of a study need of it; workers train where they are started first."""
     machines = dict.fromkeys(types, 0)
     hours = dict.fromkeys(types, Range(0, 0, 0))
     for share in shares:
-        at_once = share.spec.workers * min(share.runs, share.slots or share.runs)
-        for name, count in _spread(share.spec, types, at_once):
+        at_once = share.workers_at_once
+        for name, count in machines_for(share.spec, types, at_once).items():
             machines[name] = min(types[name].most, machines[name] + count)
             part = share.worker_hours.times(count / at_once)
             hours[name] = Range(*map(sum, zip(hours[name], part, strict=True)))
@@ -48,13 +49,3 @@ def machine_hours(shares: Sequence[Share], types: Mapping[str, MachineKind]) -> 
         for name, price in ((name, types[name].price_per_hour) for name in types)
         if machines[name]
     }
-
-
-def _spread(spec: ClusterSpec, types: Mapping[str, MachineKind], workers: int) -> Iterator[tuple[str, int]]:
-    """Machine type and machines, until all workers have their place."""
-    for name in started_for(types, spec.cpus_per_worker, spec.gpus_per_worker):
-        each = types[name].holds(spec.cpus_per_worker, spec.gpus_per_worker)
-        placed = min(workers, each * types[name].most)
-        if placed:
-            yield name, -(-placed // each)
-        workers -= placed

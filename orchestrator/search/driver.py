@@ -10,6 +10,7 @@ from ablations.study.early_stopping import Curve, passes_averages, passes_rung
 from ablations.study.plan import search_identity, trial_run
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
+from cluster.spec import spec_of
 from orchestrator.prepare.cohort_costs import apart
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck

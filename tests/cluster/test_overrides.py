@@ -60,7 +60,9 @@ def test_machines_with_gpus_are_started_for_others_only_where_nothing_else_holds
 
 def test_as_many_runs_train_at_once_as_the_machines_started_for_them_hold(given):
     spec = given(SPEC)
-    fit = {arm: concurrency_on(each, grown(each, [])) for arm in ("narrow", "wide") for each in [spec_of(spec, "arm", arm)]}
+    fit = {
+        arm: concurrency_on(each, grown(each, [])) for arm in ("narrow", "wide") for each in [spec_of(spec, "arm", arm)]
+    }
     teacher = spec_of(spec, "teacher", "")
     assert fit == {"narrow": 8, "wide": 2} and concurrency_on(teacher, grown(teacher, [])) == 1
     assert grown(spec_of(spec, "arm", "wide"), [Machine(8), Machine(2), Machine(0)]) == [Machine(8), *[Machine(2)] * 2]
@@ -78,9 +80,17 @@ def test_as_many_runs_train_at_once_as_the_machines_started_for_them_hold(given)
         ("cpus_per_worker: 1\n", "cpus_per_worker: 5\n", "a worker needs 5 CPUs, and none of machine_types holds it"),
         ("{gpus_per_worker: 1}", "{gpu_per_worker: 1}", "unknown key; did you mean 'gpus_per_worker'?"),
         ("{gpus_per_worker: 1}", "{}", "overrides.teacher: states nothing; set one of workers, cpus_per_worker"),
-        ("{gpus_per_worker: 1}", "{gpus_per_worker: 1.5}", "gpus_per_worker above 1 must be a whole number but got 1.5"),
+        (
+            "{gpus_per_worker: 1}",
+            "{gpus_per_worker: 1.5}",
+            "gpus_per_worker above 1 must be a whole number but got 1.5",
+        ),
         ("most: 4, price", "price", "machine_types.small.most: field required"),
-        ("address: auto", "address: auto\nmax_cpus: 4", "max_cpus is for machines of one kind; state cpus, gpus and most"),
+        (
+            "address: auto",
+            "address: auto\nmax_cpus: 4",
+            "max_cpus is for machines of one kind; state cpus, gpus and most",
+        ),
         (
             "address: auto",
             "address: auto\nprice_per_gpu_hour: 4",
@@ -125,7 +135,10 @@ def test_machine_types_are_held_to_the_launcher_file(given):
     (found,) = fits(launcher(), given(SPEC.replace("cpus: 2, most: 2", "cpus: 2, most: 3")))
     assert (found.code, found.message) == ("limits-differ", "most of large is 3 but the launcher starts up to 2")
     (found,) = fits(launcher(), given(SPEC.replace("  gpu:", "  a10:")))
-    assert (found.code, found.message) == ("machine-differs", "machine_types has a10, and the launcher has small, large, gpu")
+    assert (found.code, found.message) == (
+        "machine-differs",
+        "machine_types has a10, and the launcher has small, large, gpu",
+    )
 
 
 def test_the_kinds_of_a_spec_are_read_as_they_are_written():
