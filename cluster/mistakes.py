@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from cluster.machine_types import MachineKind
 from cluster.overrides import Override
 from cluster.retries import Retries
-from trainer.config import shown
+from trainer.config import Strict, shown
 
 _RENAMED = {"max_failures": "is replaced by retries, which counts each cause separately; write retries: {lost: N}"}
 
-_SECTIONS = {"retries": Retries, "overrides": Override, "machine_types": MachineKind}
+_SECTIONS: dict[str, type[Strict]] = {"retries": Retries, "overrides": Override, "machine_types": MachineKind}
 """The keys with keys of their own."""
 
 _BRANCHES = re.compile(r"literal\[|(function|constrained)-|int$|float$")

@@ -247,7 +247,7 @@ def _overridden(spec: ClusterSpec, override: Override, *, keep: bool = False) ->
     given = override.given
     gpus = given.get("gpus_per_worker", spec.gpus_per_worker)
     priced = {} if gpus else {"price_per_gpu_hour": None}
-    rest = {} if keep else {"overrides": {}}
+    rest: dict[str, object] = {} if keep else {"overrides": {}}
     return spec.model_copy(update={**given, **priced, **rest, "concurrency": "auto"})
 
 

@@ -10,7 +10,7 @@ from cluster.spec import ClusterSpec, Machine, Shape, concurrency, shape_of, spe
 from orchestrator.prepare.cohort_costs import cohorts_of, in_words
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck, deployed
-from orchestrator.prepare.room import at_once, specs_of
+from orchestrator.prepare.room import at_once, specs_of, unused_overrides
 from orchestrator.prepare.search_space import refuse_infeasible
 from orchestrator.search.resume import refuse_changed, retry, to_retry
 from orchestrator.state.study_state import SearchState, StudyRun, StudyState
@@ -74,6 +74,8 @@ class Launch:
             with located(self.study.name):
                 self.preparer.check_root(config)
         costs = {}
+        if unused := unused_overrides(self.state, self.spec):
+            say(unused)
         say("checking the structures of its runs")
         for arm, config in configs.items():
             with located(f"{self.study.name}: {arm}"):

@@ -44,7 +44,9 @@ def refuse_unplaceable(state: StudyState, spec: ClusterSpec) -> None:
         at_once(specs_of(state, spec), [])
 
 
-def unknown_overrides(state: StudyState, spec: ClusterSpec) -> list[str]:
-    """The overrides that no run of the study has: those of another study, or a name that was misspelt."""
+def unused_overrides(state: StudyState, spec: ClusterSpec) -> str:
+    """A line that names the overrides that no run of the study has: those of another study, or a name that was
+    misspelt; empty where there are none."""
     known = {name for run in state.runs for name in (run.plan.role, run.plan.arm)} | {"teacher", "arm", "trial"}
-    return [name for name in spec.overrides if name not in known]
+    names = [name for name in spec.overrides if name not in known]
+    return f"overrides not used: no run of {state.study.name} is of {', '.join(names)}" if names else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from cluster.spec import ClusterSpec, variants
@@ -17,6 +17,14 @@ from orchestrator.store.folder import Store
 MOST_HALVINGS = 10
 """Restarts for halving the micro-batch, added to Tune's `max_failures`, which counts all causes of a dead process: a
 micro-batch of 1,024 samples can be halved 10 times."""
+
+
+class InOrder(FIFOScheduler):
+    """Starts trials in their order. Tune keeps a list of those that wait; its own scheduler also looks through all
+    trials for one, at each event, which takes longer the more trials there have been."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """No other than those of Tune's list."""
 
 
 def fit(
@@ -38,7 +46,7 @@ def fit(
             trial_dirname_creator=_folder,
             trial_name_creator=_folder,
             search_alg=searcher,
-            scheduler=scheduler,
+            scheduler=scheduler or InOrder(),
             num_samples=-1,  # the searcher decides when to end: a trial may be started more than once
         ),
         run_config=tune.RunConfig(

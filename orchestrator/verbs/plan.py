@@ -38,7 +38,7 @@ def plan(
     from cluster.spec import spec_of, with_workers
     from orchestrator.prepare.jobs import Preparer
     from orchestrator.prepare.plugins import activate
-    from orchestrator.prepare.room import refuse_unplaceable, unknown_overrides
+    from orchestrator.prepare.room import refuse_unplaceable, unused_overrides
     from orchestrator.prepare.source_checks import not_here
     from orchestrator.search.learn_from import learn_from_line
     from orchestrator.search.resume import refuse_changed
@@ -64,8 +64,7 @@ def plan(
     refuse_unplaceable(state, spec)
     show_plan(state, console, whole=all_runs)
     unchecked = preparer.could_not_check(state)
-    if names := unknown_overrides(state, spec):
-        unchecked.append(f"not used: no run of {loaded.name} has the overrides of {', '.join(names)}")
+    unchecked += filter(None, [unused_overrides(state, spec)])
     if any(not run.finished for run in state.runs) or state.searches:
         base = [parse(loaded.base)] if loaded.search is not None else []
         with located(loaded.name):

@@ -4,7 +4,7 @@ import pytest
 
 from ablations.study.schema import Study
 from cluster.spec import ClusterSpec, Machine, SpecError
-from orchestrator.prepare.room import at_once, machines_for, refuse_unplaceable, specs_of, unknown_overrides
+from orchestrator.prepare.room import at_once, machines_for, refuse_unplaceable, specs_of, unused_overrides
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.ledger import Ledger
 
@@ -26,8 +26,9 @@ def test_the_shapes_of_a_study_are_those_of_its_roles_and_arms(state):
     specs = specs_of(state, spec)
     assert list(specs) == [(1, 1, 1), (1, 1, 0), (2, 1, 0)], "it has no trials"
     assert at_once(specs, [Machine(8, 2)]) == {(1, 1, 1): 2, (1, 1, 0): 8, (2, 1, 0): 4}
-    assert unknown_overrides(state, spec) == []
-    assert unknown_overrides(state, ClusterSpec(overrides={"csv": {"workers": 2}})) == ["csv"]
+    assert not unused_overrides(state, spec)
+    misspelt = ClusterSpec(overrides={"csv": {"workers": 2}, "csf": {"workers": 2}})
+    assert unused_overrides(state, misspelt) == "overrides not used: no run of s is of csv"
 
 
 def test_a_run_that_needs_more_machines_than_may_be_is_refused(state):
