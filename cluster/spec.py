@@ -229,26 +229,28 @@ def shape_of(spec: ClusterSpec) -> Shape:
 
 
 def spec_of(spec: ClusterSpec, role: str, arm: str) -> ClusterSpec:
-    """The spec of the runs of a role and an arm, which has no overrides."""
+    """The spec of the runs of a role and an arm, without overrides: what they state is in it."""
+    if not spec.overrides:
+        return spec
+    given = spec.model_copy(update={"overrides": {}})
     for name in (role, arm):
-        if name in spec.overrides and (name == role or name not in ROLES):
-            spec = _overridden(spec, spec.overrides[name], keep=True)
-    return spec.model_copy(update={"overrides": {}}) if spec.overrides else spec
+        if name in spec.overrides and (name == role or name not in ROLES):  # an arm may be called `teacher`
+            given = _overridden(given, spec.overrides[name])
+    return given
 
 
 def variants(spec: ClusterSpec) -> dict[str, ClusterSpec]:
     """What is given to all runs, under "", and to those of each override."""
     alone = spec.model_copy(update={"overrides": {}})
-    return {"": alone, **{name: _overridden(spec, each) for name, each in spec.overrides.items()}}
+    return {"": alone, **{name: _overridden(alone, each) for name, each in spec.overrides.items()}}
 
 
-def _overridden(spec: ClusterSpec, override: Override, *, keep: bool = False) -> ClusterSpec:
-    """The spec with what an override states; without the other overrides unless these are kept."""
-    given = override.given
-    gpus = given.get("gpus_per_worker", spec.gpus_per_worker)
-    priced = {} if gpus else {"price_per_gpu_hour": None}
-    rest: dict[str, object] = {} if keep else {"overrides": {}}
-    return spec.model_copy(update={**given, **priced, **rest, "concurrency": "auto"})
+def _overridden(spec: ClusterSpec, override: Override) -> ClusterSpec:
+    """The spec with what an override states. Its runs are counted by themselves, whatever `concurrency` says of all."""
+    given: dict[str, object] = {**override.given, "overrides": {}, "concurrency": "auto"}
+    if not given.get("gpus_per_worker", spec.gpus_per_worker):
+        given["price_per_gpu_hour"] = None
+    return spec.model_copy(update=given)
 
 
 def footprint(spec: ClusterSpec) -> dict[str, float]:

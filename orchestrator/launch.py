@@ -54,9 +54,9 @@ class Launch:
     def prepare(self, say: Callable[[str], None]) -> None:
         """Raise UserError for what cannot run. The cheapest checks come first: resources, batch sizes, folders,
         structures, limits, data."""
-        if self.spec.address == "local":
-            from orchestrator.prepare.machine import here
+        from orchestrator.prepare.machine import here, slow_bf16
 
+        if self.spec.address == "local":
             for spec in specs_of(self.state, self.spec).values():
                 if spec.compile:
                     check_compiler("cuda" if spec.gpus_per_worker else "cpu")
@@ -67,6 +67,8 @@ class Launch:
         if self.study.search is not None:
             configs["base"] = parse(self.study.base)
             given["base"] = spec_of(self.spec, "trial", "")
+        if slow := slow_bf16(self.spec, configs.values()):
+            say(slow)
         for arm, config in configs.items():
             with located(f"{self.study.name}: {arm}"):
                 config.optim.shares(given[arm].workers, self.spec.micro_batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from orchestrator.prepare.jobs import Job
@@ -11,6 +11,7 @@ from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.ledger_run import LedgerRun
 from orchestrator.tracking.address import shown
+from orchestrator.tracking.arm_record import ArmRecord
 from orchestrator.tracking.mlflow_server import Server
 from orchestrator.tracking.run_record import Record
 from orchestrator.tracking.sender import Sender
@@ -61,8 +62,18 @@ class Mirror:
                 found.append(run)
         return found
 
-    def close(self, files: Iterable[Path], timeout_s: float | None = FLUSH_S, *, finished: bool) -> set[str]:
-        """Send the report files to the parent run, end it, and wait for the queue; the names of what was not sent."""
+    def close(
+        self,
+        files: Iterable[Path],
+        timeout_s: float | None = FLUSH_S,
+        *,
+        arms: Sequence[ArmRecord] = (),
+        finished: bool,
+    ) -> set[str]:
+        """Send the report files to the parent run and the numbers of arms, end it, and wait for the queue; the names of
+        what was not sent."""
+        if arms:
+            self.sender.send("arms", lambda: self.tracker.arms(self.study, arms))
         self.sender.send("report", lambda: self.tracker.files(self.study, files))
         if finished:
             self.sender.send("close", lambda: self.tracker.close(self.study))
@@ -74,10 +85,12 @@ class Mirror:
         self.tracker.reconcile(lambda: self.store.leases.drivers().keys() - {self.study})
 
 
-def sync(state: StudyState, store: Store, files: Iterable[Path]) -> tuple[int, set[str]]:
+def sync(
+    state: StudyState, store: Store, files: Iterable[Path], arms: Sequence[ArmRecord] = ()
+) -> tuple[int, set[str]]:
     """Send what tracking lacks of a study. Returns how many runs are up to date, and the names of what was not sent."""
     mirror = Mirror(state.study.name, store)
     ended = mirror.ended(state)
     finished = all(run.status in ("finished", "failed", "stopped") for run in state.members)
-    left = mirror.close(files, timeout_s=None, finished=finished)
+    left = mirror.close(files, timeout_s=None, arms=arms, finished=finished)
     return sum(run.run_id not in left for run in ended), left

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ablations.study.schema import Study
     from orchestrator.report.page.data import Report
     from orchestrator.store.folder import Store
+    from orchestrator.tracking.arm_record import ArmRecord
     from orchestrator.tracking.mirror import Mirror
 
 
@@ -157,13 +158,17 @@ def _close(study: Study, store: Store, mirror: Mirror, *, finished: bool) -> Rep
     from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
+    from orchestrator.tracking.arm_record import arm_records
 
     files: list[Path] = []
+    arms: list[ArmRecord] = []
     try:
-        report = report_of(StudyState(study, Ledger(store.ledger)), store)
+        state = StudyState(study, Ledger(store.ledger))
+        report = report_of(state, store)
         files = write(report, store.report_dir(study.name))
+        arms = arm_records(state, report.table)
     finally:
-        if mirror.close(files, finished=finished):
+        if mirror.close(files, arms=arms, finished=finished):
             print(f"MLflow lacks a part of this study; `transkd sync {study.name}` sends it", file=sys.stderr)
     if lacking := searches_to_optuna(study, store):
         print(lacking, file=sys.stderr)

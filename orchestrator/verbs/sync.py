@@ -17,6 +17,7 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
     from orchestrator.store.ledger import Ledger
     from orchestrator.store.run_folder import reconcile
     from orchestrator.tracking.address import shown, uri_of
+    from orchestrator.tracking.arm_record import arm_records
     from orchestrator.tracking.mirror import sync as send
     from trainer.config import counted
 
@@ -29,7 +30,8 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
         ledger = Ledger(where.ledger, loaded.name)
         reconcile(ledger, where)
         state = StudyState(loaded, ledger)
-        sent, left = send(state, where, write(report_of(state, where), folder))
+        report = report_of(state, where)
+        sent, left = send(state, where, write(report, folder), arm_records(state, report.table))
         lacking = searches_to_optuna(loaded, where)
     if lacking:
         print(lacking, file=sys.stderr)
