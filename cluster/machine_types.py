@@ -44,12 +44,30 @@ class MachineKind(Strict):
 
 
 def started_for(types: Mapping[str, MachineKind], cpus_per_worker: float, gpus_per_worker: float) -> list[str]:
-    """The types that the autoscaler starts for a worker, the first before the others; empty where it fits on none.
-
-    As Ray's does, it keeps machines with GPUs for those that need them, unless no other holds the worker, and prefers
-    the type that the worker fills most.
-    """
+    """The types that the autoscaler starts for such workers; empty where one fits on none. As Ray's does, it keeps
+    machines with GPUs for those that need them, unless no other holds the worker."""
     fit = [name for name, kind in types.items() if kind.holds(cpus_per_worker, gpus_per_worker)]
     plain = [name for name in fit if not types[name].gpus]
-    chosen = fit if gpus_per_worker or not plain else plain
-    return sorted(chosen, key=lambda name: (types[name].gpus, types[name].cpus))
+    return fit if gpus_per_worker or not plain else plain
+
+
+def machines_for(
+    types: Mapping[str, MachineKind], cpus_per_worker: float, gpus_per_worker: float, workers: int
+) -> dict[str, int]:
+    """Type -> how many of them the autoscaler starts where so many workers wait for a place."""
+    fit = started_for(types, cpus_per_worker, gpus_per_worker)
+    found = dict.fromkeys(fit, 0)
+    while workers > 0 and (free := [name for name in fit if found[name] < types[name].most]):
+        held = {name: min(workers, types[name].holds(cpus_per_worker, gpus_per_worker)) for name in free}
+        best = max(free, key=lambda name: (_score(types[name], held[name], cpus_per_worker, gpus_per_worker), name))
+        found[best] += 1
+        workers -= held[best]
+    return {name: count for name, count in found.items() if count}
+
+
+def _score(kind: MachineKind, workers: int, cpus_per_worker: float, gpus_per_worker: float) -> float:
+    """Ray's preference for a machine, by how much of it they would use: a large one that is full before a small one
+    (`ray/autoscaler/_private/resource_demand_scheduler.py:_resource_based_utilization_scorer`)."""
+    there = ((kind.cpus, workers * cpus_per_worker), (kind.gpus, workers * gpus_per_worker))
+    scores = [amount * (used / amount) ** 3 for amount, used in there if amount >= 1]
+    return sum(scores) / max(1, len(scores))

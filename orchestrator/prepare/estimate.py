@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from cluster.machine_types import machines_for
 from cluster.spec import ClusterSpec, Shape, SpecError, concurrency, shape_of, spec_of, variants
 from orchestrator.prepare.cohort_costs import CohortCosts
 from orchestrator.prepare.jobs import Preparer
 from orchestrator.prepare.pace import Pace, measured_paces, this_hardware
-from orchestrator.prepare.room import machines_for, specs_of
+from orchestrator.prepare.room import specs_of
 from orchestrator.prepare.rounds import Round, on_the_clock, rounds_of
 from orchestrator.prepare.timed_steps import probe
 from orchestrator.prepare.work_left import PendingRun, Phase, Range, phases
@@ -177,13 +178,18 @@ def _part(
 def _seconds_of_all(parts: Sequence[_Part]) -> Range:
     """Wall-clock seconds of all phases. Shapes train side by side where each has machines of its own, and one after
     another where they share them."""
-    types = [machines_for(part.spec, part.spec.machine_types, part.share.workers_at_once).keys() for part in parts]
+    types = [_types_for(part.share) for part in parts]
     apart = all(types) and len(set().union(*types)) == sum(map(len, types))
     phases = []
     for phase in zip(*(part.rounds for part in parts), strict=True):
         clocks = zip(*map(on_the_clock, phase), strict=True)
         phases.append(Range(*map(max if apart else sum, clocks)))
     return _sum(phases)
+
+
+def _types_for(share: Share) -> set[str]:
+    """The machine types on which its runs train."""
+    return set(machines_for(share.spec.machine_types, *shape_of(share.spec)[1:], share.workers_at_once))
 
 
 def _device_hours(parts: Sequence[_Part]) -> Range:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from cluster.machine_types import MachineKind
-from cluster.spec import ClusterSpec, amounts
+from cluster.machine_types import MachineKind, machines_for
+from cluster.spec import ClusterSpec, amounts, shape_of
 from orchestrator.prepare.estimate import Share
-from orchestrator.prepare.room import machines_for
 from orchestrator.prepare.work_left import Range
 
 
@@ -40,7 +39,7 @@ def machine_hours(shares: Sequence[Share], types: Mapping[str, MachineKind]) -> 
     hours = dict.fromkeys(types, Range(0, 0, 0))
     for share in shares:
         at_once = share.workers_at_once
-        for name, count in machines_for(share.spec, types, at_once).items():
+        for name, count in machines_for(types, *shape_of(share.spec)[1:], at_once).items():
             machines[name] = min(types[name].most, machines[name] + count)
             part = share.worker_hours.times(count / at_once)
             hours[name] = Range(*map(sum, zip(hours[name], part, strict=True)))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from cluster.machine_types import MachineKind, started_for
 from cluster.spec import ClusterSpec, Machine, Shape, check_a_machine_fits, concurrency_on, grown, shape_of, spec_of
 from orchestrator.state.study_state import StudyState
 
@@ -25,17 +24,6 @@ def at_once(specs: dict[Shape, ClusterSpec], machines: Sequence[Machine]) -> dic
     for spec in specs.values():
         check_a_machine_fits(spec, machines)
     return {shape: concurrency_on(spec, grown(spec, machines)) for shape, spec in specs.items()}
-
-
-def machines_for(spec: ClusterSpec, types: Mapping[str, MachineKind], workers: int) -> dict[str, int]:
-    """Machine type -> how many of them an autoscaler starts for so many workers at once."""
-    found = {}
-    for name in started_for(types, spec.cpus_per_worker, spec.gpus_per_worker):
-        each = types[name].holds(spec.cpus_per_worker, spec.gpus_per_worker)
-        if placed := min(workers, each * types[name].most):
-            found[name] = -(-placed // each)
-        workers -= placed
-    return found
 
 
 def refuse_unplaceable(state: StudyState, spec: ClusterSpec) -> None:

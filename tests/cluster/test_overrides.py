@@ -1,14 +1,16 @@
 """Runs of different sizes in one study, and machines of different types for them."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from ray.autoscaler._private.resource_demand_scheduler import _default_utilization_scorer, get_nodes_for
 
 from cluster.launcher import fits
 from cluster.launcher_file import Launcher, MachineType
 from cluster.lint import lint
-from cluster.machine_types import MachineKind, started_for
+from cluster.machine_types import MachineKind, machines_for, started_for
 from cluster.spec import ClusterSpec, Machine, SpecError, concurrency_on, grown, load, shape_of, spec_of
 
 SPEC = """
@@ -56,6 +58,36 @@ def test_a_spec_without_overrides_is_what_its_runs_are_given():
 )
 def test_machines_with_gpus_are_started_for_others_only_where_nothing_else_holds_them(given, cpus, gpus, types):
     assert started_for(given(SPEC).machine_types, cpus, gpus) == types
+
+
+@pytest.mark.parametrize(
+    ("worker", "workers", "machines"),
+    [
+        ((1, 0), 1, {"small": 1}),
+        ((1, 0), 2, {"large": 1}),
+        ((1, 0), 5, {"small": 1, "large": 2}),
+        ((1, 0), 99, {"small": 4, "large": 2}),
+        ((1, 0.25), 3, {"gpu": 1}),
+        ((9, 0), 1, {}),
+    ],
+    ids=str,
+)
+def test_the_machines_that_ray_starts_for_workers_that_wait(given, worker, workers, machines):
+    """A large machine that is full goes before small ones."""
+    assert machines_for(given(SPEC).machine_types, *worker, workers) == machines
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5, 7])
+def test_they_are_those_of_rays_own_scheduler(given, workers):
+    types = given(SPEC).machine_types
+    scorer = partial(_default_utilization_scorer, node_availability_summary=None)
+    kinds = {name: {"resources": _resources(kind), "max_workers": kind.most} for name, kind in types.items()}
+    theirs, _ = get_nodes_for(kinds, {}, "head", 99, [{"CPU": 1}] * workers, scorer)
+    assert machines_for(types, 1, 0, workers) == dict(theirs)
+
+
+def _resources(kind: MachineKind) -> dict[str, float]:
+    return {"CPU": kind.cpus} | ({"GPU": kind.gpus} if kind.gpus else {})
 
 
 def test_as_many_runs_train_at_once_as_the_machines_started_for_them_hold(given):

@@ -4,7 +4,7 @@ import pytest
 
 from ablations.study.schema import Study
 from cluster.spec import ClusterSpec, Machine, SpecError
-from orchestrator.prepare.room import at_once, machines_for, refuse_unplaceable, specs_of, unused_overrides
+from orchestrator.prepare.room import at_once, refuse_unplaceable, specs_of, unused_overrides
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.ledger import Ledger
 
@@ -42,11 +42,3 @@ def test_a_run_that_needs_more_machines_than_may_be_is_refused(state):
         "machine type"
     )
     refuse_unplaceable(state, spec.model_copy(update={"overrides": {}}))
-
-
-def test_workers_fill_the_smaller_machines_first():
-    types = {"large": {"cpus": 8, "most": 2}, "small": {"cpus": 2, "most": 3}, "gpu": {"cpus": 8, "gpus": 2, "most": 1}}
-    spec = ClusterSpec(address="auto", machine_types=types)
-    assert machines_for(spec, spec.machine_types, 5) == {"small": 3}
-    assert machines_for(spec, spec.machine_types, 15) == {"small": 3, "large": 2}
-    assert machines_for(spec.model_copy(update={"gpus_per_worker": 0.5}), spec.machine_types, 3) == {"gpu": 1}
