@@ -86,6 +86,7 @@ def launch(
     from orchestrator.terminal.log_lines import StudyProgress
     from orchestrator.terminal.table import show
     from orchestrator.tracking.address import page_of, uri_of
+    from orchestrator.tracking.also import check_trackers
     from orchestrator.tracking.mirror import Mirror
     from orchestrator.tracking.sender import in_one_line
 
@@ -99,6 +100,7 @@ def launch(
     if join and spec.address == "local":
         spec = spec.model_copy(update={"address": "auto"})
     check_address(spec.address)
+    check_trackers(spec.other_trackers)
     uri, folder = uri_of(where), where.report_dir(loaded.name)
     check_folder("the report", folder, where, files_read(study, cluster))
     from orchestrator.launch import Launch
@@ -122,7 +124,7 @@ def launch(
         console.print(Text(taught, style="dim"), soft_wrap=True)
     with pausing(where.root), where.leases.study(loaded.name):
         begin(loaded.name, text, job.ledger, where, job.sources, loaded.base.get("plugins", []))
-        mirror = Mirror(loaded.name, where)
+        mirror = Mirror(loaded.name, where, spec.other_trackers)
         try:
             job.run(mirror, lambda: view(console, StudyProgress(job.state)), say)
         except BaseException:
