@@ -18,7 +18,7 @@ from orchestrator.verbs.options import (
     roots_of,
     store_of,
 )
-from trainer.config import NUMERICS_VERSION, RunIds, Sources, located, parse
+from trainer.config import NUMERICS_VERSION, OptimConfig, RunIds, Sources, located, parse
 
 
 def plan(
@@ -90,7 +90,12 @@ def plan(
     for arm, config in configs.items():
         with located(f"{loaded.name}: {arm}"):
             costs[arm] = preparer.check(config)
-    show_batches([config.optim for config in configs.values()], spec.workers, console)
+    given = {run.arm: spec_of(spec, run.role, run.arm) for run in runs}
+    by_workers: dict[int, list[OptimConfig]] = {}
+    for arm, config in configs.items():
+        by_workers.setdefault(given.get(arm, spec_of(spec, "trial", "")).workers, []).append(config.optim)
+    for count, optims in by_workers.items():
+        show_batches(optims, count, console)
     if costs:
         show_costs(costs, next(iter(configs.values())).data.size, console)
     with located(loaded.name):
