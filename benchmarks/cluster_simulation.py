@@ -178,7 +178,10 @@ def measured(given: argparse.Namespace) -> dict[str, float]:
     from ray.tune.execution import tune_controller
 
     os.environ.update(QUIET)
-    runs = Runs(durations(given.ledger), given.seed)
+    drawn = durations(given.ledger)
+    if given.epochs:
+        drawn["arm"] = drawn["arm"]._replace(epochs=given.epochs)
+    runs = Runs(drawn, given.seed)
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     nodes, life_s = [Node() for _ in range(given.nodes)], 3600 * given.lifetime_h
 
@@ -240,6 +243,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=200)
     parser.add_argument("--lifetime-h", type=float, default=1.0, help="mean hours until a node is lost; 0: never")
     parser.add_argument("--ledger", type=Path, help="a ledger, for how long runs take")
+    parser.add_argument("--epochs", type=int, help="of a run, each with a report to the driver [as in the ledger]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=["ours", "bare"], help="one of the two, as JSON")
     given = parser.parse_args()
