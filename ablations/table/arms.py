@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations.statistics.factor_effects import count_tests
 from ablations.statistics.holm import FAMILY_WISE
 from ablations.statistics.outcome import Outcome, protocol, scores_by_arm, teachers
 from ablations.statistics.paired import mean_std
@@ -76,7 +75,7 @@ def build_table(
     explained = [
         *notes_on(study, runs, outcomes),
         *differ,
-        *pair_notes(found, scores),
+        *pair_notes(study, found, scores),
         *seed_notes(study, found, look, planned - len(runs)),
         *tuning_notes(study, tuned or {}),
         *reproduction_notes(study, reproduced),
@@ -158,11 +157,10 @@ def _on_test(study: Study, group: Sequence[Run], outcomes: Mapping[str, Outcome]
 def _contrasts(study: Study, found: Sequence[Contrast]) -> dict[str, list[dict[str, Any]]]:
     """The contrasts of each arm that has any, as values of its rows."""
     rows: dict[str, list[dict[str, Any]]] = {}
-    tests = count_tests(study)
     for one in found:
         row = {"reference": one.reference, **one.found.values(), "verdict": one.verdict}
         if one.verdict == "undecided":
-            row |= seeds_lacking(one, study.margin, tests)
+            row |= seeds_lacking(study, one)
         rows.setdefault(one.arm, []).append(row)
     return rows
 

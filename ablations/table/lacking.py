@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from ablations.statistics.blocks import seeds_per_block
+from ablations.statistics.factor_effects import count_tests
 from ablations.statistics.power import LARGEST_SAMPLE, seeds_for_equivalence, seeds_to_detect, upper_deviation
 from ablations.statistics.verdicts import Contrast
+from ablations.study.schema import Study
 
 
-def seeds_lacking(contrast: Contrast, margin: float | None, tests: int) -> dict[str, Any]:
-    """The seeds beyond those of a contrast that would detect a difference of `lacking_for` points with 80 % power in a
-    family of so many tests, `lacking_least` to `lacking_most`, and that would show equivalence within as much,
+def seeds_lacking(study: Study, contrast: Contrast) -> dict[str, Any]:
+    """The seeds beyond those of a contrast that would detect a difference of `lacking_for` points with 80 % power in
+    the study's family of tests, `lacking_least` to `lacking_most`, and that would show equivalence within as much,
     `same_least` to `same_most`.
 
     `lacking_for` is the margin or, without one, the measured difference. The range is from the measured standard
@@ -18,16 +21,16 @@ def seeds_lacking(contrast: Contrast, margin: float | None, tests: int) -> dict[
     where the differences do not vary or are 0.
     """
     found = contrast.found
-    size = margin or abs(found.difference)
+    size = study.margin or abs(found.difference)
     if found.n < 2 or not found.deviation or not size:
         return {}
-    most = upper_deviation(found.deviation, found.n)
+    most, tests, each = upper_deviation(found.deviation, found.n), count_tests(study), seeds_per_block(study)
     totals = {
         f"{name}_{end}": needed(size, deviation, tests)
         for name, needed in (("lacking", seeds_to_detect), ("same", seeds_for_equivalence))
         for end, deviation in (("least", found.deviation), ("most", most))
     }
-    more = {name: None if total is None else max(total - found.n, 0) for name, total in totals.items()}
+    more = {name: None if total is None else max(total - found.n, 0) * each for name, total in totals.items()}
     return {"lacking_for": size, **more}
 
 

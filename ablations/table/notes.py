@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from ablations.statistics.blocks import seeds_per_block, teachers_are_blocks
 from ablations.statistics.design import decidable
 from ablations.statistics.factor_effects import count_tests
 from ablations.statistics.holm import FAMILY_WISE
 from ablations.statistics.outcome import MISSING, Outcome, arms_not_ended, teachers
+from ablations.statistics.paired import seeds_needed
 from ablations.statistics.power import POWER
 from ablations.statistics.verdicts import Contrast
 from ablations.statistics.winners import Tuned, budgets
@@ -32,6 +34,7 @@ def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome])
         )
     if len(teachers(runs)) == 1:
         notes.append("The results are conditional on one teacher: another may order the arms differently.")
+    notes += _several_teachers(study)
     if reads_test(run.config for run in runs):
         notes.append(
             "The column test mIoU is of the test split, on which the student of the last epoch is evaluated once; no "
@@ -42,13 +45,32 @@ def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome])
     return notes
 
 
+def _several_teachers(study: Study) -> list[str]:
+    """For which teachers the verdicts of a study with several hold."""
+    count, each = study.teachers, seeds_per_block(study)
+    if count == 1 or not study.pairs:
+        return []
+    if not teachers_are_blocks(study):
+        return [
+            f"The results are conditional on these {count} teachers, which the seeds take in turn: the hypothesis "
+            "tested is that under none of them the arms differ. Others may order the arms differently: "
+            f"{seeds_needed(count_tests(study))} teachers or more are tested as a sample of all."
+        ]
+    whole = f", with its {each} seeds, is one observation of the test" if each > 1 else " has a seed of its own"
+    return [
+        f"Each of the {count} teachers{whole}, so the verdicts hold for the mean over all teachers that the recipe may "
+        "give, not for one of them."
+    ]
+
+
 def _test(study: Study) -> list[str]:
     """How differences are tested, and what the intervals are."""
     level = f"{FAMILY_WISE * 100:g} %"
     looks = " and over all looks" if study.looks else ""
     notes = [
-        "A verdict is an exact two-sided sign-flip test of the differences paired by seed, corrected by Holm's "
-        f"procedure over {counted(count_tests(study), 'test')}{looks}, at {level} family-wise.",
+        "A verdict is an exact two-sided sign-flip test of the differences paired by seed, "
+        f"{'averaged for each teacher, ' if seeds_per_block(study) > 1 else ''}corrected by Holm's procedure over "
+        f"{counted(count_tests(study), 'test')}{looks}, at {level} family-wise.",
         "The interval of a difference holds the values that this test does not reject at the level at which Holm's "
         f"procedure applies it, between {level} divided by the number of tests and {level}. So it excludes 0 exactly "
         "where the verdict is better or worse, and each interval covers its true difference with a probability of at "
@@ -74,15 +96,17 @@ def seed_notes(study: Study, contrasts: Sequence[Contrast], look: int, not_made:
             "continues to the next look. After an early stop a mean difference is biased away from 0. Verdicts and "
             "intervals allow for all looks; the 95 % intervals in table.csv do not."
         )
-    undecided, tests = [one for one in contrasts if one.verdict == "undecided"], count_tests(study)
-    lacking = [(one, row) for one in undecided if (row := seeds_lacking(one, study.margin, tests))]
+    undecided = [one for one in contrasts if one.verdict == "undecided"]
+    lacking = [(one, row) for one in undecided if (row := seeds_lacking(study, one))]
     if lacking:
+        each = seeds_per_block(study)
+        more = f" and {each} seeds for each teacher as now" if each > 1 else ""
         size = f"±{study.margin:g} points, the margin" if study.margin else "the size of the measured one"
         notes.append(
             "Seeds lacking are those that an undecided contrast would need in addition to detect a difference of "
-            f"{size}, with {POWER * 100:g} % power. The range is from the measured standard deviation of its paired "
-            "differences to the upper confidence limit of that deviation. Equivalence is shown by t tests, which can "
-            "need fewer seeds than the sign-flip test of a difference."
+            f"{size}, with {POWER * 100:g} % power{more}. The range is from the measured standard deviation of its "
+            "paired differences to the upper confidence limit of that deviation. Equivalence is shown by t tests, "
+            "which can need fewer seeds than the sign-flip test of a difference."
         )
         notes += [
             f"Equivalence of {one.arm} and {one.reference} within ±{row['lacking_for']:.2g} points would take "
@@ -96,10 +120,10 @@ def seed_notes(study: Study, contrasts: Sequence[Contrast], look: int, not_made:
     return notes
 
 
-def pair_notes(contrasts: Sequence[Contrast], scores: Mapping[str, Mapping[int, float]]) -> list[str]:
+def pair_notes(study: Study, contrasts: Sequence[Contrast], scores: Mapping[str, Mapping[int, float]]) -> list[str]:
     """A line where differences are not those of the means shown, as arms have scores of different seeds."""
     pairs = [(name, one.found.n) for one in contrasts if one.found.n for name in (one.arm, one.reference)]
-    if all(len(scores[name]) == n for name, n in pairs):
+    if all(len(scores[name]) == n * seeds_per_block(study) for name, n in pairs):
         return []
     return ["A difference is over the seeds that both arms have, a mean over all seeds of its arm."]
 

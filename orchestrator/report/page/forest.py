@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import plotly.graph_objects as go
 
-from ablations.statistics.paired import paired
+from ablations.statistics.blocks import observations, seeds_per_block
+from ablations.statistics.paired import differences_by_seed
 from orchestrator.report.page.data import Report
 from orchestrator.report.page.parts import VERDICTS, Section, figure, label, plot, rounded
 
@@ -16,7 +18,7 @@ ROW = 46
 
 @dataclass(frozen=True)
 class Difference:
-    """A contrast in points of the metric; `seeds` are the differences of single seeds."""
+    """A contrast in points of the metric; `seeds` are the differences of single seeds, or of teachers."""
 
     arm: str
     reference: str
@@ -38,22 +40,27 @@ def differences(report: Report) -> list[Difference]:
             values["interval_high"],
             values["verdict"],
             # the seeds of the verdict: an arm may have more seeds by now, for another contrast
-            tuple(paired(report.scores[values["arm"]], report.scores[values["reference"]])[: values["pairs"]]),
+            tuple(_observed(report, values["arm"], values["reference"])[: values["pairs"]]),
         )
         for values in (row.values for row in report.table.rows)
         if values.get("pairs")
     ]
 
 
-def forest_figure(rows: list[Difference], margin: float | None) -> go.Figure:
-    """A row for each contrast, the first on top: small rings are seeds, the large symbol is their mean."""
+def _observed(report: Report, arm: str, reference: str) -> np.ndarray:
+    return observations(report.study, differences_by_seed(report.scores[arm], report.scores[reference]))
+
+
+def forest_figure(rows: list[Difference], margin: float | None, block: str = "seed") -> go.Figure:
+    """A row for each contrast, the first on top: small rings are seeds, or whatever `block` is, the large symbol is
+    their mean."""
     seeds = go.Scatter(
         x=rounded([x for row in rows for x in row.seeds]),
         y=[i for i, row in enumerate(rows) for _ in row.seeds],
         mode="markers",
-        name="one seed",
+        name=f"one {block}",
         marker={"symbol": "circle-open", "size": 6, "color": "#999999"},
-        hovertemplate="one seed: %{x:+.2f}<extra></extra>",
+        hovertemplate=f"one {block}: %{{x:+.2f}}<extra></extra>",
     )
     traces = [seeds]
     for verdict, (colour, symbol) in VERDICTS.items():
@@ -129,8 +136,9 @@ def section(report: Report) -> Section | None:
         return None
     margin = report.study.margin
     shaded = f" The shaded band is the equivalence margin of ±{margin:g} points." if margin else ""
+    block = "teacher" if seeds_per_block(report.study) > 1 else "seed"
     caption = (
-        "Paired differences by contrast: single seeds, their mean, and the interval of the differences that the test "
-        f"does not reject. A contrast with too few seeds for an interval has none.{shaded}"
+        f"Paired differences by contrast: single {block}s, their mean, and the interval of the differences that the "
+        f"test does not reject. A contrast with too few seeds for an interval has none.{shaded}"
     )
-    return Section("differences", "Differences", (plot("forest", forest_figure(rows, margin), caption),))
+    return Section("differences", "Differences", (plot("forest", forest_figure(rows, margin, block), caption),))
