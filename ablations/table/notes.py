@@ -32,9 +32,7 @@ def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome])
             "A verdict is not yet computed where seeds of either arm have not ended: testing earlier would raise the "
             "error rate."
         )
-    if len(teachers(runs)) == 1:
-        notes.append("The results are conditional on one teacher: another may order the arms differently.")
-    notes += _several_teachers(study)
+    notes += teacher_notes(study, runs)
     if reads_test(run.config for run in runs):
         notes.append(
             "The column test mIoU is of the test split, on which the student of the last epoch is evaluated once; no "
@@ -45,9 +43,11 @@ def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome])
     return notes
 
 
-def _several_teachers(study: Study) -> list[str]:
-    """For which teachers the verdicts of a study with several hold."""
+def teacher_notes(study: Study, runs: Sequence[Run]) -> list[str]:
+    """For which teachers the verdicts hold; nothing where no arm has one, or arms differ in theirs."""
     count, each = study.teachers, seeds_per_block(study)
+    if len(teachers(runs)) == 1:
+        return ["The results are conditional on one teacher: another may order the arms differently."]
     if count == 1 or not study.pairs:
         return []
     if not teachers_are_blocks(study):

@@ -51,16 +51,10 @@ def check_folder(option: str, folder: Path, store: Store, read: Iterable[Path]) 
 def write(report: Report, folder: Path) -> list[Path]:
     """Write `FILES` into a folder, and `TRIALS` where there are any; returns the paths, the page last. The same ledger
     and panels give the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows, trials = values_of(report.table), trial_rows(report)
-    write_text(folder / "table.txt", to_plain(report.table))
-    write_text(folder / "table.md", to_markdown(report.table))
-    write_text(folder / "table.tex", to_latex(report.table))
-    write_text(folder / "table.csv", to_csv(rows))
+    trials = trial_rows(report)
+    write_table(report.table, folder)
     write_text(folder / "runs.csv", to_csv(run_rows(report)))
     write_text(folder / PAGE, page(report))
-    with replacing(folder / "table.parquet") as temporary:
-        pq.write_table(to_columns(rows), temporary)
     with replacing(folder / "runs.parquet") as temporary:
         write_epochs(report, temporary)
     if trials:
@@ -68,6 +62,18 @@ def write(report: Report, folder: Path) -> list[Path]:
         with replacing(folder / "trials.parquet") as temporary:
             pq.write_table(to_columns(trials), temporary)
     return [folder / name for name in (*(TRIALS if trials else ()), *FILES)]
+
+
+def write_table(table: Table, folder: Path) -> None:
+    """Write a table as text, Markdown, LaTeX, CSV and Parquet (`table.*`) into a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = values_of(table)
+    write_text(folder / "table.txt", to_plain(table))
+    write_text(folder / "table.md", to_markdown(table))
+    write_text(folder / "table.tex", to_latex(table))
+    write_text(folder / "table.csv", to_csv(rows))
+    with replacing(folder / "table.parquet") as temporary:
+        pq.write_table(to_columns(rows), temporary)
 
 
 def values_of(table: Table) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -9,6 +10,7 @@ from markupsafe import Markup
 
 from orchestrator.report.page import checklist, classes, curves, forest, panels, pareto, provenance, search, tables
 from orchestrator.report.page.data import Report
+from orchestrator.report.page.parts import Section
 from trainer.config import counted
 
 SECTIONS = (tables, forest, curves, classes, pareto, search, panels, provenance, checklist)
@@ -17,9 +19,14 @@ SECTIONS = (tables, forest, curves, classes, pareto, search, panels, provenance,
 
 def page(report: Report) -> str:
     """The page's HTML: the same report gives the same bytes."""
+    sections = [made for part in SECTIONS if (made := part.section(report)) is not None]
+    return render(report.table.title, sections, report.study.name, unfinished(report))
+
+
+def render(title: str, sections: Sequence[Section], arguments: str, unfinished: str = "") -> str:
+    """The HTML of sections. `title` is a table's; `arguments` are those of the `transkd report` that makes the page."""
     from plotly.offline import get_plotlyjs
 
-    sections = [made for part in SECTIONS if (made := part.section(report)) is not None]
     environment = Environment(
         loader=PackageLoader("orchestrator.report.page", "."),
         autoescape=True,
@@ -27,11 +34,12 @@ def page(report: Report) -> str:
         trim_blocks=True,
     )
     drawn = any('class="plot"' in block for made in sections for block in made.blocks)
-    _, _, about = report.table.title.partition("   ")
+    name, _, about = title.partition("   ")
     return environment.get_template("page.html").render(
-        name=report.study.name,
+        name=name,
         about=about,
-        unfinished=unfinished(report),
+        arguments=arguments,
+        unfinished=unfinished,
         sections=sections,
         css=_own("page.css"),
         js=_own("page.js") if drawn else "",
