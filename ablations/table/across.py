@@ -30,7 +30,7 @@ def across_table(parts: Sequence[Part], common: bool = False) -> Table:
     columns = (
         Column("arm"),
         *(Column(name, right=True) for name in names),
-        Column("mIoU", right=True),
+        Column("mIoU", right=True, marked=True),
         Column("n", right=True),
         Column("vs"),
         Column("difference [interval]", right=True),
