@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import time
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -36,25 +37,31 @@ class TensorBoard:
         sent = folder / SENT
         if not running and sent.is_file() and sent.read_text(encoding="utf-8") == record.content:
             return
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar, text
+
         writer, held = self._open.get(record.run_id) or self._begin(folder, record.run_id)
         epochs = record.points(held)
         for points in epochs.values():
             for point in points:
-                writer.add_scalar(point.name, point.value, point.step, walltime=point.time_ms / 1e3)
+                summary = scalar(point.name, point.value)
+                writer.write_event(Event(summary=summary, step=point.step, wall_time=point.time_ms / 1e3))
         held.update(epochs)
         if running:
             writer.flush()
             return
-        writer.add_text("config", f"```yaml\n{yaml.safe_dump(record.run.config, sort_keys=False)}```")
+        config = yaml.safe_dump(record.run.config, sort_keys=False)
+        writer.write_event(Event(summary=text("config", f"```yaml\n{config}```"), wall_time=time()))
         writer.close()
         del self._open[record.run_id]
         sent.write_text(record.content, encoding="utf-8")
 
     def _begin(self, folder: Path, run_id: str) -> _Open:
-        from tensorboardX import SummaryWriter
+        # not SummaryWriter: its thread writes later, so that `flush` may leave a part unwritten
+        from tensorboardX.event_file_writer import EventsWriter
 
         folder.mkdir(parents=True, exist_ok=True)
         for old in (*folder.glob("events.out.tfevents.*"), *folder.glob(SENT)):
             old.unlink()
-        self._open[run_id] = _Open(SummaryWriter(str(folder), write_to_disk=True), set())
+        self._open[run_id] = _Open(EventsWriter(str(folder / "events")), set())
         return self._open[run_id]
