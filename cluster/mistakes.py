@@ -13,8 +13,8 @@ from trainer.config import shown
 
 _RENAMED = {"max_failures": "is replaced by retries, which counts each cause separately; write retries: {lost: N}"}
 
-_BRANCHES = re.compile(r"literal\[|(function|constrained)-|int$|float$")
-"""pydantic appends such a part to the location of a value that may be `auto` or a number."""
+_BRANCHES = re.compile(r"literal\[|tuple\[|(function|constrained)-|int$|float$")
+"""pydantic appends such a part to the location of a value that may be `auto`, a number or a range."""
 
 
 def lines(error: ValidationError, keys: Iterable[str]) -> list[str]:

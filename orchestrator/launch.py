@@ -64,7 +64,7 @@ class Launch:
             configs["base"] = parse(self.study.base)
         for arm, config in configs.items():
             with located(f"{self.study.name}: {arm}"):
-                config.optim.shares(self.spec.workers, self.spec.micro_batch)
+                config.optim.group_sizes(self.spec.least_workers, self.spec.most_workers, self.spec.micro_batch)
         for config in {config.data.model_dump_json(): config for config in configs.values()}.values():
             with located(self.study.name):
                 self.preparer.check_root(config)
@@ -300,7 +300,9 @@ class Launch:
             return self._trained_elsewhere(job, mirror, view)
 
         with Claims(self.study.name, self.store, self.ledger) as claims:
-            queue = JobQueue(cohorts, self.spec, self.store, claims, more=more, is_done=is_done, waits=view.queued)
+            # among so many runs the machines are shared where a run may have more or fewer workers
+            spec = self.spec.model_copy(update={"concurrency": max(1, min(slots, len(cohorts)))})
+            queue = JobQueue(cohorts, spec, self.store, claims, more=more, is_done=is_done, waits=view.queued)
             callbacks = RunCallbacks(queue.jobs, self.ledger, mirror, view, ended=claims.give_back)
             while queue.ready():
                 fit(self.study.name, self.spec, self.store, slots, callbacks, queue)

@@ -87,7 +87,7 @@ def estimate(
     if not why:
         costs.paces = found
         rounds = [each for phase in todo for each in rounds_of(phase, _seconds(phase, found), spec, slots, costs)]
-        held = spec.workers * (spec.gpus_per_worker or spec.cpus_per_worker)
+        held = spec.least_workers * (spec.gpus_per_worker or spec.cpus_per_worker)
         device_hours = _sum([length for each in rounds for length in each.lengths]).times(held / 3600)
         if slots:
             hours = Range(*(START_S + seconds for seconds in on_the_clock(rounds))).times(1 / 3600)

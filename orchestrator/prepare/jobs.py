@@ -61,12 +61,15 @@ class Job:
 
     def settings(self, spec: ClusterSpec, store: Store) -> dict[str, Any]:
         """The settings of its Tune trial, as plain data."""
+        sizes = self.run.config.optim.group_sizes(spec.least_workers, spec.most_workers, spec.micro_batch)
         resources = {"CPU": spec.cpus_per_worker} | ({"GPU": spec.gpus_per_worker} if spec.gpus_per_worker else {})
         return {
             "run_id": self.run_id,
             "config": self.run.config.whole(),
             "place": vars(self.place),
-            "workers": self.run.config.optim.workers(spec.workers),
+            "workers": sizes[-1],
+            "group_sizes": sizes,
+            "at_once": spec.concurrency,
             "resources": resources,
             "retries": spec.retries.model_dump(),
             "launch": LAUNCH,
@@ -136,7 +139,7 @@ class Preparer:
         from trainer.training.known_structures import known_cost
 
         refuse_secrets(config.model_dump(mode="json", exclude={"plugins"}))
-        config.optim.shares(self.spec.workers, self.spec.micro_batch)
+        config.optim.group_sizes(self.spec.least_workers, self.spec.most_workers, self.spec.micro_batch)
         if (known := known_cost(config, self.store.cache)) is not None:
             return known
         from trainer.training.build import check

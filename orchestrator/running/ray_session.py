@@ -175,7 +175,7 @@ def joined(spec: ClusterSpec) -> Iterator[list[dict[str, Any]]]:
             address="local",
             num_cpus=int(machine.cpus),
             num_gpus=int(machine.gpus),
-            include_dashboard=spec.workers > 1,
+            include_dashboard=spec.most_workers > 1,
             **options,
         )
     else:

@@ -34,7 +34,7 @@ def fit(
         resources["GPU"] = spec.gpus_per_worker
     deaths = spec.retries.lost + spec.retries.device + MOST_HALVINGS
     tune.Tuner(
-        tune.with_resources(trial, placement_group(spec.workers, resources)),
+        tune.with_resources(trial, placement_group(spec.most_workers, resources)),
         tune_config=tune.TuneConfig(
             max_concurrent_trials=slots,
             reuse_actors=True,

@@ -8,6 +8,7 @@ from cluster.spec import ClusterSpec
 from orchestrator.prepare.cohort_costs import in_words
 from orchestrator.prepare.estimate import Estimate
 from orchestrator.prepare.work_left import Range
+from trainer.config import counted
 
 
 def estimate_lines(estimate: Estimate, spec: ClusterSpec) -> list[str]:
@@ -29,8 +30,13 @@ def estimate_lines(estimate: Estimate, spec: ClusterSpec) -> list[str]:
     lines = [f"estimate: {'; '.join(parts)}"] if parts else []
     if together := in_words(estimate.cohorts):
         lines.append(f" {together}")
-    elif spec.workers > 1 and spec.cohort != "off":
+    elif spec.most_workers > 1 and spec.cohort != "off":
         lines.append(" each run alone: cohorts (one teacher pass for several runs) are of runs with one worker")
+    if spec.least_workers < spec.most_workers:
+        lines.append(
+            f" with {counted(spec.least_workers, 'worker')} a run; up to {spec.most_workers} train a run where they "
+            "have room, which ends it sooner"
+        )
     if estimate.why:
         lines.append(f"no estimate of {'hours' if estimate.device_hours else 'time'}: {estimate.why}")
     if estimate.origins and estimate.device_hours:

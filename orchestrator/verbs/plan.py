@@ -83,7 +83,7 @@ def plan(
     for arm, config in configs.items():
         with located(f"{loaded.name}: {arm}"):
             costs[arm] = preparer.check(config)
-    show_batches([config.optim for config in configs.values()], spec.workers, console)
+    show_batches([config.optim for config in configs.values()], spec, console)
     if costs:
         show_costs(costs, next(iter(configs.values())).data.size, console)
     with located(loaded.name):

@@ -61,7 +61,7 @@ def launch(
     cluster: str | None = None,
     store: Path | None = None,
     data_roots: list[str] | None = None,
-    workers: int | None = None,
+    workers: str | None = None,
     max_gpu_hours: float | None = None,
     *,
     retry_failed: bool = False,
