@@ -86,7 +86,7 @@ def two(
     scenes_cache: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """What two workers leave of every case, of one that is stopped after an epoch, of one that one worker has begun, and
+    """What two workers leave of every case, of one stopped after an epoch, of one that a single worker has begun, and
     of two that cannot be run."""
     root = tmp_path_factory.mktemp("two")
     runs: dict[str, tuple[TrainConfig, int | None]] = {name: (config, None) for name, config in configs.items()}
