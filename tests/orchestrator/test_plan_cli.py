@@ -145,3 +145,10 @@ def test_what_has_finished_is_reused_by_this_study_and_another(finished, study):
     listing = finished.driver.here("plan", other, "--no-probe").out
     states = dict(re.findall(r"^([\w -]+?)  +[01] .* (\w+) *$", listing, re.MULTILINE))
     assert states == {"teacher segformer_mini": "reused", "student alone": "reused", "pea alone": "new"}
+
+
+def test_a_range_of_workers_is_listed_and_counted_with_the_lower_number(driver, study):
+    said = driver.here("plan", study(), "--workers", "1-4", "--no-probe").out
+    steps = [line.partition(";")[0] for line in said.splitlines() if line.startswith("8 samples a step")]
+    assert steps == ["8 samples a step" + each for each in ("", ", 4 on each of 2 workers", ", 2 on each of 4 workers")]
+    assert " with 1 worker a run; up to 4 train a run where they have room, which ends it sooner\n" in said
