@@ -71,7 +71,7 @@ class Launch:
             say(slow)
         for arm, config in configs.items():
             with located(f"{self.study.name}: {arm}"):
-                config.optim.shares(given[arm].workers, self.spec.micro_batch)
+                config.optim.group_sizes(given[arm].least_workers, given[arm].most_workers, self.spec.micro_batch)
         for config in {config.data.model_dump_json(): config for config in configs.values()}.values():
             with located(self.study.name):
                 self.preparer.check_root(config)
@@ -86,7 +86,7 @@ class Launch:
             arms = deployed(self.study, plan)
             limits_check = LimitsCheck(self.study.limits, spec_of(self.spec, "arm", ""), self.store, self.ledger)
             limits_check.refuse(arms, costs)
-        refuse_infeasible(self.study, self.preparer.check, limits_check)
+        refuse_infeasible(self.study, self.preparer.check_trial, limits_check)
         say("structures checked; reading the data")
         self.sources = self.preparer.reader.read(configs.values(), say)
         self.refresh()
@@ -342,6 +342,8 @@ class Launch:
                 is_done=is_done,
                 waits=view.queued,
                 at_once=self.at_once if len(self.at_once) > 1 else None,
+                # among so many runs the machines are shared where a run may have more or fewer workers
+                sharing=max(1, min(self._trials_at_once(slots), len(cohorts))),
             )
             callbacks = RunCallbacks(queue.jobs, self.ledger, mirror, view, ended=claims.give_back)
             while queue.ready():

@@ -177,7 +177,7 @@ def joined(spec: ClusterSpec) -> Iterator[list[dict[str, Any]]]:
             address="local",
             num_cpus=int(machine.cpus),
             num_gpus=int(machine.gpus),
-            include_dashboard=any(each.workers > 1 for each in variants(spec).values()),
+            include_dashboard=any(each.most_workers > 1 for each in variants(spec).values()),
             **options,
         )
     else:

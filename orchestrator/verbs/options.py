@@ -29,7 +29,9 @@ RootsOption = Annotated[
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="also retry runs that failed because a loss was not finite")
 ]
-WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="processes per run, instead of the spec's")]
+WorkersOption = Annotated[
+    str | None, typer.Option("--workers", metavar="N|N-M", help="processes per run, or a range, instead of the spec's")
+]
 
 HoursOption = Annotated[
     float | None,

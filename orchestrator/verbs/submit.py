@@ -50,7 +50,7 @@ def submit(
     options = [
         *(["--store", str(store)] if store is not None else []),
         *(word for root in data_root or [] for word in ("--data-root", root)),
-        *(["--workers", str(workers)] if workers is not None else []),
+        *(["--workers", workers] if workers is not None else []),
         *(["--max-gpu-hours", str(max_gpu_hours)] if max_gpu_hours is not None else []),
         *(["--retry-failed"] if retry_failed else []),
     ]

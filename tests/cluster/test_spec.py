@@ -58,14 +58,18 @@ def test_an_empty_file_is_the_default(tmp_path):
 
 
 def test_another_number_of_workers_is_held_to_the_same_rules():
-    assert with_workers(GPU_BOX, 2) == GPU_BOX.model_copy(update={"workers": 2})
+    assert with_workers(GPU_BOX, "2") == GPU_BOX.model_copy(update={"workers": 2})
+    assert with_workers(GPU_BOX, "1-4") == GPU_BOX.model_copy(update={"workers": (1, 4)})
     with pytest.raises(
         SpecError, match=r"^--workers 0: workers: input should be greater than or equal to 1 but got 0$"
     ):
-        with_workers(GPU_BOX, 0)
+        with_workers(GPU_BOX, "0")
     shared = ClusterSpec(gpus_per_worker=0.5)
     with pytest.raises(SpecError, match=r"^--workers 2: gpus_per_worker must be 0 or whole where workers is 2"):
-        with_workers(shared, 2)
+        with_workers(shared, "2")
+    for text in ("two", "4-1", "1-", "-1"):
+        with pytest.raises(SpecError, match=f"^--workers {text}: workers: "):
+            with_workers(GPU_BOX, text)
 
 
 def test_home_is_written_out(tmp_path):
@@ -82,6 +86,14 @@ def test_home_is_written_out(tmp_path):
         ("zzz: 2", "zzz: unknown key; known: address, workers,"),
         ("workers: 0", "workers: input should be greater than or equal to 1 but got 0"),
         ("workers: two", "but got 'two'"),
+        (
+            "workers: [4, 1]",
+            "workers: must be a whole number, or the lower and the upper number such as [1, 4], but got",
+        ),
+        ("workers: [0, 4]", "such as [1, 4], but got [0, 4]"),
+        ("workers: [1, true]", "such as [1, 4], but got [1, True]"),
+        ("workers: [2]", "such as [1, 4], but got [2]"),
+        ("{workers: [1, 2], gpus_per_worker: 0.5}", "must be 0 or whole where workers is 1 to 2 but got 0.5"),
         ("cpus_per_worker: .inf", "cpus_per_worker: input should be a finite number but got inf"),
         ("concurrency: many", "concurrency: must be `auto` or a whole number but got 'many'"),
         ("cohort: many", "cohort: must be `auto`, `off` or a whole number but got 'many'"),
@@ -134,6 +146,16 @@ def test_threads_are_the_whole_cpus_of_a_worker_unless_said():
     assert ClusterSpec(cpus_per_worker=0.5).torch_threads == 1
     assert ClusterSpec(cpus_per_worker=3.5).torch_threads == 3
     assert ClusterSpec(cpus_per_worker=4, threads=2).torch_threads == 2
+
+
+def test_a_run_with_a_range_of_workers_is_counted_with_the_lower_number(tmp_path):
+    (tmp_path / "mine.yaml").write_text("workers: [2, 4]\n")
+    spec = load(tmp_path / "mine.yaml")
+    assert (spec.workers, spec.least_workers, spec.most_workers) == ((2, 4), 2, 4)
+    assert footprint(spec) == {"CPU": 2} and concurrency(spec, 6) == 3
+    with pytest.raises(SpecError, match=r"a run needs 2 CPUs \(2 workers x 1\) but there is 1; lower workers or"):
+        concurrency(spec, 1)
+    assert ClusterSpec(workers=[3, 3]) == ClusterSpec(workers=3)
 
 
 def test_footprint_is_all_workers_of_a_run():

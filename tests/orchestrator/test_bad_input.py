@@ -93,6 +93,11 @@ def test_weights_are_files_and_no_devices(transkd, tmp_path):
         (["run", "no/such.yaml"], "no such file: no/such.yaml"),
         (["run", "good.yaml", "--cluster", "gpus"], "unknown cluster spec 'gpus'; did you mean 'gpu'?"),
         (["run", "good.yaml", "--workers", 4096], "a run needs 4096 CPUs (4096 workers x 1) but there "),
+        (
+            ["run", "good.yaml", "--workers", "4-1"],
+            "--workers 4-1: workers: must be a whole number, or the lower and the",
+        ),
+        (["plan", "good.yaml", "--workers", "3-4"], "workers must divide optim.global_batch (8) but got 3"),
         (["run", "good.yaml", "--data-root", "/no/such/folder"], "--data-root: no such folder: /no/such/folder"),
         (["plan", "good.yaml", "--cluster", "uneven.yaml"], "workers must divide optim.global_batch (8) but got 3"),
         (["run", "good.yaml", "--cluster", "uneven.yaml"], "workers must divide optim.global_batch (8) but got 3"),
