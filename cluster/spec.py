@@ -22,6 +22,9 @@ LARGEST = 100_000
 DAYS_S = 7 * 24 * 3600.0
 """The longest wait for a machine, a week."""
 
+ADDRESSES = ("s3://", "gs://", "abfs://", "abfss://", "file:///")
+"""How the address of a store that is no folder begins."""
+
 _HOST = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
 """A name, an IPv4 address, or an IPv6 address in brackets."""
 
@@ -76,7 +79,7 @@ class ClusterSpec(Strict):
     gpus_per_machine: Number = Field(0, ge=0, le=LARGEST)
     """GPUs of each machine that the autoscaler adds."""
     store: FilePath | None = None
-    """Folder of ledger, checkpoints and tracking; the same path on every machine."""
+    """Folder of ledger, checkpoints and tracking, the same path on every machine; or an address, s3://BUCKET/PREFIX."""
     data_roots: dict[Name, FilePath] = Field(default_factory=dict)
     """Data set name -> its folder; the same path on every machine."""
     price_per_gpu_hour: Number | None = Field(None, gt=0, le=LARGEST)
@@ -109,8 +112,8 @@ class ClusterSpec(Strict):
 
     @field_validator("store")
     @classmethod
-    def _store_is_a_folder(cls, value: str | None) -> str | None:
-        return value if value is None else _absolute(value)
+    def _store_is_a_folder_or_address(cls, value: str | None) -> str | None:
+        return value if value is None or value.startswith(ADDRESSES) else _absolute(value)
 
     @field_validator("data_roots")
     @classmethod

@@ -16,6 +16,7 @@ from ray import train
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.running.exchange import Exchange
+from orchestrator.store.objects.uploads import uploading
 from trainer.worker import train_worker
 
 IDLE_S = 30.0
@@ -142,6 +143,6 @@ def serve(config: dict[str, Any]) -> None:
             raise StoppedRun
 
     while (given := ray.get(exchange.next.remote(rank, done))) is not None:
-        with contextlib.suppress(StoppedRun):
+        with contextlib.suppress(StoppedRun), uploading([given.job], uploads=rank == 0):
             train_worker(given.job, send)
         done = given.number
