@@ -52,7 +52,7 @@ def _blind_to(copy: WorkingCopy, nodes: Sequence[Mapping[str, Any]]) -> list[str
     return sorted({node["NodeManagerAddress"] for node in nodes if f"{folder}/{node['NodeID']}" not in there})
 
 
-def must_see(root: str, identity: str, address: str) -> None:
+def must_see(root: str, identity: str, address: str = "") -> None:
     """Raise UserError unless the store at `root`, or at its address, is the driver's; for machines that join later."""
     if address:
         copy = copy_of({"root": root, "address": address})

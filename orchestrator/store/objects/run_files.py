@@ -28,13 +28,14 @@ ATTEMPTS = 3
 """A manifest may be followed by the next while its objects are fetched."""
 
 
-def upload(objects: Objects, root: Path, run_id: str) -> bool:
-    """Bring a run's folder in the store up to date with the local one; False where nothing has changed.
+def upload(objects: Objects, root: Path, run_id: str, *, anew: bool = False) -> bool:
+    """Bring a run's folder in the store up to date with the local one; False where nothing has changed. `anew`: the
+    store has nothing of it, whatever was sent to another one.
 
     The caller has the run's claim, or is the process that trains it.
     """
     folder = root / "runs" / run_id
-    files, mark = _files(folder), _mark(folder)
+    files, mark = _files(folder), {} if anew else _mark(folder)
     state = {path.name: _state(path) for path in files}
     if not files or state == mark.get("state"):
         return False

@@ -56,7 +56,7 @@ def uploading(jobs: Sequence[Mapping[str, Any]], *, uploads: bool = True) -> Ite
 
 def copy_of(store: Mapping[str, str]) -> WorkingCopy | None:
     """The working copy that settings name, on whatever machine; None of a store in a folder."""
-    if not store["address"]:
+    if not store.get("address"):
         return None
     return working_copy(opened(store["address"], Path(store["root"])))
 
