@@ -41,9 +41,10 @@ def test_there_and_back_again(source, address, tmp_path):
 
 def test_a_copy_that_was_stopped_goes_on(source, address, tmp_path, monkeypatch):
     sent = run_files.upload
-    with monkeypatch.context() as patch, pytest.raises(pytest.fail.Exception):
+    with monkeypatch.context() as patch:
         patch.setattr(run_files, "upload", lambda *a, **k: sent(*a, **k) if a[2] == "new" else pytest.fail("stopped"))
-        copy_store(source, address)
+        with pytest.raises(pytest.fail.Exception):
+            copy_store(source, address)
     said = []
     copy_store(source, address, said.append)
     assert said == ["old is sent"]
