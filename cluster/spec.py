@@ -20,6 +20,9 @@ from trainer.config.input_files import with_home
 DAYS_S = 7 * 24 * 3600.0
 """The longest wait for a machine, a week."""
 
+ADDRESSES = ("s3://", "gs://", "abfs://", "abfss://", "file:///")
+"""How the address of a store that is no folder begins."""
+
 _HOST = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
 """A name, an IPv4 address, or an IPv6 address in brackets."""
 
@@ -80,7 +83,7 @@ class ClusterSpec(Strict):
     overrides: dict[Name, Override] = Field(default_factory=dict)
     """Role (`teacher`, `arm`, `trial`) or name of an arm -> what its runs are given instead. The name goes first."""
     store: FilePath | None = None
-    """Folder of ledger, checkpoints and tracking; the same path on every machine."""
+    """Folder of ledger, checkpoints and tracking, the same path on every machine; or an address, s3://BUCKET/PREFIX."""
     data_roots: dict[Name, FilePath] = Field(default_factory=dict)
     """Data set name -> its folder; the same path on every machine."""
     tracking: tuple[Literal["mlflow", "tensorboard", "wandb"], ...] = ("mlflow",)
@@ -125,8 +128,8 @@ class ClusterSpec(Strict):
 
     @field_validator("store")
     @classmethod
-    def _store_is_a_folder(cls, value: str | None) -> str | None:
-        return value if value is None else _absolute(value)
+    def _store_is_a_folder_or_address(cls, value: str | None) -> str | None:
+        return value if value is None or value.startswith(ADDRESSES) else _absolute(value)
 
     @field_validator("data_roots")
     @classmethod

@@ -33,7 +33,8 @@ def run(
     """Train the missing runs of a study, as `transkd run` does, and return its results.
 
     `study` is a study, the name of one, or a YAML file; `store`, `cluster`, `data_root` and the others are the options
-    of `transkd run` (`workers=2`, or `"1-4"`). Runs that do not finish are rows of the table; UserError is raised for what cannot run.
+    of `transkd run` (`workers=2`, or `"1-4"`). Runs that do not finish are rows of the table; UserError is raised for
+    what cannot run.
     """
     from orchestrator.python import run_study
 

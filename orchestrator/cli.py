@@ -24,6 +24,7 @@ from orchestrator.verbs.repair import repair
 from orchestrator.verbs.report import report
 from orchestrator.verbs.run import run
 from orchestrator.verbs.status import status
+from orchestrator.verbs.store import app as store_app
 from orchestrator.verbs.submit import submit
 from orchestrator.verbs.sync import sync
 from orchestrator.verbs.ui import ui
@@ -69,6 +70,7 @@ cluster_app.command("lint")(lint_cluster)
 cluster_app.command("init")(init_cluster)
 app.add_typer(cluster_app, name="cluster")
 app.add_typer(job_app, name="job")
+app.add_typer(store_app, name="store")
 app.registered_commands += trainer_app.registered_commands
 app.registered_groups += trainer_app.registered_groups
 

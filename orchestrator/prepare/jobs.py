@@ -80,7 +80,7 @@ class Job:
             "fits": str(store.cache / "micro_batch" / f"{self._footprint(spec)}-{self.study}.json"),
             "cohorts": str(store.cache / "cohorts" / f"{self._shared_footprint(spec)}-{self.study}.json"),
             "ray_dir": str(store.ray_dir),
-            "store": {"root": str(store.root), "identity": store.identity},
+            "store": store.settings,
         }
 
     def _footprint(self, spec: ClusterSpec) -> str:

@@ -17,6 +17,7 @@ from orchestrator.running.ray_failures import of_ray
 from orchestrator.running.retries import Attempts, remember_shortage, side_by_side
 from orchestrator.running.shared_store import must_see
 from orchestrator.running.worker_group import held_size, train_in_group
+from orchestrator.store.objects.uploads import uploading
 from trainer.config import parse
 from trainer.files import run_folder
 from trainer.files.failure import SILENT, Failure
@@ -33,9 +34,16 @@ def trial(config: dict[str, Any]) -> None:
     Failed attempts are retried here; a run's final failure is written to its folder. Tune only sees the death of this
     process, which a failed GPU causes too, and a full disk.
     """
-    left = []
     for job in config["jobs"]:  # none where all ended before their process died
         must_see(**job["store"])
+    alone = [job for job in config["jobs"] if job["workers"] == 1]  # a group's files lie where its workers are
+    with uploading(alone):
+        _train(config)
+
+
+def _train(config: dict[str, Any]) -> None:
+    left = []
+    for job in config["jobs"]:
         out = Path(job["place"]["out_dir"])
         run_folder.clear_failure(out)
         if len(config["jobs"]) > 1:  # also for those that train later: they were asked to end at an earlier rung

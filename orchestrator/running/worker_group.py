@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.running.exchange import Exchange
 from orchestrator.running.growth import Growth
 from orchestrator.running.ray_session import PLACE_S, START_TIMEOUT
+from orchestrator.store.objects.uploads import uploading
 from trainer.worker import train_worker
 
 IDLE_S = 30.0
@@ -188,6 +189,6 @@ def serve(config: dict[str, Any]) -> None:
             raise StoppedRun
 
     while (given := ray.get(exchange.next.remote(rank, done))) is not None:
-        with contextlib.suppress(StoppedRun):
+        with contextlib.suppress(StoppedRun), uploading([given.job], uploads=rank == 0):
             train_worker(given.job, send)
         done = given.number

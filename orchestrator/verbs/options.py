@@ -20,7 +20,11 @@ StudyOrBundle = Annotated[
     str, typer.Argument(metavar="STUDY", help="a study's name, a YAML file, or what `transkd bundle` wrote")
 ]
 StoreOption = Annotated[
-    Path | None, typer.Option("--store", help="folder of ledger, runs and tracking [TRANSKD_STORE, ~/transkd-store]")
+    Path | None,
+    typer.Option(
+        "--store",
+        help="folder or address (s3://BUCKET/PREFIX) of ledger, runs and tracking [TRANSKD_STORE, ~/transkd-store]",
+    ),
 ]
 ClusterOption = Annotated[str | None, typer.Option("--cluster", help="cluster spec: a name (local, gpu) or a file")]
 RootsOption = Annotated[
@@ -44,7 +48,10 @@ def store_of(option: Path | None, cluster: str | None) -> Store:
     from cluster.spec import load as load_spec
     from orchestrator.store.folder import Store, resolve
 
-    return Store(resolve(option, load_spec(cluster).store))
+    store = Store(resolve(option, load_spec(cluster).store))
+    if store.shared is not None:
+        store.shared.refresh_all()
+    return store
 
 
 @contextlib.contextmanager
@@ -69,7 +76,7 @@ def files_read(study: str, cluster: str | None) -> list[Path]:
 
 def roots_of(study: Study, given: list[str]) -> dict[str, Path]:
     """Data set name -> folder from `--data-root FOLDER` (the study's own data set) or `NAME=FOLDER`."""
-    from orchestrator.store.folder import as_address
+    from orchestrator.store.objects.address import as_address
 
     roots = {}
     for text in given:
