@@ -11,6 +11,7 @@ from orchestrator.prepare.cohort_costs import cohorts_of, in_words
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck, deployed
 from orchestrator.prepare.search_space import refuse_infeasible
+from orchestrator.running.head_watch import RayLost
 from orchestrator.search.resume import refuse_changed, retry, to_retry
 from orchestrator.state.study_state import SearchState, StudyRun, StudyState
 from orchestrator.store.folder import Store
@@ -150,7 +151,11 @@ class Launch:
         if self.left():
             say("starting Ray" if self.spec.address == "local" else f"joining Ray at {self.spec.address}")
             self.say = say
-            self._run(mirror, make_view)
+            try:
+                self._run(mirror, make_view)
+            except RayLost:
+                reconcile(self.ledger, self.store)
+                raise
         mirror.ended(self.state)  # also runs and trials that ended without a driver
 
     def _reuse(self, runs: Sequence[StudyRun], mirror: Mirror) -> None:
