@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 EXIT_CODE = 4
 """Of a driver that has lost Ray."""
@@ -19,13 +20,13 @@ ASK_S = 1.0
 ANSWER_S = 3.0
 """Timeout for its answer, in seconds."""
 REFUSED_S = 8.0
-"""For so many seconds its machine may refuse the connection: a process that has ended is rarely started again sooner."""
+"""For so many seconds its machine may refuse the connection: a process that has ended rarely comes back sooner."""
 SILENT_S = 40.0
 """For so many seconds nothing may answer at all: a network that heals sooner costs nothing, as Ray waits for 60 s."""
-AGAIN_S = 5.0
+AGAIN_S = 2.0
 """The driver is interrupted again after so many seconds: Ray's code may have swallowed the first time."""
-TIMES = 4
-"""How often. A driver that has not left Ray's code then waits there for the head, for minutes, and hears nothing."""
+TIMES = 3
+"""How often. A driver that is still in Ray's code then waits there for its head, and hears no signal for a minute."""
 
 
 class RayLost(BaseException):
@@ -37,17 +38,23 @@ class RayLost(BaseException):
 
 class HeadWatch:
     """Asks the head at `address` (HOST:PORT) on a thread, and interrupts the main thread, as Ctrl-C does, where it is
-    lost."""
+    lost. Where that is stuck in Ray's code, the thread calls `close` and ends the process."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, close: Callable[[], object]) -> None:
         self.address = address
-        self._lost = self._silent = False
+        self.close = close
+        self._lost = self._silent = self._closes = False
+        self._turn = threading.Lock()
         self._over = threading.Event()
         threading.Thread(target=self._watch, name="head-watch", daemon=True).start()
 
     def end(self) -> None:
-        """Watch and interrupt no more."""
-        self._over.set()
+        """Watch and interrupt no more. It does not return where the thread closes the study already."""
+        with self._turn:
+            if not self._closes:
+                self._over.set()
+                return
+        threading.Event().wait()
 
     @property
     def lost(self) -> bool:
@@ -63,8 +70,8 @@ class HeadWatch:
     def error(self) -> RayLost:
         """What the user is told."""
         return RayLost(
-            f"the head of Ray at {self.address} is gone, and with it the processes of the runs; what they have saved is "
-            "in the store: when Ray is there again, run the same command to go on"
+            f"the head of Ray at {self.address} is gone, and with it the processes of the runs; what they have saved "
+            "is in the store: when Ray is there again, run the same command to go on"
         )
 
     def _watch(self) -> None:
@@ -84,9 +91,14 @@ class HeadWatch:
                 return
             signal.pthread_kill(main, signal.SIGINT)
             self._over.wait(AGAIN_S)
-        if not self._over.is_set():  # the next start closes what is open
-            print(f"stopped: {self.error()}", file=sys.stderr, flush=True)
-            os._exit(EXIT_CODE)
+        with self._turn:
+            self._closes = not self._over.is_set()
+        if self._closes:
+            try:
+                self.close()
+            finally:  # what could not be closed is by the next start
+                print(f"stopped: {self.error()}", file=sys.stderr, flush=True)
+                os._exit(EXIT_CODE)
 
 
 def _patience(address: str) -> float | None:

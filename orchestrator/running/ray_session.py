@@ -151,17 +151,19 @@ def _imports_as_here() -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
-    """Start or join Ray for one study; yields its current machines. Raises UserError where one lacks the store."""
-    with joined(spec) as nodes:
+def session(spec: ClusterSpec, store: Store, close: Callable[[], object] = lambda: None) -> Iterator[list[Machine]]:
+    """Start or join Ray for one study; yields its current machines. Raises UserError where one lacks the store, and
+    RayLost as `joined` does."""
+    with joined(spec, close) as nodes:
         if len(nodes) > 1:
             check_shared(store, nodes)
         yield [Machine(n["Resources"].get("CPU", 0), n["Resources"].get("GPU", 0)) for n in nodes]
 
 
 @contextlib.contextmanager
-def joined(spec: ClusterSpec) -> Iterator[list[dict[str, Any]]]:
-    """Start or join Ray; yields its current nodes, as Ray describes them. Raises RayLost where its head goes away."""
+def joined(spec: ClusterSpec, close: Callable[[], object] = lambda: None) -> Iterator[list[dict[str, Any]]]:
+    """Start or join Ray; yields its current nodes, as Ray describes them. Raises RayLost where its head goes away;
+    where this thread is stuck in Ray's code then, `close` is called on another, and the process ended."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     timeout = os.environ.setdefault(START_TIMEOUT, str(PLACE_S))
@@ -191,7 +193,7 @@ def joined(spec: ClusterSpec) -> Iterator[list[dict[str, Any]]]:
         _start(address=spec.address, **options)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # e.g. a job's time limit; Ray's own handler would exit at once
-    watch = HeadWatch(ray.get_runtime_context().gcs_address)
+    watch = HeadWatch(ray.get_runtime_context().gcs_address, close)
     try:
         yield [node for node in ray.nodes() if node["Alive"]]
     except BaseException as error:

@@ -122,6 +122,7 @@ def launch(
     with pausing(where.root), where.leases.study(loaded.name):
         begin(loaded.name, text, job.ledger, where, job.sources, loaded.base.get("plugins", []))
         mirror = Mirror(loaded.name, where)
+        job.close = lambda: _close(loaded, where, mirror, finished=False)
         try:
             job.run(mirror, lambda: view(console, StudyProgress(job.state)), say)
         except BaseException:
