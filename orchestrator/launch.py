@@ -12,11 +12,12 @@ from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck, deployed
 from orchestrator.prepare.room import at_once, specs_of, unused_overrides
 from orchestrator.prepare.search_space import refuse_infeasible
+from orchestrator.running.head_watch import RayLost
 from orchestrator.search.resume import refuse_changed, retry, to_retry
 from orchestrator.state.study_state import SearchState, StudyRun, StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.run_folder import checkpoint_lost, reconcile
+from orchestrator.store.run_folder import checkpoint_lost, reconcile, record_end
 from orchestrator.terminal.live_view import Live
 from orchestrator.terminal.log_lines import Lines
 from orchestrator.tracking.mirror import Mirror
@@ -50,6 +51,8 @@ class Launch:
         self.sources: Sources | None = None
         self.state = StudyState(study, self.ledger, retry_failed=retry_failed)
         self.say: Callable[[str], None] = lambda text: None
+        self.close: Callable[[], object] = lambda: None
+        """Writes the report and ends tracking, where Ray was lost and the thread of `run` is stuck in it."""
 
     def prepare(self, say: Callable[[str], None]) -> None:
         """Raise UserError for what cannot run. The cheapest checks come first: resources, batch sizes, folders,
@@ -159,8 +162,22 @@ class Launch:
         if self.left():
             say("starting Ray" if self.spec.address == "local" else f"joining Ray at {self.spec.address}")
             self.say = say
-            self._run(mirror, make_view)
+            try:
+                self._run(mirror, make_view)
+            except RayLost:
+                self._interrupted()
+                raise
         mirror.ended(self.state)  # also runs and trials that ended without a driver
+
+    def _interrupted(self) -> None:
+        """Record how the runs ended that this driver trained when it lost Ray."""
+        for run in list(self.ledger.outcomes().values()):
+            if run.status == "running" and run.trained_by == self.study.name:
+                record_end(self.ledger, self.store, run.run_id)
+
+    def _close(self) -> None:
+        self._interrupted()
+        self.close()
 
     def _reuse(self, runs: Sequence[StudyRun], mirror: Mirror) -> None:
         """Record finished runs and final failures as runs of this study, where another study did them."""
@@ -178,7 +195,7 @@ class Launch:
     def _run(self, mirror: Mirror, make_view: MakeView) -> None:
         from orchestrator.running.ray_session import session
 
-        with session(self.spec, self.store) as machines:
+        with session(self.spec, self.store, self._close) as machines:
             slots = self.slots(machines)
             self.say(f"Ray is there, with room for {counted(slots, 'run')} at once; waiting for its first process")
             tried = self._train_teachers(slots, mirror, make_view)

@@ -107,7 +107,7 @@ def launch_read(
 ) -> int:
     """`launch` of a study that has been read from this YAML; the report is not written over the files in `read`."""
     from cluster.spec import load as load_spec
-    from cluster.spec import with_workers
+    from cluster.spec import variants, with_workers
     from orchestrator.report.files import PAGE, check_folder
     from orchestrator.running.ray_session import check_address
     from orchestrator.search.learn_from import learn_from_line
@@ -141,7 +141,7 @@ def launch_read(
         console.print(Text(f"{loaded.name}: {text}", style="dim"), soft_wrap=True)
 
     job.prepare(say)
-    if max_gpu_hours is not None and spec.gpus_per_worker:
+    if max_gpu_hours is not None and any(each.gpus_per_worker for each in variants(spec).values()):
         from orchestrator.prepare.estimate import estimate, refuse
 
         left = estimate(job.state, spec, where, job.preparer.roots, retry_failed=retry_failed)
@@ -153,6 +153,7 @@ def launch_read(
     with pausing(where.root), where.leases.study(loaded.name):
         begin(loaded.name, text, job.ledger, where, job.sources, loaded.base.get("plugins", []))
         mirror = Mirror(loaded.name, where, spec.other_trackers)
+        job.close = lambda: _close(loaded, where, mirror, finished=False)
         try:
             job.run(mirror, lambda: view(console, StudyProgress(job.state)), say)
         except BaseException:
