@@ -41,6 +41,10 @@ ENVIRONMENT = {
     "RAY_prestart_worker_first_driver": "0",
 }
 
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Makes 127.0.0.1 the address of a Ray that is started here, on every system: its processes listen on nothing else, and
+no other machine reaches them. Ray reads it when it is imported."""
+
 START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 PLACE_S = 30 * 24 * 3600
 """For so many seconds a group of workers keeps its place in Ray's queue. A group that gives its place back and asks
@@ -155,7 +159,7 @@ def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
 @contextlib.contextmanager
 def joined(spec: ClusterSpec) -> Iterator[list[dict[str, Any]]]:
     """Start or join Ray; yields its current nodes, as Ray describes them."""
-    for name, value in ENVIRONMENT.items():
+    for name, value in (ENVIRONMENT | (LOOPBACK if spec.address == "local" else {})).items():
         os.environ.setdefault(name, value)
     timeout = os.environ.setdefault(START_TIMEOUT, str(PLACE_S))
     import ray
