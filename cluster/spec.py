@@ -77,6 +77,8 @@ class ClusterSpec(Strict):
     """GPUs of each machine that the autoscaler adds."""
     store: FilePath | None = None
     """Folder of ledger, checkpoints and tracking; the same path on every machine."""
+    group: Name | None = None
+    """Group of the users who share the store; default: the user's umask decides who may read it."""
     data_roots: dict[Name, FilePath] = Field(default_factory=dict)
     """Data set name -> its folder; the same path on every machine."""
     price_per_gpu_hour: Number | None = Field(None, gt=0, le=LARGEST)

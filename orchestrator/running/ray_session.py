@@ -139,12 +139,12 @@ def _start(**options: Any) -> None:
                 ) from error
 
 
-def _imports_as_here() -> Callable[[], None]:
+def _as_here() -> Callable[[], None]:
     """What Ray calls first in each worker: it must not be found by an import itself, so it is pickled by value."""
     import ray.cloudpickle
 
     ray.cloudpickle.register_pickle_by_value(packages)
-    return packages.imports_as_here()
+    return packages.as_here()
 
 
 @contextlib.contextmanager
@@ -170,7 +170,7 @@ def joined(spec: ClusterSpec) -> Iterator[list[dict[str, Any]]]:
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
-        "runtime_env": {"worker_process_setup_hook": _imports_as_here(), "env_vars": {START_TIMEOUT: timeout}},
+        "runtime_env": {"worker_process_setup_hook": _as_here(), "env_vars": {START_TIMEOUT: timeout}},
     }
     if spec.address == "local":
         machine = here()

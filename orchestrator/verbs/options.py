@@ -41,8 +41,11 @@ def store_of(option: Path | None, cluster: str | None) -> Store:
     """The store of `--store`, the environment, or the cluster spec."""
     from cluster.spec import load as load_spec
     from orchestrator.store.folder import Store, resolve
+    from orchestrator.store.sharing import write_as_shared
 
-    return Store(resolve(option, load_spec(cluster).store))
+    root = resolve(option, load_spec(cluster).store)
+    write_as_shared(root)
+    return Store(root)
 
 
 @contextlib.contextmanager

@@ -81,6 +81,7 @@ def launch(
     from orchestrator.store.full_disk import pausing
     from orchestrator.store.ledger import Ledger
     from orchestrator.store.provenance import begin
+    from orchestrator.store.sharing import group_id, share, write_as_shared
     from orchestrator.terminal.live_view import view
     from orchestrator.terminal.log_lines import StudyProgress
     from orchestrator.terminal.table import show
@@ -99,6 +100,8 @@ def launch(
         spec = spec.model_copy(update={"address": "auto"})
     check_address(spec.address)
     uri, folder = uri_of(where), where.report_dir(loaded.name)
+    if spec.group is not None:
+        group_id(spec.group)
     check_folder("the report", folder, where, files_read(study, cluster))
     from orchestrator.launch import Launch
     from orchestrator.prepare.plugins import activate
@@ -119,6 +122,9 @@ def launch(
     console.print(Text(said, style="dim"), soft_wrap=True)
     if taught := learn_from_line(loaded, job.ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
+    if spec.group is not None:
+        share(where.root, spec.group)
+        write_as_shared(where.root)
     with pausing(where.root), where.leases.study(loaded.name):
         begin(loaded.name, text, job.ledger, where, job.sources, loaded.base.get("plugins", []))
         mirror = Mirror(loaded.name, where)
