@@ -169,7 +169,7 @@ class Launch:
     def _run(self, mirror: Mirror, make_view: MakeView) -> None:
         from orchestrator.running.ray_session import session
 
-        with session(self.spec, self.store) as machines:
+        with session(self.spec, self.store, self.say) as machines:
             slots = self.slots(machines)
             self.say(f"Ray is there, with room for {counted(slots, 'run')} at once; waiting for its first process")
             tried = self._train_teachers(slots, mirror, make_view)

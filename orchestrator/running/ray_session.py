@@ -21,6 +21,7 @@ import psutil
 from cluster.spec import ClusterSpec, Machine
 from orchestrator import packages
 from orchestrator.prepare.machine import here
+from orchestrator.running.nodes_alike import check_alike
 from orchestrator.running.shared_store import check_shared
 from orchestrator.store.folder import Store
 from trainer.config import UserError, message_of
@@ -148,11 +149,15 @@ def _as_here() -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
-    """Start or join Ray for one study; yields its current machines. Raises UserError where one lacks the store."""
+def session(
+    spec: ClusterSpec, store: Store, say: Callable[[str], None] = lambda text: None
+) -> Iterator[list[Machine]]:
+    """Start or join Ray for one study; yields its current machines. Raises UserError where one lacks the store, or what
+    else runs need. `say` is given what it does and what is no reason to stop."""
     with joined(spec) as nodes:
         if len(nodes) > 1:
             check_shared(store, nodes)
+            check_alike(spec, store, nodes, say)
         yield [Machine(n["Resources"].get("CPU", 0), n["Resources"].get("GPU", 0)) for n in nodes]
 
 

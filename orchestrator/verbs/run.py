@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from orchestrator.verbs.options import (
     roots_of,
     store_of,
 )
-from trainer.config import counted
+from trainer.config import UserError, counted
 
 if TYPE_CHECKING:
     from ablations.study.schema import Study
@@ -122,6 +123,8 @@ def launch(
     console.print(Text(said, style="dim"), soft_wrap=True)
     if taught := learn_from_line(loaded, job.ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
+    if job.left():
+        _look(where, say)
     if spec.group is not None:
         share(where.root, spec.group)
         write_as_shared(where.root)
@@ -151,6 +154,17 @@ def launch(
             f"failed: {len(failed)} of {counted(job.total(), 'run')}, the first {label}: {why}{remedy}", file=sys.stderr
         )
     return len(failed)
+
+
+def _look(store: Store, say: Callable[[str], None]) -> None:
+    """Say what is wrong with this machine; raise UserError where runs cannot be kept."""
+    from orchestrator.health import PROBLEM, before_a_study
+
+    for line in before_a_study(store):
+        text = f"{line.what}: {line.found}; {line.remedy}"
+        if line.state == PROBLEM:
+            raise UserError(text)
+        say(text)
 
 
 def _close(study: Study, store: Store, mirror: Mirror, *, finished: bool) -> Report:
