@@ -149,9 +149,7 @@ def _as_here() -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def session(
-    spec: ClusterSpec, store: Store, say: Callable[[str], None] = lambda text: None
-) -> Iterator[list[Machine]]:
+def session(spec: ClusterSpec, store: Store, say: Callable[[str], None] = lambda text: None) -> Iterator[list[Machine]]:
     """Start or join Ray for one study; yields its current machines. Raises UserError where one lacks the store, or what
     else runs need. `say` is given what it does and what is no reason to stop."""
     with joined(spec) as nodes:

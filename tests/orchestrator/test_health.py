@@ -109,10 +109,10 @@ def test_ports_of_the_head_that_answer_and_that_do_not() -> None:
         for each in (head, closed):
             each.bind(("127.0.0.1", 0))
         head.listen()
-        ports = {
-            name: f"127.0.0.1:{each.getsockname()[1]}" for name, each in (("GCS", head), ("dashboard", closed))
+        ports = {name: f"127.0.0.1:{each.getsockname()[1]}" for name, each in (("GCS", head), ("dashboard", closed))}
+        assert facts([], [], {}, ports).unreached == {
+            f"dashboard at {ports['dashboard']}": "[Errno 111] Connection refused"
         }
-        assert facts([], [], {}, ports).unreached == {f"dashboard at {ports['dashboard']}": "[Errno 111] Connection refused"}
 
 
 def test_what_is_wrong_here_is_said_before_a_study_and_a_store_that_cannot_be_written_stops_it(

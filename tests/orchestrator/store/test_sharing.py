@@ -46,7 +46,9 @@ _open(store).engine.dispose()
 
 def a_group() -> str:
     """One that this user may give files to, and that new files do not have by themselves where there is such a one."""
-    mine = {group.gr_gid: group.gr_name for group in grp.getgrall() if not os.geteuid() or group.gr_gid in os.getgroups()}
+    mine = {
+        group.gr_gid: group.gr_name for group in grp.getgrall() if not os.geteuid() or group.gr_gid in os.getgroups()
+    }
     own = os.getegid()
     return next((name for number, name in mine.items() if number != own), grp.getgrgid(own).gr_name)
 
