@@ -99,6 +99,10 @@ class Server:
         """Create a run with status RUNNING; returns its id."""
         return str(self.client.create_run(experiment, tags=cut(tags)).info.run_id)
 
+    def delete(self, run: str) -> None:
+        """Delete a run; MLflow keeps it in its trash."""
+        self.client.delete_run(run)
+
     def steps(self, run: str, metric: str) -> set[int]:
         """The steps at which the run has a value of the metric."""
         return {point.step for point in self.client.get_metric_history(run, metric)}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ablations.study.schema import Study
     from orchestrator.report.page.data import Report
     from orchestrator.store.folder import Store
+    from orchestrator.tracking.arm_record import ArmRecord
     from orchestrator.tracking.mirror import Mirror
 
 
@@ -87,6 +88,7 @@ def launch(
     from orchestrator.terminal.log_lines import StudyProgress
     from orchestrator.terminal.table import show
     from orchestrator.tracking.address import page_of, uri_of
+    from orchestrator.tracking.also import check_trackers
     from orchestrator.tracking.mirror import Mirror
     from orchestrator.tracking.sender import in_one_line
 
@@ -100,6 +102,7 @@ def launch(
     if join and spec.address == "local":
         spec = spec.model_copy(update={"address": "auto"})
     check_address(spec.address)
+    check_trackers(spec.other_trackers)
     uri, folder = uri_of(where), where.report_dir(loaded.name)
     if spec.group is not None:
         group_id(spec.group)
@@ -130,7 +133,7 @@ def launch(
         write_as_shared(where.root)
     with pausing(where.root), where.leases.study(loaded.name):
         begin(loaded.name, text, job.ledger, where, job.sources, loaded.base.get("plugins", []))
-        mirror = Mirror(loaded.name, where)
+        mirror = Mirror(loaded.name, where, spec.other_trackers)
         try:
             job.run(mirror, lambda: view(console, StudyProgress(job.state)), say)
         except BaseException:
@@ -177,13 +180,17 @@ def _close(study: Study, store: Store, mirror: Mirror, *, finished: bool) -> Rep
     from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
+    from orchestrator.tracking.arm_record import arm_records
 
     files: list[Path] = []
+    arms: list[ArmRecord] = []
     try:
-        report = report_of(StudyState(study, Ledger(store.ledger)), store)
+        state = StudyState(study, Ledger(store.ledger))
+        report = report_of(state, store)
         files = write(report, store.report_dir(study.name))
+        arms = arm_records(state, report.table)
     finally:
-        if mirror.close(files, finished=finished):
+        if mirror.close(files, arms=arms, finished=finished):
             print(f"MLflow lacks a part of this study; `transkd sync {study.name}` sends it", file=sys.stderr)
     if lacking := searches_to_optuna(study, store):
         print(lacking, file=sys.stderr)
