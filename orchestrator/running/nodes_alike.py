@@ -1,4 +1,4 @@
-"""Check that the machines of a cluster are alike in what runs need, once a day, before a run trains on one that is not."""
+"""Check that the machines of a cluster are alike in what runs need, once a day, before a run trains on one of them."""
 
 from __future__ import annotations
 

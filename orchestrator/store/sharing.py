@@ -49,8 +49,8 @@ def share(root: Path, group: str) -> None:
 
 
 def _below(root: Path) -> Iterator[Path]:
-    """The files and folders of a store, the store itself last: its mode says that all have been given. What a link leads
-    to is not the store's."""
+    """The files and folders of a store, the store itself last: its mode says that all have been given. What a link
+    leads to is not the store's."""
     for where, folders, names in os.walk(root, topdown=False):
         yield from (path for name in (*names, *folders) if not (path := Path(where, name)).is_symlink())
     yield root
