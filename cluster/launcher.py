@@ -9,10 +9,11 @@ from pathlib import Path
 from cluster.kuberay import kuberay
 from cluster.launcher_file import Document, Launcher, documents, table, texts
 from cluster.lint import Finding
+from cluster.machine_types import workers_on
 from cluster.ray_up import ray_up
 from cluster.skypilot import is_task, skypilot
 from cluster.slurm import is_script, slurm
-from cluster.spec import LAUNCHERS, ClusterSpec, Machine, SpecError, concurrency_on, load
+from cluster.spec import LAUNCHERS, ClusterSpec, Machine, SpecError, amounts, concurrency_on, load, variants
 from trainer.config import UserError, read_text
 
 _PLACEHOLDER = re.compile(r"\b(?:ami|fs)-0{17}|[\w.-]*example\.com[\w./:-]*|\bfill-in(?:-[a-z]+)*\b")
@@ -86,11 +87,13 @@ def fits(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
         return
     machines = [machine for machine in launcher.machines if machine.cpus or machine.gpus]
     line = launcher.types[-1].line
-    try:
-        concurrency_on(spec, machines)
-    except SpecError as error:
-        message, _, remedy = str(error).partition("; ")
-        yield Finding("cannot-fit", message, remedy, line, "workers")
+    for each in variants(spec).values():
+        try:
+            concurrency_on(each, machines)
+        except SpecError as error:
+            message, _, remedy = str(error).partition("; ")
+            yield Finding("cannot-fit", message, remedy, line, "workers")
+    yield from _types_differ(launcher, spec, line)
     sizes = {kind.machine for kind in launcher.types}
     stated = Machine(spec.cpus_per_machine or 0, spec.gpus_per_machine)
     if spec.cpus_per_machine is not None and stated not in sizes:
@@ -108,12 +111,28 @@ def fits(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
             yield Finding("limits-differ", message, f"set {name}: {most:g}", line, name)
 
 
+def _types_differ(launcher: Launcher, spec: ClusterSpec, line: int | None) -> Iterator[Finding]:
+    """Machine types of the spec that are not the launcher's."""
+    kinds = {kind.name: kind for kind in launcher.types if not kind.head}
+    for name, stated in spec.machine_types.items():
+        kind = kinds.get(name)
+        if kind is None:
+            message = f"machine_types has {name}, and the launcher has {', '.join(kinds) or 'no workers'}"
+            yield Finding("machine-differs", message, "name a machine type of the launcher", line, "machine_types")
+        elif kind.machine != (stated.cpus, stated.gpus):
+            sizes = [amounts({"CPU": cpus, "GPU": gpus}) for cpus, gpus in ((stated.cpus, stated.gpus), kind.machine)]
+            message = f"{name} has {sizes[0]} in machine_types, the launcher {sizes[1]}"
+            yield Finding("machine-differs", message, "set them as the launcher has them", kind.line, "machine_types")
+        elif kind.most != stated.most:
+            message = f"most of {name} is {stated.most} but the launcher starts up to {kind.most}"
+            yield Finding("limits-differ", message, f"set most: {kind.most}", kind.line, "machine_types")
+
+
 def _holds_a_worker(machine: Machine, spec: ClusterSpec) -> bool:
-    try:
-        concurrency_on(spec.model_copy(update={"workers": 1, "concurrency": "auto"}), [machine])
-    except SpecError:
-        return False
-    return True
+    return any(
+        workers_on(machine.cpus, machine.gpus, each.cpus_per_worker, each.gpus_per_worker)
+        for each in variants(spec).values()
+    )
 
 
 def _wrong_machines(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:

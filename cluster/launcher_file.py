@@ -11,7 +11,8 @@ import yaml
 from packaging.specifiers import SpecifierSet
 
 from cluster.lint import Finding
-from cluster.spec import LARGEST, Machine, SpecError
+from cluster.overrides import LARGEST
+from cluster.spec import Machine, SpecError
 from trainer.config import UserError, message_of, parse_documents, read_text
 
 IDLE_S = 60

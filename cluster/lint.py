@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.spec import ClusterSpec, Machine, SpecError, amounts, concurrency, grown
+from cluster.spec import ClusterSpec, Machine, SpecError, amounts, concurrency, grown, shape_of, variants
 from trainer.config import counted
 
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run")
@@ -31,13 +31,22 @@ class Finding(NamedTuple):
 
 def lint(spec: ClusterSpec, cpus: float, gpus: float = 0) -> list[Finding]:
     """The problems of a spec; `cpus` and `gpus` are this machine's, which counts where runs would run on it."""
-    have = Machine(cpus, gpus) if runs_here(spec, gpus) else Machine(0, 0)
-    found = [_threads(spec), *_autoscaler(spec), *_folders(spec)]
-    if have.cpus or spec.scales:
-        machines = grown(spec, [have])
-        total = Machine(sum(machine.cpus for machine in machines), sum(machine.gpus for machine in machines))
-        found += [_fits(spec, *have), _idle_gpus(spec, total)]
-    return [finding for finding in found if finding]
+    found = [*_autoscaler(spec), *_folders(spec)]
+    for each in {shape_of(each): each for each in variants(spec).values()}.values():
+        found += [_threads(each), *_places(each, Machine(cpus, gpus) if runs_here(each, gpus) else Machine(0, 0))]
+    unused = [finding for finding in found if finding and finding.code == "gpus-unused"]
+    if any(each.gpus_per_worker for each in variants(spec).values()):
+        found = [finding for finding in found if finding not in unused]
+    return list(dict.fromkeys(finding for finding in found if finding))
+
+
+def _places(spec: ClusterSpec, have: Machine) -> list[Finding | None]:
+    """Whether the runs of one shape have their places on the machines."""
+    if not (have.cpus or spec.scales):
+        return []
+    machines = grown(spec, [have])
+    total = Machine(sum(machine.cpus for machine in machines), sum(machine.gpus for machine in machines))
+    return [_fits(spec, *have), _idle_gpus(spec, total)]
 
 
 def runs_here(spec: ClusterSpec, gpus: float) -> bool:
@@ -83,7 +92,10 @@ def _idle_gpus(spec: ClusterSpec, have: Machine) -> Finding | None:
 
 def _runs(spec: ClusterSpec, have: Machine) -> int:
     try:
-        return concurrency(spec.model_copy(update={"concurrency": "auto", "max_cpus": None, "max_gpus": None}), *have)
+        return concurrency(
+            spec.model_copy(update={"concurrency": "auto", "max_cpus": None, "max_gpus": None, "machine_types": {}}),
+            *have,
+        )
     except SpecError:
         return 0
 
@@ -106,7 +118,7 @@ def _autoscaler(spec: ClusterSpec) -> list[Finding | None]:
     )
     return [
         absent if spec.address == "local" else None,
-        unknown if spec.cpus_per_machine is None and spec.address != "local" else None,
+        unknown if spec.cpus_per_machine is None and not spec.machine_types and spec.address != "local" else None,
     ]
 
 

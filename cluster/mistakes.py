@@ -8,10 +8,15 @@ from collections.abc import Iterable
 
 from pydantic import ValidationError
 
+from cluster.machine_types import MachineKind
+from cluster.overrides import Override
 from cluster.retries import Retries
-from trainer.config import shown
+from trainer.config import Strict, shown
 
 _RENAMED = {"max_failures": "is replaced by retries, which counts each cause separately; write retries: {lost: N}"}
+
+_SECTIONS: dict[str, type[Strict]] = {"retries": Retries, "overrides": Override, "machine_types": MachineKind}
+"""The keys with keys of their own."""
 
 _BRANCHES = re.compile(r"literal\[|(function|constrained)-|int$|float$")
 """pydantic appends such a part to the location of a value that may be `auto` or a number."""
@@ -27,7 +32,9 @@ def lines(error: ValidationError, keys: Iterable[str]) -> list[str]:
         if field in _RENAMED:
             message = _RENAMED[field]
         elif item["type"] == "extra_forbidden":
-            message = f"unknown key; {hint(path[-1], Retries.model_fields if path[0] == 'retries' else keys)}"
+            message = (
+                f"unknown key; {hint(path[-1], _SECTIONS[path[0]].model_fields if path[0] in _SECTIONS else keys)}"
+            )
         elif field in ("concurrency", "retries.memory") and item["type"] != "value_error":
             message = f"must be `auto` or a whole number but got {shown(item['input'])}"
         elif field == "cohort" and item["type"] != "value_error":

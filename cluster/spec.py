@@ -9,16 +9,13 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from cluster.machine_types import MachineKind, started_for, ticks, workers_on
 from cluster.mistakes import hint, lines
+from cluster.overrides import LARGEST, ROLES, Override
 from cluster.retries import Retries
 from trainer.config import Count, FilePath, Integer, Name, Number, Strict, UserError, counted, masked, read_yaml
 from trainer.config.input_files import with_home
 
-_TICKS = 10_000
-"""Ray counts resources in ten-thousandths; counting likewise lets 3 x 0.1 CPUs fit into 0.3."""
-
-LARGEST = 100_000
-"""The largest number of workers, CPUs, GPUs, threads or runs at once, and the highest price."""
 DAYS_S = 7 * 24 * 3600.0
 """The longest wait for a machine, a week."""
 
@@ -75,6 +72,11 @@ class ClusterSpec(Strict):
     """CPUs of each machine that the autoscaler adds, as its launcher file states them."""
     gpus_per_machine: Number = Field(0, ge=0, le=LARGEST)
     """GPUs of each machine that the autoscaler adds."""
+    machine_types: dict[Name, MachineKind] = Field(default_factory=dict)
+    """The machines that the autoscaler adds where they are of several kinds, by the names of the launcher file; instead
+    of `max_cpus`, `max_gpus`, `cpus_per_machine` and `gpus_per_machine`."""
+    overrides: dict[Name, Override] = Field(default_factory=dict)
+    """Role (`teacher`, `arm`, `trial`) or name of an arm -> what its runs are given instead. The name goes first."""
     store: FilePath | None = None
     """Folder of ledger, checkpoints and tracking; the same path on every machine."""
     group: Name | None = None
@@ -156,7 +158,7 @@ class ClusterSpec(Strict):
 
     @model_validator(mode="after")
     def _a_price_has_something_to_price(self) -> ClusterSpec:
-        if self.price_per_gpu_hour is not None and not self.gpus_per_worker:
+        if self.price_per_gpu_hour is not None and not any(spec.gpus_per_worker for spec in variants(self).values()):
             raise ValueError(
                 f"price_per_gpu_hour is {self.price_per_gpu_hour:g} but gpus_per_worker is 0; set gpus_per_worker, or "
                 "remove the price"
@@ -184,6 +186,38 @@ class ClusterSpec(Strict):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _overrides_are_specs(self) -> ClusterSpec:
+        for name, override in self.overrides.items():
+            given = _overridden(self, override).model_copy(update={"machine_types": {}})
+            try:
+                ClusterSpec.model_validate(given.model_dump())
+            except ValidationError as error:
+                wrong = "; ".join(lines(error, Override.model_fields)).replace("the whole file: ", "")
+                raise ValueError(f"overrides.{name}: {wrong}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _machine_types_say_all(self) -> ClusterSpec:
+        if not self.machine_types:
+            return self
+        for key in ("max_cpus", "max_gpus", "cpus_per_machine", "price_per_gpu_hour"):
+            if getattr(self, key) is not None:
+                price = key.startswith("price")
+                instead = "price_per_hour" if price else "cpus, gpus and most"
+                raise ValueError(f"{key} is for machines of one kind; state {instead} of each of machine_types instead")
+        for name, spec in variants(self).items():
+            need = {"CPU": spec.cpus_per_worker, "GPU": spec.gpus_per_worker}
+            if not started_for(self.machine_types, *need.values()):
+                whose = f"a worker of {name}" if name else "a worker"
+                sizes = {kind: amounts({"CPU": of.cpus, "GPU": of.gpus}) for kind, of in self.machine_types.items()}
+                listed = ", ".join(f"{kind} ({size})" for kind, size in sizes.items())
+                raise ValueError(
+                    f"{whose} needs {amounts(need)}, and none of machine_types holds it: {listed}; lower what "
+                    "it needs, or add a type"
+                )
+        return self
+
     @property
     def torch_threads(self) -> int:
         """torch threads of each worker; explicit, because Ray would choose otherwise."""
@@ -197,7 +231,45 @@ class ClusterSpec(Strict):
     @property
     def scales(self) -> bool:
         """Whether an autoscaler may add machines."""
-        return self.max_cpus is not None or self.max_gpus is not None
+        return self.max_cpus is not None or self.max_gpus is not None or bool(self.machine_types)
+
+
+class Shape(NamedTuple):
+    """What a run is given; runs of one shape can take each other's place."""
+
+    workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+
+
+def shape_of(spec: ClusterSpec) -> Shape:
+    """The shape of a spec's runs, but for its overrides."""
+    return Shape(spec.workers, spec.cpus_per_worker, spec.gpus_per_worker)
+
+
+def spec_of(spec: ClusterSpec, role: str, arm: str) -> ClusterSpec:
+    """The spec of the runs of a role and an arm, without overrides: what they state is in it."""
+    if not spec.overrides:
+        return spec
+    given = spec.model_copy(update={"overrides": {}})
+    for name in (role, arm):
+        if name in spec.overrides and (name == role or name not in ROLES):  # an arm may be called `teacher`
+            given = _overridden(given, spec.overrides[name])
+    return given
+
+
+def variants(spec: ClusterSpec) -> dict[str, ClusterSpec]:
+    """What is given to all runs, under "", and to those of each override."""
+    alone = spec.model_copy(update={"overrides": {}})
+    return {"": alone, **{name: _overridden(alone, each) for name, each in spec.overrides.items()}}
+
+
+def _overridden(spec: ClusterSpec, override: Override) -> ClusterSpec:
+    """The spec with what an override states. Its runs are counted by themselves, whatever `concurrency` says of all."""
+    given: dict[str, object] = {**override.given, "overrides": {}, "concurrency": "auto"}
+    if not given.get("gpus_per_worker", spec.gpus_per_worker):
+        given["price_per_gpu_hour"] = None
+    return spec.model_copy(update=given)
 
 
 def footprint(spec: ClusterSpec) -> dict[str, float]:
@@ -212,7 +284,9 @@ def concurrency(spec: ClusterSpec, cpus: float, gpus: float = 0) -> int:
 
     Raises SpecError when no run fits, or fewer than `concurrency`: such a study would wait forever.
     """
-    return concurrency_on(spec, grown(spec, [Machine(cpus, gpus)] if spec.cpus_per_machine is None else []))
+    return concurrency_on(
+        spec, grown(spec, [Machine(cpus, gpus)] if spec.cpus_per_machine is None and not spec.machine_types else [])
+    )
 
 
 def grown(spec: ClusterSpec, machines: Sequence[Machine]) -> Sequence[Machine]:
@@ -222,20 +296,31 @@ def grown(spec: ClusterSpec, machines: Sequence[Machine]) -> Sequence[Machine]:
     """
     if not spec.scales:
         return machines
+    if spec.machine_types:
+        return _of_types(spec, machines)
     cpus, gpus = sum(machine.cpus for machine in machines), sum(machine.gpus for machine in machines)
     if spec.cpus_per_machine is None:
         return [Machine(max(cpus, spec.max_cpus or 0), max(gpus, spec.max_gpus or 0))]
     limits = ((spec.max_cpus, spec.cpus_per_machine), (spec.max_gpus, spec.gpus_per_machine))
-    most = min((_ticks(limit) // _ticks(each) for limit, each in limits if limit is not None and each), default=0)
+    most = min((ticks(limit) // ticks(each) for limit, each in limits if limit is not None and each), default=0)
     there = [machine for machine in machines if machine.cpus or machine.gpus]
     added = [Machine(spec.cpus_per_machine, spec.gpus_per_machine)] * max(0, most - len(there))
     return [*there, *added]
 
 
+def _of_types(spec: ClusterSpec, machines: Sequence[Machine]) -> list[Machine]:
+    """The machines of other sizes that are there, and all that the autoscaler may start for the spec's runs."""
+    sizes = [Machine(kind.cpus, kind.gpus) for kind in spec.machine_types.values()]
+    others = [machine for machine in machines if (machine.cpus or machine.gpus) and machine not in sizes]
+    chosen = started_for(spec.machine_types, spec.cpus_per_worker, spec.gpus_per_worker)
+    kinds = [spec.machine_types[name] for name in chosen]
+    return [*others, *(Machine(kind.cpus, kind.gpus) for kind in kinds for _ in range(kind.most))]
+
+
 def check_a_machine_fits(spec: ClusterSpec, machines: Sequence[Machine]) -> None:
     """Refuse an autoscaler whose machines may be too small for a worker: their size is not stated, and none that is
     there holds one. Raises SpecError."""
-    stated = spec.cpus_per_machine is not None or spec.address == "local" or not spec.scales
+    stated = spec.cpus_per_machine is not None or spec.machine_types or spec.address == "local" or not spec.scales
     if not stated and not any(_workers_on(spec, machine) for machine in machines):
         worker = amounts({"CPU": spec.cpus_per_worker, "GPU": spec.gpus_per_worker})
         raise SpecError(
@@ -260,16 +345,7 @@ def concurrency_on(spec: ClusterSpec, machines: Sequence[Machine]) -> int:
 
 
 def _workers_on(spec: ClusterSpec, machine: Machine) -> int:
-    fit = _ticks(machine.cpus) // _ticks(spec.cpus_per_worker)
-    if not spec.gpus_per_worker:
-        return fit
-    if spec.gpus_per_worker < 1:  # a share never spans two GPUs: five runs of 0.4 do not fit on two
-        return min(fit, int(machine.gpus) * (_TICKS // _ticks(spec.gpus_per_worker)))
-    return min(fit, _ticks(machine.gpus) // _ticks(spec.gpus_per_worker))
-
-
-def _ticks(amount: float) -> int:
-    return round(amount * _TICKS)
+    return workers_on(machine.cpus, machine.gpus, spec.cpus_per_worker, spec.gpus_per_worker)
 
 
 def _why_none_fits(spec: ClusterSpec, machines: Sequence[Machine]) -> str:
@@ -277,16 +353,20 @@ def _why_none_fits(spec: ClusterSpec, machines: Sequence[Machine]) -> str:
     worker = {"CPU": spec.cpus_per_worker, "GPU": spec.gpus_per_worker}
     workers = counted(spec.workers, "worker")
     for name, need in footprint(spec).items():
-        if _ticks(need) > _ticks(total[name]):
+        if ticks(need) > ticks(total[name]):
             field = f"{name.lower()}s_per_worker"
             remedy = f"lower {field}" if spec.workers == 1 else f"lower workers or {field}"
-            remedy += f", or raise max_{name.lower()}s" if spec.scales else ""
+            remedy += f", or raise {_limit(spec, name)}" if spec.scales else ""
             there = "there is 1" if total[name] == 1 else f"there are {total[name]:g}"
             return f"a run needs {amounts({name: need})} ({workers} x {worker[name]:g}) but {there}; {remedy}"
     return (
         f"{workers} of {amounts(worker)} cannot be placed on {_have(machines)}: a worker cannot span two machines; "
         "lower workers, cpus_per_worker or gpus_per_worker"
     )
+
+
+def _limit(spec: ClusterSpec, resource: str) -> str:
+    return "most of a machine type" if spec.machine_types else f"max_{resource.lower()}s"
 
 
 def _have(machines: Sequence[Machine]) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ablations.study.schema import Study
-from cluster.spec import ClusterSpec, Machine, check_a_machine_fits, concurrency, concurrency_on, grown
+from cluster.spec import ClusterSpec, Machine, Shape, concurrency, shape_of, spec_of
 from orchestrator.prepare.cohort_costs import cohorts_of, in_words
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck, deployed
+from orchestrator.prepare.room import at_once, specs_of, unused_overrides
 from orchestrator.prepare.search_space import refuse_infeasible
 from orchestrator.search.resume import refuse_changed, retry, to_retry
 from orchestrator.state.study_state import SearchState, StudyRun, StudyState
@@ -44,6 +45,8 @@ class Launch:
         self.store = store
         self.ledger = Ledger(store.ledger, study.name)
         self.preparer = Preparer(study.name, spec, store, roots)
+        self.at_once: dict[Shape, int] = {}
+        """How many runs of each shape the machines hold at once; known once Ray is there."""
         self.sources: Sources | None = None
         self.state = StudyState(study, self.ledger, retry_failed=retry_failed)
         self.say: Callable[[str], None] = lambda text: None
@@ -54,29 +57,34 @@ class Launch:
         from orchestrator.prepare.machine import here, slow_bf16
 
         if self.spec.address == "local":
-            if self.spec.compile:
-                check_compiler("cuda" if self.spec.gpus_per_worker else "cpu")
-            concurrency(self.spec, *here(with_gpus=self.spec.gpus_per_worker > 0))
+            for spec in specs_of(self.state, self.spec).values():
+                if spec.compile:
+                    check_compiler("cuda" if spec.gpus_per_worker else "cpu")
+                concurrency(spec, *here(with_gpus=spec.gpus_per_worker > 0))
         plan = [run.plan for run in self.state.runs]
         configs = {run.arm: run.config for run in plan}
+        given = {run.arm: spec_of(self.spec, run.role, run.arm) for run in plan}
         if self.study.search is not None:
             configs["base"] = parse(self.study.base)
+            given["base"] = spec_of(self.spec, "trial", "")
         if slow := slow_bf16(self.spec, configs.values()):
             say(slow)
         for arm, config in configs.items():
             with located(f"{self.study.name}: {arm}"):
-                config.optim.shares(self.spec.workers, self.spec.micro_batch)
+                config.optim.shares(given[arm].workers, self.spec.micro_batch)
         for config in {config.data.model_dump_json(): config for config in configs.values()}.values():
             with located(self.study.name):
                 self.preparer.check_root(config)
         costs = {}
+        if unused := unused_overrides(self.state, self.spec):
+            say(unused)
         say("checking the structures of its runs")
         for arm, config in configs.items():
             with located(f"{self.study.name}: {arm}"):
                 costs[arm] = self.preparer.check(config)
         with located(self.study.name):
             arms = deployed(self.study, plan)
-            limits_check = LimitsCheck(self.study.limits, self.spec, self.store, self.ledger)
+            limits_check = LimitsCheck(self.study.limits, spec_of(self.spec, "arm", ""), self.store, self.ledger)
             limits_check.refuse(arms, costs)
         refuse_infeasible(self.study, self.preparer.check, limits_check)
         say("structures checked; reading the data")
@@ -264,15 +272,39 @@ class Launch:
     def _cohorts(self, jobs: Sequence[Job], slots: int, *, say: bool = False) -> list[list[Job]]:
         """Which jobs train together, in the order of their start."""
         planned = {run.plan.key: run.plan.config for run in self.state.runs}
-        cohorts = cohorts_of(jobs, self.preparer.check, self.ledger, self.store, self.spec, planned, slots)
+        alike: dict[Shape, list[Job]] = {}
+        for job in jobs:
+            alike.setdefault(shape_of(self._spec_of(job)), []).append(job)
+        cohorts = [
+            cohort
+            for shape, some in alike.items()
+            for cohort in cohorts_of(
+                some,
+                self.preparer.check,
+                self.ledger,
+                self.store,
+                self._spec_of(some[0]),
+                planned,
+                self.at_once.get(shape, slots),
+            )
+        ]
         if say and (said := in_words([len(cohort) for cohort in cohorts])):
             self.say(said)
         return cohorts
 
+    def _spec_of(self, job: Job) -> ClusterSpec:
+        return spec_of(self.spec, job.run.role, job.run.arm)
+
     def slots(self, machines: Sequence[Machine]) -> int:
-        """The number of runs at once. Raises SpecError where no run fits."""
-        check_a_machine_fits(self.spec, machines)
-        return concurrency_on(self.spec, grown(self.spec, machines))
+        """The number of runs at once; where their shapes differ, of the shape of which most fit. Raises SpecError where
+        no run fits."""
+        self.at_once = at_once(specs_of(self.state, self.spec), machines)
+        return max(self.at_once.values())
+
+    def _trials_at_once(self, slots: int) -> int:
+        """The most trials of all shapes together."""
+        most = sum(self.at_once.values()) or slots
+        return most if self.spec.concurrency == "auto" else min(most, self.spec.concurrency)
 
     def _without_teacher(self, run: StudyRun, teacher: StudyRun, mirror: Mirror) -> None:
         why = teacher.run.reason
@@ -301,10 +333,19 @@ class Launch:
             return self._trained_elsewhere(job, mirror, view)
 
         with Claims(self.study.name, self.store, self.ledger) as claims:
-            queue = JobQueue(cohorts, self.spec, self.store, claims, more=more, is_done=is_done, waits=view.queued)
+            queue = JobQueue(
+                cohorts,
+                self.spec,
+                self.store,
+                claims,
+                more=more,
+                is_done=is_done,
+                waits=view.queued,
+                at_once=self.at_once if len(self.at_once) > 1 else None,
+            )
             callbacks = RunCallbacks(queue.jobs, self.ledger, mirror, view, ended=claims.give_back)
             while queue.ready():
-                fit(self.study.name, self.spec, self.store, slots, callbacks, queue)
+                fit(self.study.name, self.spec, self.store, self._trials_at_once(slots), callbacks, queue)
 
     def _trained_elsewhere(self, job: Job, mirror: Mirror, view: Lines | Live) -> bool:
         """Record a run that the driver of another study has finished since this one began, or that failed for good;
@@ -328,6 +369,7 @@ class Launch:
         def cohorts(jobs: Sequence[Job]) -> list[list[Job]]:
             return self._cohorts(jobs, slots)
 
+        slots = self.at_once.get(shape_of(spec_of(self.spec, "trial", "")), slots)
         with make_view() as view, Claims(self.study.name, self.store, self.ledger) as claims:
             search = SearchDriver(study, self.preparer, self.ledger, cohorts, claims)
             view.progress.slots = slots

@@ -1,5 +1,6 @@
 """What benchmarks compare with computes what they say."""
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -127,3 +128,16 @@ def test_the_forest_plot_has_a_symbol_for_each_verdict(tmp_path):
     forest.draw(rows[:1], None, tmp_path / "one.png")
     heights = [Image.open(tmp_path / name).height for name in ("one.png", "all.png")]
     assert heights[0] < heights[1]
+
+
+def test_the_ideal_of_a_simulated_cluster_counts_the_nodes_that_are_there(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    simulated = importlib.import_module("simulated_cluster")
+    nodes = [simulated.Node() for _ in range(4)]
+    cluster = simulated.Cluster(nodes, lambda config: iter(()), lifetime_s=0.0, boot_s=30.0, start_s=0.0)
+    cluster.ups += [(10.0, -2), (40.0, 2)]
+    assert cluster.capacity_s(0.0, 50.0) == 10 * 4 + 30 * 2 + 10 * 4
+    assert cluster.capacity_s(20.0, 45.0) == 20 * 2 + 5 * 4
+    assert cluster.reached(0.0, 40.0) == 10.0
+    assert cluster.reached(0.0, 100.0) == 40.0
+    assert cluster.reached(5.0, 100.0) == 5.0 + 5.0 + 30.0 + (100 - 20 - 60) / 4

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from cluster.spec import LARGEST, ClusterSpec
+from cluster.overrides import LARGEST
+from cluster.spec import ClusterSpec
 from orchestrator.prepare.cohorts import Cohort, Costed, form, most_runs
 from orchestrator.prepare.jobs import Job
 from orchestrator.prepare.machine import memory_bytes

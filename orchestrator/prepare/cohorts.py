@@ -12,7 +12,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from cluster.spec import LARGEST, ClusterSpec
+from cluster.overrides import LARGEST
+from cluster.spec import ClusterSpec
 
 MOST = 16
 """The largest cohort of `cohort: auto`: a process that dies interrupts no more runs than these."""

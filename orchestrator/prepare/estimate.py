@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from cluster.spec import ClusterSpec, SpecError, concurrency
+from cluster.machine_types import machines_for
+from cluster.spec import ClusterSpec, Shape, SpecError, concurrency, shape_of, spec_of, variants
 from orchestrator.prepare.cohort_costs import CohortCosts
 from orchestrator.prepare.jobs import Preparer
 from orchestrator.prepare.pace import Pace, measured_paces, this_hardware
+from orchestrator.prepare.room import specs_of
 from orchestrator.prepare.rounds import Round, on_the_clock, rounds_of
 from orchestrator.prepare.timed_steps import probe
 from orchestrator.prepare.work_left import PendingRun, Phase, Range, phases
@@ -30,6 +33,23 @@ UNBOUNDED = 1e6
 """CPUs or GPUs of an autoscaled cluster whose spec limits only the other."""
 
 
+class Share(NamedTuple):
+    """The part of the work that runs of one shape do."""
+
+    spec: ClusterSpec
+    """What they are given."""
+    runs: int
+    slots: int | None
+    """Of them at once."""
+    worker_hours: Range
+    """Hours of their workers, all together."""
+
+    @property
+    def workers_at_once(self) -> int:
+        """Of its runs together."""
+        return self.spec.workers * min(self.runs, self.slots or self.runs)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What the rest of a study takes. None is unknown, and `why` gives the reason."""
@@ -39,7 +59,7 @@ class Estimate:
     hours: Range | None
     """Wall-clock time."""
     device_hours: Range | None
-    """GPU-hours; CPU-hours of runs without a GPU."""
+    """GPU-hours; CPU-hours where no run has a GPU."""
     gigabytes: Range | None
     slots: int | None
     """Runs at once."""
@@ -48,6 +68,8 @@ class Estimate:
     why: str = ""
     cohorts: tuple[int, ...] = ()
     """The numbers of runs that train together, of the phases where any do."""
+    shares: tuple[Share, ...] = ()
+    """By shape, where the time is known."""
 
 
 def estimate(
@@ -66,6 +88,72 @@ def estimate(
     if not todo:
         nothing = Range(0, 0, 0)
         return Estimate(0, nothing, nothing, nothing, None, ())
+    parts = [
+        _part(own, [_of_shape(phase, shape, spec) for phase in todo], state, store, roots, tries)
+        for shape, own in specs_of(state, spec).items()
+    ]
+    parts = [part for part in parts if any(phase.runs for phase in part.phases)]
+    why = next((part.why for part in parts if part.why), "")
+    hours = None
+    if not why and all(part.slots for part in parts):
+        hours = Range(*(START_S + seconds for seconds in _seconds_of_all(parts))).times(1 / 3600)
+    rounds = [each for part in parts for phase in part.rounds for each in phase]
+    paced = all(part.has_paces for part in parts)
+    return Estimate(
+        sum(len(phase.runs) for phase in todo),
+        hours,
+        None if why else _device_hours(parts),
+        _sum([_gigabytes(part.phases, part.found) for part in parts]) if paced else None,
+        max((part.slots for part in parts if part.slots), default=None),
+        tuple(dict.fromkeys(origin for part in parts for origin in part.origins)),
+        why or next((part.unplaced for part in parts if part.unplaced), ""),
+        () if why else tuple(size for each in rounds if max(each.sizes, default=1) > 1 for size in each.sizes),
+        () if why else tuple(part.share for part in parts),
+    )
+
+
+class _Part(NamedTuple):
+    """The runs of one shape."""
+
+    spec: ClusterSpec
+    phases: list[Phase]
+    """Its part of each of the study's."""
+    found: dict[str, Pace]
+    has_paces: bool
+    """Whether there is one of each structure; its time may be unknown."""
+    origins: list[str]
+    why: str
+    slots: int | None
+    unplaced: str
+    rounds: list[list[Round]]
+    """Of each phase; empty where a time is unknown."""
+
+    @property
+    def share(self) -> Share:
+        """What it takes of the whole."""
+        lengths = [length for phase in self.rounds for each in phase for length in each.lengths]
+        hours = _sum(lengths).times(self.spec.workers / 3600)
+        return Share(self.spec, sum(len(phase.runs) for phase in self.phases), self.slots, hours)
+
+
+def _of_shape(phase: Phase, shape: Shape, spec: ClusterSpec) -> Phase:
+    """The runs of a phase that have this shape."""
+
+    def ours(run: PendingRun) -> bool:
+        return shape_of(spec_of(spec, run.role, run.arm)) == shape
+
+    return phase._replace(runs=list(filter(ours, phase.runs)), possible=tuple(filter(ours, phase.possible)))
+
+
+def _part(
+    spec: ClusterSpec,
+    todo: list[Phase],
+    state: StudyState,
+    store: Store,
+    roots: Mapping[str, Path],
+    tries: bool | None,
+) -> _Part:
+    """The paces of the runs of one shape, and the cohorts in which they train."""
     distinct = _distinct(todo)
     costs = CohortCosts(Preparer(state.study.name, spec, store, roots).check)
     planned = {run.plan.key: run.plan.config for run in state.runs}
@@ -82,24 +170,36 @@ def estimate(
         origins += [f"the slowest of those for {counted(guessed, 'structure')} more"] if guessed else []
     slots, unplaced = _slots(spec)
     why = _unknown(found, distinct, spec, tries)
-    hours = device_hours = None
-    rounds: list[Round] = []
-    if not why:
-        costs.paces = found
-        rounds = [each for phase in todo for each in rounds_of(phase, _seconds(phase, found), spec, slots, costs)]
-        held = spec.workers * (spec.gpus_per_worker or spec.cpus_per_worker)
-        device_hours = _sum([length for each in rounds for length in each.lengths]).times(held / 3600)
-        if slots:
-            hours = Range(*(START_S + seconds for seconds in on_the_clock(rounds))).times(1 / 3600)
-    return Estimate(
-        sum(len(phase.runs) for phase in todo),
-        hours,
-        device_hours,
-        _gigabytes(todo, found) if found.keys() >= distinct.keys() else None,
-        slots,
-        tuple(origins),
-        why or unplaced,
-        tuple(size for each in rounds if max(each.sizes, default=1) > 1 for size in each.sizes),
+    costs.paces = found
+    rounds = [rounds_of(p, _seconds(p, found), spec, slots, costs) if p.runs else [] for p in ([] if why else todo)]
+    return _Part(spec, todo, found, found.keys() >= distinct.keys(), origins, why, slots, unplaced, rounds)
+
+
+def _seconds_of_all(parts: Sequence[_Part]) -> Range:
+    """Wall-clock seconds of all phases. Shapes train side by side where each has machines of its own, and one after
+    another where they share them."""
+    types = [_types_for(part.share) for part in parts]
+    apart = all(types) and len(set().union(*types)) == sum(map(len, types))
+    phases = []
+    for phase in zip(*(part.rounds for part in parts), strict=True):
+        clocks = zip(*map(on_the_clock, phase), strict=True)
+        phases.append(Range(*map(max if apart else sum, clocks)))
+    return _sum(phases)
+
+
+def _types_for(share: Share) -> set[str]:
+    """The machine types on which its runs train."""
+    return set(machines_for(share.spec.machine_types, *shape_of(share.spec)[1:], share.workers_at_once))
+
+
+def _device_hours(parts: Sequence[_Part]) -> Range:
+    """GPU-hours; where no run has a GPU, CPU-hours."""
+    on_gpus = any(part.spec.gpus_per_worker for part in parts)
+    return _sum(
+        [
+            part.share.worker_hours.times(part.spec.gpus_per_worker if on_gpus else part.spec.cpus_per_worker)
+            for part in parts
+        ]
     )
 
 
@@ -108,7 +208,7 @@ def refuse(estimate: Estimate, name: str, spec: ClusterSpec, limit: float) -> No
 
     The upper bound is compared with the limit: no trial is stopped, and all looks are needed. Runs without GPUs take 0.
     """
-    if not spec.gpus_per_worker:
+    if not any(each.gpus_per_worker for each in variants(spec).values()):
         return
     if estimate.device_hours is None:
         raise UserError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablations.study.plan import Run
-from cluster.spec import ClusterSpec
+from cluster.spec import ClusterSpec, spec_of
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from trainer.config import (
@@ -60,7 +60,8 @@ class Job:
         return {"event": kind, "run_id": self.run_id, "key": self.run.key, **who, **more}
 
     def settings(self, spec: ClusterSpec, store: Store) -> dict[str, Any]:
-        """The settings of its Tune trial, as plain data."""
+        """The settings of its Tune trial, as plain data; with the spec's overrides of its arm and role."""
+        spec = spec_of(spec, self.run.role, self.run.arm)
         resources = {"CPU": spec.cpus_per_worker} | ({"GPU": spec.gpus_per_worker} if spec.gpus_per_worker else {})
         return {
             "run_id": self.run_id,
@@ -109,15 +110,18 @@ class Preparer:
         self.teachers: dict[str, str] = {}
         """Run ids of the teachers that the study trains, by their config's key."""
 
-    def place(self, config: TrainConfig, run_id: str = "", teacher: Path | None = None) -> Place:
-        """The folders, device and threads of a config's run."""
-        device = "cuda" if self.spec.gpus_per_worker else "cpu"
+    def place(
+        self, config: TrainConfig, run_id: str = "", teacher: Path | None = None, given: ClusterSpec | None = None
+    ) -> Place:
+        """The folders, device and threads of a config's run; `given` is the spec with what the run is given."""
+        given = given or self.spec
+        device = "cuda" if given.gpus_per_worker else "cpu"
         return Place(
             out_dir=self.store.run_dir(run_id),
             data_root=self.roots.get(config.data.name),
             cache_dir=self.store.cache,
             device=device,
-            threads=self.spec.torch_threads,
+            threads=given.torch_threads,
             micro_batch=self.spec.micro_batch,
             teacher=teacher,
             compile=self.spec.compile,
@@ -202,7 +206,7 @@ class Preparer:
             if run.needs not in self.teachers:
                 raise UserError(f"{run.arm} needs teacher {run.needs}, which the plan does not train")
             teacher = self.store.run_dir(self.teachers[run.needs]) / LAST
-        place = self.place(run.config, identity, teacher)
+        place = self.place(run.config, identity, teacher, spec_of(self.spec, run.role, run.arm))
         if run.role == "trial":  # it is continued from the epoch after which its search stopped it
             place = replace(place, checkpoint_every=1)
         return Job(self.study, run, identity, place)

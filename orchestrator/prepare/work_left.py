@@ -49,6 +49,8 @@ class PendingRun(NamedTuple):
     """The key of the run that trains its teacher, "" where there is none."""
     done: int = 0
     """Epochs that it has trained."""
+    role: str = "trial"
+    arm: str = ""
 
 
 class Phase(NamedTuple):
@@ -190,5 +192,5 @@ def _config(study: Study, values: Mapping[str, object]) -> TrainConfig | None:
 
 
 def _rest(run: StudyRun, name: str) -> PendingRun:
-    left = run.epochs_left
-    return PendingRun(run.plan.config, name, Range(left, left, left), run.plan.needs or "", run.epochs_done)
+    left, who = run.epochs_left, (run.plan.role, run.plan.arm)
+    return PendingRun(run.plan.config, name, Range(left, left, left), run.plan.needs or "", run.epochs_done, *who)

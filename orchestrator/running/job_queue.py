@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from cluster.spec import ClusterSpec
+from cluster.spec import ClusterSpec, Shape, shape_of, spec_of
 from orchestrator.prepare.jobs import Job
 from orchestrator.running.claims import Claims
 from orchestrator.running.shared_searcher import SharedSearcher, together
@@ -23,7 +23,8 @@ class JobQueue(SharedSearcher):
 
     After each teacher's trial it asks for `more` cohorts: students whose teacher has finished start while others train.
     A run that another driver trains is left to it; `waits` is told of it. Once that driver has ended it, `is_done`
-    records its result, or says that it is to be trained here.
+    records its result, or says that it is to be trained here. `at_once` is the most trials of a shape that train at
+    once, where this is limited: more of them would make an autoscaler start machines that are meant for others.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class JobQueue(SharedSearcher):
         more: Callable[[], Sequence[Sequence[Job]]] = list,
         is_done: Callable[[Job], bool] = lambda job: False,
         waits: Callable[[Job, str], None] = lambda job, why: None,
+        at_once: Mapping[Shape, int] | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -44,6 +46,7 @@ class JobQueue(SharedSearcher):
         self.more = more
         self.is_done = is_done
         self.waits = waits
+        self.at_once = at_once or {}
         self.jobs: dict[str, Job] = {}
         """Run id -> job, of all cohorts so far."""
         self._left: deque[Sequence[Job]] = deque()
@@ -51,6 +54,8 @@ class JobQueue(SharedSearcher):
         self._teachers: set[str] = set()
         """Tune's ids of the trials that train teachers."""
         self._asks = False
+        self._training: dict[str, Shape] = {}
+        """Tune's ids of the trials that train -> their shape."""
         self._add(cohorts)
 
     def _add(self, cohorts: Sequence[Sequence[Job]]) -> None:
@@ -58,21 +63,37 @@ class JobQueue(SharedSearcher):
         self.jobs.update((job.run_id, job) for cohort in cohorts for job in cohort)
 
     def next_config(self) -> dict[str, Any] | str | None:
-        """The settings of the next jobs; None while jobs may wait for a teacher, and while another driver trains what
-        is left; FINISHED after the last."""
+        """The settings of the next jobs; None while jobs may wait for a teacher or for the place of others of their
+        shape, and while another driver trains what is left; FINISHED after the last."""
         self._look_elsewhere()
         while self._left or self._asks:
             if self._asks:
                 self._asks = False
                 self._add(self.more())
-            elif jobs := [job for job in self._left.popleft() if self._is_ours(job)]:
+            elif (cohort := self._next_with_a_place()) is None:
+                return None
+            elif jobs := [job for job in cohort if self._is_ours(job)]:
                 return together([job.settings(self.spec, self.store) for job in jobs])
         return None if self._teachers or self._elsewhere else Searcher.FINISHED
 
     def started(self, trial_id: str, config: dict[str, Any]) -> None:
-        """Remember the trials that train teachers."""
+        """Remember the shapes of trials, and those that train teachers."""
+        self._training[trial_id] = self._shape(self.jobs[config["jobs"][0]["run_id"]])
         if any(self.jobs[settings["run_id"]].run.role == "teacher" for settings in config["jobs"]):
             self._teachers.add(trial_id)
+
+    def _shape(self, job: Job) -> Shape:
+        return shape_of(spec_of(self.spec, job.run.role, job.run.arm))
+
+    def _next_with_a_place(self) -> Sequence[Job] | None:
+        """The first cohort that may train beside those of its shape that do; None where none may now."""
+        used = Counter(self._training.values())
+        full = {shape for shape, most in self.at_once.items() if used[shape] >= most}
+        for number, cohort in enumerate(self._left if full else ()):
+            if self._shape(cohort[0]) not in full:
+                del self._left[number]
+                return cohort
+        return None if full else self._left.popleft()
 
     def _look_elsewhere(self) -> None:
         """Put the runs first in the queue that no other driver trains any more, unless it has ended them."""
@@ -104,3 +125,4 @@ class JobQueue(SharedSearcher):
         super().on_trial_complete(trial_id, result, error)
         self._asks |= trial_id in self._teachers
         self._teachers.discard(trial_id)
+        self._training.pop(trial_id, None)

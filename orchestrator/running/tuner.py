@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from cluster.spec import ClusterSpec
+from cluster.spec import ClusterSpec, variants
 from orchestrator.prepare.cohorts import most_runs
 from orchestrator.running.callbacks import RunCallbacks, Silence
 from orchestrator.running.trial import placement_group, trial
@@ -17,6 +17,14 @@ from orchestrator.store.folder import Store
 MOST_HALVINGS = 10
 """Restarts for halving the micro-batch, added to Tune's `max_failures`, which counts all causes of a dead process: a
 micro-batch of 1,024 samples can be halved 10 times."""
+
+
+class InOrder(FIFOScheduler):
+    """Starts trials in their order. Tune keeps a list of those that wait; its own scheduler also looks through all
+    trials for one, at each event, which takes longer the more trials there have been."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """No other than those of Tune's list."""
 
 
 def fit(
@@ -29,19 +37,16 @@ def fit(
     scheduler: TrialScheduler | None = None,
 ) -> None:
     """Run the trials that the searcher gives, at most `slots` at once; the scheduler may stop one after an epoch."""
-    resources: dict[str, float] = {"CPU": spec.cpus_per_worker}
-    if spec.gpus_per_worker:
-        resources["GPU"] = spec.gpus_per_worker
     deaths = spec.retries.lost + spec.retries.device + MOST_HALVINGS
     tune.Tuner(
-        tune.with_resources(trial, placement_group(spec.workers, resources)),
+        tune.with_resources(trial, _resources),
         tune_config=tune.TuneConfig(
             max_concurrent_trials=slots,
             reuse_actors=True,
             trial_dirname_creator=_folder,
             trial_name_creator=_folder,
             search_alg=searcher,
-            scheduler=scheduler,
+            scheduler=scheduler or InOrder(),
             num_samples=-1,  # the searcher decides when to end: a trial may be started more than once
         ),
         run_config=tune.RunConfig(
@@ -50,9 +55,14 @@ def fit(
             verbose=0,
             callbacks=[callbacks, Silence()],
             # an upper bound for dead processes; RunCallbacks applies the retry budget of each run and cause
-            failure_config=tune.FailureConfig(max_failures=deaths * most_runs(spec)),
+            failure_config=tune.FailureConfig(max_failures=deaths * max(map(most_runs, variants(spec).values()))),
         ),
     ).fit()
+
+
+def _resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """The resources of a trial, all of whose runs are given the same."""
+    return placement_group(config["jobs"][0]["workers"], config["jobs"][0]["resources"])
 
 
 def _folder(trial: Any) -> str:

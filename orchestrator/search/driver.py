@@ -10,6 +10,7 @@ from ablations.study.early_stopping import Curve, passes_averages, passes_rung
 from ablations.study.plan import search_identity, trial_run
 from ablations.study.schema import Study
 from ablations.study.trial import Trial
+from cluster.spec import spec_of
 from orchestrator.prepare.cohort_costs import apart
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck
@@ -55,7 +56,7 @@ class SearchDriver:
         self.store: Store = preparer.store
         self.identity = search_identity(study)
         self.epochs = parse(study.base).optim.epochs
-        self.limits_check = LimitsCheck(study.limits, preparer.spec, preparer.store, ledger)
+        self.limits_check = LimitsCheck(study.limits, spec_of(preparer.spec, "arm", ""), preparer.store, ledger)
         self.jobs: dict[str, Job] = {}
         self.callbacks: RunCallbacks | None = None
         self.claims = claims

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
+from orchestrator.running.tuner import InOrder
 from trainer.files import run_folder
 
 
-class EarlyStopping(FIFOScheduler):
+class EarlyStopping(InOrder):
     """Ends a run after an epoch where `goes_on(run_id, result)` is false: its trial, or the run alone where others of
     its cohort train on."""
 

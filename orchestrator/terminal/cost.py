@@ -7,7 +7,9 @@ from collections.abc import Callable
 from cluster.spec import ClusterSpec
 from orchestrator.prepare.cohort_costs import in_words
 from orchestrator.prepare.estimate import Estimate
+from orchestrator.prepare.machine_hours import machine_hours, types_of
 from orchestrator.prepare.work_left import Range
+from trainer.config import counted
 
 
 def estimate_lines(estimate: Estimate, spec: ClusterSpec) -> list[str]:
@@ -19,7 +21,7 @@ def estimate_lines(estimate: Estimate, spec: ClusterSpec) -> list[str]:
         at_once = "" if estimate.slots == 1 else f", {estimate.slots} runs at once"
         parts.append(f"{_ranged(estimate.hours, _duration)}{at_once}")
     if estimate.device_hours:
-        device = "GPU" if spec.gpus_per_worker else "CPU"
+        device = "GPU" if any(share.spec.gpus_per_worker for share in estimate.shares) else "CPU"
         parts.append(f"{_ranged(estimate.device_hours, _number)} {device}-hours")
         if spec.price_per_gpu_hour:
             price = estimate.device_hours.times(spec.price_per_gpu_hour)
@@ -27,6 +29,7 @@ def estimate_lines(estimate: Estimate, spec: ClusterSpec) -> list[str]:
     if estimate.gigabytes:
         parts.append(f"{_ranged(estimate.gigabytes, _number)} GB on disk")
     lines = [f"estimate: {'; '.join(parts)}"] if parts else []
+    lines += machine_lines(estimate, spec)
     if together := in_words(estimate.cohorts):
         lines.append(f" {together}")
     elif spec.workers > 1 and spec.cohort != "off":
@@ -35,6 +38,17 @@ def estimate_lines(estimate: Estimate, spec: ClusterSpec) -> list[str]:
         lines.append(f"no estimate of {'hours' if estimate.device_hours else 'time'}: {estimate.why}")
     if estimate.origins and estimate.device_hours:
         lines.append(f" by {', and '.join(estimate.origins)}")
+    return lines
+
+
+def machine_lines(estimate: Estimate, spec: ClusterSpec) -> list[str]:
+    """A line for each machine type that an autoscaler starts: machines, hours and money."""
+    lines, types = [], types_of(spec)
+    for name, need in machine_hours(estimate.shares, types).items():
+        line = f" {name}: {counted(need.machines, 'machine')} at most, {_ranged(need.hours, _number)} machine-hours"
+        if need.price is not None:
+            line += f"; {_ranged(need.price, _number)} at {types[name].price_per_hour:g} an hour"
+        lines.append(line)
     return lines
 
 

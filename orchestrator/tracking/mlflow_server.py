@@ -216,6 +216,16 @@ def _create(database: Path, artifacts: Path) -> None:
         partial.replace(database)
 
 
+def read_runs(uri: str, title: str) -> list[Any] | None:
+    """All runs of an experiment; None where there is none of this title. Nothing is created or written.
+
+    Raises what MLflow raises.
+    """
+    client = _mlflow().MlflowClient(tracking_uri=uri)
+    found = client.get_experiment_by_name(title)
+    return None if found is None else list(pages(client.search_runs, [found.experiment_id]))
+
+
 def _mlflow() -> Any:
     """The module mlflow, without its log output."""
     for name, value in QUIET.items():

@@ -18,7 +18,7 @@ from orchestrator.verbs.options import (
     roots_of,
     store_of,
 )
-from trainer.config import NUMERICS_VERSION, RunIds, Sources, located, parse
+from trainer.config import NUMERICS_VERSION, OptimConfig, RunIds, Sources, located, parse
 
 
 def plan(
@@ -35,9 +35,10 @@ def plan(
 ) -> None:
     """List every run of a study, what it changes, and what it costs: time, disk and money. Starts nothing."""
     from cluster.spec import load as load_spec
-    from cluster.spec import with_workers
+    from cluster.spec import spec_of, with_workers
     from orchestrator.prepare.jobs import Preparer
     from orchestrator.prepare.plugins import activate
+    from orchestrator.prepare.room import refuse_unplaceable, unused_overrides
     from orchestrator.prepare.source_checks import not_here
     from orchestrator.search.learn_from import learn_from_line
     from orchestrator.search.resume import refuse_changed
@@ -60,8 +61,10 @@ def plan(
         state = StudyState(loaded, ledger, known, before=state)
         for search in state.searches:
             refuse_changed(search, RunIds(known).of)
+    refuse_unplaceable(state, spec)
     show_plan(state, console, whole=all_runs)
     unchecked = preparer.could_not_check(state)
+    unchecked += filter(None, [unused_overrides(state, spec)])
     if any(not run.finished for run in state.runs) or state.searches:
         base = [parse(loaded.base)] if loaded.search is not None else []
         with located(loaded.name):
@@ -87,11 +90,16 @@ def plan(
     for arm, config in configs.items():
         with located(f"{loaded.name}: {arm}"):
             costs[arm] = preparer.check(config)
-    show_batches([config.optim for config in configs.values()], spec.workers, console)
+    given = {run.arm: spec_of(spec, run.role, run.arm) for run in runs}
+    by_workers: dict[int, list[OptimConfig]] = {}
+    for arm, config in configs.items():
+        by_workers.setdefault(given.get(arm, spec_of(spec, "trial", "")).workers, []).append(config.optim)
+    for count, optims in by_workers.items():
+        show_batches(optims, count, console)
     if costs:
         show_costs(costs, next(iter(configs.values())).data.size, console)
     with located(loaded.name):
-        limits_check = LimitsCheck(loaded.limits, spec, where, ledger)
+        limits_check = LimitsCheck(loaded.limits, spec_of(spec, "arm", ""), where, ledger)
         limits_check.refuse(arms, costs)
     refuse_infeasible(loaded, preparer.check, limits_check)
     if probe is not False and any(not run.finished for run in state.runs):

@@ -74,14 +74,45 @@ def launch(
     Runs that failed because a loss was not finite are only retried with `retry_failed`. `join` uses the Ray of this
     machine instead of starting one.
     """
+    from orchestrator.state.stored_studies import study_source
+    from orchestrator.store.ledger import Ledger
+
+    where = store_of(store, cluster)
+    found = study_source(study, Ledger(where.ledger))
+    return launch_read(
+        found.read(),
+        found.text,
+        where,
+        cluster,
+        data_roots or [],
+        workers,
+        max_gpu_hours,
+        read=files_read(study, cluster),
+        retry_failed=retry_failed,
+        join=join,
+    )
+
+
+def launch_read(
+    loaded: Study,
+    text: str,
+    where: Store,
+    cluster: str | None,
+    data_roots: list[str],
+    workers: int | None = None,
+    max_gpu_hours: float | None = None,
+    *,
+    read: list[Path],
+    retry_failed: bool = False,
+    join: bool = False,
+) -> int:
+    """`launch` of a study that has been read from this YAML; the report is not written over the files in `read`."""
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.report.files import PAGE, check_folder
     from orchestrator.running.ray_session import check_address
     from orchestrator.search.learn_from import learn_from_line
-    from orchestrator.state.stored_studies import study_source
     from orchestrator.store.full_disk import pausing
-    from orchestrator.store.ledger import Ledger
     from orchestrator.store.provenance import begin
     from orchestrator.store.sharing import group_id, share, write_as_shared
     from orchestrator.terminal.live_view import view
@@ -93,9 +124,6 @@ def launch(
     from orchestrator.tracking.sender import in_one_line
 
     console = Console(highlight=False)
-    where = store_of(store, cluster)
-    found = study_source(study, Ledger(where.ledger))
-    text, loaded = found.text, found.read()
     spec = load_spec(cluster)
     if workers is not None:
         spec = with_workers(spec, workers)
@@ -106,12 +134,12 @@ def launch(
     uri, folder = uri_of(where), where.report_dir(loaded.name)
     if spec.group is not None:
         group_id(spec.group)
-    check_folder("the report", folder, where, files_read(study, cluster))
+    check_folder("the report", folder, where, read)
     from orchestrator.launch import Launch
     from orchestrator.prepare.plugins import activate
 
     activate(loaded)
-    job = Launch(loaded, spec, where, roots_of(loaded, data_roots or []), retry_failed=retry_failed)
+    job = Launch(loaded, spec, where, roots_of(loaded, data_roots), retry_failed=retry_failed)
 
     def say(text: str) -> None:
         console.print(Text(f"{loaded.name}: {text}", style="dim"), soft_wrap=True)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,12 @@ def _free_port() -> int:
 
 
 class FakeAutoscalingCluster:
-    """A head without CPUs and a worker type that the autoscaler brings up and takes down.
+    """A head without CPUs and worker types that the autoscaler brings up and takes down; of each `most` at once.
 
     Drive it from a child process started with `env`: Ray keeps one cluster per process, and pytest has others to start.
     """
 
-    def __init__(self, *, cpus_per_machine: int, max_machines: int, idle_s: float) -> None:
+    def __init__(self, types: dict[str, dict[str, int]], *, most: int, idle_s: float) -> None:
         # Not pytest's tmp_path: Ray's sockets live here, and a Unix socket's path ends at 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="ray-fake-"))
         port = _free_port()
@@ -52,9 +53,9 @@ class FakeAutoscalingCluster:
         }
         config = {
             "cluster_name": "fake",
-            "max_workers": max_machines,
+            "max_workers": most * len(types),
             "idle_timeout_minutes": idle_s / 60,
-            "upscaling_speed": float(max_machines),
+            "upscaling_speed": float(most * len(types)),
             "provider": {
                 "type": "fake_multinode",
                 "gcs_address": self.address,
@@ -65,11 +66,14 @@ class FakeAutoscalingCluster:
             "head_node_type": "ray.head.default",
             "available_node_types": {
                 "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
-                "machine": {
-                    "resources": {"CPU": cpus_per_machine, "object_store_memory": 100 * 2**20},
-                    "node_config": {},
-                    "min_workers": 0,
-                    "max_workers": max_machines,
+                **{
+                    name: {
+                        "resources": {**resources, "object_store_memory": 100 * 2**20},
+                        "node_config": {},
+                        "min_workers": 0,
+                        "max_workers": most,
+                    }
+                    for name, resources in types.items()
                 },
             },
         }
@@ -90,10 +94,15 @@ class FakeAutoscalingCluster:
 
     def machines(self) -> int:
         """Worker machines that are up now."""
+        return self.machine_sizes().total()
+
+    def machine_sizes(self) -> Counter[tuple[float, float]]:
+        """How many machines of each number of CPUs and GPUs are up now, but for the head."""
         from ray._raylet import GcsClient
 
         nodes = GcsClient(address=self.address).get_all_node_info().values()
-        return sum(node.state == 0 and not node.is_head_node for node in nodes)
+        up = [node.resources_total for node in nodes if node.state == 0 and not node.is_head_node]
+        return Counter((each.get("CPU", 0), each.get("GPU", 0)) for each in up)
 
     def wait_for(self, condition: Callable[[], bool], *, timeout_s: float, what: str) -> None:
         """Return once `condition()` holds; fail with the head's log after `timeout_s`."""
@@ -177,7 +186,18 @@ def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def fake_autoscaling_cluster() -> Iterator[FakeAutoscalingCluster]:
     """0 to 2 machines of 1 CPU, taken down after 4 idle seconds."""
-    cluster = FakeAutoscalingCluster(cpus_per_machine=1, max_machines=2, idle_s=4)
+    cluster = FakeAutoscalingCluster({"machine": {"CPU": 1}}, most=2, idle_s=4)
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+@pytest.fixture
+def machines_of_three_types() -> Iterator[FakeAutoscalingCluster]:
+    """0 to 3 machines of each type, taken down after 4 idle seconds."""
+    types = {"small": {"CPU": 1}, "large": {"CPU": 2}, "gpu": {"CPU": 1, "GPU": 1}}
+    cluster = FakeAutoscalingCluster(types, most=3, idle_s=4)
     try:
         yield cluster
     finally:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,53 @@ cpus_per_worker: 1
 max_cpus: 2
 cpus_per_machine: 1
 """
+
+SIZES = """
+address: auto
+overrides:
+  wide: {cpus_per_worker: 2}
+  needs a GPU: {gpus_per_worker: 1}
+machine_types:
+  small: {cpus: 1, most: 3}
+  large: {cpus: 2, most: 3}
+  gpu: {cpus: 1, gpus: 1, most: 3}
+retries: {bug: 0, device: 0}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_runs_of_three_sizes_bring_up_the_machines_that_they_need_and_no_others(machines_of_three_types, tmp_path):
+    """The machine with a GPU is one by its word alone, so that its run comes as far as to the first use of it."""
+    machines = machines_of_three_types
+    arms = "{narrow: {}, wide: {optim.lr: 1.0e-4}, needs a GPU: {optim.lr: 3.0e-4}}"
+    (tmp_path / "sizes.yaml").write_text(
+        STUDY.replace("{slow: {}, fast: {optim.lr: 3.0e-3}}", arms).replace("seeds: 2", "seeds: 1")
+    )
+    (tmp_path / "spec.yaml").write_text(SIZES)
+    words = ("run", tmp_path / "sizes.yaml", "--cluster", tmp_path / "spec.yaml", "--store", tmp_path / "store")
+    with (tmp_path / "study.log").open("w") as log:
+        study = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", *map(str, words)],
+            env={**machines.env, "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        most: Counter[tuple[float, float]] = Counter()
+        end = time.monotonic() + 300
+        while study.poll() is None and time.monotonic() < end:
+            most |= machines.machine_sizes()
+            time.sleep(0.5)
+        if study.poll() is None:
+            study.kill()
+    output = (tmp_path / "study.log").read_text()
+    assert most == {(1, 0): 1, (2, 0): 1, (1, 1): 1}, output
+    runs = {run.members[0].arm: run for run in Ledger(tmp_path / "store" / "ledger.jsonl").outcomes().values()}
+    assert {arm for arm, run in runs.items() if run.status == "finished"} == {"narrow", "wide"}, output
+    assert [runs[arm].environment["threads"] for arm in ("narrow", "wide")] == [1, 2]
+    assert "needs a CUDA GPU" in runs["needs a GPU"].reason and study.returncode == 1, output
+    machines.wait_for(lambda: machines.machines() == 0, timeout_s=90, what="the empty cluster")
 
 
 @pytest.mark.slow

@@ -30,6 +30,12 @@ sys.argv[0] = "transkd"
 main()
 """
 
+TYPES = """
+address: auto
+machine_types: {cpu: {cpus: 4, most: 2}, gpu: {cpus: 4, gpus: 1, most: 2}}
+overrides: {teacher: {workers: 3, gpus_per_worker: 1}}
+"""
+
 UNKNOWN = Sources(1)
 """Nothing is known of what runs read."""
 
@@ -145,3 +151,14 @@ def test_what_has_finished_is_reused_by_this_study_and_another(finished, study):
     listing = finished.driver.here("plan", other, "--no-probe").out
     states = dict(re.findall(r"^([\w -]+?)  +[01] .* (\w+) *$", listing, re.MULTILINE))
     assert states == {"teacher segformer_mini": "reused", "student alone": "reused", "pea alone": "new"}
+
+
+@pytest.mark.slow
+def test_what_no_machine_can_hold_is_refused_before_anything_is_listed(driver, study, tmp_path):
+    (tmp_path / "types.yaml").write_text(TYPES, encoding="utf-8")
+    done = driver("plan", study(), "--no-probe", "--cluster", tmp_path / "types.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "error: a run needs 3 GPUs (3 workers x 1) but there are 2; lower workers or gpus_per_worker, or raise most of "
+        "a machine type\n"
+    )

@@ -25,12 +25,12 @@ def store(tmp_path, monkeypatch):
 def make(store):
     """make(study, cohorts) -> the queue of a driver, and what it says of runs of other drivers."""
 
-    def of(study, cohorts, **more):
+    def of(study, cohorts, spec=None, **more):
         claims, said = Claims(study, store, Ledger(store.ledger, study)), []
         named = [[job(store, study, name) for name in cohort] for cohort in cohorts]
         done = lambda job: claims.ledger.finished(job.run_id) is not None  # noqa: E731
         waits = lambda job, why: said.append((job.run_id, why))  # noqa: E731
-        return JobQueue(named, ClusterSpec(), store, claims, is_done=done, waits=waits, **more), said
+        return JobQueue(named, spec or ClusterSpec(), store, claims, is_done=done, waits=waits, **more), said
 
     return of
 
@@ -154,3 +154,21 @@ def test_runs_of_others_are_looked_at_once_in_a_while(make, store, monkeypatch):
     assert len(looks) == 1
     two.on_trial_complete("1")
     assert two.suggest("3") == Searcher.FINISHED and len(looks) == 2
+
+
+def test_runs_beyond_the_places_of_their_shape_wait_and_let_others_pass(make):
+    """More would make an autoscaler start machines that are meant for others."""
+    spec = ClusterSpec(overrides={"wide": {"cpus_per_worker": 2}, "teacher": {"gpus_per_worker": 0.5}})
+    narrow, wide, teacher = (1, 1, 0), (1, 2, 0), (1, 1, 0.5)
+    cohorts = [["teacher"], ["a"], ["b"], ["wide"], ["c"]]
+    queue, _ = make("one", cohorts, spec, at_once={narrow: 1, wide: 1, teacher: 1})
+    found = [queue.suggest(trial) for trial in "123"]
+    assert [given(each) for each in found] == [["teacher"], ["a"], ["wide"]]
+    assert [each["jobs"][0]["resources"] for each in found] == [{"CPU": 1, "GPU": 0.5}, {"CPU": 1}, {"CPU": 2}]
+    assert queue.suggest("4") is None
+    ends(queue, "2", "a")
+    assert given(queue.suggest("5")) == ["b"]
+    ends(queue, "3", "wide")
+    assert queue.suggest("6") is None, "c has no place, and nothing else is left"
+    ends(queue, "5", "b")
+    assert given(queue.suggest("7")) == ["c"]
