@@ -84,6 +84,8 @@ class ClusterSpec(Strict):
     """Role (`teacher`, `arm`, `trial`) or name of an arm -> what its runs are given instead. The name goes first."""
     store: FilePath | None = None
     """Folder of ledger, checkpoints and tracking, the same path on every machine; or an address, s3://BUCKET/PREFIX."""
+    group: Name | None = None
+    """Group of the users who share the store, a folder; default: the user's umask decides who may read it."""
     data_roots: dict[Name, FilePath] = Field(default_factory=dict)
     """Data set name -> its folder; the same path on every machine."""
     tracking: tuple[Literal["mlflow", "tensorboard", "wandb"], ...] = ("mlflow",)
@@ -230,6 +232,11 @@ class ClusterSpec(Strict):
     def most_workers(self) -> int:
         """The largest number of workers of a run."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @property
+    def most_gpus(self) -> float:
+        """The most GPUs that a worker of any run is given; 0 where all runs train on CPUs."""
+        return max(spec.gpus_per_worker for spec in variants(self).values())
 
     @property
     def torch_threads(self) -> int:

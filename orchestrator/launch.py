@@ -70,7 +70,7 @@ class Launch:
         if self.study.search is not None:
             configs["base"] = parse(self.study.base)
             given["base"] = spec_of(self.spec, "trial", "")
-        if slow := slow_bf16(self.spec, configs.values()):
+        if slow := slow_bf16((given[arm], config) for arm, config in configs.items()):
             say(slow)
         for arm, config in configs.items():
             with located(f"{self.study.name}: {arm}"):
@@ -195,7 +195,7 @@ class Launch:
     def _run(self, mirror: Mirror, make_view: MakeView) -> None:
         from orchestrator.running.ray_session import session
 
-        with session(self.spec, self.store, self._close) as machines:
+        with session(self.spec, self.store, self.say, self._close) as machines:
             slots = self.slots(machines)
             self.say(f"Ray is there, with room for {counted(slots, 'run')} at once; waiting for its first process")
             tried = self._train_teachers(slots, mirror, make_view)

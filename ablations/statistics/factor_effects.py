@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from ablations.study.arms import cell, short
 from ablations.study.schema import Study
 
@@ -41,12 +39,10 @@ class Effect:
     of: int
     """All combinations of the other factors."""
 
-    def by_seed(self, scores: Mapping[str, Mapping[int, float]]) -> np.ndarray:
-        """The effect (n,) of each seed that has a score in every arm it needs, from scores by arm and seed."""
+    def by_seed(self, scores: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
+        """The effect of each seed that has a score in every arm it needs, from scores by arm and seed."""
         seeds = set.intersection(*(set(scores.get(arm, {})) for arm in self.weights))
-        return np.array(
-            [sum(weight * scores[arm][seed] for arm, weight in self.weights.items()) for seed in sorted(seeds)]
-        )
+        return {seed: sum(weight * scores[arm][seed] for arm, weight in self.weights.items()) for seed in sorted(seeds)}
 
 
 class Effects(NamedTuple):

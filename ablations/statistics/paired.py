@@ -32,7 +32,7 @@ class Comparison:
     """The paired comparison of two arms over the seeds that both have. Differences are in points of the metric."""
 
     differences: tuple[float, ...]
-    """One for each pair, in the order of the seeds."""
+    """One for each pair, in the order of the seeds; or one for each teacher (see `blocks`)."""
     difference: float
     deviation: float
     """Standard deviation of the paired differences; NaN below two pairs."""
@@ -73,7 +73,12 @@ class Comparison:
 
 def paired(arm: Mapping[SeedName, float], reference: Mapping[SeedName, float]) -> np.ndarray:
     """Differences (n,) arm - reference over the seeds both have, in the order of the seeds."""
-    return np.array([arm[seed] - reference[seed] for seed in sorted(arm.keys() & reference.keys())])
+    return np.array(list(differences_by_seed(arm, reference).values()))
+
+
+def differences_by_seed(arm: Mapping[SeedName, float], reference: Mapping[SeedName, float]) -> dict[SeedName, float]:
+    """Differences arm - reference over the seeds both have, in the order of the seeds."""
+    return {seed: arm[seed] - reference[seed] for seed in sorted(arm.keys() & reference.keys())}
 
 
 def mean_std(values: Sequence[float] | np.ndarray) -> tuple[float, float]:

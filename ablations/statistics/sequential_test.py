@@ -18,6 +18,7 @@ import numpy as np
 from scipy import special
 
 from ablations.statistics.holm import FAMILY_WISE
+from ablations.statistics.inversion import lower_limit
 from ablations.statistics.paired import equivalence_p, interval, smallest_p
 
 GRID_STEPS = 256
@@ -96,24 +97,13 @@ def differ_interval(
 
 
 def _lower_limit(blocks: Sequence[np.ndarray], looks: Sequence[int], all_levels: np.ndarray) -> float:
-    """The smallest mean difference that the last of these looks does not reject at the last level, by bisection."""
+    """The smallest mean difference that the last of these looks does not reject at the last level."""
 
     def rejects(value: float) -> bool:
         return bool(_rejections([block - value for block in blocks], looks, all_levels)[-1, -1])
 
     d = np.concatenate(blocks)
-    if not d.size:
-        return -math.inf
-    inside, spread = float(d.mean()), float(d.std())
-    outside = float(d.min()) - (spread or abs(inside) or 1.0)  # all differences have one sign
-    if not rejects(outside):
-        return -math.inf
-    middle = 0.0  # the value of the verdict is tried first, so that the limit lies on the side of it that the test says
-    while inside - outside > 1e-3 * spread + 1e-9 * abs(outside):
-        if not outside < middle < inside:
-            middle = (outside + inside) / 2
-        outside, inside = (middle, inside) if rejects(middle) else (outside, middle)
-    return inside
+    return lower_limit(rejects, float(d.mean()), d) if d.size else -math.inf
 
 
 def same_p(blocks: Sequence[np.ndarray], looks: Sequence[int], margin: float) -> list[float]:

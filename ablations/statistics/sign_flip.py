@@ -126,11 +126,18 @@ def _lower_limit(d: np.ndarray, level: float) -> float:
 def _sign_flip_p_on_grid(d: np.ndarray) -> float:
     """`sign_flip_p` of differences rounded to a grid, whose sums are counted: n**2 * GRID_STEPS operations."""
     steps = np.rint(d * (GRID_STEPS / np.abs(d).mean())).astype(int)
-    chances = np.ones(1)  # of the sums -size, -size + 2, ..., size
-    for length in np.abs(steps):
+    chances = signed_sum_chances(np.abs(steps))
+    size = chances.size - 1
+    return min(1.0, 2.0 * float(chances[(size + abs(int(steps.sum()))) // 2 :].sum()))
+
+
+def signed_sum_chances(lengths: np.ndarray) -> np.ndarray:
+    """The probabilities of the sums -size, -size + 2, ..., size of whole numbers (n,) whose signs are random; `size` is
+    the sum of the numbers."""
+    chances = np.ones(1)
+    for length in lengths:
         wider = np.zeros(chances.size + length)
         wider[: chances.size] += chances
         wider[length:] += chances
         chances = wider / 2
-    size = chances.size - 1
-    return min(1.0, 2.0 * float(chances[(size + abs(int(steps.sum()))) // 2 :].sum()))
+    return chances

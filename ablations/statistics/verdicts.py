@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ablations.statistics.blocks import observations
 from ablations.statistics.factor_effects import count_tests
 from ablations.statistics.outcome import Outcome, arms_not_ended, scores_by_arm
-from ablations.statistics.paired import Comparison, compare
+from ablations.statistics.paired import Comparison, compare_samples, differences_by_seed
 from ablations.statistics.seed_looks import due_at, look_progress, with_intervals
 from ablations.study.plan import Run
 from ablations.study.schema import Study
@@ -47,6 +48,11 @@ def study_verdicts(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Out
     not_ended = arms_not_ended(runs, outcomes)
     pending = {pair for pair in study.pairs if not_ended & set(pair)}
     scores = scores_by_arm(study, runs, outcomes)
-    compared = compare(scores, study.pairs, study.margin, pending, tests=count_tests(study))
+    samples = [
+        observations(study, differences_by_seed(scores.get(arm, {}), scores.get(reference, {})))
+        for arm, reference in study.pairs
+    ]
+    ended = [pair not in pending for pair in study.pairs]
+    compared = compare_samples(samples, ended, study.margin, tests=count_tests(study))
     found = [Contrast(*pair, one, pair in pending) for pair, one in zip(study.pairs, compared, strict=True)]
     return StudyVerdicts(list(runs), found, len(study.seeds))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ablations.study.arms import applies, check_count, contradiction, terms
 from ablations.study.schema import Study
 from ablations.study.search import Dimension, Search
-from ablations.study.teachers import teacher_config, teacher_labels
+from ablations.study.teachers import check_several, numbered, teacher_config, teacher_labels
 from ablations.study.variant_search import searches
 from trainer.config import TrainConfig, UserError, digest, located, override, parse, unknown
 
@@ -66,7 +66,7 @@ def expand(study: Study, winners: Mapping[str, Mapping[str, Any]] | None = None)
     base = parse(study.base, f"{study.name}: base")
     if study.search is not None:
         check_space(study)
-        return _teacher_runs(study, [teacher_config(base, base)])
+        return _teacher_runs(study, [[teacher_config(base, base)]])
     tuned = searches(study)
     for arm, search in tuned.items():
         with located(f"tune_each of {arm}"):
@@ -81,12 +81,18 @@ def expand(study: Study, winners: Mapping[str, Mapping[str, Any]] | None = None)
         arm: changes | values.get(arm, dict.fromkeys(space(tuned[arm]), "tuned") if arm in tuned else {})
         for arm, changes in study.compared.overrides.items()
     }
-    trained = {name: teacher_config(base, config) for name, config in configs.items()}
+    if study.teachers > 1:
+        with located(study.name):
+            check_several(configs)
+    taught = [{name: numbered(config, k) for name, config in configs.items()} for k in range(study.teachers)]
+    trained = [{name: teacher_config(base, config) for name, config in group.items()} for group in taught]
     arms = []
-    for seed, (name, config) in itertools.product(study.seeds, configs.items()):
-        own = config.model_copy(update={"seed": seed})
-        arms.append(Run("arm", name, seed, own, changed[name], trained[name], awaits.get(name, "")))
-    return [*_teacher_runs(study, trained.values()), *arms]
+    for number, seed in enumerate(study.seeds):
+        teacher = trained[number % study.teachers]
+        for name, config in taught[number % study.teachers].items():
+            own = config.model_copy(update={"seed": seed})
+            arms.append(Run("arm", name, seed, own, changed[name], teacher[name], awaits.get(name, "")))
+    return [*_teacher_runs(study, [group.values() for group in trained]), *arms]
 
 
 def _configs(study: Study, values: Mapping[str, Mapping[str, Any]]) -> dict[str, TrainConfig]:
@@ -123,12 +129,17 @@ def _refuse_duplicates(configs: Mapping[str, TrainConfig]) -> None:
             raise UserError(f"arms '{other}' and '{name}' are the same run; drop one, or change what should differ")
 
 
-def _teacher_runs(study: Study, trained: Iterable[TrainConfig | None]) -> list[Run]:
-    """One run for each distinct teacher: arms that share one train it once."""
-    configs = {config.key: config for config in trained if config}
+def _teacher_runs(study: Study, trained: Sequence[Iterable[TrainConfig | None]]) -> list[Run]:
+    """One run for each distinct teacher: arms that share one train it once. `trained` has a list for each number of a
+    teacher; all that are trained by one recipe share a label."""
+    groups = [{config.key: config for config in group if config} for group in trained]
     with located(study.name):
-        labels = teacher_labels(configs, study.compared.overrides)
-    return [Run("teacher", labels[key], config.seed, config, {}, None) for key, config in configs.items()]
+        labels = teacher_labels(groups[0], study.compared.overrides).values()
+    return [
+        Run("teacher", label, config.seed, config, {}, None)
+        for group in groups
+        for label, config in zip(labels, group.values(), strict=True)
+    ]
 
 
 def space(study: Study) -> dict[str, Dimension]:

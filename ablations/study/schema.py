@@ -28,7 +28,7 @@ from ablations.study.limits import Limits
 from ablations.study.metric import check_metric
 from ablations.study.published import Published
 from ablations.study.search import Search
-from ablations.study.seeds import expand_count, increasing, refuse_repeated, split_looks
+from ablations.study.seeds import MAX_SEEDS, expand_count, increasing, refuse_repeated, split_looks
 from ablations.study.tune_each import TuneEach
 from trainer.config import (
     LONGEST_NAME,
@@ -83,6 +83,7 @@ class Study(Strict):
     looks: Annotated[tuple[Integer, ...], AfterValidator(increasing)] = Field(
         (), description="as `seeds: {looks: [6, 8, 12], until: decided}` gives them"
     )
+    teachers: Integer = Field(1, ge=1, le=MAX_SEEDS, description="trained by each recipe; seeds take them in turn")
     reference: Annotated[str, AfterValidator(_name_or_none)] = Field("", description="default: the first arm")
     contrasts: tuple[tuple[Name, Name], ...] = Field(
         (), description="[arm, its reference]; default: all to `reference`"
@@ -113,6 +114,8 @@ class Study(Strict):
             object.__setattr__(self, "search", whole)
         if self.tune_each is not None:
             self.tune_each.check(self.base, self.compared.overrides, self.seeds)
+        if self.teachers > 1:
+            self._check_teachers()
         if not is_recorded(info):
             refuse_same_look(self.compared.overrides)
         return self
@@ -195,6 +198,18 @@ class Study(Strict):
                         f"{kind}.space: trials share one {path.split('.')[0]}, so {path} is fixed; make it a factor"
                     )
         check_rules(self.requires, self.excludes, mentioned(self.base, changes))
+
+    def _check_teachers(self) -> None:
+        if self.search is not None or self.looks:
+            kind = "a search" if self.search is not None else "seeds with looks"
+            raise UserError(f"teachers: {kind} has one teacher, but got {self.teachers}; remove it, or give `seeds: N`")
+        if len(self.seeds) % self.teachers:
+            n = len(self.seeds)
+            possible = ", ".join(str(t) for t in range(2, n + 1) if n % t == 0)
+            raise UserError(
+                f"teachers: each must have as many of the {n} seeds, but got {self.teachers}; "
+                + (f"give one of {possible}" if possible else "give more seeds")
+            )
 
     def _check_names(self) -> None:
         arms = self.compared.overrides

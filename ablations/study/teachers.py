@@ -1,4 +1,4 @@
-"""Teachers: the config of the run that trains an arm's teacher, and a label that is unique within the study."""
+"""Teachers: the config of the run that trains an arm's teacher, of several teachers each, and their labels."""
 
 from __future__ import annotations
 
@@ -19,6 +19,35 @@ def teacher_config(base: TrainConfig, config: TrainConfig) -> TrainConfig | None
     data = {name: getattr(config.data, name) for name in ("name", "size", "options")}
     asked = base.model_copy(update={"teacher": config.teacher, "data": base.data.model_copy(update=data)})
     return teacher_run(asked)
+
+
+def numbered(config: TrainConfig, number: int) -> TrainConfig:
+    """An arm's config with the teacher of this number, from 0: its seed is that of the recipe plus the number. Teacher
+    0 is the one of a study with a single teacher. An arm without a teacher, or number 0, gives the config itself."""
+    if number == 0 or config.teacher is None or config.teacher.train is None:
+        return config
+    recipe = config.teacher.train.model_copy(update={"seed": config.teacher.train.seed + number})
+    return config.model_copy(update={"teacher": config.teacher.model_copy(update={"train": recipe})})
+
+
+def check_several(configs: Mapping[str, TrainConfig]) -> None:
+    """Raise UserError where the arms (name -> config without unused teachers) cannot have several teachers."""
+    seeds = set()
+    for arm, config in configs.items():
+        if config.teacher is not None:
+            if config.teacher.train is None:
+                raise UserError(
+                    f"teachers: the teacher of {arm} is a checkpoint ({config.teacher.checkpoint}), of which there is "
+                    "one; give `teacher.train`, or remove `teachers`"
+                )
+            seeds.add(config.teacher.train.seed)
+    if not seeds:
+        raise UserError("teachers: no arm has a teacher; give `base.teacher.train`, or remove `teachers`")
+    if len(seeds) > 1:
+        raise UserError(
+            f"teachers: their seeds count up from teacher.train.seed, which arms must share, but got {sorted(seeds)}; "
+            "give one"
+        )
 
 
 def teacher_labels(configs: Mapping[str, TrainConfig], arms: Collection[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablations.statistics.blocks import seeds_per_block
 from ablations.statistics.factor_effects import count_tests
 from ablations.statistics.holm import FAMILY_WISE
 from ablations.statistics.outcome import Outcome, protocol, scores_by_arm, teachers
@@ -37,7 +38,7 @@ def build_table(
     planned = len(runs)
     runs, found, look = study_verdicts(study, runs, outcomes)
     arms, scores = by_arm(runs), scores_by_arm(study, runs, outcomes)
-    contrasts = contrast_rows(found, study.margin, count_tests(study))
+    contrasts = contrast_rows(found, study.margin, count_tests(study), seeds_per_block(study))
     cost, reproduced = costs_of(arms, costs or {}), reproductions(study, runs, outcomes)
     trials = {arm: {"trials": count} for arm, count in budgets(study).items()}
     about = {}
@@ -50,7 +51,7 @@ def build_table(
     explained = [
         *notes_on(study, runs, outcomes),
         *differ,
-        *pair_notes(found, scores),
+        *pair_notes(found, scores, seeds_per_block(study)),
         *seed_notes(study, found, look, planned - len(runs)),
         *tuning_notes(study, tuned or {}),
         *reproduction_notes(study, reproduced),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ablations.statistics.blocks import observations
 from ablations.statistics.factor_effects import Effect, count_tests, effects_of
 from ablations.statistics.outcome import Outcome, arms_not_ended, scores_by_arm
 from ablations.statistics.paired import Comparison, compare_samples
@@ -34,7 +35,7 @@ def effects_table(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outc
     scores = scores_by_arm(study, runs, outcomes)
     not_ended = arms_not_ended(runs, outcomes)
     ended = [not study.looks and not not_ended & effect.weights.keys() for effect in effects]
-    samples = [effect.by_seed(scores) for effect in effects]
+    samples = [observations(study, effect.by_seed(scores)) for effect in effects]
     compared = compare_samples(samples, ended, study.margin, tests=count_tests(study))
     words = [
         one.verdict if done else "" if study.looks else "not yet" for one, done in zip(compared, ended, strict=True)

@@ -8,10 +8,10 @@ from ablations.statistics.power import LARGEST_SAMPLE, seeds_for_equivalence, se
 from ablations.statistics.verdicts import Contrast
 
 
-def seeds_lacking(contrast: Contrast, margin: float | None, tests: int) -> dict[str, Any]:
+def seeds_lacking(contrast: Contrast, margin: float | None, tests: int, each: int = 1) -> dict[str, Any]:
     """The seeds beyond those of a contrast that would detect a difference of `lacking_for` points with 80 % power in a
     family of so many tests, `lacking_least` to `lacking_most`, and that would show equivalence within as much,
-    `same_least` to `same_most`.
+    `same_least` to `same_most`. Each observation of a test is of `each` seeds.
 
     `lacking_for` is the margin or, without one, the measured difference. The range is from the measured standard
     deviation of the differences to its upper confidence limit. None above `LARGEST_SAMPLE` seeds in total; nothing
@@ -27,7 +27,7 @@ def seeds_lacking(contrast: Contrast, margin: float | None, tests: int) -> dict[
         for name, needed in (("lacking", seeds_to_detect), ("same", seeds_for_equivalence))
         for end, deviation in (("least", found.deviation), ("most", most))
     }
-    more = {name: None if total is None else max(total - found.n, 0) for name, total in totals.items()}
+    more = {name: None if total is None else max(total - found.n, 0) * each for name, total in totals.items()}
     return {"lacking_for": size, **more}
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence, Sized
 
+from ablations.statistics.blocks import seeds_per_block, teachers_are_blocks
 from ablations.statistics.design import decidable
 from ablations.statistics.factor_effects import count_tests
 from ablations.statistics.holm import FAMILY_WISE
 from ablations.statistics.outcome import MISSING, Outcome, arms_not_ended, teachers
+from ablations.statistics.paired import seeds_needed
 from ablations.statistics.power import POWER
 from ablations.statistics.verdicts import Contrast
 from ablations.statistics.winners import Tuned, budgets
@@ -28,15 +30,15 @@ def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome])
     notes = [*unfinished(study, runs, outcomes)]
     if study.pairs:
         looks = " and over all looks" if study.looks else ""
-        notes += verdict_notes(SIGN_FLIP, f"{counted(count_tests(study), 'test')}{looks}", study.margin)
+        test = f"{SIGN_FLIP}, averaged for each teacher" if seeds_per_block(study) > 1 else SIGN_FLIP
+        notes += verdict_notes(test, f"{counted(count_tests(study), 'test')}{looks}", study.margin)
         notes += [PAIRED_INTERVALS, sentence(decidable(study))]
     if arms_not_ended(runs, outcomes):
         notes.append(
             "A verdict is not yet computed where seeds of either arm have not ended: testing earlier would raise the "
             "error rate."
         )
-    if len(teachers(runs)) == 1:
-        notes.append("The results are conditional on one teacher: another may order the arms differently.")
+    notes += teacher_notes(study, runs)
     if reads_test(run.config for run in runs):
         notes.append(
             "The column test mIoU is of the test split, on which the student of the last epoch is evaluated once; no "
@@ -45,6 +47,26 @@ def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome])
     if study.compared.left_out:
         notes.append(f"Grid points that requires or excludes leave out: {study.compared.left_out}.")
     return notes
+
+
+def teacher_notes(study: Study, runs: Sequence[Run]) -> list[str]:
+    """For which teachers the verdicts hold; nothing where no arm has one, or arms differ in theirs."""
+    count, each = study.teachers, seeds_per_block(study)
+    if len(teachers(runs)) == 1:
+        return ["The results are conditional on one teacher: another may order the arms differently."]
+    if count == 1 or not study.pairs:
+        return []
+    if not teachers_are_blocks(study):
+        return [
+            f"The results are conditional on these {count} teachers, which the seeds take in turn: the hypothesis "
+            "tested is that under none of them the arms differ. Others may order the arms differently: "
+            f"{seeds_needed(count_tests(study))} teachers or more are tested as a sample of all."
+        ]
+    whole = f", with its {each} seeds, is one observation of the test" if each > 1 else " has a seed of its own"
+    return [
+        f"Each of the {count} teachers{whole}, so the verdicts hold for the mean over all teachers that the recipe may "
+        "give, not for one of them."
+    ]
 
 
 def verdict_notes(test: str, family: str, margin: float | None, unit: str = " points") -> list[str]:
@@ -76,19 +98,23 @@ def seed_notes(study: Study, contrasts: Sequence[Contrast], look: int, not_made:
             "continues to the next look. After an early stop a mean difference is biased away from 0. Verdicts and "
             "intervals allow for all looks; the 95 % intervals in table.csv do not."
         )
-    return notes + lacking_notes(contrasts, study.margin, count_tests(study))
+    return notes + lacking_notes(contrasts, study.margin, count_tests(study), each=seeds_per_block(study))
 
 
-def lacking_notes(contrasts: Sequence[Contrast], margin: float | None, tests: int, unit: str = " points") -> list[str]:
-    """The seeds that undecided contrasts lack, in a family of so many tests."""
+def lacking_notes(
+    contrasts: Sequence[Contrast], margin: float | None, tests: int, unit: str = " points", each: int = 1
+) -> list[str]:
+    """The seeds that undecided contrasts lack, in a family of so many tests, each of whose observations is of `each`
+    seeds."""
     undecided = [one for one in contrasts if one.verdict == "undecided"]
-    lacking = [(one, row) for one in undecided if (row := seeds_lacking(one, margin, tests))]
+    lacking = [(one, row) for one in undecided if (row := seeds_lacking(one, margin, tests, each))]
     if not lacking:
         return []
     size = f"±{margin:g}{unit}, the margin" if margin else "the size of the measured one"
+    more = f" and {each} seeds for each teacher as now" if each > 1 else ""
     return [
         "Seeds lacking are those that an undecided contrast would need in addition to detect a difference of "
-        f"{size}, with {POWER * 100:g} % power. The range is from the measured standard deviation of its paired "
+        f"{size}, with {POWER * 100:g} % power{more}. The range is from the measured standard deviation of its paired "
         "differences to the upper confidence limit of that deviation. Equivalence is shown by t tests, which can "
         "need fewer seeds than the sign-flip test of a difference.",
         *(
@@ -100,10 +126,11 @@ def lacking_notes(contrasts: Sequence[Contrast], margin: float | None, tests: in
     ]
 
 
-def pair_notes(contrasts: Sequence[Contrast], scores: Mapping[str, Sized]) -> list[str]:
-    """A line where differences are not those of the means shown, as arms have scores of different seeds."""
+def pair_notes(contrasts: Sequence[Contrast], scores: Mapping[str, Sized], each: int = 1) -> list[str]:
+    """A line where differences are not those of the means shown, as arms have scores of different seeds; each
+    observation of a test is of `each` seeds."""
     pairs = [(name, one.found.n) for one in contrasts if one.found.n for name in (one.arm, one.reference)]
-    if all(len(scores[name]) == n for name, n in pairs):
+    if all(len(scores[name]) == n * each for name, n in pairs):
         return []
     return ["A difference is over the seeds that both arms have, a mean over all seeds of its arm."]
 

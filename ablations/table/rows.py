@@ -35,13 +35,16 @@ _COSTS = ("params_m", "gmacs_paper", "gmacs")
 """Columns where values below 0.01 are shown with three significant digits, as two decimals would hide them."""
 
 
-def contrast_rows(found: Sequence[Contrast], margin: float | None, tests: int) -> dict[str, list[dict[str, Any]]]:
-    """The contrasts of each arm that has any, as values of its rows; `tests` is the size of their family."""
+def contrast_rows(
+    found: Sequence[Contrast], margin: float | None, tests: int, each: int = 1
+) -> dict[str, list[dict[str, Any]]]:
+    """The contrasts of each arm that has any, as values of its rows; `tests` is the size of their family, and `each`
+    the seeds of an observation."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for one in found:
         row = {"reference": one.reference, **one.found.values(), "verdict": one.verdict}
         if one.verdict == "undecided":
-            row |= seeds_lacking(one, margin, tests)
+            row |= seeds_lacking(one, margin, tests, each)
         rows.setdefault(one.arm, []).append(row)
     return rows
 

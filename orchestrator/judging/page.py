@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
 
 from ablations.statistics.measured import Measured, decimals
-from ablations.statistics.paired import mean_std
+from ablations.statistics.paired import mean_std, paired
 from orchestrator.judging.judged import Judged
 from orchestrator.report.page.forest import differences_of, forest_figure
 from orchestrator.report.page.html import render
@@ -25,7 +26,12 @@ def page(found: Judged, source: str) -> str:
 
 
 def _differences(found: Judged) -> Section:
-    rows, measured = differences_of(found.table, found.measured.scores), found.measured
+    measured = found.measured
+
+    def observed(arm: str, reference: str) -> np.ndarray:
+        return paired(measured.scores[arm], measured.scores[reference])
+
+    rows = differences_of(found.table, observed)
     drawn = forest_figure(rows, measured.margin, decimals(measured) + 1, measured.metric)
     pairs = "single seeds, their mean" if measured.paired else "the difference of the means"
     less = " Less is better: an arm to the left of 0 is better." if measured.minimise else ""

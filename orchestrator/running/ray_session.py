@@ -22,6 +22,7 @@ from cluster.spec import ClusterSpec, Machine, variants
 from orchestrator import packages
 from orchestrator.prepare.machine import here
 from orchestrator.running.head_watch import HeadWatch
+from orchestrator.running.nodes_alike import check_alike
 from orchestrator.running.shared_store import check_shared
 from orchestrator.store.folder import Store
 from trainer.config import UserError, message_of
@@ -49,6 +50,10 @@ ENVIRONMENT = {
 ENDS_AFTER = "RAY_gcs_rpc_server_reconnect_timeout_s"
 CLOSING_S = 600
 """So many seconds after its head is lost Ray ends this process; by default 60, in which MLflow may not get all."""
+
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Makes 127.0.0.1 the address of a Ray that is started here, on every system: its processes listen on nothing else, and
+no other machine reaches them. Ray reads it when it is imported."""
 
 START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 PLACE_S = 30 * 24 * 3600
@@ -144,21 +149,27 @@ def _start(**options: Any) -> None:
                 ) from error
 
 
-def _imports_as_here() -> Callable[[], None]:
+def _as_here() -> Callable[[], None]:
     """What Ray calls first in each worker: it must not be found by an import itself, so it is pickled by value."""
     import ray.cloudpickle
 
     ray.cloudpickle.register_pickle_by_value(packages)
-    return packages.imports_as_here()
+    return packages.as_here()
 
 
 @contextlib.contextmanager
-def session(spec: ClusterSpec, store: Store, close: Callable[[], object] = lambda: None) -> Iterator[list[Machine]]:
-    """Start or join Ray for one study; yields its current machines. Raises UserError where one lacks the store, and
-    RayLost as `joined` does."""
+def session(
+    spec: ClusterSpec,
+    store: Store,
+    say: Callable[[str], None] = lambda text: None,
+    close: Callable[[], object] = lambda: None,
+) -> Iterator[list[Machine]]:
+    """Start or join Ray for one study; yields its current machines. Raises UserError where one lacks the store, or what
+    else runs need, and RayLost as `joined` does. `say` is given what it does and what is no reason to stop."""
     with joined(spec, close) as nodes:
         if len(nodes) > 1:
             check_shared(store, nodes)
+            check_alike(spec, store, nodes, say)
         yield [Machine(n["Resources"].get("CPU", 0), n["Resources"].get("GPU", 0)) for n in nodes]
 
 
@@ -166,7 +177,7 @@ def session(spec: ClusterSpec, store: Store, close: Callable[[], object] = lambd
 def joined(spec: ClusterSpec, close: Callable[[], object] = lambda: None) -> Iterator[list[dict[str, Any]]]:
     """Start or join Ray; yields its current nodes, as Ray describes them. Raises RayLost where its head goes away;
     where this thread is stuck in Ray's code then, `close` is called on another, and the process ended."""
-    for name, value in ENVIRONMENT.items():
+    for name, value in (ENVIRONMENT | (LOOPBACK if spec.address == "local" else {})).items():
         os.environ.setdefault(name, value)
     timeout = os.environ.setdefault(START_TIMEOUT, str(PLACE_S))
     if spec.address != "local":  # processes that Ray starts here are to end soon
@@ -179,7 +190,7 @@ def joined(spec: ClusterSpec, close: Callable[[], object] = lambda: None) -> Ite
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
-        "runtime_env": {"worker_process_setup_hook": _imports_as_here(), "env_vars": {START_TIMEOUT: timeout}},
+        "runtime_env": {"worker_process_setup_hook": _as_here(), "env_vars": {START_TIMEOUT: timeout}},
     }
     if spec.address == "local":
         machine = here()

@@ -47,11 +47,14 @@ def store_of(option: Path | None, cluster: str | None) -> Store:
     """The store of `--store`, the environment, or the cluster spec."""
     from cluster.spec import load as load_spec
     from orchestrator.store.folder import Store, resolve
+    from orchestrator.store.sharing import write_as_shared
 
-    store = Store(resolve(option, load_spec(cluster).store))
-    if store.shared is not None:
-        store.shared.refresh_all()
-    return store
+    found = Store(resolve(option, load_spec(cluster).store))
+    if found.shared is not None:
+        found.shared.refresh_all()
+    else:
+        write_as_shared(found.root)
+    return found
 
 
 @contextlib.contextmanager

@@ -72,7 +72,7 @@ def plan(
         unchecked += [f"not checked: {why}" for why in lacking if not any(why in line for line in unchecked)]
     from orchestrator.prepare.machine import slow_bf16
 
-    if slow := slow_bf16(spec, (run.plan.config for run in state.runs)):
+    if slow := slow_bf16((spec_of(spec, run.plan.role, run.plan.arm), run.plan.config) for run in state.runs):
         unchecked.append(slow)
     for line in unchecked:
         console.print(Text(line, style="yellow"), soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from orchestrator.verbs.options import (
     roots_of,
     store_of,
 )
-from trainer.config import counted
+from trainer.config import UserError, counted
 
 if TYPE_CHECKING:
     from ablations.study.schema import Study
@@ -107,12 +108,13 @@ def launch_read(
 ) -> int:
     """`launch` of a study that has been read from this YAML; the report is not written over the files in `read`."""
     from cluster.spec import load as load_spec
-    from cluster.spec import variants, with_workers
+    from cluster.spec import with_workers
     from orchestrator.report.files import PAGE, check_folder
     from orchestrator.running.ray_session import check_address
     from orchestrator.search.learn_from import learn_from_line
     from orchestrator.store.full_disk import pausing
     from orchestrator.store.provenance import begin
+    from orchestrator.store.sharing import group_id, share, write_as_shared
     from orchestrator.terminal.live_view import view
     from orchestrator.terminal.log_lines import StudyProgress
     from orchestrator.terminal.table import show
@@ -130,6 +132,10 @@ def launch_read(
     check_address(spec.address)
     check_trackers(spec.other_trackers)
     uri, folder = uri_of(where), where.report_dir(loaded.name)
+    if spec.group is not None:
+        group_id(spec.group)
+        if where.shared is not None:
+            raise UserError(f"group: is for a store in a folder but the store is {where.name}; remove it")
     check_folder("the report", folder, where, read)
     from orchestrator.launch import Launch
     from orchestrator.prepare.plugins import activate
@@ -141,7 +147,7 @@ def launch_read(
         console.print(Text(f"{loaded.name}: {text}", style="dim"), soft_wrap=True)
 
     job.prepare(say)
-    if max_gpu_hours is not None and any(each.gpus_per_worker for each in variants(spec).values()):
+    if max_gpu_hours is not None and spec.most_gpus:
         from orchestrator.prepare.estimate import estimate, refuse
 
         left = estimate(job.state, spec, where, job.preparer.roots, retry_failed=retry_failed)
@@ -150,6 +156,11 @@ def launch_read(
     console.print(Text(said, style="dim"), soft_wrap=True)
     if taught := learn_from_line(loaded, job.ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
+    if job.left():
+        _look(where, say)
+    if spec.group is not None:
+        share(where.root, spec.group)
+        write_as_shared(where.root)
     with pausing(where.root), where.leases.study(loaded.name):
         begin(loaded.name, text, job.ledger, where, job.sources, loaded.base.get("plugins", []))
         mirror = Mirror(loaded.name, where, spec.other_trackers)
@@ -177,6 +188,17 @@ def launch_read(
             f"failed: {len(failed)} of {counted(job.total(), 'run')}, the first {label}: {why}{remedy}", file=sys.stderr
         )
     return len(failed)
+
+
+def _look(store: Store, say: Callable[[str], None]) -> None:
+    """Say what is wrong with this machine; raise UserError where runs cannot be kept."""
+    from orchestrator.health import PROBLEM, before_a_study
+
+    for line in before_a_study(store):
+        text = f"{line.what}: {line.found}; {line.remedy}"
+        if line.state == PROBLEM:
+            raise UserError(text)
+        say(text)
 
 
 def _close(study: Study, store: Store, mirror: Mirror, *, finished: bool) -> Report:

@@ -63,6 +63,12 @@ def test_an_override_may_give_a_range_whose_places_are_counted_with_the_lower_nu
         given("gpus_per_worker: 0.5\noverrides: {teacher: {workers: [1, 4]}}")
 
 
+def test_gpus_of_overrides_count_among_those_of_a_spec(given):
+    assert given("overrides: {teacher: {gpus_per_worker: 1}}").most_gpus == 1
+    assert given("gpus_per_worker: 0.5\noverrides: {alone: {gpus_per_worker: 0}}").most_gpus == 0.5
+    assert given("workers: 2").most_gpus == 0
+
+
 def test_a_spec_without_overrides_is_what_its_runs_are_given():
     spec = ClusterSpec(cpus_per_worker=3, concurrency=2)
     assert spec_of(spec, "teacher", "teacher b0") is spec

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import plotly.graph_objects as go
 
-from ablations.statistics.paired import SeedName, paired
+from ablations.statistics.blocks import observations, seeds_per_block
+from ablations.statistics.paired import differences_by_seed
 from ablations.table.shape import Table
 from orchestrator.report.page.data import Report
 from orchestrator.report.page.parts import VERDICTS, Section, figure, label, plot, rounded
@@ -19,7 +21,7 @@ ROW = 46
 
 @dataclass(frozen=True)
 class Difference:
-    """A contrast in points of the metric; `seeds` are the differences of single seeds."""
+    """A contrast in points of the metric; `seeds` are the differences of single seeds, or of teachers."""
 
     arm: str
     reference: str
@@ -32,11 +34,16 @@ class Difference:
 
 def differences(report: Report) -> list[Difference]:
     """The contrasts that have at least one pair of seeds, in the order of the table."""
-    return differences_of(report.table, report.scores)
+
+    def observed(arm: str, reference: str) -> np.ndarray:
+        return observations(report.study, differences_by_seed(report.scores[arm], report.scores[reference]))
+
+    return differences_of(report.table, observed)
 
 
-def differences_of(table: Table, scores: Mapping[str, Mapping[SeedName, float]]) -> list[Difference]:
-    """The contrasts of a table that have a difference, in its order; `scores` by arm and seed."""
+def differences_of(table: Table, observed: Callable[[str, str], np.ndarray]) -> list[Difference]:
+    """The contrasts of a table that have a difference, in its order; `observed` gives the single differences of an arm
+    and its reference."""
     return [
         Difference(
             values["arm"],
@@ -46,23 +53,26 @@ def differences_of(table: Table, scores: Mapping[str, Mapping[SeedName, float]])
             values["interval_high"],
             values["verdict"],
             # the seeds of the verdict: an arm may have more seeds by now, for another contrast
-            tuple(paired(scores[values["arm"]], scores[values["reference"]])[: values.get("pairs", 0)]),
+            tuple(observed(values["arm"], values["reference"])[: values.get("pairs", 0)]),
         )
         for values in (row.values for row in table.rows)
         if math.isfinite(values.get("difference", math.nan))
     ]
 
 
-def forest_figure(rows: list[Difference], margin: float | None, digits: int = 2, unit: str = "points") -> go.Figure:
-    """A row for each contrast, the first on top: small rings are seeds, the large symbol is their mean."""
+def forest_figure(
+    rows: list[Difference], margin: float | None, digits: int = 2, unit: str = "points", block: str = "seed"
+) -> go.Figure:
+    """A row for each contrast, the first on top: small rings are seeds, or whatever `block` is, the large symbol is
+    their mean."""
     decimals = f"%{{x:+.{digits}f}}"
     seeds = go.Scatter(
         x=rounded([x for row in rows for x in row.seeds]),
         y=[i for i, row in enumerate(rows) for _ in row.seeds],
         mode="markers",
-        name="one seed",
+        name=f"one {block}",
         marker={"symbol": "circle-open", "size": 6, "color": "#999999"},
-        hovertemplate=f"one seed: {decimals}<extra></extra>",
+        hovertemplate=f"one {block}: {decimals}<extra></extra>",
     )
     traces = [seeds] if any(row.seeds for row in rows) else []
     for verdict, (colour, symbol) in VERDICTS.items():
@@ -138,8 +148,9 @@ def section(report: Report) -> Section | None:
         return None
     margin = report.study.margin
     shaded = f" The shaded band is the equivalence margin of ±{margin:g} points." if margin else ""
+    block = "teacher" if seeds_per_block(report.study) > 1 else "seed"
     caption = (
-        "Paired differences by contrast: single seeds, their mean, and the interval of the differences that the test "
-        f"does not reject. A contrast with too few seeds for an interval has none.{shaded}"
+        f"Paired differences by contrast: single {block}s, their mean, and the interval of the differences that the "
+        f"test does not reject. A contrast with too few seeds for an interval has none.{shaded}"
     )
-    return Section("differences", "Differences", (plot("forest", forest_figure(rows, margin), caption),))
+    return Section("differences", "Differences", (plot("forest", forest_figure(rows, margin, block=block), caption),))

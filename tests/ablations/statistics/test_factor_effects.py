@@ -46,7 +46,7 @@ def _scores(runs, score=_cell):
 def test_effects_are_the_textbooks(study):
     written = study(TWO)
     scores = _scores(expand(written))
-    found = {effect.name: effect.by_seed(scores) for effect in effects_of(written).effects}
+    found = {effect.name: np.array([*effect.by_seed(scores).values()]) for effect in effects_of(written).effects}
     assert list(found) == ["csf=on", "pea=on", "csf=on × pea=on"]
     # csf: 3 alone and 3 - 2 beside pea, so 2 on average; pea: 1 and -1, so 0.
     assert found["csf=on"] == pytest.approx(np.full(8, 2.0))
@@ -165,7 +165,7 @@ def test_an_effect_of_cells_without_any_score_has_no_seed(study):
     written = study(TWO)
     scores = _scores(expand(written))
     del scores["csf=off, pea=off"]
-    assert [effect.by_seed(scores).size for effect in effects_of(written).effects] == [0, 0, 0]
+    assert [len(effect.by_seed(scores)) for effect in effects_of(written).effects] == [0, 0, 0]
 
 
 def test_effects_of_seeds_that_were_added_for_other_tests_have_no_verdict(study):

@@ -72,6 +72,17 @@ variants: {student alone: {distill: {}}, both: {}}
 seeds: 2
 tune_each: {trials: 16, space: {distill.csf.weight: {log: [1.0e-2, 10.0]}, optim.lr: {log: [1.0e-4, 1.0e-2]}}}
 """,
+    # The arms again at another size, where what they do differs by chance: to be compared across studies.
+    "again": """
+name: again
+variants:
+  student alone: {distill: {}}
+  "Base <both>": {}
+  without PEA & CSF: {distill.pea: null}
+seeds: 7
+contrasts: [["Base <both>", student alone], [without PEA & CSF, "Base <both>"]]
+margin: 0.3
+""",
     # Students that cost differently.
     "costs": """
 name: costs
@@ -79,6 +90,9 @@ variants: {tiny: {}, mini: {student.name: segformer_mini}, B0: {student.name: se
 seeds: 2
 """,
 }
+
+BASES = {"again": BASE.replace("size: [32, 64], options", "size: [64, 64], options")}
+"""The bases of studies that have one of their own."""
 
 COSTS = {"segformer_tiny": (0.1, 0.02), "segformer_mini": (0.6, 0.07), "segformer_b0": (3.7, 0.3)}
 """Millions of parameters and GMACs, about."""
@@ -114,7 +128,7 @@ class Synthetic:
 def level(run: Run) -> float:
     """The metric that a run ends at: its arm's, and a wobble of its seed that hides the second contrast."""
     arms = {"student alone": 50.0, "Base <both>": 55.0, "without PEA & CSF": 54.8, "tiny": 51.0, "mini": 57.0}
-    return arms.get(run.arm, 60.0) + 0.4 * math.sin(7 * run.seed + len(run.arm))
+    return arms.get(run.arm, 60.0) + 0.4 * math.sin(7 * run.seed + len(run.arm) + run.config.data.size[0] - 32)
 
 
 def epochs_of(score: float, count: int, of: int, select: bool = False) -> list[dict[str, float]]:
@@ -192,7 +206,8 @@ def synthetic(tmp_path) -> Callable[..., Synthetic]:
     def make(
         kind: str = "arms", where: str = "store", ends: dict[tuple[str, int], str | None] | None = None
     ) -> Synthetic:
-        study, store = read(STUDIES[kind] + BASE, "synthetic.yaml"), Store(tmp_path / where)
+        text = STUDIES[kind] + BASES.get(kind, BASE)
+        study, store = read(text, "synthetic.yaml"), Store(tmp_path / where)
         lines: list[dict] = []
         won = {}
         for arm, search in searches(study).items():
@@ -213,7 +228,7 @@ def synthetic(tmp_path) -> Callable[..., Synthetic]:
         written = "".join(json.dumps(_finite({"event": line["event"], **time, **line})) + "\n" for line in lines)
         store.ledger.write_text(written)
         file = tmp_path / f"{study.name}.yaml"
-        file.write_text(STUDIES[kind] + BASE)
+        file.write_text(text)
         return Synthetic(study, file, store)
 
     return make
