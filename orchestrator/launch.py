@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ablations.study.schema import Study
 from cluster.spec import ClusterSpec, Machine, check_a_machine_fits, concurrency, concurrency_on, grown
@@ -21,6 +23,9 @@ from orchestrator.terminal.log_lines import Lines
 from orchestrator.tracking.mirror import Mirror
 from trainer.compiler import check_compiler
 from trainer.config import Sources, counted, located, parse
+
+if TYPE_CHECKING:
+    from orchestrator.running.share import Share
 
 MakeView = Callable[[], Lines | Live]
 """Makes the view of one phase, a context manager."""
@@ -47,6 +52,7 @@ class Launch:
         self.sources: Sources | None = None
         self.state = StudyState(study, self.ledger, retry_failed=retry_failed)
         self.say: Callable[[str], None] = lambda text: None
+        self.share: Share | None = None
 
     def prepare(self, say: Callable[[str], None]) -> None:
         """Raise UserError for what cannot run. The cheapest checks come first: resources, batch sizes, folders,
@@ -168,9 +174,12 @@ class Launch:
 
     def _run(self, mirror: Mirror, make_view: MakeView) -> None:
         from orchestrator.running.ray_session import session
+        from orchestrator.running.share import shared
 
-        with session(self.spec, self.store) as machines:
+        with contextlib.ExitStack() as held:
+            machines = held.enter_context(session(self.spec, self.store))
             slots = self.slots(machines)
+            self.share = held.enter_context(shared(self.spec, slots))
             self.say(f"Ray is there, with room for {counted(slots, 'run')} at once; waiting for its first process")
             tried = self._train_teachers(slots, mirror, make_view)
             for state in self.state.searches:
@@ -302,6 +311,7 @@ class Launch:
         with Claims(self.study.name, self.store, self.ledger) as claims:
             queue = JobQueue(cohorts, self.spec, self.store, claims, more=more, is_done=is_done, waits=view.queued)
             callbacks = RunCallbacks(queue.jobs, self.ledger, mirror, view, ended=claims.give_back)
+            queue.keep_to(self.share, view.held)
             while queue.ready():
                 fit(self.study.name, self.spec, self.store, slots, callbacks, queue)
 
@@ -332,6 +342,7 @@ class Launch:
             view.progress.slots = slots
             callbacks = RunCallbacks(search.jobs, self.ledger, mirror, view, search.waits, claims.give_back)
             search.callbacks = callbacks
+            search.searcher.keep_to(self.share, view.held)
             while search.searcher.ready():
                 fit(self.study.name, self.spec, self.store, slots, callbacks, search.searcher, search.scheduler)
         self.refresh()

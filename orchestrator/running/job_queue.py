@@ -69,6 +69,10 @@ class JobQueue(SharedSearcher):
                 return together([job.settings(self.spec, self.store) for job in jobs])
         return None if self._teachers or self._elsewhere else Searcher.FINISHED
 
+    def startable(self) -> int:
+        """The cohorts in the queue; one more where students may follow a teacher."""
+        return len(self._left) + self._asks
+
     def started(self, trial_id: str, config: dict[str, Any]) -> None:
         """Remember the trials that train teachers."""
         if any(self.jobs[settings["run_id"]].run.role == "teacher" for settings in config["jobs"]):

@@ -1,19 +1,20 @@
-"""SharedSearcher: a Tune searcher some of whose runs other drivers train.
+"""SharedSearcher: a Tune searcher some of whose runs other drivers train, on a cluster that it may share with them.
 
-Where only such runs are left it ends, so that Tune gives its processes and GPUs back, which the other driver may need;
-`ready` waits for them, and Tune is started again.
+Where only such runs are left, or the study's share of the cluster is in use by others, it ends, so that Tune gives its
+processes and GPUs back, which the other driver may need; `ready` waits, and Tune is started again.
 """
 
 from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from orchestrator.running.ray_session import raise_if_interrupted
+from orchestrator.running.share import Share
 
 LOOK_S = 1.0
 """So often it is looked whether the runs of other drivers have ended, in seconds."""
@@ -29,7 +30,10 @@ class SharedSearcher(Searcher):
 
     def __init__(self) -> None:
         super().__init__()
+        self._share: Share | None = None
         self._prepared: dict[str, Any] | None = None
+        self._blocked = False
+        """Whether the next config depended on trials that train, when it was asked for last."""
         self._trials: set[str] = set()
         """Tune's ids of the trials that train."""
         self._looked = -LOOK_S
@@ -43,21 +47,50 @@ class SharedSearcher(Searcher):
         """The config of the next trial, whose runs are claimed; None where it depends on trials that train, here or
         elsewhere; FINISHED after the last."""
 
+    @abstractmethod
+    def startable(self) -> int:
+        """The trials that may be started now, at most: some may depend on others, or be other drivers'."""
+
     def started(self, trial_id: str, config: dict[str, Any]) -> None:
         """A config has become a trial."""
 
     def ready(self) -> bool:
         """Whether there is something to train, which is kept for the next trial; waits while other drivers train what
-        is left. Call it while Tune does not run."""
+        is left, or use the cluster. Call it while Tune does not run."""
         while self._prepared is None:
-            found = self.next_config()
+            found = self._find()
             if isinstance(found, str):
                 return False
             if found is None:
-                raise_if_interrupted()
-                time.sleep(LOOK_S)
+                self.is_held()  # nothing is wanted meanwhile
+                self._wait()
             self._prepared = found
+        while self.is_held():
+            self._wait()
         return True
+
+    def _wait(self) -> None:
+        raise_if_interrupted()
+        time.sleep(LOOK_S)
+
+    def keep_to(self, share: Share | None, tell: Callable[[str], None]) -> None:
+        """Keep to the study's share of a cluster, where other drivers may use it; `tell` hears why a trial waits for
+        it, and an empty text when none does any more."""
+        self._share = share
+        if share is not None:
+            share.tell = tell
+
+    def is_held(self) -> bool:
+        """Whether there are trials that must wait for the study's share of the cluster."""
+        if self._share is None:
+            return False
+        more = (self._prepared is not None) + (0 if self._blocked else self.startable())
+        return self._share.holds_back(len(self._trials), more)
+
+    def _find(self) -> dict[str, Any] | str | None:
+        found = self.next_config()
+        self._blocked = found is None
+        return found
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The config of the next trial; None while trials train on which it depends; FINISHED where there is none, or
@@ -67,7 +100,7 @@ class SharedSearcher(Searcher):
         if found is None:
             if self._trials and time.monotonic() - self._looked < LOOK_S:
                 return None
-            found = self.next_config()
+            found = self._find()
         if isinstance(found, dict):
             self._trials.add(trial_id)
             self.started(trial_id, found)
@@ -80,6 +113,7 @@ class SharedSearcher(Searcher):
         """A trial has ended, on which the next may depend."""
         self._trials.discard(trial_id)
         self._looked = -LOOK_S
+        self._blocked = False
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger holds all results."""
