@@ -1,6 +1,9 @@
 """Drivers on one cluster: what the keeper tells each, and what a study does that has its share in flight."""
 
+import sys
+
 import pytest
+from ray.tune.experiment import Experiment
 from ray.tune.search import Searcher
 
 from cluster.spec import ClusterSpec
@@ -8,6 +11,7 @@ from orchestrator.running import shared_searcher
 from orchestrator.running.share import Share
 from orchestrator.running.share_keeper import SILENT_S, ShareKeeper
 from orchestrator.running.shared_searcher import SharedSearcher, together
+from orchestrator.running.tuner import Trials
 
 
 class Cluster:
@@ -126,15 +130,21 @@ def test_a_study_above_its_share_starts_nothing_and_says_so_until_it_may(share, 
     cluster, said = Cluster(2), []
     queue = Queue(3)
     queue.keep_to(share(cluster, "one"), said.append)
-    assert queue.ready() and isinstance(queue.suggest("1"), dict)
-    assert not queue.is_held() and isinstance(queue.suggest("2"), dict)
-    assert not queue.is_held() and not said, "it has as many as it may have on its own"
+    assert queue.ready()
+    trials = Trials(queue, 2)
+    trials.add_configurations([Experiment("one", run=lambda config: None, num_samples=sys.maxsize)])
+    one, two = trials.next_trial(), trials.next_trial()
+    assert not trials.is_finished() and not said, "it has as many as it may have on its own"
+    assert trials.next_trial() is None
     cluster.ask("two", 0, 1)
-    queue.on_trial_complete("1")
-    assert queue.is_held() and said == ["waiting for 1 CPU: 1 study ahead uses 1"]
+    trials.on_trial_complete(one.trial_id)
+    assert trials.is_finished() and trials.next_trial() is None
+    assert said == ["waiting for 1 CPU: 1 study ahead uses 1"]
     cluster.keeper.leave("two")
-    queue.on_trial_complete("2")
-    assert not queue.is_held() and said[1:] == [""]
+    trials.on_trial_complete(two.trial_id)
+    assert not trials.is_finished() and said[1:] == [""]
+    assert trials.next_trial() is not None and trials.next_trial() is None
+    assert trials.is_finished()
 
 
 def test_a_keeper_that_fails_holds_no_study_back(monkeypatch):
