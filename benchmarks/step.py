@@ -129,9 +129,12 @@ def main() -> None:
     steps: dict[str, Step] = {
         PUBLISHED: PlainStep().to(device),
         "ours, fp32": ours.step,
-        "ours, bf16": Networks(device, size, "bf16").step,
-        "ours, fp32 with bf16 teacher": Networks(device, size, teacher_precision="bf16").step,
     }
+    if device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        steps["ours, bf16"] = Networks(device, size, "bf16").step
+        steps["ours, fp32 with bf16 teacher"] = Networks(device, size, teacher_precision="bf16").step
+    else:
+        print("bf16 is not measured: this CPU has no instructions for it, and torch emulates them")
     if "--compiled" in sys.argv:
         compiler = Compiler(cuda_graphs=device.type == "cuda")
         steps["ours, compiled, fp32"] = Networks(device, size, compiler=compiler).step

@@ -84,6 +84,8 @@ class ClusterSpec(Strict):
     """Folder of ledger, checkpoints and tracking; the same path on every machine."""
     data_roots: dict[Name, FilePath] = Field(default_factory=dict)
     """Data set name -> its folder; the same path on every machine."""
+    tracking: tuple[Literal["mlflow", "tensorboard", "wandb"], ...] = ("mlflow",)
+    """Where runs can be looked at: MLflow, and beside it event files of TensorBoard or Weights & Biases."""
     price_per_gpu_hour: Number | None = Field(None, gt=0, le=LARGEST)
     """Price of one GPU with its machine per hour, in any currency; `transkd plan` computes the cost of a study."""
     retries: Retries = Retries()
@@ -109,6 +111,16 @@ class ClusterSpec(Strict):
         if isinstance(value, int) and value < 1:
             raise ValueError(
                 f"must be `auto`, `off` or at least 1 but got {value}; remove the line to let it be chosen"
+            )
+        return value
+
+    @field_validator("tracking")
+    @classmethod
+    def _mlflow_is_one_of_them(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "mlflow" not in value or len(set(value)) != len(value):
+            raise ValueError(
+                f"must name mlflow, and at most once each tensorboard and wandb, but got [{', '.join(value)}]; write "
+                "tracking: [mlflow, tensorboard]"
             )
         return value
 
@@ -188,6 +200,11 @@ class ClusterSpec(Strict):
     def torch_threads(self) -> int:
         """torch threads of each worker; explicit, because Ray would choose otherwise."""
         return self.threads or max(1, int(self.cpus_per_worker))
+
+    @property
+    def other_trackers(self) -> tuple[str, ...]:
+        """The names in `tracking` but MLflow's."""
+        return tuple(name for name in self.tracking if name != "mlflow")
 
     @property
     def scales(self) -> bool:

@@ -16,6 +16,7 @@ from orchestrator.verbs.doctor import doctor
 from orchestrator.verbs.explain import explain
 from orchestrator.verbs.import_ import import_
 from orchestrator.verbs.job import app as job_app
+from orchestrator.verbs.judge import judge
 from orchestrator.verbs.lint import lint_cluster
 from orchestrator.verbs.list_ import list_
 from orchestrator.verbs.plan import plan
@@ -60,7 +61,7 @@ def _verbs(
     """TransKD ablations: one YAML file describes a study, one command runs it, one table shows the results."""
 
 
-for verb in (plan, run, status, report, explain, bundle, sync, ui, submit, doctor, repair):
+for verb in (plan, run, status, report, explain, judge, bundle, sync, ui, submit, doctor, repair):
     app.command()(verb)
 app.command("import")(import_)
 app.command("list")(list_)

@@ -57,17 +57,18 @@ class Launch:
     def prepare(self, say: Callable[[str], None]) -> None:
         """Raise UserError for what cannot run. The cheapest checks come first: resources, batch sizes, folders,
         structures, limits, data."""
-        if self.spec.address == "local":
-            from orchestrator.prepare.machine import here
+        from orchestrator.prepare.machine import here, slow_bf16
 
+        if self.spec.address == "local":
             if self.spec.compile:
                 check_compiler("cuda" if self.spec.gpus_per_worker else "cpu")
-
             concurrency(self.spec, *here(with_gpus=self.spec.gpus_per_worker > 0))
         plan = [run.plan for run in self.state.runs]
         configs = {run.arm: run.config for run in plan}
         if self.study.search is not None:
             configs["base"] = parse(self.study.base)
+        if slow := slow_bf16(self.spec, configs.values()):
+            say(slow)
         for arm, config in configs.items():
             with located(f"{self.study.name}: {arm}"):
                 config.optim.shares(self.spec.workers, self.spec.micro_batch)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from scipy import special
@@ -23,6 +23,8 @@ MIN_BOOTSTRAP_PAIRS = 6
 """The fewest pairs with a bootstrap interval."""
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
+SeedName = TypeVar("SeedName", int, str)
+"""A study's seeds are numbers; those of other people's results may be words, such as the names of folds."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Comparison:
         }
 
 
-def paired(arm: Mapping[int, float], reference: Mapping[int, float]) -> np.ndarray:
+def paired(arm: Mapping[SeedName, float], reference: Mapping[SeedName, float]) -> np.ndarray:
     """Differences (n,) arm - reference over the seeds both have, in the order of the seeds."""
     return np.array([arm[seed] - reference[seed] for seed in sorted(arm.keys() & reference.keys())])
 
@@ -124,7 +126,7 @@ def equivalence_p(differences: np.ndarray, margin: float) -> float:
 
 
 def compare(
-    scores: Mapping[str, Mapping[int, float]],
+    scores: Mapping[str, Mapping[SeedName, float]],
     contrasts: Sequence[tuple[str, str]],
     margin: float | None = None,
     pending: Collection[tuple[str, str]] = (),

@@ -11,18 +11,23 @@ from scipy import optimize, special
 BLOCK = 1 << 14
 """Sums that are looked up at once: their places lie close together, in a part of the array that fits into a cache."""
 
+MAX_COUNTED = 40
+"""Up to so many pairs, p is exact: 2**(n/2) sums are enumerated."""
+
 MAX_ENUMERATED = 20
 """Up to so many pairs, all 2**n subsets are enumerated to find the limits of an interval."""
 
 GRID_STEPS = 1024
-"""With more pairs, differences are rounded to this part of their mean size to find the limits of an interval."""
+"""With more pairs, differences are rounded to this part of their mean size: above `MAX_ENUMERATED` to find the limits
+of an interval, above `MAX_COUNTED` for p too."""
 
 
 def sign_flip_p(differences: np.ndarray) -> float:
     """Exact two-sided p of the mean of n paired differences, (n,), under all 2**n assignments of their signs.
 
-    Exact up to n = 40: the signed sums of each half are enumerated, and those of one half are counted in the sorted
-    other (Horowitz and Sahni 1974), so 2**n costs 2**(n/2).
+    Exact up to `MAX_COUNTED`: the signed sums of each half are enumerated, and those of one half are counted in the
+    sorted other (Horowitz and Sahni 1974), so 2**n costs 2**(n/2). Of more pairs, all assignments are counted too, with
+    the differences rounded to a `GRID_STEPS`th of their mean size.
     """
     return _sign_flip_p(np.asarray(differences, dtype=float).tobytes())
 
@@ -37,6 +42,8 @@ def _sign_flip_p(differences: bytes) -> float:
     extreme = abs(d.sum()) - 1e-9 * np.abs(d).sum()
     if extreme <= 0:
         return 1.0
+    if d.size > MAX_COUNTED:
+        return _sign_flip_p_on_grid(d)
     left, right = _signed_sums(d[: d.size // 2]), _signed_sums(d[d.size // 2 :])
     # Two-sided: each assignment has an opposite with the negative sum.
     return min(1.0, 2.0 * _pairs_that_reach(extreme, left, right) / 2.0**d.size)

@@ -241,7 +241,7 @@ def read(
     try:
         if not isinstance(data, dict):
             raise UserError(f"expected a mapping with name, base and variants, but got {type(data).__name__}")
-        if stray := sorted(data.keys() & {"retries", "price_per_gpu_hour"}):
+        if stray := sorted(data.keys() & {"retries", "price_per_gpu_hour", "tracking"}):
             raise UserError(f"{stray[0]}: belongs to a cluster, not to a study; write it in the file of --cluster")
         if "base" not in data and data and data.keys() - {"recipe"} <= TrainConfig.model_fields.keys():
             raise UserError("this is the config of one run, not a study; train it with `python -m trainer fit`")

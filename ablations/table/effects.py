@@ -65,7 +65,7 @@ def _row(effect: Effect, found: Comparison, word: str) -> Row:
         effect.against,
         "all" if effect.points == effect.of else f"{effect.points} of {effect.of}",
         str(found.n),
-        difference(found.difference, found.low, found.high, found.n),
+        difference(found.difference, found.low, found.high),
         word,
     )
     values = {"effect": effect.name, "reference": effect.against, "points": effect.points, "of_points": effect.of}

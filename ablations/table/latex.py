@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from ablations.table.marks import SCORE, mark_note, marks
+from ablations.table.marks import mark_note, marks
 from ablations.table.shape import Row, Table
 from ablations.table.text import below
 from trainer.config import printable
@@ -98,7 +98,7 @@ def _rows(table: Table) -> list[str]:
         ]
         if i in marked:
             cells = [
-                f"{MARKS[marked[i]]}{{{cell}}}" if column.heading == SCORE else cell
+                f"{MARKS[marked[i]]}{{{cell}}}" if column.marked else cell
                 for cell, column in zip(cells, table.columns, strict=True)
             ]
         lines.append(" & ".join(cells) + " \\\\")

@@ -13,8 +13,6 @@ from typing import Literal
 from ablations.table.shape import Table
 
 Mark = Literal["best", "second"]
-SCORE = "mIoU"
-"""Heading of the column whose cell is marked."""
 
 
 def marks(table: Table) -> dict[int, Mark]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 
 from ablations.statistics.design import decidable
 from ablations.statistics.factor_effects import count_tests
@@ -19,12 +19,17 @@ from ablations.study.schema import Study
 from ablations.table.lacking import ranged, seeds_lacking
 from trainer.config import counted
 
+SIGN_FLIP = "an exact two-sided sign-flip test of the differences paired by seed"
+PAIRED_INTERVALS = "Student's t interval of 95 % (low, high) and the bootstrap interval are in table.csv."
+
 
 def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome]) -> list[str]:
     """A sentence for everything that affects how the rows are read, the most important first."""
     notes = [*unfinished(study, runs, outcomes)]
     if study.pairs:
-        notes += [*_test(study), sentence(decidable(study))]
+        looks = " and over all looks" if study.looks else ""
+        notes += verdict_notes(SIGN_FLIP, f"{counted(count_tests(study), 'test')}{looks}", study.margin)
+        notes += [PAIRED_INTERVALS, sentence(decidable(study))]
     if arms_not_ended(runs, outcomes):
         notes.append(
             "A verdict is not yet computed where seeds of either arm have not ended: testing earlier would raise the "
@@ -42,23 +47,20 @@ def notes_on(study: Study, runs: Sequence[Run], outcomes: Mapping[str, Outcome])
     return notes
 
 
-def _test(study: Study) -> list[str]:
-    """How differences are tested, and what the intervals are."""
+def verdict_notes(test: str, family: str, margin: float | None, unit: str = " points") -> list[str]:
+    """How differences are tested, in a `family` such as `3 tests`, and what the intervals are."""
     level = f"{FAMILY_WISE * 100:g} %"
-    looks = " and over all looks" if study.looks else ""
     notes = [
-        "A verdict is an exact two-sided sign-flip test of the differences paired by seed, corrected by Holm's "
-        f"procedure over {counted(count_tests(study), 'test')}{looks}, at {level} family-wise.",
+        f"A verdict is {test}, corrected by Holm's procedure over {family}, at {level} family-wise.",
         "The interval of a difference holds the values that this test does not reject at the level at which Holm's "
         f"procedure applies it, between {level} divided by the number of tests and {level}. So it excludes 0 exactly "
         "where the verdict is better or worse, and each interval covers its true difference with a probability of at "
-        f"least {100 - FAMILY_WISE * 100:g} %. It is [n too small] where so few seeds cannot reach the level. "
-        "Student's t interval of 95 % (low, high) and the bootstrap interval are in table.csv.",
+        f"least {100 - FAMILY_WISE * 100:g} %. It is [n too small] where so few seeds cannot reach the level.",
     ]
-    if study.margin is not None:
+    if margin is not None:
         notes.append(
-            f"Equivalent means that the difference lies within ±{study.margin:g} points, by two one-sided t tests in "
-            "one family with the tests of differences. The interval of such a row inverts these t tests."
+            f"Equivalent means that the difference lies within ±{margin:g}{unit}, by two one-sided t tests in one "
+            "family with the tests of differences. The interval of such a row inverts these t tests."
         )
     return notes
 
@@ -74,29 +76,31 @@ def seed_notes(study: Study, contrasts: Sequence[Contrast], look: int, not_made:
             "continues to the next look. After an early stop a mean difference is biased away from 0. Verdicts and "
             "intervals allow for all looks; the 95 % intervals in table.csv do not."
         )
-    undecided, tests = [one for one in contrasts if one.verdict == "undecided"], count_tests(study)
-    lacking = [(one, row) for one in undecided if (row := seeds_lacking(one, study.margin, tests))]
-    if lacking:
-        size = f"±{study.margin:g} points, the margin" if study.margin else "the size of the measured one"
-        notes.append(
-            "Seeds lacking are those that an undecided contrast would need in addition to detect a difference of "
-            f"{size}, with {POWER * 100:g} % power. The range is from the measured standard deviation of its paired "
-            "differences to the upper confidence limit of that deviation. Equivalence is shown by t tests, which can "
-            "need fewer seeds than the sign-flip test of a difference."
-        )
-        notes += [
-            f"Equivalence of {one.arm} and {one.reference} within ±{row['lacking_for']:.2g} points would take "
+    return notes + lacking_notes(contrasts, study.margin, count_tests(study))
+
+
+def lacking_notes(contrasts: Sequence[Contrast], margin: float | None, tests: int, unit: str = " points") -> list[str]:
+    """The seeds that undecided contrasts lack, in a family of so many tests."""
+    undecided = [one for one in contrasts if one.verdict == "undecided"]
+    lacking = [(one, row) for one in undecided if (row := seeds_lacking(one, margin, tests))]
+    if not lacking:
+        return []
+    size = f"±{margin:g}{unit}, the margin" if margin else "the size of the measured one"
+    return [
+        "Seeds lacking are those that an undecided contrast would need in addition to detect a difference of "
+        f"{size}, with {POWER * 100:g} % power. The range is from the measured standard deviation of its paired "
+        "differences to the upper confidence limit of that deviation. Equivalence is shown by t tests, which can "
+        "need fewer seeds than the sign-flip test of a difference.",
+        *(
+            f"Equivalence of {one.arm} and {one.reference} within ±{row['lacking_for']:.2g}{unit} would take "
             f"{ranged(row['same_least'], row['same_most'])} more seeds."
             for one, row in lacking
-        ]
-        notes.append(
-            "Seeds must not be added to a study after its result was seen, as the error rate would rise: plan a new "
-            "study."
-        )
-    return notes
+        ),
+        "Seeds must not be added to a study after its result was seen, as the error rate would rise: plan a new study.",
+    ]
 
 
-def pair_notes(contrasts: Sequence[Contrast], scores: Mapping[str, Mapping[int, float]]) -> list[str]:
+def pair_notes(contrasts: Sequence[Contrast], scores: Mapping[str, Sized]) -> list[str]:
     """A line where differences are not those of the means shown, as arms have scores of different seeds."""
     pairs = [(name, one.found.n) for one in contrasts if one.found.n for name in (one.arm, one.reference)]
     if all(len(scores[name]) == n for name, n in pairs):

@@ -18,6 +18,8 @@ class Column:
 
     heading: str
     right: bool = False
+    marked: bool = False
+    """Whether its cells show which arm is the best (see marks.py)."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +61,20 @@ def number(value: float | None, digits: int = 1, signed: bool = False) -> str:
     return f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"
 
 
-def difference(mean: float, low: float, high: float, pairs: int) -> str:
-    """A mean paired difference and the interval of its test, as shown; empty without pairs.
+def difference(mean: float, low: float, high: float, digits: int = 1) -> str:
+    """A mean difference and the interval of its test, as shown; empty where there is none (NaN).
 
-    No interval while seeds have not ended (NaN), and words in its place where so few pairs have none (infinite).
+    No interval while seeds have not ended (NaN), and words in its place where so few seeds have none (infinite).
     """
-    if not pairs:
+    if math.isnan(mean):
         return ""
     if math.isnan(low):
-        return number(mean, signed=True)
-    limits = "n too small" if math.isinf(low) or math.isinf(high) else f"{_limit(low)}, {_limit(high)}"
-    return f"{number(mean, signed=True)} [{limits}]"
+        return number(mean, digits, signed=True)
+    limits = "n too small" if math.isinf(low) or math.isinf(high) else f"{_limit(low, digits)}, {_limit(high, digits)}"
+    return f"{number(mean, digits, signed=True)} [{limits}]"
 
 
-def _limit(value: float) -> str:
+def _limit(value: float, digits: int) -> str:
     """A limit of an interval. One that is not 0 is not shown as 0: it would contradict the verdict."""
-    shown = number(value)
+    shown = number(value, digits)
     return shown if float(shown) or not value else f"{value:.1g}"

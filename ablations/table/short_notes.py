@@ -37,15 +37,20 @@ def short_notes(
         notes.append("unequal: arms differ in more than what is compared")
     if recipes:
         notes.append("recipe differs: published numbers are of other settings")
-    if study.pairs and not _can_decide(study):
+    if study.pairs:
         effects = effects_tested(study)
         m = counted(len(study.pairs), "contrast") + (f" and {counted(effects, 'effect')}" if effects else "")
-        notes.append(f"n too small: {counted(len(study.seeds), 'seed')} cannot decide {m} at 5 %")
-    elif study.pairs:
-        notes.append("[interval]: the differences that the test does not reject, at 5 % family-wise")
+        notes.append(decision_note(counted(len(study.seeds), "seed"), m, able=_can_decide(study)))
     if study.margin is not None:
         notes.append(f"equivalent: differs by less than {study.margin:g} points")
     return notes[: room(study)]
+
+
+def decision_note(seeds: str, tests: str, *, able: bool) -> str:
+    """Whether `3 seeds` are able to decide `2 contrasts` and, where they are, what the intervals are."""
+    if not able:
+        return f"n too small: {seeds} cannot decide {tests} at 5 %"
+    return "[interval]: the differences that the test does not reject, at 5 % family-wise"
 
 
 def room(study: Study) -> int:

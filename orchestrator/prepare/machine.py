@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.spec import Machine
-from trainer.config import message_of
+from cluster.spec import ClusterSpec, Machine
+from trainer.config import TrainConfig, message_of
 
 
 def here(*, with_gpus: bool = True) -> Machine:
@@ -41,6 +42,19 @@ def memory_bytes(gpus: float) -> float | None:
     with contextlib.suppress(OSError, ValueError):  # the limit of a container; "max" where it has none
         found.append(float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
     return min(found, default=None)
+
+
+def slow_bf16(spec: ClusterSpec, configs: Iterable[TrainConfig]) -> str:
+    """The warning for runs in bf16 on this machine's CPUs where these have no instructions for it; "" elsewhere."""
+    if spec.address != "local" or spec.gpus_per_worker:
+        return ""
+    if all("bf16" not in (config.optim.precision, config.teacher_precision) for config in configs):
+        return ""
+    import torch
+
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return ""
+    return "this CPU has no instructions for bf16: torch emulates them, ten times slower than precision: fp32"
 
 
 class Gpus(NamedTuple):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.study.schema import Study, read
+from orchestrator.report.bundled_student import student_files
 from orchestrator.report.files import write
 from orchestrator.report.page.data import report_of
 from orchestrator.state.stored_studies import BUNDLE_SUFFIX
@@ -51,13 +52,15 @@ ledger, the same bytes as in `report/`, on a machine without GPU, data or this s
 - `runs/`: the panels that the report shows.
 - `checksums.sha256`: of every other file, as `sha256sum -c` reads them. `transkd report` verifies them.
 - `report/`: the table as text, Markdown, LaTeX, CSV and Parquet, and the page.
+- `student/`: if it was asked for, the student of an arm's median seed, for `transkd predict` and `transkd export`.
 """
 
 
-def pack(study: Study, text: str, store: Store, file: Path) -> int:
+def pack(study: Study, text: str, store: Store, file: Path, student: str | None = None) -> int:
     """Write the bundle of a study, whose YAML is `text`; returns its size in bytes. Equal content gives equal bytes.
 
-    Raises UserError where the store has nothing of the study.
+    `student`: the arm whose median student is added. Raises UserError where the store has nothing of the study, or no
+    such student.
     """
     state = StudyState(study, Ledger(store.ledger))
     events = list(_events(state))
@@ -75,6 +78,7 @@ def pack(study: Study, text: str, store: Store, file: Path) -> int:
             diff = store.root / "diffs" / f"{name}.diff"
             members |= {f"diffs/{diff.name}": _masked(diff)} if diff.is_file() else {}
     members |= _plugins(study)
+    members |= student_files(state, store, student) if student is not None else {}
     report = report_of(state, store)
     members |= {str(path.relative_to(store.root)): path.read_bytes() for path in report.panels.values()}
     with tempfile.TemporaryDirectory() as folder:

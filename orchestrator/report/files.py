@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ablations.table.latex import to_latex
-from ablations.table.shape import Table
-from ablations.table.text import to_markdown, to_plain
 from orchestrator.report.page.data import Report
 from orchestrator.report.page.document import page
+from orchestrator.report.table_files import TABLE, to_columns, to_csv, write_table
 from orchestrator.state.outcomes import outcome
 from orchestrator.store.epochs import values
 from orchestrator.store.fold import journals
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger_run import LedgerRun
-from trainer.config import UserError, printable
+from trainer.config import UserError
 from trainer.config.input_files import check_output, holds
 from trainer.files.atomic import replacing
 from trainer.files.run_folder import WRITTEN as RUN_FILES
 from trainer.files.run_folder import write_text
 
-FORMULA = ("=", "+", "-", "@")
-"""What begins a formula in a spreadsheet; control characters, which may as well, are written out."""
 TRIALS = ("trials.csv", "trials.parquet")
 """Further files of a study with a search."""
 PAGE = "report.html"
 RUNS_AT_ONCE = 500
 """Runs whose epochs are in memory as rows while they are written."""
-FILES = (
-    *("table.txt", "table.md", "table.tex", "table.csv", "table.parquet"),
-    *("runs.csv", "runs.parquet", PAGE),
-)
+FILES = (*TABLE, "runs.csv", "runs.parquet", PAGE)
 
 
 def check_folder(option: str, folder: Path, store: Store, read: Iterable[Path]) -> None:
@@ -52,15 +43,10 @@ def write(report: Report, folder: Path) -> list[Path]:
     """Write `FILES` into a folder, and `TRIALS` where there are any; returns the paths, the page last. The same ledger
     and panels give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows, trials = values_of(report.table), trial_rows(report)
-    write_text(folder / "table.txt", to_plain(report.table))
-    write_text(folder / "table.md", to_markdown(report.table))
-    write_text(folder / "table.tex", to_latex(report.table))
-    write_text(folder / "table.csv", to_csv(rows))
+    trials = trial_rows(report)
+    write_table(report.table, folder)
     write_text(folder / "runs.csv", to_csv(run_rows(report)))
     write_text(folder / PAGE, page(report))
-    with replacing(folder / "table.parquet") as temporary:
-        pq.write_table(to_columns(rows), temporary)
     with replacing(folder / "runs.parquet") as temporary:
         write_epochs(report, temporary)
     if trials:
@@ -68,11 +54,6 @@ def write(report: Report, folder: Path) -> list[Path]:
         with replacing(folder / "trials.parquet") as temporary:
             pq.write_table(to_columns(trials), temporary)
     return [folder / name for name in (*(TRIALS if trials else ()), *FILES)]
-
-
-def values_of(table: Table) -> list[dict[str, Any]]:
-    """The raw numbers behind the rows of a table."""
-    return [row.values for row in table.rows]
 
 
 def trial_rows(report: Report) -> list[dict[str, Any]]:
@@ -117,32 +98,6 @@ def run_rows(report: Report) -> list[dict[str, Any]]:
     ]
 
 
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV, with the columns of all rows; items of a list are separated by semicolons."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    names = _names(rows)
-    writer.writerow(map(_cell, names))
-    writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
-    return out.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """A value for a spreadsheet, which would run a text that begins like a formula: an apostrophe makes it text."""
-    if isinstance(value, list):
-        value = "; ".join(map(str, value))
-    if not isinstance(value, str):
-        return value
-    text = printable(value)
-    begins = text.strip()
-    return f"'{text}" if len(begins) > 1 and begins[0] in FORMULA else text
-
-
-def to_columns(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows as typed columns: numbers as float64 or int64, lists as lists, mixed types as text."""
-    return pa.table({name: _column([row.get(name) for row in rows]) for name in _names(rows)})
-
-
 def write_epochs(report: Report, path: Path) -> None:
     """Write a row for each epoch of each run and trial as Parquet (long format): study, arm, seed, role, run, and every
     metric, which is null where the epoch does not have it and NaN where it was not finite."""
@@ -174,19 +129,3 @@ def write_epochs(report: Report, path: Path) -> None:
                 for epoch in run.epochs
             ]
             writer.write_table(pa.Table.from_pylist(rows, schema))
-
-
-def _names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
-
-
-def _column(values: list[Any]) -> pa.Array:
-    numbers = all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in values if value is not None
-    )
-    if numbers and any(isinstance(value, float) for value in values):
-        return pa.array(values, pa.float64())
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([None if value is None else str(value) for value in values], pa.string())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from orchestrator.prepare.jobs import Job
@@ -11,6 +12,8 @@ from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.ledger_run import LedgerRun
 from orchestrator.tracking.address import shown
+from orchestrator.tracking.also import TRACKERS, RunTracker
+from orchestrator.tracking.arm_record import ArmRecord
 from orchestrator.tracking.mlflow_server import Server
 from orchestrator.tracking.run_record import Record
 from orchestrator.tracking.sender import Sender
@@ -27,7 +30,7 @@ EPOCHS_S = 10.0
 class Mirror:
     """Keeps tracking up to date with one study. No method raises, and only `close` waits."""
 
-    def __init__(self, study: str, store: Store) -> None:
+    def __init__(self, study: str, store: Store, also: Sequence[str] = ()) -> None:
         self.study = study
         self.store = store
         self.ledger = Ledger(store.ledger)
@@ -35,6 +38,11 @@ class Mirror:
         self.sender = Sender(self.tracker.why_unreachable, shown(store.mlflow_uri))
         self.sender.send("reconcile", self._reconcile)
         self.sender.send("study", lambda: self.tracker.open(study))
+        self._others: list[tuple[RunTracker, Sender]] = []
+        """Trackers beside MLflow, each with a thread of its own: a slow one delays no other."""
+        for name in also:
+            folder = store.root / name
+            self._others.append((TRACKERS[name](folder), Sender(lambda: "", f"{name} ({folder})")))
 
     def job(self, job: Job) -> None:
         """Bring a job's run up to date with the ledger."""
@@ -43,13 +51,15 @@ class Mirror:
     def send(self, run_id: str, arm: str, seed: int | None, role: str) -> None:
         """Queue a run; when its turn comes, MLflow is brought up to date with the ledger."""
 
-        def mirror() -> None:
+        def send_to(update: Callable[[Record], None]) -> None:
             if (run := self.ledger.run(run_id)) is not None:
-                self.tracker.mirror(Record(self.study, arm, seed, role, run, self.store.run_dir(run_id)))
+                update(Record(self.study, arm, seed, role, run, self.store.run_dir(run_id)))
 
         run = self.ledger.run(run_id)
-        trains = run is not None and run.status == "running"
-        self.sender.send(run_id, mirror, EPOCHS_S if trains else 0.0)
+        wait_s = EPOCHS_S if run is not None and run.status == "running" else 0.0
+        self.sender.send(run_id, partial(send_to, self.tracker.mirror), wait_s)
+        for other, sender in self._others:
+            sender.send(run_id, partial(send_to, other.send), wait_s)
 
     def ended(self, state: StudyState) -> list[LedgerRun]:
         """Send all ended runs of a study, also those that ended without this driver; returns them."""
@@ -61,23 +71,40 @@ class Mirror:
                 found.append(run)
         return found
 
-    def close(self, files: Iterable[Path], timeout_s: float | None = FLUSH_S, *, finished: bool) -> set[str]:
-        """Send the report files to the parent run, end it, and wait for the queue; the names of what was not sent."""
+    def close(
+        self,
+        files: Iterable[Path],
+        timeout_s: float | None = FLUSH_S,
+        *,
+        arms: Sequence[ArmRecord] = (),
+        finished: bool,
+    ) -> set[str]:
+        """Send the report files to the parent run and the numbers of arms, end it, and wait for the queue; the names of
+        what was not sent."""
+        if arms:
+            self.sender.send("arms", lambda: self.tracker.arms(self.study, arms))
         self.sender.send("report", lambda: self.tracker.files(self.study, files))
         if finished:
             self.sender.send("close", lambda: self.tracker.close(self.study))
         # nothing trains any more: runs that are still RUNNING were interrupted, the parent too
         self.sender.send("interrupted", self._reconcile)
-        return self.sender.close(timeout_s)
+        left = self.sender.close(timeout_s)
+        return left.union(*(sender.close(timeout_s) for _, sender in self._others))
 
     def _reconcile(self) -> None:
         self.tracker.reconcile(lambda: self.store.leases.drivers().keys() - {self.study})
 
 
-def sync(state: StudyState, store: Store, files: Iterable[Path]) -> tuple[int, set[str]]:
+def sync(
+    state: StudyState,
+    store: Store,
+    files: Iterable[Path],
+    arms: Sequence[ArmRecord] = (),
+    also: Sequence[str] = (),
+) -> tuple[int, set[str]]:
     """Send what tracking lacks of a study. Returns how many runs are up to date, and the names of what was not sent."""
-    mirror = Mirror(state.study.name, store)
+    mirror = Mirror(state.study.name, store, also)
     ended = mirror.ended(state)
     finished = all(run.status in ("finished", "failed", "stopped") for run in state.members)
-    left = mirror.close(files, timeout_s=None, finished=finished)
+    left = mirror.close(files, timeout_s=None, arms=arms, finished=finished)
     return sum(run.run_id not in left for run in ended), left

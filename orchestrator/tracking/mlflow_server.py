@@ -99,6 +99,10 @@ class Server:
         """Create a run with status RUNNING; returns its id."""
         return str(self.client.create_run(experiment, tags=cut(tags)).info.run_id)
 
+    def delete(self, run: str) -> None:
+        """Delete a run; MLflow keeps it in its trash."""
+        self.client.delete_run(run)
+
     def steps(self, run: str, metric: str) -> set[int]:
         """The steps at which the run has a value of the metric."""
         return {point.step for point in self.client.get_metric_history(run, metric)}
@@ -209,6 +213,16 @@ def _create(database: Path, artifacts: Path) -> None:
         partial = database.with_name(f".{database.name}.new")
         SqlAlchemyStore(sqlite_uri(partial), location(artifacts)).engine.dispose()
         partial.replace(database)
+
+
+def read_runs(uri: str, title: str) -> list[Any] | None:
+    """All runs of an experiment; None where there is none of this title. Nothing is created or written.
+
+    Raises what MLflow raises.
+    """
+    client = _mlflow().MlflowClient(tracking_uri=uri)
+    found = client.get_experiment_by_name(title)
+    return None if found is None else list(pages(client.search_runs, [found.experiment_id]))
 
 
 def _mlflow() -> Any:

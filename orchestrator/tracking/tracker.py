@@ -1,7 +1,8 @@
 """Tracker: the store's runs in MLflow. All methods are idempotent: what MLflow already holds is not sent again.
 
-A study is an experiment `transkd/<study>` with one parent run; each run of the study is a child of it. A run is
-looked up by its tags before it is created.
+A study is an experiment `transkd/<study>` with one parent run; each run of the study is a child of it. An arm of
+several seeds has a run of its own, which is made when they have ended and then is their parent. A run is looked up by
+its tags before it is created.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.tracking.arm_record import ArmRecord
 from orchestrator.tracking.mlflow_models import Models
 from orchestrator.tracking.mlflow_server import Point, Server, cut
 from orchestrator.tracking.run_record import Record, named_digests
@@ -32,6 +34,12 @@ NOTE = "mlflow.note.content"
 STUDY_NOTE = (
     "The table is of the last epoch of each run: its model `last`, from last.pt. "
     "Its model `best`, from best.pt, is of the epoch with the highest val/miou."
+)
+SEEDS = "seeds"
+"""The role of a run that holds the numbers of an arm over its seeds."""
+ARM_NOTE = (
+    "All seeds of an arm: `seeds/mean`, `seeds/std` and `seeds/n` of the table; the difference to `transkd.vs` with "
+    "its interval and p; `verdict` is 1 for better, -1 for worse, 0 for all others; the curve is the mean over seeds."
 )
 OURS = "name LIKE 'transkd/%'"
 """Selects our experiments on a shared server."""
@@ -57,6 +65,8 @@ class _Study:
     parent: _Mirrored
     runs: dict[str, _Mirrored] = field(default_factory=dict)
     """By our run id."""
+    arms: dict[str, _Mirrored] = field(default_factory=dict)
+    """The runs over all seeds of an arm, by its name."""
 
 
 class Tracker:
@@ -114,6 +124,34 @@ class Tracker:
         # last: `transkd.mirrored` means that all of the above has arrived
         self._log(there, tags={**sent, **note, "transkd.mirrored": content})
 
+    def arms(self, study: str, records: Iterable[ArmRecord]) -> None:
+        """Bring the runs of arms up to date, and set them as the parents of their seeds."""
+        there = self._study(study)
+        for record in records:
+            known = there.arms.get(record.arm)
+            if known is None or known.tags.get("transkd.mirrored") != record.content:
+                there.arms[record.arm] = self._send_arm(there, record)
+                if known is not None:  # MLflow cannot change a metric or a parameter
+                    self.server.delete(known.id)
+            for child in (there.runs[run_id] for run_id in record.run_ids if run_id in there.runs):
+                self._log(child, tags={"mlflow.parentRunId": there.arms[record.arm].id})
+
+    def _send_arm(self, study: _Study, record: ArmRecord) -> _Mirrored:
+        tags = {
+            "mlflow.runName": record.arm,
+            "mlflow.parentRunId": study.parent.id,
+            "transkd.role": SEEDS,
+            "transkd.arm": record.arm,
+            "transkd.store": self._owner,
+            "transkd.status": "finished",
+            NOTE: ARM_NOTE,
+        }
+        made = _Mirrored(self.server.create(study.experiment, tags), "RUNNING", cut(tags))
+        self._log(made, [record.points], record.params, record.tags)
+        self.server.end(made.id, "FINISHED")
+        self._log(made, tags={"transkd.mirrored": record.content})
+        return made
+
     def files(self, study: str, paths: Iterable[Path]) -> None:
         """Send a study's files (its table, its report) to its parent run, those that have changed."""
         parent = self._study(study).parent
@@ -146,19 +184,21 @@ class Tracker:
             return self._studies[name]
         experiment = self.server.experiment(f"transkd/{name}", name)
         parent = None
-        runs = {}
+        runs, arms = {}, {}
         for run in self.server.runs([experiment], self._mine):
             there = _Mirrored(
                 run.info.run_id, run.info.status, run.data.tags, set(run.data.params), set(run.data.metrics)
             )
             if there.tags.get("transkd.role") == "study":
                 parent = there
+            elif there.tags["transkd.role"] == SEEDS:
+                arms[there.tags["transkd.arm"]] = there
             else:
                 runs[there.tags["transkd.run_id"]] = there
         if parent is None:
             tags = {"mlflow.runName": name, "transkd.role": "study", "transkd.store": self._owner, NOTE: STUDY_NOTE}
             parent = _Mirrored(self.server.create(experiment, tags), "RUNNING", tags)
-        self._studies[name] = _Study(experiment, parent, runs)
+        self._studies[name] = _Study(experiment, parent, runs, arms)
         return self._studies[name]
 
     def _child(self, study: _Study, record: Record) -> _Mirrored:
@@ -171,7 +211,8 @@ class Tracker:
         return there
 
     def _tags(self, study: _Study, record: Record) -> dict[str, str]:
-        return {"mlflow.parentRunId": study.parent.id, "transkd.store": self._owner, **record.tags}
+        above = study.arms.get(record.arm, study.parent) if record.role == "arm" else study.parent
+        return {"mlflow.parentRunId": above.id, "transkd.store": self._owner, **record.tags}
 
     def _send_numbers(self, there: _Mirrored, record: Record, summary: Mapping[str, float]) -> None:
         """Send the parameters, tags, epochs and numbers of the whole run that have not arrived."""

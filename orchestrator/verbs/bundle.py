@@ -17,6 +17,9 @@ def bundle(
     store: StoreOption = None,
     cluster: ClusterOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="the archive [./STUDY.tar.gz]")] = None,
+    student: Annotated[
+        str | None, typer.Option("--student", metavar="ARM", help="add the student of this arm's median seed")
+    ] = None,
 ) -> None:
     """Put a study's plan, lock, ledger and report into one archive; `transkd report` reads it without this store."""
     from orchestrator.report.bundle import pack
@@ -33,5 +36,5 @@ def bundle(
     check_output("--out", path, (*files_read(study, cluster), *journals(where.ledger)))
     if holds(where.runs_dir, path):
         raise UserError(f"--out {path} is in the folder of a run; name another place")
-    size = pack(loaded, text, where, path)
+    size = pack(loaded, text, where, path, student)
     print(f"{path}: {size / 1e6:.1f} MB; `transkd report {path}` reads it anywhere")

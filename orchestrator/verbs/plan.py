@@ -67,6 +67,10 @@ def plan(
         with located(loaded.name):
             lacking = not_here(preparer, [*(run.plan.config for run in state.runs), *base])
         unchecked += [f"not checked: {why}" for why in lacking if not any(why in line for line in unchecked)]
+    from orchestrator.prepare.machine import slow_bf16
+
+    if slow := slow_bf16(spec, (run.plan.config for run in state.runs)):
+        unchecked.append(slow)
     for line in unchecked:
         console.print(Text(line, style="yellow"), soft_wrap=True)
     if taught := learn_from_line(loaded, ledger):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ablations.study.schema import Study
     from orchestrator.report.page.data import Report
     from orchestrator.store.folder import Store
+    from orchestrator.tracking.arm_record import ArmRecord
     from orchestrator.tracking.mirror import Mirror
 
 
@@ -72,39 +73,69 @@ def launch(
     Runs that failed because a loss was not finite are only retried with `retry_failed`. `join` uses the Ray of this
     machine instead of starting one.
     """
+    from orchestrator.state.stored_studies import study_source
+    from orchestrator.store.ledger import Ledger
+
+    where = store_of(store, cluster)
+    found = study_source(study, Ledger(where.ledger))
+    return launch_read(
+        found.read(),
+        found.text,
+        where,
+        cluster,
+        data_roots or [],
+        workers,
+        max_gpu_hours,
+        read=files_read(study, cluster),
+        retry_failed=retry_failed,
+        join=join,
+    )
+
+
+def launch_read(
+    loaded: Study,
+    text: str,
+    where: Store,
+    cluster: str | None,
+    data_roots: list[str],
+    workers: int | None = None,
+    max_gpu_hours: float | None = None,
+    *,
+    read: list[Path],
+    retry_failed: bool = False,
+    join: bool = False,
+) -> int:
+    """`launch` of a study that has been read from this YAML; the report is not written over the files in `read`."""
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.report.files import PAGE, check_folder
     from orchestrator.running.ray_session import check_address
     from orchestrator.search.learn_from import learn_from_line
-    from orchestrator.state.stored_studies import study_source
     from orchestrator.store.full_disk import pausing
-    from orchestrator.store.ledger import Ledger
     from orchestrator.store.provenance import begin
     from orchestrator.terminal.live_view import view
     from orchestrator.terminal.log_lines import StudyProgress
     from orchestrator.terminal.table import show
     from orchestrator.tracking.address import page_of, uri_of
+    from orchestrator.tracking.also import check_trackers
     from orchestrator.tracking.mirror import Mirror
     from orchestrator.tracking.sender import in_one_line
 
     console = Console(highlight=False)
-    where = store_of(store, cluster)
-    found = study_source(study, Ledger(where.ledger))
-    text, loaded = found.text, found.read()
     spec = load_spec(cluster)
     if workers is not None:
         spec = with_workers(spec, workers)
     if join and spec.address == "local":
         spec = spec.model_copy(update={"address": "auto"})
     check_address(spec.address)
+    check_trackers(spec.other_trackers)
     uri, folder = uri_of(where), where.report_dir(loaded.name)
-    check_folder("the report", folder, where, files_read(study, cluster))
+    check_folder("the report", folder, where, read)
     from orchestrator.launch import Launch
     from orchestrator.prepare.plugins import activate
 
     activate(loaded)
-    job = Launch(loaded, spec, where, roots_of(loaded, data_roots or []), retry_failed=retry_failed)
+    job = Launch(loaded, spec, where, roots_of(loaded, data_roots), retry_failed=retry_failed)
 
     def say(text: str) -> None:
         console.print(Text(f"{loaded.name}: {text}", style="dim"), soft_wrap=True)
@@ -121,7 +152,7 @@ def launch(
         console.print(Text(taught, style="dim"), soft_wrap=True)
     with pausing(where.root), where.leases.study(loaded.name):
         begin(loaded.name, text, job.ledger, where, job.sources, loaded.base.get("plugins", []))
-        mirror = Mirror(loaded.name, where)
+        mirror = Mirror(loaded.name, where, spec.other_trackers)
         try:
             job.run(mirror, lambda: view(console, StudyProgress(job.state)), say)
         except BaseException:
@@ -157,13 +188,17 @@ def _close(study: Study, store: Store, mirror: Mirror, *, finished: bool) -> Rep
     from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna
     from orchestrator.state.study_state import StudyState
     from orchestrator.store.ledger import Ledger
+    from orchestrator.tracking.arm_record import arm_records
 
     files: list[Path] = []
+    arms: list[ArmRecord] = []
     try:
-        report = report_of(StudyState(study, Ledger(store.ledger)), store)
+        state = StudyState(study, Ledger(store.ledger))
+        report = report_of(state, store)
         files = write(report, store.report_dir(study.name))
+        arms = arm_records(state, report.table)
     finally:
-        if mirror.close(files, finished=finished):
+        if mirror.close(files, arms=arms, finished=finished):
             print(f"MLflow lacks a part of this study; `transkd sync {study.name}` sends it", file=sys.stderr)
     if lacking := searches_to_optuna(study, store):
         print(lacking, file=sys.stderr)

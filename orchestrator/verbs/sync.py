@@ -1,4 +1,4 @@
-"""sync: send to MLflow what it lacks of a study."""
+"""sync: send to MLflow, and to the trackers that the cluster spec names, what they lack of a study."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, fi
 
 def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
     """Send to MLflow what it lacks of a study."""
+    from cluster.spec import load as load_spec
     from orchestrator.report.files import check_folder, write
     from orchestrator.report.page.data import report_of
     from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna
@@ -17,10 +18,13 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
     from orchestrator.store.ledger import Ledger
     from orchestrator.store.run_folder import reconcile
     from orchestrator.tracking.address import shown, uri_of
+    from orchestrator.tracking.also import check_trackers
+    from orchestrator.tracking.arm_record import arm_records
     from orchestrator.tracking.mirror import sync as send
     from trainer.config import counted
 
-    where = store_of(store, cluster)
+    where, spec = store_of(store, cluster), load_spec(cluster)
+    check_trackers(spec.other_trackers)
     loaded = load_study(study, Ledger(where.ledger))
     uri, folder = uri_of(where), where.report_dir(loaded.name)
     check_folder("the report", folder, where, files_read(study, cluster))
@@ -29,7 +33,8 @@ def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = N
         ledger = Ledger(where.ledger, loaded.name)
         reconcile(ledger, where)
         state = StudyState(loaded, ledger)
-        sent, left = send(state, where, write(report_of(state, where), folder))
+        report = report_of(state, where)
+        sent, left = send(state, where, write(report, folder), arm_records(state, report.table), spec.other_trackers)
         lacking = searches_to_optuna(loaded, where)
     if lacking:
         print(lacking, file=sys.stderr)

@@ -61,7 +61,7 @@ def mirrored(driver):
     found = {}
     for run in runs:
         tags = run.data.tags
-        if tags["transkd.role"] != "study":
+        if tags["transkd.role"] not in ("study", "seeds"):
             steps = [point.step for point in client.get_metric_history(run.info.run_id, "loss")]
             found.setdefault((tags["transkd.arm"], int(tags["transkd.seed"])), []).append((run.info.status, steps))
     return found, {run.info.status for run in runs}

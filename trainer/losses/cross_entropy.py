@@ -19,5 +19,7 @@ class CrossEntropy(TaskLoss):
 
 def pixel_losses(logits: Tensor, label: Tensor, weights: Tensor | None) -> Tensor:
     """The cross-entropy (N, H, W) of each pixel, times the weight of its class; 0 where there is no label."""
+    # the same bits, and sooner: torch's kernel reads one channel after another, and upsampling leaves channels last
+    logits = logits.contiguous()
     # reduction="none" and sum(): torch's own sum of two million float32 terms is less exact
     return F.cross_entropy(logits, label, weights, ignore_index=IGNORE, reduction="none")

@@ -29,7 +29,7 @@ from trainer.training.shared import Shared
 from trainer.training.step import parts
 
 
-def fit(config: TrainConfig, place: Place, *, report: Report) -> dict[str, Any]:
+def fit(config: TrainConfig, place: Place, *, report: Report = lambda metrics, checkpoint: None) -> dict[str, Any]:
     """Train one run to its end and return its result, resuming from what `place.out_dir` holds. A finished run whose
     last.pt is gone is trained again.
 

@@ -1,4 +1,4 @@
-"""export: the student without distillation modules as one ONNX file, compared with torch on real images."""
+"""export: the student without distillation modules as ONNX, in float32 and INT8, compared with torch on real images."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ from trainer.place import default_cache
 from trainer.verbs import options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
+    from trainer.data import PackedSplit, SegDataset
+    from trainer.deploy.model_card import Exported
     from trainer.deploy.open import Student
     from trainer.deploy.parity import Parity
 
@@ -41,6 +45,9 @@ def export(
         bool, typer.Option("--full-size", help="logits at the input's size, upsampled in the graph, not at a quarter")
     ] = False,
     opset: Annotated[int, typer.Option(min=18, max=23, help="version of the ONNX operators")] = 20,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="also write FILE-int8, calibrated on images of train, and measure its mIoU")
+    ] = False,
     config: options.Config = None,
     model: options.Model = None,
     data: options.DataName = None,
@@ -54,22 +61,31 @@ def export(
     The graph takes uint8 RGB (N, H, W, 3), normalises it and returns logits.
     Its metadata names its origin, classes and colours;
     the distillation modules are not part of it.
+    Beside it a model card is written: student.card.md for student.onnx.
     """
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a file, for example {out / 'student.onnx'}")
-    options.check_written("--out", out, options.read_with(checkpoint, config))
+    small, about = out.with_name(f"{out.stem}-int8{out.suffix}"), out.with_suffix(".card.md")
+    for written in (out, small, about) if int8 else (out, about):
+        options.check_written("--out", written, options.read_with(checkpoint, config))
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise UserError(f"export needs {' and '.join(missing)}, not installed here; pip install {' '.join(missing)}")
     import torch
 
+    from trainer.data import open_dataset
+    from trainer.deploy.model_card import Exported, card
     from trainer.deploy.onnx import write_onnx
     from trainer.deploy.open import open_student
     from trainer.deploy.parity import compare, in_torch, latency_ms, open_session
 
     torch.set_num_threads(threads)
     student = open_student(checkpoint, options.wanted(config, model, data, size, normalize), "cpu")
-    pictures = _pictures(student, images, data_root, out)
+    dataset = None
+    if images is None or int8:
+        dataset = open_dataset(student.config.data, data_root.absolute() if data_root else None, default_cache())
+    pictures = _pictures(student, images, dataset, out)
     options.check_replaced("--out", out, ".onnx")
+    splits = _splits(student, dataset) if dataset is not None and int8 else None
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         module = write_onnx(temporary, student, opset=opset, full_size=full_size, dynamic=dynamic)
@@ -77,10 +93,10 @@ def export(
         parity = compare((reference(picture), exported(picture)) for picture in pictures)
         require_parity(parity, out)
     height, width = student.config.data.size
-    takes = "images of any multiple of 32" if dynamic else f"one image of {height}x{width}"
-    print(printable(f"{student.described}; read as {student.read_as}"))
     of = "RGB" if student.dataset.channels == 3 else f"of {student.dataset.channels} channels"
-    print(printable(f"{out}: {out.stat().st_size / 1e6:.1f} MB, takes {takes}, uint8 {of}"))
+    takes = ("images of any multiple of 32" if dynamic else f"one image of {height}x{width}") + f", uint8 {of}"
+    print(printable(f"{student.described}; read as {student.read_as}"))
+    print(printable(f"{out}: {out.stat().st_size / 1e6:.1f} MB, takes {takes}"))
     print(
         f"onnxruntime beside torch on {counted(parity.images, 'image')}: the same class at "
         f"{100 * parity.agreement:.3f} % of {parity.pixels} pixels, "
@@ -92,6 +108,59 @@ def export(
     print(
         f"one image takes onnxruntime {times[0]:.1f} ms, torch {times[1]:.1f} ms, on {counted(threads, 'CPU thread')}"
     )
+    files = [Exported(out, parity, times[0])]
+    if splits is not None:
+        files = _in_int8(student, out, small, splits, pictures, reference, threads, files[0])
+    with replacing(about) as temporary:
+        temporary.write_text(card(student, files, takes, student.config.eval.predictions), encoding="utf-8")
+    print(printable(f"{about}: its model card"))
+
+
+def _splits(student: Student, dataset: SegDataset) -> tuple[PackedSplit, PackedSplit]:
+    """The packed train and val splits. Raises UserError where the data set has none."""
+    from trainer.data import check_splits, pack
+
+    check_splits(student.config.data.name, dataset.splits, ["train", "val"], "--int8")
+    train = pack(dataset, student.config.data, "train", default_cache(), native=False, say=print)
+    return train, pack(dataset, student.config.data, "val", default_cache(), say=print)
+
+
+def _in_int8(
+    student: Student,
+    out: Path,
+    small: Path,
+    splits: tuple[PackedSplit, PackedSplit],
+    pictures: list[np.ndarray],
+    reference: Callable[[np.ndarray], np.ndarray],
+    threads: int,
+    whole: Exported,
+) -> list[Exported]:
+    """Write `small`, the INT8 graph of `out`; print and return what both files' val mIoU are."""
+    from trainer.deploy.int8 import Images, miou_of, quantise
+    from trainer.deploy.model_card import Exported
+    from trainer.deploy.parity import compare, latency_ms, open_session
+
+    train, val = splits
+    images = Images(train)
+    with replacing(small) as temporary:
+        quantise(out, temporary, images)
+        sessions = [open_session(out, threads), open_session(temporary, threads)]
+        parity = compare((reference(picture), sessions[1](picture)) for picture in pictures)
+    protocol = student.config.eval.protocols[0]
+    mious = [miou_of(run, val, student.dataset.classes, protocol) for run in sessions]
+    quantised = Exported(small, parity, latency_ms(sessions[1], pictures[0]), mious[1])
+    print(
+        printable(f"{small}: {small.stat().st_size / 1e6:.1f} MB, calibrated on {counted(images.count, 'train image')}")
+    )
+    print(
+        f"INT8 beside torch: the same class at {100 * parity.agreement:.3f} % of {parity.pixels} pixels; "
+        f"one image takes {quantised.latency_ms:.1f} ms"
+    )
+    print(
+        f"val mIoU ({protocol}, {counted(len(val), 'image')}): {mious[0]:.2f} in float32, {mious[1]:.2f} in INT8, "
+        f"{mious[1] - mious[0]:+.2f}"
+    )
+    return [whole._replace(miou=mious[0]), quantised]
 
 
 def require_parity(parity: Parity, out: Path) -> None:
@@ -107,20 +176,20 @@ def require_parity(parity: Parity, out: Path) -> None:
     sys.exit(1)
 
 
-def _pictures(student: Student, images: Path | None, data_root: Path | None, out: Path) -> list[np.ndarray]:
+def _pictures(student: Student, images: Path | None, dataset: SegDataset | None, out: Path) -> list[np.ndarray]:
     """Up to IMAGES real images (1, H, W, C) at the network's input size, none of which is `out`."""
     import numpy as np
 
-    from trainer.data import open_dataset
     from trainer.data.packs.packing import resize_image
     from trainer.deploy.predict import find_images
 
+    if dataset is not None:
+        check_output("--out", out, options.images_of(dataset, "val"))
     if images is not None:
         found = find_images(images)
         check_output("--out", out, found)
     else:
-        dataset = open_dataset(student.config.data, data_root.absolute() if data_root else None, default_cache())
-        check_output("--out", out, options.images_of(dataset, "val"))
+        assert dataset is not None
         found = [pair.image for pair in dataset.pairs("val")]
     chosen = np.unique(np.linspace(0, len(found) - 1, IMAGES).round().astype(int))
     return [resize_image(student.dataset.read(found[i]), student.config.data.size)[None].copy() for i in chosen]

@@ -1,14 +1,10 @@
-"""The sections of a report as one HTML file that needs no network."""
+"""The page of a report: which sections it has, and in which order."""
 
 from __future__ import annotations
 
-from importlib import resources
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from orchestrator.report.page import checklist, classes, curves, forest, panels, pareto, provenance, search, tables
 from orchestrator.report.page.data import Report
+from orchestrator.report.page.html import render
 from trainer.config import counted
 
 SECTIONS = (tables, forest, curves, classes, pareto, search, panels, provenance, checklist)
@@ -17,27 +13,11 @@ SECTIONS = (tables, forest, curves, classes, pareto, search, panels, provenance,
 
 def page(report: Report) -> str:
     """The page's HTML: the same report gives the same bytes."""
-    from plotly.offline import get_plotlyjs
-
     sections = [made for part in SECTIONS if (made := part.section(report)) is not None]
-    environment = Environment(
-        loader=PackageLoader("orchestrator.report.page", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    drawn = any('class="plot"' in block for made in sections for block in made.blocks)
     _, _, about = report.table.title.partition("   ")
-    return environment.get_template("page.html").render(
-        name=report.study.name,
-        about=about,
-        unfinished=unfinished(report),
-        sections=sections,
-        css=_own("page.css"),
-        js=_own("page.js") if drawn else "",
-        plotly=Markup(get_plotlyjs()) if drawn else "",
-        pictures=_own("pictures.js") if any(made.anchor == "panels" for made in sections) else "",
-    )
+    name = report.study.name
+    written_by = {"command": f"transkd report {name}", "origin": "the ledger alone"}
+    return render(name, about, sections, unfinished=unfinished(report), **written_by)
 
 
 def unfinished(report: Report) -> str:
@@ -52,7 +32,3 @@ def unfinished(report: Report) -> str:
         return ""
     running = f", {count} running" if (count := runs.count("running")) else ""
     return f"Incomplete: {ended} of {counted(planned, 'run')} ended{running}."
-
-
-def _own(name: str) -> Markup:
-    return Markup((resources.files("orchestrator.report.page") / name).read_text(encoding="utf-8"))

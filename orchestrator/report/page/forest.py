@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from ablations.statistics.paired import paired
+from ablations.statistics.paired import SeedName, paired
+from ablations.table.shape import Table
 from orchestrator.report.page.data import Report
 from orchestrator.report.page.parts import VERDICTS, Section, figure, label, plot, rounded
 
@@ -29,6 +32,11 @@ class Difference:
 
 def differences(report: Report) -> list[Difference]:
     """The contrasts that have at least one pair of seeds, in the order of the table."""
+    return differences_of(report.table, report.scores)
+
+
+def differences_of(table: Table, scores: Mapping[str, Mapping[SeedName, float]]) -> list[Difference]:
+    """The contrasts of a table that have a difference, in its order; `scores` by arm and seed."""
     return [
         Difference(
             values["arm"],
@@ -38,24 +46,25 @@ def differences(report: Report) -> list[Difference]:
             values["interval_high"],
             values["verdict"],
             # the seeds of the verdict: an arm may have more seeds by now, for another contrast
-            tuple(paired(report.scores[values["arm"]], report.scores[values["reference"]])[: values["pairs"]]),
+            tuple(paired(scores[values["arm"]], scores[values["reference"]])[: values.get("pairs", 0)]),
         )
-        for values in (row.values for row in report.table.rows)
-        if values.get("pairs")
+        for values in (row.values for row in table.rows)
+        if math.isfinite(values.get("difference", math.nan))
     ]
 
 
-def forest_figure(rows: list[Difference], margin: float | None) -> go.Figure:
+def forest_figure(rows: list[Difference], margin: float | None, digits: int = 2, unit: str = "points") -> go.Figure:
     """A row for each contrast, the first on top: small rings are seeds, the large symbol is their mean."""
+    decimals = f"%{{x:+.{digits}f}}"
     seeds = go.Scatter(
         x=rounded([x for row in rows for x in row.seeds]),
         y=[i for i, row in enumerate(rows) for _ in row.seeds],
         mode="markers",
         name="one seed",
         marker={"symbol": "circle-open", "size": 6, "color": "#999999"},
-        hovertemplate="one seed: %{x:+.2f}<extra></extra>",
+        hovertemplate=f"one seed: {decimals}<extra></extra>",
     )
-    traces = [seeds]
+    traces = [seeds] if any(row.seeds for row in rows) else []
     for verdict, (colour, symbol) in VERDICTS.items():
         if own := [(i, row) for i, row in enumerate(rows) if row.verdict == verdict]:
             traces.append(
@@ -75,7 +84,7 @@ def forest_figure(rows: list[Difference], margin: float | None) -> go.Figure:
                         "width": 5,
                     },
                     text=[f"{label(row.arm)} against {label(row.reference)}" for _, row in own],
-                    hovertemplate="%{text}<br>%{x:+.2f}, " + verdict + "<extra></extra>",
+                    hovertemplate=f"%{{text}}<br>{decimals}, {verdict}<extra></extra>",
                 )
             )
     names = [
@@ -117,7 +126,7 @@ def forest_figure(rows: list[Difference], margin: float | None) -> go.Figure:
         margin={"l": 8, "r": 8, "t": 12, "b": 44},
         annotations=names,
         shapes=[zero, band] if margin else [zero],
-        xaxis={"title": {"text": "difference in points"}, "zeroline": False},
+        xaxis={"title": {"text": f"difference in {label(unit)}"}, "zeroline": False},
         yaxis={"range": [len(rows) - 0.4, -0.9], "visible": False, "fixedrange": True},
     )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from markupsafe import Markup
 
 from ablations.study.metric import described
-from ablations.table.marks import SCORE, mark_note, marks
+from ablations.table.marks import mark_note, marks
 from ablations.table.shape import Column, Row, Table, number
 from ablations.table.text import below
 from orchestrator.report.page.data import Report
@@ -17,20 +20,20 @@ TAGS = {"best": Markup("<strong>{}</strong>"), "second": Markup("<u>{}</u>")}
 
 def section(report: Report) -> Section:
     """The study's table, and the further tables with their titles as captions."""
+    caption = f"{described(report.study.metric)} of each seed at the last epoch"
     more = (table_html(table, table.title.replace("   ", ": ", 1)) for table in report.table.more)
-    return Section("table", "Results", (table_html(report.table), *more, *_by_seed(report)))
-
-
-def _by_seed(report: Report) -> list[Markup]:
-    """The score of each seed, folded; of rows of more than one seed."""
     seeds = sorted({seed for scores in report.scores.values() for seed in scores})
+    return Section("table", "Results", (table_html(report.table), *more, *by_seed(report.scores, seeds, caption)))
+
+
+def by_seed(
+    scores: Mapping[str, Mapping[Any, float]], seeds: Sequence[Any], caption: str, digits: int = 2
+) -> list[Markup]:
+    """The score of each seed by arm, folded; of rows of more than one seed."""
     if len(seeds) < 2:
         return []
-    rows = tuple(
-        Row((arm, *(number(scores.get(seed), 2) for seed in seeds)), {}) for arm, scores in report.scores.items()
-    )
+    rows = tuple(Row((arm, *(number(own.get(seed), digits) for seed in seeds)), {}) for arm, own in scores.items())
     columns = (Column("arm"), *(Column(f"seed {seed}", right=True) for seed in seeds))
-    caption = f"{described(report.study.metric)} of each seed at the last epoch"
     listed = table_html(Table("", columns, rows, ()), caption)
     return [Markup("<details><summary>Values of each seed</summary>{}</details>").format(listed)]
 
@@ -66,7 +69,7 @@ def _row(table: Table, row: Row, mark: str | None) -> Markup:
     cells = []
     for i, (text, column) in enumerate(zip(row.cells, table.columns, strict=True)):
         shown: str | Markup = text
-        if column.heading == SCORE and mark:
+        if column.marked and mark:
             shown = TAGS[mark].format(text)
         elif i and text in COLOURS:
             shown = Markup('<span class="{}">{}</span>').format(COLOURS[text], text)

@@ -15,7 +15,7 @@ from ablations.table.text import to_markdown, to_plain
 
 COLUMNS = (
     Column("arm"),
-    Column("mIoU", right=True),
+    Column("mIoU", right=True, marked=True),
     Column("vs"),
     Column("difference [interval]", right=True),
     Column("verdict"),

@@ -43,6 +43,16 @@ seeds: 6
 contrasts: [["Base <both>", student alone], [without PEA & CSF, "Base <both>"]]
 margin: 0.3
 """,
+    # Two contrasts with seeds that decide one of them.
+    "decided": """
+name: decided
+variants:
+  student alone: {distill: {}}
+  "Base <both>": {}
+  without PEA & CSF: {distill.pea: null}
+seeds: 8
+contrasts: [["Base <both>", student alone], [without PEA & CSF, "Base <both>"]]
+""",
     # A search in which one dimension does not always apply.
     "search": """
 name: search

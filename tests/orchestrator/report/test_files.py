@@ -13,8 +13,9 @@ import pytest
 
 from ablations.table.latex import to_latex
 from ablations.table.text import to_markdown, to_plain
-from orchestrator.report.files import FILES, TRIALS, to_columns, to_csv, values_of, write
+from orchestrator.report.files import FILES, TRIALS, write
 from orchestrator.report.page.data import report_of
+from orchestrator.report.table_files import to_columns, to_csv, values_of
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger

@@ -46,6 +46,10 @@ def test_parent_children_parameters_points_and_files(finished):
     status, parent, _, _, files = found.pop("tiny")
     assert (status, parent) == ("FINISHED", None)
     assert {"table.md", "table.csv"} <= files
+    arms = {name.removesuffix(" seed 1") for name in found if name.endswith(" seed 1")}
+    assert arms, "those of several seeds have a run of their own"
+    for arm in arms:
+        assert found.pop(arm)[:2] == ("FINISHED", "tiny")
     assert len(found) == 7
     assert {name: status for name, (status, *_) in found.items() if status != "FINISHED"} == {
         "broken seed 0": "FAILED",
@@ -53,7 +57,7 @@ def test_parent_children_parameters_points_and_files(finished):
     }
     for (arm, seed, run_id), epochs in finished.driver.numbers().items():
         status, parent, params, points, files = found[f"{arm} seed {seed}"]
-        assert parent == "tiny"
+        assert parent == (arm if arm in arms else "tiny")
         assert files == {"config.yaml", "epochs.jsonl", "result.json", "panel.png", "per_class_iou.json"}
         config = yaml.safe_load((finished.driver.store / "runs" / run_id / "config.yaml").read_text())
         assert params["optim.lr"] == str(config["optim"]["lr"])

@@ -18,8 +18,8 @@ import pytest
 import torch
 from PIL import Image
 
-from trainer.config import DataConfig, ModelConfig, TrainConfig, parse
-from trainer.data import dataset_class, facts_of
+from trainer.config import DataConfig, ModelConfig, TrainConfig, parse, read_yaml
+from trainer.data import PackedSplit, dataset_class, facts_of, open_dataset, pack
 from trainer.data.scenes import write_scenes
 from trainer.data.synthetic.painter import paint
 from trainer.deploy.onnx import write_onnx
@@ -27,8 +27,10 @@ from trainer.deploy.open import Student
 from trainer.deploy.parity import Parity, compare, in_torch, open_session
 from trainer.files import checkpoint, run_folder
 from trainer.files.atomic import replacing
+from trainer.files.file_digest import file_digest
 from trainer.measure.complexity import parameters
 from trainer.models import MODELS, build_model
+from trainer.place import default_cache
 from trainer.rng import initialising
 from trainer.verbs.export import require_parity
 
@@ -242,7 +244,7 @@ def test_the_verb_writes_a_file_that_explains_itself(finished: Make, command: Ma
     run, out = finished(), tmp_path / "deep" / "student.onnx"
     code, said, errors = command("export", run / run_folder.BEST, "--out", out)
     assert (code, errors) == (0, "")
-    assert [path.name for path in out.parent.iterdir()] == ["student.onnx"]
+    assert {path.name for path in out.parent.iterdir()} == {"student.onnx", "student.card.md"}
     result = run_folder.read_result(run)
     assert result is not None
     assert f"run {result['run_id']}, epoch {result['best']['epoch']:.0f}; read as this program, normalize" in said
@@ -262,6 +264,47 @@ def test_the_verb_writes_a_file_that_explains_itself(finished: Make, command: Ma
     resized = np.asarray(Image.fromarray(image).resize((128, 64), Image.Resampling.BILINEAR))
     (answer,) = onnxruntime.InferenceSession(out).run(None, {"image": resized[None]})
     assert answer.shape == (1, 19, 16, 32)
+
+
+def miou_by_hand(path: Path, packed: PackedSplit, classes: int) -> float:
+    """The mIoU of a graph over the classes that occur, counted pixel by pixel in NumPy."""
+    run, hits, unions, labelled = open_session(path, 1), np.zeros(classes), np.zeros(classes), np.zeros(classes)
+    for index in range(len(packed)):
+        label = packed.native_label(index)
+        logits = torch.from_numpy(run(packed.images([index])))
+        whole = torch.nn.functional.interpolate(logits, size=label.shape, mode="bilinear", align_corners=False)
+        predicted = whole[0].argmax(0).numpy()
+        for k in range(classes):
+            true, found = label == k, (predicted == k) & (label < classes)
+            hits[k] += (true & found).sum()
+            unions[k] += (true | found).sum()
+            labelled[k] += true.sum()
+    return float(100 * (hits / np.maximum(unions, 1))[labelled > 0].mean())
+
+
+@pytest.mark.slow
+def test_a_file_in_int8_says_what_it_costs_and_the_card_holds_it(finished: Make, command: Make, tmp_path: Path) -> None:
+    run, out = finished(), tmp_path / "student.onnx"
+    code, said, errors = command("export", run / run_folder.LAST, "--out", out, "--int8")
+    assert (code, errors) == (0, "")
+    small, about = tmp_path / "student-int8.onnx", tmp_path / "student.card.md"
+    assert set(tmp_path.iterdir()) == {out, small, about}
+    assert small.stat().st_size < out.stat().st_size / 2
+    kinds = {tensor.data_type for tensor in onnx.load(small).graph.initializer}
+    assert onnx.TensorProto.INT8 in kinds
+    config = parse(read_yaml(run / "config.yaml"))
+    packed = pack(open_dataset(config.data, None, default_cache()), config.data, "val", default_cache())
+    mious = [miou_by_hand(path, packed, 19) for path in (out, small)]
+    result = run_folder.read_result(run)
+    assert result is not None
+    assert mious[0] == pytest.approx(result["last"]["val/miou"], abs=0.01)
+    assert f"{mious[0]:.2f} in float32, {mious[1]:.2f} in INT8, {mious[1] - mious[0]:+.2f}" in said
+    text = about.read_text(encoding="utf-8")
+    for path, miou in zip((out, small), mious, strict=True):
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| {path.name} |")]
+        assert f"| {miou:.2f} |" in row and file_digest(path) in row
+    assert f"| run | {result['run_id']} |" in text and str(tmp_path) not in text
+    assert all(f"| {name} |" in text for name in dataset_class("scenes").classes)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""Frame: columns by name, read from a CSV or Parquet file or from Python, and the place of each row for messages."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.config import UserError, counted, message_of, read_text, shown
+from trainer.config.input_files import check_regular
+
+SEPARATORS = (",", ";", "\t")
+SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*")
+WHOLE = re.compile(r"\s*[-+]?\d+\s*")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Columns of equal length. A cell is text, a number or None; an empty text counts as None."""
+
+    source: str
+    """The file, or where else the columns come from, for messages."""
+    columns: dict[str, list[Any]]
+    rows: list[str]
+    """The place of each row, such as `row 5`: the line of a file, counted as a spreadsheet does."""
+    remarks: tuple[str, ...] = ()
+    """What was decided in reading, in sentences."""
+
+    def take(self, kept: Iterable[int]) -> Frame:
+        """The frame of these rows alone."""
+        which = list(kept)
+        columns = {name: [cells[i] for i in which] for name, cells in self.columns.items()}
+        return Frame(self.source, columns, [self.rows[i] for i in which], self.remarks)
+
+
+def read_frame(path: Path) -> Frame:
+    """The columns of a CSV or Parquet file. Raises UserError for a file that is neither, empty or irregular."""
+    check_regular(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give a CSV or Parquet file")
+    if path.suffix.lower() in SPREADSHEETS:
+        raise UserError(f"{path} is a spreadsheet, and CSV or Parquet is read; save its sheet as CSV and give that")
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return _parquet(path)
+    return _csv(read_text(path), str(path))
+
+
+def frame_of(columns: Mapping[str, Iterable[Any]] | Any, source: str = "the frame") -> Frame:
+    """The frame of a pandas DataFrame, or of columns by name. Raises UserError for columns of unequal length."""
+    try:
+        found = {str(name): [_plain(cell) for cell in columns[name]] for name in columns}
+    except TypeError:
+        raise UserError(
+            f"a frame has columns by name, as a pandas DataFrame or a dict of lists, but got {shown(columns)}"
+        ) from None
+    lengths = {len(cells) for cells in found.values()}
+    if len(lengths) > 1:
+        raise UserError(f"{source}: columns must have equal lengths, but got {', '.join(map(str, sorted(lengths)))}")
+    return _checked(Frame(source, found, [f"row {i}" for i in range(max(lengths, default=0))]))
+
+
+def _plain(cell: Any) -> Any:
+    """A cell as Python's own type: numpy's scalars have `item`. pandas' NA and NaT are None."""
+    value = cell.item() if hasattr(cell, "item") else cell
+    return None if type(value).__name__ in ("NAType", "NaTType") else value
+
+
+def _parquet(path: Path) -> Frame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except pa.ArrowException as error:
+        raise UserError(f"{path} is not a Parquet file: {message_of(error)}; save it again") from None
+    names = [name for name in table.column_names if name != "__index_level_0__"]  # pandas' own numbers of rows
+    return _checked(
+        Frame(
+            str(path),
+            {name: table[name].to_pylist() for name in names},
+            [f"row {i + 1}" for i in range(table.num_rows)],
+        )
+    )
+
+
+def _csv(text: str, source: str) -> Frame:
+    separator, text, first = _separator(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    lines: list[tuple[int, list[str]]] = []
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                lines.append((reader.line_num + first, [cell.strip() for cell in cells]))
+    except csv.Error as error:
+        raise UserError(f"{source}: row {reader.line_num + first}: {message_of(error)}; save the file as CSV") from None
+    if not lines:
+        raise UserError(f"{source} is empty; give a file with a line of column names and a line for each run")
+    (_, names), *rows = lines
+    if twice := sorted({name for name in names if name and names.count(name) > 1}):
+        raise UserError(f"{source}: each column needs its own name, but '{twice[0]}' stands twice; rename one")
+    for line, cells in rows:
+        if len(cells) > len(names) and any(cells[len(names) :]):
+            raise UserError(
+                f"{source}: row {line} has {counted(len(cells), 'cell')}, and the first line names {len(names)}; quote "
+                "cells that contain the separator"
+            )
+    whole = [[*cells, *[""] * (len(names) - len(cells))] for _, cells in rows]
+    columns = {name: [cells[i] for cells in whole] for i, name in enumerate(names) if name}
+    found = Frame(source, columns, [f"row {line}" for line, _ in rows])
+    return _checked(found if separator == "," else _with_points(found))
+
+
+def _separator(text: str) -> tuple[str, str, int]:
+    """The separator of a CSV, the text without Excel's line `sep=;`, and the number of lines taken off."""
+    head, _, rest = text.partition("\n")
+    if re.fullmatch(r"sep=.\r?", head):
+        return head[4], rest, 1
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    return max(SEPARATORS, key=unquoted.count), text, 0
+
+
+def _with_points(frame: Frame) -> Frame:
+    """The frame with points for decimal commas, in columns that have no other numbers than such and whole ones."""
+    columns, changed = dict(frame.columns), []
+    for name, cells in frame.columns.items():
+        filled = [cell for cell in cells if cell]
+        commas = [cell for cell in filled if DECIMAL_COMMA.fullmatch(cell)]
+        if commas and all(DECIMAL_COMMA.fullmatch(cell) or WHOLE.fullmatch(cell) for cell in filled):
+            columns[name] = [cell.replace(",", ".") for cell in cells]
+            changed.append(name)
+    said = (f"Decimal commas are read as points in {', '.join(changed)}.",) if changed else ()
+    return Frame(frame.source, columns, frame.rows, said)
+
+
+def _checked(frame: Frame) -> Frame:
+    """The frame, without columns that have no name or number the rows. Raises UserError where nothing is left."""
+    columns = {name: cells for name, cells in frame.columns.items() if name and not name.startswith("Unnamed: ")}
+    if not frame.rows or not columns:
+        raise UserError(f"{frame.source} has no rows; give a line of column names and a line for each run")
+    return Frame(frame.source, columns, frame.rows, frame.remarks)

@@ -1,0 +1,201 @@
+"""What files and frames are read as: layouts, guesses, rows that are left out, and what is refused."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pandas
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from orchestrator.judging.frame import frame_of, read_frame
+from orchestrator.judging.judged import judged
+from orchestrator.judging.scores import Choices
+from trainer.config import UserError
+
+LONG = {
+    "method": ["base"] * 3 + ["ours"] * 3,
+    "seed": [0, 1, 2] * 2,
+    "miou": [75.0, 75.9, 75.2, 76.1, 76.9, 76.5],
+}
+SCORES = {"base": {"0": 75.0, "1": 75.9, "2": 75.2}, "ours": {"0": 76.1, "1": 76.9, "2": 76.5}}
+LONG_CSV = "method,seed,miou\n" + "".join(f"{a},{s},{v}\n" for a, s, v in zip(*LONG.values(), strict=True))
+
+WANDB = """\
+"Name","State","Runtime","Tags","distill","seed","val/miou","train/miou"
+"eager-sun-1","finished","3600","","none","0","75.0","80"
+"calm-sea-2","finished","3601","","none","1","75.9","80"
+"red-hill-3","finished","3601","","none","2","75.2","80"
+"odd-fox-4","crashed","12","","none","3","","80"
+"blue-sky-5","finished","3500","","csf","0","76.1","80"
+"tall-oak-6","finished","3500","","csf","1","76.9","80"
+"dry-well-7","finished","3500","","csf","2","76.5","80"
+"""
+OPTUNA = """\
+,number,value,datetime_start,params_method,params_lr,state
+0,0,75.0,2026-01-01,base,0.1,COMPLETE
+1,1,75.9,2026-01-01,base,0.2,COMPLETE
+2,2,,2026-01-01,ours,0.2,FAIL
+3,3,76.1,2026-01-01,ours,0.3,COMPLETE
+4,4,76.9,2026-01-01,ours,0.1,COMPLETE
+"""
+
+
+def read(tmp_path, text, name="results.csv", encoding="utf-8", **choices):
+    path = tmp_path / name
+    path.write_text(textwrap.dedent(text), encoding=encoding)
+    return judged("results", read_frame(path), Choices(**choices))
+
+
+def refused(tmp_path, text, name="results.csv", **choices):
+    with pytest.raises(UserError) as refusal:
+        read(tmp_path, text, name, **choices)
+    said = str(refusal.value)
+    assert "\n" not in said and said.isprintable()
+    return said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LONG_CSV,
+        "\ufeff" + LONG_CSV,
+        LONG_CSV.replace(",", ";"),
+        LONG_CSV.replace(",", "\t"),
+        LONG_CSV.replace(",", ";").replace(".", ","),
+        "sep=;\n" + LONG_CSV.replace(",", ";").replace(".", ","),
+        LONG_CSV.replace("\n", "\r\n") + "\r\n,,\r\n",
+        "seed,base,ours\n0,75.0,76.1\n1,75.9,76.9\n2,75.2,76.5\n",
+        "arm,seed 0,seed 1,seed 2\nbase,75.0,75.9,75.2\nours,76.1,76.9,76.5\n",
+    ],
+    ids=["long", "mark", "semicolons", "tabs", "commas", "sep", "windows", "wide", "across"],
+)
+def test_every_layout_gives_the_same_scores(tmp_path, text):
+    found = read(tmp_path, text)
+    assert found.measured.scores == SCORES
+    assert found.measured.paired and found.measured.pairs == (("ours", "base"),)
+
+
+def test_a_parquet_file_and_a_frame_give_the_same_scores(tmp_path):
+    frame = pandas.DataFrame(LONG)
+    frame.to_parquet(tmp_path / "results.parquet")
+    for source in (read_frame(tmp_path / "results.parquet"), frame_of(frame), frame_of(LONG)):
+        assert judged("x", source, Choices()).measured.scores == SCORES
+
+
+def test_an_export_of_wandb_is_read_without_the_runs_that_crashed(tmp_path):
+    found = read(tmp_path, WANDB, arm="distill", metric="val/miou")
+    assert found.measured.scores == {"none": SCORES["base"], "csf": SCORES["ours"]}
+    assert "Left out: 1 row whose State is crashed." in found.remarks
+    assert found.measured.pairs == (("csf", "none"),)
+
+
+def test_trials_of_optuna_are_not_paired(tmp_path):
+    found = read(tmp_path, OPTUNA)
+    assert found.measured.scores == {"base": {"1": 75.0, "2": 75.9}, "ours": {"1": 76.1, "2": 76.9}}
+    assert not found.measured.paired
+    assert "Left out: 1 row whose state is fail." in found.remarks
+    assert any("not paired" in remark for remark in found.remarks)
+
+
+def test_seeds_that_one_arm_lacks_are_named_and_the_others_compared(tmp_path):
+    found = read(tmp_path, LONG_CSV.replace("ours,1,76.9\n", "ours,1,\n"))
+    assert "ours lacks seed 1: compared on the seeds of both arms." in found.remarks
+    assert "Left out, as they have no miou: row 6 (ours, 1)." in found.remarks
+    (row,) = (row for row in found.table.rows if row.values["arm"] == "ours")
+    assert row.values["pairs"] == 2 and row.cells[1] == "2/3"
+
+
+def test_arms_without_a_common_seed_are_not_paired(tmp_path):
+    found = read(tmp_path, LONG_CSV.replace("ours,", "ours,1"))
+    assert not found.measured.paired
+    assert any("share no seed" in remark for remark in found.remarks)
+
+
+def test_seeds_are_in_the_order_of_numbers_and_may_be_words(tmp_path):
+    assert read(tmp_path, "seed,a,b\n10,1,2\n9,2,2\nx,3,4\n").measured.seeds == ["9", "10", "x"]
+
+
+def test_less_is_better_where_it_is_said(tmp_path):
+    text = "arm,seed,loss\n" + "".join(f"{a},{s},{v + s / 100}\n" for a, v in (("a", 2), ("b", 1)) for s in range(6))
+    verdicts = {
+        minimise: read(tmp_path, text, minimise=minimise).table.rows[1].values["verdict"] for minimise in (True, False)
+    }
+    assert verdicts == {True: "better", False: "worse"}
+    assert refused(tmp_path, text) == "loss: by its name less is better; say --minimise, or --maximise if more is"
+
+
+@pytest.mark.parametrize(
+    ("text", "choices", "words"),
+    [
+        ("", {}, ["is empty"]),
+        ("arm,seed,miou\n", {}, ["has no rows"]),
+        (LONG_CSV.replace("76.9", "n/a"), {}, ["row 6", "miou must be a finite number", "'n/a'", "write it like 76.3"]),
+        (LONG_CSV.replace("76.9", "76.9 %"), {}, ["row 6", "'76.9 %'"]),
+        (LONG_CSV.replace("76.9", '"76,9"'), {}, ["row 6", "'76,9'", "76.3"]),
+        (LONG_CSV.replace("76.9", "nan"), {}, ["row 6", "'nan'", "diverged"]),
+        (LONG_CSV.replace("76.9", "inf"), {}, ["row 6", "'inf'"]),
+        (LONG_CSV.replace("ours,1", "ours,0"), {}, ["row 5 and row 6", "arm ours, seed 0", "differ in miou"]),
+        (LONG_CSV.replace("ours", "base").replace("base,0,76", "base,5,76"), {}, ["row 3 and row 6", "arm base"]),
+        ("arm,seed,miou\na,0,1\na,1,2\n", {}, ["has one arm, a", "needs two"]),
+        (LONG_CSV, {"arm": "methd"}, ["--arm", "unknown column 'methd'", "did you mean 'method'?"]),
+        (LONG_CSV, {"reference": "bse"}, ["--reference", "unknown arm 'bse'", "did you mean 'base'?"]),
+        (LONG_CSV, {"contrasts": ("ours:bas",)}, ["--contrasts ours:bas", "did you mean 'base'?"]),
+        (LONG_CSV, {"contrasts": ("ours:ours",)}, ["compared with itself"]),
+        (LONG_CSV.replace("ours,1", "ours,7").replace("ours,2", "ours,8"), {}, ["share 1 seed", "--unpaired"]),
+        ("a,b,state\n1,2,x\n", {}, ["no column is known to hold the arms", "--arm", "a, b, state"]),
+        ("arm,seed,foo,bar\na,0,1,2\na,1,1,2\n", {}, ["no column is known to be the metric", "--metric"]),
+        ("arm,seed,seed\na,0,1\n", {}, ["'seed' stands twice"]),
+        (LONG_CSV + "ours,3,77.0,what\n", {}, ["row 8 has 4 cells", "names 3"]),
+        (LONG_CSV + ",3,77.0\n", {}, ["row 8", "method must be the name of an arm", "empty"]),
+        ("arm,miou\na,1\nb,2\nb,3\n", {"contrasts": ("a:b", "b:a")}, ["compared once"]),
+        ("a,val/miou,test/miou\nx,1,2\nx,1,2\n", {"arm": "a"}, ["val/miou and test/miou", "--metric"]),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_with_its_place_and_a_remedy(tmp_path, text, choices, words):
+    said = refused(tmp_path, text, **choices)
+    for word in words:
+        assert word in said
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("book.xlsx", ["spreadsheet", "save its sheet as CSV"]), ("x.parquet", ["is not a Parquet file"])],
+)
+def test_other_files_are_refused(tmp_path, name, words):
+    said = refused(tmp_path, "PK", name)
+    assert all(word in said for word in words)
+
+
+def test_text_in_another_encoding_is_refused(tmp_path):
+    with pytest.raises(UserError, match="save the file as UTF-8"):
+        read(tmp_path, LONG_CSV, encoding="utf-16")
+
+
+SCORE = st.integers(-10_000, 10_000).map(lambda n: n / 100)
+
+
+@given(st.dictionaries(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), SCORE, min_size=4), st.randoms())
+def test_layout_and_order_of_rows_change_nothing(scores, shuffle):
+    """Long rows in any order and a column for each arm: the same table, or a refusal of both."""
+    cells = list(scores.items())
+    shuffle.shuffle(cells)
+    long = {
+        "arm": [arm for (arm, _), _ in cells],
+        "seed": [seed for (_, seed), _ in cells],
+        "score": [score for _, score in cells],
+    }
+    arms, seeds = sorted({arm for arm, _ in scores}), sorted({seed for _, seed in scores})
+    assume(len(arms) > 1)
+    contrasts = tuple(f"{arm}:{arms[0]}" for arm in arms[1:])
+    wide = {"seed": seeds} | {arm: [scores.get((arm, seed)) for seed in seeds] for arm in arms}
+    tables = []
+    for columns in (long, wide):
+        try:
+            choices = Choices(arm="arm" if "arm" in columns else None, contrasts=contrasts)
+            found = judged("x", frame_of(columns), choices).measured
+            tables.append([(arm, found.scores[arm]) for arm in arms] + [found.paired])
+        except UserError as refusal:
+            tables.append(str(refusal))
+    assert tables[0] == tables[1]
