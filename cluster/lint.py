@@ -94,10 +94,14 @@ def _idle_gpus(spec: ClusterSpec, have: Machine) -> Finding | None:
 
 def _runs(spec: ClusterSpec, have: Machine) -> int:
     try:
-        return concurrency(
-            spec.model_copy(update={"concurrency": "auto", "max_cpus": None, "max_gpus": None, "machine_types": {}}),
-            *have,
-        )
+        as_many_as_fit: dict[str, object] = {
+            "concurrency": "auto",
+            "max_runs": None,
+            "max_cpus": None,
+            "max_gpus": None,
+            "machine_types": {},
+        }
+        return concurrency(spec.model_copy(update=as_many_as_fit), *have)
     except SpecError:
         return 0
 

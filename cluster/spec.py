@@ -65,7 +65,12 @@ class ClusterSpec(Strict):
     """Epochs from one checkpoint to the next: a run that is stopped repeats at most so many. Trials of a search, which
     may be stopped after any epoch and continued, write one after each."""
     concurrency: Literal["auto"] | Annotated[Integer, Field(le=LARGEST)] = "auto"
-    """Runs at once; `auto`: as many as fit."""
+    """Runs at once, refused where fewer fit; `auto`: as many as fit, and at most `max_runs`."""
+    max_runs: Integer | None = Field(None, ge=1, le=LARGEST)
+    """The most runs of a study at once, however many fit: leaves the rest of a shared cluster to others."""
+    priority: Number = Field(1, ge=0.01, le=LARGEST)
+    """Weight of a study in the shares of a cluster (`address` other than `local`): 3 gets three times the resources
+    that a study of 1 has while both have runs to start."""
     cohort: Literal["auto", "off"] | Annotated[Integer, Field(le=LARGEST)] = "auto"
     """The most runs that train in one process with one pass of their teacher; `off`, or 1: each run has a process of
     its own. `auto`: as many as the memory holds where that ends the study sooner."""
@@ -158,6 +163,15 @@ class ClusterSpec(Strict):
             raise ValueError(
                 f"gpus_per_worker must be 0 or whole where workers is {in_words(self.workers)} but got "
                 f"{self.gpus_per_worker:g}: NCCL refuses two workers of a run on one GPU; set gpus_per_worker: 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _concurrency_is_within_max_runs(self) -> ClusterSpec:
+        if self.concurrency != "auto" and self.max_runs is not None and self.concurrency > self.max_runs:
+            raise ValueError(
+                f"concurrency must be at most max_runs, which is {self.max_runs}, but got {self.concurrency}; "
+                "remove one of the two"
             )
         return self
 
@@ -356,7 +370,7 @@ def concurrency_on(spec: ClusterSpec, machines: Sequence[Machine]) -> int:
     if not fit:
         raise SpecError(_why_none_fits(spec, machines))
     if spec.concurrency == "auto":
-        return fit
+        return min(fit, spec.max_runs or fit)
     if spec.concurrency > fit:
         raise SpecError(
             f"concurrency is {spec.concurrency}, but only {counted(fit, 'run')} of {amounts(footprint(spec))} "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ablations.study.schema import Study
-from cluster.spec import ClusterSpec, Machine, Shape, concurrency, shape_of, spec_of
+from cluster.spec import ClusterSpec, Machine, Shape, concurrency, footprint, shape_of, spec_of
 from orchestrator.prepare.cohort_costs import cohorts_of, in_words
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck, deployed
@@ -23,6 +25,9 @@ from orchestrator.terminal.log_lines import Lines
 from orchestrator.tracking.mirror import Mirror
 from trainer.compiler import check_compiler
 from trainer.config import Sources, counted, located, parse
+
+if TYPE_CHECKING:
+    from orchestrator.running.share import Share
 
 MakeView = Callable[[], Lines | Live]
 """Makes the view of one phase, a context manager."""
@@ -53,6 +58,7 @@ class Launch:
         self.say: Callable[[str], None] = lambda text: None
         self.close: Callable[[], object] = lambda: None
         """Writes the report and ends tracking, where Ray was lost and the thread of `run` is stuck in it."""
+        self.share: Share | None = None
 
     def prepare(self, say: Callable[[str], None]) -> None:
         """Raise UserError for what cannot run. The cheapest checks come first: resources, batch sizes, folders,
@@ -194,9 +200,12 @@ class Launch:
 
     def _run(self, mirror: Mirror, make_view: MakeView) -> None:
         from orchestrator.running.ray_session import session
+        from orchestrator.running.share import shared
 
-        with session(self.spec, self.store, self.say, self._close) as machines:
+        with contextlib.ExitStack() as held:
+            machines = held.enter_context(session(self.spec, self.store, self.say, self._close))
             slots = self.slots(machines)
+            self.share = held.enter_context(shared(self.spec, self._trials_at_once(slots)))
             self.say(f"Ray is there, with room for {counted(slots, 'run')} at once; waiting for its first process")
             tried = self._train_teachers(slots, mirror, make_view)
             for state in self.state.searches:
@@ -321,7 +330,8 @@ class Launch:
     def _trials_at_once(self, slots: int) -> int:
         """The most trials of all shapes together."""
         most = sum(self.at_once.values()) or slots
-        return most if self.spec.concurrency == "auto" else min(most, self.spec.concurrency)
+        limit = self.spec.max_runs if self.spec.concurrency == "auto" else self.spec.concurrency
+        return min(most, limit or most)
 
     def _without_teacher(self, run: StudyRun, teacher: StudyRun, mirror: Mirror) -> None:
         why = teacher.run.reason
@@ -363,6 +373,7 @@ class Launch:
                 sharing=max(1, min(self._trials_at_once(slots), len(cohorts))),
             )
             callbacks = RunCallbacks(queue.jobs, self.ledger, mirror, view, ended=claims.give_back)
+            queue.keep_to(self.share, view.held)
             while queue.ready():
                 fit(self.study.name, self.spec, self.store, self._trials_at_once(slots), callbacks, queue)
 
@@ -394,6 +405,7 @@ class Launch:
             view.progress.slots = slots
             callbacks = RunCallbacks(search.jobs, self.ledger, mirror, view, search.waits, claims.give_back)
             search.callbacks = callbacks
+            search.searcher.keep_to(self.share, view.held, footprint(spec_of(self.spec, "trial", "")))
             while search.searcher.ready():
                 fit(self.study.name, self.spec, self.store, slots, callbacks, search.searcher, search.scheduler)
         self.refresh()

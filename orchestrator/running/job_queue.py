@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from cluster.spec import ClusterSpec, Shape, shape_of, spec_of
+from cluster.spec import ClusterSpec, Shape, footprint, shape_of, spec_of
 from orchestrator.prepare.jobs import Job
 from orchestrator.running.claims import Claims
 from orchestrator.running.shared_searcher import SharedSearcher, together
@@ -78,6 +78,17 @@ class JobQueue(SharedSearcher):
             elif jobs := [job for job in cohort if self._is_ours(job)]:
                 return together([job.settings(self.spec, self.store, self.sharing) for job in jobs])
         return None if self._teachers or self._elsewhere else Searcher.FINISHED
+
+    def startable(self) -> int:
+        """The cohorts in the queue; one more where students may follow a teacher."""
+        return len(self._left) + self._asks
+
+    def next_need(self) -> dict[str, float] | None:
+        """Of the first job in the queue, which may be another's."""
+        if not self._left:
+            return super().next_need()
+        job = self._left[0][0]
+        return footprint(spec_of(self.spec, job.run.role, job.run.arm))
 
     def started(self, trial_id: str, config: dict[str, Any]) -> None:
         """Remember the shapes of trials, and those that train teachers."""

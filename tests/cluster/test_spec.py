@@ -40,7 +40,7 @@ def test_a_spec_compiles_and_repeats_only_where_it_says_so():
 
 
 def test_names_leave_launcher_files_out():
-    assert names() == ["aws", "gcp", "gpu", "hosts", "kuberay", "local", "slurm"]
+    assert names() == ["aws", "gcp", "gpu", "hosts", "kuberay", "local", "raycluster", "slurm", "slurm-array"]
 
 
 def test_a_file_wins_over_a_bare_name_and_a_folder_of_that_name_does_not(tmp_path, monkeypatch):
@@ -98,6 +98,12 @@ def test_home_is_written_out(tmp_path):
         ("concurrency: many", "concurrency: must be `auto` or a whole number but got 'many'"),
         ("cohort: many", "cohort: must be `auto`, `off` or a whole number but got 'many'"),
         ("cohort: 0", "cohort: must be `auto`, `off` or at least 1 but got 0; remove the line to let it be chosen"),
+        ("priority: 0", "priority: input should be greater than or equal to 0.01 but got 0"),
+        ("max_runs: 0", "max_runs: input should be greater than or equal to 1 but got 0"),
+        (
+            "{concurrency: 4, max_runs: 2}",
+            "concurrency must be at most max_runs, which is 2, but got 4; remove one of the two",
+        ),
         ("concurrency: 0", "concurrency: must be `auto` or at least 1 but got 0; remove the line"),
         ("store: runs", "store: must be an absolute path but got runs"),
         ("store: hdfs://host/runs", "store: must be a folder that every machine mounts but got hdfs://host/runs"),
@@ -132,7 +138,10 @@ def test_mistakes_are_one_line_with_file_key_rule_and_value(tmp_path, text, word
     ("source", "words"),
     [
         ("gpuu", "unknown cluster spec 'gpuu'; did you mean 'gpu'?"),
-        ("mars", "unknown cluster spec 'mars'; known: aws, gcp, gpu, hosts, kuberay, local, slurm"),
+        (
+            "mars",
+            "unknown cluster spec 'mars'; known: aws, gcp, gpu, hosts, kuberay, local, raycluster, slurm, slurm-array",
+        ),
         ("there/is.yaml", "no such cluster spec: there/is.yaml; those that come with the project: aws, gcp, gpu"),
     ],
 )
@@ -172,6 +181,9 @@ def test_footprint_is_all_workers_of_a_run():
         (ClusterSpec(workers=2), 5, 0, 2),
         (ClusterSpec(cpus_per_worker=0.1), 0.3, 0, 3),  # 0.3 // 0.1 is 2 in floating point
         (ClusterSpec(concurrency=1), 8, 0, 1),
+        (ClusterSpec(max_runs=2), 8, 0, 2),
+        (ClusterSpec(max_runs=9), 8, 0, 8),
+        (ClusterSpec(max_runs=9, concurrency=3), 8, 0, 3),
         (GPU_BOX, 32, 4, 4),
         (GPU_BOX, 10, 4, 2),
         (ClusterSpec(gpus_per_worker=0.5), 8, 2, 4),
