@@ -48,6 +48,7 @@ static: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/hadolint cluster/Dockerfile
 
 fast: setup
 	$(PYTEST) $(A_CORE)

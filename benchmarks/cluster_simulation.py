@@ -138,7 +138,7 @@ def ours(given: argparse.Namespace, folder: Path, cluster: Callable[[Program], C
     simulated = cluster(program)
 
     @contextmanager
-    def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
+    def session(spec: ClusterSpec, store: Store, *told: Callable[..., object]) -> Iterator[list[Machine]]:
         yield [Machine(1, 1)] * given.nodes
 
     ray_session.session = session

@@ -37,6 +37,14 @@ _MACHINES = Answer(
         r"(?<=0 to )8": str,
     },
 )
+_IMAGE = _in_place_of(r"registry\.example\.com/transkd:0\.1\.0", r"[\w.:/@-]+", "ghcr.io/me/transkd:0.1.0")
+_STORAGE_CLASS = _in_place_of("fill-in-class", "[a-z0-9.-]+", "efs")
+_NODE = {
+    "gpus": _in_place_of("(?<=--gpus-per-node=)4", "[1-9][0-9]?", "8"),
+    "cpus": _in_place_of("(?<=--cpus-per-task=)26", "[1-9][0-9]{0,2}", "64"),
+    "time": _in_place_of("(?<=--time=)24:00:00", r"(\d+-)?\d+(:\d\d){0,2}", "12:00:00"),
+}
+"""Of a script for Slurm."""
 ANSWERS: dict[str, dict[str, Answer]] = {
     "aws": {
         "image": _in_place_of("ami-0{17}", "ami-[0-9a-f]{8,17}", "ami-0a1b2c3d4e5f60718"),
@@ -65,20 +73,25 @@ ANSWERS: dict[str, dict[str, Answer]] = {
         "user": _in_place_of("(?<=ssh_user: )ubuntu", "[A-Za-z_][A-Za-z0-9._-]*", "me"),
     },
     "kuberay": {
-        "image": _in_place_of(r"registry\.example\.com/transkd:0\.1\.0", r"[\w.:/@-]+", "ghcr.io/me/transkd:0.1.0"),
-        "storage_class": _in_place_of("fill-in-class", "[a-z0-9.-]+", "efs"),
+        "image": _IMAGE,
+        "storage_class": _STORAGE_CLASS,
         "study": _in_place_of("(?<=transkd run )cityscapes_modules", r"[\w./-]+", "cityscapes_modules"),
         "machines": _MACHINES,
     },
-    "slurm": {
-        "nodes": _in_place_of("(?<=--nodes=)2", "[1-9][0-9]{0,3}", "4"),
-        "gpus": _in_place_of("(?<=--gpus-per-node=)4", "[1-9][0-9]?", "8"),
-        "cpus": _in_place_of("(?<=--cpus-per-task=)26", "[1-9][0-9]{0,2}", "64"),
-        "time": _in_place_of("(?<=--time=)24:00:00", r"(\d+-)?\d+(:\d\d){0,2}", "12:00:00"),
+    "raycluster": {"image": _IMAGE, "storage_class": _STORAGE_CLASS, "machines": _MACHINES},
+    "slurm": {"nodes": _in_place_of("(?<=--nodes=)2", "[1-9][0-9]{0,3}", "4"), **_NODE},
+    "slurm-array": {
+        "studies": Answer("[1-9][0-9]{0,3}", "4", {"(?<=--array=0-)1": lambda value: str(int(value) - 1)}),
+        **_NODE,
     },
 }
 """Kind of cluster -> name of an answer -> what it is."""
-LAUNCHER = {"kuberay": "kubectl-kuberay.yaml", "slurm": "slurm.sh"}
+LAUNCHER = {
+    "kuberay": "kubectl-kuberay.yaml",
+    "raycluster": "kubectl-raycluster.yaml",
+    "slurm": "slurm.sh",
+    "slurm-array": "slurm-array.sh",
+}
 
 
 def filled_in(kind: str, answers: Mapping[str, str]) -> dict[str, str]:
@@ -100,5 +113,5 @@ def filled_in(kind: str, answers: Mapping[str, str]) -> dict[str, str]:
                 text = re.sub(old, new(value), text)
         for own in (launcher, spec):
             text = text.replace(f"cluster/{own}", own)
-        texts[file] = re.sub(rf"--cluster {kind}\b(?!\.)", f"--cluster {folder}{spec}", text)
+        texts[file] = re.sub(rf"--cluster {kind}\b(?![.-])", f"--cluster {folder}{spec}", text)
     return texts

@@ -13,7 +13,17 @@ from cluster.machine_types import workers_on
 from cluster.ray_up import ray_up
 from cluster.skypilot import is_task, skypilot
 from cluster.slurm import is_script, slurm
-from cluster.spec import LAUNCHERS, ClusterSpec, Machine, SpecError, amounts, concurrency_on, load, variants
+from cluster.spec import (
+    ADDRESSES,
+    LAUNCHERS,
+    ClusterSpec,
+    Machine,
+    SpecError,
+    amounts,
+    concurrency_on,
+    load,
+    variants,
+)
 from trainer.config import UserError, read_text
 
 _PLACEHOLDER = re.compile(r"\b(?:ami|fs)-0{17}|[\w.-]*example\.com[\w./:-]*|\bfill-in(?:-[a-z]+)*\b")
@@ -153,7 +163,11 @@ def _wrong_machines(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
 def _reaches_the_store(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
     line = launcher.mount_line
     for name, folder in [("store", spec.store), *((f"data_roots.{k}", v) for k, v in spec.data_roots.items())]:
-        if folder and not any(Path(folder).is_relative_to(mount) for mount in launcher.mounts):
+        if (
+            folder
+            and not folder.startswith(ADDRESSES)
+            and not any(Path(folder).is_relative_to(mount) for mount in launcher.mounts)
+        ):
             mounts = ", ".join(launcher.mounts) or "nothing"
             message = f"{name} is {folder} but machines share {mounts}"
             yield Finding("not-mounted", message, "mount it on every machine", line)

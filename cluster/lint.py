@@ -79,10 +79,12 @@ def _idle_gpus(spec: ClusterSpec, have: Machine) -> Finding | None:
         message = f"no run uses the {amounts({'GPU': have.gpus})}"
         return Finding("gpus-unused", message, "set gpus_per_worker: 1", key="gpus_per_worker")
     fit = _runs(spec, have)
-    served = _runs(spec, have._replace(cpus=have.gpus * spec.workers * spec.cpus_per_worker / spec.gpus_per_worker))
+    served = _runs(
+        spec, have._replace(cpus=have.gpus * spec.least_workers * spec.cpus_per_worker / spec.gpus_per_worker)
+    )
     if not 0 < fit < served:
         return None
-    share = have.cpus / (served * spec.workers)
+    share = have.cpus / (served * spec.least_workers)
     share = float(int(share)) if share >= 1 else int(share * 100) / 100
     message = (
         f"the GPUs have room for {counted(served, 'run')} at once but the CPUs for {fit}: the other GPUs stay idle"
@@ -92,10 +94,14 @@ def _idle_gpus(spec: ClusterSpec, have: Machine) -> Finding | None:
 
 def _runs(spec: ClusterSpec, have: Machine) -> int:
     try:
-        return concurrency(
-            spec.model_copy(update={"concurrency": "auto", "max_cpus": None, "max_gpus": None, "machine_types": {}}),
-            *have,
-        )
+        as_many_as_fit: dict[str, object] = {
+            "concurrency": "auto",
+            "max_runs": None,
+            "max_cpus": None,
+            "max_gpus": None,
+            "machine_types": {},
+        }
+        return concurrency(spec.model_copy(update=as_many_as_fit), *have)
     except SpecError:
         return 0
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from cluster.overrides import LARGEST
+from cluster.workers import LARGEST
 from trainer.config import Integer, Number, Strict
 
 _TICKS = 10_000

@@ -18,8 +18,8 @@ _RENAMED = {"max_failures": "is replaced by retries, which counts each cause sep
 _SECTIONS: dict[str, type[Strict]] = {"retries": Retries, "overrides": Override, "machine_types": MachineKind}
 """The keys with keys of their own."""
 
-_BRANCHES = re.compile(r"literal\[|(function|constrained)-|int$|float$")
-"""pydantic appends such a part to the location of a value that may be `auto` or a number."""
+_BRANCHES = re.compile(r"literal\[|tuple\[|(function|constrained)-|int$|float$")
+"""pydantic appends such a part to the location of a value that may be `auto`, a number or a range."""
 
 
 def lines(error: ValidationError, keys: Iterable[str]) -> list[str]:

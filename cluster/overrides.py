@@ -6,10 +6,9 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from trainer.config import Integer, Number, Strict
+from cluster.workers import LARGEST, Workers
+from trainer.config import Number, Strict
 
-LARGEST = 100_000
-"""The largest number of workers, CPUs, GPUs, threads or runs at once, and the highest price."""
 ROLES = ("teacher", "arm", "trial")
 """What a run may be in a study: all runs of a role may have an override."""
 
@@ -17,7 +16,7 @@ ROLES = ("teacher", "arm", "trial")
 class Override(Strict):
     """The keys of a cluster spec that are others for the runs of one role, or of one arm."""
 
-    workers: Integer | None = Field(None, ge=1, le=LARGEST)
+    workers: Workers | None = None
     cpus_per_worker: Number | None = Field(None, ge=0.01, le=LARGEST)
     gpus_per_worker: Number | None = Field(None, ge=0, le=LARGEST)
 

@@ -13,7 +13,8 @@ class Retries(Strict):
     """Most retries of a run per cause of failure; each cause is counted separately."""
 
     lost: Integer = Field(3, ge=0, le=1000)
-    """A worker or its machine died. Preemptions that the cloud announces are not counted."""
+    """A worker or its machine died. Preemptions that the cloud announces are not counted; where `workers` is a range,
+    neither are losses before the last checkpoint."""
     device: Integer = Field(3, ge=0, le=1000)
     """A GPU failed. Each retry is a new process. A device-side assert that comes twice counts as a bug."""
     memory: Literal["auto"] | Annotated[Integer, Field(ge=0, le=1000)] = "auto"

@@ -52,7 +52,7 @@ def slurm(path: Path) -> Launcher:
     spec = re.search(r"--cluster[= ](\S+)", run[1]) if run else None
     line = next((number for number, row in enumerate(text.splitlines(), 1) if re.match(r"[^#]*transkd run", row)), 1)
     found += [*_tasks(options, nodes), *_again(options, code), *_ray(text, code)]
-    if run and (spec is None or spec[1] == "local"):
+    if run and nodes > 1 and (spec is None or spec[1] == "local"):
         message = "the command names no cluster spec: runs would train on the first node alone"
         found.append(Finding("entrypoint-local", message, "add --cluster SPEC", line))
     return Launcher([kind], [EVERYWHERE], found, spec=spec[1] if spec else "", command_line=line)
@@ -126,7 +126,7 @@ def _again(options: dict[str, _Option], code: str) -> Iterator[Finding]:
 def _ray(text: str, code: str) -> Iterator[Finding]:
     rows = list(enumerate(text.splitlines(), 1))
     start = next((number for number, row in rows if re.match(r"[^#]*ray start.*--head", row)), 1)
-    if "RAY_AUTH_MODE=token" not in code:
+    if "ray start" in code and "RAY_AUTH_MODE=token" not in code:
         message = "Ray starts without a token: other users of a node could run code as you"
         yield Finding("no-token", message, "export RAY_AUTH_MODE=token before `ray start`", start)
     if "--head" in code and not re.search(r"--dashboard-host[= ]0\.0\.0\.0", code):

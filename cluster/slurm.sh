@@ -55,8 +55,9 @@ while kill -0 "$driver" 2>/dev/null; do # a signal ended `wait`, and the driver 
     wait "$driver" || code=$?
 done
 
-# 0 to 3: the study has ended, or a person must act (docs/clusters.md). 130: stopped. More: killed, 20 times at most.
-if [[ $limit ]] && ((code > 3)) || ((code > 130 && ${SLURM_RESTART_COUNT:-0} < 20)); then
+# 0 to 3: the study has ended, or a person must act (docs/clusters.md). 130: stopped. 4: Ray was lost. More: killed.
+# The last two are tried again, 20 times at most.
+if [[ $limit ]] && ((code > 3)) || (((code == 4 || code > 130) && ${SLURM_RESTART_COUNT:-0} < 20)); then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -11,13 +11,17 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cluster.machine_types import MachineKind, started_for, ticks, workers_on
 from cluster.mistakes import hint, lines
-from cluster.overrides import LARGEST, ROLES, Override
+from cluster.overrides import ROLES, Override
 from cluster.retries import Retries
+from cluster.workers import LARGEST, Workers, in_words, workers_of
 from trainer.config import Count, FilePath, Integer, Name, Number, Strict, UserError, counted, masked, read_yaml
 from trainer.config.input_files import with_home
 
 DAYS_S = 7 * 24 * 3600.0
 """The longest wait for a machine, a week."""
+
+ADDRESSES = ("s3://", "gs://", "abfs://", "abfss://", "file:///")
+"""How the address of a store that is no folder begins."""
 
 _HOST = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
 """A name, an IPv4 address, or an IPv6 address in brackets."""
@@ -43,8 +47,9 @@ class ClusterSpec(Strict):
 
     address: Name = "local"
     """`local` starts Ray on this machine, `auto` joins the cluster running here, `HOST:PORT` joins that cluster."""
-    workers: Integer = Field(1, ge=1, le=LARGEST)
-    """Data-parallel processes of one run. The global batch stays the same."""
+    workers: Workers = 1
+    """Data-parallel processes of one run, or a range: with [1, 4] a run starts with as many as have room, goes on with
+    fewer after a loss, and with more when there is room. The global batch stays the same."""
     cpus_per_worker: Number = Field(1, ge=0.01, le=LARGEST)
     gpus_per_worker: Number = Field(0, ge=0, le=LARGEST)
     """Below 1, several runs share a GPU (their memory must fit); above 1, a whole number."""
@@ -60,7 +65,12 @@ class ClusterSpec(Strict):
     """Epochs from one checkpoint to the next: a run that is stopped repeats at most so many. Trials of a search, which
     may be stopped after any epoch and continued, write one after each."""
     concurrency: Literal["auto"] | Annotated[Integer, Field(le=LARGEST)] = "auto"
-    """Runs at once; `auto`: as many as fit."""
+    """Runs at once, refused where fewer fit; `auto`: as many as fit, and at most `max_runs`."""
+    max_runs: Integer | None = Field(None, ge=1, le=LARGEST)
+    """The most runs of a study at once, however many fit: leaves the rest of a shared cluster to others."""
+    priority: Number = Field(1, ge=0.01, le=LARGEST)
+    """Weight of a study in the shares of a cluster (`address` other than `local`): 3 gets three times the resources
+    that a study of 1 has while both have runs to start."""
     cohort: Literal["auto", "off"] | Annotated[Integer, Field(le=LARGEST)] = "auto"
     """The most runs that train in one process with one pass of their teacher; `off`, or 1: each run has a process of
     its own. `auto`: as many as the memory holds where that ends the study sooner."""
@@ -78,7 +88,9 @@ class ClusterSpec(Strict):
     overrides: dict[Name, Override] = Field(default_factory=dict)
     """Role (`teacher`, `arm`, `trial`) or name of an arm -> what its runs are given instead. The name goes first."""
     store: FilePath | None = None
-    """Folder of ledger, checkpoints and tracking; the same path on every machine."""
+    """Folder of ledger, checkpoints and tracking, the same path on every machine; or an address, s3://BUCKET/PREFIX."""
+    group: Name | None = None
+    """Group of the users who share the store, a folder; default: the user's umask decides who may read it."""
     data_roots: dict[Name, FilePath] = Field(default_factory=dict)
     """Data set name -> its folder; the same path on every machine."""
     tracking: tuple[Literal["mlflow", "tensorboard", "wandb"], ...] = ("mlflow",)
@@ -123,8 +135,8 @@ class ClusterSpec(Strict):
 
     @field_validator("store")
     @classmethod
-    def _store_is_a_folder(cls, value: str | None) -> str | None:
-        return value if value is None else _absolute(value)
+    def _store_is_a_folder_or_address(cls, value: str | None) -> str | None:
+        return value if value is None or value.startswith(ADDRESSES) else _absolute(value)
 
     @field_validator("data_roots")
     @classmethod
@@ -147,10 +159,19 @@ class ClusterSpec(Strict):
             raise ValueError(f"gpus_per_worker must be 0 or at least 0.01 but got {self.gpus_per_worker:g}")
         if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
             raise ValueError(f"gpus_per_worker above 1 must be a whole number but got {self.gpus_per_worker:g}")
-        if 0 < self.gpus_per_worker < 1 and self.workers > 1:
+        if 0 < self.gpus_per_worker < 1 and self.most_workers > 1:
             raise ValueError(
-                f"gpus_per_worker must be 0 or whole where workers is {self.workers} but got "
+                f"gpus_per_worker must be 0 or whole where workers is {in_words(self.workers)} but got "
                 f"{self.gpus_per_worker:g}: NCCL refuses two workers of a run on one GPU; set gpus_per_worker: 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _concurrency_is_within_max_runs(self) -> ClusterSpec:
+        if self.concurrency != "auto" and self.max_runs is not None and self.concurrency > self.max_runs:
+            raise ValueError(
+                f"concurrency must be at most max_runs, which is {self.max_runs}, but got {self.concurrency}; "
+                "remove one of the two"
             )
         return self
 
@@ -217,6 +238,21 @@ class ClusterSpec(Strict):
         return self
 
     @property
+    def least_workers(self) -> int:
+        """The number of workers without which a run does not train: feasibility and cost are counted with it."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """The largest number of workers of a run."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @property
+    def most_gpus(self) -> float:
+        """The most GPUs that a worker of any run is given; 0 where all runs train on CPUs."""
+        return max(spec.gpus_per_worker for spec in variants(self).values())
+
+    @property
     def torch_threads(self) -> int:
         """torch threads of each worker; explicit, because Ray would choose otherwise."""
         return self.threads or max(1, int(self.cpus_per_worker))
@@ -235,7 +271,8 @@ class ClusterSpec(Strict):
 class Shape(NamedTuple):
     """What a run is given; runs of one shape can take each other's place."""
 
-    workers: int
+    workers: int | tuple[int, int]
+    """A range is a shape of its own; the places of its runs are counted with its lower number."""
     cpus_per_worker: float
     gpus_per_worker: float
 
@@ -271,8 +308,8 @@ def _overridden(spec: ClusterSpec, override: Override) -> ClusterSpec:
 
 
 def footprint(spec: ClusterSpec) -> dict[str, float]:
-    """Ray resources of one run, all its workers together: `{"CPU": 4.0, "GPU": 2.0}`, without keys for zero."""
-    need = {"CPU": spec.workers * spec.cpus_per_worker, "GPU": spec.workers * spec.gpus_per_worker}
+    """Ray resources that one run needs, all its workers together: `{"CPU": 4.0, "GPU": 2.0}`, without keys for zero."""
+    need = {"CPU": spec.least_workers * spec.cpus_per_worker, "GPU": spec.least_workers * spec.gpus_per_worker}
     return {name: round(amount, 4) for name, amount in need.items() if amount}
 
 
@@ -329,11 +366,11 @@ def check_a_machine_fits(spec: ClusterSpec, machines: Sequence[Machine]) -> None
 
 def concurrency_on(spec: ClusterSpec, machines: Sequence[Machine]) -> int:
     """Runs at once on these machines; a worker cannot span two. Raises SpecError as `concurrency` does."""
-    fit = sum(_workers_on(spec, machine) for machine in machines) // spec.workers
+    fit = sum(_workers_on(spec, machine) for machine in machines) // spec.least_workers
     if not fit:
         raise SpecError(_why_none_fits(spec, machines))
     if spec.concurrency == "auto":
-        return fit
+        return min(fit, spec.max_runs or fit)
     if spec.concurrency > fit:
         raise SpecError(
             f"concurrency is {spec.concurrency}, but only {counted(fit, 'run')} of {amounts(footprint(spec))} "
@@ -349,11 +386,11 @@ def _workers_on(spec: ClusterSpec, machine: Machine) -> int:
 def _why_none_fits(spec: ClusterSpec, machines: Sequence[Machine]) -> str:
     total = {"CPU": sum(m.cpus for m in machines), "GPU": sum(m.gpus for m in machines)}
     worker = {"CPU": spec.cpus_per_worker, "GPU": spec.gpus_per_worker}
-    workers = counted(spec.workers, "worker")
+    workers = counted(spec.least_workers, "worker")
     for name, need in footprint(spec).items():
         if ticks(need) > ticks(total[name]):
             field = f"{name.lower()}s_per_worker"
-            remedy = f"lower {field}" if spec.workers == 1 else f"lower workers or {field}"
+            remedy = f"lower {field}" if spec.least_workers == 1 else f"lower workers or {field}"
             remedy += f", or raise {_limit(spec, name)}" if spec.scales else ""
             there = "there is 1" if total[name] == 1 else f"there are {total[name]:g}"
             return f"a run needs {amounts({name: need})} ({workers} x {worker[name]:g}) but {there}; {remedy}"
@@ -423,13 +460,13 @@ def load(source: str | Path | None = None) -> ClusterSpec:
         raise SpecError(f"{path}: {'; '.join(lines(error, ClusterSpec.model_fields))}") from None
 
 
-def with_workers(spec: ClusterSpec, workers: int) -> ClusterSpec:
-    """The spec with another number of workers per run. Raises SpecError when the spec forbids that number."""
+def with_workers(spec: ClusterSpec, text: str) -> ClusterSpec:
+    """The spec with the workers of `--workers`, such as `2` or `1-4`. Raises SpecError when the spec forbids them."""
     try:
-        return ClusterSpec.model_validate({**spec.model_dump(), "workers": workers})
+        return ClusterSpec.model_validate({**spec.model_dump(), "workers": workers_of(text)})
     except ValidationError as error:
         wrong = "; ".join(lines(error, ClusterSpec.model_fields)).replace("the whole file: ", "")
-        raise SpecError(f"--workers {workers}: {wrong}") from None
+        raise SpecError(f"--workers {text}: {wrong}") from None
 
 
 def _locate(source: str | Path) -> Path:

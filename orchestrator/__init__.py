@@ -27,13 +27,14 @@ def run(
     store: str | Path | None = None,
     cluster: str | None = None,
     data_root: str | Path | None = None,
-    workers: int | None = None,
+    workers: int | str | None = None,
     retry_failed: bool = False,
 ) -> Results:
     """Train the missing runs of a study, as `transkd run` does, and return its results.
 
     `study` is a study, the name of one, or a YAML file; `store`, `cluster`, `data_root` and the others are the options
-    of `transkd run`. Runs that do not finish are rows of the table; UserError is raised for what cannot run.
+    of `transkd run` (`workers=2`, or `"1-4"`). Runs that do not finish are rows of the table; UserError is raised for
+    what cannot run.
     """
     from orchestrator.python import run_study
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -24,6 +25,7 @@ from orchestrator.verbs.repair import repair
 from orchestrator.verbs.report import report
 from orchestrator.verbs.run import run
 from orchestrator.verbs.status import status
+from orchestrator.verbs.store import app as store_app
 from orchestrator.verbs.submit import submit
 from orchestrator.verbs.sync import sync
 from orchestrator.verbs.ui import ui
@@ -69,13 +71,15 @@ cluster_app.command("lint")(lint_cluster)
 cluster_app.command("init")(init_cluster)
 app.add_typer(cluster_app, name="cluster")
 app.add_typer(job_app, name="job")
+app.add_typer(store_app, name="store")
 app.registered_commands += trainer_app.registered_commands
 app.registered_groups += trainer_app.registered_groups
 
 
 def guarded(action: Callable[[], object]) -> None:
-    """Call `action`. An error is printed in one line; exit codes: failed run 1, user error 2, full disk 3."""
+    """Call `action`. An error is printed in one line; exit codes: failed run 1, user error 2, full disk 3, no Ray 4."""
     from cluster.spec import SpecError
+    from orchestrator.running.head_watch import EXIT_CODE, RayLost
     from orchestrator.store.full_disk import StoreFull
 
     try:
@@ -83,6 +87,11 @@ def guarded(action: Callable[[], object]) -> None:
     except StoreFull as error:
         say(f"paused: {error}")
         sys.exit(3)
+    except RayLost as error:
+        say(f"stopped: {error}")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_CODE)  # at an ordinary exit Ray would wait for its head
 
 
 def main() -> None:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ablations.study.schema import Study
-from cluster.spec import ClusterSpec, Machine, Shape, concurrency, shape_of, spec_of
+from cluster.spec import ClusterSpec, Machine, Shape, concurrency, footprint, shape_of, spec_of
 from orchestrator.prepare.cohort_costs import cohorts_of, in_words
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck, deployed
 from orchestrator.prepare.room import at_once, specs_of, unused_overrides
 from orchestrator.prepare.search_space import refuse_infeasible
+from orchestrator.running.head_watch import RayLost
 from orchestrator.search.resume import refuse_changed, retry, to_retry
 from orchestrator.state.study_state import SearchState, StudyRun, StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.run_folder import checkpoint_lost, reconcile
+from orchestrator.store.run_folder import checkpoint_lost, reconcile, record_end
 from orchestrator.terminal.live_view import Live
 from orchestrator.terminal.log_lines import Lines
 from orchestrator.tracking.mirror import Mirror
 from trainer.compiler import check_compiler
 from trainer.config import Sources, counted, located, parse
+
+if TYPE_CHECKING:
+    from orchestrator.running.share import Share
 
 MakeView = Callable[[], Lines | Live]
 """Makes the view of one phase, a context manager."""
@@ -50,6 +56,9 @@ class Launch:
         self.sources: Sources | None = None
         self.state = StudyState(study, self.ledger, retry_failed=retry_failed)
         self.say: Callable[[str], None] = lambda text: None
+        self.close: Callable[[], object] = lambda: None
+        """Writes the report and ends tracking, where Ray was lost and the thread of `run` is stuck in it."""
+        self.share: Share | None = None
 
     def prepare(self, say: Callable[[str], None]) -> None:
         """Raise UserError for what cannot run. The cheapest checks come first: resources, batch sizes, folders,
@@ -67,11 +76,11 @@ class Launch:
         if self.study.search is not None:
             configs["base"] = parse(self.study.base)
             given["base"] = spec_of(self.spec, "trial", "")
-        if slow := slow_bf16(self.spec, configs.values()):
+        if slow := slow_bf16((given[arm], config) for arm, config in configs.items()):
             say(slow)
         for arm, config in configs.items():
             with located(f"{self.study.name}: {arm}"):
-                config.optim.shares(given[arm].workers, self.spec.micro_batch)
+                config.optim.group_sizes(given[arm].least_workers, given[arm].most_workers, self.spec.micro_batch)
         for config in {config.data.model_dump_json(): config for config in configs.values()}.values():
             with located(self.study.name):
                 self.preparer.check_root(config)
@@ -86,7 +95,7 @@ class Launch:
             arms = deployed(self.study, plan)
             limits_check = LimitsCheck(self.study.limits, spec_of(self.spec, "arm", ""), self.store, self.ledger)
             limits_check.refuse(arms, costs)
-        refuse_infeasible(self.study, self.preparer.check, limits_check)
+        refuse_infeasible(self.study, self.preparer.check_trial, limits_check)
         say("structures checked; reading the data")
         self.sources = self.preparer.reader.read(configs.values(), say)
         self.refresh()
@@ -159,8 +168,22 @@ class Launch:
         if self.left():
             say("starting Ray" if self.spec.address == "local" else f"joining Ray at {self.spec.address}")
             self.say = say
-            self._run(mirror, make_view)
+            try:
+                self._run(mirror, make_view)
+            except RayLost:
+                self._interrupted()
+                raise
         mirror.ended(self.state)  # also runs and trials that ended without a driver
+
+    def _interrupted(self) -> None:
+        """Record how the runs ended that this driver trained when it lost Ray."""
+        for run in list(self.ledger.outcomes().values()):
+            if run.status == "running" and run.trained_by == self.study.name:
+                record_end(self.ledger, self.store, run.run_id)
+
+    def _close(self) -> None:
+        self._interrupted()
+        self.close()
 
     def _reuse(self, runs: Sequence[StudyRun], mirror: Mirror) -> None:
         """Record finished runs and final failures as runs of this study, where another study did them."""
@@ -177,9 +200,12 @@ class Launch:
 
     def _run(self, mirror: Mirror, make_view: MakeView) -> None:
         from orchestrator.running.ray_session import session
+        from orchestrator.running.share import shared
 
-        with session(self.spec, self.store) as machines:
+        with contextlib.ExitStack() as held:
+            machines = held.enter_context(session(self.spec, self.store, self.say, self._close))
             slots = self.slots(machines)
+            self.share = held.enter_context(shared(self.spec, self._trials_at_once(slots)))
             self.say(f"Ray is there, with room for {counted(slots, 'run')} at once; waiting for its first process")
             tried = self._train_teachers(slots, mirror, make_view)
             for state in self.state.searches:
@@ -304,7 +330,8 @@ class Launch:
     def _trials_at_once(self, slots: int) -> int:
         """The most trials of all shapes together."""
         most = sum(self.at_once.values()) or slots
-        return most if self.spec.concurrency == "auto" else min(most, self.spec.concurrency)
+        limit = self.spec.max_runs if self.spec.concurrency == "auto" else self.spec.concurrency
+        return min(most, limit or most)
 
     def _without_teacher(self, run: StudyRun, teacher: StudyRun, mirror: Mirror) -> None:
         why = teacher.run.reason
@@ -342,8 +369,11 @@ class Launch:
                 is_done=is_done,
                 waits=view.queued,
                 at_once=self.at_once if len(self.at_once) > 1 else None,
+                # among so many runs the machines are shared where a run may have more or fewer workers
+                sharing=max(1, min(self._trials_at_once(slots), len(cohorts))),
             )
             callbacks = RunCallbacks(queue.jobs, self.ledger, mirror, view, ended=claims.give_back)
+            queue.keep_to(self.share, view.held)
             while queue.ready():
                 fit(self.study.name, self.spec, self.store, self._trials_at_once(slots), callbacks, queue)
 
@@ -375,6 +405,7 @@ class Launch:
             view.progress.slots = slots
             callbacks = RunCallbacks(search.jobs, self.ledger, mirror, view, search.waits, claims.give_back)
             search.callbacks = callbacks
+            search.searcher.keep_to(self.share, view.held, footprint(spec_of(self.spec, "trial", "")))
             while search.searcher.ready():
                 fit(self.study.name, self.spec, self.store, slots, callbacks, search.searcher, search.scheduler)
         self.refresh()

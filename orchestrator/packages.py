@@ -7,6 +7,7 @@ replace ours. This file imports the standard library only: it is in force before
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -63,16 +64,21 @@ def install(finder: Finder) -> None:
     sys.meta_path.insert(sys.meta_path.index(PathFinder), finder)
 
 
-def imports_as_here() -> Callable[[], None]:
-    """A function that makes another process import what this one does. Pickle this module by value for it."""
+def as_here() -> Callable[[], None]:
+    """A function that makes another process import what this one does, and lets the same users read the files that it
+    makes. Pickle this module by value for it."""
     finder = Finder(
         str(ROOT), [str(Path(entry).absolute()) for entry in sys.path], {name: digest(ROOT / name) for name in PACKAGES}
     )
 
-    def import_as_the_driver() -> None:
-        install(finder)
+    umask = os.umask(0o077)
+    os.umask(umask)
 
-    return import_as_the_driver
+    def be_as_the_driver() -> None:
+        install(finder)
+        os.umask(umask)
+
+    return be_as_the_driver
 
 
 install(Finder(str(ROOT)))

@@ -18,7 +18,7 @@ def run_study(
     store: str | Path | None,
     cluster: str | None,
     data_root: str | Path | None,
-    workers: int | None,
+    workers: int | str | None,
     *,
     retry_failed: bool,
 ) -> Results:
@@ -26,11 +26,12 @@ def run_study(
     from orchestrator.verbs.run import launch, launch_read
 
     folder, roots = _path(store), [] if data_root is None else [str(data_root)]
+    number = None if workers is None else str(workers)
     if isinstance(study, Study):
         where = store_of(folder, cluster)
-        launch_read(study, as_yaml(study), where, cluster, roots, workers, read=[], retry_failed=retry_failed)
+        launch_read(study, as_yaml(study), where, cluster, roots, number, read=[], retry_failed=retry_failed)
     else:
-        launch(str(study), cluster, folder, roots, workers, retry_failed=retry_failed)
+        launch(str(study), cluster, folder, roots, number, retry_failed=retry_failed)
     return report_study(study, store, cluster)
 
 

@@ -21,7 +21,7 @@ SIGNATURES = {
     "ablations.load": "(name: 'str | Path') -> 'Study'",
     "orchestrator.run": (
         "(study: 'Study | str | Path', *, store: 'str | Path | None' = None, cluster: 'str | None' = None, "
-        "data_root: 'str | Path | None' = None, workers: 'int | None' = None, retry_failed: 'bool' = False) "
+        "data_root: 'str | Path | None' = None, workers: 'int | str | None' = None, retry_failed: 'bool' = False) "
         "-> 'Results'"
     ),
     "orchestrator.report": (

@@ -3,11 +3,21 @@
 No `from __future__ import annotations` here: DDP compares a communication hook's annotations with classes.
 """
 
+import contextlib
+import threading
+import time
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+ANSWER_S = 5.0
+"""So many seconds the other processes have to say that they have lost one too."""
+
+
+class SilentRankError(RuntimeError):
+    """Some of the processes of a run do not answer. Says which."""
 
 
 def joined() -> bool:
@@ -77,3 +87,35 @@ def sum_gradients(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Te
     """DDP communication hook that sums gradients, not averages: losses are divided by counts of the global batch."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda done: done.value()[0])
+
+
+def names(own: str) -> list[str]:
+    """What each process calls itself, in the order of ranks."""
+    found = [own] * world()
+    if joined():
+        dist.all_gather_object(found, own)
+    return found
+
+
+def silent_ranks() -> list[int]:
+    """After an operation of the group has failed: the ranks that do not say so themselves within `ANSWER_S` seconds.
+
+    All processes whose operation has failed must call it. They meet in the store by which they have found each other,
+    as no operation of the group succeeds any more; rank 0 holds that store. Empty where all answer.
+    """
+    store, missing = dist.distributed_c10d._get_default_store(), set(range(world()))
+    begun, answers = time.monotonic(), threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(RuntimeError):  # rank 0 has died
+            store.set(f"lost/{rank()}", "")
+            while missing and time.monotonic() - begun < ANSWER_S:
+                missing.difference_update([other for other in missing if store.check([f"lost/{other}"])])
+                answers.set()
+                time.sleep(0.1)
+
+    # a thread: where rank 0 is frozen, its store never answers
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(ANSWER_S + 1.0)
+    return sorted(missing) if answers.is_set() else [0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from trainer import parallel
 from trainer.config import masked, parse
 from trainer.config.blame import blamed
 from trainer.files import run_folder
-from trainer.files.failure import failure_of
+from trainer.files.failure import SILENT, failure_of
 from trainer.place import Place
 from trainer.plugins.load import add
 from trainer.training.loop import fit_together, in_all_workers
@@ -39,30 +40,33 @@ def train_worker(settings: dict[str, Any], send: Send | None = None) -> None:
 
 
 def train_workers(settings: Sequence[dict[str, Any]], send: Send | None = None) -> None:
-    """Train runs side by side. `settings` of each: config (plain data), place (Place's fields), run_id, workers (number
-    of the runs' processes). Tune gets what they report, unless `send` is given; several workers need one.
+    """Train runs side by side. `settings` of each: config (plain data), place (Place's fields), run_id. Tune gets what
+    they report, unless `send` is given; a worker of a group needs one.
 
     Every report is a dict with `run_id`: the metrics of an epoch, and where there are several runs `ended: True` when
     one has finished, has failed or was ended early. A run ends early where the driver has called
     `run_folder.ask_to_end`; it is asked after each epoch.
     A failure is written to failure.json in the run's folder and not raised, so that the orchestrator decides on
-    retries. Two exceptions: a full disk is raised, because nothing can be written; and what fails in one of several
-    workers, so that Ray ends the others, which wait for it.
+    retries. Two exceptions: a full disk is raised, because nothing can be written; and what fails in a
+    worker of a group, so that Ray ends the others, which wait for it.
     """
-    distributed = settings[0]["workers"] > 1
+    distributed = parallel.joined()
+    where: list[str] = []
     deadline = time.monotonic() + LOCK_WAIT_S
     seats = [Seat(one, send or ray.tune.report, alone=len(settings) == 1) for one in settings]
     try:
+        where = parallel.names(_machine()) if distributed else []
         runs = [run for seat in seats if (run := seat.take(deadline)) is not None]
         if runs:
             fit_together(runs)
     except Exception as error:
         if failure_of(error).cause == "disk":
             raise
+        error = _with_silent_ranks(error, where) if distributed else error
         for seat in seats:
             seat.fail(error)
         if distributed:
-            raise
+            raise error
     finally:  # here the error is gone, and with it the frames that held the runs' tensors
         for seat in seats:
             seat.leave()
@@ -70,14 +74,29 @@ def train_workers(settings: Sequence[dict[str, Any]], send: Send | None = None) 
             release_memory()
 
 
+def _machine() -> str:
+    """This machine, as people and as Ray call it."""
+    return f"{socket.gethostname()} (Ray's node {ray.get_runtime_context().get_node_id()[:8]})"
+
+
+def _with_silent_ranks(error: Exception, where: Sequence[str]) -> Exception:
+    """An error of this worker. If it has lost others, one that names those that do not answer, and their machines."""
+    if failure_of(error).cause != "lost" or not (silent := parallel.silent_ranks()):
+        return error
+    named = [f"rank {rank} on {where[rank] if where else 'a machine that is not known yet'}" for rank in silent]
+    found = parallel.SilentRankError(f"{' and '.join(named)} {SILENT}: it hangs, has died, or its network is cut")
+    found.__cause__ = error
+    return found
+
+
 class Seat:
     """A run's place in a process: its folder's lock, its reports, and the record of its failure."""
 
     def __init__(self, settings: dict[str, Any], send: Send, *, alone: bool) -> None:
         self.settings, self.send, self.alone = settings, send, alone
-        self.place = _on_device(Place(**settings["place"]), settings["workers"])
+        self.place = _on_device(Place(**settings["place"]))
         self.run_id: str = settings.get("run_id", "")
-        self.distributed = settings["workers"] > 1
+        self.distributed = parallel.joined()
         self.over = False
         self._lock = contextlib.ExitStack()
 
@@ -132,9 +151,9 @@ class Seat:
         self._lock.close()
 
 
-def _on_device(place: Place, workers: int) -> Place:
-    """The place with this worker's GPU: each worker sees all GPUs of its machine."""
-    if workers == 1 or place.device != "cuda":
+def _on_device(place: Place) -> Place:
+    """The place with this worker's GPU: each worker of a group sees all GPUs of its machine."""
+    if not parallel.joined() or place.device != "cuda":
         return place
     device = ray.train.torch.get_device()
     torch.cuda.set_device(device)

@@ -47,7 +47,7 @@ class Cohort(NamedTuple):
 
 def most_runs(spec: ClusterSpec) -> int:
     """The largest cohort that a spec allows; 1 where each run trains alone."""
-    if spec.cohort == "off" or spec.workers > 1:
+    if spec.cohort == "off" or spec.most_workers > 1:
         return 1
     return MOST if spec.cohort == "auto" else spec.cohort
 

@@ -46,8 +46,8 @@ class Share(NamedTuple):
 
     @property
     def workers_at_once(self) -> int:
-        """Of its runs together."""
-        return self.spec.workers * min(self.runs, self.slots or self.runs)
+        """Of its runs together; of a range of workers, the lower number."""
+        return self.spec.least_workers * min(self.runs, self.slots or self.runs)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class _Part(NamedTuple):
     def share(self) -> Share:
         """What it takes of the whole."""
         lengths = [length for phase in self.rounds for each in phase for length in each.lengths]
-        hours = _sum(lengths).times(self.spec.workers / 3600)
+        hours = _sum(lengths).times(self.spec.least_workers / 3600)
         return Share(self.spec, sum(len(phase.runs) for phase in self.phases), self.slots, hours)
 
 

@@ -59,15 +59,19 @@ class Job:
         who = {"study": self.study, "arm": self.run.arm, "seed": self.run.seed, "role": self.run.role}
         return {"event": kind, "run_id": self.run_id, "key": self.run.key, **who, **more}
 
-    def settings(self, spec: ClusterSpec, store: Store) -> dict[str, Any]:
-        """The settings of its Tune trial, as plain data; with the spec's overrides of its arm and role."""
+    def settings(self, spec: ClusterSpec, store: Store, at_once: int | None = None) -> dict[str, Any]:
+        """The settings of its Tune trial, as plain data; with the spec's overrides of its arm and role. `at_once`: how
+        many runs share the machines, where it is known better than by the spec."""
         spec = spec_of(spec, self.run.role, self.run.arm)
+        sizes = self.run.config.optim.group_sizes(spec.least_workers, spec.most_workers, spec.micro_batch)
         resources = {"CPU": spec.cpus_per_worker} | ({"GPU": spec.gpus_per_worker} if spec.gpus_per_worker else {})
         return {
             "run_id": self.run_id,
             "config": self.run.config.whole(),
             "place": vars(self.place),
-            "workers": self.run.config.optim.workers(spec.workers),
+            "workers": sizes[-1],
+            "group_sizes": sizes,
+            "at_once": at_once or spec.concurrency,
             "resources": resources,
             "retries": spec.retries.model_dump(),
             "launch": LAUNCH,
@@ -76,7 +80,7 @@ class Job:
             "fits": str(store.cache / "micro_batch" / f"{self._footprint(spec)}-{self.study}.json"),
             "cohorts": str(store.cache / "cohorts" / f"{self._shared_footprint(spec)}-{self.study}.json"),
             "ray_dir": str(store.ray_dir),
-            "store": {"root": str(store.root), "identity": store.identity},
+            "store": store.settings,
         }
 
     def _footprint(self, spec: ClusterSpec) -> str:
@@ -140,12 +144,17 @@ class Preparer:
         from trainer.training.known_structures import known_cost
 
         refuse_secrets(config.model_dump(mode="json", exclude={"plugins"}))
-        config.optim.shares(self.spec.workers, self.spec.micro_batch)
         if (known := known_cost(config, self.store.cache)) is not None:
             return known
         from trainer.training.build import check
 
         return check(config, self.store.cache)
+
+    def check_trial(self, config: TrainConfig) -> dict[str, float]:
+        """The same for a search's trial, whose batch may be proposed and must suit the workers of trials."""
+        given = spec_of(self.spec, "trial", "")
+        config.optim.group_sizes(given.least_workers, given.most_workers, self.spec.micro_batch)
+        return self.check(config)
 
     @cached_property
     def reader(self) -> SourceReader:

@@ -44,10 +44,10 @@ def memory_bytes(gpus: float) -> float | None:
     return min(found, default=None)
 
 
-def slow_bf16(spec: ClusterSpec, configs: Iterable[TrainConfig]) -> str:
-    """The warning for runs in bf16 on this machine's CPUs where these have no instructions for it; "" elsewhere."""
-    if spec.address != "local" or spec.gpus_per_worker:
-        return ""
+def slow_bf16(given: Iterable[tuple[ClusterSpec, TrainConfig]]) -> str:
+    """The warning for runs in bf16 on this machine's CPUs where these have no instructions for it; "" elsewhere.
+    `given`: the config of each run, with the spec of what it is given."""
+    configs = [config for spec, config in given if spec.address == "local" and not spec.gpus_per_worker]
     if all("bf16" not in (config.optim.precision, config.teacher_precision) for config in configs):
         return ""
     import torch

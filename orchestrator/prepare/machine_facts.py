@@ -9,13 +9,16 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
 from orchestrator.prepare.machine import Gpus, gpus
+from trainer.config import message_of
 
 SHM = Path("/dev/shm")
+REACH_S = 4.0
+"""Timeout of a connection to the head, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +37,39 @@ class Facts:
     """Data set -> fingerprint of its folder; "" where there is none."""
     time_s: float
     """Its clock, in seconds since 1970."""
+    unreached: dict[str, str] = field(default_factory=dict)
+    """Port of the head, as in `dashboard at 10.0.0.1:8265` -> why it cannot be reached from here."""
 
 
-def facts(packages: Iterable[str], folders: Iterable[str], roots: Mapping[str, str]) -> Facts:
-    """Those of this machine."""
+def facts(
+    packages: Iterable[str], folders: Iterable[str], roots: Mapping[str, str], ports: Mapping[str, str] | None = None
+) -> Facts:
+    """Those of this machine. `ports`: what listens on the head -> HOST:PORT."""
     return Facts(
         socket.gethostname(),
         {"Python": platform.python_version(), **{name: version(name) for name in packages}},
         gpus(),
-        shutil.disk_usage(SHM).total if SHM.is_dir() else None,
+        shm_bytes(),
         {folder: free_bytes(Path(folder)) for folder in folders},
         {name: fingerprint(Path(root)) for name, root in roots.items()},
         time.time(),
+        {f"{name} at {at}": why for name, at in (ports or {}).items() if (why := why_unreached(at))},
     )
+
+
+def shm_bytes() -> int | None:
+    """The size of /dev/shm; None where there is none."""
+    return shutil.disk_usage(SHM).total if SHM.is_dir() else None
+
+
+def why_unreached(address: str) -> str:
+    """Why nothing answers at HOST:PORT; "" where something does."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+    except OSError as error:
+        return message_of(error)
+    return ""
 
 
 def version(package: str) -> str:

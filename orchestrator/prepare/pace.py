@@ -63,7 +63,7 @@ def this_hardware(spec: ClusterSpec) -> str:
         device, name = "cuda", gpu_name()
         if not name:
             return ""
-    return hardware(environment(device, name, spec.torch_threads, spec.workers))
+    return hardware(environment(device, name, spec.torch_threads, spec.least_workers))
 
 
 def measured_paces(
@@ -108,7 +108,9 @@ def _cohort(run: LedgerRun) -> int:
 def _like(run: LedgerRun, spec: ClusterSpec) -> bool:
     """Whether a run had the spec's device and number of workers, and the time of its epochs is known."""
     device = str(run.environment.get("device", "")).partition(":")[0]
-    same = device == ("cuda" if spec.gpus_per_worker else "cpu") and run.environment.get("workers") == spec.workers
+    same = (
+        device == ("cuda" if spec.gpus_per_worker else "cpu") and run.environment.get("workers") == spec.least_workers
+    )
     return same and run.epoch_s > 0
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from orchestrator.prepare.jobs import Preparer
-from orchestrator.store.folder import as_address
+from orchestrator.store.objects.address import as_address
 from trainer.config import TrainConfig, UserError, masked, weight_names
 
 

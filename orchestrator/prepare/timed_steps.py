@@ -36,7 +36,7 @@ def probe(
         "deterministic": spec.deterministic,
         "checkpoint_every": spec.checkpoint_every,
     }
-    settings = {"workers": spec.workers, "place": place}
+    settings = {"workers": spec.least_workers, "place": place}
     on = [settings, this_hardware(spec), _code()]
     files = {
         name: store.cache / "probes" / f"{digest([name, _root(config, roots), on])}.json"

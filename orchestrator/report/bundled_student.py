@@ -33,7 +33,9 @@ def student_files(state: StudyState, store: Store, arm: str) -> dict[str, bytes]
     the bundle. Raises UserError as `median_run` does, and where the run's checkpoint is not in this store."""
     from trainer.deploy.mlflow_model import student_folder
 
-    run = store.run_dir(median_run(state, arm).run_id)
+    run_id = median_run(state, arm).run_id
+    store.fetch_run(run_id)
+    run = store.run_dir(run_id)
     if not (run / LAST).is_file():
         raise UserError(f"--student {arm}: {run / LAST} is not there; give the store that trained it")
     with tempfile.TemporaryDirectory() as folder:

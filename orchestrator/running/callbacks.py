@@ -16,6 +16,7 @@ from orchestrator.running.ray_failures import of_trial
 from orchestrator.running.ray_session import raise_if_interrupted
 from orchestrator.running.retries import Attempts, remember_shortage, side_by_side
 from orchestrator.running.trial import other_machines, placement_group
+from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import full
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import copy_from_folder, copy_retries, ending
@@ -239,6 +240,7 @@ class RunCallbacks(tune.Callback):
     def _end(self, job: Job, error: str, cause: str = "lost") -> None:
         self._since.pop(job.run_id, None)
         self.begun.discard(job.run_id)
+        Store(self.ledger.path.parent).fetch_run(job.run_id, whole=False)  # another machine may have trained it
         copy_from_folder(self.ledger, job.run_id, job.place.out_dir)
         end = ending(job.place.out_dir, error, cause)
         self.ledger.append(job.event(end.status, **end.facts))

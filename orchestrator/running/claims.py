@@ -9,6 +9,7 @@ from types import TracebackType
 from orchestrator.store.folder import Store
 from orchestrator.store.leases import Claim
 from orchestrator.store.ledger import Ledger
+from orchestrator.store.objects.working_copy import WorkingClaim
 from orchestrator.store.run_folder import record_end
 
 
@@ -19,7 +20,7 @@ class Claims:
         self.study = study
         self.store = store
         self.ledger = ledger
-        self._held: dict[str, Claim] = {}
+        self._held: dict[str, Claim | WorkingClaim] = {}
         self._paused: dict[str, str] = {}
         """Run id -> when its status changed last, of the runs that have paused here and may go on elsewhere."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from cluster.spec import ClusterSpec, Shape, shape_of, spec_of
+from cluster.spec import ClusterSpec, Shape, footprint, shape_of, spec_of
 from orchestrator.prepare.jobs import Job
 from orchestrator.running.claims import Claims
 from orchestrator.running.shared_searcher import SharedSearcher, together
@@ -25,6 +25,7 @@ class JobQueue(SharedSearcher):
     A run that another driver trains is left to it; `waits` is told of it. Once that driver has ended it, `is_done`
     records its result, or says that it is to be trained here. `at_once` is the most trials of a shape that train at
     once, where this is limited: more of them would make an autoscaler start machines that are meant for others.
+    `sharing` is the number of runs that share the machines, of all shapes, where a run may have more or fewer workers.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class JobQueue(SharedSearcher):
         is_done: Callable[[Job], bool] = lambda job: False,
         waits: Callable[[Job, str], None] = lambda job, why: None,
         at_once: Mapping[Shape, int] | None = None,
+        sharing: int | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -47,6 +49,7 @@ class JobQueue(SharedSearcher):
         self.is_done = is_done
         self.waits = waits
         self.at_once = at_once or {}
+        self.sharing = sharing
         self.jobs: dict[str, Job] = {}
         """Run id -> job, of all cohorts so far."""
         self._left: deque[Sequence[Job]] = deque()
@@ -73,8 +76,19 @@ class JobQueue(SharedSearcher):
             elif (cohort := self._next_with_a_place()) is None:
                 return None
             elif jobs := [job for job in cohort if self._is_ours(job)]:
-                return together([job.settings(self.spec, self.store) for job in jobs])
+                return together([job.settings(self.spec, self.store, self.sharing) for job in jobs])
         return None if self._teachers or self._elsewhere else Searcher.FINISHED
+
+    def startable(self) -> int:
+        """The cohorts in the queue; one more where students may follow a teacher."""
+        return len(self._left) + self._asks
+
+    def next_need(self) -> dict[str, float] | None:
+        """Of the first job in the queue, which may be another's."""
+        if not self._left:
+            return super().next_need()
+        job = self._left[0][0]
+        return footprint(spec_of(self.spec, job.run.role, job.run.arm))
 
     def started(self, trial_id: str, config: dict[str, Any]) -> None:
         """Remember the shapes of trials, and those that train teachers."""

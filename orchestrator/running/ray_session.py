@@ -21,6 +21,8 @@ import psutil
 from cluster.spec import ClusterSpec, Machine, variants
 from orchestrator import packages
 from orchestrator.prepare.machine import here
+from orchestrator.running.head_watch import HeadWatch
+from orchestrator.running.nodes_alike import check_alike
 from orchestrator.running.shared_store import check_shared
 from orchestrator.store.folder import Store
 from trainer.config import UserError, message_of
@@ -35,6 +37,8 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # A stopped trial's thread has to end before its process can take another; Tune's 2 s are short on a busy machine.
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
+    # Every 10 s Tune would ask the head for its resources, only to show them, and hear no signal while it waits.
+    "TUNE_STATE_REFRESH_PERIOD": str(30 * 24 * 3600),
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -42,6 +46,14 @@ ENVIRONMENT = {
     # Ray would start a worker a CPU at once, which none of our actors can use: they begin with a hook (runtime_env).
     "RAY_prestart_worker_first_driver": "0",
 }
+
+ENDS_AFTER = "RAY_gcs_rpc_server_reconnect_timeout_s"
+CLOSING_S = 600
+"""So many seconds after its head is lost Ray ends this process; by default 60, in which MLflow may not get all."""
+
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Makes 127.0.0.1 the address of a Ray that is started here, on every system: its processes listen on nothing else, and
+no other machine reaches them. Ray reads it when it is imported."""
 
 START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 PLACE_S = 30 * 24 * 3600
@@ -137,29 +149,39 @@ def _start(**options: Any) -> None:
                 ) from error
 
 
-def _imports_as_here() -> Callable[[], None]:
+def _as_here() -> Callable[[], None]:
     """What Ray calls first in each worker: it must not be found by an import itself, so it is pickled by value."""
     import ray.cloudpickle
 
     ray.cloudpickle.register_pickle_by_value(packages)
-    return packages.imports_as_here()
+    return packages.as_here()
 
 
 @contextlib.contextmanager
-def session(spec: ClusterSpec, store: Store) -> Iterator[list[Machine]]:
-    """Start or join Ray for one study; yields its current machines. Raises UserError where one lacks the store."""
-    with joined(spec) as nodes:
+def session(
+    spec: ClusterSpec,
+    store: Store,
+    say: Callable[[str], None] = lambda text: None,
+    close: Callable[[], object] = lambda: None,
+) -> Iterator[list[Machine]]:
+    """Start or join Ray for one study; yields its current machines. Raises UserError where one lacks the store, or what
+    else runs need, and RayLost as `joined` does. `say` is given what it does and what is no reason to stop."""
+    with joined(spec, close) as nodes:
         if len(nodes) > 1:
             check_shared(store, nodes)
+            check_alike(spec, store, nodes, say)
         yield [Machine(n["Resources"].get("CPU", 0), n["Resources"].get("GPU", 0)) for n in nodes]
 
 
 @contextlib.contextmanager
-def joined(spec: ClusterSpec) -> Iterator[list[dict[str, Any]]]:
-    """Start or join Ray; yields its current nodes, as Ray describes them."""
-    for name, value in ENVIRONMENT.items():
+def joined(spec: ClusterSpec, close: Callable[[], object] = lambda: None) -> Iterator[list[dict[str, Any]]]:
+    """Start or join Ray; yields its current nodes, as Ray describes them. Raises RayLost where its head goes away;
+    where this thread is stuck in Ray's code then, `close` is called on another, and the process ended."""
+    for name, value in (ENVIRONMENT | (LOOPBACK if spec.address == "local" else {})).items():
         os.environ.setdefault(name, value)
     timeout = os.environ.setdefault(START_TIMEOUT, str(PLACE_S))
+    if spec.address != "local":  # processes that Ray starts here are to end soon
+        os.environ.setdefault(ENDS_AFTER, str(CLOSING_S))
     import ray
 
     if threading.current_thread() is threading.main_thread():
@@ -168,7 +190,7 @@ def joined(spec: ClusterSpec) -> Iterator[list[dict[str, Any]]]:
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
-        "runtime_env": {"worker_process_setup_hook": _imports_as_here(), "env_vars": {START_TIMEOUT: timeout}},
+        "runtime_env": {"worker_process_setup_hook": _as_here(), "env_vars": {START_TIMEOUT: timeout}},
     }
     if spec.address == "local":
         machine = here()
@@ -177,17 +199,24 @@ def joined(spec: ClusterSpec) -> Iterator[list[dict[str, Any]]]:
             address="local",
             num_cpus=int(machine.cpus),
             num_gpus=int(machine.gpus),
-            include_dashboard=any(each.workers > 1 for each in variants(spec).values()),
+            include_dashboard=any(each.most_workers > 1 for each in variants(spec).values()),
             **options,
         )
     else:
         _start(address=spec.address, **options)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # e.g. a job's time limit; Ray's own handler would exit at once
+    watch = HeadWatch(ray.get_runtime_context().gcs_address, close)
     try:
         yield [node for node in ray.nodes() if node["Alive"]]
+    except BaseException as error:
+        if watch.explains(error):
+            raise watch.error() from None
+        raise
     finally:
-        _shut_down()
+        watch.end()
+        if not watch.lost:  # it would wait for the head
+            _shut_down()
 
 
 def _shut_down() -> None:

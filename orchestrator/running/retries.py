@@ -15,7 +15,7 @@ from orchestrator.store.run_folder import RETRIES, read_retries
 from trainer.config import OptimConfig, masked, parse
 from trainer.files.atomic import whole_json
 from trainer.files.failure import ASSERT, Failure
-from trainer.files.run_folder import write_text
+from trainer.files.run_folder import read_epochs, write_text
 
 
 def halved(optim: OptimConfig, workers: int, micro_batch: int | None) -> int | None:
@@ -59,6 +59,8 @@ class Attempts:
         self.out = Path(job["place"]["out_dir"])
         self.optim = parse(job["config"]).optim
         given: int | None = job["place"]["micro_batch"]
+        self.workers: int = job["workers"]
+        """Number of the failed attempt's workers; `trial` sets it."""
         tried = [retry["micro_batch"] for retry in self._earlier() if "micro_batch" in retry]
         self.used = tried[-1] if tried else given
         """Micro-batch of the failed attempt; where its process died, the last one that is recorded."""
@@ -80,8 +82,10 @@ class Attempts:
         if not self.may_retry(failure):
             return False
         line = {"launch": self.job["launch"], "cause": failure.cause, "reason": masked(failure.reason)}
+        if self._is_elastic:
+            line["saved"] = self._saved()
         if failure.cause == "memory":
-            less = halved(self.optim, self.job["workers"], self.used)
+            less = halved(self.optim, self.workers, self.used)
             assert less is not None
             # parallel runs fail together: a micro-batch that another run has reduced is not halved again
             line["micro_batch"] = min(less, self.micro_batch or less)
@@ -93,10 +97,25 @@ class Attempts:
     def may_retry(self, failure: Failure) -> bool:
         """Whether the run may be retried; records nothing."""
         budget = {"preempted": "auto", **self.job["retries"]}.get(failure.cause, 0)
-        spent = sum(retry["cause"] == failure.cause for retry in self._earlier())
+        spent = sum(retry["cause"] == failure.cause for retry in self._earlier() if self._counts(retry))
         if spent >= (math.inf if budget == "auto" else budget) or self._recurs(failure):
             return False
-        return failure.cause != "memory" or halved(self.optim, self.job["workers"], self.used) is not None
+        return failure.cause != "memory" or halved(self.optim, self.workers, self.used) is not None
+
+    def _counts(self, retry: Mapping[str, Any]) -> bool:
+        """Whether a retry is counted: of a run that may go on with fewer workers no loss before its last checkpoint,
+        as machines that come and go would end it in the midst of its progress."""
+        return not self._is_elastic or retry["cause"] != "lost" or retry.get("saved", 0) >= self._saved()
+
+    @property
+    def _is_elastic(self) -> bool:
+        """Whether the number of workers may change."""
+        return len(self.job["group_sizes"]) > 1
+
+    def _saved(self) -> int:
+        """The number of epochs that the run need not repeat."""
+        done, every = len(read_epochs(self.out)), self.job["place"]["checkpoint_every"]
+        return done - done % every
 
     def explained(self, failure: Failure) -> Failure:
         """A final failure; out of memory with what was tried and a remedy; a repeated device-side assert as a bug."""
@@ -107,8 +126,8 @@ class Attempts:
             )
         if failure.cause != "memory":
             return failure
-        _, now = self.optim.shares(self.job["workers"], self.used)
-        if halved(self.optim, self.job["workers"], self.used) is None:
+        _, now = self.optim.shares(self.workers, self.used)
+        if halved(self.optim, self.workers, self.used) is None:
             group = self.optim.effective_norm_batch
             why = f"which a BatchNorm group of {group} (optim.norm_batch) does not allow to be halved"
         else:

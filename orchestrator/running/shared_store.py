@@ -10,6 +10,9 @@ from typing import Any
 
 from orchestrator.running.ask_nodes import ask_each
 from orchestrator.store.folder import Store
+from orchestrator.store.objects.address import connect
+from orchestrator.store.objects.uploads import copy_of
+from orchestrator.store.objects.working_copy import WorkingCopy
 from trainer.config import UserError
 
 
@@ -24,6 +27,8 @@ def check_shared(store: Store, nodes: Sequence[Mapping[str, Any]]) -> None:
 
 def blind_nodes(store: Store, nodes: Sequence[Mapping[str, Any]]) -> list[str]:
     """Let every node read a file of the driver in the store and write one; the addresses of those that do not."""
+    if store.shared is not None:
+        return _blind_to(store.shared, nodes)
     folder = store.root / "seen" / uuid.uuid4().hex
     folder.mkdir(parents=True)
     try:
@@ -36,13 +41,35 @@ def blind_nodes(store: Store, nodes: Sequence[Mapping[str, Any]]) -> list[str]:
         folder.rmdir()
 
 
-def must_see(root: str, identity: str) -> None:
-    """Raise UserError unless the store at `root` is the driver's; for machines that joined later."""
+def _blind_to(copy: WorkingCopy, nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The same for a store at an address, which every node reads and writes by itself."""
+    folder = f"seen/{uuid.uuid4().hex}"
+    copy.objects.write(f"{folder}/driver", b"1")
+    ask_each(nodes, answer_at, lambda name: (copy.address, folder, name))
+    there = [info.name for info in copy.objects.list(folder)]
+    for name in there:
+        copy.objects.delete(name)
+    return sorted({node["NodeManagerAddress"] for node in nodes if f"{folder}/{node['NodeID']}" not in there})
+
+
+def must_see(root: str, identity: str, address: str = "") -> None:
+    """Raise UserError unless the store at `root`, or at its address, is the driver's; for machines that join later."""
+    if address:
+        copy = copy_of({"root": root, "address": address})
+        if copy is not None and copy.identity() == identity:
+            return
     file = Path(root) / "identity"
     if not file.is_file() or file.read_text(encoding="utf-8").strip() != identity:
         raise UserError(
             f"store {root} must be one folder for all machines, but {socket.gethostname()} sees another; mount it there"
         )
+
+
+def answer_at(address: str, folder: str, name: str) -> None:
+    """On a node: confirm at the store's address that the driver's object can be read."""
+    objects = connect(address)
+    objects.read(f"{folder}/driver")
+    objects.write(f"{folder}/{name}", b"1")
 
 
 def answer_in(folder: str, name: str) -> None:

@@ -12,12 +12,15 @@ from typing import Any
 import ray
 from ray import train, tune
 
+from orchestrator.running.growth import first_size
 from orchestrator.running.ray_failures import of_ray
 from orchestrator.running.retries import Attempts, remember_shortage, side_by_side
 from orchestrator.running.shared_store import must_see
-from orchestrator.running.worker_group import train_in_group
+from orchestrator.running.worker_group import held_size, train_in_group
+from orchestrator.store.objects.uploads import uploading
+from trainer.config import parse
 from trainer.files import run_folder
-from trainer.files.failure import Failure
+from trainer.files.failure import SILENT, Failure
 from trainer.worker import train_workers
 
 DRIVER_MEMORY = 128 * 1024**2
@@ -31,9 +34,16 @@ def trial(config: dict[str, Any]) -> None:
     Failed attempts are retried here; a run's final failure is written to its folder. Tune only sees the death of this
     process, which a failed GPU causes too, and a full disk.
     """
-    left = []
     for job in config["jobs"]:  # none where all ended before their process died
         must_see(**job["store"])
+    alone = [job for job in config["jobs"] if job["workers"] == 1]  # a group's files lie where its workers are
+    with uploading(alone):
+        _train(config)
+
+
+def _train(config: dict[str, Any]) -> None:
+    left = []
+    for job in config["jobs"]:
         out = Path(job["place"]["out_dir"])
         run_folder.clear_failure(out)
         if len(config["jobs"]) > 1:  # also for those that train later: they were asked to end at an earlier rung
@@ -44,7 +54,10 @@ def trial(config: dict[str, Any]) -> None:
             left.append(Attempts(job))
     while left:
         training = side_by_side(left, config["most"])
-        failures = attempt([_with_micro_batch(each) for each in training])
+        tried = [_with_micro_batch(each) for each in training]
+        failures = attempt(tried)
+        for each, job in zip(training, tried, strict=True):
+            each.workers, each.used = job["workers"], job["place"]["micro_batch"]
         if any(failure.cause == "device" for failure in failures.values()) and training[0].job["workers"] == 1:
             os._exit(1)  # CUDA in this process is lost to every later run; RunCallbacks reads the cause from the folder
         again = [each for each in training if _is_retried(each, failures.get(each.run_id), len(training))]
@@ -85,23 +98,33 @@ def attempt(jobs: Sequence[dict[str, Any]]) -> dict[str, Failure]:
         (job,) = jobs
         seen = _group(job)
         while seen is not None and seen.cause == "waiting":  # its place was given back: ask for it again
-            seen = _group(job)
+            seen = _group(job, below=job["workers"])
     found = {}
     for job in jobs:
         heard = run_folder.read_failure(Path(job["place"]["out_dir"]))
-        # a worker's own failure takes precedence over Ray's error, unless it only lost another worker
-        if heard is not None and heard["cause"] != "lost":
+        # a worker's own failure takes precedence over Ray's error, unless it only lost another worker: then it may say
+        # which, where Ray knows no more than that
+        if heard is not None and (
+            heard["cause"] != "lost" or (SILENT in heard["reason"] and (seen is None or seen.cause == "lost"))
+        ):
             found[job["run_id"]] = Failure(**heard)
         elif seen is not None:
             found[job["run_id"]] = seen
     return found
 
 
-def _group(job: dict[str, Any]) -> Failure | None:
-    """Train in a group of workers; returns what Ray saw fail. Raises where the disk is full."""
-    run_folder.wait_for_workers(Path(job["place"]["out_dir"]))
+def _group(job: dict[str, Any], below: int | None = None) -> Failure | None:
+    """Train in a group of workers, and after growth in larger ones; returns what Ray saw fail. The number of workers
+    and their micro-batch are written into `job`. `below`: a number that had no room. Raises where the disk is full."""
+    machines = other_machines([job])
+    optim = parse(job["config"]).optim
     try:
-        train_in_group(job, other_machines([job]), tune.report)
+        size: int | None = held_size(job, machines) or first_size(job, machines, below)
+        while size is not None:
+            run_folder.wait_for_workers(Path(job["place"]["out_dir"]))
+            job["workers"] = size
+            job["place"]["micro_batch"] = optim.fitting_micro_batch(size, job["place"]["micro_batch"])
+            size = train_in_group(job, machines, tune.report)
     except (train.TrainingFailedError, ray.exceptions.RayError) as error:
         seen = of_ray(error)
         if seen.cause == "disk":
@@ -128,4 +151,4 @@ def other_machines(jobs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     need = {name: amount for name, amount in jobs[0]["resources"].items() if amount}
     others = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in faulty]
     room = sum(min(int(node.get(name, 0) / amount) for name, amount in need.items()) for node in others)
-    return {"ray.io/node-id": f"!in({','.join(sorted(faulty))})"} if room >= jobs[0]["workers"] else {}
+    return {"ray.io/node-id": f"!in({','.join(sorted(faulty))})"} if room >= jobs[0]["group_sizes"][0] else {}

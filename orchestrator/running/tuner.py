@@ -6,11 +6,13 @@ from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search.search_generator import SearchGenerator
 
 from cluster.spec import ClusterSpec, variants
 from orchestrator.prepare.cohorts import most_runs
 from orchestrator.running.callbacks import RunCallbacks, Silence
+from orchestrator.running.shared_searcher import SharedSearcher
 from orchestrator.running.trial import placement_group, trial
 from orchestrator.store.folder import Store
 
@@ -27,13 +29,30 @@ class InOrder(FIFOScheduler):
         """No other than those of Tune's list."""
 
 
+class Trials(SearchGenerator):
+    """Tune's trials, at most `slots` at once. While the study has to wait for its share of a cluster, they have ended
+    for Tune, which otherwise keeps the process and the place of a trial that has ended for the next one."""
+
+    def __init__(self, searcher: SharedSearcher, slots: int) -> None:
+        super().__init__(ConcurrencyLimiter(searcher, max_concurrent=slots))
+        self._shared = searcher
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles this for its own restore, which is not used."""
+        return {}
+
+    def is_finished(self) -> bool:
+        """Whether Tune is to start no further trial now."""
+        return super().is_finished() or self._shared.is_held()
+
+
 def fit(
     study: str,
     spec: ClusterSpec,
     store: Store,
     slots: int,
     callbacks: RunCallbacks,
-    searcher: Searcher,
+    searcher: SharedSearcher,
     scheduler: TrialScheduler | None = None,
 ) -> None:
     """Run the trials that the searcher gives, at most `slots` at once; the scheduler may stop one after an epoch."""
@@ -41,11 +60,10 @@ def fit(
     tune.Tuner(
         tune.with_resources(trial, _resources),
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=slots,
             reuse_actors=True,
             trial_dirname_creator=_folder,
             trial_name_creator=_folder,
-            search_alg=searcher,
+            search_alg=Trials(searcher, slots),
             scheduler=scheduler or InOrder(),
             num_samples=-1,  # the searcher decides when to end: a trial may be started more than once
         ),

@@ -6,6 +6,7 @@ Starting a group takes longer than a short run: a controller and workers are sta
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -16,12 +17,23 @@ from ray import train
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.running.exchange import Exchange
+from orchestrator.running.growth import Growth
+from orchestrator.running.ray_session import PLACE_S, START_TIMEOUT
+from orchestrator.store.objects.uploads import uploading
 from trainer.worker import train_worker
 
 IDLE_S = 30.0
 """A group without a run ends after so many seconds."""
 LOOK_S = 0.5
 """While a trial waits for a report it looks so often whether its group has failed."""
+LARGER_S = 30.0
+"""A group that could be smaller waits so long for its places: they may have gone to others, or with their machine."""
+SILENT_S = 300
+"""So long a worker waits for another in an operation of their process group, in seconds: for a checkpoint, or while
+that one compiles or measures. A worker that hangs or is cut off is named then."""
+HEALTH = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
+_PLACE_S = os.environ.get(START_TIMEOUT, str(PLACE_S))
+"""Any other group, in seconds."""
 
 
 class StoppedRun(BaseException):
@@ -41,20 +53,29 @@ class WorkerGroup:
         # a daemon: the process must be able to end while its workers wait
         threading.Thread(target=self._host, args=(job, machines), daemon=True).start()
 
-    def train(self, job: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> bool:
-        """Train one run; every epoch is passed to `report`, and its exception stops the run in all workers.
+    def train(self, job: dict[str, Any], report: Callable[[dict[str, Any]], None], growth: Growth) -> bool:
+        """Train one run; every epoch is passed to `report`, and its exception stops the run in all workers. So does an
+        epoch after which growth is due.
 
         False where the group had ended before. Raises what Ray Train raises where the group fails.
         """
         if self._over.done() or not self._ask(self._exchange.give.remote(job)):
             return False
-        while (metrics := self._ask(self._exchange.heard.remote())) is not None:
+        while (metrics := self._ask(self._exchange.heard.remote(), growth.look)) is not None:
             try:
                 report(metrics)
             except BaseException:
                 ray.get(self._exchange.stop.remote())
                 raise
+            if growth.is_due(metrics):
+                ray.get(self._exchange.stop.remote())
+                break
         return True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the group has ended or failed."""
+        return self._over.done()
 
     def end(self) -> None:
         """End a group that trains no run, or has failed, and wait until its workers have left their run's folder."""
@@ -63,9 +84,10 @@ class WorkerGroup:
         with contextlib.suppress(Exception):  # why it has failed was raised before
             self._over.result()
 
-    def _ask(self, answer: Any) -> Any:
+    def _ask(self, answer: Any, meanwhile: Callable[[], None] = lambda: None) -> Any:
         """The answer of the exchange, which may be long in coming. Raises as `train` where the group fails first."""
         while not ray.wait([answer], timeout=LOOK_S)[0]:
+            meanwhile()
             if self._over.done():
                 self._over.result()
                 raise train.TrainingFailedError("the workers ended before their run")
@@ -84,25 +106,46 @@ _held: WorkerGroup | None = None
 """The group of this process."""
 
 
-def train_in_group(job: dict[str, Any], machines: dict[str, str], report: Callable[[dict[str, Any]], None]) -> None:
+def train_in_group(
+    job: dict[str, Any], machines: dict[str, str], report: Callable[[dict[str, Any]], None]
+) -> int | None:
     """Train a run in this process's group, or in a new one where that has ended, failed or has another shape.
 
-    `machines`: Ray's label selector of the machines that may be taken. Raises as `WorkerGroup.train`.
+    `machines`: Ray's label selector of the machines that may be taken. Returns the number of workers with which the run
+    is to go on from its last checkpoint, None where it has ended. Raises as `WorkerGroup.train`.
     """
     global _held
     if _held is not None and _held.shape != _shape(job, machines):
+        _end_group()
+    growth = Growth(job, machines)
+    try:
+        while _held is None or not _held.train(job, report, growth):
+            _end_group()
+            _held = WorkerGroup(job, machines)
+        if growth.size is not None:
+            _end_group()
+    except Exception:
+        _end_group()
+        raise
+    finally:
+        growth.give_back()  # now the larger group may have these places
+    return growth.size
+
+
+def _end_group() -> None:
+    global _held
+    if _held is not None:
         _held.end()
         _held = None
-    try:
-        while _held is None or not _held.train(job, report):
-            if _held is not None:
-                _held.end()
-            _held = WorkerGroup(job, machines)
-    except Exception:
-        if _held is not None:
-            _held.end()
-            _held = None
-        raise
+
+
+def held_size(job: dict[str, Any], machines: dict[str, str]) -> int | None:
+    """The number of workers of this process's group, where the run can train in it as it is."""
+    if _held is None or _held.is_over:
+        return None
+    return next(
+        (size for size in job["group_sizes"] if _held.shape == _shape({**job, "workers": size}, machines)), None
+    )
 
 
 def _shape(job: dict[str, Any], machines: dict[str, str]) -> tuple[Any, ...]:
@@ -112,11 +155,15 @@ def _shape(job: dict[str, Any], machines: dict[str, str]) -> tuple[Any, ...]:
 
 def _start(job: dict[str, Any], machines: dict[str, str], exchange: Any) -> None:
     """Start the workers of a group; returns when they have ended."""
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
+    # Ray Train's controller takes these from this process. It ends a worker that hangs after the others have named it.
+    os.environ.setdefault(HEALTH, str(SILENT_S + 60))
+    os.environ[START_TIMEOUT] = str(LARGER_S) if job["workers"] > job["group_sizes"][0] else _PLACE_S
     TorchTrainer(
         serve,
         train_loop_config={"exchange": exchange},
+        torch_config=TorchConfig(timeout_s=SILENT_S),
         scaling_config=train.ScalingConfig(
             num_workers=job["workers"],
             use_gpu=bool(job["resources"].get("GPU")),
@@ -142,6 +189,6 @@ def serve(config: dict[str, Any]) -> None:
             raise StoppedRun
 
     while (given := ray.get(exchange.next.remote(rank, done))) is not None:
-        with contextlib.suppress(StoppedRun):
+        with contextlib.suppress(StoppedRun), uploading([given.job], uploads=rank == 0):
             train_worker(given.job, send)
         done = given.number

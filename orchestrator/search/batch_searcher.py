@@ -63,6 +63,10 @@ class BatchSearcher(StudySearcher):
             if runs := [run for run in cohort if run.run_id in claimed]:
                 return self._together(runs)
 
+    def startable(self) -> int:
+        """What is queued of the batch, or the next batch once all of this one has been trained."""
+        return len(self.due) or (0 if self.training else self.search.batch)
+
     def _advance(self) -> bool:
         """Called when no trial trains: judge the batch and queue the next trials, of this batch or a new one."""
         history, training = self.judged()

@@ -167,7 +167,7 @@ class SearchDriver:
             "infeasible": trial.infeasible,
         }
         try:
-            costs = self.preparer.check(run.config)
+            costs = self.preparer.check_trial(run.config)
             self.limits_check.refuse({run.arm: run.config}, {run.arm: costs})
             job = self.preparer.job(run)
         except UserError as error:

@@ -51,6 +51,7 @@ def _open(store: Store) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     store.root.mkdir(parents=True, exist_ok=True)
     check_own_file(store.root / "optuna.db")
+    (store.root / "optuna.db").touch()  # by the user's umask; SQLite would not let a group write it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return RDBStorage(database(store), engine_kwargs={"connect_args": {"timeout": 10}})

@@ -93,6 +93,10 @@ class StudySearcher(SharedSearcher):
                     return None
         return Searcher.FINISHED
 
+    def startable(self) -> int:
+        """The trials that a kill interrupted and those to come."""
+        return len(self.again) + self.search.trials - self.count + (self.elsewhere is not None)
+
     def _next(self) -> tuple[Trial, RecordedProposal] | None:
         if self.elsewhere is not None:
             trial, self.elsewhere = self.elsewhere, None

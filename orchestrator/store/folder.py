@@ -8,7 +8,9 @@ import uuid
 from pathlib import Path
 
 from orchestrator.store.leases import Leases
-from trainer.config import UserError, masked, shown
+from orchestrator.store.objects.address import as_address, check_address
+from orchestrator.store.objects.working_copy import WorkingCopy, opened, working_copy
+from trainer.config import UserError, located, shown
 from trainer.config.input_files import check_own_file, with_home
 from trainer.place import default_cache
 
@@ -16,29 +18,28 @@ ENVIRONMENT = "TRANSKD_STORE"
 
 
 def resolve(option: str | Path | None = None, spec: str | Path | None = None) -> Path:
-    """The store's absolute path: `--store`, else `TRANSKD_STORE`, else the cluster spec's, else `~/transkd-store`.
+    """The store's folder: of `--store`, else `TRANSKD_STORE`, else the cluster spec, else `~/transkd-store`.
 
-    Never relative to the working directory, which a Ray job unpacks somewhere else: a relative path is a UserError,
-    and so is a URI, because leases and SQLite need a file system.
+    Of an address it is the working copy, which is made. Never relative to the working directory, which a Ray job
+    unpacks somewhere else: a relative path is a UserError.
     """
+    found = named(option, spec)
+    return found if isinstance(found, Path) else opened(found)
+
+
+def named(option: str | Path | None = None, spec: str | Path | None = None) -> Path | str:
+    """The folder, or the address, that is named as `resolve` says. Raises UserError where it can be no store."""
     for origin, value in (("--store", option), (ENVIRONMENT, os.environ.get(ENVIRONMENT)), ("cluster spec", spec)):
         if value is None or str(value) == "":
             continue
         if (address := as_address(value)) is not None:
-            raise UserError(
-                f"store ({origin}) must be a folder but got {masked(address)}; mount it as a shared file system"
-            )
+            with located(f"store ({origin})"):
+                return check_address(address)
         path = Path(with_home(str(value)))
         if not path.is_absolute():
             raise UserError(f"store ({origin}) must be an absolute path but got {value}; write {path.absolute()}")
         return path
     return Path.home() / "transkd-store"
-
-
-def as_address(value: str | Path) -> str | None:
-    """`s3://bucket/x` where a path is such an address, of which Path makes `s3:/bucket/x`; None for a folder."""
-    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", str(value))
-    return f"{found[1]}://{found[2]}" if found else None
 
 
 def sqlite_uri(path: Path) -> str:
@@ -52,10 +53,25 @@ def sqlite_uri(path: Path) -> str:
 
 
 class Store:
-    """The paths below one absolute folder; only `identity` writes anything."""
+    """The paths below one absolute folder, which may be the working copy of an address; only `identity` writes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @property
+    def shared(self) -> WorkingCopy | None:
+        """The working copy, where the store lies at an address."""
+        return working_copy(self.root)
+
+    @property
+    def name(self) -> str:
+        """The store's folder or address, for people."""
+        return self.shared.objects.address if self.shared else str(self.root)
+
+    def fetch_run(self, run_id: str, *, whole: bool = True) -> None:
+        """Bring a run's folder here up to date, where the store lies at an address; without `whole` its small files."""
+        if self.shared is not None:
+            self.shared.fetch_run(run_id, whole=whole)
 
     @property
     def ledger(self) -> Path:
@@ -113,6 +129,8 @@ class Store:
 
         They distinguish stores that share a tracking server. Raises UserError where the file holds something else.
         """
+        if self.shared is not None:
+            return self.shared.identity()
         path = self.root / "identity"
         try:
             return _read_identity(path)
@@ -130,9 +148,18 @@ class Store:
         return _read_identity(path)
 
     @property
-    def leases(self) -> Leases:
+    def settings(self) -> dict[str, str]:
+        """What a process on another machine needs to use the store."""
+        return {
+            "root": str(self.root),
+            "identity": self.identity,
+            "address": self.shared.address if self.shared else "",
+        }
+
+    @property
+    def leases(self) -> Leases | WorkingCopy:
         """Who drives a study, and who trains a run."""
-        return Leases(self.root)
+        return self.shared or Leases(self.root)
 
 
 def _read_identity(path: Path) -> str:

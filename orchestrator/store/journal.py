@@ -70,7 +70,7 @@ class Writer:
         line = _line({"event": event["event"], "time": now(), **event})
         new = not self.path.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             if not self._writing:
                 line = _repair(handle) + line

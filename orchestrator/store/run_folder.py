@@ -32,7 +32,9 @@ def artifacts(out: Path) -> dict[str, Any]:
 
 def checkpoint_lost(store: Store, run: LedgerRun) -> bool:
     """Whether a run that left files, by the ledger, has no last.pt any more."""
-    return bool(run.artifacts) and not has_checkpoint(store.run_dir(run.run_id))
+    if not run.artifacts or has_checkpoint(store.run_dir(run.run_id)):
+        return False
+    return store.shared is None or not store.shared.has_checkpoint(run.run_id)
 
 
 def copy_from_folder(ledger: Ledger, run_id: str, out: Path) -> None:
@@ -70,6 +72,7 @@ def record_end(ledger: Ledger, store: Store, run_id: str) -> None:
     run = ledger.run(run_id)
     if run is None or run.status != "running":
         return
+    store.fetch_run(run_id)
     out = store.run_dir(run_id)
     copy_from_folder(ledger, run_id, out)
     facts = finished(out, run_id)

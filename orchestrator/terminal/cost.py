@@ -16,7 +16,7 @@ def estimate_lines(estimate: Estimate, spec: ClusterSpec) -> list[str]:
     """First time, disk space and money; then where the figures come from, or why one is missing."""
     if not estimate.count:
         return ["estimate: nothing is left to run"]
-    parts = []
+    parts, specs = [], [share.spec for share in estimate.shares] or [spec]
     if estimate.hours:
         at_once = "" if estimate.slots == 1 else f", {estimate.slots} runs at once"
         parts.append(f"{_ranged(estimate.hours, _duration)}{at_once}")
@@ -32,8 +32,15 @@ def estimate_lines(estimate: Estimate, spec: ClusterSpec) -> list[str]:
     lines += machine_lines(estimate, spec)
     if together := in_words(estimate.cohorts):
         lines.append(f" {together}")
-    elif spec.workers > 1 and spec.cohort != "off":
+    elif any(each.most_workers > 1 for each in specs) and spec.cohort != "off":
         lines.append(" each run alone: cohorts (one teacher pass for several runs) are of runs with one worker")
+    ranges = {each.least_workers: each.most_workers for each in specs if each.least_workers < each.most_workers}
+    for least, most in ranges.items():
+        whose = "a run" if len(specs) == 1 else "each run that may have more"
+        lines.append(
+            f" with {counted(least, 'worker')} {whose}; up to {most} train a run where they have room, which ends it "
+            "sooner"
+        )
     if estimate.why:
         lines.append(f"no estimate of {'hours' if estimate.device_hours else 'time'}: {estimate.why}")
     if estimate.origins and estimate.device_hours:

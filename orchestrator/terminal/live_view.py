@@ -64,6 +64,11 @@ class Live:
         self.progress.queue(job, why)
         self.screen.refresh()
 
+    def held(self, why: str) -> None:
+        """Show that the study waits for its share of the cluster."""
+        self.progress.held = why
+        self.screen.refresh()
+
     def ended(self, job: Job, status: str, note: str) -> None:
         """Replace the run's line by a permanent one that says how it ended."""
         run = self.progress.change(job, status)

@@ -47,6 +47,9 @@ class View(Protocol):
     def queued(self, job: Job, why: str = RESOURCES) -> None:
         """A run waits: for resources, which others use or which are not there yet, or for another driver."""
 
+    def held(self, why: str) -> None:
+        """The study's next run waits for its share of the cluster; an empty text: it does not any more."""
+
     def ended(self, job: Job, status: str, note: str) -> None:
         """A run has finished, failed or been stopped."""
 
@@ -65,6 +68,8 @@ class StudyProgress:
         self.at_once = 1
         self.queued: dict[str, str] = {}
         """Label -> why, of the runs that wait, in order."""
+        self.held = ""
+        """Why the study's next run waits for its share of the cluster; empty where it does not."""
         self._running = dict.fromkeys(label for label, run in self.runs.items() if run.state == "running")
         self._counts = Counter(run.state for run in self.runs.values())
         self._left, self._left_until = "", 0.0
@@ -102,7 +107,10 @@ class StudyProgress:
 
     @property
     def waited_for(self) -> str:
-        """What is waited for where nothing trains; empty where a run does, or where all have ended."""
+        """What is waited for: the study's share of the cluster or, where nothing trains, the start of a run; else
+        empty."""
+        if self.held:
+            return self.held
         left = len(self.runs) - self.ended
         if self._running or not left:
             return ""
@@ -185,6 +193,13 @@ class Lines:
             self.progress.queue(job, why)
             self._say(f"        {job.label}: {why}")
 
+    def held(self, why: str) -> None:
+        """Print that the study begins to wait for its share; how that changes is part of the progress."""
+        with self._told:
+            begins, self.progress.held = why and not self.progress.held, why
+            if begins:
+                self._say(f"        {why}")
+
     def ended(self, job: Job, status: str, note: str) -> None:
         """Print how a run ended, and the time left."""
         with self._told:
@@ -197,8 +212,8 @@ class Lines:
         running = self.progress.running
         named = ", ".join(f"{run.label} {run.epoch}/{run.epochs}" for run in running[:NAMED])
         more = f" and {len(running) - NAMED} more" if len(running) > NAMED else ""
-        named = named or self.progress.waited_for
-        said = (f"{done}/{total} epochs", named + more, best_in_words(self.progress.runs.values()), self.progress.left)
+        best = best_in_words(self.progress.runs.values())
+        said = (f"{done}/{total} epochs", named + more, self.progress.waited_for, best, self.progress.left)
         return "  ".join(filter(None, said))
 
     def _say(self, text: str) -> None:

@@ -15,6 +15,7 @@ from ablations.statistics.winners import budgets
 from ablations.study.arms import cost_label, label, short
 from ablations.study.plan import space
 from ablations.study.schema import Study
+from cluster.spec import ClusterSpec
 from orchestrator.state.study_state import StudyRun, StudyState
 from orchestrator.terminal.table import UNDERLINE
 from trainer.config import OptimConfig, counted, parse
@@ -131,21 +132,30 @@ def show_costs(costs: Mapping[str, Mapping[str, float]], size: tuple[int, int], 
     console.print(Text(f"of the deployed student, one {size[0]}x{size[1]} image", style="dim"))
 
 
-def show_batches(optims: Iterable[OptimConfig], workers: int, console: Console) -> None:
-    """Print how a step is split over the workers of a run, and which micro-batches it allows."""
+def show_batches(optims: Iterable[OptimConfig], spec: ClusterSpec, console: Console) -> None:
+    """Print how a step is split over the workers of a run, and which micro-batches it allows. Of a range of workers
+    those numbers are named that a step can be dealt among."""
     for optim in {(optim.global_batch, optim.effective_norm_batch): optim for optim in optims}.values():
-        used = optim.workers(workers)
-        share, *smaller = optim.micro_batches(workers)
-        of = f"{counted(optim.global_batch, 'sample')} a step" + (
-            f", {share} on each of {used} workers" if workers > 1 else ""
-        )
-        idle = f" (of {workers}; the others have none)" if used < workers else ""
-        group = optim.effective_norm_batch
-        if smaller:
-            rest = f"micro_batch may be {', '.join(map(str, (share, *smaller)))}"
-        else:
-            rest = f"micro_batch cannot be below {share}, as a BatchNorm group has {group} (optim.norm_batch)"
-        console.print(Text(f"{of}{idle}; {rest if share > 1 else 'one forward pass'}", style="dim"), soft_wrap=True)
+        numbers: Iterable[int] = [spec.least_workers]
+        if spec.least_workers < spec.most_workers:
+            numbers = optim.group_sizes(spec.least_workers, spec.most_workers, spec.micro_batch)
+        for workers in numbers:
+            console.print(Text(_batch_line(optim, workers), style="dim"), soft_wrap=True)
+
+
+def _batch_line(optim: OptimConfig, workers: int) -> str:
+    used = optim.workers(workers)
+    share, *smaller = optim.micro_batches(workers)
+    of = f"{counted(optim.global_batch, 'sample')} a step" + (
+        f", {share} on each of {used} workers" if workers > 1 else ""
+    )
+    idle = f" (of {workers}; the others have none)" if used < workers else ""
+    group = optim.effective_norm_batch
+    if smaller:
+        rest = f"micro_batch may be {', '.join(map(str, (share, *smaller)))}"
+    else:
+        rest = f"micro_batch cannot be below {share}, as a BatchNorm group has {group} (optim.norm_batch)"
+    return f"{of}{idle}; {rest if share > 1 else 'one forward pass'}"
 
 
 def changes(changed: Mapping[str, Any]) -> str:

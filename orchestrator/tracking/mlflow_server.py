@@ -211,6 +211,7 @@ def _create(database: Path, artifacts: Path) -> None:
         for rest in database.parent.glob(f".{database.name}.new*"):  # left by killed processes
             rest.unlink()
         partial = database.with_name(f".{database.name}.new")
+        partial.touch()  # by the user's umask; SQLite would not let a group write it
         SqlAlchemyStore(sqlite_uri(partial), location(artifacts)).engine.dispose()
         partial.replace(database)
 

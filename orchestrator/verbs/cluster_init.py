@@ -11,7 +11,9 @@ from trainer.config import UserError
 
 
 def init_cluster(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="aws, gcp, hosts, kuberay or slurm")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="aws, gcp, hosts, kuberay, raycluster, slurm or slurm-array")
+    ],
     fill: Annotated[
         list[str] | None, typer.Option("--fill", metavar="NAME=VALUE", help="what to fill in, again for each")
     ] = None,

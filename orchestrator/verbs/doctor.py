@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +20,6 @@ from trainer.config import UserError, counted, parse
 if TYPE_CHECKING:
     from cluster.spec import ClusterSpec
     from orchestrator.health import Line
-    from orchestrator.prepare.machine_facts import Facts
     from orchestrator.store.folder import Store
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
@@ -50,13 +47,12 @@ def doctor(
 ) -> None:
     """Check this machine, the store and the machines of a cluster: a line each, with the remedy. Starts no run."""
     from cluster.spec import load as load_spec
-    from orchestrator.health import PROBLEM, machine, requirements
+    from orchestrator.health import PROBLEM, folders_of, machine, requirements
     from orchestrator.prepare.machine_facts import facts
 
     where, spec = store_of(store, cluster), load_spec(cluster)
     packages = [one.name for one in requirements() if one.name != "Python"]
-    ray = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    folders = {"the store": str(where.root), "the cache": str(where.cache), "Ray": ray}
+    folders = folders_of(where)
     is_local = spec.address == "local"
     with ThreadPoolExecutor(1) as beside:  # the step is another process's, and both import torch
         timed = beside.submit(_step, spec) if step and is_local else None
@@ -65,7 +61,7 @@ def doctor(
         if timed is not None:
             lines.append(timed.result())
     if not is_local and all(line.state != PROBLEM for line in lines if line.what in TO_JOIN):
-        lines += _nodes(driver, spec, where, packages)
+        lines += _nodes(spec, where, packages)
     _show(lines)
     problems = sum(line.state == PROBLEM for line in lines)
     print(f"{counted(problems, 'problem')} to mend" if problems else "nothing to mend")
@@ -73,30 +69,19 @@ def doctor(
         sys.exit(1)
 
 
-def _nodes(driver: Facts, spec: ClusterSpec, store: Store, packages: Sequence[str]) -> list[Line]:
+def _nodes(spec: ClusterSpec, store: Store, packages: Sequence[str]) -> list[Line]:
     """Join Ray, and compare its machines with this one."""
-    from orchestrator.health import PROBLEM, Line, cluster
-    from orchestrator.prepare.machine_facts import facts
-    from orchestrator.running.ask_nodes import ask_each
+    from orchestrator.health import PROBLEM, Line
+    from orchestrator.running.nodes_alike import differences
     from orchestrator.running.ray_session import joined
     from orchestrator.running.shared_store import blind_nodes
 
     try:
         with joined(spec) as nodes:
-            addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
-            asked_s = time.time()
-            found, silent = ask_each(nodes, facts, lambda _: (packages, [str(store.root)], spec.data_roots))
-            asked = asked_s, time.time()
+            lines = differences(spec, packages, [str(store.root)], nodes)
             blind = blind_nodes(store, nodes)
     except UserError as error:
         return [Line("cluster", PROBLEM, str(error))]
-    lines = cluster(
-        driver,
-        {addresses[name]: node for name, node in found.items()},
-        {addresses[name]: why for name, why in silent.items()},
-        asked,
-        spec,
-    )
     remedy = "name one that all of them mount with --store"
     return lines + [Line(where, PROBLEM, f"sees another store at {store.root}", remedy) for where in blind]
 

@@ -20,7 +20,11 @@ StudyOrBundle = Annotated[
     str, typer.Argument(metavar="STUDY", help="a study's name, a YAML file, or what `transkd bundle` wrote")
 ]
 StoreOption = Annotated[
-    Path | None, typer.Option("--store", help="folder of ledger, runs and tracking [TRANSKD_STORE, ~/transkd-store]")
+    Path | None,
+    typer.Option(
+        "--store",
+        help="folder or address (s3://BUCKET/PREFIX) of ledger, runs and tracking [TRANSKD_STORE, ~/transkd-store]",
+    ),
 ]
 ClusterOption = Annotated[str | None, typer.Option("--cluster", help="cluster spec: a name (local, gpu) or a file")]
 RootsOption = Annotated[
@@ -29,7 +33,9 @@ RootsOption = Annotated[
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="also retry runs that failed because a loss was not finite")
 ]
-WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="processes per run, instead of the spec's")]
+WorkersOption = Annotated[
+    str | None, typer.Option("--workers", metavar="N|N-M", help="processes per run, or a range, instead of the spec's")
+]
 
 HoursOption = Annotated[
     float | None,
@@ -41,8 +47,14 @@ def store_of(option: Path | None, cluster: str | None) -> Store:
     """The store of `--store`, the environment, or the cluster spec."""
     from cluster.spec import load as load_spec
     from orchestrator.store.folder import Store, resolve
+    from orchestrator.store.sharing import write_as_shared
 
-    return Store(resolve(option, load_spec(cluster).store))
+    found = Store(resolve(option, load_spec(cluster).store))
+    if found.shared is not None:
+        found.shared.refresh_all()
+    else:
+        write_as_shared(found.root)
+    return found
 
 
 @contextlib.contextmanager
@@ -67,7 +79,7 @@ def files_read(study: str, cluster: str | None) -> list[Path]:
 
 def roots_of(study: Study, given: list[str]) -> dict[str, Path]:
     """Data set name -> folder from `--data-root FOLDER` (the study's own data set) or `NAME=FOLDER`."""
-    from orchestrator.store.folder import as_address
+    from orchestrator.store.objects.address import as_address
 
     roots = {}
     for text in given:

@@ -18,7 +18,7 @@ from orchestrator.verbs.options import (
     roots_of,
     store_of,
 )
-from trainer.config import NUMERICS_VERSION, OptimConfig, RunIds, Sources, located, parse
+from trainer.config import NUMERICS_VERSION, RunIds, Sources, located, parse
 
 
 def plan(
@@ -72,7 +72,7 @@ def plan(
         unchecked += [f"not checked: {why}" for why in lacking if not any(why in line for line in unchecked)]
     from orchestrator.prepare.machine import slow_bf16
 
-    if slow := slow_bf16(spec, (run.plan.config for run in state.runs)):
+    if slow := slow_bf16((spec_of(spec, run.plan.role, run.plan.arm), run.plan.config) for run in state.runs):
         unchecked.append(slow)
     for line in unchecked:
         console.print(Text(line, style="yellow"), soft_wrap=True)
@@ -86,22 +86,22 @@ def plan(
     runs = [run.plan for run in state.runs]
     arms = deployed(loaded, runs)
     configs = {run.arm: run.config for run in runs} | arms
+    given = {arm: spec_of(spec, "trial", "") for arm in arms}
+    given |= {run.arm: spec_of(spec, run.role, run.arm) for run in runs}
     costs = {}
     for arm, config in configs.items():
         with located(f"{loaded.name}: {arm}"):
+            config.optim.group_sizes(given[arm].least_workers, given[arm].most_workers, spec.micro_batch)
             costs[arm] = preparer.check(config)
-    given = {run.arm: spec_of(spec, run.role, run.arm) for run in runs}
-    by_workers: dict[int, list[OptimConfig]] = {}
-    for arm, config in configs.items():
-        by_workers.setdefault(given.get(arm, spec_of(spec, "trial", "")).workers, []).append(config.optim)
-    for count, optims in by_workers.items():
-        show_batches(optims, count, console)
+    for each in {given[arm].workers: given[arm] for arm in configs}.values():
+        alike = [config.optim for arm, config in configs.items() if given[arm].workers == each.workers]
+        show_batches(alike, each, console)
     if costs:
         show_costs(costs, next(iter(configs.values())).data.size, console)
     with located(loaded.name):
         limits_check = LimitsCheck(loaded.limits, spec_of(spec, "arm", ""), where, ledger)
         limits_check.refuse(arms, costs)
-    refuse_infeasible(loaded, preparer.check, limits_check)
+    refuse_infeasible(loaded, preparer.check_trial, limits_check)
     if probe is not False and any(not run.finished for run in state.runs):
         typer.echo(f"timing a few training steps where no run has{', 10 s at most' if probe is None else ''}", err=True)
     spending = estimate(state, spec, where, preparer.roots, tries=probe)

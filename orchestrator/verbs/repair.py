@@ -17,6 +17,11 @@ def repair(store: StoreOption = None, cluster: ClusterOption = None) -> None:
     from trainer.config import UserError
 
     where = store_of(store, cluster)
+    if where.shared is not None:
+        raise UserError(
+            f"repair needs a store in a folder but got {where.name}, whose journals are never changed; `transkd store "
+            f"copy {where.name} FOLDER`, repair that, and copy it to an empty address"
+        )
     there = [path for path in journals(where.ledger) if path.is_file()]
     if not there:
         raise UserError(f"no such ledger: {where.ledger}; give another --store")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from orchestrator.verbs.options import (
     roots_of,
     store_of,
 )
-from trainer.config import counted
+from trainer.config import UserError, counted
 
 if TYPE_CHECKING:
     from ablations.study.schema import Study
@@ -62,7 +63,7 @@ def launch(
     cluster: str | None = None,
     store: Path | None = None,
     data_roots: list[str] | None = None,
-    workers: int | None = None,
+    workers: str | None = None,
     max_gpu_hours: float | None = None,
     *,
     retry_failed: bool = False,
@@ -98,7 +99,7 @@ def launch_read(
     where: Store,
     cluster: str | None,
     data_roots: list[str],
-    workers: int | None = None,
+    workers: str | None = None,
     max_gpu_hours: float | None = None,
     *,
     read: list[Path],
@@ -113,6 +114,7 @@ def launch_read(
     from orchestrator.search.learn_from import learn_from_line
     from orchestrator.store.full_disk import pausing
     from orchestrator.store.provenance import begin
+    from orchestrator.store.sharing import group_id, share, write_as_shared
     from orchestrator.terminal.live_view import view
     from orchestrator.terminal.log_lines import StudyProgress
     from orchestrator.terminal.table import show
@@ -130,6 +132,10 @@ def launch_read(
     check_address(spec.address)
     check_trackers(spec.other_trackers)
     uri, folder = uri_of(where), where.report_dir(loaded.name)
+    if spec.group is not None:
+        group_id(spec.group)
+        if where.shared is not None:
+            raise UserError(f"group: is for a store in a folder but the store is {where.name}; remove it")
     check_folder("the report", folder, where, read)
     from orchestrator.launch import Launch
     from orchestrator.prepare.plugins import activate
@@ -141,7 +147,7 @@ def launch_read(
         console.print(Text(f"{loaded.name}: {text}", style="dim"), soft_wrap=True)
 
     job.prepare(say)
-    if max_gpu_hours is not None and spec.gpus_per_worker:
+    if max_gpu_hours is not None and spec.most_gpus:
         from orchestrator.prepare.estimate import estimate, refuse
 
         left = estimate(job.state, spec, where, job.preparer.roots, retry_failed=retry_failed)
@@ -150,9 +156,15 @@ def launch_read(
     console.print(Text(said, style="dim"), soft_wrap=True)
     if taught := learn_from_line(loaded, job.ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
+    if job.left():
+        _look(where, say)
+    if spec.group is not None:
+        share(where.root, spec.group)
+        write_as_shared(where.root)
     with pausing(where.root), where.leases.study(loaded.name):
         begin(loaded.name, text, job.ledger, where, job.sources, loaded.base.get("plugins", []))
         mirror = Mirror(loaded.name, where, spec.other_trackers)
+        job.close = lambda: _close(loaded, where, mirror, finished=False)
         try:
             job.run(mirror, lambda: view(console, StudyProgress(job.state)), say)
         except BaseException:
@@ -176,6 +188,17 @@ def launch_read(
             f"failed: {len(failed)} of {counted(job.total(), 'run')}, the first {label}: {why}{remedy}", file=sys.stderr
         )
     return len(failed)
+
+
+def _look(store: Store, say: Callable[[str], None]) -> None:
+    """Say what is wrong with this machine; raise UserError where runs cannot be kept."""
+    from orchestrator.health import PROBLEM, before_a_study
+
+    for line in before_a_study(store):
+        text = f"{line.what}: {line.found}; {line.remedy}"
+        if line.state == PROBLEM:
+            raise UserError(text)
+        say(text)
 
 
 def _close(study: Study, store: Store, mirror: Mirror, *, finished: bool) -> Report:

@@ -36,21 +36,21 @@ def submit(
     """Submit a study to a Ray cluster: what git tracks here, the study, its plugins and the spec are sent. Submitted
     again after its end it goes on where it stopped."""
     from cluster.spec import load as load_spec
-    from orchestrator.store.folder import resolve
+    from orchestrator.store.folder import named
     from orchestrator.submit import ray_jobs
     from orchestrator.submit.package import pack
 
     if down_after is not None and not (follow and down_after.is_file()):
         raise UserError(f"--down-after must be a launcher file, without --no-follow, but got {down_after}")
     if store is not None:
-        resolve(store)
+        named(store)
     for root in data_root or []:
         if not any(Path(folder).is_absolute() for folder in (root, root.partition("=")[2])):
             raise UserError(f"--data-root must be an absolute path, of the cluster's machines, but got {root}")
     options = [
         *(["--store", str(store)] if store is not None else []),
         *(word for root in data_root or [] for word in ("--data-root", root)),
-        *(["--workers", str(workers)] if workers is not None else []),
+        *(["--workers", workers] if workers is not None else []),
         *(["--max-gpu-hours", str(max_gpu_hours)] if max_gpu_hours is not None else []),
         *(["--retry-failed"] if retry_failed else []),
     ]

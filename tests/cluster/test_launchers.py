@@ -69,8 +69,8 @@ def autoscaler_config(path):
         return config
     from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
-    job = documents(path)[-1]
-    resource = {"metadata": {"name": "transkd", "namespace": "default"}, "spec": job["spec"]["rayClusterSpec"]}
+    spec = documents(path)[-1]["spec"]
+    resource = {"metadata": {"name": "transkd", "namespace": "default"}, "spec": spec.get("rayClusterSpec", spec)}
     return _derive_autoscaling_config_from_ray_cr(resource)
 
 

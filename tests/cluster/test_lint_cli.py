@@ -57,7 +57,8 @@ def test_an_empty_spec_has_no_line(lint, tmp_path):
 
 
 def test_a_script_for_slurm_is_held_to_its_spec(lint, tmp_path):
-    assert lint(FOLDER / "slurm.sh") == (0, "nothing to mend\n", "")
+    for script in ("slurm.sh", "slurm-array.sh"):
+        assert lint(FOLDER / script) == (0, "nothing to mend\n", "")
     (tmp_path / "slurm.sh").write_text((FOLDER / "slurm.sh").read_text().replace("--cpus-per-task=26", "-c 2"))
     code, out, _ = lint(tmp_path / "slurm.sh")
     assert (code, out.partition(": line 15: ")[0]) == (1, "cannot-fit")
@@ -69,7 +70,10 @@ def test_a_spec_for_gpus_is_not_held_to_a_machine_without_any(lint):
     assert out.startswith("not checked: whether a run fits, ")
 
 
-@pytest.mark.parametrize("name", ["ray-up-aws.yaml", "ray-up-gcp.yaml", "ray-up-hosts.yaml", "kubectl-kuberay.yaml"])
+@pytest.mark.parametrize(
+    "name",
+    ["ray-up-aws.yaml", "ray-up-gcp.yaml", "ray-up-hosts.yaml", "kubectl-kuberay.yaml", "kubectl-raycluster.yaml"],
+)
 def test_a_launcher_file_is_held_to_the_spec_of_its_name(lint, name):
     code, out, _ = lint(FOLDER / name)
     assert code == 1

@@ -11,7 +11,7 @@ from cluster.launcher import fits
 from cluster.launcher_file import Launcher, MachineType
 from cluster.lint import lint
 from cluster.machine_types import MachineKind, machines_for, started_for
-from cluster.spec import ClusterSpec, Machine, SpecError, concurrency_on, grown, load, shape_of, spec_of
+from cluster.spec import ClusterSpec, Machine, SpecError, concurrency_on, grown, load, shape_of, spec_of, with_workers
 
 SPEC = """
 address: auto
@@ -45,6 +45,28 @@ def test_a_run_is_given_what_its_arm_states_before_what_its_role_does(given):
     both = spec.model_copy(update={"overrides": {**spec.overrides, "teacher b2": spec.overrides["wide"]}})
     assert shape_of(spec_of(both, "teacher", "teacher b2")) == (1, 2, 1)
     assert spec_of(spec, "arm", "wide").torch_threads == 2
+
+
+def test_an_override_may_give_a_range_whose_places_are_counted_with_the_lower_number(given):
+    spec = given("overrides: {teacher: {workers: [2, 4]}, wide: {workers: [3, 3]}}")
+    teacher = spec_of(spec, "teacher", "")
+    assert shape_of(teacher) == ((2, 4), 1, 0) and concurrency_on(teacher, [Machine(9)]) == 4
+    assert shape_of(spec_of(spec, "arm", "wide")) == (3, 1, 0)
+    assert with_workers(spec, "1-8").overrides == spec.overrides
+    with pytest.raises(
+        SpecError, match=r"overrides.teacher.workers: must be a whole number, or the lower and the upper"
+    ):
+        given("overrides: {teacher: {workers: [4, 2]}}")
+    with pytest.raises(
+        SpecError, match=r"overrides.teacher: .*gpus_per_worker must be 0 or whole where workers is 1 to 4"
+    ):
+        given("gpus_per_worker: 0.5\noverrides: {teacher: {workers: [1, 4]}}")
+
+
+def test_gpus_of_overrides_count_among_those_of_a_spec(given):
+    assert given("overrides: {teacher: {gpus_per_worker: 1}}").most_gpus == 1
+    assert given("gpus_per_worker: 0.5\noverrides: {alone: {gpus_per_worker: 0}}").most_gpus == 0.5
+    assert given("workers: 2").most_gpus == 0
 
 
 def test_a_spec_without_overrides_is_what_its_runs_are_given():

@@ -40,7 +40,7 @@ def test_a_spec_compiles_and_repeats_only_where_it_says_so():
 
 
 def test_names_leave_launcher_files_out():
-    assert names() == ["aws", "gcp", "gpu", "hosts", "kuberay", "local", "slurm"]
+    assert names() == ["aws", "gcp", "gpu", "hosts", "kuberay", "local", "raycluster", "slurm", "slurm-array"]
 
 
 def test_a_file_wins_over_a_bare_name_and_a_folder_of_that_name_does_not(tmp_path, monkeypatch):
@@ -58,14 +58,18 @@ def test_an_empty_file_is_the_default(tmp_path):
 
 
 def test_another_number_of_workers_is_held_to_the_same_rules():
-    assert with_workers(GPU_BOX, 2) == GPU_BOX.model_copy(update={"workers": 2})
+    assert with_workers(GPU_BOX, "2") == GPU_BOX.model_copy(update={"workers": 2})
+    assert with_workers(GPU_BOX, "1-4") == GPU_BOX.model_copy(update={"workers": (1, 4)})
     with pytest.raises(
         SpecError, match=r"^--workers 0: workers: input should be greater than or equal to 1 but got 0$"
     ):
-        with_workers(GPU_BOX, 0)
+        with_workers(GPU_BOX, "0")
     shared = ClusterSpec(gpus_per_worker=0.5)
     with pytest.raises(SpecError, match=r"^--workers 2: gpus_per_worker must be 0 or whole where workers is 2"):
-        with_workers(shared, 2)
+        with_workers(shared, "2")
+    for text in ("two", "4-1", "1-", "-1"):
+        with pytest.raises(SpecError, match=f"^--workers {text}: workers: "):
+            with_workers(GPU_BOX, text)
 
 
 def test_home_is_written_out(tmp_path):
@@ -82,13 +86,27 @@ def test_home_is_written_out(tmp_path):
         ("zzz: 2", "zzz: unknown key; known: address, workers,"),
         ("workers: 0", "workers: input should be greater than or equal to 1 but got 0"),
         ("workers: two", "but got 'two'"),
+        (
+            "workers: [4, 1]",
+            "workers: must be a whole number, or the lower and the upper number such as [1, 4], but got",
+        ),
+        ("workers: [0, 4]", "such as [1, 4], but got [0, 4]"),
+        ("workers: [1, true]", "such as [1, 4], but got [1, True]"),
+        ("workers: [2]", "such as [1, 4], but got [2]"),
+        ("{workers: [1, 2], gpus_per_worker: 0.5}", "must be 0 or whole where workers is 1 to 2 but got 0.5"),
         ("cpus_per_worker: .inf", "cpus_per_worker: input should be a finite number but got inf"),
         ("concurrency: many", "concurrency: must be `auto` or a whole number but got 'many'"),
         ("cohort: many", "cohort: must be `auto`, `off` or a whole number but got 'many'"),
         ("cohort: 0", "cohort: must be `auto`, `off` or at least 1 but got 0; remove the line to let it be chosen"),
+        ("priority: 0", "priority: input should be greater than or equal to 0.01 but got 0"),
+        ("max_runs: 0", "max_runs: input should be greater than or equal to 1 but got 0"),
+        (
+            "{concurrency: 4, max_runs: 2}",
+            "concurrency must be at most max_runs, which is 2, but got 4; remove one of the two",
+        ),
         ("concurrency: 0", "concurrency: must be `auto` or at least 1 but got 0; remove the line"),
         ("store: runs", "store: must be an absolute path but got runs"),
-        ("store: s3://bucket/runs", "store: must be a folder that every machine mounts but got s3://bucket/runs"),
+        ("store: hdfs://host/runs", "store: must be a folder that every machine mounts but got hdfs://host/runs"),
         ("data_roots: {camvid: data/camvid}", "data_roots: must be an absolute path but got data/camvid"),
         ("tracking: [tensorboard]", "tracking: must name mlflow, and at most once each tensorboard and wandb, but got"),
         ("tracking: [mlflow, mlflow]", "but got [mlflow, mlflow]; write tracking: [mlflow, tensorboard]"),
@@ -120,7 +138,10 @@ def test_mistakes_are_one_line_with_file_key_rule_and_value(tmp_path, text, word
     ("source", "words"),
     [
         ("gpuu", "unknown cluster spec 'gpuu'; did you mean 'gpu'?"),
-        ("mars", "unknown cluster spec 'mars'; known: aws, gcp, gpu, hosts, kuberay, local, slurm"),
+        (
+            "mars",
+            "unknown cluster spec 'mars'; known: aws, gcp, gpu, hosts, kuberay, local, raycluster, slurm, slurm-array",
+        ),
         ("there/is.yaml", "no such cluster spec: there/is.yaml; those that come with the project: aws, gcp, gpu"),
     ],
 )
@@ -134,6 +155,16 @@ def test_threads_are_the_whole_cpus_of_a_worker_unless_said():
     assert ClusterSpec(cpus_per_worker=0.5).torch_threads == 1
     assert ClusterSpec(cpus_per_worker=3.5).torch_threads == 3
     assert ClusterSpec(cpus_per_worker=4, threads=2).torch_threads == 2
+
+
+def test_a_run_with_a_range_of_workers_is_counted_with_the_lower_number(tmp_path):
+    (tmp_path / "mine.yaml").write_text("workers: [2, 4]\n")
+    spec = load(tmp_path / "mine.yaml")
+    assert (spec.workers, spec.least_workers, spec.most_workers) == ((2, 4), 2, 4)
+    assert footprint(spec) == {"CPU": 2} and concurrency(spec, 6) == 3
+    with pytest.raises(SpecError, match=r"a run needs 2 CPUs \(2 workers x 1\) but there is 1; lower workers or"):
+        concurrency(spec, 1)
+    assert ClusterSpec(workers=[3, 3]) == ClusterSpec(workers=3)
 
 
 def test_footprint_is_all_workers_of_a_run():
@@ -150,6 +181,9 @@ def test_footprint_is_all_workers_of_a_run():
         (ClusterSpec(workers=2), 5, 0, 2),
         (ClusterSpec(cpus_per_worker=0.1), 0.3, 0, 3),  # 0.3 // 0.1 is 2 in floating point
         (ClusterSpec(concurrency=1), 8, 0, 1),
+        (ClusterSpec(max_runs=2), 8, 0, 2),
+        (ClusterSpec(max_runs=9), 8, 0, 8),
+        (ClusterSpec(max_runs=9, concurrency=3), 8, 0, 3),
         (GPU_BOX, 32, 4, 4),
         (GPU_BOX, 10, 4, 2),
         (ClusterSpec(gpus_per_worker=0.5), 8, 2, 4),

@@ -93,6 +93,11 @@ def test_weights_are_files_and_no_devices(transkd, tmp_path):
         (["run", "no/such.yaml"], "no such file: no/such.yaml"),
         (["run", "good.yaml", "--cluster", "gpus"], "unknown cluster spec 'gpus'; did you mean 'gpu'?"),
         (["run", "good.yaml", "--workers", 4096], "a run needs 4096 CPUs (4096 workers x 1) but there "),
+        (
+            ["run", "good.yaml", "--workers", "4-1"],
+            "--workers 4-1: workers: must be a whole number, or the lower and the",
+        ),
+        (["plan", "good.yaml", "--workers", "3-4"], "workers must divide optim.global_batch (8) but got 3"),
         (["run", "good.yaml", "--data-root", "/no/such/folder"], "--data-root: no such folder: /no/such/folder"),
         (["plan", "good.yaml", "--cluster", "uneven.yaml"], "workers must divide optim.global_batch (8) but got 3"),
         (["run", "good.yaml", "--cluster", "uneven.yaml"], "workers must divide optim.global_batch (8) but got 3"),
@@ -227,14 +232,22 @@ def test_a_temporary_folder_that_cannot_be_written(transkd, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("address", ["s3://b/x", "gs://b/x", "hdfs://host:9000/x", "file:///x", "S3:/b/x"])
-@pytest.mark.parametrize("option", ["--store", "--data-root", "TRANSKD_STORE"])
-def test_an_address_is_no_folder(transkd, tmp_path, monkeypatch, option, address):
+def test_an_address_is_no_folder_of_data(transkd, tmp_path, monkeypatch, address):
+    monkeypatch.setenv("TRANSKD_STORE", str(tmp_path / "store"))
+    code, _, err = transkd("run", tmp_path / "good.yaml", store=("--data-root", address))
+    assert (code, err.count("\n")) == (2, 1)
+    shown = address.replace("S3:/", "s3://")
+    assert f"--data-root: must be a folder but got {shown}; mount it as a " in err, err
+
+
+@pytest.mark.parametrize("option", ["--store", "TRANSKD_STORE"])
+def test_an_address_of_no_store(transkd, tmp_path, monkeypatch, option):
+    address = "hdfs://host:9000/x"
     given = () if option == "TRANSKD_STORE" else (option, address)
     monkeypatch.setenv("TRANSKD_STORE", str(tmp_path / "store") if given else address)
     code, _, err = transkd("run", tmp_path / "good.yaml", store=given)
     assert (code, err.count("\n")) == (2, 1)
-    shown = address.replace(":/b", "://b").replace(":///", "://")
-    assert option in err and f"must be a folder but got {shown}; mount it as a " in err, err
+    assert f"store ({option}): must be a folder, s3://BUCKET/PREFIX" in err and address in err, err
 
 
 def test_the_page_of_a_store_that_does_not_exist(transkd, tmp_path):

@@ -14,20 +14,16 @@ import pytest
 from packaging.requirements import Requirement
 
 from cluster.spec import ClusterSpec
-from orchestrator.health import (
+from orchestrator.health import before_a_study, file_system, refusal, store_works, token, tracking
+from orchestrator.prepare.checks import (
     CLOCK_S,
     GIB,
     cluster,
     data,
     disk,
-    file_system,
     gpu,
-    refusal,
     requirements,
     shared_memory,
-    store_works,
-    token,
-    tracking,
     versions,
 )
 from orchestrator.prepare.machine import Gpus
@@ -108,6 +104,29 @@ def test_a_store_that_can_be_used_and_one_that_cannot(tmp_path: Path) -> None:
     assert file_system(Path("/proc/transkd")) == "proc"
 
 
+def test_ports_of_the_head_that_answer_and_that_do_not() -> None:
+    with socket.socket() as head, socket.socket() as closed:
+        for each in (head, closed):
+            each.bind(("127.0.0.1", 0))
+        head.listen()
+        ports = {name: f"127.0.0.1:{each.getsockname()[1]}" for name, each in (("GCS", head), ("dashboard", closed))}
+        assert facts([], [], {}, ports).unreached == {
+            f"dashboard at {ports['dashboard']}": "[Errno 111] Connection refused"
+        }
+
+
+def test_what_is_wrong_here_is_said_before_a_study_and_a_store_that_cannot_be_written_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr("orchestrator.prepare.checks.FREE_GIB", 10**9)
+    found = before_a_study(Store(tmp_path / "store"))
+    assert {line.state for line in found} == {"warning"} and found[-1].what == "disk of Ray"
+    monkeypatch.setattr("orchestrator.prepare.checks.NEEDED_GIB", 10**9)
+    assert {line.state for line in before_a_study(Store(tmp_path / "store"))} == {"warning"}
+    assert "problem" in {line.state for line in before_a_study(Store(Path("/proc/transkd")))}
+
+
 def test_a_mistake_that_is_told_already_is_told_with_its_remedy() -> None:
     def check() -> None:
         raise UserError("TMPDIR is too long: /x; y; set RAY_TMPDIR")
@@ -171,13 +190,18 @@ def test_machines_that_are_as_the_drivers_are_one_line_each() -> None:
         ({"packages": {"Python": "3.11.7"}}, "problem", "torch is missing, and the driver has 2.11.0"),
         (
             {"gpus": Gpus((), 1, "570.1", "12.8")},
-            "problem",
+            "warning",
             "torch cannot use the 1 GPU here: it is built for CPUs only",
         ),
         ({"shm_bytes": 64 * 2**20}, "warning", "0.1 GiB"),
         ({"free_bytes": {"/store": 0}}, "problem", "0.0 GiB free at /store"),
         ({"roots": {"camvid": ""}}, "problem", "no file of camvid in /data/camvid"),
         ({"roots": {"camvid": "bb"}}, "problem", "other files of camvid in /data/camvid than the driver's"),
+        (
+            {"unreached": {"dashboard at 10.0.0.1:8265": "timed out"}},
+            "problem",
+            "it cannot reach the head's dashboard at 10.0.0.1:8265 (timed out)",
+        ),
         ({"time_s": 10 + CLOCK_S + 58}, "warning", "its clock differs by 60 s"),
         ({"time_s": -60.0}, "warning", "its clock differs by 68 s"),
     ],

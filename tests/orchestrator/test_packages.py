@@ -49,7 +49,7 @@ def test_a_worker_imports_what_the_driver_imported(way):
     )
     ray.cloudpickle.register_pickle_by_value(packages)
     try:
-        given = ray.cloudpickle.dumps(packages.imports_as_here())
+        given = ray.cloudpickle.dumps(packages.as_here())
     finally:
         ray.cloudpickle.unregister_pickle_by_value(packages)
     done = python("-P", "-c", program, way, cwd=way, given=given, PYTHONPATH=str(way.parent))

@@ -162,3 +162,10 @@ def test_what_no_machine_can_hold_is_refused_before_anything_is_listed(driver, s
         "error: a run needs 3 GPUs (3 workers x 1) but there are 2; lower workers or gpus_per_worker, or raise most of "
         "a machine type\n"
     )
+
+
+def test_a_range_of_workers_is_listed_and_counted_with_the_lower_number(driver, study):
+    said = driver.here("plan", study(), "--workers", "1-4", "--no-probe").out
+    steps = [line.partition(";")[0] for line in said.splitlines() if line.startswith("8 samples a step")]
+    assert steps == ["8 samples a step" + each for each in ("", ", 4 on each of 2 workers", ", 2 on each of 4 workers")]
+    assert " with 1 worker a run; up to 4 train a run where they have room, which ends it sooner\n" in said

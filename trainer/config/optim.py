@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -99,6 +100,26 @@ class OptimConfig(Strict):
     def workers(self, given: int) -> int:
         """How many of `given` workers a step occupies: a worker needs a sample."""
         return min(given, self.global_batch)
+
+    def group_sizes(self, least: int, most: int, micro_batch: int | None) -> tuple[int, ...]:
+        """The numbers of workers from `least` to `most` among which a step can be dealt, ascending.
+
+        `least` must be one of them. Raises UserError.
+        """
+        self.shares(least, micro_batch)
+        found = []
+        for workers in range(self.workers(least), self.workers(most) + 1):
+            with contextlib.suppress(UserError):
+                self.shares(workers, micro_batch)
+                found.append(workers)
+        return tuple(found)
+
+    def fitting_micro_batch(self, workers: int, micro_batch: int | None) -> int | None:
+        """The largest micro-batch of at most `micro_batch` samples for one of `workers`, else the smallest."""
+        if micro_batch is None:
+            return None
+        allowed = self.micro_batches(workers)
+        return next((n for n in allowed if n <= micro_batch), allowed[-1])
 
     def micro_batches(self, workers: int) -> list[int]:
         """The samples that a forward pass of one of `workers` may hold, largest first."""

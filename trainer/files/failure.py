@@ -40,11 +40,15 @@ _CLASSES = {
     "DistBackendError": "lost",
     "DistNetworkError": "lost",
     "DistStoreError": "lost",
+    "SilentRankError": "lost",  # trainer.parallel's, which names that peer
 }
 """Class name -> cause. Names, because this file must import neither torch nor Ray."""
 
 ASSERT = "device-side assert triggered"
 """CUDA's words where a kernel found an index out of range. The GPU is rarely to blame, but its process cannot go on."""
+
+SILENT = "does not answer"
+"""The words of a SilentRankError."""
 
 _DEVICE = "|".join(
     (
@@ -77,7 +81,8 @@ _MESSAGES = {
     r"|_ALLOC_FAILED|_ALLOCATION_FAILED|INTERNAL_ERROR_\w*ALLOC|CU\w+_STATUS_INSUFFICIENT_RESOURCES|bad[_ ]alloc"
     "|Bus error|could not create a primitive",
     "disk": r"No space left on device|Disk quota exceeded",
-    "lost": r"Connection (closed|reset) by peer",  # gloo raises a bare RuntimeError
+    # gloo raises a bare RuntimeError
+    "lost": r"Connection (closed|reset) by peer|Timed out waiting \d+ms for (recv|send)",
 }
 """Cause -> pattern of the message, for errors of general classes such as RuntimeError."""
 
@@ -132,6 +137,8 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 def _process_death(error: BaseException) -> str:
     """One line for a dead process: Ray's message lists every possible reason, and only the exit type is known."""
+    if type(error).__name__ == "SilentRankError":
+        return message_of(error)
     exit_ = re.search(r"Worker exit type: (\w+)", str(error))
     return f"a process of the run or its machine died ({exit_[1] if exit_ else type(error).__name__})"
 

@@ -128,6 +128,8 @@ def _panels(members: Sequence[StudyRun], store: Store) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for member in members:
         path = store.run_dir(member.run.run_id) / "panel.png" if member.run.run_id else None
+        if path is not None and member.plan.arm not in found and member.run.status == "finished" and not path.exists():
+            store.fetch_run(member.run.run_id, whole=False)
         if member.plan.arm not in found and path is not None and path.is_file():
             found[member.plan.arm] = path
     return found

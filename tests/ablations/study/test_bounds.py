@@ -48,7 +48,7 @@ def test_every_number_has_a_range_and_every_text_a_rule(root):
             for leaf, metadata in leaves(field.annotation, list(field.metadata)):
                 kinds = {type(part) for part in metadata}
                 ranged = kinds & {annotated_types.Ge, annotated_types.Gt} and annotated_types.Le in kinds
-                ranged = ranged or (annotated_types.Lt in kinds) or name in ("size", "concurrency", "cohort")
+                ranged = ranged or (annotated_types.Lt in kinds) or name in ("size", "concurrency", "cohort", "workers")
                 ruled = "AfterValidator" in {kind.__name__ for kind in kinds}
                 if (leaf in (int, float) and not ranged) or (leaf is str and not ruled):
                     bare.append(f"{model.__name__}.{name}")

@@ -31,6 +31,11 @@ def test_the_shapes_of_a_study_are_those_of_its_roles_and_arms(state):
     assert unused_overrides(state, misspelt) == "overrides not used: no run of s is of csv"
 
 
+def test_a_range_of_workers_is_a_shape_of_its_own_of_which_as_many_fit_as_of_its_lower_number(state):
+    spec = ClusterSpec(overrides={"teacher": {"workers": [2, 4]}, "csf": {"workers": 2}})
+    assert at_once(specs_of(state, spec), [Machine(6)]) == {((2, 4), 1, 0): 3, (1, 1, 0): 6, (2, 1, 0): 3}
+
+
 def test_a_run_that_needs_more_machines_than_may_be_is_refused(state):
     types = {"small": {"cpus": 2, "most": 3}, "gpu": {"cpus": 4, "gpus": 1, "most": 2}}
     needs = {"teacher": {"workers": 3, "gpus_per_worker": 1}}

@@ -2,15 +2,18 @@
 
 import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from orchestrator.report.bundle import pack, unpacked
-from orchestrator.report.bundled_student import median_run
+from orchestrator.report.bundled_student import median_run, student_files
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.ledger import Ledger
+from orchestrator.store.objects.copy_store import copy_store
+from orchestrator.verbs.options import store_of
 from trainer.config import UserError, parse
 from trainer.deploy.open import Wanted, open_student
 from trainer.files.run_folder import LAST
@@ -83,3 +86,18 @@ def test_the_student_in_a_bundle_predicts_as_its_run(synthetic, tmp_path, cache)
     assert taken.stat().st_size < (run / LAST).stat().st_size / 2, "without the optimiser"
     with unpacked(file) as (study, _):
         assert study.name == "arms"
+
+
+def test_the_student_of_a_store_at_an_address_is_fetched(synthetic, tmp_path, monkeypatch):
+    """Its checkpoint is not in the working copy yet. It is none that can be read: all of it has been fetched."""
+    monkeypatch.setenv("TRANSKD_CACHE", str(tmp_path / "cache"))
+    made, address = synthetic(), f"file://{tmp_path / 'bucket'}"
+    run_id = median_run(state(made), "student alone").run_id
+    made.store.run_dir(run_id).mkdir(parents=True, exist_ok=True)
+    (made.store.run_dir(run_id) / LAST).write_bytes(b"no checkpoint")
+    copy_store(made.store.root, address)
+    there = store_of(Path(address), None)
+    assert not (there.run_dir(run_id) / LAST).exists()
+    with pytest.raises(UserError):
+        student_files(StudyState(made.study, Ledger(there.ledger)), there, "student alone")
+    assert (there.run_dir(run_id) / LAST).read_bytes() == b"no checkpoint"

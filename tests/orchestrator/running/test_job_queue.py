@@ -172,3 +172,11 @@ def test_runs_beyond_the_places_of_their_shape_wait_and_let_others_pass(make):
     assert queue.suggest("6") is None, "c has no place, and nothing else is left"
     ends(queue, "5", "b")
     assert given(queue.suggest("7")) == ["c"]
+
+
+def test_a_run_whose_override_is_a_range_may_have_each_number_that_divides_its_batch(make):
+    spec = ClusterSpec(concurrency=9, overrides={"teacher": {"workers": [1, 4]}})
+    queue, _ = make("one", [["teacher"], ["a"]], spec, sharing=2)
+    teacher, arm = (queue.suggest(trial)["jobs"][0] for trial in "12")
+    assert (teacher["group_sizes"], teacher["workers"], teacher["at_once"]) == ((1, 2, 4), 4, 2)
+    assert (arm["group_sizes"], arm["workers"]) == ((1,), 1)

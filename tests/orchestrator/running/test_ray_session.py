@@ -67,3 +67,32 @@ def test_a_start_that_takes_longer_than_ray_waits_is_made_again(driver):
     out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (0, "1\n"), err
     assert not driver.processes()
+
+
+LISTENING = """
+import sys
+from pathlib import Path
+
+import psutil
+
+from cluster.spec import ClusterSpec
+from orchestrator.running.ray_session import session
+from orchestrator.store.folder import Store
+
+with session(ClusterSpec(workers=2), Store(Path(sys.argv[-1]))):  # with several workers Ray has its dashboard
+    import ray
+
+    ray.get(ray.remote(lambda: None).remote())
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        for socket in process.net_connections("inet"):
+            if socket.status == psutil.CONN_LISTEN:
+                print(process.name(), socket.laddr.ip.removeprefix("::ffff:"))
+"""
+
+
+def test_ray_on_this_machine_can_be_reached_from_no_other(driver):
+    done = driver.script(LISTENING, driver.store)
+    assert done.code == 0, done.err
+    listening = [line.rsplit(" ", 1) for line in done.out.splitlines()]
+    assert {"gcs_server", "raylet", "ray::DashboardAgent"} <= {name for name, _ in listening}
+    assert {address for _, address in listening} <= {"127.0.0.1", "::1"}, done.out

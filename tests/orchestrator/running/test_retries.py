@@ -93,6 +93,32 @@ def test_a_machine_whose_loss_was_announced_costs_nothing(tmp_path):
     assert [tried.record_retry(LOST), tried.record_retry(LOST)] == [True, False]
 
 
+def saves(tried, epochs):
+    """The run has so many epochs."""
+    tried.out.mkdir(parents=True, exist_ok=True)
+    (tried.out / "epochs.jsonl").write_text("".join(f'{{"epoch": {n}}}\n' for n in range(1, epochs + 1)))
+
+
+@pytest.mark.parametrize(("workers", "lasts"), [((1, 4), True), (2, False)])
+def test_machines_that_come_and_go_do_not_end_a_run_that_may_go_on_with_fewer(tmp_path, workers, lasts):
+    """A loss counts with those since the last checkpoint; a run that makes none has the budget of any other."""
+    tried = attempts(tmp_path, retries=Retries(lost=1), workers=workers)
+    made = []
+    for epochs in (1, 2, 3, 4):
+        saves(tried, epochs)
+        made.append(tried.record_retry(LOST))
+    assert made == [True, lasts, lasts, lasts]
+    assert not tried.record_retry(LOST)
+    saves(tried, 3)  # it went back to an earlier checkpoint
+    assert not tried.record_retry(LOST)
+
+
+def test_memory_is_halved_for_the_workers_that_had_too_little(tmp_path):
+    tried = attempts(tmp_path, workers=(1, 4))
+    tried.workers, tried.used = 2, None
+    assert tried.record_retry(MEMORY) and tried.micro_batch == 2
+
+
 def test_a_line_cut_short_is_no_attempt_and_spoils_none_that_follows(tmp_path):
     tried = attempts(tmp_path)
     assert tried.record_retry(LOST)

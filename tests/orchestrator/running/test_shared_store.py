@@ -1,6 +1,7 @@
 """A cluster whose machines do not share the store is refused before a run trains where nobody looks for it."""
 
 import json
+import re
 
 import pytest
 
@@ -12,6 +13,8 @@ ASKING = """
 import json, sys
 from pathlib import Path
 import ray
+from cluster.spec import ClusterSpec
+from orchestrator.running.nodes_alike import check_alike
 from orchestrator.running.shared_store import check_shared
 from orchestrator.store.folder import Store
 from trainer.config import UserError
@@ -25,6 +28,19 @@ try:
     check_shared(store, [*nodes, silent])
 except UserError as error:
     print(json.dumps(str(error)))
+
+images = store.root / "images"
+images.mkdir()
+(images / "one.png").touch()
+spec, said = ClusterSpec(data_roots={"camvid": str(images)}), []
+check_alike(spec, store, nodes, said.append)
+(images / "one.png").unlink()
+check_alike(spec, store, nodes, said.append)  # within a day a machine is not asked again
+(store.cache / "machines.json").unlink()
+try:
+    check_alike(spec, store, nodes, said.append)
+except UserError as error:
+    print(json.dumps([*said, str(error)]))
 """
 
 
@@ -33,8 +49,10 @@ except UserError as error:
 def test_every_machine_is_asked_and_one_that_does_not_answer_is_named(driver):
     done = driver.script(ASKING, driver.store)
     assert done.code == 0, done.err
-    said = json.loads(done.out.splitlines()[-1])
-    assert said == (
+    shared, alike = map(json.loads, done.out.splitlines()[-2:])
+    assert alike[:-1] == ["comparing the machines"] * 2
+    assert re.fullmatch(rf"[0-9.]+: no file of camvid in {driver.store}/images; mount it there, or .*", alike[-1])
+    assert shared == (
         f"store {driver.store} must be one folder for all machines, but 10.9.8.7 of 2 see another; "
         "name one that all of them mount with --store"
     )

@@ -60,6 +60,11 @@ SPACES = {
 """A study for every sampler, in whose history it has something to remember."""
 
 
+def settings(run_id):
+    """What the driver gives the process of a trial, as far as a searcher reads it."""
+    return {"run_id": run_id, "resources": {"CPU": 1.0}, "group_sizes": [1]}
+
+
 class Bench:
     """A search on a real ledger, whose trials cost nothing: their curves are functions of what was proposed.
 
@@ -104,13 +109,13 @@ class Bench:
         run_id = json.dumps(trial.values, sort_keys=True)
         if trial.number in self.known:
             now = self.ended(trial.number, False)
-            return RecordedProposal(run_id, {"run_id": run_id}, None if now.state == "running" else now)
+            return RecordedProposal(run_id, settings(run_id), None if now.state == "running" else now)
         self.known[trial.number] = (run_id, trial)
         facts = {"number": trial.number, "values": trial.values, "infeasible": trial.infeasible}
         over = [t for run, t in self.history if run == run_id and t.state != "running"]
         end = {"end": {"event": over[0].state, "last": over[0].metrics}} if over else {}
         self.event("trial", run_id, search=self.identity, **facts, costs=self.costs(trial.values), **end)
-        return RecordedProposal(run_id, {"run_id": run_id}, self.ended(trial.number, False) if over else None)
+        return RecordedProposal(run_id, settings(run_id), self.ended(trial.number, False) if over else None)
 
     def event(self, kind, run_id, **more):
         self.ledger.append({"event": kind, "run_id": run_id, "study": self.study.name, **more})

@@ -36,7 +36,7 @@ def test_option_then_environment_then_spec_then_home(monkeypatch):
         ("here", "", None, r"--store\) must be an absolute path but got here; write /.*/here"),
         (None, "./here", None, r"TRANSKD_STORE\) must be an absolute path"),
         (None, "", "here", r"cluster spec\) must be an absolute path"),
-        ("s3://bucket/store", "", None, r"must be a folder but got s3://bucket/store; mount it"),
+        ("hdfs://host/store", "", None, r"--store\): must be a folder, s3://.* but got hdfs://host/store"),
     ],
 )
 def test_what_is_not_an_absolute_folder_is_refused(monkeypatch, option, environment, spec, message):

@@ -255,3 +255,26 @@ def test_a_terminal_says_what_is_waited_for(driven):
     screen = Console(file=io.StringIO(), width=100)
     screen.print(Live(screen, driven.progress()).render())
     assert "waiting for the next of 4 runs to start" in screen.file.getvalue()
+
+
+AHEAD = "waiting for 1 GPU: 3 studies ahead use "
+
+
+def test_a_study_that_waits_for_its_share_says_so_once_and_while_it_is_quiet(driven, lines, monkeypatch):
+    driven.start("alone", 0)
+    for why in ("", f"{AHEAD}8", f"{AHEAD}7", "", f"{AHEAD}5"):
+        driven.views[0].held(why)
+    assert lines()[1:] == [f"        {AHEAD}8", f"        {AHEAD}5"]
+    monkeypatch.setattr(log_lines, "QUIET_S", 0.0)
+    driven.views[0].keep_telling()
+    assert lines()[-1] == f"        0/40 epochs  alone seed 0 0/10  {AHEAD}5"
+
+
+def test_a_terminal_shows_the_wait_for_a_share_beside_what_trains(driven):
+    screen = Console(file=io.StringIO(), width=100)
+    driven.views.append(Live(screen, driven.progress()))
+    driven.start("alone", 0)
+    for why in (f"{AHEAD}8", ""):
+        driven.views[0].held(why)
+        screen.print(driven.views[0].render())
+        assert (f"{AHEAD}8" in screen.file.getvalue().splitlines()[-1]) == bool(why)

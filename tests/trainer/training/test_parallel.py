@@ -4,6 +4,7 @@ and groups of BatchNorm that are split over several give the same losses and gra
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -72,6 +73,11 @@ def configs(tiny: Make) -> dict[str, TrainConfig]:
     return {name: tiny(distill, CHANGES | OF_CASE.get(name, {})) for name, distill in CASES.items()}
 
 
+def stop(metrics: dict[str, float], checkpoint: Path | None) -> bool:
+    """As where a run's process is ended after its first epoch."""
+    raise InterruptedError
+
+
 @pytest.fixture(scope="module")
 def two(
     tiny: Make,
@@ -80,10 +86,15 @@ def two(
     scenes_cache: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """What two workers leave of every case, of one that is stopped after an epoch, and of two that cannot be run."""
+    """What two workers leave of every case, of one stopped after an epoch, of one that a single worker has begun, and
+    of two that cannot be run."""
     root = tmp_path_factory.mktemp("two")
     runs: dict[str, tuple[TrainConfig, int | None]] = {name: (config, None) for name, config in configs.items()}
     runs["stopped"] = (configs["pea_ea"], 1)
+    runs["begun"] = (configs["pea_ea"], None)
+    with contextlib.suppress(InterruptedError):
+        place = Place(out_dir=root / "begun", cache_dir=scenes_cache, device="cpu", micro_batch=2)
+        fit(configs["pea_ea"], place, report=stop)
     runs["diverging"] = (tiny({"pea": {}}, {"optim.lr": 1e30}), None)
     runs["split"] = (tiny(**SPLIT), None)
     plain = {name: (config.model_dump(mode="json"), stop) for name, (config, stop) in runs.items()}
@@ -143,6 +154,11 @@ def test_two_workers_stopped_and_resumed_by_one(
     place = Place(out_dir=two / "stopped", cache_dir=scenes_cache, device="cpu", micro_batch=2)
     fit(configs["pea_ea"], place, report=lambda *_: None)
     assert_equal_runs(one["pea_ea"], two / "stopped")
+
+
+def test_one_worker_stopped_and_resumed_by_two(one: dict[str, Path], two: Path) -> None:
+    """So that a run may have more workers when more machines come."""
+    assert_equal_runs(one["pea_ea"], two / "begun")
 
 
 def test_every_worker_learns_why_a_run_failed(two: Path) -> None:
