@@ -9,9 +9,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from urllib.parse import unquote
-
-import psutil
 
 from cluster.spec import ClusterSpec
 from orchestrator.prepare.checks import (
@@ -31,15 +28,13 @@ from orchestrator.prepare.machine_facts import Facts, existing, free_bytes, shm_
 from orchestrator.running.ray_session import check_address
 from orchestrator.store.folder import Store
 from orchestrator.store.sharing import group_id
-from orchestrator.tracking.address import shown, uri_of
+from orchestrator.tracking.address import database_file, shown, uri_of
 from orchestrator.tracking.mlflow_server import Server
 from trainer.compiler import check_compiler
 from trainer.config import UserError, message_of
 
 ANSWERING = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 """How long an MLflow server is asked, in seconds and retries."""
-NETWORK_DISKS = ("nfs", "cifs", "smb", "fuse", "lustre", "beegfs", "gpfs", "ceph", "9p", "afs")
-"""How the names of network file systems begin."""
 
 
 def refusal(what: str, check: Callable[[], object], fine: str) -> Line:
@@ -79,20 +74,13 @@ def store_works(store: Store) -> Line:
     return Line("store", OK, f"{store.root} can be written, locked and renamed in")
 
 
-def file_system(folder: Path) -> str:
-    """The kind of file system that holds a folder; "" where it is unknown."""
-    there = str(existing(folder).resolve())
-    holding = [part for part in psutil.disk_partitions(all=True) if Path(there).is_relative_to(part.mountpoint)]
-    return max(holding, key=lambda part: len(part.mountpoint)).fstype if holding else ""
-
-
 def tracking(store: Store) -> Line:
     """Whether MLflow can be reached. Runs train without it too."""
     if (wrong := refusal("MLflow", lambda: uri_of(store), "")).state == PROBLEM:
         return wrong
     uri = uri_of(store)
-    if uri.startswith("sqlite"):
-        return database(uri)
+    if (file := database_file(uri)) is not None:
+        return Line("MLflow", OK, f"{shown(uri)}{'' if file.exists() else ', made by the first run'}")
     for name, value in ANSWERING.items():
         os.environ.setdefault(name, value)
     try:
@@ -100,14 +88,6 @@ def tracking(store: Store) -> Line:
     except Exception as error:
         return Line("MLflow", WARNING, f"{shown(uri)}: {message_of(error)[:200]}", "start it, or correct its address")
     return Line("MLflow", OK, f"{shown(uri)} answers")
-
-
-def database(uri: str) -> Line:
-    """Whether MLflow's SQLite database is on a disk where it stays whole."""
-    path = Path("/", unquote(uri.partition(":///")[2].partition("?")[0]))
-    if (kind := file_system(path.parent)).startswith(NETWORK_DISKS):
-        return Line("MLflow", WARNING, f"SQLite on {kind} gets damaged", "name a server in MLFLOW_TRACKING_URI")
-    return Line("MLflow", OK, f"{shown(uri)}{'' if path.exists() else ', made by the first run'}")
 
 
 def token() -> list[Line]:
@@ -153,6 +133,4 @@ def before_a_study(store: Store) -> list[Line]:
     for name, folder in folders_of(store).items():
         found = disk(f"disk of {name}", folder, free_bytes(Path(folder)))
         lines.append(found if found.state == OK else found._replace(state=WARNING))
-    if (uri := uri_of(store)).startswith("sqlite"):
-        lines.append(database(uri))
     return [line for line in lines if line.state != OK]

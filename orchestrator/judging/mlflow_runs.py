@@ -57,7 +57,7 @@ def _address(uri: str | None) -> str:
         address = uri_of(store)
     else:
         try:
-            address = check_uri(uri, store.root)
+            address = check_uri(uri, store.databases)
             check_driver(address)
         except UserError as error:
             raise UserError(str(error).replace("MLFLOW_TRACKING_URI", "--tracking-uri")) from None

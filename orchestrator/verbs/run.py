@@ -152,8 +152,12 @@ def launch_read(
 
         left = estimate(job.state, spec, where, job.preparer.roots, retry_failed=retry_failed)
         refuse(left, loaded.name, spec, max_gpu_hours)
-    said = f"{loaded.name}: {counted(job.total(), 'run')}, {job.left()} to do; store {where.root}"
+    said = f"{loaded.name}: {counted(job.total(), 'run')}, {job.left()} to do; store {where.name}"
     console.print(Text(said, style="dim"), soft_wrap=True)
+    if where.databases != where.root:
+        say(
+            f"MLflow's and Optuna's databases are kept in {where.databases}, as the store lies on a network file system"
+        )
     if taught := learn_from_line(loaded, job.ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
     if job.left():
