@@ -12,6 +12,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.result import AUTO_RESULT_KEYS
 
 from orchestrator.prepare.jobs import Job
+from orchestrator.running.group_size import WORKERS
 from orchestrator.running.ray_failures import of_trial
 from orchestrator.running.ray_session import raise_if_interrupted
 from orchestrator.running.retries import Attempts, remember_shortage, side_by_side
@@ -143,7 +144,7 @@ class RunCallbacks(tune.Callback):
         if job.run_id in self._since or job.run_id not in self.begun:
             self._begins(job)
         numbers = {name: value for name, value in result.items() if type(value) in (int, float)}
-        ours = {name: value for name, value in numbers.items() if name not in AUTO_RESULT_KEYS}
+        ours = {name: value for name, value in numbers.items() if name not in (*AUTO_RESULT_KEYS, WORKERS)}
         copy_retries(self.ledger, job.run_id, job.place.out_dir)
         self.ledger.append_epochs(job.run_id, [ours])
         self.view.epoch(job, numbers)

@@ -118,6 +118,14 @@ class Share:
         return may, why
 
 
+def someone_waits() -> bool:
+    """In a run's process: whether a study of the cluster waits for its share. Where no keeper answers, none does."""
+    try:
+        return bool(ray.get(ray.get_actor(NAME, NAMESPACE).someone_waits.remote(), timeout=LOOK_S))
+    except Exception:  # of any class: sharing is no reason to end a run
+        return False
+
+
 @contextlib.contextmanager
 def shared(spec: ClusterSpec, slots: int) -> Iterator[Share | None]:
     """The share of a driver in the cluster that it has joined; None where Ray is its own."""

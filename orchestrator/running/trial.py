@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray import train, tune
 
+from orchestrator.running.group_size import WORKERS
 from orchestrator.running.growth import first_size
 from orchestrator.running.ray_failures import of_ray
 from orchestrator.running.retries import Attempts, remember_shortage, side_by_side
@@ -118,13 +119,17 @@ def _group(job: dict[str, Any], below: int | None = None) -> Failure | None:
     and their micro-batch are written into `job`. `below`: a number that had no room. Raises where the disk is full."""
     machines = other_machines([job])
     optim = parse(job["config"]).optim
+
+    def report(metrics: dict[str, Any]) -> None:
+        tune.report({**metrics, WORKERS: job["workers"]})
+
     try:
         size: int | None = held_size(job, machines) or first_size(job, machines, below)
         while size is not None:
             run_folder.wait_for_workers(Path(job["place"]["out_dir"]))
             job["workers"] = size
             job["place"]["micro_batch"] = optim.fitting_micro_batch(size, job["place"]["micro_batch"])
-            size = train_in_group(job, machines, tune.report)
+            size = train_in_group(job, machines, report)
     except (train.TrainingFailedError, ray.exceptions.RayError) as error:
         seen = of_ray(error)
         if seen.cause == "disk":
