@@ -20,6 +20,7 @@ from orchestrator.running.trial import other_machines, placement_group
 from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import full
 from orchestrator.store.ledger import Ledger
+from orchestrator.store.objects.uploads import fetch_failure
 from orchestrator.store.run_folder import copy_from_folder, copy_retries, ending
 from orchestrator.terminal.log_lines import View
 from orchestrator.tracking.mirror import Mirror
@@ -125,6 +126,7 @@ class RunCallbacks(tune.Callback):
     def _begins(self, job: Job) -> None:
         """A run trains: of several workers, all have their places."""
         self._since.pop(job.run_id, None)
+        run_folder.waits_no_more(job.place.out_dir)
         run = self.ledger.run(job.run_id)
         # a run that has paused may have been another driver's in between
         if job.run_id not in self.begun or (run is not None and run.status != "running"):
@@ -206,6 +208,7 @@ class RunCallbacks(tune.Callback):
         self._sweep(trial)
         training = _training(trial)
         for settings in training:
+            fetch_failure(settings)
             heard = run_folder.read_failure(self._job(settings).place.out_dir)
             if heard is not None and heard["cause"] == "device":  # why the process ended itself
                 failure = Failure(**heard)

@@ -115,8 +115,8 @@ class Store:
 
     @property
     def databases(self) -> Path:
-        """Folder of MLflow's and Optuna's databases: the store's, or one on this machine's own disk where the store lies
-        on a network file system. They are made from the ledger."""
+        """Folder of MLflow's and Optuna's databases, which are made from the ledger: the store's, or one on this machine's
+        own disk where the store lies on a network file system."""
         return folder_of(self.root)
 
     @property

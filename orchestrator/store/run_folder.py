@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.ledger_run import LedgerRun
+from orchestrator.store.objects.run_files import RETRIES
 from trainer.files.run_folder import has_checkpoint, read_epochs, read_failure, read_notes, read_result, whole_lines
 
 KEPT = ("last", "best", "complexity", "environment", "seconds", "micro_batch", "data", "weights")
@@ -78,9 +79,6 @@ def record_end(ledger: Ledger, store: Store, run_id: str) -> None:
     facts = finished(out, run_id)
     ended = {"event": "interrupted"} if facts is None else {"event": "finished", **facts}
     ledger.append({**ended, "run_id": run_id, "key": run.key})
-
-
-RETRIES = "retries.jsonl"
 
 
 def read_retries(out: Path) -> list[dict[str, Any]]:
