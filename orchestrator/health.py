@@ -7,6 +7,7 @@ import fcntl
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from orchestrator.prepare.checks import (
 from orchestrator.prepare.machine_facts import Facts, existing, free_bytes, shm_bytes
 from orchestrator.running.ray_session import check_address
 from orchestrator.store.folder import Store
+from orchestrator.store.objects.working_copy import WorkingCopy
 from orchestrator.store.sharing import group_id
 from orchestrator.tracking.address import database_file, shown, uri_of
 from orchestrator.tracking.mlflow_server import Server
@@ -48,7 +50,10 @@ def refusal(what: str, check: Callable[[], object], fine: str) -> Line:
 
 
 def store_works(store: Store) -> Line:
-    """Whether files can be written, locked, linked and renamed where the store is or will be."""
+    """Whether files can be written, locked, linked and renamed where the store is or will be; of one at an address, what
+    `address_works` asks."""
+    if store.shared is not None:
+        return address_works(store.shared)
     folder = existing(store.root)
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as temporary:
@@ -72,6 +77,29 @@ def store_works(store: Store) -> Line:
     if abs(apart) > CLOCK_S:
         return Line("store", WARNING, f"the clock of its disk differs by {abs(apart):.0f} s", "set the clocks by NTP")
     return Line("store", OK, f"{store.root} can be written, locked and renamed in")
+
+
+def address_works(copy: WorkingCopy) -> Line:
+    """Whether objects can be written, read, listed and deleted at a store's address, and be written once."""
+    name, began_s = f"probes/{uuid.uuid4().hex}", time.time()
+    try:
+        objects = copy.objects
+        objects.check_bucket()
+        objects.write(name, b"1")
+        objects.read(name)
+        written_s = {info.name: info.written_s for info in objects.list("probes")}[name]
+        ended_s = time.time()
+        objects.delete(name)
+        is_conditional = objects.creates_once
+    except UserError as error:
+        found, _, remedy = str(error).rpartition("; ")
+        return Line("store", PROBLEM, found, remedy)
+    if not is_conditional:
+        found = f"{objects.address} has no conditional writes, so that one driver at a time can use it"
+        return Line("store", WARNING, found, "name a store that has them, where several studies are to run")
+    if (apart := max(began_s - 1 - written_s, written_s - ended_s)) > CLOCK_S:  # S3 tells whole seconds
+        return Line("store", WARNING, f"the clock of {objects.address} differs by {apart:.0f} s", "set the clock by NTP")
+    return Line("store", OK, f"{objects.address} can be written, read and deleted from, and has conditional writes")
 
 
 def tracking(store: Store) -> Line:
@@ -123,7 +151,8 @@ def machine(here: Facts, spec: ClusterSpec, store: Store, folders: Mapping[str, 
 def folders_of(store: Store) -> dict[str, str]:
     """What is kept on a disk -> where."""
     ray = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    return {"the store": str(store.root), "the cache": str(store.cache), "Ray": ray}
+    kept = "the store" if store.shared is None else "the working copy"
+    return {kept: str(store.root), "the cache": str(store.cache), "Ray": ray}
 
 
 def before_a_study(store: Store) -> list[Line]:

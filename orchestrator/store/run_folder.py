@@ -33,9 +33,14 @@ def artifacts(out: Path) -> dict[str, Any]:
 
 def checkpoint_lost(store: Store, run: LedgerRun) -> bool:
     """Whether a run that left files, by the ledger, has no last.pt any more."""
-    if not run.artifacts or has_checkpoint(store.run_dir(run.run_id)):
-        return False
-    return store.shared is None or not store.shared.has_checkpoint(run.run_id)
+    return bool(run.artifacts) and not keeps_checkpoint(store, run.run_id)
+
+
+def keeps_checkpoint(store: Store, run_id: str) -> bool:
+    """Whether a run's last.pt is in the store, here or at its address."""
+    if has_checkpoint(store.run_dir(run_id)):
+        return True
+    return store.shared is not None and store.shared.has_checkpoint(run_id)
 
 
 def copy_from_folder(ledger: Ledger, run_id: str, out: Path) -> None:

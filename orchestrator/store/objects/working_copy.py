@@ -65,7 +65,7 @@ class WorkingCopy:
     def __init__(self, root: Path, address: str) -> None:
         self.root = root
         self.address = address
-        self._here = Leases(root)
+        self._here = Leases(root, masked(address))
         self._driven = ""
         """The study that this process drives."""
 
@@ -89,8 +89,10 @@ class WorkingCopy:
 
     def refresh_all(self) -> None:
         """Read the ledger, and what else a reader of studies needs."""
-        with suppress(FileNotFoundError):
+        try:
             self._check_identity(self.objects.read("identity").decode(errors="replace").strip())
+        except FileNotFoundError:
+            self.objects.check_bucket()
         self.refresh()
         for info in self.objects.list("diffs"):
             path = self.root / info.name

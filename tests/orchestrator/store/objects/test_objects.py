@@ -95,6 +95,19 @@ def test_a_store_that_overwrites_what_exists_is_known(s3, monkeypatch):
     assert not objects.creates_once and objects.list("") == []
 
 
+def test_a_server_that_is_busy_is_not_taken_for_one_without_conditional_writes(s3):
+    busy, down, unable = (connect(s3.address()) for _ in range(3))
+    for objects in (busy, down, unable):
+        objects.delays_s = (0.05,)
+    s3.fail(refuse=4)
+    assert busy.creates_once
+    s3.fail(refuse=1000)
+    with pytest.raises(UserError, match="does not answer"):
+        _ = down.creates_once
+    s3.fail(conditional=False)
+    assert not unable.creates_once and unable.list("") == []
+
+
 def test_refused_and_slow_requests_are_tried_again(s3):
     objects = connect(s3.address())
     objects.delays_s = (0.05,) * 6
