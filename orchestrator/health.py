@@ -50,8 +50,8 @@ def refusal(what: str, check: Callable[[], object], fine: str) -> Line:
 
 
 def store_works(store: Store) -> Line:
-    """Whether files can be written, locked, linked and renamed where the store is or will be; of one at an address, what
-    `address_works` asks."""
+    """Whether files can be written, locked, linked and renamed where the store is or will be; of one at an address, as
+    `address_works`."""
     if store.shared is not None:
         return address_works(store.shared)
     folder = existing(store.root)
@@ -98,7 +98,9 @@ def address_works(copy: WorkingCopy) -> Line:
         found = f"{objects.address} has no conditional writes, so that one driver at a time can use it"
         return Line("store", WARNING, found, "name a store that has them, where several studies are to run")
     if (apart := max(began_s - 1 - written_s, written_s - ended_s)) > CLOCK_S:  # S3 tells whole seconds
-        return Line("store", WARNING, f"the clock of {objects.address} differs by {apart:.0f} s", "set the clock by NTP")
+        return Line(
+            "store", WARNING, f"the clock of {objects.address} differs by {apart:.0f} s", "set the clock by NTP"
+        )
     return Line("store", OK, f"{objects.address} can be written, read and deleted from, and has conditional writes")
 
 

@@ -67,7 +67,7 @@ def must_see(root: str, identity: str, address: str = "") -> None:
     file = Path(root) / "identity"
     if not file.is_file() or file.read_text(encoding="utf-8").strip() != identity:
         raise UserError(
-            f"all machines must see store {root}, but {socket.gethostname()} sees another there; mount the store's folder"
+            f"all machines must see store {root}, but {socket.gethostname()} sees another there; mount the store there"
         )
 
 

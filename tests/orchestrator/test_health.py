@@ -28,6 +28,7 @@ from orchestrator.prepare.checks import (
 )
 from orchestrator.prepare.machine import Gpus
 from orchestrator.prepare.machine_facts import Facts, facts, fingerprint, version
+from orchestrator.running.ray_session import check_address
 from orchestrator.store.folder import Store
 from orchestrator.verbs.doctor import doctor
 from trainer.config import UserError
@@ -241,6 +242,23 @@ def test_a_cluster_that_does_not_answer_is_not_joined(tmp_path: Path, capsys: py
         with pytest.raises(SystemExit, match="1"):
             doctor(cluster=str(tmp_path / "mine.yaml"), store=tmp_path / "store")
     assert re.search(rf"^Ray +problem +address: no Ray answers at {address}", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_where_auto_finds_no_ray_or_a_dead_one_it_is_said_before_anything_is_joined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(UserError, match=rf"^address: no Ray answers at {address} \(.*; start one there with"):
+            check_address("auto")
+    monkeypatch.delenv("RAY_ADDRESS")
+    for found, nothing in (("find_gcs_addresses", set()), ("find_bootstrap_address", None)):
+        monkeypatch.setattr(f"ray._private.services.{found}", lambda *_, nothing=nothing: nothing)
+    with pytest.raises(UserError, match="^address: auto joins the Ray of this machine, and none runs here; start one"):
+        check_address("auto")
 
 
 @pytest.mark.slow

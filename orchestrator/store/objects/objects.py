@@ -167,7 +167,9 @@ class Objects:
         except OSError:  # a role for a prefix may not ask for its bucket
             return
         if is_absent:
-            raise UserError(f"store {self.address}: there is no bucket {bucket}; correct the address, or make the bucket")
+            raise UserError(
+                f"store {self.address}: there is no bucket {bucket}; correct the address, or make the bucket"
+            )
 
     @functools.cached_property
     def creates_once(self) -> bool:

@@ -73,5 +73,5 @@ def test_a_machine_that_joins_later_refuses_another_store(tmp_path):
     for wrong in (other.identity, ""):
         with pytest.raises(UserError, match=f"^all machines must see store {store.root}, but "):
             must_see(str(store.root), wrong)
-    with pytest.raises(UserError, match="sees another there; mount the store's folder"):
+    with pytest.raises(UserError, match="sees another there; mount the store there"):
         must_see(str(tmp_path / "absent"), store.identity)

@@ -97,6 +97,8 @@ def test_doctor_tells_of_a_bucket_that_is_not_there_in_its_table(s3, tmp_path, m
     with pytest.raises(SystemExit, match="1"):
         doctor(store="s3://no-such-bucket/x", step=False)
     out = capsys.readouterr().out
-    assert re.search(r"^store +problem +store s3://no-such-bucket/x: there is no bucket no-such-bucket +correct", out, re.MULTILINE), out
+    assert re.search(
+        r"^store +problem +store s3://no-such-bucket/x: there is no bucket no-such-bucket +correct", out, re.MULTILINE
+    ), out
     assert re.search(r"^disk of the working copy +\w+ ", out, re.MULTILINE)
     assert working_copy(tmp_path) is None and "not-to-be-shown" not in out
