@@ -115,8 +115,8 @@ class Store:
 
     @property
     def databases(self) -> Path:
-        """Folder of MLflow's and Optuna's databases, which are made from the ledger: the store's, or where that lies on a
-        network file system, one on this machine's own disk."""
+        """Folder of MLflow's and Optuna's databases, which are made from the ledger: the store's, or where that lies on
+        a network file system, one on this machine's own disk."""
         return folder_of(self.root)
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import pausing
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.run_folder import copy_from_folder, finished
+from orchestrator.store.run_folder import copy_from_folder, finished, keeps_checkpoint
 from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, identity, message_of, parse, read_yaml
 from trainer.files.checkpoint import load, run_ended_with
 from trainer.files.file_digest import file_digest

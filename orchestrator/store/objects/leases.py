@@ -177,9 +177,8 @@ class ObjectLeases:
                     )
                 if watched is None:
                     left_s = max(EXPIRY_S - self._age_s(last), LOOK_S)
-                    say(
-                        f"study {name}: {who} may have been killed, or hang; going on in {left_s:.0f} s unless it answers"
-                    )
+                    unless = f"going on in {left_s:.0f} s unless it answers"
+                    say(f"study {name}: {who} may have been killed, or hang; {unless}")
                 watched = last
                 time.sleep(LOOK_S)
                 continue

@@ -179,7 +179,7 @@ class Objects:
             return False
         name = f"probes/{uuid.uuid4().hex}"
         try:
-            # a server that does not answer now says nothing about it: who took it for one without would be a second driver
+            # one that does not answer now says nothing about it: taken for one without, it would have two drivers
             return self.create(name, b"1") and not self.create(name, b"2")
         except NotConditionalError:
             return False

@@ -114,7 +114,7 @@ def fetch(objects: Objects, root: Path, run_id: str, *, whole: bool = True) -> b
 
 
 def fetch_small(objects: Objects, root: Path, run_id: str, names: Collection[str]) -> None:
-    """Bring these small files of a run here, where another machine has uploaded it last; the others stay as they are."""
+    """Bring these small files of a run here, where another machine has uploaded it last. Others stay as they are."""
     folder, manifest = root / "runs" / run_id, read_manifest(objects, run_id)
     if manifest is None or manifest["id"] == _mark(folder).get("manifest", {}).get("id"):
         return
