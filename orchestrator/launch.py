@@ -396,8 +396,11 @@ class Launch:
         from orchestrator.running.tuner import fit
         from orchestrator.search.driver import SearchDriver
 
+        # of a store at an address a run on another machine does not hear that it is to end before the others
+        apart = self.store.shared is not None and self.spec.address != "local"
+
         def cohorts(jobs: Sequence[Job]) -> list[list[Job]]:
-            return self._cohorts(jobs, slots)
+            return [[job] for job in jobs] if apart else self._cohorts(jobs, slots)
 
         slots = self.at_once.get(shape_of(spec_of(self.spec, "trial", "")), slots)
         with make_view() as view, Claims(self.study.name, self.store, self.ledger) as claims:

@@ -21,7 +21,7 @@ from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import full
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.objects.uploads import fetch_failure
-from orchestrator.store.run_folder import copy_from_folder, copy_retries, ending
+from orchestrator.store.run_folder import copy_from_folder, copy_retries, end_of
 from orchestrator.terminal.log_lines import View
 from orchestrator.tracking.mirror import Mirror
 from trainer.files import run_folder
@@ -244,9 +244,8 @@ class RunCallbacks(tune.Callback):
     def _end(self, job: Job, error: str, cause: str = "lost") -> None:
         self._since.pop(job.run_id, None)
         self.begun.discard(job.run_id)
-        Store(self.ledger.path.parent).fetch_run(job.run_id, whole=False)  # another machine may have trained it
+        end = end_of(self.ledger, Store(self.ledger.path.parent), job.run_id, error, cause)
         copy_from_folder(self.ledger, job.run_id, job.place.out_dir)
-        end = ending(job.place.out_dir, error, cause)
         self.ledger.append(job.event(end.status, **end.facts))
         self.ended(job.run_id)
         self.mirror.job(job)

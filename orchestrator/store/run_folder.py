@@ -113,3 +113,14 @@ def ending(out: Path, error: str, cause: str = "lost") -> Ending:
         return Ending("failed", {"cause": cause, "reason": error}, error)
     last = (read_epochs(out) or [{"epoch": 0.0}])[-1]
     return Ending("stopped", {"last": last}, f"at epoch {last['epoch']:.0f}")
+
+
+def end_of(ledger: Ledger, store: Store, run_id: str, error: str = "", cause: str = "lost") -> Ending:
+    """How a run ended, as `ending`, wherever it was trained. Of one that was stopped on another machine the last epochs
+    may not be at the store's address; the driver has heard of them."""
+    store.fetch_run(run_id, whole=False)
+    end, run = ending(store.run_dir(run_id), error, cause), ledger.run(run_id)
+    if end.status != "stopped" or run is None or not run.epochs:
+        return end
+    last = max(end.facts["last"], dict(run.epochs[-1]), key=lambda metrics: metrics["epoch"])
+    return Ending("stopped", {"last": last}, f"at epoch {last['epoch']:.0f}")

@@ -5,10 +5,13 @@ import json
 import pytest
 
 from orchestrator.running import trial
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from orchestrator.store.objects import run_files, uploads
 from orchestrator.store.objects.address import connect
 from orchestrator.store.objects.uploads import uploading
 from orchestrator.store.objects.working_copy import opened, working_copy
+from orchestrator.store.run_folder import end_of
 from trainer.config import UserError
 from trainer.files import run_folder
 from trainer.files.failure import Failure
@@ -148,6 +151,21 @@ def test_the_longest_list_of_retries_is_kept(machine):
     here.upload()
     there.fetch()
     assert there.files["retries.jsonl"] == b"1\n2\n"
+
+
+def test_how_a_run_ended_is_read_wherever_it_was_trained(machine, address, tmp_path):
+    here, there = machine("here"), machine("there")
+    opened(address, here.root)
+    ledger, store = Ledger(here.root / "ledger.jsonl", "mine"), Store(here.root)
+    ledger.append({"event": "started", "run_id": RUN})
+    there.save(1)
+    there.upload()
+    there.save(2)  # it was stopped before this was uploaded
+    ledger.append_epochs(RUN, [{"epoch": 1.0, "val/miou": 10.0}, {"epoch": 2.0, "val/miou": 20.0}])
+    assert end_of(ledger, store, RUN) == ("stopped", {"last": {"epoch": 2.0, "val/miou": 20.0}}, "at epoch 2")
+    run_folder.write_failure(there.path, "nan", "loss is not finite")
+    there.upload()
+    assert end_of(ledger, store, RUN, "its process died").facts == {"cause": "nan", "reason": "loss is not finite"}
 
 
 def settings(machine, address):
