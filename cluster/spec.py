@@ -133,10 +133,23 @@ class ClusterSpec(Strict):
             )
         return value
 
+    @property
+    def store_folder(self) -> Path | None:
+        """The folder of the store on every machine; None where none is named, or a bucket is."""
+        folder = (self.store or "").removeprefix("file://")
+        return Path(folder) if folder.startswith("/") else None
+
     @field_validator("store")
     @classmethod
     def _store_is_a_folder_or_address(cls, value: str | None) -> str | None:
-        return value if value is None or value.startswith(ADDRESSES) else _absolute(value)
+        if value is None or value.startswith(ADDRESSES):
+            return value
+        if "://" in value:
+            known = ", ".join(ADDRESSES)
+            raise ValueError(
+                f"must be a folder that every machine mounts, or begin with {known} but got {masked(value)}"
+            )
+        return _absolute(value)
 
     @field_validator("data_roots")
     @classmethod

@@ -29,6 +29,7 @@ def test_specs_that_come_with_the_project_are_clean(name, cpus, gpus):
         ("store-not-shared", {"address": "auto"}, 2, 0),
         ("store-temporary", {"address": "auto", "store": "/tmp/store"}, 2, 0),
         ("store-temporary", {"address": "auto", "store": "/dev/shm"}, 2, 0),
+        ("store-temporary", {"address": "auto", "store": "file:///tmp/store"}, 2, 0),
     ],
 )
 def test_each_mistake_has_its_code_and_a_remedy(monkeypatch, code, fields, cpus, gpus):

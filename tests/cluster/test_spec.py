@@ -106,7 +106,7 @@ def test_home_is_written_out(tmp_path):
         ),
         ("concurrency: 0", "concurrency: must be `auto` or at least 1 but got 0; remove the line"),
         ("store: runs", "store: must be an absolute path but got runs"),
-        ("store: hdfs://host/runs", "store: must be a folder that every machine mounts but got hdfs://host/runs"),
+        ("store: hdfs://host/runs", "begin with s3://, gs://, abfs://, abfss://, file:/// but got hdfs://host/runs"),
         ("data_roots: {camvid: data/camvid}", "data_roots: must be an absolute path but got data/camvid"),
         ("tracking: [tensorboard]", "tracking: must name mlflow, and at most once each tensorboard and wandb, but got"),
         ("tracking: [mlflow, mlflow]", "but got [mlflow, mlflow]; write tracking: [mlflow, tensorboard]"),
