@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
-from trainer.config import UserError, masked, message_of
+from trainer.config import UnreachableError, UserError, masked, message_of
 from trainer.files.atomic import replacing
 
 if TYPE_CHECKING:  # it takes a while to import, and most stores are folders
@@ -74,7 +74,7 @@ class Objects:
     """The objects below `prefix` of a file system. `address` is for messages; `atomic` is None where the kind of store
     is not known to have conditional writes.
 
-    Methods raise UserError where the store refuses, or does not answer for a minute.
+    Methods raise UserError where the store refuses, and UnreachableError where it does not answer for a minute.
     """
 
     def __init__(self, address: str, filesystem: fs.FileSystem, prefix: str, atomic: Atomic | None = None) -> None:
@@ -241,9 +241,14 @@ class Objects:
         except Exception as error:
             if not is_of_the_store(error):
                 raise
-            raise UserError(
-                f"store {self.address} refuses or does not answer ({message_of(error)[:300]}); see that its bucket and "
-                "the credentials are right (docs/clusters.md), and run the same command again to go on"
+            why = message_of(error)[:300]
+            if PERMANENT.search(f"{type(error).__name__}: {error}"):
+                raise UserError(
+                    f"store {self.address} refuses ({why}); correct its address or the credentials (docs/clusters.md)"
+                ) from None
+            raise UnreachableError(
+                f"store {self.address} does not answer ({why}); see that its server can be reached, and run the same "
+                "command again to go on"
             ) from None
 
 
