@@ -113,7 +113,7 @@ def _found() -> str:
     from ray._private.services import canonicalize_bootstrap_address
 
     try:
-        return canonicalize_bootstrap_address("auto") or ""
+        return str(canonicalize_bootstrap_address("auto") or "")
     except ConnectionError:
         raise UserError(
             "address: auto joins the Ray of this machine, and none runs here; start one with `ray start --head`, run "

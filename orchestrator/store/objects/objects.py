@@ -9,7 +9,7 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
@@ -81,7 +81,7 @@ class Objects:
         self.address = masked(address)
         self.filesystem = filesystem
         self.prefix = prefix.rstrip("/")
-        self.delays_s = DELAYS_S
+        self.delays_s: Sequence[float] = DELAYS_S
         self._atomic = atomic
         self._is_local = filesystem.type_name == "local"
 
