@@ -114,7 +114,8 @@ def ours(given: argparse.Namespace, folder: Path, cluster: Callable[[Program], C
     from rich.console import Console
 
     from ablations.study.schema import load
-    from cluster.spec import ClusterSpec, Machine
+    from cluster.machine_types import Machine
+    from cluster.spec import ClusterSpec
     from orchestrator import launch
     from orchestrator.running import callbacks, ray_session, shared_searcher
     from orchestrator.store.folder import Store

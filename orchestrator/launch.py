@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations.study.schema import Study
-from cluster.spec import ClusterSpec, Machine, Shape, concurrency, footprint, shape_of, spec_of
+from cluster.concurrency import Shape, concurrency, footprint, shape_of
+from cluster.machine_types import Machine
+from cluster.spec import ClusterSpec, spec_of
 from orchestrator.prepare.cohort_costs import cohorts_of, in_words
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.limits import LimitsCheck, deployed

@@ -12,7 +12,7 @@ _TICKS = 10_000
 
 
 class Demand(NamedTuple):
-    """What a driver's study has and wants. `need`: Ray resources of one run, as `cluster.spec.footprint` gives them."""
+    """What a driver's study has and wants. `need`: Ray resources of one run (`cluster.concurrency.footprint`)."""
 
     need: dict[str, float]
     in_flight: int
