@@ -19,6 +19,7 @@ from ablations.study.plan import expand
 from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
+from orchestrator.runs_left import count_left, to_train
 from orchestrator.state.progress import study_status
 from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import StoreFull
@@ -104,7 +105,7 @@ def test_a_tree_is_taken_in_once_and_the_study_has_nothing_left_to_do(folder, st
 
     launch = Launch(read(STUDY, "shared"), ClusterSpec(cpus_per_worker=0.5), store, {})
     launch.prepare(nothing)
-    assert launch.left() == 0, "the study reuses what was imported"
+    assert count_left(launch.state) == 0, "the study reuses what was imported"
     shutil.rmtree(folder)
     assert all((store.root / run.artifacts["folder"] / "best.pt").exists() for run in runs.values())
 
@@ -232,8 +233,9 @@ def test_a_pupil_may_have_any_run_of_the_store_for_a_teacher_and_is_reused_where
     assert {state for state, _ in found.values()} == {"taken"} and len(found) == 5
     names = list(found)
     assert names.index("teacher segformer_mini") < names.index("fast") < names.index("a pupil's pupil")
-    assert launched(own, store).left() == 0
-    assert launched(own.replace("lr: 1.0e-3", "lr: 2.0e-3"), store).left() == 4, "that base trains another teacher"
+    assert count_left(launched(own, store).state) == 0
+    other = launched(own.replace("lr: 1.0e-3", "lr: 2.0e-3"), store)
+    assert count_left(other.state) == 4, "that base trains another teacher"
 
 
 @pytest.mark.parametrize("lie", ["circle", "edited", "foreign"])
@@ -387,10 +389,10 @@ def test_a_teacher_whose_checkpoint_is_gone_is_trained_again_where_a_run_needs_i
     imported(folder, store)
     (teacher,) = launched(STUDY, store).teachers
     lose(store.run_dir(teacher.run_id) / "last.pt")
-    assert launched(STUDY, store).left() == 0, "all runs have finished: nothing needs it"
+    assert count_left(launched(STUDY, store).state) == 0, "all runs have finished: nothing needs it"
 
     launch = launched(ANOTHER, store)
-    assert [run.label for run in launch.todo(launch.state.runs)] == [teacher.label, "another seed 0"]
+    assert [run.label for run in to_train(launch.state, launch.state.runs)] == [teacher.label, "another seed 0"]
     counts = study_status(launch.state, {}).counts
     assert counts == {"finished": 2, "missing": 2}
     show_plan(launch.state, Console(width=200))
@@ -399,7 +401,8 @@ def test_a_teacher_whose_checkpoint_is_gone_is_trained_again_where_a_run_needs_i
 
     imported(folder / "teacher segformer_mini", store)
     launch = launched(ANOTHER, store)
-    assert [run.label for run in launch.todo(launch.state.runs)] == ["another seed 0"], "an import brings it back"
+    left = [run.label for run in to_train(launch.state, launch.state.runs)]
+    assert left == ["another seed 0"], "an import brings it back"
 
 
 @pytest.mark.slow
