@@ -73,9 +73,9 @@ def _fits(need: Mapping[str, int], free: Mapping[str, int]) -> bool:
     return all(amount <= free.get(name, 0) for name, amount in need.items())
 
 
-def _take(free: dict[str, int], need: Mapping[str, int], runs: int = 1) -> None:
+def _take(free: dict[str, int], need: Mapping[str, int]) -> None:
     for name, amount in need.items():
-        free[name] = free.get(name, 0) - runs * amount
+        free[name] = free.get(name, 0) - amount
 
 
 def why_waiting(need: Mapping[str, float], capacity: Mapping[str, float], others: Sequence[Demand]) -> str:
