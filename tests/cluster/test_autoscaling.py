@@ -100,9 +100,10 @@ def test_runs_of_three_sizes_bring_up_the_machines_that_they_need_and_no_others(
 @pytest.mark.ray
 def test_workers_that_wait_for_machines_spend_no_retries(fake_autoscaling_cluster, run_study, ledger):
     """A group of workers keeps its place in the queue until its machines have started, and no retry is spent."""
+    machines = fake_autoscaling_cluster
     study = STUDY.replace("slow: {}, ", "").replace("seeds: 2", "seeds: 1")
     study = study.replace("_batch: 8", "_batch: 8, norm_batch: 4")
-    code, output = run_study(fake_autoscaling_cluster, study, f"{SPEC}workers: 2\nretries: {{lost: 0}}\n")
+    code, output = run_study(machines, study, f"{SPEC}workers: 2\nretries: {{lost: 0}}\n")
     assert code == 0, output
     events = [event for _, event in ledger.whole()]
     assert [event["event"] for event in events if event["event"] not in ("study", "epoch")] == ["started", "finished"]

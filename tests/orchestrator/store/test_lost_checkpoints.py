@@ -40,7 +40,7 @@ ANOTHER = STUDY + "  another: {distill.pea.weight: 2.0}\n"
 @pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
 def test_a_teacher_whose_checkpoint_is_gone_is_trained_again_where_a_run_needs_it(folder, store, lose, capsys):
     imported(folder, store)
-    (teacher,) = launched(STUDY, store).teachers
+    (teacher,) = launched(STUDY, store).state.teachers.values()
     lose(store.run_dir(teacher.run_id) / "last.pt")
     assert count_left(launched(STUDY, store).state) == 0, "all runs have finished: nothing needs it"
 
