@@ -6,23 +6,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster.concurrency import concurrency_on
 from cluster.kuberay import kuberay
 from cluster.launcher_file import Document, Launcher, documents, table, texts
 from cluster.lint import Finding
-from cluster.machine_types import workers_on
+from cluster.machine_types import Machine, workers_on
 from cluster.ray_up import ray_up
 from cluster.skypilot import is_task, skypilot
 from cluster.slurm import is_script, slurm
-from cluster.spec import (
-    LAUNCHERS,
-    ClusterSpec,
-    Machine,
-    SpecError,
-    amounts,
-    concurrency_on,
-    load,
-    variants,
-)
+from cluster.spec import LAUNCHERS, ClusterSpec, SpecError, amounts, load, variants
 from trainer.config import UserError, read_text
 
 _PLACEHOLDER = re.compile(r"\b(?:ami|fs)-0{17}|[\w.-]*example\.com[\w./:-]*|\bfill-in(?:-[a-z]+)*\b")

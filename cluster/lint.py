@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.spec import ClusterSpec, Machine, SpecError, amounts, concurrency, grown, shape_of, variants
+from cluster.concurrency import concurrency, grown, shape_of
+from cluster.machine_types import Machine
+from cluster.spec import ClusterSpec, SpecError, amounts, variants
 from trainer.config import counted
 
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run")

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from cluster.launcher_file import Launcher, MachineType
 from cluster.lint import Finding
-from cluster.spec import LARGEST, Machine, SpecError
+from cluster.machine_types import Machine
+from cluster.spec import LARGEST, SpecError
 from trainer.config import UserError, read_text
 
 GRACE_S = 60

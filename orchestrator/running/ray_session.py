@@ -18,7 +18,8 @@ from typing import Any
 
 import psutil
 
-from cluster.spec import ClusterSpec, Machine, variants
+from cluster.machine_types import Machine
+from cluster.spec import ClusterSpec, variants
 from orchestrator import packages
 from orchestrator.prepare.machine import here
 from orchestrator.running.head_watch import HeadWatch

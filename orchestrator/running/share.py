@@ -11,7 +11,8 @@ from typing import Any
 
 import ray
 
-from cluster.spec import ClusterSpec, footprint
+from cluster.concurrency import footprint
+from cluster.spec import ClusterSpec
 from orchestrator.running.share_keeper import NAME, NAMESPACE, KeeperActor
 
 LOOK_S = 1.0

@@ -2,8 +2,9 @@
 
 import pytest
 
+from cluster.concurrency import concurrency
 from cluster.lint import lint
-from cluster.spec import ClusterSpec, concurrency, load
+from cluster.spec import ClusterSpec, load
 
 SHARED = {"address": "auto", "store": "/mnt/shared/store"}
 
