@@ -15,11 +15,10 @@ from trainer.place import default_cache
 
 MOUNTS = Path("/proc/self/mountinfo")
 NETWORK = re.compile(
-    r"nfs|cifs|smb|efs|lustre|gpfs|beegfs|ceph|9p|afs|glusterfs|panfs|wekafs|pvfs|ocfs|gfs|virtiofs|vboxsf|prl_fs|"
-    r"fuse$|fuse\.(?!fuse-overlayfs)"
+    r"nfs|cifs|smb|efs|lustre|gpfs|beegfs|ceph|afs|glusterfs|panfs|wekafs|pvfs|ocfs|gfs|fuse$|fuse\.(?!fuse-overlayfs)"
 )
 """How the names of file systems begin that other machines may write, or that do not keep a promise of locks. A local
-disk with NTFS is `fuseblk`."""
+disk with NTFS is `fuseblk`; virtual machines have disks of their host as 9p and virtiofs, even as their root."""
 
 
 def file_system(folder: Path) -> str:

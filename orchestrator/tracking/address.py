@@ -27,7 +27,8 @@ def uri_of(store: Store) -> str:
     if (file := database_file(uri)) is not None and is_on_network(file.parent):
         raise UserError(
             f"MLFLOW_TRACKING_URI must be a server, or a database on this machine's own disk, but {file} is on "
-            f"{file_system(file.parent)}, which damages SQLite; start `mlflow server` and write its http://HOST:PORT"
+            f"{file_system(file.parent)}, which damages SQLite; start `mlflow server` and write its http://HOST:PORT, "
+            "or set TRANSKD_CACHE to a folder on a disk of this machine"
         )
     return uri
 

@@ -28,6 +28,7 @@ MOUNTS = r"""
 38 37 259:2 / /mnt/lustre/local rw - xfs /dev/nvme1n1 rw
 39 21 0:48 / /mnt/gpfs rw - gpfs fs1 rw
 40 21 0:49 / /mnt/s3 rw - fuse s3fs rw
+42 21 0:51 / /mnt/host rw - virtiofs host rw
 """
 
 
@@ -55,6 +56,7 @@ def _machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("/mnt/lustre/local/store", "xfs", False),
         ("/mnt/gpfs", "gpfs", True),
         ("/mnt/s3", "fuse", True),
+        ("/mnt/host", "virtiofs", False),
     ],
 )
 def test_the_file_system_of_a_folder_and_whether_it_is_a_networks(folder: str, kind: str, network: bool) -> None:
