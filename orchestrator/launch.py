@@ -39,6 +39,7 @@ from orchestrator.tracking.mirror import Mirror
 from trainer.config import Sources, counted
 
 if TYPE_CHECKING:
+    from orchestrator.running.machine_watch import MachineWatch
     from orchestrator.running.share import Share
 
 MakeView = Callable[[], Lines | Live]
@@ -71,6 +72,8 @@ class Launch:
         self.close: Callable[[], object] = lambda: None
         """Writes the report and ends tracking, where Ray was lost and the thread of `run` is stuck in it."""
         self.share: Share | None = None
+        self.machines: MachineWatch
+        """There once Ray is."""
 
     def prepare(self, say: Callable[[str], None]) -> None:
         """Raise UserError for what cannot run. The cheapest checks come first: resources, batch sizes, folders,
@@ -130,12 +133,14 @@ class Launch:
         return self.preparer.job(run.plan, run.run_id)
 
     def _run(self, mirror: Mirror, make_view: MakeView) -> None:
+        from orchestrator.running.machine_watch import MachineWatch
         from orchestrator.running.ray_session import session
         from orchestrator.running.share import shared
 
         with contextlib.ExitStack() as held:
             machines = held.enter_context(session(self.spec, self.store, self.say, self._close))
             slots = self.slots(machines)
+            self.machines = MachineWatch(self.spec)
             self.share = held.enter_context(shared(self.spec, self._trials_at_once(slots)))
             self.say(f"Ray is there, with room for {counted(slots, 'run')} at once; waiting for its first process")
             tried = self._train_teachers(slots, mirror, make_view)
@@ -282,7 +287,9 @@ class Launch:
                 # among so many runs the machines are shared where a run may have more or fewer workers
                 sharing=max(1, min(self._trials_at_once(slots), len(cohorts))),
             )
-            callbacks = RunCallbacks(queue.jobs, self.ledger, mirror, view, ended=claims.give_back)
+            callbacks = RunCallbacks(
+                queue.jobs, self.ledger, mirror, view, ended=claims.give_back, avoided=self.machines.look
+            )
             queue.keep_to(self.share, view.held)
             while queue.ready():
                 fit(self.study.name, self.spec, self.store, self._trials_at_once(slots), callbacks, queue)
@@ -316,7 +323,9 @@ class Launch:
         with make_view() as view, Claims(self.study.name, self.store, self.ledger) as claims:
             search = SearchDriver(study, self.preparer, self.ledger, cohorts, claims)
             view.progress.slots = slots
-            callbacks = RunCallbacks(search.jobs, self.ledger, mirror, view, search.waits, claims.give_back)
+            callbacks = RunCallbacks(
+                search.jobs, self.ledger, mirror, view, search.waits, claims.give_back, self.machines.look
+            )
             search.callbacks = callbacks
             search.searcher.keep_to(self.share, view.held, footprint(spec_of(self.spec, "trial", "")))
             while search.searcher.ready():

@@ -27,22 +27,28 @@ from trainer.training.loop import fit_together, in_all_workers
 from trainer.training.member import Run
 from trainer.training.memory import release_memory
 
-LOCK_WAIT_S = 120.0
-"""Longest wait for the locks of run folders: after a driver is killed, Ray takes seconds to end its worker; after its
-head is, a node looks for that for 60 s (`RAY_gcs_rpc_server_reconnect_timeout_s`) before it ends its workers."""
+LOCK_WAIT_S = 240.0
+"""Longest wait for the locks of run folders: after a driver is killed, Ray takes seconds to end its worker; a node that
+has lost its head looks for it for 60 s (`RAY_gcs_rpc_server_reconnect_timeout_s`) before it ends its workers, and the
+server of a network disk keeps the locks of a machine that is cut off for 90 s or so."""
 
 Send = Callable[[dict[str, Any]], None]
 """Gives what a run reports to Ray."""
 
 
-def train_worker(settings: dict[str, Any], send: Send | None = None) -> None:
+Leaves = Callable[[], bool]
+"""Whether this machine is about to be taken away."""
+
+
+def train_worker(settings: dict[str, Any], send: Send | None = None, leaves: Leaves = lambda: False) -> None:
     """Train one run, as `train_workers` does several."""
-    train_workers([settings], send)
+    train_workers([settings], send, leaves)
 
 
-def train_workers(settings: Sequence[dict[str, Any]], send: Send | None = None) -> None:
+def train_workers(settings: Sequence[dict[str, Any]], send: Send | None = None, leaves: Leaves = lambda: False) -> None:
     """Train runs side by side. `settings` of each: config (plain data), place (Place's fields), run_id. Tune gets what
-    they report, unless `send` is given; a worker of a group needs one.
+    they report, unless `send` is given; a worker of a group needs one. Where this machine `leaves`, they end with their
+    epoch, cause `preempted`.
 
     Every report is a dict with `run_id`: the metrics of an epoch, and where there are several runs `ended: True` when
     one has finished, has failed or was ended early. A run ends early where the driver has called
@@ -54,7 +60,7 @@ def train_workers(settings: Sequence[dict[str, Any]], send: Send | None = None) 
     distributed = parallel.joined()
     where: list[str] = []
     deadline = time.monotonic() + LOCK_WAIT_S
-    seats = [Seat(one, send or ray.tune.report, alone=len(settings) == 1) for one in settings]
+    seats = [Seat(one, send or ray.tune.report, leaves, alone=len(settings) == 1) for one in settings]
     try:
         where = parallel.names(_machine()) if distributed else []
         runs = [run for seat in seats if (run := seat.take(deadline)) is not None]
@@ -93,8 +99,8 @@ def _with_silent_ranks(error: Exception, where: Sequence[str]) -> Exception:
 class Seat:
     """A run's place in a process: its folder's lock, its reports, and the record of its failure."""
 
-    def __init__(self, settings: dict[str, Any], send: Send, *, alone: bool) -> None:
-        self.settings, self.send, self.alone = settings, send, alone
+    def __init__(self, settings: dict[str, Any], send: Send, leaves: Leaves, *, alone: bool) -> None:
+        self.settings, self.send, self.leaves, self.alone = settings, send, leaves, alone
         self.place = _on_device(Place(**settings["place"]))
         self.run_id: str = settings.get("run_id", "")
         self.distributed = parallel.joined()
@@ -114,7 +120,7 @@ class Seat:
             return None
         # where one of several workers fails alone, Ray must end the others
         ended = None if self.alone and self.distributed else self.ended
-        return Run(config, self.place, self.report, ended, self.run_id)
+        return Run(config, self.place, self.report, ended, self.run_id, self.leaves)
 
     def _enter(self, deadline: float) -> None:
         if parallel.rank() == 0:  # against a worker of a killed driver that Ray has not ended yet
@@ -136,13 +142,11 @@ class Seat:
             self.send({"run_id": self.run_id, "ended": True})
 
     def fail(self, error: Exception) -> None:
-        """Record a failure, unless the run is over."""
-        if self.over:
+        """Record a failure, unless the run is over, or another process's."""
+        if self.over or run_folder.is_lost(self.place.out_dir):
             return
         out, failure = self.place.out_dir, failure_of(error)
         run_folder.write_failure(out, *failure)
-        if failure.cause == "device":
-            run_folder.record_faulty_machine(out, ray.get_runtime_context().get_node_id())
         if failure.cause in ("bug", "device") or isinstance(error, ImportError) or blamed(error):
             run_folder.write_text(out / "traceback.txt", masked("".join(traceback.format_exception(error))))
 

@@ -88,6 +88,17 @@ def gpus() -> Gpus:
     return Gpus(names, max(present, len(names)), driver, cuda, torch.version.cuda or "", error)
 
 
+def gpu_ids(indices: Iterable[int | str]) -> list[str]:
+    """NVIDIA's ids of GPUs, which stay theirs in another slot; `GPU 0` where the driver does not answer."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return [str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(int(index)))) for index in indices]
+    except (pynvml.NVMLError, ValueError):
+        return [f"GPU {index}" for index in indices]
+
+
 def _driver() -> tuple[int, str, str]:
     """The number of GPUs that NVIDIA's driver has, its version, and the latest CUDA that it knows."""
     import pynvml

@@ -16,7 +16,6 @@ from orchestrator.running.group_size import WORKERS
 from orchestrator.running.ray_failures import of_trial
 from orchestrator.running.ray_session import raise_if_interrupted
 from orchestrator.running.retries import Attempts, remember_shortage, side_by_side
-from orchestrator.running.trial import other_machines, placement_group
 from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import full
 from orchestrator.store.ledger import Ledger
@@ -57,6 +56,7 @@ class RunCallbacks(tune.Callback):
         view: View,
         waits: Callable[[str], bool] = lambda run_id: False,
         ended: Callable[[str], None] = lambda run_id: None,
+        avoided: Callable[[], list[str]] = list,
     ) -> None:
         self.jobs = jobs
         self.ledger = ledger
@@ -66,6 +66,8 @@ class RunCallbacks(tune.Callback):
         """Whether a run whose process has ended may continue: its search decides later, and calls `over` if not."""
         self.ended = ended
         """Is told of each run that this driver does not train any more: another may."""
+        self.avoided = avoided
+        """A line for each machine that takes no runs any more, the first time that it is asked."""
         self._since: dict[str, float] = {}
         """Runs that have no place yet -> since when."""
         self._looked = 0.0
@@ -92,11 +94,13 @@ class RunCallbacks(tune.Callback):
                 self._begins(job)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Once a second: which runs have no place on a machine, and which have got one."""
+        """Once a second: which machines take no runs; which runs have no place on one, and which have got one."""
         raise_if_interrupted()
         if time.monotonic() - self._looked < LOOK_S:
             return
         self._looked = time.monotonic()
+        for line in self.avoided():
+            self.view.tell(line)
         for trial in trials:
             if trial.status not in (Trial.PENDING, Trial.RUNNING):
                 continue
@@ -205,26 +209,28 @@ class RunCallbacks(tune.Callback):
         """A trial's process died, and Tune starts another with the runs that had not ended. Whether one may train again
         depends on its retry budget of the cause."""
         failure = of_trial(trial)
+        if failure.cause == "machine":  # it costs no run an attempt
+            trial.max_failures += 1
+            return
         self._sweep(trial)
         training = _training(trial)
         for settings in training:
             fetch_failure(settings)
             heard = run_folder.read_failure(self._job(settings).place.out_dir)
-            if heard is not None and heard["cause"] == "device":  # why the process ended itself
+            if heard is not None and heard["cause"] in ("device", "preempted"):  # why the process ended itself
                 failure = Failure(**heard)
         self._pause(failure)
         if failure.cause == "memory" and len(training) > 1:
             remember_shortage(training[0], len(training))  # it costs no run an attempt
             return
+        if failure.cause == "preempted":
+            trial.max_failures += 1
         if failure.cause == "lost":  # a run that kills its process shall not take others with it again and again
             trial.config["most"] = max(1, -(-len(training) // 2))
         for settings in training:
             self._try_again(settings, failure)
         if all(settings["refused"] for settings in trial.config["jobs"]):
             trial.max_failures = 0  # started once more to write the failures into the folders
-        elif failure.cause == "device":
-            machines = other_machines(training)
-            trial.update_resources(placement_group(training[0]["workers"], training[0]["resources"], machines))
 
     def _try_again(self, settings: dict[str, Any], failure: Failure) -> None:
         """Spend a run's budget of the cause, or mark it in its settings as failed."""

@@ -38,7 +38,7 @@ def _own_error(pickled: Path) -> BaseException | None:
 
 def of_ray(error: BaseException) -> Failure:
     """Why a trial ended, from Ray's error. A full disk or a dead worker takes precedence over the errors of others."""
-    order = ("disk", "memory", "device", "preempted", "lost")
+    order = ("disk", "machine", "memory", "device", "preempted", "lost")
     if (found := re.search(_NO_IMPORT, str(error), re.DOTALL)) is not None:
         lines = [line.strip() for line in found[0].splitlines() if line.strip()]
         files = [line for line in lines if line.startswith("File ")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 from orchestrator.running.ask_nodes import ask_each
 from orchestrator.store.folder import Store
 from orchestrator.store.objects.address import connect
-from orchestrator.store.objects.uploads import copy_of
 from orchestrator.store.objects.working_copy import WorkingCopy
-from trainer.config import UserError, masked
+from trainer.config import UserError
 
 
 def check_shared(store: Store, nodes: Sequence[Mapping[str, Any]]) -> None:
@@ -55,20 +53,6 @@ def _blind_to(copy: WorkingCopy, nodes: Sequence[Mapping[str, Any]]) -> list[str
     for name in there:
         copy.objects.delete(name)
     return sorted({node["NodeManagerAddress"] for node in nodes if f"{folder}/{node['NodeID']}" not in there})
-
-
-def must_see(root: str, identity: str, address: str = "") -> None:
-    """Raise UserError unless the store at `root`, or at its address, is the driver's; for machines that join later."""
-    if address:
-        copy = copy_of({"root": root, "address": address})
-        if copy is not None and copy.identity() == identity:
-            return
-        raise UserError(f"store {masked(address)} was replaced while the study ran; run the same command again")
-    file = Path(root) / "identity"
-    if not file.is_file() or file.read_text(encoding="utf-8").strip() != identity:
-        raise UserError(
-            f"all machines must see store {root}, but {socket.gethostname()} sees another there; mount the store there"
-        )
 
 
 def answer_at(address: str, folder: str, name: str) -> None:

@@ -4,7 +4,7 @@ run of several workers trains in the process's group of workers."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from typing import Any
 import ray
 from ray import train, tune
 
+from orchestrator.running.avoided import machines_for
 from orchestrator.running.group_size import WORKERS
 from orchestrator.running.growth import first_size
+from orchestrator.running.leaving import leaves
 from orchestrator.running.ray_failures import of_ray
 from orchestrator.running.retries import Attempts, remember_shortage, side_by_side
-from orchestrator.running.shared_store import must_see
+from orchestrator.running.this_machine import check_here, gpu_failed
 from orchestrator.running.worker_group import held_size, train_in_group
 from orchestrator.store.objects.uploads import fetch_failure, upload_now, uploading
 from trainer.config import parse
@@ -33,10 +35,10 @@ def trial(config: dict[str, Any]) -> None:
     `config["most"]`: the most runs that train side by side, the others follow.
 
     Failed attempts are retried here; a run's final failure is written to its folder. Tune only sees the death of this
-    process, which a failed GPU causes too, and a full disk.
+    process, which a failed GPU causes too and a machine that is about to be taken away, and a full disk.
     """
     for job in config["jobs"]:  # none where all ended before their process died
-        must_see(**job["store"])
+        check_here(job)
     alone = [job for job in config["jobs"] if job["workers"] == 1]  # a group's files lie where its workers are
     with uploading(alone):
         _train(config)
@@ -59,9 +61,13 @@ def _train(config: dict[str, Any]) -> None:
         failures = attempt(tried)
         for each, job in zip(training, tried, strict=True):
             each.workers, each.used = job["workers"], job["place"]["micro_batch"]
-        if any(failure.cause == "device" for failure in failures.values()) and training[0].job["workers"] == 1:
-            upload_now(tried)
-            os._exit(1)  # CUDA in this process is lost to every later run; RunCallbacks reads the cause from the folder
+        if training[0].job["workers"] == 1:
+            for failure in failures.values():
+                gpu_failed(training[0].job["launch"], failure)
+            if {failure.cause for failure in failures.values()} & {"device", "preempted"}:
+                # this process's GPU or machine is lost to every later run; RunCallbacks reads the cause from the folder
+                upload_now(tried)
+                os._exit(1)
         again = [each for each in training if _is_retried(each, failures.get(each.run_id), len(training))]
         left = [each for each in left if each in again or each not in training]
         if left and len(training) == 1 and not again:  # of runs side by side each reports its end
@@ -77,6 +83,8 @@ def _is_retried(attempts: Attempts, failure: Failure | None, beside: int) -> boo
     """Whether a run that has been tried is tried again. Its final failure is written to its folder."""
     if failure is None:
         return False
+    if failure.cause == "machine":  # the next group is on others
+        return True
     if failure.cause == "memory" and beside > 1:  # the cohort's memory: fewer runs train beside this one
         remember_shortage(attempts.job, beside)
         return True
@@ -95,7 +103,7 @@ def attempt(jobs: Sequence[dict[str, Any]]) -> dict[str, Failure]:
     if jobs[0]["workers"] == 1:
         # after a failed allocation oneDNN refuses smaller ones in the same thread too: each attempt has its own
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(train_workers, jobs).result()
+            thread.submit(train_workers, jobs, None, leaves).result()
     else:
         (job,) = jobs
         seen = _group(job)
@@ -120,8 +128,8 @@ def attempt(jobs: Sequence[dict[str, Any]]) -> dict[str, Failure]:
 def _group(job: dict[str, Any], below: int | None = None) -> Failure | None:
     """Train in a group of workers, and after growth in larger ones; returns what Ray saw fail. The number of workers
     and their micro-batch are written into `job`. `below`: a number that had no room. Raises where the disk is full."""
-    machines = other_machines([job])
     optim = parse(job["config"]).optim
+    machines = machines_for(job)
 
     def report(metrics: dict[str, Any]) -> None:
         tune.report({**metrics, WORKERS: job["workers"]})
@@ -145,18 +153,6 @@ def placement_group(
     workers: int, resources: dict[str, float], machines: dict[str, str] | None = None
 ) -> tune.PlacementGroupFactory:
     """The resources of a trial: those of its only worker, or with several workers a little memory. `machines` are the
-    labels of those that may be taken (`other_machines`)."""
+    label selector of those that may be taken (`machines_for`)."""
     bundle = resources if workers == 1 else {"memory": DRIVER_MEMORY}
     return tune.PlacementGroupFactory([bundle], bundle_label_selector=[machines or {}])
-
-
-def other_machines(jobs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Ray's label selector for machines on which no GPU has failed under these runs; empty, which takes all, where none
-    has failed or the others have no room for a run."""
-    faulty = {each for job in jobs for each in run_folder.faulty_machines(Path(job["place"]["out_dir"]))}
-    if not faulty:
-        return {}
-    need = {name: amount for name, amount in jobs[0]["resources"].items() if amount}
-    others = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in faulty]
-    room = sum(min(int(node.get(name, 0) / amount) for name, amount in need.items()) for node in others)
-    return {"ray.io/node-id": f"!in({','.join(sorted(faulty))})"} if room >= jobs[0]["group_sizes"][0] else {}

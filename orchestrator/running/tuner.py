@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.search_generator import SearchGenerator
 
 from cluster.spec import ClusterSpec, variants
 from orchestrator.prepare.cohorts import most_runs
+from orchestrator.running.avoided import machines_for
 from orchestrator.running.callbacks import RunCallbacks, Silence
 from orchestrator.running.shared_searcher import SharedSearcher
 from orchestrator.running.trial import placement_group, trial
@@ -24,6 +26,12 @@ micro-batch of 1,024 samples can be halved 10 times."""
 class InOrder(FIFOScheduler):
     """Starts trials in their order. Tune keeps a list of those that wait; its own scheduler also looks through all
     trials for one, at each event, which takes longer the more trials there have been."""
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """A trial that starts again does not on a machine that takes no more runs (`avoided.py`). Tune lists those that
+        wait by their resources, from now on."""
+        if trial.status == Trial.ERROR:
+            trial.update_resources(_resources(trial.config))
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """No other than those of Tune's list."""
@@ -80,7 +88,9 @@ def fit(
 
 def _resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """The resources of a trial, all of whose runs are given the same."""
-    return placement_group(config["jobs"][0]["workers"], config["jobs"][0]["resources"])
+    job = config["jobs"][0]
+    # the workers of a group have machines of their own (`worker_group.py`)
+    return placement_group(job["workers"], job["resources"], machines_for(job))
 
 
 def _folder(trial: Any) -> str:

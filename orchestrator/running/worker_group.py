@@ -18,8 +18,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.running.exchange import Exchange
 from orchestrator.running.growth import Growth
+from orchestrator.running.leaving import leaves
 from orchestrator.running.ray_session import PLACE_S, START_TIMEOUT
+from orchestrator.running.this_machine import check_here, gpu_failed
 from orchestrator.store.objects.uploads import uploading
+from trainer.files.failure import failure_of
 from trainer.worker import train_worker
 
 IDLE_S = 30.0
@@ -174,8 +177,8 @@ def _start(job: dict[str, Any], machines: dict[str, str], exchange: Any) -> None
         run_config=train.RunConfig(
             name=job["run_id"],
             storage_path=job["ray_dir"],
-            # `trial` counts retries by cause; Ray Train has only one number for all
-            failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=1),
+            # `trial` counts retries by cause; Ray Train has only one number for all but preemptions
+            failure_config=train.FailureConfig(max_failures=0, max_preemption_failures=0, controller_failure_limit=1),
         ),
     ).fit()
 
@@ -189,6 +192,15 @@ def serve(config: dict[str, Any]) -> None:
             raise StoppedRun
 
     while (given := ray.get(exchange.next.remote(rank, done))) is not None:
+        check_here(given.job)
         with contextlib.suppress(StoppedRun), uploading([given.job], uploads=rank == 0):
-            train_worker(given.job, send)
+            _train(given.job, send)
         done = given.number
+
+
+def _train(job: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> None:
+    try:
+        train_worker(job, send, leaves)
+    except Exception as error:
+        gpu_failed(job["launch"], failure_of(error))
+        raise

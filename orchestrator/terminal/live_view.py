@@ -69,6 +69,10 @@ class Live:
         self.progress.held = why
         self.screen.refresh()
 
+    def tell(self, text: str) -> None:
+        """Print it above the runs."""
+        self.console.print(text, highlight=False, markup=False)
+
     def ended(self, job: Job, status: str, note: str) -> None:
         """Replace the run's line by a permanent one that says how it ended."""
         run = self.progress.change(job, status)

@@ -50,6 +50,9 @@ class View(Protocol):
     def held(self, why: str) -> None:
         """The study's next run waits for its share of the cluster; an empty text: it does not any more."""
 
+    def tell(self, text: str) -> None:
+        """Something else that is to be known, in one line."""
+
     def ended(self, job: Job, status: str, note: str) -> None:
         """A run has finished, failed or been stopped."""
 
@@ -199,6 +202,11 @@ class Lines:
             begins, self.progress.held = why and not self.progress.held, why
             if begins:
                 self._say(f"        {why}")
+
+    def tell(self, text: str) -> None:
+        """Print it."""
+        with self._told:
+            self._say(f"        {text}")
 
     def ended(self, job: Job, status: str, note: str) -> None:
         """Print how a run ended, and the time left."""

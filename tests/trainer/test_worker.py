@@ -97,6 +97,22 @@ def test_a_run_is_ended_by_its_driver(
     assert (place("two").out_dir / "result.json").exists()
 
 
+def test_runs_end_with_their_epoch_where_the_machine_is_about_to_be_taken_away(
+    settings: Make, sent: list[Any], place: Make
+) -> None:
+    asked = [settings("one"), settings("two", {"pea": {}})]
+    for each in asked:
+        each["place"]["checkpoint_every"] = 10
+    one, two = (each["run_id"] for each in asked)
+    train_workers(asked, sent.append, lambda: True)
+    assert told(sent) == {one: [1, True], two: [1, True]}
+    for name in ("one", "two"):
+        failure = run_folder.read_failure(place(name).out_dir)
+        assert failure == {"cause": "preempted", "reason": "the machine was taken away with notice; epoch 1 was saved"}
+    train_workers(asked, sent.append)
+    assert told(sent) == {one: [1, True, 2, True], two: [1, True, 2, True]}
+
+
 class Broken(Distiller):
     """A path that raises in its first step."""
 
@@ -153,7 +169,6 @@ def test_a_gpu_that_fails_costs_all_runs_that_are_not_over(
     for name in ("one", "two"):
         failure = run_folder.read_failure(place(name).out_dir)
         assert failure is not None and failure["cause"] == "device"
-        assert run_folder.faulty_machines(place(name).out_dir) == ["0f1e"]
         assert not (place(name).out_dir / ".lock").exists()
     failure = run_folder.read_failure(place("bad").out_dir)
     assert failure is not None and failure["cause"] == "user"

@@ -13,11 +13,11 @@ from typing import NamedTuple
 from trainer.config import NumericalError, UnreachableError, UserError, message_of
 from trainer.config.blame import blamed
 
-CAUSES = ("user", "nan", "memory", "disk", "device", "lost", "preempted", "waiting", "bug", "teacher")
+CAUSES = ("user", "nan", "memory", "disk", "device", "lost", "preempted", "waiting", "machine", "bug", "teacher")
 """In this order: a wrong config, file, plugin or installation; a loss that is NaN or infinite; out of memory; disk
 full; a GPU that failed; a process or machine that died; a machine that the cloud took back with notice; workers that
-have no place yet, which ends no run; any other exception; and, for a student whose teacher the study trains, a failed
-teacher."""
+have no place yet, and a machine without the store or the data, both of which end no run; any other exception; and, for
+a student whose teacher the study trains, a failed teacher."""
 
 _CLASSES = {
     # torch's, for a GPU; Ray's, for a process that its memory monitor killed
@@ -29,17 +29,20 @@ _CLASSES = {
     "WorkerCrashedError": "lost",
     "NodeDiedError": "lost",
     "LocalRayletDiedError": "lost",
-    "PreemptionError": "lost",
+    "PreemptionError": "preempted",  # Ray Train's
+    "PreemptedError": "preempted",  # ours, where the run has seen it coming
     "WorkerHealthCheckFailedError": "lost",
     "WorkerHealthCheckTimeoutError": "lost",
     "WorkerGroupStartupFailedError": "lost",
     "WorkerGroupStartupTimeoutError": "waiting",
+    "UnfitMachineError": "machine",
     "InsufficientClusterResourcesError": "user",
     "CollectiveTimeoutError": "lost",
     # torch.distributed's, in a worker whose peer died
     "DistBackendError": "lost",
     "DistNetworkError": "lost",
     "DistStoreError": "lost",
+    "LostFolderError": "lost",
     "SilentRankError": "lost",  # trainer.parallel's, which names that peer
 }
 """Class name -> cause. Names, because this file must import neither torch nor Ray."""
@@ -109,7 +112,7 @@ def failure_of(error: BaseException) -> Failure:
     cause = cause_of(error)
     if cause == "user" and (said := blamed(error)):
         return Failure(cause, said)
-    if cause in ("user", "nan") and not isinstance(error, ImportError):
+    if cause in ("user", "nan", "machine") and not isinstance(error, ImportError):
         return Failure(cause, message_of(error))
     if cause in ("lost", "preempted"):
         return Failure(cause, _process_death(error))
@@ -137,7 +140,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 def _process_death(error: BaseException) -> str:
     """One line for a dead process: Ray's message lists every possible reason, and only the exit type is known."""
-    if type(error).__name__ == "SilentRankError" or isinstance(error, UnreachableError):
+    if type(error).__name__ in ("SilentRankError", "PreemptedError") or isinstance(error, UnreachableError):
         return message_of(error)
     exit_ = re.search(r"Worker exit type: (\w+)", str(error))
     return f"a process of the run or its machine died ({exit_[1] if exit_ else type(error).__name__})"

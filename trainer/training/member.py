@@ -47,6 +47,12 @@ class Run:
     the error of this run is raised, and ends the runs beside it."""
     run_id: str = ""
     """The id it must have, if that is known: data or weights may change between a plan and its runs."""
+    leaves: Callable[[], bool] = lambda: False
+    """Whether its machine is about to be taken away: then the run ends with the epoch and a checkpoint of it."""
+
+
+class PreemptedError(RuntimeError):
+    """The machine of a run is about to be taken away; its last epoch is saved."""
 
 
 class Member:
@@ -144,7 +150,7 @@ class Member:
 
     def end_epoch(self, seconds: float, load: dict[str, float]) -> None:
         """Validate, and begin to save; the epoch is reported when its checkpoint is on disk. `seconds` of training were
-        this run's; `load` is that of the machine."""
+        this run's; `load` is that of the machine. Raises PreemptedError where that is about to be taken away."""
         self.recorder.finish()
         if self.over:  # the epoch before was to be the last
             return
@@ -160,11 +166,14 @@ class Member:
             metrics |= evaluate_test(self.learner.deployed, self.data, self.config, self.learner.autocast)
         metrics |= load
         metrics["seconds"] = seconds + time.monotonic() - started
-        self.recorder.begin(self._to_save(metrics), functools.partial(self._record, metrics))
-        if parallel.world() > 1:  # all workers report at the same step
+        leaves = parallel.first_said("leaves" if self.run.leaves() else "")
+        self.recorder.begin(self._to_save(metrics, bool(leaves)), functools.partial(self._record, metrics))
+        if leaves or parallel.world() > 1:  # all workers report at the same step
             self.recorder.finish()
+        if leaves and not (self.trained or self.over):
+            raise PreemptedError(f"the machine was taken away with notice; epoch {epoch} was saved")
 
-    def _to_save(self, metrics: dict[str, float]) -> Callable[[], None] | None:
+    def _to_save(self, metrics: dict[str, float], leaves: bool) -> Callable[[], None] | None:
         """Add an epoch to the history; returns what writes its checkpoints, None where none is due."""
         assert self.learner is not None
         self.history.append(metrics)
@@ -172,7 +181,7 @@ class Member:
         if "val/miou" in metrics and metrics["val/miou"] > self.best.get("val/miou", -1.0):
             self.best = {"epoch": metrics["epoch"], "val/miou": metrics["val/miou"]}
             self._best_student = deepcopy(self.learner.deployed.state_dict()) if is_rank_zero else None
-        if not is_rank_zero or not (self.trained or len(self.history) % self.place.checkpoint_every == 0):
+        if not is_rank_zero or not (leaves or self.trained or len(self.history) % self.place.checkpoint_every == 0):
             return None
         state = to_resume_from(self.identity, self.data.fingerprints, self.learner, self.history, self.best)
         student, self._best_student = self._best_student, None

@@ -14,7 +14,7 @@ from orchestrator.store.objects import run_files
 from orchestrator.store.objects.objects import DamagedError
 from orchestrator.store.objects.working_copy import WorkingCopy, opened, working_copy
 from trainer.config import UserError, message_of
-from trainer.files.run_folder import FAILURE, FAULTY_MACHINES, LAST, clear_failure, read_failure
+from trainer.files.run_folder import FAILURE, LAST, clear_failure, read_failure
 
 LOOK_S = 1.0
 UPLOAD_S = 30.0
@@ -72,7 +72,7 @@ def fetch_failure(job: Mapping[str, Any]) -> None:
     there; where the address does not answer, Ray's own word is left."""
     if (copy := copy_of(job["store"])) is not None:
         with contextlib.suppress(UserError, DamagedError):
-            run_files.fetch_small(copy.objects, copy.root, job["run_id"], (FAILURE, FAULTY_MACHINES))
+            run_files.fetch_small(copy.objects, copy.root, job["run_id"], (FAILURE,))
 
 
 def copy_of(store: Mapping[str, str]) -> WorkingCopy | None:

@@ -173,10 +173,11 @@ POISONED = """
 import os, sys
 from orchestrator.running import trial as module
 from trainer.files import run_folder
-module.must_see = lambda **store: None
+module.check_here = lambda job: None
+module.gpu_failed = lambda launch, failure: print(failure.reason, flush=True)
 def train(job):
     run_folder.write_failure(module.Path(job["place"]["out_dir"]), "device", "the GPU of here failed")
-module.train_workers = lambda jobs: [train(job) for job in jobs]
+module.train_workers = lambda jobs, *more: [train(job) for job in jobs]
 import json
 module.trial(json.loads(sys.argv[1]))
 print("still here")
@@ -190,7 +191,7 @@ def test_the_process_of_a_failed_gpu_ends_and_the_next_one_is_told_why(tmp_path)
     config = together([{**tried.job, "place": {**tried.job["place"], "out_dir": str(tried.out)}}])
     command = [sys.executable, "-W", "ignore", "-c", POISONED, json.dumps(config, default=str)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert (done.returncode, done.stdout) == (1, "the GPU of here failed\n"), done.stderr
 
     trial = Recorded("trial", config=config, max_failures=13, stub=True)
     trial.local_path = str(tmp_path)

@@ -5,9 +5,7 @@ import re
 
 import pytest
 
-from orchestrator.running.shared_store import answer_in, must_see
-from orchestrator.store.folder import Store
-from trainer.config import UserError
+from orchestrator.running.shared_store import answer_in
 
 ASKING = """
 import json, sys
@@ -65,13 +63,3 @@ def test_an_answer_needs_the_drivers_word(tmp_path):
     (tmp_path / "driver").write_text("here")
     answer_in(str(tmp_path), "node")
     assert (tmp_path / "node").exists()
-
-
-def test_a_machine_that_joins_later_refuses_another_store(tmp_path):
-    store, other = Store(tmp_path / "store"), Store(tmp_path / "other")
-    must_see(str(store.root), store.identity)
-    for wrong in (other.identity, ""):
-        with pytest.raises(UserError, match=f"^all machines must see store {store.root}, but "):
-            must_see(str(store.root), wrong)
-    with pytest.raises(UserError, match="sees another there; mount the store there"):
-        must_see(str(tmp_path / "absent"), store.identity)

@@ -184,14 +184,13 @@ def test_a_failure_of_workers_elsewhere_is_read_and_one_of_an_earlier_attempt_is
         there.save(1)
         if reason:
             run_folder.write_failure(there.path, "bug", reason)
-            run_folder.record_faulty_machine(there.path, "0f1e")
             (there.path / "retries.jsonl").write_text("")
         there.upload()
 
     (here.path / "retries.jsonl").write_text("1\n")
     fails("a bug")
     assert trial.attempt([settings(here, address)]) == {RUN: Failure("bug", "a bug")}
-    assert here.files.keys() == {"retries.jsonl", "failure.json", "faulty_machines.txt"}
+    assert here.files.keys() == {"retries.jsonl", "failure.json"}
     with uploading([settings(there, address)]):
         assert trial.attempt([settings(here, address)]) == {RUN: seen}, "the next attempt begins without it"
         run_folder.write_failure(there.path, "memory", "too large")

@@ -1,0 +1,66 @@
+"""Whether the machine of this process can train a run: it may have joined the cluster without the store or the data."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from orchestrator.prepare.machine import gpu_ids
+from orchestrator.running.avoided import avoid
+from orchestrator.running.leaving import leaves
+from orchestrator.store.objects.uploads import copy_of
+from trainer.config import UnreachableError, UserError, masked, message_of
+from trainer.files.failure import ASSERT, Failure
+
+
+class UnfitMachineError(Exception):
+    """A run is to train on another machine: this one, which the message names, lacks the store or the data, or ends."""
+
+
+def check_here(job: Mapping[str, Any]) -> None:
+    """Raise UnfitMachineError where this machine lacks what a run (`Job.settings`) needs. It is given no further run of
+    this driver then, nor where it is about to be taken away."""
+    if leaves():
+        raise UnfitMachineError(f"{socket.gethostname()} is about to be taken away")
+    if what := missing(job["store"], job["place"]["data_root"]):
+        why = f"{socket.gethostname()} gets no runs: {what}; mount it there, and start Ray there again"
+        avoid(job["launch"], why, lacks=True)
+        raise UnfitMachineError(why)
+
+
+def gpu_failed(launch: str, failure: Failure) -> None:
+    """Give no further run of this launch to this machine, a GPU of which has failed. An index out of range is no fault
+    of a GPU."""
+    if failure.cause == "device" and ASSERT not in failure.reason:
+        which = ", ".join(gpu_ids(ray.get_gpu_ids())) or "its GPU"
+        why = f"{socket.gethostname()} gets no more runs while others have room: {which} failed ({failure.reason})"
+        avoid(launch, why, lacks=False)
+
+
+def missing(store: Mapping[str, str], data_root: Path | None) -> str:
+    """What this machine lacks, "" where nothing. `store`: `Store.settings`. Raises UserError where the store at an
+    address was replaced, and UnreachableError where that does not answer: machines do not differ in this."""
+    root, address = Path(store["root"]), store["address"]
+    try:
+        copy = copy_of(store)
+        identity = _identity(root) if copy is None else copy.identity()
+        if copy is None and identity != store["identity"]:
+            return f"the driver's store {root} is not there"
+        if data_root is not None and not (data_root.is_dir() and any(data_root.iterdir())):
+            return f"no data in {data_root} there"
+    except UnreachableError:
+        raise
+    except (OSError, UserError) as error:
+        return f"the store or the data cannot be read there ({message_of(error)})"
+    if identity != store["identity"]:
+        raise UserError(f"store {masked(address)} was replaced while the study ran; run the same command again")
+    return ""
+
+
+def _identity(root: Path) -> str:
+    file = root / "identity"
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else "none"

@@ -1,0 +1,60 @@
+"""Machines without the store or the data take no run; those with a failed GPU only where no other has room."""
+
+import pytest
+
+from orchestrator.running.avoided import Avoided, selector
+from orchestrator.running.machine_watch import lines
+from orchestrator.running.this_machine import missing
+from orchestrator.store.folder import Store
+from trainer.config import UserError
+
+JOB = {"resources": {"CPU": 2, "GPU": 0}, "group_sizes": [2, 4]}
+BLIND, FAULTY = Avoided("b has no store", True), Avoided("a GPU of f failed", False)
+
+
+def node(name, cpus=4, alive=True):
+    return {"NodeID": name, "Alive": alive, "Resources": {"CPU": cpus}}
+
+
+@pytest.mark.parametrize(
+    ("avoided", "nodes", "out"),
+    [
+        ({}, [node("a")], None),
+        ({"f": FAULTY}, [node("a"), node("f")], "!in(f)"),
+        ({"f": FAULTY}, [node("a", cpus=2), node("f")], None),
+        ({"f": FAULTY}, [node("a", alive=False), node("f")], None),
+        ({"b": BLIND}, [node("b")], "!in(b)"),
+        ({"b": BLIND, "f": FAULTY}, [node("a"), node("b"), node("f")], "!in(b,f)"),
+        ({"b": BLIND, "f": FAULTY}, [node("b"), node("f")], "!in(b)"),
+    ],
+)
+def test_which_machines_a_run_may_have(avoided, nodes, out):
+    assert selector(avoided, nodes, JOB) == ({"ray.io/node-id": out} if out else {})
+
+
+def test_each_machine_is_named_once_and_the_end_comes_where_none_is_left():
+    there = {"CPU": 1, "GPU": 0}
+    assert lines({"b": BLIND, "f": FAULTY}, {"b"}, [node("a"), node("b")], there, "a") == ["b has no store"]
+    found = {"b": BLIND, "f": FAULTY}
+    assert lines(found, {"b", "f"}, [node("b"), node("f")], there, "a") == [BLIND.why, FAULTY.why]
+    (said,) = lines({"b": BLIND}, {"b"}, [node("a", cpus=0), node("b")], there, "a")
+    assert said == "b has no store; until another machine comes, runs wait"
+    with pytest.raises(UserError, match=r"^no machine has room for a run: b has no store$"):
+        lines({"b": BLIND}, {"b"}, [node("b")], there, "b")
+    with pytest.raises(UserError, match="no machine has room"):
+        lines(dict.fromkeys("bcd", BLIND), {"d"}, [node(name) for name in "bcd"], there, "a")
+    assert lines({"f": FAULTY}, {"f"}, [node("f")], there, "f") == ["a GPU of f failed"], "it may be taken again"
+
+
+def test_what_a_machine_lacks(tmp_path):
+    store, other, images = Store(tmp_path / "store"), Store(tmp_path / "other"), tmp_path / "images"
+    seen = store.settings
+    assert missing(seen, None) == ""
+    for wrong in ({"identity": other.identity}, {"identity": ""}, {"root": str(tmp_path / "absent")}):
+        settings = seen | wrong
+        assert missing(settings, None) == f"the driver's store {settings['root']} is not there"
+    assert missing(seen, images) == f"no data in {images} there"
+    images.mkdir()
+    assert missing(seen, images) == f"no data in {images} there", "nothing is mounted on it"
+    (images / "one.png").touch()
+    assert missing(seen, images) == ""
