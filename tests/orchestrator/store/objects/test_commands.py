@@ -86,8 +86,9 @@ def test_a_bucket_that_is_not_there_is_not_read_as_an_empty_store(s3, driver, tm
 
 @pytest.mark.slow
 def test_where_no_store_is_nothing_is_copied(here, driver, address, tmp_path):
-    done = driver.here("store", "copy", address, tmp_path / "copy")
-    assert done.code == 2 and f"no store is at {address}; correct the address" in done.err
+    for place in (address, tmp_path, tmp_path / "absent"):
+        done = driver.here("store", "copy", place, tmp_path / "copy")
+        assert done.code == 2 and f"no store is at {place}; correct the folder or address" in done.err
     assert not (tmp_path / "copy").exists()
 
 
