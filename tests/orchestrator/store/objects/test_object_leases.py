@@ -149,6 +149,17 @@ def test_without_conditional_writes_there_is_one_driver(leases, monkeypatch):
             lost.renew()
 
 
+def test_a_holder_that_was_killed_has_ended_also_where_nobody_collects_it():
+    with subprocess.Popen(["sleep", "60"]) as holder:
+        about = {"machine": lease_file._machine(), "pid": holder.pid}
+        assert not lease_file._has_ended(about)
+        holder.kill()
+        while Path(f"/proc/{holder.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+        assert lease_file._has_ended(about)
+    assert lease_file._has_ended(about), "and once it is collected"
+
+
 def test_what_a_lease_says_is_read_whatever_it_is(leases):
     objects = leases().objects
     for name, text in (("a", b"[]"), ("b", b"[" * 100_000), ("c", b'{"pid": 1}')):
