@@ -55,11 +55,12 @@ def read_frame(path: Path) -> Frame:
 def frame_of(columns: Mapping[str, Iterable[Any]] | Any, source: str = "the frame") -> Frame:
     """The frame of a pandas DataFrame, whose named indices are columns and whose NaN are empty cells, or of columns by
     name. Raises UserError for what is neither, and for columns of unequal length."""
-    of_pandas = hasattr(columns, "reset_index")
-    if of_pandas and any(columns.index.names):
-        columns = columns.reset_index()
+    frame: Any = columns
+    of_pandas = hasattr(frame, "reset_index")
+    if of_pandas and any(frame.index.names):
+        frame = frame.reset_index()
     try:
-        found = {str(name): [_plain(cell) for cell in columns[name]] for name in columns}
+        found = {str(name): [_plain(cell) for cell in frame[name]] for name in frame}
     except (TypeError, ValueError, IndexError):
         raise UserError(
             f"a frame has columns by name, as a pandas DataFrame or a dict of lists, but got a {type(columns).__name__}"

@@ -2,7 +2,7 @@
 
 from trainer.config.cohort import CohortKey, check_cohort, cohort_key
 from trainer.config.data import DataConfig
-from trainer.config.errors import NumericalError, UserError, explain, located, shown, unknown
+from trainer.config.errors import NumericalError, UnreachableError, UserError, explain, located, shown, unknown
 from trainer.config.evaluation import EvalConfig
 from trainer.config.fields import (
     MOST,
@@ -77,6 +77,7 @@ __all__ = [
     "TeacherRecipe",
     "Term",
     "TrainConfig",
+    "UnreachableError",
     "UserError",
     "check_cohort",
     "check_name",
