@@ -121,9 +121,12 @@ def _pairs(
 
 def _contrast(text: str, arms: Iterable[str]) -> tuple[str, str]:
     """`A:B` as a pair of arms, whose names may contain colons."""
-    known = {f"{arm}:{reference}": (arm, reference) for arm in arms for reference in arms if arm != reference}
-    if text in known:
-        return known[text]
+    meant = [(arm, other) for arm in arms for other in arms if arm != other and f"{arm}:{other}" == text]
+    if len(meant) == 1:
+        return meant[0]
+    if meant:
+        listed = " or ".join(f"{arm} against {other}" for arm, other in meant)
+        raise UserError(f"--contrasts {text} could be {listed}; rename an arm")
     arm, colon, reference = text.partition(":")
     for name in (arm, reference) if colon else (arm,):
         if name not in arms:
