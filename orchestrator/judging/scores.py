@@ -10,7 +10,7 @@ from ablations.statistics.measured import Measured, by_number
 from orchestrator.judging.columns import less_is_better
 from orchestrator.judging.frame import Frame
 from orchestrator.judging.rows import Row, Rows
-from trainer.config import UserError, check_name, counted, unknown
+from trainer.config import UserError, check_name, counted, message_of, unknown
 
 MOST = 400
 """The most scores of an arm: with more, the test takes minutes."""
@@ -86,7 +86,7 @@ def _check_arm(row: Row, frame: Frame) -> None:
     try:
         check_name(row.arm)
     except ValueError as error:
-        raise UserError(f"{frame.source}: {row.place}: arm: {error}") from None
+        raise UserError(f"{frame.source}: {row.place}: arm: {message_of(error)}") from None
 
 
 def _told_apart(frame: Frame, one: str, other: str) -> str:

@@ -230,7 +230,7 @@ class Objects:
             except Exception as error:
                 if not is_of_the_store(error):
                     raise
-                if PERMANENT.search(f"{type(error).__name__}: {error}"):
+                if PERMANENT.search(f"{type(error).__name__}: {message_of(error)}"):
                     break
             time.sleep(delay_s * random.uniform(0.5, 1.0))  # drivers that failed together come again apart
         with self._said():
@@ -247,7 +247,7 @@ class Objects:
             if not is_of_the_store(error):
                 raise
             why = message_of(error).partition(" Debug source:")[0][:300]
-            if PERMANENT.search(f"{type(error).__name__}: {error}"):
+            if PERMANENT.search(f"{type(error).__name__}: {message_of(error)}"):
                 raise UserError(
                     f"store {self.address} refuses ({why}); correct its address or the credentials (docs/clusters.md)"
                 ) from None
