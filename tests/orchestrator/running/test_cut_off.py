@@ -35,6 +35,7 @@ os.environ["RAY_ADDRESS"] = machines.address
 from ablations.study.schema import load
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
+from orchestrator.runs_left import unfinished
 from orchestrator.store.folder import Store
 from orchestrator.terminal.log_lines import Lines, StudyProgress
 from orchestrator.tracking.mirror import Mirror
@@ -68,7 +69,7 @@ try:
         job.run(Mirror("cut", store), lambda: Cable(Console(file=sys.stderr), StudyProgress(job.state)))
 finally:
     far.kill()
-print(len(starts), job.unfinished())
+print(len(starts), unfinished(job.state))
 machines.shutdown()
 """
 

@@ -26,6 +26,7 @@ os.environ["RAY_ADDRESS"] = machines.address
 from ablations.study.schema import load
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
+from orchestrator.runs_left import unfinished
 from orchestrator.store.folder import Store
 from orchestrator.terminal.log_lines import Lines, StudyProgress
 from orchestrator.tracking.mirror import Mirror
@@ -61,7 +62,7 @@ try:
         job.run(Mirror("joined", store), lambda: Joining(Console(file=sys.stderr), StudyProgress(job.state)))
 finally:
     joined[0].kill()
-print(job.unfinished())
+print(unfinished(job.state))
 machines.shutdown()
 """
 
