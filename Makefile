@@ -40,9 +40,9 @@ matrix: setup
 test: setup
 	$(call NOTE,tests)
 
-# Both groups are run, also where the first fails.
+# Both groups are run, also where the first fails. Only files with tests of the second are read for it.
 tests:
-	$(PYTEST) $(A_CORE) -m 'not ray'; status=$$?; $(PYTEST) -n 2 -m ray && exit $$status
+	$(PYTEST) $(A_CORE) -m 'not ray'; status=$$?; $(PYTEST) -n 2 -m ray $$(grep -rl --include='*.py' 'mark\.ray' tests) && exit $$status
 
 check: setup
 	$(call NOTE,static fast)

@@ -114,9 +114,11 @@ def ours(given: argparse.Namespace, folder: Path, cluster: Callable[[Program], C
     from rich.console import Console
 
     from ablations.study.schema import load
-    from cluster.spec import ClusterSpec, Machine
-    from orchestrator import launch
+    from cluster.machine_types import Machine
+    from cluster.spec import ClusterSpec
+    from orchestrator.launch import Launch
     from orchestrator.running import callbacks, ray_session, shared_searcher
+    from orchestrator.runs_left import unfinished
     from orchestrator.store.folder import Store
     from orchestrator.terminal.log_lines import Lines, StudyProgress
 
@@ -126,7 +128,7 @@ def ours(given: argparse.Namespace, folder: Path, cluster: Callable[[Program], C
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
     spec = ClusterSpec(address="auto", gpus_per_worker=1, cohort="off")
-    job = launch.Launch(load(str(file)), spec, Store(folder / "store"), {})
+    job = Launch(load(str(file)), spec, Store(folder / "store"), {})
     job.store.root.mkdir()
     job.prepare(lambda text: None)
 
@@ -146,7 +148,8 @@ def ours(given: argparse.Namespace, folder: Path, cluster: Callable[[Program], C
     callbacks.time = shared_searcher.time = SimpleNamespace(monotonic=lambda: simulated.now, sleep=time.sleep)
     with job.store.leases.study(study["name"]):
         job.run(Silent(), lambda: Lines(Console(file=io.StringIO()), StudyProgress(job.state)))
-    assert not job.unfinished(), f"{len(job.unfinished())} did not finish: {next(iter(job.unfinished().items()))}"
+    lacking = unfinished(job.state)
+    assert not lacking, f"{len(lacking)} did not finish: {next(iter(lacking.items()))}"
     return simulated
 
 

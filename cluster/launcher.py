@@ -6,24 +6,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster.concurrency import concurrency_on
 from cluster.kuberay import kuberay
 from cluster.launcher_file import Document, Launcher, documents, table, texts
 from cluster.lint import Finding
-from cluster.machine_types import workers_on
+from cluster.machine_types import Machine, workers_on
 from cluster.ray_up import ray_up
 from cluster.skypilot import is_task, skypilot
 from cluster.slurm import is_script, slurm
-from cluster.spec import (
-    ADDRESSES,
-    LAUNCHERS,
-    ClusterSpec,
-    Machine,
-    SpecError,
-    amounts,
-    concurrency_on,
-    load,
-    variants,
-)
+from cluster.spec import LAUNCHERS, ClusterSpec, SpecError, amounts, load, variants
 from trainer.config import UserError, read_text
 
 _PLACEHOLDER = re.compile(r"\b(?:ami|fs)-0{17}|[\w.-]*example\.com[\w./:-]*|\bfill-in(?:-[a-z]+)*\b")
@@ -162,18 +153,15 @@ def _wrong_machines(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
 
 def _reaches_the_store(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
     line = launcher.mount_line
-    for name, folder in [("store", spec.store), *((f"data_roots.{k}", v) for k, v in spec.data_roots.items())]:
-        if (
-            folder
-            and not folder.startswith(ADDRESSES)
-            and not any(Path(folder).is_relative_to(mount) for mount in launcher.mounts)
-        ):
+    roots = ((f"data_roots.{name}", Path(folder)) for name, folder in spec.data_roots.items())
+    for name, folder in [("store", spec.store_folder), *roots]:
+        if folder and not any(folder.is_relative_to(mount) for mount in launcher.mounts):
             mounts = ", ".join(launcher.mounts) or "nothing"
             message = f"{name} is {folder} but machines share {mounts}"
             yield Finding("not-mounted", message, "mount it on every machine", line)
 
     for mount in launcher.read_only:
-        if spec.store and Path(spec.store).is_relative_to(mount):
+        if spec.store_folder and spec.store_folder.is_relative_to(mount):
             message = f"store is {spec.store}, and {mount} is mounted read-only"
             yield Finding("read-only", message, "remove readOnly from the mount and its volume", line)
 

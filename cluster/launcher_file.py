@@ -11,8 +11,9 @@ import yaml
 from packaging.specifiers import SpecifierSet
 
 from cluster.lint import Finding
+from cluster.machine_types import Machine
 from cluster.overrides import LARGEST
-from cluster.spec import Machine, SpecError
+from cluster.spec import SpecError
 from trainer.config import UserError, message_of, parse_documents, read_text
 
 IDLE_S = 60

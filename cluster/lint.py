@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.spec import ClusterSpec, Machine, SpecError, amounts, concurrency, grown, shape_of, variants
+from cluster.concurrency import concurrency, grown, shape_of
+from cluster.machine_types import Machine
+from cluster.spec import ClusterSpec, SpecError, amounts, variants
 from trainer.config import counted
 
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/run")
@@ -142,8 +144,15 @@ def _folders(spec: ClusterSpec) -> list[Finding | None]:
         ]
     if spec.store is None and not os.environ.get("TRANSKD_STORE"):
         message = "store is not set, and the default, a folder under home, differs between machines"
-        return [Finding("store-not-shared", message, "set store: to a folder that every machine mounts", key="store")]
-    if spec.store and any(Path(spec.store).is_relative_to(folder) for folder in TEMPORARY):
+        return [
+            Finding(
+                "store-not-shared",
+                message,
+                "set store: to a folder that every machine mounts, or a bucket",
+                key="store",
+            )
+        ]
+    if spec.store_folder and any(spec.store_folder.is_relative_to(folder) for folder in TEMPORARY):
         message = f"store is {spec.store}, which every machine has for itself and empties when it starts"
         return [Finding("store-temporary", message, "set store: to a folder that every machine mounts", key="store")]
     return [None]

@@ -1,8 +1,9 @@
-"""MachineKind: a kind of machine that an autoscaler starts, and which kind it starts for a worker."""
+"""Machine, a node; MachineKind, a kind of machine that an autoscaler starts, and which kind it starts for a worker."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -26,6 +27,13 @@ def workers_on(cpus: float, gpus: float, cpus_per_worker: float, gpus_per_worker
     if gpus_per_worker < 1:  # a share never spans two GPUs: five runs of 0.4 do not fit on two
         return min(fit, int(gpus) * (_TICKS // ticks(gpus_per_worker)))
     return min(fit, ticks(gpus) // ticks(gpus_per_worker))
+
+
+class Machine(NamedTuple):
+    """One node: its CPUs and GPUs."""
+
+    cpus: float
+    gpus: float = 0
 
 
 class MachineKind(Strict):

@@ -17,8 +17,8 @@ from cluster.launcher_file import (
     table,
 )
 from cluster.lint import Finding
+from cluster.machine_types import Machine
 from cluster.quantities import amount
-from cluster.spec import Machine
 from cluster.spot import is_spot_selector
 
 LEAST_MEMORY = 64 * 2**20

@@ -22,9 +22,9 @@ from cluster.launcher_file import (
     wrong_counts,
 )
 from cluster.lint import Finding
+from cluster.machine_types import Machine
 from cluster.quantities import docker_bytes
 from cluster.schemas import check_ray_up
-from cluster.spec import Machine
 from cluster.spot import is_spot_node, spot_findings
 
 NODES = "available_node_types"

@@ -5,8 +5,9 @@
 #   systemd-run --user --unit=transkd bash cluster/run-again.sh STUDY --cluster SPEC        the same without a terminal
 #
 # A driver that a signal killed (137: out of memory) is started again, 20 times at most, and so is one that lost the head
-# of Ray (4), also while no new head answers (2 after 4). One that ended with 1, as runs failed, is so 3 times at most,
-# because a failed run may fail each time and costs GPUs. The others end it: 0 (done), 2 (a mistake to correct), 3 (no disk space is left) and 130 (stopped by a person).
+# of Ray or a store in a bucket (4), also while no new head answers (2 after 4). One that ended with 1, as runs failed, is
+# so 3 times at most, because a failed run may fail each time and costs GPUs. The others end it: 0 (done), 2 (a mistake to
+# correct), 3 (no disk space is left) and 130 (stopped by a person).
 set -uo pipefail
 
 killed=0

@@ -8,8 +8,9 @@ from typing import Any
 
 from cluster.launcher_file import Document, Launcher, MachineType, array, table
 from cluster.lint import Finding
+from cluster.machine_types import Machine
 from cluster.mistakes import hint
-from cluster.spec import LARGEST, Machine
+from cluster.spec import LARGEST
 
 KEYS = (
     *("name", "workdir", "num_nodes", "resources", "envs", "secrets", "file_mounts", "volumes", "setup", "run"),

@@ -22,7 +22,7 @@
 set -euo pipefail
 
 : "${1:?name the studies: sbatch --array=0-1 cluster/slurm-array.sh STUDY STUDY}"
-: "${TRANSKD_STORE:?set it to a folder that every node mounts}"
+: "${TRANSKD_STORE:?set it to a folder that every node mounts, or a bucket}"
 : "${SLURM_ARRAY_TASK_ID:?give the studies indices: sbatch --array=0-$(($# - 1))}"
 studies=("$@")
 study=${studies[SLURM_ARRAY_TASK_ID]:?"is the study of index $SLURM_ARRAY_TASK_ID, and there are $# from 0: correct --array"}

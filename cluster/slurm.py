@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from cluster.launcher_file import Launcher, MachineType
 from cluster.lint import Finding
-from cluster.spec import LARGEST, Machine, SpecError
+from cluster.machine_types import Machine
+from cluster.spec import LARGEST, SpecError
 from trainer.config import UserError, read_text
 
 GRACE_S = 60
@@ -136,5 +137,5 @@ def _ray(text: str, code: str) -> Iterator[Finding]:
         yield Finding("dashboard-hidden", message, "add --dashboard-host=0.0.0.0 to `ray start --head`", start)
     if "TRANSKD_STORE" not in code and "--store" not in code:
         message = "the script does not ask for TRANSKD_STORE, and the default folder may not be on a shared disk"
-        remedy = ': "${TRANSKD_STORE:?set it to a folder that every node mounts}"'
+        remedy = ': "${TRANSKD_STORE:?set it to a folder that every node mounts, or a bucket}"'
         yield Finding("store-not-shared", message, f"add {remedy}", start)

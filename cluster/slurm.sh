@@ -21,7 +21,7 @@
 set -euo pipefail
 
 : "${1:?name a study: sbatch cluster/slurm.sh STUDY}"
-: "${TRANSKD_STORE:?set it to a folder that every node mounts}"
+: "${TRANSKD_STORE:?set it to a folder that every node mounts, or a bucket}"
 
 export RAY_AUTH_MODE=token # other users of a node could else run code as you
 head=$SLURMD_NODENAME

@@ -7,11 +7,9 @@ import fcntl
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from urllib.parse import unquote
-
-import psutil
 
 from cluster.spec import ClusterSpec
 from orchestrator.prepare.checks import (
@@ -30,16 +28,15 @@ from orchestrator.prepare.checks import (
 from orchestrator.prepare.machine_facts import Facts, existing, free_bytes, shm_bytes
 from orchestrator.running.ray_session import check_address
 from orchestrator.store.folder import Store
+from orchestrator.store.objects.working_copy import WorkingCopy
 from orchestrator.store.sharing import group_id
-from orchestrator.tracking.address import shown, uri_of
+from orchestrator.tracking.address import database_file, shown, uri_of
 from orchestrator.tracking.mlflow_server import Server
 from trainer.compiler import check_compiler
 from trainer.config import UserError, message_of
 
 ANSWERING = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 """How long an MLflow server is asked, in seconds and retries."""
-NETWORK_DISKS = ("nfs", "cifs", "smb", "fuse", "lustre", "beegfs", "gpfs", "ceph", "9p", "afs")
-"""How the names of network file systems begin."""
 
 
 def refusal(what: str, check: Callable[[], object], fine: str) -> Line:
@@ -53,7 +50,10 @@ def refusal(what: str, check: Callable[[], object], fine: str) -> Line:
 
 
 def store_works(store: Store) -> Line:
-    """Whether files can be written, locked, linked and renamed where the store is or will be."""
+    """Whether files can be written, locked, linked and renamed where the store is or will be; of one at an address, as
+    `address_works`."""
+    if store.shared is not None:
+        return address_works(store.shared)
     folder = existing(store.root)
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".doctor-") as temporary:
@@ -79,11 +79,29 @@ def store_works(store: Store) -> Line:
     return Line("store", OK, f"{store.root} can be written, locked and renamed in")
 
 
-def file_system(folder: Path) -> str:
-    """The kind of file system that holds a folder; "" where it is unknown."""
-    there = str(existing(folder).resolve())
-    holding = [part for part in psutil.disk_partitions(all=True) if Path(there).is_relative_to(part.mountpoint)]
-    return max(holding, key=lambda part: len(part.mountpoint)).fstype if holding else ""
+def address_works(copy: WorkingCopy) -> Line:
+    """Whether objects can be written, read, listed and deleted at a store's address, and be written once."""
+    name, began_s = f"probes/{uuid.uuid4().hex}", time.time()
+    try:
+        objects = copy.objects
+        objects.check_bucket()
+        objects.write(name, b"1")
+        objects.read(name)
+        written_s = {info.name: info.written_s for info in objects.list("probes")}[name]
+        ended_s = time.time()
+        objects.delete(name)
+        is_conditional = objects.creates_once
+    except UserError as error:
+        found, _, remedy = str(error).rpartition("; ")
+        return Line("store", PROBLEM, found, remedy)
+    if not is_conditional:
+        found = f"{objects.address} has no conditional writes, so that one driver at a time can use it"
+        return Line("store", WARNING, found, "name a store that has them, where several studies are to run")
+    if (apart := max(began_s - 1 - written_s, written_s - ended_s)) > CLOCK_S:  # S3 tells whole seconds
+        return Line(
+            "store", WARNING, f"the clock of {objects.address} differs by {apart:.0f} s", "set the clock by NTP"
+        )
+    return Line("store", OK, f"{objects.address} can be written, read and deleted from, and has conditional writes")
 
 
 def tracking(store: Store) -> Line:
@@ -91,8 +109,8 @@ def tracking(store: Store) -> Line:
     if (wrong := refusal("MLflow", lambda: uri_of(store), "")).state == PROBLEM:
         return wrong
     uri = uri_of(store)
-    if uri.startswith("sqlite"):
-        return database(uri)
+    if (file := database_file(uri)) is not None:
+        return Line("MLflow", OK, f"{shown(uri)}{'' if file.exists() else ', made by the first run'}")
     for name, value in ANSWERING.items():
         os.environ.setdefault(name, value)
     try:
@@ -100,14 +118,6 @@ def tracking(store: Store) -> Line:
     except Exception as error:
         return Line("MLflow", WARNING, f"{shown(uri)}: {message_of(error)[:200]}", "start it, or correct its address")
     return Line("MLflow", OK, f"{shown(uri)} answers")
-
-
-def database(uri: str) -> Line:
-    """Whether MLflow's SQLite database is on a disk where it stays whole."""
-    path = Path("/", unquote(uri.partition(":///")[2].partition("?")[0]))
-    if (kind := file_system(path.parent)).startswith(NETWORK_DISKS):
-        return Line("MLflow", WARNING, f"SQLite on {kind} gets damaged", "name a server in MLFLOW_TRACKING_URI")
-    return Line("MLflow", OK, f"{shown(uri)}{'' if path.exists() else ', made by the first run'}")
 
 
 def token() -> list[Line]:
@@ -143,7 +153,8 @@ def machine(here: Facts, spec: ClusterSpec, store: Store, folders: Mapping[str, 
 def folders_of(store: Store) -> dict[str, str]:
     """What is kept on a disk -> where."""
     ray = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    return {"the store": str(store.root), "the cache": str(store.cache), "Ray": ray}
+    kept = "the store" if store.shared is None else "the working copy"
+    return {kept: str(store.root), "the cache": str(store.cache), "Ray": ray}
 
 
 def before_a_study(store: Store) -> list[Line]:
@@ -153,6 +164,4 @@ def before_a_study(store: Store) -> list[Line]:
     for name, folder in folders_of(store).items():
         found = disk(f"disk of {name}", folder, free_bytes(Path(folder)))
         lines.append(found if found.state == OK else found._replace(state=WARNING))
-    if (uri := uri_of(store)).startswith("sqlite"):
-        lines.append(database(uri))
     return [line for line in lines if line.state != OK]

@@ -8,23 +8,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablations.study.schema import Study
-from cluster.spec import ClusterSpec, Machine, Shape, concurrency, footprint, shape_of, spec_of
+from cluster.concurrency import Shape, footprint, shape_of
+from cluster.machine_types import Machine
+from cluster.spec import ClusterSpec, spec_of
 from orchestrator.prepare.cohort_costs import cohorts_of, in_words
 from orchestrator.prepare.jobs import Job, Preparer
-from orchestrator.prepare.limits import LimitsCheck, deployed
-from orchestrator.prepare.room import at_once, specs_of, unused_overrides
-from orchestrator.prepare.search_space import refuse_infeasible
+from orchestrator.prepare.room import at_once, specs_of
+from orchestrator.prepare.study_checks import check_study
 from orchestrator.running.head_watch import RayLost
-from orchestrator.search.resume import refuse_changed, retry, to_retry
-from orchestrator.state.study_state import SearchState, StudyRun, StudyState
+from orchestrator.runs_left import (
+    arms_due,
+    beside_teachers,
+    count_left,
+    is_final_failure,
+    lacks_teacher,
+    missing_teachers,
+    to_train,
+    trials_left,
+    trials_to_retry,
+    with_teacher,
+)
+from orchestrator.search.resume import refuse_changed, retry
+from orchestrator.state.study_state import StudyRun, StudyState
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.run_folder import checkpoint_lost, reconcile, record_end
 from orchestrator.terminal.live_view import Live
 from orchestrator.terminal.log_lines import Lines
 from orchestrator.tracking.mirror import Mirror
-from trainer.compiler import check_compiler
-from trainer.config import Sources, counted, located, parse
+from trainer.config import Sources, counted
 
 if TYPE_CHECKING:
     from orchestrator.running.share import Share
@@ -63,39 +75,7 @@ class Launch:
     def prepare(self, say: Callable[[str], None]) -> None:
         """Raise UserError for what cannot run. The cheapest checks come first: resources, batch sizes, folders,
         structures, limits, data."""
-        from orchestrator.prepare.machine import here, slow_bf16
-
-        if self.spec.address == "local":
-            for spec in specs_of(self.state, self.spec).values():
-                if spec.compile:
-                    check_compiler("cuda" if spec.gpus_per_worker else "cpu")
-                concurrency(spec, *here(with_gpus=spec.gpus_per_worker > 0))
-        plan = [run.plan for run in self.state.runs]
-        configs = {run.arm: run.config for run in plan}
-        given = {run.arm: spec_of(self.spec, run.role, run.arm) for run in plan}
-        if self.study.search is not None:
-            configs["base"] = parse(self.study.base)
-            given["base"] = spec_of(self.spec, "trial", "")
-        if slow := slow_bf16((given[arm], config) for arm, config in configs.items()):
-            say(slow)
-        for arm, config in configs.items():
-            with located(f"{self.study.name}: {arm}"):
-                config.optim.group_sizes(given[arm].least_workers, given[arm].most_workers, self.spec.micro_batch)
-        for config in {config.data.model_dump_json(): config for config in configs.values()}.values():
-            with located(self.study.name):
-                self.preparer.check_root(config)
-        costs = {}
-        if unused := unused_overrides(self.state, self.spec):
-            say(unused)
-        say("checking the structures of its runs")
-        for arm, config in configs.items():
-            with located(f"{self.study.name}: {arm}"):
-                costs[arm] = self.preparer.check(config)
-        with located(self.study.name):
-            arms = deployed(self.study, plan)
-            limits_check = LimitsCheck(self.study.limits, spec_of(self.spec, "arm", ""), self.store, self.ledger)
-            limits_check.refuse(arms, costs)
-        refuse_infeasible(self.study, self.preparer.check_trial, limits_check)
+        configs = check_study(self.state, self.preparer, say)
         say("structures checked; reading the data")
         self.sources = self.preparer.reader.read(configs.values(), say)
         self.refresh()
@@ -107,65 +87,16 @@ class Launch:
         """Read the ledger again. Arms whose search has ended get the values of its best trial."""
         self.state = StudyState(self.study, self.ledger, self.sources, self.state, retry_failed=self.retry_failed)
 
-    def todo(self, runs: Sequence[StudyRun]) -> list[StudyRun]:
-        """The runs that are to be trained, each id once: neither finished nor final failures."""
-        distinct = {run.run_id: run for run in reversed(runs) if not run.plan.awaits}
-        return [run for run in reversed(distinct.values()) if not (run.finished or self.is_final_failure(run))]
-
-    def is_final_failure(self, run: StudyRun) -> bool:
-        """Whether a failed run is not to be retried; never with `retry_failed`."""
-        return not self.retry_failed and self.state.is_final_failure(run)
-
-    def unfinished(self) -> dict[str, str]:
-        """Label -> reason of the runs that have not finished, without trials: the table shows how those ended."""
-        found = {}
-        for run in self.state.due:
-            if run.plan.awaits:
-                found[run.label] = self.state.outcomes[run.plan.key].reason
-            elif not run.finished:
-                found[run.label] = run.run.why if run.run.run_id else "not started"
-        return found
-
-    @property
-    def due(self) -> list[StudyRun]:
-        """The arms' runs that are needed now; finished runs may add those of the next look."""
-        return [run for run in self.state.due if run.plan.role == "arm"]
-
-    @property
-    def teachers(self) -> list[StudyRun]:
-        """The runs of teachers."""
-        return list(self.state.teachers.values())
-
-    def trials_left(self, state: SearchState) -> int:
-        """Trials of a search that are still to be trained, those to retry included."""
-        return state.left + len(self._to_retry(state))
-
-    def _to_retry(self, state: SearchState) -> list[int]:
-        def is_final(run: StudyRun) -> bool:
-            return self.is_final_failure(run)
-
-        return to_retry(state, self.state, is_final)
-
-    def total(self) -> int:
-        """The number of runs and trials, without the seeds of looks that have not been reached."""
-        return len(self.state.due) + sum(state.search.trials for state in self.state.searches)
-
-    def left(self) -> int:
-        """The number of runs and trials that are still to be done."""
-        trials = {state.arm: self.trials_left(state) for state in self.state.searches}
-        to_come = sum(bool(run.plan.awaits and trials[run.plan.arm]) for run in self.state.due)
-        return len(self.todo([*self.teachers, *self.due])) + to_come + sum(trials.values())
-
     def run(self, mirror: Mirror, make_view: MakeView, say: Callable[[str], None] = lambda text: None) -> None:
         """Train what is missing: teachers, then searches, then arms. The caller holds the study's lease. `say` prints
         what is waited for before the first view."""
         reconcile(self.ledger, self.store)
         self.refresh()
         for search in self.state.searches:
-            retry(search.study, self.ledger, self._to_retry(search))
+            retry(search.study, self.ledger, trials_to_retry(self.state, search))
         self.refresh()
         self._reuse(self.state.runs, mirror)
-        if self.left():
+        if count_left(self.state):
             say("starting Ray" if self.spec.address == "local" else f"joining Ray at {self.spec.address}")
             self.say = say
             try:
@@ -188,7 +119,7 @@ class Launch:
     def _reuse(self, runs: Sequence[StudyRun], mirror: Mirror) -> None:
         """Record finished runs and final failures as runs of this study, where another study did them."""
         for run in runs:
-            if run.plan.awaits or not (run.finished or self.is_final_failure(run)):
+            if run.plan.awaits or not (run.finished or is_final_failure(self.state, run)):
                 continue
             if all(member.study != self.study.name or member.arm != run.plan.arm for member in run.run.members):
                 self.ledger.append(self.job(run).event("reused"))
@@ -208,15 +139,15 @@ class Launch:
             self.share = held.enter_context(shared(self.spec, self._trials_at_once(slots)))
             self.say(f"Ray is there, with room for {counted(slots, 'run')} at once; waiting for its first process")
             tried = self._train_teachers(slots, mirror, make_view)
-            for state in self.state.searches:
-                if self.trials_left(state) and not self._lacks_teacher(state.arm):
-                    self._search(state.study, slots, mirror, make_view)
+            for search in self.state.searches:
+                if trials_left(self.state, search) and not lacks_teacher(self.state, search.arm):
+                    self._search(search.study, slots, mirror, make_view)
             before = {run.run_id for run in self.state.runs}
             self.refresh()
             self._reuse([run for run in self.state.runs if run.run_id not in before], mirror)
-            while todo := [run for run in self.todo(self.due) if run.run_id not in tried]:
+            while todo := [run for run in to_train(self.state, arms_due(self.state)) if run.run_id not in tried]:
                 # a look that is reached only now may need a teacher whose checkpoint is gone
-                self._train([run for run in self.teachers if run.lost], slots, mirror, make_view)
+                self._train([run for run in self.state.teachers.values() if run.lost], slots, mirror, make_view)
                 tried |= {run.run_id for run in todo}
                 self._train(todo, slots, mirror, make_view)
 
@@ -225,45 +156,24 @@ class Launch:
 
         The students of a study with a search wait for its end: it may set their values.
         """
-        tried = {run.run_id for run in self.teachers}
+        teachers = list(self.state.teachers.values())
+        tried = {run.run_id for run in teachers}
 
         def taught() -> list[StudyRun]:
-            if self.state.searches or not any(run.finished for run in self.teachers):
-                found = self.beside_teachers(slots)
+            if self.state.searches or not any(run.finished for run in self.state.teachers.values()):
+                found = beside_teachers(self.state, slots, self._cost)
             else:
-                found = self.with_teacher(self.todo(self.due))
+                found = with_teacher(self.state, to_train(self.state, arms_due(self.state)))
             new = [run for run in found if run.run_id not in tried]
             tried.update(run.run_id for run in new)
             return new
 
-        self._train(self.teachers, slots, mirror, make_view, taught)
+        self._train(teachers, slots, mirror, make_view, taught)
         return tried
-
-    def with_teacher(self, runs: Sequence[StudyRun]) -> list[StudyRun]:
-        """The runs that need no teacher, or one that has finished."""
-        missing = {run.plan.key for run in self.teachers if not run.finished}
-        return [run for run in runs if run.plan.needs not in missing]
-
-    def beside_teachers(self, slots: int) -> list[StudyRun]:
-        """Runs without a teacher for the slots that would be free while teachers train, as many as end with these."""
-        training = self.todo(self.teachers)
-        free = (slots - len(training)) * max(map(self._cost, training), default=0.0)
-        chosen = []
-        for run in self.todo(self.due):
-            if run.plan.teacher is None and free > 0:
-                chosen.append(run)
-                free -= self._cost(run)
-        return chosen
 
     def _cost(self, run: StudyRun) -> float:
         """The cost of a run without a teacher, in operations of an image."""
         return run.plan.config.optim.epochs * self.preparer.check(run.plan.config)["gmacs"]
-
-    def _lacks_teacher(self, arm: str) -> bool:
-        """Whether the teacher of an arm's trials has not finished; without an arm, whether any teacher has not."""
-        missing = {run.plan.key for run in self.teachers if not run.finished}
-        needs = {run.plan.needs for run in self.state.runs if run.plan.role == "arm" and run.plan.arm == arm}
-        return bool(missing & needs if arm else missing)
 
     def _train(
         self,
@@ -275,9 +185,9 @@ class Launch:
     ) -> None:
         """Train the runs that have not finished; beside them those of `follow`, which is asked now and after each
         teacher. Students whose teacher did not finish are recorded as failed."""
-        untaught = {run.plan.key: run for run in self.teachers if not run.finished}
+        untaught = missing_teachers(self.state)
         todo = []
-        for run in self.todo(runs):
+        for run in to_train(self.state, runs):
             if run.plan.needs in untaught:
                 self._without_teacher(run, untaught[run.plan.needs], mirror)
             else:
@@ -396,8 +306,11 @@ class Launch:
         from orchestrator.running.tuner import fit
         from orchestrator.search.driver import SearchDriver
 
+        # of a store at an address a run on another machine does not hear that it is to end before the others
+        apart = self.store.shared is not None and self.spec.address != "local"
+
         def cohorts(jobs: Sequence[Job]) -> list[list[Job]]:
-            return self._cohorts(jobs, slots)
+            return [[job] for job in jobs] if apart else self._cohorts(jobs, slots)
 
         slots = self.at_once.get(shape_of(spec_of(self.spec, "trial", "")), slots)
         with make_view() as view, Claims(self.study.name, self.store, self.ledger) as claims:

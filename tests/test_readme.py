@@ -18,7 +18,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-SMALL_SCENES = {"name": "scenes", "size": [64, 128], "options": {"train": 32, "val": 8, "size": [64, 128]}}
+SMALL_SCENES = {"name": "scenes", "size": [32, 64], "options": {"train": 16, "val": 8, "size": [32, 64]}}
 BY_CI = {"make test": "make test", "make check": "make static"}
 """Commands that contain this test, and what of .ci/run runs them."""
 A_JOB = "ray job submit"

@@ -27,8 +27,9 @@ from trainer.training.loop import fit_together, in_all_workers
 from trainer.training.member import Run
 from trainer.training.memory import release_memory
 
-LOCK_WAIT_S = 60.0
-"""Longest wait for the locks of run folders: after a driver is killed, Ray takes seconds to end its worker."""
+LOCK_WAIT_S = 120.0
+"""Longest wait for the locks of run folders: after a driver is killed, Ray takes seconds to end its worker; after its
+head is, a node looks for that for 60 s (`RAY_gcs_rpc_server_reconnect_timeout_s`) before it ends its workers."""
 
 Send = Callable[[dict[str, Any]], None]
 """Gives what a run reports to Ray."""

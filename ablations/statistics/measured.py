@@ -82,8 +82,8 @@ def measured_verdicts(measured: Measured) -> list[Contrast]:
 
 
 def decimals(measured: Measured) -> int:
-    """The decimals of scores, 1 to 8: the first digit of the smallest deviation of an arm is shown."""
+    """The decimals of scores, 1 to 12: the first digit of the smallest deviation of an arm is shown."""
     spreads = [mean_std(list(own.values()))[1] for own in measured.scores.values()]
     # Rounding errors of equal values are no deviation.
     smallest = min((spread for spread in spreads if spread > 1e-12), default=1.0)
-    return min(8, max(1, -math.floor(math.log10(smallest))))
+    return min(12, max(1, -math.floor(math.log10(smallest))))

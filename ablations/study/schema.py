@@ -13,16 +13,15 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, Va
 from ablations.study.arms import (
     Arms,
     Overrides,
-    check_rules,
     contradiction,
     grid,
     labelled,
     leave_one_out,
-    mentioned,
     refuse_lookalikes,
     refuse_same_look,
     terms,
 )
+from ablations.study.consistency import check_kind, check_names, check_paths, check_teachers
 from ablations.study.grid_points import grid_points
 from ablations.study.limits import Limits
 from ablations.study.metric import check_metric
@@ -51,9 +50,6 @@ from trainer.config import (
 )
 from trainer.config.input_files import check_regular
 from trainer.config.plugin_sources import resolve
-
-FIXED_IN_A_SEARCH = ("teacher", "data.name", "data.size", "data.options", "data.select")
-"""Settings that no search may vary: scores under different teachers or data cannot be ranked. Make them factors."""
 
 
 def _name_or_none(name: str, info: ValidationInfo) -> str:
@@ -103,10 +99,10 @@ class Study(Strict):
         check_metric(self.metric, base)
         if searched := self.search or self.tune_each:
             searched.check_rungs(base.optim.epochs, base.eval.every)
-        self._check_kind()
-        self._check_paths()
+        check_kind(self)
+        check_paths(self)
         if self.search is None:
-            self._check_names()
+            check_names(self)
         elif self.search.sampler == "grid":
             points = grid_points(self.base, self.search, self.requires, self.excludes)
             whole = self.search.model_copy(update={"trials": self.search.trials or len(points)})
@@ -115,7 +111,7 @@ class Study(Strict):
         if self.tune_each is not None:
             self.tune_each.check(self.base, self.compared.overrides, self.seeds)
         if self.teachers > 1:
-            self._check_teachers()
+            check_teachers(self)
         if not is_recorded(info):
             refuse_same_look(self.compared.overrides)
         return self
@@ -159,84 +155,6 @@ class Study(Strict):
         names = list(self.compared.overrides)
         reference = self.reference or names[0]
         return tuple((name, reference) for name in names if name != reference)
-
-    def _check_kind(self) -> None:
-        given = [kind for kind in ("variants", "factors", "search") if getattr(self, kind) is not None]
-        if len(given) > 1 or not (given or self.leave_one_out):
-            got = " and ".join(given) or "none"
-            raise UserError(f"a study has one of variants, factors, search (or leave_one_out alone), but got {got}")
-        if self.leave_one_out and given not in ([], ["variants"]):
-            raise UserError(f"leave_one_out adds to variants, not to {given[0]}; write the arms as variants")
-        if self.tune_each is not None and given not in ([], ["variants"]):
-            raise UserError(f"tune_each tunes variants, not {given[0]}; write the arms as variants")
-        if self.search is not None:
-            for key in ("reference", "contrasts", "margin", "published"):
-                if key in self.model_fields_set:
-                    raise UserError(f"{key} belongs to arms, and a search has none; remove it")
-            if len(self.seeds) > 1:
-                raise UserError(f"seeds: a search runs each trial once, but got {len(self.seeds)} seeds; give one")
-        for kind, searched in (("search", self.search), ("tune_each", self.tune_each)):
-            if searched is not None and not parse(self.base).data.select:
-                raise UserError(f"{kind} selects by {searched.metric}: set base.data.select above 0, such as 0.1")
-
-    def _check_paths(self) -> None:
-        kind, searched = ("search", self.search) if self.search else ("tune_each", self.tune_each)
-        space = searched.space if searched else {}
-        changes = [
-            *(self.variants or {}).values(),
-            *({path: value} for path, values in (self.factors or {}).items() for value in values.values()),
-            *({path: value} for path, values in space.items() for value in values.choices.values() or (None,)),
-        ]
-        if "seed" in self.base or any("seed" in overrides for overrides in changes):
-            raise UserError(
-                "seed must not be set in the config of a study; list it under `seeds`, which all arms share"
-            )
-        for path in space:
-            for fixed in FIXED_IN_A_SEARCH:
-                if f"{path}.".startswith(f"{fixed}.") or f"{fixed}.".startswith(f"{path}."):
-                    raise UserError(
-                        f"{kind}.space: trials share one {path.split('.')[0]}, so {path} is fixed; make it a factor"
-                    )
-        check_rules(self.requires, self.excludes, mentioned(self.base, changes))
-
-    def _check_teachers(self) -> None:
-        if self.search is not None or self.looks:
-            kind = "a search" if self.search is not None else "seeds with looks"
-            raise UserError(f"teachers: {kind} has one teacher, but got {self.teachers}; remove it, or give `seeds: N`")
-        if len(self.seeds) % self.teachers:
-            n = len(self.seeds)
-            possible = ", ".join(str(t) for t in range(2, n + 1) if n % t == 0)
-            raise UserError(
-                f"teachers: each must have as many of the {n} seeds, but got {self.teachers}; "
-                + (f"give one of {possible}" if possible else "give more seeds")
-            )
-
-    def _check_names(self) -> None:
-        arms = self.compared.overrides
-        if self.published and "teacher" in arms:
-            raise UserError(
-                "variants.teacher: `published` uses this name for the run that trains the teacher; rename it"
-            )
-        for where, names in (
-            ("reference", [self.reference] if self.reference else []),
-            ("contrasts", [name for pair in self.contrasts for name in pair]),
-            ("published", [n for n in (self.published.arms if self.published else {}) if n != "teacher"]),
-        ):
-            for name in names:
-                if name not in arms:
-                    raise UserError(f"{where}: {unknown('arm', name, arms)}")
-        for pair in self.contrasts:
-            if pair[0] == pair[1]:
-                raise UserError(f"contrasts: '{pair[0]}' is compared with itself; name another reference")
-        if self.looks and (not self.pairs or self.looks[-1] != len(self.seeds)):
-            raise UserError(
-                "looks must be written as `seeds: {looks: [6, 8, 12]}` in a study with a contrast, but got "
-                f"{len(self.pairs)} contrasts, looks {list(self.looks)} and {len(self.seeds)} seeds"
-            )
-        if len(set(map(frozenset, self.contrasts))) < len(self.contrasts):
-            raise UserError(
-                "contrasts: two arms may be compared once, as every test lowers the power of the others; remove one"
-            )
 
 
 def read(

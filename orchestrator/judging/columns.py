@@ -35,8 +35,19 @@ LESS = (
     "cer",
     "lpips",
     "latency",
+    *("time", "runtime", "seconds", "ece", "brier"),
 )
 """Words in the name of a metric of which less is better."""
+SUMMARIES = (
+    *("mean", "average", "avg", "median", "std", "sd", "stdev", "stddev", "stderr", "sem", "var", "min", "max", "sum"),
+    *("count", "diff", "difference", "delta"),
+)
+"""Rows and columns of a spreadsheet that are computed from scores."""
+NO_ARMS = (
+    *SUMMARIES,
+    *("epoch", "epochs", "step", "_step", "steps", "iteration", "iterations", "time", "runtime", "seconds"),
+)
+"""Columns of numbers beside those of the arms."""
 PREFIXES = re.compile(r"^(params|user_attrs|config|summary)_")
 """Before a name in Optuna's trials_dataframe."""
 
@@ -56,6 +67,13 @@ def seed_column(frame: Frame, given: str | None) -> str | None:
 def arm_column(frame: Frame, given: str | None) -> str | None:
     """The column of arms: by its name, and because some arm has several rows; None where there is none."""
     return given or _named(frame, ARM, [name for name, cells in frame.columns.items() if _repeats(cells)])
+
+
+def label_column(frame: Frame, given: str | None, others: Iterable[str]) -> str | None:
+    """The column of arms, of which each has one row: by its name, of all columns but these; None where there is
+    none."""
+    out = set(others)
+    return given or _named(frame, ARM, [name for name in frame.columns if name not in out])
 
 
 def _repeats(cells: Sequence[Any]) -> bool:
@@ -80,7 +98,8 @@ def is_numeric(cells: Sequence[Any]) -> bool:
 
 def less_is_better(metric: str) -> bool:
     """Whether the name of a metric says so."""
-    return bool(set(re.split(r"[^a-z0-9]+", metric.lower())) & set(LESS))
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", metric)  # valLoss
+    return bool(set(re.split(r"[^a-z0-9]+", words.lower())) & set(LESS))
 
 
 def simple(name: str) -> str:

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.config import UserError, counted, message_of, read_text, shown
+from trainer.config import UserError, counted, message_of, read_text
 from trainer.config.input_files import check_regular
 
 SEPARATORS = (",", ";", "\t")
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*")
 WHOLE = re.compile(r"\s*[-+]?\d+\s*")
+UNNAMED = re.compile(r"unnamed \d+|Unnamed: \d+|__index_level_\d+__")
+"""Names of columns that have none: ours, pandas', and those of its indices in Parquet."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,27 @@ def read_frame(path: Path) -> Frame:
 
 
 def frame_of(columns: Mapping[str, Iterable[Any]] | Any, source: str = "the frame") -> Frame:
-    """The frame of a pandas DataFrame, or of columns by name. Raises UserError for columns of unequal length."""
+    """The frame of a pandas DataFrame, whose named indices are columns and whose NaN are empty cells, or of columns by
+    name. Raises UserError for what is neither, and for columns of unequal length."""
+    frame: Any = columns
+    of_pandas = hasattr(frame, "reset_index")
+    if of_pandas and any(frame.index.names):
+        frame = frame.reset_index()
     try:
-        found = {str(name): [_plain(cell) for cell in columns[name]] for name in columns}
-    except TypeError:
+        found = {str(name): [_plain(cell) for cell in frame[name]] for name in frame}
+    except (TypeError, ValueError, IndexError):
         raise UserError(
-            f"a frame has columns by name, as a pandas DataFrame or a dict of lists, but got {shown(columns)}"
+            f"a frame has columns by name, as a pandas DataFrame or a dict of lists, but got a {type(columns).__name__}"
+            " of other things; make a DataFrame of it"
         ) from None
+    if of_pandas:
+        found = {name: [None if cell != cell else cell for cell in cells] for name, cells in found.items()}
     lengths = {len(cells) for cells in found.values()}
     if len(lengths) > 1:
-        raise UserError(f"{source}: columns must have equal lengths, but got {', '.join(map(str, sorted(lengths)))}")
+        raise UserError(
+            f"{source}: columns must have equal lengths, but got {', '.join(map(str, sorted(lengths)))}; fill the "
+            "shorter ones with None"
+        )
     return _checked(Frame(source, found, [f"row {i}" for i in range(max(lengths, default=0))]))
 
 
@@ -80,14 +93,8 @@ def _parquet(path: Path) -> Frame:
         raise UserError(f"no such file: {path}") from None
     except pa.ArrowException as error:
         raise UserError(f"{path} is not a Parquet file: {message_of(error)}; save it again") from None
-    names = [name for name in table.column_names if name != "__index_level_0__"]  # pandas' own numbers of rows
-    return _checked(
-        Frame(
-            str(path),
-            {name: table[name].to_pylist() for name in names},
-            [f"row {i + 1}" for i in range(table.num_rows)],
-        )
-    )
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    return _checked(Frame(str(path), columns, [f"row {i + 1}" for i in range(table.num_rows)]))
 
 
 def _csv(text: str, source: str) -> Frame:
@@ -108,11 +115,11 @@ def _csv(text: str, source: str) -> Frame:
     for line, cells in rows:
         if len(cells) > len(names) and any(cells[len(names) :]):
             raise UserError(
-                f"{source}: row {line} has {counted(len(cells), 'cell')}, and the first line names {len(names)}; quote "
-                "cells that contain the separator"
+                f"{source}: row {line} has {counted(len(cells), 'cell')}, and the first line names {len(names)}; name "
+                "all columns there, and quote cells that contain the separator"
             )
     whole = [[*cells, *[""] * (len(names) - len(cells))] for _, cells in rows]
-    columns = {name: [cells[i] for cells in whole] for i, name in enumerate(names) if name}
+    columns = {name or f"unnamed {i + 1}": [cells[i] for cells in whole] for i, name in enumerate(names)}
     found = Frame(source, columns, [f"row {line}" for line, _ in rows])
     return _checked(found if separator == "," else _with_points(found))
 
@@ -141,8 +148,17 @@ def _with_points(frame: Frame) -> Frame:
 
 
 def _checked(frame: Frame) -> Frame:
-    """The frame, without columns that have no name or number the rows. Raises UserError where nothing is left."""
-    columns = {name: cells for name, cells in frame.columns.items() if name and not name.startswith("Unnamed: ")}
+    """The frame, without columns that have no name and are empty or number the rows. Raises UserError where nothing is
+    left."""
+    columns = {
+        name: cells for name, cells in frame.columns.items() if not (UNNAMED.fullmatch(name) and _numbers_rows(cells))
+    }
     if not frame.rows or not columns:
         raise UserError(f"{frame.source} has no rows; give a line of column names and a line for each run")
     return Frame(frame.source, columns, frame.rows, frame.remarks)
+
+
+def _numbers_rows(cells: list[Any]) -> bool:
+    """Whether cells are whole numbers, each once, or none: pandas writes its index so, also of a part of a frame."""
+    filled = [str(cell) for cell in cells if cell not in (None, "")]
+    return all(map(WHOLE.fullmatch, filled)) and len(set(filled)) == len(filled)

@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.judging.frame import Frame, frame_of
 from orchestrator.store.folder import Store, resolve
 from orchestrator.tracking.address import check_driver, check_uri, shown, uri_of
-from orchestrator.tracking.mlflow_server import read_runs
+from orchestrator.tracking.mlflow_server import errors, read_runs
 from orchestrator.tracking.tracker import SEEDS
 from trainer.config import UserError, message_of, require
 
@@ -26,7 +26,7 @@ def read_experiment(title: str, uri: str | None) -> Frame:
     where = f"MLflow experiment {title} of {shown(address)}"
     try:
         runs = read_runs(address, title)
-    except Exception as error:  # MLflow's, the driver's or the network's: all say that it cannot be read
+    except errors() as error:
         raise UserError(
             f"{where} cannot be read: {message_of(error)}; check the address, and that it answers"
         ) from None
@@ -58,7 +58,7 @@ def _address(uri: str | None) -> str:
         address = uri_of(store)
     else:
         try:
-            address = check_uri(uri, store.root)
+            address = check_uri(uri, store.databases)
             check_driver(address)
         except UserError as error:
             raise UserError(str(error).replace("MLFLOW_TRACKING_URI", "--tracking-uri")) from None

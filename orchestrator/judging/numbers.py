@@ -24,11 +24,16 @@ def number_of(cell: Any) -> float | None:
 
 
 def text_of(cell: Any) -> str:
-    """A cell as the name of an arm or seed: whole numbers without a point; without the apostrophe of our own CSV."""
-    if is_empty(cell):
-        return ""
+    """A cell as a name: text as it stands, without the apostrophe of our own CSV; whole numbers without a point."""
+    if not isinstance(cell, str):
+        return "" if cell is None else seed_of(cell)
+    text = cell.strip()
+    return text[1:] if text[:1] == "'" and text[1:2] in FORMULA else text
+
+
+def seed_of(cell: Any) -> str:
+    """A cell as a seed, which is one whether it stands as 1, 1.0 or the text of either."""
     number = number_of(cell)
     if number is not None and math.isfinite(number) and number == int(number):
         return str(int(number))
-    text = str(cell).strip()
-    return text[1:] if text[:1] == "'" and text[1:2] in FORMULA else text
+    return text_of(cell) if isinstance(cell, str) else str(cell)

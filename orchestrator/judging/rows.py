@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from orchestrator.judging.columns import METRIC, arm_column, metric_column, seed_column, simple
+from orchestrator.judging.columns import (
+    METRIC,
+    NO_ARMS,
+    SUMMARIES,
+    arm_column,
+    label_column,
+    metric_column,
+    seed_column,
+    simple,
+)
 from orchestrator.judging.frame import Frame
-from orchestrator.judging.numbers import is_empty, number_of, text_of
+from orchestrator.judging.numbers import is_empty, number_of, seed_of, text_of
 from trainer.config import UserError, counted, shown
 
 FINISHED = ("finished", "complete", "completed", "done", "success", "succeeded")
@@ -21,8 +31,10 @@ STATES = (
 """The words of W&B, Optuna, MLflow, Ray and our own tables for how a run stands."""
 EACH_SEED = re.compile(r"(?:seed|fold|run|repeat)[ _-]?(-?\d+)", re.IGNORECASE)
 """A column for one seed, as in our own table.csv: `seed 3`."""
+LARGEST = 1e100
+"""The largest score: squares of larger ones are infinite."""
 LISTED = 4
-"""The most rows that a remark names."""
+"""The most rows or arms that a remark names."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +64,13 @@ def long_rows(frame: Frame, arm: str | None, seed: str | None, metric: str | Non
     `arm`, `seed` and `metric` are names of columns, as given. Raises UserError where no layout fits, and naming the row
     and the value of a wrong cell.
     """
-    frame, left_out = _finished(frame)
+    frame, teachers = _without_teachers(frame)
+    whole, (frame, unfinished) = frame, _finished(frame)
+    left_out = (*teachers, *unfinished)
     arm_name, seed_name = arm_column(frame, arm), seed_column(frame, seed)
-    each_seed = {name: found[1] for name in frame.columns if (found := EACH_SEED.fullmatch(name)) and name != seed_name}
-    if len(each_seed) > 1 and metric is None:
-        return _across(frame, arm or next(iter(frame.columns)), each_seed, left_out)
+    each_seed = _seeds_of_columns(frame, arm) if seed_name is None and metric is None else {}
+    if each_seed:
+        return _across(frame, arm, each_seed, left_out)
     score_name = metric_column(frame, metric, (arm_name, seed_name))
     if arm_name is None:
         return _wide(frame, seed_name, metric, left_out)
@@ -70,15 +84,29 @@ def long_rows(frame: Frame, arm: str | None, seed: str | None, metric: str | Non
             without.append(f"{place} ({', '.join(named)})")
             continue
         name = _filled(frame, arm_name, i, "the name of an arm")
-        label = None if seed_name is None else _filled(frame, seed_name, i, "a seed")
+        label = None if seed_name is None else _seed(frame, seed_name, i)
         rows.append(Row(name, label, _score(frame, score_name, i), place))
-    return Rows(score_name, rows, (*frame.remarks, *guessed, *left_out, *_without(score_name, without)))
+    left_out = (*left_out, *_without(score_name, without), *_without_scores(whole.columns[arm_name], rows))
+    return Rows(score_name, rows, (*frame.remarks, *guessed, *left_out))
 
 
-def _across(frame: Frame, arm_name: str, seeds: Mapping[str, str], left_out: tuple[str, ...]) -> Rows:
+def _seeds_of_columns(frame: Frame, arm: str | None) -> dict[str, str]:
+    """Column -> seed, where several columns are each of a seed: `seed 3`, or `3` beside a column of arms, as pandas
+    pivots."""
+    found = {name: match[1] for name in frame.columns if (match := EACH_SEED.fullmatch(name))}
+    if len(found) < 2:
+        numbers = {name: seed_of(name) for name in frame.columns if seed_of(name).isdecimal()}
+        found = numbers if label_column(frame, arm, numbers) else {}
+    return found if len(found) > 1 else {}
+
+
+def _across(frame: Frame, arm: str | None, seeds: Mapping[str, str], left_out: tuple[str, ...]) -> Rows:
     """Of a row for each arm and a column for each seed. The further rows of an arm in our own table.csv, which have no
     scores, name its further references."""
     rows, pairs = [], []
+    arm_name = label_column(frame, arm, seeds) or next((name for name in frame.columns if name not in seeds), None)
+    if arm_name is None:
+        raise _no_arms(frame)
     for i, place in enumerate(frame.rows):
         name = _filled(frame, arm_name, i, "the name of an arm")
         for column, seed in seeds.items():
@@ -87,6 +115,7 @@ def _across(frame: Frame, arm_name: str, seeds: Mapping[str, str], left_out: tup
         reference = frame.columns["reference"][i] if "reference" in frame.columns else None
         if not is_empty(reference) and reference != "-":
             pairs.append((name, text_of(reference)))
+    left_out = (*left_out, *_without_scores(frame.columns[arm_name], rows))
     guessed = [f"Each row is an arm (column {arm_name}), and each of {counted(len(seeds), 'column')} a seed."]
     if pairs:
         guessed.append("Each arm is compared with the one that the column reference names.")
@@ -95,39 +124,50 @@ def _across(frame: Frame, arm_name: str, seeds: Mapping[str, str], left_out: tup
 
 def _wide(frame: Frame, seed_name: str | None, metric: str | None, left_out: tuple[str, ...]) -> Rows:
     """Of a column for each arm and a row for each seed."""
-    arms = [name for name in frame.columns if name != seed_name]
-    some = [name for name in arms if any(number_of(cell) is not None for cell in frame.columns[name])]
-    named = [name for name in arms if simple(name) in METRIC]
-    if metric or len(some) < len(arms) or named:
-        raise UserError(f"{frame.source}: no column is known to hold the arms; name it by --arm: {_listed(frame)}")
-    if len(arms) < 2:
+    all_arms = [name for name in frame.columns if name != seed_name]
+    arms = [name for name in all_arms if not all(map(is_empty, frame.columns[name]))]
+    words = [name for name in arms if all(number_of(cell) is None for cell in frame.columns[name])]
+    if metric or words or any(simple(name) in METRIC for name in arms):
+        raise _no_arms(frame)
+    if other := next((name for name in arms if simple(name) in NO_ARMS), None):
+        raise UserError(
+            f"{frame.source}: each column of numbers is taken for an arm, which {other} is not by its name; remove or "
+            "rename it, or name the column of arms by --arm"
+        )
+    if len(arms) == 1:
         raise UserError(
             f"{frame.source} has one column of numbers, {arms[0]}; give a column of arms too, or a column for each arm"
         )
     rows = [
         Row(text_of(arm), seed, _score(frame, arm, i), place)
         for i, place in enumerate(frame.rows)
-        for seed in [None if seed_name is None else _filled(frame, seed_name, i, "a seed")]
+        for seed in [None if seed_name is None else _seed(frame, seed_name, i)]
         for arm in arms
         if not is_empty(frame.columns[arm][i])
     ]
     seeds = "" if seed_name is None else f", and each row a seed (column {seed_name})"
     guessed = f"Each of {counted(len(arms), 'column')} is an arm{seeds}."
-    return Rows("score", rows, (*frame.remarks, guessed, *left_out))
+    return Rows("score", rows, (*frame.remarks, guessed, *left_out, *_without_scores(all_arms, rows)))
 
 
-def _finished(frame: Frame) -> tuple[Frame, tuple[str, ...]]:
-    """The frame without rows of runs that did not finish, and without teachers of our own studies; and what is left
-    out, in sentences."""
+def _without_teachers(frame: Frame) -> tuple[Frame, list[str]]:
+    """The frame without rows of teachers of our own studies; and what is left out, in sentences."""
+    said: list[str] = []
+    for name in list(frame.columns):
+        if name == "role" or name.endswith(".role"):
+            frame = _without_words(frame, name, ["teacher"], said)
+    return frame, said
+
+
+def _finished(frame: Frame) -> tuple[Frame, list[str]]:
+    """The frame without rows of runs that did not finish; and what is left out, in sentences."""
     said: list[str] = []
     for name in list(frame.columns):
         words = [str(cell).strip().lower() for cell in frame.columns[name]]
         unfinished = sorted(set(words) - {*FINISHED, ""})
-        if simple(name) in ("state", "status") and set(words) <= {*STATES, ""} and unfinished:
+        if simple(name) in ("state", "status") and set(words) & set(STATES) and unfinished:
             frame = _without_words(frame, name, unfinished, said)
-        if name == "role" or name.endswith(".role"):
-            frame = _without_words(frame, name, ["teacher"], said)
-    return frame, tuple(said)
+    return frame, said
 
 
 def _without_words(frame: Frame, name: str, words: list[str], said: list[str]) -> Frame:
@@ -140,8 +180,19 @@ def _without_words(frame: Frame, name: str, words: list[str], said: list[str]) -
 
 
 def _without(metric: str, rows: list[str]) -> list[str]:
-    more = f" and {len(rows) - LISTED} more" if len(rows) > LISTED else ""
-    return [f"Left out, as they have no {metric}: {', '.join(rows[:LISTED])}{more}."] if rows else []
+    return [f"Left out, as they have no {metric}: {_some(rows)}."] if rows else []
+
+
+def _without_scores(arms: Iterable[Any], rows: list[Row]) -> list[str]:
+    """A sentence on the arms none of whose rows has a score."""
+    scored = {row.arm for row in rows}
+    out = [name for name in dict.fromkeys(map(text_of, arms)) if name and name not in scored]
+    return [f"Not compared, as they have no score: {_some(out)}."] if out else []
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"{', '.join(names[:LISTED])}{more}"
 
 
 def _guessed(found: Mapping[str, tuple[str | None, str | None]]) -> list[str]:
@@ -157,18 +208,40 @@ def _filled(frame: Frame, column: str, i: int, what: str) -> str:
     return text_of(cell)
 
 
+def _seed(frame: Frame, column: str, i: int) -> str:
+    """The seed in a cell."""
+    seed = seed_of(_filled(frame, column, i, "a seed"))
+    if seed.lower() in SUMMARIES:
+        raise UserError(
+            f"{frame.source}: {frame.rows[i]}: {column} must be a seed, but {seed} is a summary of others; "
+            "remove the row"
+        )
+    return seed
+
+
 def _score(frame: Frame, column: str, i: int) -> float:
     """The finite number in a cell."""
     cell = frame.columns[column][i]
-    wrong: Callable[[str], UserError] = lambda remedy: UserError(  # noqa: E731 - one message with two remedies
+    value = number_of(cell)
+    if value is not None and abs(value) <= LARGEST:
+        return value
+    if value is None:
+        remedy = "write it like 76.3, or leave the cell empty where a run has no score"
+    elif math.isfinite(value):
+        remedy = f"scores up to {LARGEST:g} are compared; correct it"
+    else:
+        remedy = "a run that diverged is a result; leave the cell empty only if the run does not count"
+    raise UserError(
         f"{frame.source}: {frame.rows[i]}: {column} must be a finite number, but got {shown(cell)}; {remedy}"
     )
-    value = number_of(cell)
-    if value is None:
-        raise wrong("write it like 76.3, or leave the cell empty where a run has no score")
-    if not math.isfinite(value):
-        raise wrong("a run that diverged is a result; leave the cell empty only if the run does not count")
-    return value
+
+
+def _no_arms(frame: Frame) -> UserError:
+    """No column is one of arms: none has the name of one, or its arms have one row each."""
+    why = "no column is known to hold the arms"
+    if once := label_column(frame, None, ()):
+        why = f"each {once} stands in one row, and a comparison needs several scores of an arm"
+    return UserError(f"{frame.source}: {why}; name the column of arms by --arm: {_listed(frame)}")
 
 
 def _listed(frame: Frame) -> str:

@@ -10,7 +10,7 @@ from ablations.statistics.measured import Measured, by_number
 from orchestrator.judging.columns import less_is_better
 from orchestrator.judging.frame import Frame
 from orchestrator.judging.rows import Row, Rows
-from trainer.config import UserError, counted, unknown
+from trainer.config import UserError, check_name, counted, unknown
 
 MOST = 400
 """The most scores of an arm: with more, the test takes minutes."""
@@ -66,6 +66,8 @@ def _by_arm(rows: Sequence[Row], frame: Frame) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     places: dict[tuple[str, str], str] = {}
     for row in rows:
+        if row.arm not in found:
+            _check_arm(row, frame)
         own = found.setdefault(row.arm, {})
         seed = str(len(own) + 1) if row.seed is None else row.seed
         if seed in own:
@@ -77,6 +79,14 @@ def _by_arm(rows: Sequence[Row], frame: Frame) -> dict[str, dict[str, float]]:
             )
         own[seed], places[row.arm, seed] = row.score, row.place
     return {arm: {seed: own[seed] for seed in sorted(own, key=by_number)} for arm, own in found.items()}
+
+
+def _check_arm(row: Row, frame: Frame) -> None:
+    """Raise UserError for an arm whose name cannot be shown in a line of a table, or read there."""
+    try:
+        check_name(row.arm)
+    except ValueError as error:
+        raise UserError(f"{frame.source}: {row.place}: arm: {error}") from None
 
 
 def _told_apart(frame: Frame, one: str, other: str) -> str:
@@ -114,11 +124,12 @@ def _contrast(text: str, arms: Iterable[str]) -> tuple[str, str]:
     known = {f"{arm}:{reference}": (arm, reference) for arm in arms for reference in arms if arm != reference}
     if text in known:
         return known[text]
-    arm, _, reference = text.partition(":")
-    for name in (arm, reference):
+    arm, colon, reference = text.partition(":")
+    for name in (arm, reference) if colon else (arm,):
         if name not in arms:
             raise UserError(f"--contrasts {text}: {unknown('arm', name, arms)}; write ARM:REFERENCE")
-    raise UserError(f"--contrasts {text}: an arm cannot be compared with itself; write ARM:REFERENCE")
+    what = "an arm cannot be compared with itself" if colon else "names one arm"
+    raise UserError(f"--contrasts {text}: {what}; write ARM:REFERENCE")
 
 
 def _minimise(metric: str, given: bool | None) -> bool:

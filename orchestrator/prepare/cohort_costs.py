@@ -41,15 +41,10 @@ class CohortCosts:
     by structure, and `memory` is what a process may take, in bytes. A run of which the memory is unknown is taken to
     fit; where a cohort does not, it is retried with fewer runs."""
 
-    def __init__(
-        self,
-        check: Callable[[TrainConfig], Mapping[str, float]],
-        paces: Mapping[str, Pace] | None = None,
-        memory: float | None = None,
-    ) -> None:
+    def __init__(self, check: Callable[[TrainConfig], Mapping[str, float]]) -> None:
         self.check = check
-        self.paces = paces or {}
-        self.memory = memory
+        self.paces: Mapping[str, Pace] = {}
+        self.memory: float | None = None
         self._operations: dict[str, tuple[float, float, float]] = {}
 
     def cohorts(self, runs: Sequence[Planned], slots: int, most: int) -> list[list[str]]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from cluster.concurrency import Shape, concurrency, shape_of
 from cluster.machine_types import machines_for
-from cluster.spec import ClusterSpec, Shape, SpecError, concurrency, shape_of, spec_of, variants
+from cluster.spec import ClusterSpec, SpecError, spec_of, variants
 from orchestrator.prepare.cohort_costs import CohortCosts
 from orchestrator.prepare.jobs import Preparer
 from orchestrator.prepare.pace import Pace, measured_paces, this_hardware

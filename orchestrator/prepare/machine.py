@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.spec import ClusterSpec, Machine
+from cluster.machine_types import Machine
+from cluster.spec import ClusterSpec
 from trainer.config import TrainConfig, message_of, missing
 
 

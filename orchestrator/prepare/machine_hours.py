@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from cluster.concurrency import shape_of
 from cluster.machine_types import MachineKind, machines_for
-from cluster.spec import ClusterSpec, amounts, shape_of
+from cluster.spec import ClusterSpec, amounts
 from orchestrator.prepare.estimate import Share
 from orchestrator.prepare.work_left import Range
 

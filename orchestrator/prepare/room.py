@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cluster.spec import ClusterSpec, Machine, Shape, check_a_machine_fits, concurrency_on, grown, shape_of, spec_of
+from cluster.concurrency import Shape, check_a_machine_fits, concurrency_on, grown, shape_of
+from cluster.machine_types import Machine
+from cluster.spec import ClusterSpec, spec_of
 from orchestrator.state.study_state import StudyState
 
 

@@ -65,7 +65,7 @@ def pack(study: Study, text: str, store: Store, file: Path, student: str | None 
     state = StudyState(study, Ledger(store.ledger))
     events = list(_events(state))
     if not events:
-        raise UserError(f"{store.root} holds nothing of {study.name}; run the study first, or give its --store")
+        raise UserError(f"{store.name} holds nothing of {study.name}; run the study first, or give its --store")
     members = {
         "README.md": README.format(name=study.name, suffix=BUNDLE_SUFFIX).encode(),
         "study.yaml": text.encode(),

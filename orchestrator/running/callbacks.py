@@ -12,6 +12,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.result import AUTO_RESULT_KEYS
 
 from orchestrator.prepare.jobs import Job
+from orchestrator.running.group_size import WORKERS
 from orchestrator.running.ray_failures import of_trial
 from orchestrator.running.ray_session import raise_if_interrupted
 from orchestrator.running.retries import Attempts, remember_shortage, side_by_side
@@ -19,7 +20,8 @@ from orchestrator.running.trial import other_machines, placement_group
 from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import full
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.run_folder import copy_from_folder, copy_retries, ending
+from orchestrator.store.objects.uploads import fetch_failure
+from orchestrator.store.run_folder import copy_from_folder, copy_retries, end_of
 from orchestrator.terminal.log_lines import View
 from orchestrator.tracking.mirror import Mirror
 from trainer.files import run_folder
@@ -124,6 +126,7 @@ class RunCallbacks(tune.Callback):
     def _begins(self, job: Job) -> None:
         """A run trains: of several workers, all have their places."""
         self._since.pop(job.run_id, None)
+        run_folder.waits_no_more(job.place.out_dir)
         run = self.ledger.run(job.run_id)
         # a run that has paused may have been another driver's in between
         if job.run_id not in self.begun or (run is not None and run.status != "running"):
@@ -143,7 +146,7 @@ class RunCallbacks(tune.Callback):
         if job.run_id in self._since or job.run_id not in self.begun:
             self._begins(job)
         numbers = {name: value for name, value in result.items() if type(value) in (int, float)}
-        ours = {name: value for name, value in numbers.items() if name not in AUTO_RESULT_KEYS}
+        ours = {name: value for name, value in numbers.items() if name not in (*AUTO_RESULT_KEYS, WORKERS)}
         copy_retries(self.ledger, job.run_id, job.place.out_dir)
         self.ledger.append_epochs(job.run_id, [ours])
         self.view.epoch(job, numbers)
@@ -205,6 +208,7 @@ class RunCallbacks(tune.Callback):
         self._sweep(trial)
         training = _training(trial)
         for settings in training:
+            fetch_failure(settings)
             heard = run_folder.read_failure(self._job(settings).place.out_dir)
             if heard is not None and heard["cause"] == "device":  # why the process ended itself
                 failure = Failure(**heard)
@@ -240,9 +244,8 @@ class RunCallbacks(tune.Callback):
     def _end(self, job: Job, error: str, cause: str = "lost") -> None:
         self._since.pop(job.run_id, None)
         self.begun.discard(job.run_id)
-        Store(self.ledger.path.parent).fetch_run(job.run_id, whole=False)  # another machine may have trained it
+        end = end_of(self.ledger, Store(self.ledger.path.parent), job.run_id, error, cause)
         copy_from_folder(self.ledger, job.run_id, job.place.out_dir)
-        end = ending(job.place.out_dir, error, cause)
         self.ledger.append(job.event(end.status, **end.facts))
         self.ended(job.run_id)
         self.mirror.job(job)

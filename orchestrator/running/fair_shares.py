@@ -12,7 +12,7 @@ _TICKS = 10_000
 
 
 class Demand(NamedTuple):
-    """What a driver's study has and wants. `need`: Ray resources of one run, as `cluster.spec.footprint` gives them."""
+    """What a driver's study has and wants. `need`: Ray resources of one run (`cluster.concurrency.footprint`)."""
 
     need: dict[str, float]
     in_flight: int
@@ -73,9 +73,9 @@ def _fits(need: Mapping[str, int], free: Mapping[str, int]) -> bool:
     return all(amount <= free.get(name, 0) for name, amount in need.items())
 
 
-def _take(free: dict[str, int], need: Mapping[str, int], runs: int = 1) -> None:
+def _take(free: dict[str, int], need: Mapping[str, int]) -> None:
     for name, amount in need.items():
-        free[name] = free.get(name, 0) - runs * amount
+        free[name] = free.get(name, 0) - amount
 
 
 def why_waiting(need: Mapping[str, float], capacity: Mapping[str, float], others: Sequence[Demand]) -> str:

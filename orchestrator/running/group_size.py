@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+WORKERS = "workers"
+"""In what Tune is told of an epoch: the number of workers of the run's group. No metric."""
 RESTART_S = 30.0
 """What the start of a group costs, in seconds."""
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from cluster.spec import ClusterSpec, Shape, footprint, shape_of, spec_of
+from cluster.concurrency import Shape, footprint, shape_of
+from cluster.spec import ClusterSpec, spec_of
 from orchestrator.prepare.jobs import Job
 from orchestrator.running.claims import Claims
 from orchestrator.running.shared_searcher import SharedSearcher, together

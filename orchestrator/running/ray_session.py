@@ -18,7 +18,8 @@ from typing import Any
 
 import psutil
 
-from cluster.spec import ClusterSpec, Machine, variants
+from cluster.machine_types import Machine
+from cluster.spec import ClusterSpec, variants
 from orchestrator import packages
 from orchestrator.prepare.machine import here
 from orchestrator.running.head_watch import HeadWatch
@@ -91,20 +92,36 @@ def raise_if_interrupted() -> None:
 
 
 def check_address(address: str) -> None:
-    """Raise UserError where HOST:PORT does not answer: Ray would retry for minutes and then end the process. Where Ray
-    is to be started here, raise it unless its folder can be used."""
+    """Raise UserError where HOST:PORT, or what `auto` finds, does not answer: Ray would retry for minutes and then end
+    the process. Where Ray is to be started here, raise it unless its folder can be used."""
     if address == "local":
         _check_folder()
-    if address in ("local", "auto"):
+    where = _found() if address == "auto" else address
+    host, colon, port = where.rpartition(":")
+    if not colon or "://" in where:
         return
-    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"address: no Ray answers at {address} ({message_of(error)}); start one there with "
+            f"address: no Ray answers at {where} ({message_of(error)}); start one there with "
             f"`ray start --head --port {port}`, or use address: local"
         ) from None
+
+
+def _found() -> str:
+    """HOST:PORT of the Ray that `auto` stands for: of RAY_ADDRESS, else of this machine; "" where Ray knows best."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        return str(canonicalize_bootstrap_address("auto") or "")
+    except ConnectionError:
+        raise UserError(
+            "address: auto joins the Ray of this machine, and none runs here; start one with `ray start --head`, run "
+            "this on a machine of the cluster, or use address: local"
+        ) from None
+    except ValueError:  # a RAY_ADDRESS of another kind
+        return ""
 
 
 def _check_folder() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import ray
 
-from cluster.spec import ClusterSpec, footprint
+from cluster.concurrency import footprint
+from cluster.spec import ClusterSpec
 from orchestrator.running.share_keeper import NAME, NAMESPACE, KeeperActor
 
 LOOK_S = 1.0
@@ -116,6 +117,14 @@ class Share:
         grows_to = {name: most for name, most in limits.items() if most is not None}
         may, why = ray.get(self._keeper.ask.remote(self._driver, demand, grows_to), timeout=ANSWER_S)
         return may, why
+
+
+def someone_waits() -> bool:
+    """In a run's process: whether a study of the cluster waits for its share. Where no keeper answers, none does."""
+    try:
+        return bool(ray.get(ray.get_actor(NAME, NAMESPACE).someone_waits.remote(), timeout=LOOK_S))
+    except Exception:  # of any class: sharing is no reason to end a run
+        return False
 
 
 @contextlib.contextmanager

@@ -87,6 +87,12 @@ class ShareKeeper:
                 room[name] = max(room.get(name, 0), most)
         return room
 
+    def someone_waits(self) -> bool:
+        """Whether a study wants more runs than its share holds."""
+        with self._changing:
+            self._forget()
+            return any(each.promised < each.demand.wanted for each in self._drivers.values())
+
     def leave(self, driver: str) -> None:
         """A driver has ended."""
         with self._changing:

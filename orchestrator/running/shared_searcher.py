@@ -13,6 +13,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from orchestrator.running.group_size import WORKERS
 from orchestrator.running.ray_session import raise_if_interrupted
 from orchestrator.running.share import Share
 
@@ -25,10 +26,10 @@ def together(settings: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"jobs": list(settings), "most": len(settings)}
 
 
-def needed(config: dict[str, Any]) -> dict[str, float]:
-    """Ray resources of a trial: of its runs, which share a process; of a range of workers, of the lower number."""
+def needed(config: dict[str, Any], workers: int | None = None) -> dict[str, float]:
+    """Ray resources of a trial: of its runs, which share a process. `workers`: their number, of a range the lower."""
     job = config["jobs"][0]
-    return {name: job["group_sizes"][0] * amount for name, amount in job["resources"].items()}
+    return {name: (workers or job["group_sizes"][0]) * amount for name, amount in job["resources"].items()}
 
 
 class SharedSearcher(Searcher):
@@ -42,7 +43,9 @@ class SharedSearcher(Searcher):
         self._blocked = False
         """Whether the next config depended on trials that train, when it was asked for last."""
         self._trials: dict[str, dict[str, float]] = {}
-        """Tune's ids of the trials that train -> the Ray resources that they need."""
+        """Tune's ids of the trials that train -> the Ray resources that they take."""
+        self._configs: dict[str, dict[str, Any]] = {}
+        """Tune's ids of the trials that train -> their configs."""
         self._looked = -LOOK_S
 
     def __getstate__(self) -> dict[str, Any]:
@@ -115,16 +118,22 @@ class SharedSearcher(Searcher):
                 return None
             found = self._find()
         if isinstance(found, dict):
-            self._trials[trial_id] = needed(found)
+            self._trials[trial_id], self._configs[trial_id] = needed(found), found
             self.started(trial_id, found)
         elif found is None:
             self._looked = time.monotonic()
             return None if self._trials else Searcher.FINISHED
         return found
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """A run of several workers may have more of them than it needs, or fewer than before."""
+        if WORKERS in result and trial_id in self._trials:
+            self._trials[trial_id] = needed(self._configs[trial_id], result[WORKERS])
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial has ended, on which the next may depend."""
         self._trials.pop(trial_id, None)
+        self._configs.pop(trial_id, None)
         self._looked = -LOOK_S
         self._blocked = False
 

@@ -13,16 +13,21 @@ from orchestrator.store.folder import Store
 from orchestrator.store.objects.address import connect
 from orchestrator.store.objects.uploads import copy_of
 from orchestrator.store.objects.working_copy import WorkingCopy
-from trainer.config import UserError
+from trainer.config import UserError, masked
 
 
 def check_shared(store: Store, nodes: Sequence[Mapping[str, Any]]) -> None:
     """Raise UserError where a node does not see the driver's store."""
     if blind := blind_nodes(store, nodes):
-        raise UserError(
-            f"store {store.root} must be one folder for all machines, but {', '.join(blind)} of {len(nodes)} see "
-            "another; name one that all of them mount with --store"
-        )
+        rule, remedy = what_all_need(store)
+        raise UserError(f"{rule}, but {', '.join(blind)} of {len(nodes)} do not; {remedy}")
+
+
+def what_all_need(store: Store) -> tuple[str, str]:
+    """What each machine must do with the store, and the remedy where one does not."""
+    if store.shared is not None:
+        return f"all machines must read and write store {store.name}", "give them its credentials, or the role"
+    return f"all machines must see store {store.root}", "name a folder that all of them mount with --store"
 
 
 def blind_nodes(store: Store, nodes: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -58,10 +63,11 @@ def must_see(root: str, identity: str, address: str = "") -> None:
         copy = copy_of({"root": root, "address": address})
         if copy is not None and copy.identity() == identity:
             return
+        raise UserError(f"store {masked(address)} was replaced while the study ran; run the same command again")
     file = Path(root) / "identity"
     if not file.is_file() or file.read_text(encoding="utf-8").strip() != identity:
         raise UserError(
-            f"store {root} must be one folder for all machines, but {socket.gethostname()} sees another; mount it there"
+            f"all machines must see store {root}, but {socket.gethostname()} sees another there; mount the store there"
         )
 
 

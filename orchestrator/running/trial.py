@@ -12,12 +12,13 @@ from typing import Any
 import ray
 from ray import train, tune
 
+from orchestrator.running.group_size import WORKERS
 from orchestrator.running.growth import first_size
 from orchestrator.running.ray_failures import of_ray
 from orchestrator.running.retries import Attempts, remember_shortage, side_by_side
 from orchestrator.running.shared_store import must_see
 from orchestrator.running.worker_group import held_size, train_in_group
-from orchestrator.store.objects.uploads import uploading
+from orchestrator.store.objects.uploads import fetch_failure, upload_now, uploading
 from trainer.config import parse
 from trainer.files import run_folder
 from trainer.files.failure import SILENT, Failure
@@ -59,6 +60,7 @@ def _train(config: dict[str, Any]) -> None:
         for each, job in zip(training, tried, strict=True):
             each.workers, each.used = job["workers"], job["place"]["micro_batch"]
         if any(failure.cause == "device" for failure in failures.values()) and training[0].job["workers"] == 1:
+            upload_now(tried)
             os._exit(1)  # CUDA in this process is lost to every later run; RunCallbacks reads the cause from the folder
         again = [each for each in training if _is_retried(each, failures.get(each.run_id), len(training))]
         left = [each for each in left if each in again or each not in training]
@@ -101,6 +103,8 @@ def attempt(jobs: Sequence[dict[str, Any]]) -> dict[str, Failure]:
             seen = _group(job, below=job["workers"])
     found = {}
     for job in jobs:
+        if seen is not None:
+            fetch_failure(job)
         heard = run_folder.read_failure(Path(job["place"]["out_dir"]))
         # a worker's own failure takes precedence over Ray's error, unless it only lost another worker: then it may say
         # which, where Ray knows no more than that
@@ -118,13 +122,17 @@ def _group(job: dict[str, Any], below: int | None = None) -> Failure | None:
     and their micro-batch are written into `job`. `below`: a number that had no room. Raises where the disk is full."""
     machines = other_machines([job])
     optim = parse(job["config"]).optim
+
+    def report(metrics: dict[str, Any]) -> None:
+        tune.report({**metrics, WORKERS: job["workers"]})
+
     try:
         size: int | None = held_size(job, machines) or first_size(job, machines, below)
         while size is not None:
             run_folder.wait_for_workers(Path(job["place"]["out_dir"]))
             job["workers"] = size
             job["place"]["micro_batch"] = optim.fitting_micro_batch(size, job["place"]["micro_batch"])
-            size = train_in_group(job, machines, tune.report)
+            size = train_in_group(job, machines, report)
     except (train.TrainingFailedError, ray.exceptions.RayError) as error:
         seen = of_ray(error)
         if seen.cause == "disk":

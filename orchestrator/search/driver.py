@@ -24,7 +24,7 @@ from orchestrator.search.searcher import RecordedProposal, StudySearcher
 from orchestrator.state.proposals import INFRASTRUCTURE_CAUSES, Proposal, curve, imported_trials, proposals, to_train
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.run_folder import ending
+from orchestrator.store.run_folder import end_of
 from trainer.config import UserError, parse
 
 COSTS = ("params_m", "gmacs", "gmacs_paper")
@@ -111,7 +111,7 @@ class SearchDriver:
 
     def waits(self, run_id: str) -> bool:
         """Whether a trial whose process has ended may continue: a deterministic search judges it with its batch."""
-        return self.search.deterministic and ending(self.store.run_dir(run_id), "").status == "stopped"
+        return self.search.deterministic and end_of(self.ledger, self.store, run_id).status == "stopped"
 
     def goes_on(self, run_id: str, result: Mapping[str, Any]) -> bool:
         """Whether a trial continues after an epoch, compared with the other trials in the ledger."""
@@ -220,7 +220,7 @@ class SearchDriver:
 
     def _ended(self, number: int, error: bool) -> Trial:
         run_id, trial = self.known[number]
-        end = ending(self.store.run_dir(run_id), "its process died" if error else "")
+        end = end_of(self.ledger, self.store, run_id, "its process died" if error else "")
         last = end.facts.get("last", {})
         over = replace(
             trial,

@@ -1,4 +1,4 @@
-"""A study's searches in `STORE/optuna.db`, for optuna-dashboard.
+"""A study's searches in `optuna.db` of the store's databases, for optuna-dashboard.
 
 It is written from the ledger and never read back; losing it loses no result.
 """
@@ -6,7 +6,6 @@ It is written from the ledger and never read back; losing it loses no result.
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 import optuna
 from optuna.storages import RDBStorage
@@ -27,7 +26,7 @@ from trainer.config.input_files import check_own_file
 
 def database(store: Store) -> str:
     """The storage's URL, as `optuna-dashboard` takes it."""
-    return sqlite_uri(store.root / "optuna.db")
+    return sqlite_uri(store.databases / "optuna.db")
 
 
 def mirror(study: Study, store: Store) -> str:
@@ -43,15 +42,16 @@ def mirror(study: Study, store: Store) -> str:
         finally:
             storage.engine.dispose()
     except Exception as error:
-        return f"{Path(store.root, 'optuna.db')} is not up to date: {message_of(error)[:200]}"
+        return f"{store.databases / 'optuna.db'} is not up to date: {message_of(error)[:200]}"
     return ""
 
 
 def _open(store: Store) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    store.root.mkdir(parents=True, exist_ok=True)
-    check_own_file(store.root / "optuna.db")
-    (store.root / "optuna.db").touch()  # by the user's umask; SQLite would not let a group write it
+    file = store.databases / "optuna.db"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    check_own_file(file)
+    file.touch()  # by the user's umask; SQLite would not let a group write it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return RDBStorage(database(store), engine_kwargs={"connect_args": {"timeout": 10}})

@@ -134,9 +134,6 @@ class StudySearcher(SharedSearcher):
         """Remember the runs of a trial."""
         self.runs_of[trial_id] = [settings["run_id"] for settings in config["jobs"]]
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: the scheduler decides about early stopping."""
-
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how the trial ended."""
         super().on_trial_complete(trial_id, result, error)

@@ -7,6 +7,7 @@ import re
 import uuid
 from pathlib import Path
 
+from orchestrator.store.disks import folder_of
 from orchestrator.store.leases import Leases
 from orchestrator.store.objects.address import as_address, check_address
 from orchestrator.store.objects.working_copy import WorkingCopy, opened, working_copy
@@ -113,13 +114,19 @@ class Store:
         return self.root / "mlartifacts"
 
     @property
+    def databases(self) -> Path:
+        """Folder of MLflow's and Optuna's databases, which are made from the ledger: the store's, or where that lies on
+        a network file system, one on this machine's own disk."""
+        return folder_of(self.root)
+
+    @property
     def database(self) -> Path:
         """MLflow's database, unless MLFLOW_TRACKING_URI names another."""
-        return self.root / "mlflow.db"
+        return self.databases / "mlflow.db"
 
     @property
     def mlflow_uri(self) -> str:
-        """`MLFLOW_TRACKING_URI`, else a SQLite database in the store."""
+        """`MLFLOW_TRACKING_URI`, else a SQLite database of the store."""
         scheme, slashes, path = os.environ.get("MLFLOW_TRACKING_URI", "").partition(":///")
         return scheme + slashes + with_home(path) or sqlite_uri(self.database)
 

@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.store.folder import Store
 from orchestrator.store.full_disk import pausing
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.run_folder import copy_from_folder, finished
+from orchestrator.store.run_folder import copy_from_folder, finished, keeps_checkpoint
 from trainer.config import NUMERICS_VERSION, TrainConfig, UserError, identity, message_of, parse, read_yaml
 from trainer.files.checkpoint import load, run_ended_with
 from trainer.files.file_digest import file_digest
@@ -90,7 +90,7 @@ def take_in(
 
 def _is_there(candidate: Candidate, store: Store, ledger: Ledger) -> bool:
     """Whether the store has the run, finished and with its checkpoint."""
-    return ledger.finished(candidate.run_id) is not None and has_checkpoint(store.run_dir(candidate.run_id))
+    return ledger.finished(candidate.run_id) is not None and keeps_checkpoint(store, candidate.run_id)
 
 
 def _teachers_first(candidates: list[Candidate]) -> Iterator[Candidate]:
@@ -240,6 +240,7 @@ def _teacher(run_id: str, sha256: str, store: Store, ledger: Ledger) -> str:
         raise UserError(f"its teacher was another file than {LAST} of a finished run; train it with such a file")
     if ledger.finished(run_id) is None:
         raise UserError(f"its teacher, run {run_id}, is not in the store; import that run too")
+    store.fetch_run(run_id)
     if not has_checkpoint(store.run_dir(run_id)):
         raise UserError(f"its teacher, run {run_id}, has lost {LAST} in the store; import that run too")
     if file_digest(store.run_dir(run_id) / LAST) != sha256:

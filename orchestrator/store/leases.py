@@ -33,8 +33,10 @@ class Leases:
     study at a time, have it alone.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, name: str = "") -> None:
         self.root = root
+        self.name = name or str(root)
+        """The store's folder or address, for people."""
         self._whole = root / "lease"
 
     @contextmanager
@@ -50,7 +52,7 @@ class Leases:
             except BlockingIOError:
                 who = "import" if name == IMPORTS else f"study {name}"
                 raise UserError(
-                    f"{who} is run by {_holder(self._of_study(name))} in store {self.root}; wait for it or end it"
+                    f"{who} is run by {_holder(self._of_study(name))} in store {self.name}; wait for it or end it"
                 ) from None
             yield
 
@@ -99,7 +101,7 @@ class Leases:
         return self.root / "claims" / run_id
 
     def _in_use(self, who: str) -> UserError:
-        return UserError(f"store {self.root} is in use by {who}; wait for it or end it")
+        return UserError(f"store {self.name} is in use by {who}; wait for it or end it")
 
 
 class Claim:

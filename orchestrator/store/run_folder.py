@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from orchestrator.store.folder import Store
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.ledger_run import LedgerRun
+from orchestrator.store.objects.run_files import RETRIES
 from trainer.files.run_folder import has_checkpoint, read_epochs, read_failure, read_notes, read_result, whole_lines
 
 KEPT = ("last", "best", "complexity", "environment", "seconds", "micro_batch", "data", "weights")
@@ -32,9 +33,14 @@ def artifacts(out: Path) -> dict[str, Any]:
 
 def checkpoint_lost(store: Store, run: LedgerRun) -> bool:
     """Whether a run that left files, by the ledger, has no last.pt any more."""
-    if not run.artifacts or has_checkpoint(store.run_dir(run.run_id)):
-        return False
-    return store.shared is None or not store.shared.has_checkpoint(run.run_id)
+    return bool(run.artifacts) and not keeps_checkpoint(store, run.run_id)
+
+
+def keeps_checkpoint(store: Store, run_id: str) -> bool:
+    """Whether a run's last.pt is in the store, here or at its address."""
+    if has_checkpoint(store.run_dir(run_id)):
+        return True
+    return store.shared is not None and store.shared.has_checkpoint(run_id)
 
 
 def copy_from_folder(ledger: Ledger, run_id: str, out: Path) -> None:
@@ -80,9 +86,6 @@ def record_end(ledger: Ledger, store: Store, run_id: str) -> None:
     ledger.append({**ended, "run_id": run_id, "key": run.key})
 
 
-RETRIES = "retries.jsonl"
-
-
 def read_retries(out: Path) -> list[dict[str, Any]]:
     """The retries of the run in folder `out`; a damaged or half-written line and those after it are left out."""
     path = out / RETRIES
@@ -109,4 +112,15 @@ def ending(out: Path, error: str, cause: str = "lost") -> Ending:
     if error:
         return Ending("failed", {"cause": cause, "reason": error}, error)
     last = (read_epochs(out) or [{"epoch": 0.0}])[-1]
+    return Ending("stopped", {"last": last}, f"at epoch {last['epoch']:.0f}")
+
+
+def end_of(ledger: Ledger, store: Store, run_id: str, error: str = "", cause: str = "lost") -> Ending:
+    """How a run ended, as `ending`, wherever it was trained. Of one that was stopped on another machine the last epochs
+    may not be at the store's address; the driver has heard of them."""
+    store.fetch_run(run_id, whole=False)
+    end, run = ending(store.run_dir(run_id), error, cause), ledger.run(run_id)
+    if end.status != "stopped" or run is None or not run.epochs:
+        return end
+    last = max(end.facts["last"], dict(run.epochs[-1]), key=lambda metrics: metrics["epoch"])
     return Ending("stopped", {"last": last}, f"at epoch {last['epoch']:.0f}")

@@ -6,6 +6,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from orchestrator.store.disks import file_system, is_on_network
 from orchestrator.store.folder import Store, sqlite_uri
 from trainer.config import UserError, masked, message_of, unknown
 
@@ -17,13 +18,24 @@ SQLITE_OPTIONS = ("timeout", "isolation_level", "detect_types", "check_same_thre
 
 
 def uri_of(store: Store) -> str:
-    """The tracking URI of a store: its own database, whatever its path, or a checked `MLFLOW_TRACKING_URI`."""
+    """The tracking URI of a store: its own database, whatever its path, or a checked `MLFLOW_TRACKING_URI`. Raises
+    UserError where MLflow cannot use it, or would lose runs to a network file system."""
     uri = store.mlflow_uri
-    if uri == sqlite_uri(store.database):
-        return uri
-    check_uri(uri, store.root)
-    check_driver(uri)
+    if uri != sqlite_uri(store.database):
+        check_uri(uri, store.databases)
+        check_driver(uri)
+    if (file := database_file(uri)) is not None and is_on_network(file.parent):
+        raise UserError(
+            f"MLFLOW_TRACKING_URI must be a server, or a database on this machine's own disk, but {file} is on "
+            f"{file_system(file.parent)}, which damages SQLite; start `mlflow server` and write its http://HOST:PORT, "
+            "or set TRANSKD_CACHE to a folder on a disk of this machine"
+        )
     return uri
+
+
+def database_file(uri: str) -> Path | None:
+    """The file of an SQLite address; None of another."""
+    return Path("/", unquote(uri.partition(":///")[2].partition("?")[0])) if uri.startswith("sqlite") else None
 
 
 def check_uri(uri: str, store: Path) -> str:

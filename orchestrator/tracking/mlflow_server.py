@@ -219,11 +219,19 @@ def _create(database: Path, artifacts: Path) -> None:
 def read_runs(uri: str, title: str) -> list[Any] | None:
     """All runs of an experiment; None where there is none of this title. Nothing is created or written.
 
-    Raises what MLflow raises.
+    Raises one of `errors()` where they cannot be read.
     """
     client = _mlflow().MlflowClient(tracking_uri=uri)
     found = client.get_experiment_by_name(title)
     return None if found is None else list(pages(client.search_runs, [found.experiment_id]))
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """What a call raises where MLflow, its database or the connection fails. Another exception is a mistake of ours."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    # ValueError: an option of the address, such as ?timeout=x; OSError: also those of requests
+    return (_mlflow().exceptions.MlflowException, SQLAlchemyError, ValueError, OSError)
 
 
 def _mlflow() -> Any:

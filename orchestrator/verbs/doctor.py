@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.verbs.options import ClusterOption, StoreOption, store_of
+from orchestrator.verbs.options import ClusterOption, StoreOption
 from trainer.config import UserError, counted, parse, require
 
 if TYPE_CHECKING:
@@ -50,8 +51,13 @@ def doctor(
     from cluster.spec import load as load_spec
     from orchestrator.health import PROBLEM, folders_of, machine, requirements
     from orchestrator.prepare.machine_facts import facts
+    from orchestrator.store.folder import Store, resolve
 
-    where, spec = store_of(store, cluster), load_spec(cluster)
+    spec = load_spec(cluster)
+    where = Store(resolve(store, spec.store))  # not read here: whether that can be done is one of the checks
+    if where.shared is not None:
+        with contextlib.suppress(UserError):  # which that check tells
+            where.shared.objects.delays_s = (1.0,)
     packages = [one.name for one in requirements() if one.name != "Python"]
     folders = folders_of(where)
     is_local = spec.address == "local"
@@ -75,7 +81,7 @@ def _nodes(spec: ClusterSpec, store: Store, packages: Sequence[str]) -> list[Lin
     from orchestrator.health import PROBLEM, Line
     from orchestrator.running.nodes_alike import differences
     from orchestrator.running.ray_session import joined
-    from orchestrator.running.shared_store import blind_nodes
+    from orchestrator.running.shared_store import blind_nodes, what_all_need
 
     try:
         with joined(spec) as nodes:
@@ -83,8 +89,8 @@ def _nodes(spec: ClusterSpec, store: Store, packages: Sequence[str]) -> list[Lin
             blind = blind_nodes(store, nodes)
     except UserError as error:
         return [Line("cluster", PROBLEM, str(error))]
-    remedy = "name one that all of them mount with --store"
-    return lines + [Line(where, PROBLEM, f"sees another store at {store.root}", remedy) for where in blind]
+    rule, remedy = what_all_need(store)
+    return lines + [Line(where, PROBLEM, f"{rule}, and it does not", remedy) for where in blind]
 
 
 def _step(spec: ClusterSpec) -> Line:

@@ -144,6 +144,7 @@ def launch_read(
     check_folder("the report", folder, where, read)
     from orchestrator.launch import Launch
     from orchestrator.prepare.plugins import activate
+    from orchestrator.runs_left import count_all, count_left, unfinished
 
     activate(loaded)
     job = Launch(loaded, spec, where, roots_of(loaded, data_roots), retry_failed=retry_failed)
@@ -157,11 +158,13 @@ def launch_read(
 
         left = estimate(job.state, spec, where, job.preparer.roots, retry_failed=retry_failed)
         refuse(left, loaded.name, spec, max_gpu_hours)
-    said = f"{loaded.name}: {counted(job.total(), 'run')}, {job.left()} to do; store {where.root}"
+    said = f"{loaded.name}: {counted(count_all(job.state), 'run')}, {count_left(job.state)} to do; store {where.name}"
     console.print(Text(said, style="dim"), soft_wrap=True)
+    if where.databases != where.root:
+        say(f"MLflow's and Optuna's databases are kept in {where.databases}, as the store is on a network file system")
     if taught := learn_from_line(loaded, job.ledger):
         console.print(Text(taught, style="dim"), soft_wrap=True)
-    if job.left():
+    if count_left(job.state):
         _look(where, say)
     if spec.group is not None:
         share(where.root, spec.group)
@@ -184,13 +187,14 @@ def launch_read(
     show(report.table, console)
     print(f"page: {folder / PAGE}", file=sys.stderr)
     print(f"MLflow: {page_of(uri, loaded.name)}", file=sys.stderr)
-    failed = job.unfinished()
+    failed = unfinished(job.state)
     if failed:
         label, why = next(iter(failed.items()))
         final = any(reason.startswith("nan") for reason in failed.values())
         remedy = "; runs with a NaN loss are only retried with --retry-failed" if final else ""
         print(
-            f"failed: {len(failed)} of {counted(job.total(), 'run')}, the first {label}: {why}{remedy}", file=sys.stderr
+            f"failed: {len(failed)} of {counted(count_all(job.state), 'run')}, the first {label}: {why}{remedy}",
+            file=sys.stderr,
         )
     return len(failed)
 

@@ -38,7 +38,7 @@ def status(
     where = store_of(store, cluster)
     stored = stored_studies(Ledger(where.ledger))
     if not stored:
-        print(f"{where.root} holds no study yet; `transkd list` names those that can be run")
+        print(f"{where.name} holds no study yet; `transkd list` names those that can be run")
     drivers = where.leases.drivers()
     for name in stored:
         print(f"{name}: {in_short(name, where, drivers)}")

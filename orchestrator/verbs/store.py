@@ -21,6 +21,8 @@ def copy(
     """Copy a store between folders and addresses: ledger, runs and reports, each checked by its checksum. Run again,
     it goes on where it stopped."""
     from orchestrator.store.folder import Store, named
+    from orchestrator.store.journal import JOURNALS
+    from orchestrator.store.objects.address import connect
     from orchestrator.store.objects.copy_store import copy_store
     from orchestrator.store.objects.working_copy import opened
 
@@ -29,6 +31,8 @@ def copy(
         raise UserError(f"FROM and TO must differ but both are {places[0]}")
     if isinstance(places[0], Path) and not places[0].is_dir():
         raise UserError(f"no such store: {places[0]}")
+    if isinstance(places[0], str) and not connect(places[0]).list(JOURNALS):
+        raise UserError(f"no store is at {places[0]}; correct the address")
     with ExitStack() as held:
         for place in places:
             root = opened(place) if isinstance(place, str) else place

@@ -29,7 +29,7 @@ def ui(
     """Start MLflow's web page for the store, and print its address. Ctrl-C ends it."""
     from orchestrator.state.stored_studies import load_study, stored_studies
     from orchestrator.store.ledger import Ledger
-    from orchestrator.tracking.address import shown, training_page, uri_of
+    from orchestrator.tracking.address import database_file, shown, training_page, uri_of
     from orchestrator.tracking.mlflow_server import Server
     from trainer.config import UserError, require
 
@@ -40,10 +40,12 @@ def ui(
         raise UserError(f"the page of this tracking is its server's own; open {shown(uri)} in a browser")
     ledger = Ledger(where.ledger)
     if not (os.environ.get("MLFLOW_TRACKING_URI") or ledger.exists or where.database.exists()):
-        raise UserError(f"no study has run in store {where.root}; give the folder of one with --store")
+        raise UserError(f"no study has run in store {where.name}; give the folder or address of one with --store")
     name = load_study(study, ledger).name if study else next(reversed(stored_studies(ledger)), "")
     _check_port(port)
     uri = _writable(uri, where)
+    if (file := database_file(uri)) is not None and not file.exists():
+        raise UserError(f"MLflow's database {file} is not on this machine; `transkd sync {name}` makes it")
     experiment = Server(uri, where.artifacts).find(f"transkd/{name}")
     print(f"MLflow: {training_page(f'http://{HOST}:{port}', experiment)} (Ctrl-C ends it)", flush=True)
     # not in its command line, which other users of this machine see: the address may hold a password
@@ -65,13 +67,17 @@ def _check_port(port: int) -> None:
 
 
 def _writable(uri: str, store: Store) -> str:
-    """The address; of a read-only store's database that of a copy outside, because MLflow opens it for writing."""
+    """The address; of a copy outside where the store's own database cannot be written, as MLflow needs, or is one that
+    an earlier version has made on a network file system."""
     from orchestrator.store.folder import sqlite_uri
     from orchestrator.tracking.places import correct_places
     from trainer.config import digest
 
-    own = store.database
-    if not (store.is_read_only and uri == sqlite_uri(own) and own.exists()):
+    own = store.root / "mlflow.db"
+    is_elsewhere = store.database != own
+    if uri != sqlite_uri(store.database) or not own.exists() or (is_elsewhere and store.database.exists()):
+        return uri
+    if not (is_elsewhere or store.is_read_only):
         return uri
     copy = store.cache / "mlflow" / f"{digest(str(store.root))}.db"
     copy.parent.mkdir(parents=True, exist_ok=True)

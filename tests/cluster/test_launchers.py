@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 import cluster
+from cluster.concurrency import concurrency_on, footprint
 from cluster.launcher import Machine, lint_launcher, read
-from cluster.spec import SpecError, concurrency_on, footprint, load
+from cluster.spec import SpecError, load
 
 FOLDER = Path(cluster.__file__).parent
 RAY_UP = sorted(set(FOLDER.glob("ray-up-*.yaml")) - {FOLDER / "ray-up-hosts.yaml"})

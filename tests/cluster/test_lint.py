@@ -2,8 +2,9 @@
 
 import pytest
 
+from cluster.concurrency import concurrency
 from cluster.lint import lint
-from cluster.spec import ClusterSpec, concurrency, load
+from cluster.spec import ClusterSpec, load
 
 SHARED = {"address": "auto", "store": "/mnt/shared/store"}
 
@@ -29,6 +30,7 @@ def test_specs_that_come_with_the_project_are_clean(name, cpus, gpus):
         ("store-not-shared", {"address": "auto"}, 2, 0),
         ("store-temporary", {"address": "auto", "store": "/tmp/store"}, 2, 0),
         ("store-temporary", {"address": "auto", "store": "/dev/shm"}, 2, 0),
+        ("store-temporary", {"address": "auto", "store": "file:///tmp/store"}, 2, 0),
     ],
 )
 def test_each_mistake_has_its_code_and_a_remedy(monkeypatch, code, fields, cpus, gpus):

@@ -7,11 +7,12 @@ import pytest
 import yaml
 from ray.autoscaler._private.resource_demand_scheduler import _default_utilization_scorer, get_nodes_for
 
+from cluster.concurrency import concurrency_on, grown, shape_of
 from cluster.launcher import fits
 from cluster.launcher_file import Launcher, MachineType
 from cluster.lint import lint
-from cluster.machine_types import MachineKind, machines_for, started_for
-from cluster.spec import ClusterSpec, Machine, SpecError, concurrency_on, grown, load, shape_of, spec_of, with_workers
+from cluster.machine_types import Machine, MachineKind, machines_for, started_for
+from cluster.spec import ClusterSpec, SpecError, load, spec_of, with_workers
 
 SPEC = """
 address: auto

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import cluster
-from cluster.spec import concurrency, load
+from cluster.concurrency import concurrency
+from cluster.spec import load
 
 SCRIPT = Path(cluster.__file__).parent / "slurm.sh"
 

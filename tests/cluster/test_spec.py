@@ -5,20 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cluster.concurrency import check_a_machine_fits, concurrency, concurrency_on, footprint, grown
+from cluster.machine_types import Machine
 from cluster.retries import Retries
-from cluster.spec import (
-    ClusterSpec,
-    Machine,
-    SpecError,
-    check_a_machine_fits,
-    concurrency,
-    concurrency_on,
-    footprint,
-    grown,
-    load,
-    names,
-    with_workers,
-)
+from cluster.spec import ClusterSpec, SpecError, load, names, with_workers
 
 GPU_BOX = ClusterSpec(cpus_per_worker=4, gpus_per_worker=1)
 
@@ -106,7 +96,7 @@ def test_home_is_written_out(tmp_path):
         ),
         ("concurrency: 0", "concurrency: must be `auto` or at least 1 but got 0; remove the line"),
         ("store: runs", "store: must be an absolute path but got runs"),
-        ("store: hdfs://host/runs", "store: must be a folder that every machine mounts but got hdfs://host/runs"),
+        ("store: hdfs://host/runs", "begin with s3://, gs://, abfs://, abfss://, file:/// but got hdfs://host/runs"),
         ("data_roots: {camvid: data/camvid}", "data_roots: must be an absolute path but got data/camvid"),
         ("tracking: [tensorboard]", "tracking: must name mlflow, and at most once each tensorboard and wandb, but got"),
         ("tracking: [mlflow, mlflow]", "but got [mlflow, mlflow]; write tracking: [mlflow, tensorboard]"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -13,7 +14,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,19 @@ def study(tmp_path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(scope="session")
+def in_the_way() -> Callable[..., Path]:
+    """in_the_way(folder, "trainer", "cluster/__init__"): the folder, with modules of these names that end an import."""
+
+    def make(folder: Path, *modules: str) -> Path:
+        for name in modules:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name}.py").write_text("raise SystemError('imported what stands in the way')\n")
+        return folder
+
+    return make
+
+
 @dataclass
 class Finished:
     """The tiny study, run once for all tests that read it."""
@@ -226,10 +240,17 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def _finished(tmp_path_factory) -> Finished:
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "tiny.yaml").write_text(TINY)
-    driver = Driver(folder / "store")
-    return Finished(driver, driver("run", folder / "tiny.yaml"), folder / "tiny.yaml")
+    """Run by the first of the processes of tests that asks for it; the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    folder.mkdir(exist_ok=True)
+    driver, file, kept = Driver(folder / "store"), folder / "tiny.yaml", folder / "done.json"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            file.write_text(TINY)
+            kept.write_text(json.dumps(asdict(driver("run", file))))
+    return Finished(driver, Done(**json.loads(kept.read_text())), file)
 
 
 @pytest.fixture

@@ -253,7 +253,9 @@ def test_an_address_of_no_store(transkd, tmp_path, monkeypatch, option):
 def test_the_page_of_a_store_that_does_not_exist(transkd, tmp_path):
     code, _, err = transkd("ui", store=("--store", tmp_path / "none"))
     assert code == 2
-    assert err == f"error: no study has run in store {tmp_path / 'none'}; give the folder of one with --store\n"
+    assert (
+        err == f"error: no study has run in store {tmp_path / 'none'}; give the folder or address of one with --store\n"
+    )
     assert not (tmp_path / "none").exists()
 
 

@@ -8,6 +8,7 @@ import yaml
 from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
+from orchestrator.runs_left import arms_due, beside_teachers, to_train, with_teacher
 from orchestrator.store.folder import Store
 
 STUDY = """
@@ -36,7 +37,7 @@ def store(tmp_path, cached):
 
 
 def chosen(made: Launch, slots: int) -> list[str]:
-    return [run.label for run in made.beside_teachers(slots)]
+    return [run.label for run in beside_teachers(made.state, slots, made._cost)]
 
 
 @pytest.mark.slow
@@ -49,7 +50,7 @@ def test_they_fill_the_free_slots_in_the_order_of_the_plan_and_no_more(store):
 def test_with_no_free_slot_and_with_no_teacher_to_train_there_are_none(store):
     made = launch(store, 100)
     assert chosen(made, 1) == []
-    (teacher,) = made.teachers
+    (teacher,) = made.state.teachers.values()
     made.ledger.append(made.job(teacher).event("finished", last={"epoch": 100.0, "val/miou": 50.0}))
     made.refresh()
     assert chosen(made, 2) == []
@@ -62,10 +63,10 @@ def test_what_can_train_are_runs_without_a_teacher_and_those_whose_own_has_finis
     made.prepare(lambda text: None)
 
     def arms() -> list[str]:
-        return sorted({run.plan.arm for run in made.with_teacher(made.todo(made.due))})
+        return sorted({run.plan.arm for run in with_teacher(made.state, to_train(made.state, arms_due(made.state)))})
 
     assert arms() == ["alone"]
-    short = next(run for run in made.teachers if run.plan.config.optim.epochs == 3)
+    short = next(run for run in made.state.teachers.values() if run.plan.config.optim.epochs == 3)
     made.ledger.append(made.job(short).event("finished", last={"epoch": 3.0, "val/miou": 50.0}))
     made.refresh()
     assert arms() == ["alone", "taught"]

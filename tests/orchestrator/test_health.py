@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from cluster.spec import ClusterSpec
-from orchestrator.health import before_a_study, file_system, refusal, store_works, token, tracking
+from orchestrator.health import before_a_study, refusal, store_works, token, tracking
 from orchestrator.prepare.checks import (
     CLOCK_S,
     GIB,
@@ -28,6 +28,7 @@ from orchestrator.prepare.checks import (
 )
 from orchestrator.prepare.machine import Gpus
 from orchestrator.prepare.machine_facts import Facts, facts, fingerprint, version
+from orchestrator.running.ray_session import check_address
 from orchestrator.store.folder import Store
 from orchestrator.verbs.doctor import doctor
 from trainer.config import UserError
@@ -101,7 +102,6 @@ def test_a_store_that_can_be_used_and_one_that_cannot(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir()), "nothing is left behind"
     refused = store_works(Store(Path("/proc/transkd")))
     assert (refused.state, refused.remedy) == ("problem", "name a folder that you may write, with --store")
-    assert file_system(Path("/proc/transkd")) == "proc"
 
 
 def test_ports_of_the_head_that_answer_and_that_do_not() -> None:
@@ -242,6 +242,23 @@ def test_a_cluster_that_does_not_answer_is_not_joined(tmp_path: Path, capsys: py
         with pytest.raises(SystemExit, match="1"):
             doctor(cluster=str(tmp_path / "mine.yaml"), store=tmp_path / "store")
     assert re.search(rf"^Ray +problem +address: no Ray answers at {address}", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_where_auto_finds_no_ray_or_a_dead_one_it_is_said_before_anything_is_joined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(UserError, match=rf"^address: no Ray answers at {address} \(.*; start one there with"):
+            check_address("auto")
+    monkeypatch.delenv("RAY_ADDRESS")
+    for found, nothing in (("find_gcs_addresses", set()), ("find_bootstrap_address", None)):
+        monkeypatch.setattr(f"ray._private.services.{found}", lambda *_, nothing=nothing: nothing)
+    with pytest.raises(UserError, match=r"^address: auto joins the Ray of this machine, and none runs here"):
+        check_address("auto")
 
 
 @pytest.mark.slow

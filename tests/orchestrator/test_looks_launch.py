@@ -8,6 +8,7 @@ from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
 from orchestrator.report.table import table
+from orchestrator.runs_left import arms_due, count_all, count_left, to_train, unfinished
 from orchestrator.state.progress import study_status
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store
@@ -53,7 +54,7 @@ class Lab:
         done = []
         for _ in range(looks):
             launch.refresh()
-            todo = launch.todo(launch.due)
+            todo = to_train(launch.state, arms_due(launch.state))
             done.append(len(todo))
             for job in todo:
                 self.end(launch.job(job))
@@ -68,35 +69,35 @@ def lab(tmp_path, cached):
 
 def test_each_look_asks_for_the_undecided_arms_and_their_reference_only(lab):
     launch = lab.launch()
-    assert launch.left() == 18
+    assert count_left(launch.state) == 18
     assert lab.work_off(launch, 4) == [18, 6, 8, 0]
-    assert launch.left() == 0
-    assert launch.unfinished() == {}
-    counts = {arm: sum(run.plan.arm == arm for run in launch.due) for arm in SCORES}
+    assert count_left(launch.state) == 0
+    assert unfinished(launch.state) == {}
+    counts = {arm: sum(run.plan.arm == arm for run in arms_due(launch.state)) for arm in SCORES}
     assert counts == {"alone": 12, "like it": 12, "better": 8}
 
 
 def test_a_launch_that_was_cut_off_goes_on_where_the_ledger_ends(lab):
     first = lab.launch()
     lab.work_off(first, 1)
-    for run in first.todo(first.due)[:4]:
+    for run in to_train(first.state, arms_due(first.state))[:4]:
         lab.end(first.job(run))
     again = lab.launch()
-    assert again.left() == 2
+    assert count_left(again.state) == 2
     assert lab.work_off(again, 3) == [2, 8, 0]
-    assert lab.launch().left() == 0
+    assert count_left(lab.launch().state) == 0
 
 
 def test_a_run_that_failed_ends_its_look_and_is_tried_again_by_the_next_launch(lab):
     launch = lab.launch()
-    todo = launch.todo(launch.due)
+    todo = to_train(launch.state, arms_due(launch.state))
     lab.end(launch.job(todo[-1]), "failed")
     for run in todo[:-1]:
         lab.end(launch.job(run))
     launch.refresh()
-    assert [run.plan.seed for run in launch.due if run.plan.arm == "better"] == list(range(8))
+    assert [run.plan.seed for run in arms_due(launch.state) if run.plan.arm == "better"] == list(range(8))
     again = lab.launch()
-    assert todo[-1].run_id in {job.run_id for job in again.todo(again.due)}
+    assert todo[-1].run_id in {job.run_id for job in to_train(again.state, arms_due(again.state))}
 
 
 @pytest.mark.slow
@@ -110,13 +111,13 @@ tune_each: {trials: 2, startup: 1, space: {optim.lr: {log: [1.0e-4, 1.0e-2]}}}
     study = read(tuned.replace("NAME", "tuned"), "tuned")
     launch = Launch(study, ClusterSpec(cpus_per_worker=0.5), lab.store, {})
     launch.prepare(lambda text: None)
-    assert launch.total() == launch.left() == 16
+    assert count_all(launch.state) == count_left(launch.state) == 16
     assert study_status(StudyState(study, lab.ledger), {}).counts == {"missing": 16}
 
 
 def test_runs_of_another_study_take_part_in_the_looks_of_this(lab):
     lab.work_off(lab.launch("one"), 3)
-    assert lab.launch("two").left() == 0
+    assert count_left(lab.launch("two").state) == 0
 
 
 def test_status_and_table_count_no_run_that_was_not_needed(lab):

@@ -13,17 +13,7 @@ from orchestrator import packages
 from orchestrator.packages import PACKAGES, Finder, digest
 
 ROOT = Path(__file__).parents[2]
-IN_THE_WAY = "raise SystemError('imported what stands in the way')\n"
-
-
-@pytest.fixture
-def way(tmp_path):
-    """A folder with a module or a package of each of our names, and of one that we depend on."""
-    folder = tmp_path / "way"
-    for name in ("trainer", "cluster/__init__", "ablations/__init__", "yaml", "random"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.py").write_text(IN_THE_WAY)
-    return folder
+OURS = ("trainer", "cluster/__init__", "ablations/__init__")
 
 
 def python(*words, cwd, given=None, **env):
@@ -33,15 +23,16 @@ def python(*words, cwd, given=None, **env):
 
 
 @pytest.mark.slow
-def test_the_driver_imports_its_own_packages(way):
-    for name in ("yaml.py", "random.py"):
-        (way / name).unlink()
+def test_the_driver_imports_its_own_packages(in_the_way, tmp_path):
+    way = in_the_way(tmp_path / "way", *OURS)
     done = python("-m", "orchestrator", "plan", "no_such_study", cwd=way, PYTHONPATH=f"{way}:{ROOT}")
     assert (done.returncode, b"error: " in done.stderr, b"Traceback" in done.stderr) == (2, True, False), done.stderr
 
 
 @pytest.mark.slow
-def test_a_worker_imports_what_the_driver_imported(way):
+def test_a_worker_imports_what_the_driver_imported(in_the_way, tmp_path):
+    """Under Ray: tests/orchestrator/running/test_workers.py."""
+    way = in_the_way(tmp_path / "way", *OURS, "yaml", "random")
     program = (
         "import pickle, sys; pickle.load(sys.stdin.buffer)(); sys.path.insert(0, sys.argv[1]); "
         "import ablations, cluster, orchestrator, random, trainer, yaml; "
@@ -69,17 +60,3 @@ def test_where_the_drivers_folder_is_not_there_an_equal_copy_is_taken_and_anothe
         ImportError, match=f"{tmp_path}/cluster/__init__.py stands where the driver has /no/such/folder"
     ):
         finder.find_spec("cluster")
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_a_study_of_several_workers_runs_where_the_working_directory_holds_such_files(driver, study, way, tmp_path):
-    shutil.copytree(way, driver.store.parent, dirs_exist_ok=True)
-    for name in ("yaml.py", "random.py"):  # a driver started with -m would import them too
-        (driver.store.parent / name).unlink()
-    spec = tmp_path / "pair.yaml"
-    spec.write_text("cpus_per_worker: 0.5\nconcurrency: 1\nworkers: 2\n")
-    file = study("shadowed", variants={"alone": {"distill": {}}}, seeds=[0])
-    done = driver("run", file, "--cluster", spec)
-    assert done.code == 0, done.err
-    assert [event["event"] for event in driver.events("started", "finished", "retried")] == ["started", "finished"]

@@ -18,6 +18,7 @@ from cluster.spec import load as load_spec
 from orchestrator.launch import Launch
 from orchestrator.prepare import jobs
 from orchestrator.prepare.estimate import estimate, refuse
+from orchestrator.runs_left import count_left, to_train
 from orchestrator.store.folder import Store
 from orchestrator.store.provenance import begin
 from orchestrator.verbs import plan as plan_verb
@@ -79,7 +80,7 @@ class Lab:
         launch = self.launch()
         begin("truth", self.file.read_text(), launch.ledger, self.store, launch.sources)
         on = environment("cuda:0", "A GPU", launch.spec.torch_threads, 1) | {"numerics": launch.sources.numerics}
-        for run in launch.todo(launch.state.runs):
+        for run in to_train(launch.state, launch.state.runs):
             (prints,) = launch.sources.data.values()
             job = launch.job(run)
             last = {"epoch": 1.0, "val/miou": 50.0 + run.plan.seed, "seconds": 60.0}
@@ -169,7 +170,7 @@ def test_a_finished_study_is_reused_and_costs_nothing(lab, planned):
     assert states == {"reused": RUNS}
     assert lines[0] == f"truth   {RUNS} runs, {RUNS} reused, 0 epochs to train"
     assert lines[-1] == "estimate: nothing is left to run"
-    assert lab.launch().left() == 0
+    assert count_left(lab.launch().state) == 0
     assert_free(planned, lab)
 
 
@@ -196,7 +197,7 @@ def test_a_plan_calls_nothing_reused_that_a_run_would_train(lab, planned, monkey
         if "unchecked" in before
         else []
     )
-    assert lab.launch().left() == RUNS - states["reused"]
+    assert count_left(lab.launch().state) == RUNS - states["reused"]
     assert planned(lab.data)[0] == after, "run has packed the data"
     assert_refused(planned, lab)
     lab.finish()
@@ -229,21 +230,21 @@ def test_a_plan_without_the_weights_says_so_of_the_runs_that_start_from_them(lab
 def test_data_at_another_place_is_unchecked_until_it_is_packed(lab, planned):
     lab.data = shutil.copytree(lab.data, lab.data.with_name("copy"))
     assert planned(lab.data)[0] == {"unchecked": RUNS}
-    assert lab.launch().left() == 0
+    assert count_left(lab.launch().state) == 0
     assert planned(lab.data)[0] == {"reused": RUNS}
 
 
 def test_a_larger_study_reuses_what_there_is_and_pays_for_the_rest(lab, planned):
     lab.write(seeds=3)
     assert planned(lab.data)[0] == {"reused": RUNS, "new": 3}
-    assert lab.launch().left() == 3
+    assert count_left(lab.launch().state) == 3
     assert_refused(planned, lab)
 
 
 def test_another_study_of_the_same_runs_reuses_them(lab, planned):
     lab.write(name="truth2")
     assert planned(lab.data)[0] == {"reused": RUNS}
-    assert lab.launch().left() == 0
+    assert count_left(lab.launch().state) == 0
 
 
 OWN = {"optim.lr": 3.0e-3, "optim.weight_decay": 0.02}
@@ -275,7 +276,7 @@ def test_equal_arms_are_reused_only_where_the_base_trains_the_same_teacher(lab, 
     for run in launch.state.runs:
         assert run.finished is (first.get(run.plan.key) == run.run_id)
     count = 2 * len(reused) + len(others)
-    assert launch.left() == 10 - count
+    assert count_left(launch.state) == 10 - count
     assert planned(lab.data)[0] == {"reused": count, "new": 10 - count}
 
     lab.write(variants=ARMS, base=base)
@@ -287,10 +288,10 @@ def test_equal_arms_are_reused_only_where_the_base_trains_the_same_teacher(lab, 
 def test_a_run_that_can_only_fail_again_is_neither_trained_nor_paid_for(lab, planned):
     lab.write(seeds=3)
     launch = lab.launch()
-    for run in launch.todo(launch.state.runs):
+    for run in to_train(launch.state, launch.state.runs):
         launch.ledger.append(launch.job(run).event("failed", cause="nan", reason="loss/ce is nan at step 1"))
     assert planned(lab.data)[0] == {"reused": RUNS, "failed": 3}
-    assert lab.launch().left() == 0
+    assert count_left(lab.launch().state) == 0
     assert_free(planned, lab)
     launch.refresh()
     with_them = estimate(launch.state, launch.spec, lab.store, {}, retry_failed=True)

@@ -12,6 +12,7 @@ from PIL import Image
 from ablations.study.schema import read
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
+from orchestrator.runs_left import arms_due, count_left
 from orchestrator.store.folder import Store
 from trainer.config import parse
 from trainer.data.scenes import write_scenes
@@ -38,7 +39,7 @@ class Lab:
         torch.save({"model": student.state_dict()}, self.weights)
         self.store = Store(root)
         launch = self.launch()
-        (run,) = launch.due
+        (run,) = arms_due(launch.state)
         launch.ledger.append(launch.job(run).event("finished", last={"epoch": 1.0, "val/miou": 1.0}))
 
     def launch(self, name="one", workers=1):
@@ -101,4 +102,4 @@ def weight(lab, monkeypatch):
 )
 def test_a_run_is_known_by_what_it_computes(lab, monkeypatch, change, study, left):
     change(lab, monkeypatch)
-    assert lab.launch(**study).left() == left
+    assert count_left(lab.launch(**study).state) == left

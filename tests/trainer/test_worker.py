@@ -178,3 +178,8 @@ def test_a_single_run_that_fails_is_recorded_as_before(settings: Make, sent: lis
     failure = run_folder.read_failure(place("two").out_dir)
     assert failure is not None and failure["reason"].startswith("the run was planned as 0123456789ab but is ")
     assert sent == []
+
+
+def test_a_run_waits_longer_for_a_worker_of_a_lost_head_than_that_lives():
+    """A node of Ray ends its workers once its head has been gone for 60 s (measured: a worker ends after 61 s)."""
+    assert worker.LOCK_WAIT_S > 75

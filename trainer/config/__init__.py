@@ -2,7 +2,7 @@
 
 from trainer.config.cohort import CohortKey, check_cohort, cohort_key
 from trainer.config.data import DataConfig
-from trainer.config.errors import NumericalError, UserError, explain, located, shown, unknown
+from trainer.config.errors import NumericalError, UnreachableError, UserError, explain, located, shown, unknown
 from trainer.config.evaluation import EvalConfig
 from trainer.config.extras import missing, missing_in, require
 from trainer.config.fields import (
@@ -78,6 +78,7 @@ __all__ = [
     "TeacherRecipe",
     "Term",
     "TrainConfig",
+    "UnreachableError",
     "UserError",
     "check_cohort",
     "check_name",

@@ -28,6 +28,10 @@ class UserError(ValueError):
     """A mistake in what the user gave: one line with the name, the rule, the value and the remedy. Exit code 2."""
 
 
+class UnreachableError(UserError):
+    """What lies elsewhere does not answer, and may later: the same command goes on then. Exit code 4."""
+
+
 class NumericalError(RuntimeError):
     """A loss is NaN or infinite: the run fails, the study continues."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer.config import NumericalError, UserError, message_of
+from trainer.config import NumericalError, UnreachableError, UserError, message_of
 from trainer.config.blame import blamed
 
 CAUSES = ("user", "nan", "memory", "disk", "device", "lost", "preempted", "waiting", "bug", "teacher")
@@ -137,7 +137,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 def _process_death(error: BaseException) -> str:
     """One line for a dead process: Ray's message lists every possible reason, and only the exit type is known."""
-    if type(error).__name__ == "SilentRankError":
+    if type(error).__name__ == "SilentRankError" or isinstance(error, UnreachableError):
         return message_of(error)
     exit_ = re.search(r"Worker exit type: (\w+)", str(error))
     return f"a process of the run or its machine died ({exit_[1] if exit_ else type(error).__name__})"
@@ -145,7 +145,7 @@ def _process_death(error: BaseException) -> str:
 
 def _own_cause(error: BaseException) -> str | None:
     if isinstance(error, UserError):
-        return "user"
+        return "lost" if isinstance(error, UnreachableError) else "user"
     if isinstance(error, NumericalError):
         return "nan"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -27,7 +27,8 @@ LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 """The last epoch, which tables are of; the one before it, while a run trains; the epoch with the highest val/miou."""
 RESULT = "result.json"
 LOCK = ".lock"
-WRITTEN = (LAST, PREVIOUS, BEST, "epochs.jsonl", RESULT, "panel.png", "notes.txt", "failure.json")
+FAILURE = "failure.json"
+WRITTEN = (LAST, PREVIOUS, BEST, "epochs.jsonl", RESULT, "panel.png", "notes.txt", FAILURE)
 """The files that a run writes, beside config.yaml, which it writes only where there is none."""
 
 WAITING = ".waiting"
@@ -253,8 +254,13 @@ def wait_for_workers(out: Path) -> None:
 
 def workers_begin(out: Path) -> None:
     """Remove that mark, and that of `ask_to_end` for an earlier attempt: the workers are there."""
-    for mark in (WAITING, TO_END):
-        (out / mark).unlink(missing_ok=True)
+    waits_no_more(out)
+    (out / TO_END).unlink(missing_ok=True)
+
+
+def waits_no_more(out: Path) -> None:
+    """Remove the mark of `wait_for_workers`, which those on another machine may not see."""
+    (out / WAITING).unlink(missing_ok=True)
 
 
 def is_waiting(out: Path) -> bool:
@@ -292,15 +298,15 @@ def write_failure(out: Path, cause: str, reason: str) -> None:
     if read_failure(out) is not None:
         return
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "failure.json", json.dumps({"cause": cause, "reason": masked(reason)}) + "\n")
+    write_text(out / FAILURE, json.dumps({"cause": cause, "reason": masked(reason)}) + "\n")
 
 
 def read_failure(out: Path) -> dict[str, str] | None:
     """Why the last attempt ended, or None; also None for a damaged file."""
-    found = whole_json(out / "failure.json")
+    found = whole_json(out / FAILURE)
     return found if found is not None and {"cause", "reason"} <= found.keys() else None
 
 
 def clear_failure(out: Path) -> None:
     """Delete the record of the last attempt's failure, before a new attempt."""
-    (out / "failure.json").unlink(missing_ok=True)
+    (out / FAILURE).unlink(missing_ok=True)

@@ -102,11 +102,11 @@ class DepthwiseConv(nn.Module):
 class MixFFN(nn.Module):
     """Feed-forward layer with a depthwise convolution inside (SegFormer, section 3.1, equation 3)."""
 
-    def __init__(self, width: int, ratio: int = 4) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, ratio * width)
-        self.dwconv = DepthwiseConv(ratio * width)
-        self.fc2 = nn.Linear(ratio * width, width)
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.dwconv = DepthwiseConv(4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """tokens (N, L, C) of a map of `size` -> (N, L, C)."""

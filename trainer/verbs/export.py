@@ -15,12 +15,10 @@ from trainer.place import default_cache
 from trainer.verbs import options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
 
-    from trainer.data import PackedSplit, SegDataset
-    from trainer.deploy.model_card import Exported
+    from trainer.data import SegDataset
+    from trainer.deploy.int8 import Quantised
     from trainer.deploy.open import Student
     from trainer.deploy.parity import Parity
 
@@ -81,7 +79,11 @@ def export(
         dataset = open_dataset(student.config.data, data_root.absolute() if data_root else None, default_cache())
     pictures = _pictures(student, images, dataset, out)
     options.check_replaced("--out", out, ".onnx")
-    splits = _splits(student, dataset) if dataset is not None and int8 else None
+    splits = None
+    if dataset is not None and int8:
+        from trainer.deploy.int8 import packed_splits
+
+        splits = packed_splits(student, dataset, default_cache(), print)
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         module = write_onnx(temporary, student, opset=opset, full_size=full_size, dynamic=dynamic)
@@ -106,57 +108,30 @@ def export(
     )
     files = [Exported(out, parity, times[0])]
     if splits is not None:
-        files = _in_int8(student, out, small, splits, pictures, reference, threads, files[0])
+        from trainer.deploy.int8 import export_int8
+
+        found = export_int8(files[0], small, student, splits, pictures, reference, threads)
+        _tell_int8(found, student.config.eval.protocols[0], len(splits[1]))
+        files = [found.whole, found.small]
     with replacing(about) as temporary:
         temporary.write_text(card(student, files, takes, student.config.eval.predictions), encoding="utf-8")
     print(printable(f"{about}: its model card"))
 
 
-def _splits(student: Student, dataset: SegDataset) -> tuple[PackedSplit, PackedSplit]:
-    """The packed train and val splits. Raises UserError where the data set has none."""
-    from trainer.data import check_splits, pack
-
-    check_splits(student.config.data.name, dataset.splits, ["train", "val"], "--int8")
-    train = pack(dataset, student.config.data, "train", default_cache(), native=False, say=print)
-    return train, pack(dataset, student.config.data, "val", default_cache(), say=print)
-
-
-def _in_int8(
-    student: Student,
-    out: Path,
-    small: Path,
-    splits: tuple[PackedSplit, PackedSplit],
-    pictures: list[np.ndarray],
-    reference: Callable[[np.ndarray], np.ndarray],
-    threads: int,
-    whole: Exported,
-) -> list[Exported]:
-    """Write `small`, the INT8 graph of `out`; print and return what both files' val mIoU are."""
-    from trainer.deploy.int8 import Images, miou_of, quantise
-    from trainer.deploy.model_card import Exported
-    from trainer.deploy.parity import compare, latency_ms, open_session
-
-    train, val = splits
-    images = Images(train)
-    with replacing(small) as temporary:
-        quantise(out, temporary, images)
-        sessions = [open_session(out, threads), open_session(temporary, threads)]
-        parity = compare((reference(picture), sessions[1](picture)) for picture in pictures)
-    protocol = student.config.eval.protocols[0]
-    mious = [miou_of(run, val, student.dataset.classes, protocol) for run in sessions]
-    quantised = Exported(small, parity, latency_ms(sessions[1], pictures[0]), mious[1])
+def _tell_int8(found: Quantised, protocol: str, images: int) -> None:
+    """Print the size of the INT8 file, and what it costs in agreement and mIoU on `images` images of val."""
+    whole, small = found.whole.miou, found.small
+    size = f"{small.path.stat().st_size / 1e6:.1f} MB"
+    print(printable(f"{small.path}: {size}, calibrated on {counted(found.calibrated_on, 'train image')}"))
     print(
-        printable(f"{small}: {small.stat().st_size / 1e6:.1f} MB, calibrated on {counted(images.count, 'train image')}")
+        f"INT8 beside torch: the same class at {100 * small.parity.agreement:.3f} % of {small.parity.pixels} pixels; "
+        f"one image takes {small.latency_ms:.1f} ms"
     )
+    assert whole is not None and small.miou is not None
     print(
-        f"INT8 beside torch: the same class at {100 * parity.agreement:.3f} % of {parity.pixels} pixels; "
-        f"one image takes {quantised.latency_ms:.1f} ms"
+        f"val mIoU ({protocol}, {counted(images, 'image')}): {whole:.2f} in float32, {small.miou:.2f} in INT8, "
+        f"{small.miou - whole:+.2f}"
     )
-    print(
-        f"val mIoU ({protocol}, {counted(len(val), 'image')}): {mious[0]:.2f} in float32, {mious[1]:.2f} in INT8, "
-        f"{mious[1] - mious[0]:+.2f}"
-    )
-    return [whole._replace(miou=mious[0]), quantised]
 
 
 def require_parity(parity: Parity, out: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from orchestrator.store.objects.objects import Atomic, Objects
+from orchestrator.store.objects.objects import Atomic, NotConditionalError, Objects
 from trainer.config import UserError, masked, message_of
 
 if TYPE_CHECKING:
@@ -144,6 +144,10 @@ class Conditional(Atomic):
             obstore.put(self._store, name, data, mode="create")
         except AlreadyExistsError:
             return False
+        except Exception as error:
+            if re.search("NotSupported|NotImplemented|501 Not Implemented", f"{type(error).__name__}: {error}"):
+                raise NotConditionalError from None
+            raise
         return True
 
     def delete(self, name: str) -> None:

@@ -176,7 +176,9 @@ class ObjectLeases:
                         f"study {name} is run by {who} in store {self.objects.address}; wait for it or end it"
                     )
                 if watched is None:
-                    say(f"study {name}: waiting to see whether {who} still drives it, {EXPIRY_S:.0f} s at most")
+                    left_s = max(EXPIRY_S - self._age_s(last), LOOK_S)
+                    unless = f"going on in {left_s:.0f} s unless it answers"
+                    say(f"study {name}: {who} may have been killed, or hang; {unless}")
                 watched = last
                 time.sleep(LOOK_S)
                 continue

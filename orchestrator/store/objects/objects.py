@@ -9,11 +9,11 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
-from trainer.config import UserError, masked, message_of
+from trainer.config import UnreachableError, UserError, masked, message_of
 from trainer.files.atomic import replacing
 
 if TYPE_CHECKING:  # it takes a while to import, and most stores are folders
@@ -53,11 +53,16 @@ class DamagedError(Exception):
     """An object has other content than it was written with."""
 
 
+class NotConditionalError(Exception):
+    """The server knows no conditional writes."""
+
+
 class Atomic:
     """What pyarrow has not: a write that fails where the object exists. Each kind of store has its own."""
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write an object; False, and nothing written, where one has the name."""
+        """Write an object; False, and nothing written, where one has the name. Raises NotConditionalError where the
+        server knows no such request."""
         raise NotImplementedError
 
     def delete(self, name: str) -> None:
@@ -69,14 +74,14 @@ class Objects:
     """The objects below `prefix` of a file system. `address` is for messages; `atomic` is None where the kind of store
     is not known to have conditional writes.
 
-    Methods raise UserError where the store refuses, or does not answer for a minute.
+    Methods raise UserError where the store refuses, and UnreachableError where it does not answer for a minute.
     """
 
     def __init__(self, address: str, filesystem: fs.FileSystem, prefix: str, atomic: Atomic | None = None) -> None:
         self.address = masked(address)
         self.filesystem = filesystem
         self.prefix = prefix.rstrip("/")
-        self.delays_s = DELAYS_S
+        self.delays_s: Sequence[float] = DELAYS_S
         self._atomic = atomic
         self._is_local = filesystem.type_name == "local"
 
@@ -152,19 +157,35 @@ class Objects:
         )
         return sorted(objects)
 
+    def check_bucket(self) -> None:
+        """Raise UserError where the bucket is not there, which is listed and read like an empty one."""
+        from pyarrow import fs
+
+        bucket = self.prefix.partition("/")[0]
+        try:
+            is_absent = bool(bucket) and self.filesystem.get_file_info(bucket).type == fs.FileType.NotFound
+        except OSError:  # a role for a prefix may not ask for its bucket
+            return
+        if is_absent:
+            raise UserError(
+                f"store {self.address}: there is no bucket {bucket}; correct the address, or make the bucket"
+            )
+
     @functools.cached_property
     def creates_once(self) -> bool:
-        """Whether `create` refuses what exists: some servers of S3's protocol overwrite it. Three requests, once."""
+        """Whether `create` refuses what exists: some servers of S3's protocol overwrite it, or know no such request. A
+        few requests, once."""
         if self._atomic is None:
             return False
         name = f"probes/{uuid.uuid4().hex}"
         try:
-            with self._said("create"):
-                return self._atomic.create(name, b"1") and not self._atomic.create(name, b"2")
-        except UserError:
+            # one that does not answer now says nothing about it: taken for one without, it would have two drivers
+            return self.create(name, b"1") and not self.create(name, b"2")
+        except NotConditionalError:
             return False
         finally:
-            self.delete(name)
+            with contextlib.suppress(UserError):
+                self.delete(name)
 
     def _path(self, name: str) -> str:
         return f"{self.prefix}/{name}" if self.prefix else name
@@ -207,12 +228,12 @@ class Objects:
                 if PERMANENT.search(f"{type(error).__name__}: {error}"):
                     break
             time.sleep(delay_s * random.uniform(0.5, 1.0))  # drivers that failed together come again apart
-        with self._said("request"):
+        with self._said():
             return action()
         raise AssertionError
 
     @contextlib.contextmanager
-    def _said(self, what: str) -> Iterator[None]:
+    def _said(self) -> Iterator[None]:
         try:
             yield
         except (FileNotFoundError, DamagedError, UserError):
@@ -220,9 +241,14 @@ class Objects:
         except Exception as error:
             if not is_of_the_store(error):
                 raise
-            raise UserError(
-                f"store {self.address} refuses or does not answer ({message_of(error)[:300]}); see that its bucket and "
-                "the credentials are right (docs/clusters.md), and run the same command again to go on"
+            why = message_of(error)[:300]
+            if PERMANENT.search(f"{type(error).__name__}: {error}"):
+                raise UserError(
+                    f"store {self.address} refuses ({why}); correct its address or the credentials (docs/clusters.md)"
+                ) from None
+            raise UnreachableError(
+                f"store {self.address} does not answer ({why}); see that its server can be reached, and run the same "
+                "command again to go on"
             ) from None
 
 

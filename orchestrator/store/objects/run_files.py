@@ -12,6 +12,7 @@ import io
 import json
 import time
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +24,8 @@ from trainer.files.run_folder import LAST, PREVIOUS
 MANIFEST = "manifest.json"
 MARK = ".manifest.json"
 """In the local folder: the manifest that it was uploaded or fetched with, and size and time of its files then."""
+RETRIES = "retries.jsonl"
+"""A list that the driver, the trial and the workers write, each on its machine: the longest is kept."""
 SMALL = 256 * 1024
 ATTEMPTS = 3
 """A manifest may be followed by the next while its objects are fetched."""
@@ -37,7 +40,7 @@ def upload(objects: Objects, root: Path, run_id: str, *, anew: bool = False) -> 
     folder = root / "runs" / run_id
     files, mark = _files(folder), {} if anew else _mark(folder)
     state = {path.name: _state(path) for path in files}
-    if not files or state == mark.get("state"):
+    if state == mark.get("state", {}):
         return False
     before = mark.get("manifest", {"files": {}})
     entries = {}
@@ -110,27 +113,51 @@ def fetch(objects: Objects, root: Path, run_id: str, *, whole: bool = True) -> b
     raise AssertionError
 
 
+def fetch_small(objects: Objects, root: Path, run_id: str, names: Collection[str]) -> None:
+    """Bring these small files of a run here, where another machine has uploaded it last. Others stay as they are."""
+    folder, manifest = root / "runs" / run_id, read_manifest(objects, run_id)
+    if manifest is None or manifest["id"] == _mark(folder).get("manifest", {}).get("id"):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in manifest["files"].keys() & names:
+        if (data := _small(name, manifest["files"][name])) is not None:
+            with replacing(folder / name) as temporary:
+                temporary.write_bytes(data)
+
+
+def _small(name: str, entry: dict[str, Any]) -> bytes | None:
+    """The bytes of a file that stands in the manifest; None of a large one. Raises DamagedError."""
+    if "object" in entry:
+        return None
+    data = base64.b64decode(entry["base64"]) if "base64" in entry else bytes(entry["text"].encode())
+    if (hashlib.sha256(data).hexdigest(), len(data)) != (entry["sha256"], entry["size"]):
+        raise DamagedError(f"{name} differs from its checksum")
+    return data
+
+
 def _fetch(objects: Objects, folder: Path, run_id: str, manifest: dict[str, Any], *, whole: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    own = folder / RETRIES
+    is_longer = own.is_file() and own.stat().st_size > manifest["files"].get(RETRIES, {"size": 0})["size"]
+    kept = {RETRIES} if is_longer else set()
     if whole:  # what the other machine has not is of an earlier attempt, here
         (folder / MARK).unlink(missing_ok=True)
         for path in [*_files(folder), folder / PREVIOUS]:
-            if path.name not in manifest["files"]:
+            if path.name not in manifest["files"].keys() | kept:
                 path.unlink(missing_ok=True)
     for name, entry in manifest["files"].items():
-        content = Content(entry["sha256"], entry["size"])
         if Path(name).name != name or name.startswith("."):
             raise UserError(f"run {run_id} in store {objects.address} names the file {name!r}, which is none of a run")
-        if "object" not in entry:
-            data = base64.b64decode(entry["base64"]) if "base64" in entry else entry["text"].encode()
-            if Content(hashlib.sha256(data).hexdigest(), len(data)) != content:
-                raise DamagedError(f"{name} differs from its checksum")
+        if name in kept:
+            continue
+        if (data := _small(name, entry)) is not None:
             with replacing(folder / name) as temporary:
                 temporary.write_bytes(data)
         elif whole:
+            content = Content(entry["sha256"], entry["size"])
             objects.download(f"runs/{run_id}/{entry['object']}", folder / name, content)
     if whole:
-        _write_mark(folder, manifest, {path.name: _state(path) for path in _files(folder)})
+        _write_mark(folder, manifest, {path.name: _state(path) for path in _files(folder) if path.name not in kept})
 
 
 def _upload(objects: Objects, run_id: str, path: Path) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.store.objects import run_files
+from orchestrator.store.objects.objects import DamagedError
 from orchestrator.store.objects.working_copy import WorkingCopy, opened, working_copy
 from trainer.config import UserError, message_of
-from trainer.files.run_folder import LAST
+from trainer.files.run_folder import FAILURE, FAULTY_MACHINES, LAST, clear_failure, read_failure
 
 LOOK_S = 1.0
 UPLOAD_S = 30.0
@@ -42,6 +43,10 @@ def uploading(jobs: Sequence[Mapping[str, Any]], *, uploads: bool = True) -> Ite
     if not uploads:
         yield
         return
+    for run_id in run_ids:  # nobody is to take an earlier attempt's failure for this one's
+        if read_failure(out := copy.root / "runs" / run_id) is not None:
+            clear_failure(out)
+            run_files.upload(copy.objects, copy.root, run_id)
     over = threading.Event()
     thread = threading.Thread(target=_upload_changes, args=(copy, run_ids, over), daemon=True)
     thread.start()
@@ -52,6 +57,22 @@ def uploading(jobs: Sequence[Mapping[str, Any]], *, uploads: bool = True) -> Ite
         thread.join()
         for run_id in run_ids:
             run_files.upload(copy.objects, copy.root, run_id)
+
+
+def upload_now(jobs: Sequence[Mapping[str, Any]]) -> None:
+    """Upload runs whose process is about to end itself, so that what they record of it is read elsewhere."""
+    for job in jobs:
+        if (copy := copy_of(job["store"])) is not None:
+            with contextlib.suppress(UserError):
+                run_files.upload(copy.objects, copy.root, job["run_id"])
+
+
+def fetch_failure(job: Mapping[str, Any]) -> None:
+    """Bring here what the workers of a run have recorded of a failure on another machine. Of a store in a folder it is
+    there; where the address does not answer, Ray's own word is left."""
+    if (copy := copy_of(job["store"])) is not None:
+        with contextlib.suppress(UserError, DamagedError):
+            run_files.fetch_small(copy.objects, copy.root, job["run_id"], (FAILURE, FAULTY_MACHINES))
 
 
 def copy_of(store: Mapping[str, str]) -> WorkingCopy | None:

@@ -10,9 +10,10 @@ import signal
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from orchestrator.store.disks import own_folder
 from orchestrator.store.leases import Leases
 from orchestrator.store.objects import run_files
 from orchestrator.store.objects.address import as_address, connect
@@ -21,7 +22,6 @@ from orchestrator.store.objects.objects import Objects
 from orchestrator.store.objects.segments import Segments
 from trainer.config import UserError, masked, shown
 from trainer.files.run_folder import LAST, write_text
-from trainer.place import default_cache
 
 ADDRESS = "address"
 """In a working copy: the file that names its address."""
@@ -30,9 +30,10 @@ SEND_S = 10.0
 
 
 def working_folder(address: str) -> Path:
-    """The working copy of an address on every machine: below `TRANSKD_CACHE`, else `~/.cache/transkd`."""
+    """The working copy of an address on every machine: below `TRANSKD_CACHE`, else `~/.cache/transkd`; where these are
+    on a network file system, below /var/tmp."""
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", address.partition("://")[2])[-40:].strip("-.")
-    return default_cache() / "stores" / f"{name}-{hashlib.sha256(address.encode()).hexdigest()[:8]}"
+    return own_folder() / "stores" / f"{name}-{hashlib.sha256(address.encode()).hexdigest()[:8]}"
 
 
 def opened(address: str, root: Path | None = None) -> Path:
@@ -64,7 +65,7 @@ class WorkingCopy:
     def __init__(self, root: Path, address: str) -> None:
         self.root = root
         self.address = address
-        self._here = Leases(root)
+        self._here = Leases(root, masked(address))
         self._driven = ""
         """The study that this process drives."""
 
@@ -88,8 +89,10 @@ class WorkingCopy:
 
     def refresh_all(self) -> None:
         """Read the ledger, and what else a reader of studies needs."""
-        with suppress(FileNotFoundError):
+        try:
             self._check_identity(self.objects.read("identity").decode(errors="replace").strip())
+        except FileNotFoundError:
+            self.objects.check_bucket()
         self.refresh()
         for info in self.objects.list("diffs"):
             path = self.root / info.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,6 @@ def test_an_experiment_of_mlflow_is_judged_and_stays_as_it_is(tmp_path, monkeypa
         read_experiment("kd2", uri)
     with pytest.raises(UserError, match="--tracking-uri must be a server or a database"):
         read_experiment("kd", str(tmp_path))
+    for unread in ("http://127.0.0.1:9", f"{uri}?timeout=x"):
+        with pytest.raises(UserError, match=f"^MLflow experiment kd of {re.escape(unread)} cannot be read: .*; check"):
+            read_experiment("kd", unread)

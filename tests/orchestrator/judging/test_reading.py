@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 
+import numpy
 import pandas
 import pytest
 from hypothesis import assume, given
@@ -68,8 +70,14 @@ def refused(tmp_path, text, name="results.csv", **choices):
         LONG_CSV.replace("\n", "\r\n") + "\r\n,,\r\n",
         "seed,base,ours\n0,75.0,76.1\n1,75.9,76.9\n2,75.2,76.5\n",
         "arm,seed 0,seed 1,seed 2\nbase,75.0,75.9,75.2\nours,76.1,76.9,76.5\n",
+        ",seed 0,seed 1,seed 2\nbase,75.0,75.9,75.2\nours,76.1,76.9,76.5\n",
+        "data,method,0,1,2\nroad,base,75.0,75.9,75.2\nroad,ours,76.1,76.9,76.5\n",
+        LONG_CSV.replace(",0,", ",0.0,"),
     ],
-    ids=["long", "mark", "semicolons", "tabs", "commas", "sep", "windows", "wide", "across"],
+    ids=[
+        *("long", "mark", "semicolons", "tabs", "commas", "sep", "windows", "wide", "across", "no name", "pivot"),
+        "seeds with points",
+    ],
 )
 def test_every_layout_gives_the_same_scores(tmp_path, text):
     found = read(tmp_path, text)
@@ -80,8 +88,48 @@ def test_every_layout_gives_the_same_scores(tmp_path, text):
 def test_a_parquet_file_and_a_frame_give_the_same_scores(tmp_path):
     frame = pandas.DataFrame(LONG)
     frame.to_parquet(tmp_path / "results.parquet")
-    for source in (read_frame(tmp_path / "results.parquet"), frame_of(frame), frame_of(LONG)):
-        assert judged("x", source, Choices()).measured.scores == SCORES
+    frame.set_index("method").to_parquet(tmp_path / "indexed.parquet")
+    pivots = [frame.pivot(index=index, columns=columns) for index, columns in (("seed", "method"), ("method", "seed"))]
+    files = [read_frame(tmp_path / f"{name}.parquet") for name in ("results", "indexed")]
+    for source in (*files, frame_of(frame), frame_of(LONG), *(frame_of(pivot["miou"]) for pivot in pivots)):
+        found = judged("x", source, Choices()).measured
+        assert found.scores == SCORES and found.paired
+
+
+def test_what_is_missing_in_a_frame_of_pandas_is_an_empty_cell():
+    frame = pandas.DataFrame(LONG)
+    frame.loc[4, "miou"] = math.nan
+    found = judged("x", frame_of(frame), Choices())
+    assert "Left out, as they have no miou: row 4 (ours, 1)." in found.remarks
+    with pytest.raises(UserError, match="row 1: miou must be a finite number, but got nan"):
+        judged("x", frame_of(LONG | {"miou": [75.0, math.nan, *LONG["miou"][2:]]}), Choices())
+
+
+@pytest.mark.parametrize("other", [numpy.ones((3, 2)), pandas.Series([1, 2]), [{"a": 1}], {"a": numpy.ones((2, 2))}])
+def test_what_is_no_frame_is_refused_in_one_line(other):
+    with pytest.raises(UserError, match=r"a frame has columns by name, .* but got a \w+ of other things;") as refusal:
+        frame_of(other)
+    assert "\n" not in str(refusal.value)
+
+
+def test_arms_keep_the_names_that_they_have_in_the_file(tmp_path):
+    text = LONG_CSV.replace("base", "1.0").replace("ours", "1.10")
+    assert list(read(tmp_path, text, reference="1.0").measured.scores) == ["1.0", "1.10"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LONG_CSV + "lost,0,\nlost,1,\n",
+        "state," + LONG_CSV.replace("\n", "\nfinished,", 6) + "failed,lost,0,7.0\nodd,lost,1,7.0\n",
+        "seed,base,lost,ours\n0,75.0,,76.1\n1,75.9,,76.9\n2,75.2,,76.5\n",
+    ],
+    ids=["empty", "unfinished", "wide"],
+)
+def test_an_arm_that_has_no_score_left_is_named(tmp_path, text):
+    found = read(tmp_path, text)
+    assert found.measured.scores == SCORES
+    assert "Not compared, as they have no score: lost." in found.remarks
 
 
 def test_an_export_of_wandb_is_read_without_the_runs_that_crashed(tmp_path):
@@ -138,6 +186,16 @@ def test_less_is_better_where_it_is_said(tmp_path):
         (LONG_CSV.replace("76.9", "inf"), {}, ["row 6", "'inf'"]),
         (LONG_CSV.replace("ours,1", "ours,0"), {}, ["row 5 and row 6", "arm ours, seed 0", "differ in miou"]),
         (LONG_CSV.replace("ours", "base").replace("base,0,76", "base,5,76"), {}, ["row 3 and row 6", "arm base"]),
+        (LONG_CSV.replace("76.9", "1e300"), {}, ["row 6", "'1e300'", "up to 1e+100"]),
+        (LONG_CSV.replace("ours", "base\u200b"), {}, ["row 5: arm:", "ZERO WIDTH SPACE", "remove it"]),
+        ("method,seed,miou\nbase,0,1\nours,0,2\n", {}, ["each method stands in one row", "several scores", "--arm"]),
+        ("seed,base,ours\n0,1,2\n1,2,3\nmean,1.5,2.5\n", {}, ["row 4", "mean is a summary", "remove the row"]),
+        (",base,ours\ncount,2,2\nmean,1.5,2.5\n", {}, ["no column is known to hold the arms", "unnamed 1"]),
+        ("seed,base,ours,mean\n0,1,2,1.5\n1,2,3,2.5\n", {}, ["taken for an arm, which mean is not", "remove"]),
+        ("seed,epoch,base,ours\n0,9,1,2\n1,9,2,3\n", {}, ["taken for an arm, which epoch is not"]),
+        ("seed 0,seed 1\n1,2\n2,3\n", {}, ["no column is known to hold the arms"]),
+        ("arm,seed,valLoss\na,0,1\na,1,2\nb,0,1\nb,1,2\n", {"metric": "valLoss"}, ["less is better"]),
+        (LONG_CSV, {"contrasts": ("ours",)}, ["--contrasts ours: names one arm; write ARM:REFERENCE"]),
         ("arm,seed,miou\na,0,1\na,1,2\n", {}, ["has one arm, a", "needs two"]),
         (LONG_CSV, {"arm": "methd"}, ["--arm", "unknown column 'methd'", "did you mean 'method'?"]),
         (LONG_CSV, {"reference": "bse"}, ["--reference", "unknown arm 'bse'", "did you mean 'base'?"]),

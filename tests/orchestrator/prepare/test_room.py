@@ -3,7 +3,8 @@
 import pytest
 
 from ablations.study.schema import Study
-from cluster.spec import ClusterSpec, Machine, SpecError
+from cluster.machine_types import Machine
+from cluster.spec import ClusterSpec, SpecError
 from orchestrator.prepare.room import at_once, refuse_unplaceable, specs_of, unused_overrides
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.ledger import Ledger

@@ -69,6 +69,18 @@ def test_a_run_of_several_workers_begins_when_they_have_their_places(made, tmp_p
     assert events(callbacks) == 1
 
 
+def test_a_run_whose_workers_are_elsewhere_does_not_wait_once_it_reports(made, tmp_path):
+    callbacks, view, trial, now = made(workers=2)
+    callbacks.mirror = Said()
+    callbacks.on_trial_start(1, [trial], trial)
+    callbacks.on_trial_result(1, [trial], trial, {"run_id": "run0", "epoch": 1.0, "workers": 2})
+    for _ in range(20):
+        now.s += 1
+        callbacks.on_step_end(1, [trial])
+    assert [name for name, _ in view] == ["started", "epoch"]
+    assert [tuple(epoch) for epoch in callbacks.ledger.run("run0").epochs] == [("epoch",)], "and no number of workers"
+
+
 def test_a_run_that_pauses_may_be_another_drivers_until_it_goes_on(made):
     callbacks, _, trial, _ = made(workers=1)
     free, settings = [], trial.config["jobs"][0]

@@ -33,6 +33,7 @@ import orchestrator.running.tuner as tuner
 from ablations.study.schema import load
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
+from orchestrator.runs_left import unfinished
 from orchestrator.running.growth import NAME
 from orchestrator.store.folder import Store
 from orchestrator.terminal.log_lines import Lines, StudyProgress
@@ -73,7 +74,7 @@ job = Launch(load(sys.argv[1]), spec, store, {{}})
 job.prepare(lambda text: None)
 with store.leases.study("elastic"):
     job.run(Mirror("elastic", store), lambda: Machines(Console(file=sys.stderr), StudyProgress(job.state)))
-print(json.dumps([sizes, job.unfinished()]))
+print(json.dumps([sizes, unfinished(job.state)]))
 machines.shutdown()
 """
 

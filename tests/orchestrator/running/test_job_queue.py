@@ -180,3 +180,13 @@ def test_a_run_whose_override_is_a_range_may_have_each_number_that_divides_its_b
     teacher, arm = (queue.suggest(trial)["jobs"][0] for trial in "12")
     assert (teacher["group_sizes"], teacher["workers"], teacher["at_once"]) == ((1, 2, 4), 4, 2)
     assert (arm["group_sizes"], arm["workers"]) == ((1,), 1)
+
+
+def test_the_share_is_asked_for_what_the_next_job_needs(make):
+    spec = ClusterSpec(cpus_per_worker=2, overrides={"teacher": {"cpus_per_worker": 4}})
+    queue, _ = make("one", [["a"], ["teacher"]], spec)
+    assert queue.next_need() == {"CPU": 2.0}
+    queue.suggest("1")
+    assert queue.next_need() == {"CPU": 4.0}
+    queue.suggest("2")
+    assert queue.next_need() is None, "the need of all runs"

@@ -16,6 +16,7 @@ from ablations.study.schema import load
 from cluster.retries import Retries
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
+from orchestrator.runs_left import unfinished
 from orchestrator.tracking.mirror import Mirror
 from orchestrator.terminal.log_lines import StudyProgress, Lines
 from orchestrator.store.folder import Store
@@ -39,7 +40,7 @@ for run in job.state.runs:
         (store.run_dir(run.run_id) / ".best.pt.1").mkdir(parents=True)
 with store.leases.study(study.name):
     job.run(Mirror(study.name, store), lambda: Harming(Console(file=sys.stderr), StudyProgress(job.state)))
-print(json.dumps(job.unfinished()))
+print(json.dumps(unfinished(job.state)))
 """
 
 
@@ -81,13 +82,14 @@ from pathlib import Path
 from ablations.study.schema import load
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
+from orchestrator.runs_left import count_left, unfinished
 from orchestrator.store.folder import Store
 from orchestrator.verbs.run import launch
 
 for retry_failed in (False, True):
     job = Launch(load(sys.argv[1]), ClusterSpec(), Store(Path(sys.argv[2])), {}, retry_failed=retry_failed)
     job.prepare(lambda text: None)
-    print(job.left(), len(job.unfinished()))
+    print(count_left(job.state), len(unfinished(job.state)))
 sys.exit(launch(sys.argv[1]))
 """
 
@@ -122,6 +124,7 @@ from ablations.study.schema import load
 from cluster.retries import Retries
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
+from orchestrator.runs_left import unfinished
 from orchestrator.store.folder import Store
 from orchestrator.terminal.log_lines import Lines, StudyProgress
 from orchestrator.tracking.mirror import Mirror
@@ -149,7 +152,7 @@ job = Launch(load(sys.argv[1]), spec, store, {})
 job.prepare(lambda text: None)
 with store.leases.study("faulty"):
     job.run(Mirror("faulty", store), lambda: Lines(Console(file=sys.stderr), StudyProgress(job.state)))
-print(*job.unfinished().values())
+print(*unfinished(job.state).values())
 machines.shutdown()
 """
 

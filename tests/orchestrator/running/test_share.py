@@ -83,6 +83,17 @@ def test_an_autoscalers_limit_counts_whoever_states_it():
     assert cluster.ask("two", 0, 9)[0] == 4
 
 
+def test_whether_a_study_waits_is_known_to_runs_that_could_grow():
+    cluster = Cluster(2)
+    cluster.ask("one", 0, 2)
+    cluster.ask("one", 2, 2)
+    assert not cluster.keeper.someone_waits()
+    cluster.ask("two", 0, 1)
+    assert cluster.keeper.someone_waits()
+    cluster.now = SILENT_S + 1
+    assert not cluster.keeper.someone_waits(), "who is dead waits no more"
+
+
 def test_a_driver_that_is_silent_or_leaves_has_no_share():
     cluster = Cluster(1)
     cluster.ask("killed", 0, 1)
@@ -99,18 +110,19 @@ def test_a_driver_that_is_silent_or_leaves_has_no_share():
 
 
 class Queue(SharedSearcher):
-    """So many trials."""
+    """So many trials, of these numbers of workers."""
 
-    def __init__(self, trials):
+    def __init__(self, trials, sizes=(1,)):
         super().__init__()
         self.left = trials
+        self.sizes = sizes
 
     def startable(self):
         return self.left
 
     def next_config(self):
         self.left -= 1
-        return together([{"resources": {"CPU": 1}, "group_sizes": (1,)}]) if self.left >= 0 else Searcher.FINISHED
+        return together([{"resources": {"CPU": 1}, "group_sizes": self.sizes}]) if self.left >= 0 else Searcher.FINISHED
 
 
 @pytest.fixture
@@ -145,6 +157,41 @@ def test_a_study_above_its_share_starts_nothing_and_says_so_until_it_may(share, 
     assert not trials.is_finished() and said[1:] == [""]
     assert trials.next_trial() is not None and trials.next_trial() is None
     assert trials.is_finished()
+
+
+class Asked:
+    """A share that holds nothing back, and remembers what it was asked."""
+
+    def __init__(self):
+        self.last = None
+
+    def holds_back(self, in_flight, more, need, held):
+        self.last = in_flight, more, need, {name: amount for name, amount in held.items() if amount}
+        return False
+
+
+def test_the_share_is_asked_for_what_the_next_trial_needs_and_all_others_take():
+    queue, asked = Queue(3, sizes=(2, 4)), Asked()
+    queue.keep_to(asked, lambda why: None, {"CPU": 8.0})
+    assert queue.ready()
+    assert asked.last == (0, 3, {"CPU": 2}, {}), "the one that is prepared, and two in the queue"
+    queue.suggest("a")
+    assert not queue.is_held() and asked.last == (1, 2, {"CPU": 8.0}, {"CPU": 2})
+    queue.suggest("b")
+    queue.on_trial_result("a", {"epoch": 1.0, "workers": 4})
+    assert not queue.is_held() and asked.last == (2, 1, {"CPU": 8.0}, {"CPU": 6}), "one has grown"
+    queue.on_trial_result("a", {"epoch": 2.0, "workers": 2})
+    queue.on_trial_complete("b")
+    assert not queue.is_held() and asked.last == (1, 1, {"CPU": 8.0}, {"CPU": 2})
+
+
+def test_a_run_that_has_grown_counts_against_its_study():
+    cluster = Cluster(4)
+    grown = {"extra": {"CPU": 2.0}}
+    cluster.ask("one", 1, 2, **grown)
+    assert cluster.ask("two", 1, 2)[0] == 1, "one was promised a second run when it was alone"
+    assert cluster.ask("one", 1, 2, **grown)[0] == 1, "it takes three of four"
+    assert cluster.ask("two", 0, 2)[0] == 1
 
 
 def test_a_keeper_that_fails_holds_no_study_back(monkeypatch):

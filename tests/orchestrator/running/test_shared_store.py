@@ -53,8 +53,8 @@ def test_every_machine_is_asked_and_one_that_does_not_answer_is_named(driver):
     assert alike[:-1] == ["comparing the machines"] * 2
     assert re.fullmatch(rf"[0-9.]+: no file of camvid in {driver.store}/images; mount it there, or .*", alike[-1])
     assert shared == (
-        f"store {driver.store} must be one folder for all machines, but 10.9.8.7 of 2 see another; "
-        "name one that all of them mount with --store"
+        f"all machines must see store {driver.store}, but 10.9.8.7 of 2 do not; "
+        "name a folder that all of them mount with --store"
     )
     assert not list((driver.store / "seen").iterdir())
 
@@ -71,7 +71,7 @@ def test_a_machine_that_joins_later_refuses_another_store(tmp_path):
     store, other = Store(tmp_path / "store"), Store(tmp_path / "other")
     must_see(str(store.root), store.identity)
     for wrong in (other.identity, ""):
-        with pytest.raises(UserError, match=f"^store {store.root} must be one folder for all machines, but "):
+        with pytest.raises(UserError, match=f"^all machines must see store {store.root}, but "):
             must_see(str(store.root), wrong)
-    with pytest.raises(UserError, match="sees another; mount it there"):
+    with pytest.raises(UserError, match="sees another there; mount the store there"):
         must_see(str(tmp_path / "absent"), store.identity)

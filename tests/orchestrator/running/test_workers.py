@@ -1,4 +1,5 @@
-"""Two workers a run compute what one computes in two halves, bit by bit; they outlive a run, and one may die."""
+"""Two workers a run compute what one computes in two halves, bit by bit; they outlive a run, and one may die. They
+import our packages though others of these names stand in the working directory."""
 
 import contextlib
 import os
@@ -16,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 SPEC = {"cpus_per_worker": 0.5, "concurrency": 1, "start_timeout_s": 240}
 
 
-def test_two_workers_equal_two_halves_and_a_killed_worker_is_replaced(driver, study, begun, tmp_path):
+def test_two_workers_equal_two_halves_and_a_killed_worker_is_replaced(driver, study, begun, in_the_way, tmp_path):
     file = study("split", variants={"taught": {}}, seeds=[0])
     halves, pair = tmp_path / "halves.yaml", tmp_path / "pair.yaml"
     halves.write_text(yaml.safe_dump({**SPEC, "micro_batch": 4}))
@@ -25,6 +26,7 @@ def test_two_workers_equal_two_halves_and_a_killed_worker_is_replaced(driver, st
     alone = type(driver)(begun(tmp_path / "alone" / "store"))
     assert alone("run", file, "--cluster", halves).code == 0
 
+    in_the_way(driver.store.parent, "trainer", "cluster/__init__", "ablations/__init__")
     process = driver.start("run", file, "--cluster", pair)
     killed = kill_a_worker(driver, process)
     out, err = process.communicate(timeout=540)

@@ -8,6 +8,7 @@ from ablations.study.plan import search_identity, trial_run
 from ablations.study.schema import read
 from ablations.study.variant_search import searches
 from orchestrator.prepare import jobs
+from orchestrator.runs_left import count_left
 from orchestrator.search.resume import refuse_changed
 from orchestrator.state.proposals import proposals
 from orchestrator.state.study_state import StudyState
@@ -62,7 +63,7 @@ def test_the_next_launch_tries_failed_trials_again_once_a_run(bench, few, cause,
     first = bench.start(few)
     assert len(first) == 4
     assert bench.states(few) == ["failed"] * 12, "within a launch a search ends"
-    assert bench.launch(few, **options).left() == 1 + 12 * again, "the teacher, and the trials"
+    assert count_left(bench.launch(few, **options).state) == 1 + 12 * again, "the teacher, and the trials"
     assert sorted(bench.start(few, **options)) == sorted(first if again else [])
     assert bench.states(few) == ["finished" if again else "failed"] * 12
     assert bench.start(few) == []
@@ -75,7 +76,7 @@ def test_what_fails_again_has_failed_for_all_proposals_of_its_config(bench, few)
     assert bench.states(few) == ["failed"] * 12
     longer = few.model_copy(update={"search": few.search.model_copy(update={"trials": 4})})
     assert len(bench.start(longer)) == len({run_id for run_id, _ in proposals(few, bench.ledger)[:4]})
-    assert bench.launch(longer).left() == 1, "what is beyond `trials` is nobody's"
+    assert count_left(bench.launch(longer).state) == 1, "what is beyond `trials` is nobody's"
 
 
 @pytest.mark.slow
@@ -86,7 +87,7 @@ def test_a_deterministic_search_whose_code_was_mended_equals_one_that_never_fail
     bench.failing = ["bug"] * failing
     bench.run(study, trials=failing)
     assert bench.states(study).count("failed") == failing
-    assert bench.launch(study).left() == 1 + 7
+    assert count_left(bench.launch(study).state) == 1 + 7
     bench.start(study)
     assert bench.trials(study) == whole.trials(study)
     assert bench.start(study) == []

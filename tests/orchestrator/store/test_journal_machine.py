@@ -373,7 +373,7 @@ def test_whatever_happens_the_ledger_is_the_fold_of_its_events():
 @pytest.mark.slow
 def test_whatever_happens_at_length_the_ledger_is_the_fold_of_its_events():
     deep = settings.get_profile("deep")
-    run_state_machine_as_test(JournalMachine, settings=settings(deep, max_examples=150, derandomize=True))
+    run_state_machine_as_test(JournalMachine, settings=settings(deep, max_examples=60, derandomize=True))
 
 
 @pytest.mark.slow

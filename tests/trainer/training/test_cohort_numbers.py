@@ -17,7 +17,6 @@ Make = Callable[..., Any]
 STEPS = [{"scale": {"range": [0.5, 1.5]}}, {"crop": {"size": [64, 96]}}, "flip", "photometric", "blur"]
 SLIDE = {"inference": "slide", "window": [64, 64], "stride": [64, 32], "flip": True, "scales": [1.0, 1.5]}
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "fp32": ({}, {}),
     "bf16": ({"optim.precision": "bf16"}, {}),
     "held out, in micro-batches": ({"data.select": 0.25}, {"micro_batch": 2}),
     "steps and windows": (

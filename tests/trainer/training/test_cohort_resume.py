@@ -87,10 +87,10 @@ def test_killed_at_random_moments(tiny: Make, side: Side, alone: Make, same_run:
     command = [sys.executable, "-c", KILLED, plain, str(side.root), str(side.cache)]
     moments = random.Random(0)
     heard, killed = [], 0
-    for attempt in range(8):
+    for attempt in range(6):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stdout is not None
-        if attempt < 7:
+        if attempt < 5:
             heard.append(process.stdout.readline())
             time.sleep(moments.uniform(0.0, 0.3))
             process.kill()

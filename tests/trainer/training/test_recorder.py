@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -93,7 +94,7 @@ def test_what_ends_the_run_is_raised_and_the_epoch_before_is_recorded() -> None:
 
 
 KILLED = """
-import sys
+import os, sys
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -101,32 +102,40 @@ import torch
 from trainer.files import generations
 from trainer.training.recorder import Recorder
 
-weights = torch.zeros(400_000)
-with Recorder() as recorder:
-    for epoch in range(1, 1000):
-        for _ in range(20):
-            weights += 0.05
-            recorder.poll()
-        weights.fill_(float(epoch))
-        history = [{"epoch": float(n + 1)} for n in range(epoch)]
-        state = {"model": deepcopy(weights), "history": history}
-        write = partial(generations.save, Path(sys.argv[1]), state)
-        recorder.begin(write, partial(print, epoch, flush=True))
+def train(out):
+    print(os.getpid(), flush=True)
+    weights = torch.zeros(400_000)
+    with Recorder() as recorder:
+        for epoch in range(1, 1000):
+            for _ in range(20):
+                weights += 0.05
+                recorder.poll()
+            weights.fill_(float(epoch))
+            history = [{"epoch": float(n + 1)} for n in range(epoch)]
+            state = {"model": deepcopy(weights), "history": history}
+            recorder.begin(partial(generations.save, out, state), partial(print, epoch, flush=True))
+
+for out in map(Path, sys.argv[1:]):
+    if not os.fork():  # importing torch takes seconds, and is done once
+        train(out)
+    os.wait()
+    print("ended", flush=True)
 """
 
 
 @pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_the_epochs_that_were_reported(tmp_path: Path) -> None:
     ends = []
-    for attempt in range(12):
-        out = tmp_path / str(attempt)
+    folders = [tmp_path / str(attempt) for attempt in range(12)]
+    for out in folders:
         out.mkdir()
-        child = subprocess.Popen([sys.executable, "-c", KILLED, str(out)], stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None
-        first = child.stdout.readline()
-        time.sleep(0.0137 * attempt)
-        child.send_signal(signal.SIGKILL)
-        reported = [int(line) for line in [first, *child.communicate()[0].splitlines(keepends=True)] if "\n" in line]
+    trained = subprocess.Popen([sys.executable, "-c", KILLED, *map(str, folders)], stdout=subprocess.PIPE, text=True)
+    assert trained.stdout is not None
+    for attempt, out in enumerate(folders):
+        child, *reported = (int(trained.stdout.readline()) for _ in range(2 + attempt % 4))
+        time.sleep(0.0037 * attempt)
+        os.kill(child, signal.SIGKILL)
+        reported += map(int, iter(trained.stdout.readline, "ended\n"))
         state = generations.restore(out, torch.device("cpu"), is_rank_zero=True)
         assert state is not None
         epoch = len(state["history"])
@@ -134,4 +143,4 @@ def test_a_kill_at_any_moment_leaves_the_epochs_that_were_reported(tmp_path: Pat
         assert torch.equal(state["model"], torch.full((400_000,), float(epoch))), "as it was at the end of that epoch"
         assert not (out / "notes.txt").exists(), "no file was damaged"
         ends.append(epoch)
-    assert len(set(ends)) > 2
+    assert trained.wait() == 0 and len(set(ends)) > 2

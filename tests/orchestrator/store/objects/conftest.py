@@ -38,9 +38,9 @@ class Server:
         with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=30) as answer:
             return answer.read()
 
-    def fail(self, refuse: int = 0, slow_s: float = 0.0) -> None:
-        """Let the next requests answer 503, and all take longer."""
-        self.ask(f"faults?refuse={refuse}&slow_s={slow_s}", "POST")
+    def fail(self, refuse: int = 0, slow_s: float = 0.0, *, conditional: bool = True) -> None:
+        """Let the next requests answer 503, all take longer, and conditional writes be unknown."""
+        self.ask(f"faults?refuse={refuse}&slow_s={slow_s}&conditional={int(conditional)}", "POST")
 
     def requests(self) -> int:
         return sum(json.loads(self.ask("requests")).values())

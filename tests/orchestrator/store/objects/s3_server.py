@@ -1,7 +1,8 @@
 """An S3 server on loopback, a process of its own: moto's, which can be told to fail, to be slow, and to count.
 
 `python s3_server.py` prints its port. `POST /faults?refuse=3&slow_s=0.5` lets the next 3 requests answer 503, and all
-take half a second longer; `GET /requests` gives the counts of the requests so far by method.
+take half a second longer; `conditional=0` makes conditional writes unknown. `GET /requests` gives the counts of the
+requests so far by method.
 """
 
 import collections
@@ -16,13 +17,15 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>"
 
+NOT_IMPLEMENTED = SLOW_DOWN.replace(b"SlowDown", b"NotImplemented")
+
 
 class Faulty:
     """moto's application behind the faults that were asked for."""
 
     def __init__(self):
         self.moto = DomainDispatcherApplication(create_backend_app)
-        self.refuse, self.slow_s = 0, 0.0
+        self.refuse, self.slow_s, self.is_conditional = 0, 0.0, True
         self.counts = collections.Counter()
         self.lock = threading.Lock()
 
@@ -30,6 +33,7 @@ class Faulty:
         path, asked = environ["PATH_INFO"], dict(parse_qsl(environ["QUERY_STRING"]))
         if path == "/faults":
             self.refuse, self.slow_s = int(asked.get("refuse", 0)), float(asked.get("slow_s", 0))
+            self.is_conditional = bool(int(asked.get("conditional", 1)))
             return self._say(start_response, "200 OK", b"")
         if path == "/requests":
             return self._say(start_response, "200 OK", json.dumps(self.counts).encode())
@@ -41,6 +45,9 @@ class Faulty:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             return self._say(start_response, "503 Service Unavailable", SLOW_DOWN)
         if environ["REQUEST_METHOD"] == "PUT" and "HTTP_IF_NONE_MATCH" in environ:
+            if not self.is_conditional:
+                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+                return self._say(start_response, "501 Not Implemented", NOT_IMPLEMENTED)
             with self.lock:  # moto looks and then writes; a real store does both at once
                 return list(self.moto(environ, start_response))
         return self.moto(environ, start_response)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -85,7 +86,7 @@ def test_a_study_has_one_driver_and_the_store_many(leases, monkeypatch):
     assert leases().drivers() == {}
 
 
-def test_a_lease_that_is_not_renewed_is_taken_and_its_holder_finds_out(leases, monkeypatch):
+def test_a_lease_that_is_not_renewed_is_taken_and_its_holder_finds_out(leases, monkeypatch, capsys):
     elsewhere(monkeypatch)
     first = leases()
     with first.study("a") as lost:
@@ -94,6 +95,8 @@ def test_a_lease_that_is_not_renewed_is_taken_and_its_holder_finds_out(leases, m
             other = leases()
             with other.study("a") as taken:
                 assert taken.key > lost.key
+                said = rf"study a: pid {os.getpid()} on .* may have been killed, or hang; going on in [123] s unless"
+                assert re.fullmatch(said + " it answers\n", capsys.readouterr().err)
                 with pytest.raises(LostLeaseError):
                     lost.renew()
                 assert other.claim("run", "a") is not None, "a dead driver's claim is free"

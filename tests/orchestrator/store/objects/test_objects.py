@@ -12,7 +12,9 @@ from pyarrow import fs
 
 from orchestrator.store.objects.address import as_address, check_address, connect
 from orchestrator.store.objects.objects import Content, DamagedError, Objects
-from trainer.config import UserError
+from trainer.cli import in_one_line
+from trainer.config import UnreachableError, UserError
+from trainer.files.failure import failure_of
 
 
 def mock_files(tmp_path, s3):
@@ -95,6 +97,19 @@ def test_a_store_that_overwrites_what_exists_is_known(s3, monkeypatch):
     assert not objects.creates_once and objects.list("") == []
 
 
+def test_a_server_that_is_busy_is_not_taken_for_one_without_conditional_writes(s3):
+    busy, down, unable = (connect(s3.address()) for _ in range(3))
+    for objects in (busy, down, unable):
+        objects.delays_s = (0.05,)
+    s3.fail(refuse=4)
+    assert busy.creates_once
+    s3.fail(refuse=1000)
+    with pytest.raises(UnreachableError, match="does not answer"):
+        _ = down.creates_once
+    s3.fail(conditional=False)
+    assert not unable.creates_once and unable.list("") == []
+
+
 def test_refused_and_slow_requests_are_tried_again(s3):
     objects = connect(s3.address())
     objects.delays_s = (0.05,) * 6
@@ -116,14 +131,18 @@ def test_a_store_that_refuses_for_long_is_said_in_one_line(s3):
     objects = connect(s3.address())
     objects.delays_s = (0.01,)
     s3.fail(refuse=1000)
-    with pytest.raises(UserError, match=r"refuses or does not answer .*run the same command again") as error:
+    with pytest.raises(UnreachableError, match=r"does not answer .*run the same command again") as error:
         objects.read("a")
     assert "\n" not in str(error.value) and "not-to-be-shown" not in str(error.value)
+    assert failure_of(error.value) == ("lost", str(error.value)), "the run is tried again"
+    with pytest.raises(SystemExit, match="4"):  # so is the driver, by run-again.sh
+        in_one_line(lambda: objects.read("a"))
 
 
 def test_a_bucket_that_is_not_there(s3):
-    with pytest.raises(UserError, match=r"store s3://no-such-bucket/x refuses"):
+    with pytest.raises(UserError, match=r"store s3://no-such-bucket/x refuses .*; correct its address") as error:
         connect("s3://no-such-bucket/x").write("a", b"1")
+    assert not isinstance(error.value, UnreachableError), "a driver that is started again would fail again"
 
 
 class Cut:

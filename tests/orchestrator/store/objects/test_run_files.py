@@ -4,11 +4,17 @@ import json
 
 import pytest
 
+from orchestrator.running import trial
+from orchestrator.store.folder import Store
+from orchestrator.store.ledger import Ledger
 from orchestrator.store.objects import run_files, uploads
 from orchestrator.store.objects.address import connect
 from orchestrator.store.objects.uploads import uploading
 from orchestrator.store.objects.working_copy import opened, working_copy
+from orchestrator.store.run_folder import end_of
 from trainer.config import UserError
+from trainer.files import run_folder
+from trainer.files.failure import Failure
 
 RUN = "0123456789ab"
 
@@ -129,6 +135,67 @@ def test_without_checkpoints_the_small_files_are_read(machine):
     assert not run_files.is_ours(there.objects, there.root, RUN), "a part is never uploaded over the whole"
     there.fetch()
     assert there.files == here.files
+
+
+def test_the_longest_list_of_retries_is_kept(machine):
+    here, there = machine("here"), machine("there")
+    for each, retries in ((here, "1\n"), (there, "1\n2\n")):
+        each.save(1)
+        (each.path / "retries.jsonl").write_text(retries)
+    here.upload()
+    there.fetch()
+    assert there.files["retries.jsonl"] == b"1\n2\n", "a retry that is forgotten would be made again and again"
+    assert there.upload() and here.fetch()
+    assert here.files["retries.jsonl"] == b"1\n2\n"
+    (here.path / "retries.jsonl").unlink()
+    here.upload()
+    there.fetch()
+    assert there.files["retries.jsonl"] == b"1\n2\n"
+
+
+def test_how_a_run_ended_is_read_wherever_it_was_trained(machine, address, tmp_path):
+    here, there = machine("here"), machine("there")
+    opened(address, here.root)
+    ledger, store = Ledger(here.root / "ledger.jsonl", "mine"), Store(here.root)
+    ledger.append({"event": "started", "run_id": RUN})
+    there.save(1)
+    there.upload()
+    there.save(2)  # it was stopped before this was uploaded
+    ledger.append_epochs(RUN, [{"epoch": 1.0, "val/miou": 10.0}, {"epoch": 2.0, "val/miou": 20.0}])
+    assert end_of(ledger, store, RUN) == ("stopped", {"last": {"epoch": 2.0, "val/miou": 20.0}}, "at epoch 2")
+    run_folder.write_failure(there.path, "nan", "loss is not finite")
+    there.upload()
+    assert end_of(ledger, store, RUN, "its process died").facts == {"cause": "nan", "reason": "loss is not finite"}
+
+
+def settings(machine, address):
+    """Of the run, for a process on a machine."""
+    opened(address, machine.root)
+    store = {"root": str(machine.root), "address": address}
+    return {"run_id": RUN, "store": store, "place": {"teacher": None, "out_dir": str(machine.path)}, "workers": 2}
+
+
+def test_a_failure_of_workers_elsewhere_is_read_and_one_of_an_earlier_attempt_is_not(machine, address, monkeypatch):
+    here, there = machine("here"), machine("there")
+    seen = Failure("lost", "a worker died")
+    monkeypatch.setattr(trial, "_group", lambda job, below=None: seen)
+
+    def fails(reason):
+        there.save(1)
+        if reason:
+            run_folder.write_failure(there.path, "bug", reason)
+            run_folder.record_faulty_machine(there.path, "0f1e")
+            (there.path / "retries.jsonl").write_text("")
+        there.upload()
+
+    (here.path / "retries.jsonl").write_text("1\n")
+    fails("a bug")
+    assert trial.attempt([settings(here, address)]) == {RUN: Failure("bug", "a bug")}
+    assert here.files.keys() == {"retries.jsonl", "failure.json", "faulty_machines.txt"}
+    with uploading([settings(there, address)]):
+        assert trial.attempt([settings(here, address)]) == {RUN: seen}, "the next attempt begins without it"
+        run_folder.write_failure(there.path, "memory", "too large")
+    assert trial.attempt([settings(here, address)]) == {RUN: Failure("memory", "too large")}
 
 
 def test_checkpoints_are_uploaded_while_a_run_trains_and_at_its_end(machine, address, monkeypatch):
