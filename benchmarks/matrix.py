@@ -1,7 +1,8 @@
-"""Matrix: golden numbers, tests and studies under Ray at the corners of the versions that pyproject.toml allows.
+"""Matrix: golden numbers, tests and studies under Ray with the oldest and the newest PyTorch, Ray and MLflow.
 
-Each corner gets an environment of its own, which is deleted afterwards: 6 GB, most of it links into uv's cache. What is
-not named below has the version of constraints.txt.
+The corners may lie beyond the ranges of pyproject.toml, which allow what passed here. Each corner gets an environment of
+its own, which is deleted afterwards: 6 GB, most of it links into uv's cache. What is not named below has the version of
+constraints.txt.
 Run: make matrix, or python benchmarks/matrix.py --only oldest. It needs uv (pip install uv) and the corners' Pythons.
 """
 
@@ -115,11 +116,13 @@ def installed(corner: Corner, folder: Path) -> str:
         return f"no Python: {told}"
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     others.write_text("\n".join(line for line in lines if not FOLLOWING.match(line)), encoding="utf-8")
-    asked = [f"{name}=={version}" for name, version in corner._asdict().items() if name != "python"]
+    _, torch, torchvision, ray, mlflow = corner
+    asked = [f"torch=={torch}", f"torchvision=={torchvision}", f"ray[default,train,tune]=={ray}", f"mlflow=={mlflow}"]
+    (folder / "asked.txt").write_text("\n".join(asked), encoding="utf-8")
     extras = ("--extra", "orchestrate", "--extra", "export", "--extra", "tensorboard")
     beside = ("hypothesis", "pytest", "pytest-timeout")
-    found = ("-r", ROOT / "pyproject.toml", *extras, "--constraint", others)
-    return uv("pip", "install", "--quiet", "--python", python, *found, *asked, *beside)
+    found = ("-r", ROOT / "pyproject.toml", *extras, "--constraint", others, "--override", folder / "asked.txt")
+    return uv("pip", "install", "--quiet", "--python", python, *found, *beside)
 
 
 def checked(python: Path, words: Sequence[str], folder: Path) -> str:

@@ -145,18 +145,15 @@ def test_the_ideal_of_a_simulated_cluster_counts_the_nodes_that_are_there(monkey
     assert cluster.reached(5.0, 100.0) == 5.0 + 5.0 + 30.0 + (100 - 20 - 60) / 4
 
 
-def test_the_corners_of_the_matrix_are_in_the_ranges_of_the_project(monkeypatch):
+def test_the_newest_corner_of_the_matrix_is_in_the_ranges_of_the_project(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     matrix = benchmark("matrix")
     project = tomllib.loads((matrix.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     ranges = {one.name: one.specifier for one in map(Requirement, [*extras["train"], *extras["orchestrate"]])}
-    tried = [corner for name, corner in matrix.CORNERS.items() if name in ("oldest", "middle", "newest")]
-    assert len(tried) == 3
-    for corner in tried:
-        versions = corner._asdict()
-        assert Requirement(f"Python{project['requires-python']}").specifier.contains(versions.pop("python"))
-        assert [name for name, version in versions.items() if version not in ranges[name]] == []
+    versions = matrix.CORNERS["newest"]._asdict()
+    assert versions.pop("python") in Requirement(f"Python{project['requires-python']}").specifier
+    assert [name for name, version in versions.items() if version not in ranges[name]] == []
     lines = (matrix.ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     kept = {line.partition("==")[0] for line in lines if not matrix.FOLLOWING.match(line)}
     assert {"numpy", "optuna", "nvidia-ml-py"} <= kept
