@@ -51,15 +51,21 @@ class Chaos:
         self.kills: Counter[str] = Counter()
         self.damaged = 0
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """A driver, what it says kept in a file beside the store."""
+    def start(self, command: list[str] | None = None) -> subprocess.Popen[bytes]:
+        """A driver, or another program with its environment; what it says is kept in a file beside the store."""
         self.store.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as out:
+            return subprocess.Popen(
+                command or self.command, env=self.env, cwd=self.store.parent, stdout=out, stderr=out
+            )
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of a driver, by which its processes are found."""
         unset = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")
         kept = {name: value for name, value in os.environ.items() if name not in unset}
         ours = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRANSKD_STORE": str(self.store)}
-        env = {**kept, **ours, "RAY_gcs_rpc_server_reconnect_timeout_s": GIVE_UP_S}
-        with self.log.open("ab") as out:
-            return subprocess.Popen(self.command, env=env, cwd=self.store.parent, stdout=out, stderr=out)
+        return {**kept, **ours, "RAY_gcs_rpc_server_reconnect_timeout_s": GIVE_UP_S}
 
     @property
     def log(self) -> Path:
@@ -137,18 +143,14 @@ class Chaos:
         if target == "driver":
             victims = {driver.pid: "driver"}
         elif target == "worker":
-            training = {pid: line for pid, line in others.items() if "ray::" in line and "Agent" not in line}
-            busy = {pid: line for pid, line in training.items() if "IDLE" not in line}
+            busy = training(others)
             trains = {pid: line for pid, line in busy.items() if "RayTrainWorker" in line}
             # of a group, half the time a worker, else any of the actors that hold it together
             chosen = trains if trains and self.random.random() < 0.5 else busy
             victims = dict([self.random.choice(sorted(chosen.items()))]) if busy else {}
         else:
             victims = others
-        for pid in victims:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return ", ".join(sorted({line.split()[0].rpartition("/")[2] for line in victims.values()}))
+        return kill(victims)
 
     def _end(self, driver: subprocess.Popen[bytes]) -> int:
         try:
@@ -173,6 +175,20 @@ class Chaos:
 
     def _epochs(self) -> int:
         return sum(path.read_bytes().count(b"\n") for path in self.store.glob("runs/*/epochs.jsonl"))
+
+
+def training(processes: dict[int, str]) -> dict[int, str]:
+    """Those in which actors of Ray live."""
+    of_ray = {pid: line for pid, line in processes.items() if "ray::" in line and "Agent" not in line}
+    return {pid: line for pid, line in of_ray.items() if "IDLE" not in line}
+
+
+def kill(victims: dict[int, str]) -> str:
+    """SIGKILL processes, by id; what they were, by their command lines."""
+    for pid in victims:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return ", ".join(sorted({line.split()[0].rpartition("/")[2] for line in victims.values()}))
 
 
 def main() -> None:

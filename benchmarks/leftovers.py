@@ -30,14 +30,14 @@ class Left:
     weights: dict[str, Any] = field(default_factory=dict)
     """Run id -> of its last checkpoint."""
     mirrored: dict[str, Any] = field(default_factory=dict)
-    """Run id -> its status and the steps of each metric in MLflow."""
+    """Experiment and run id -> its status and the steps of each metric in MLflow."""
 
 
 def left(store: Path) -> Left:
     """Read a store. Raises UserError where it contradicts itself: an epoch twice, a run still running."""
     found = Left()
     for path in sorted(store.glob("studies/*/table.*")):
-        found.tables[path.name] = path.read_bytes()
+        found.tables[f"{path.parent.name}/{path.name}"] = path.read_bytes()
     events = [event for _, event in Ledger(store / "ledger.jsonl").whole()]
     ends: dict[str, str] = {}
     epochs: dict[str, list[Any]] = {}
@@ -48,6 +48,9 @@ def left(store: Path) -> Left:
             epochs.setdefault(event["run_id"], []).append(_timeless(event["metrics"]))
         elif event["event"] == "trial":
             found.proposals.append([event["number"], event["values"], event["run_id"]])
+    finished = Counter(event["run_id"] for event in events if event["event"] == "finished")
+    if twice := [run_id for run_id, count in finished.items() if count > 1]:
+        raise UserError(f"run {twice[0]}: it has finished {finished[twice[0]]} times")
     for run_id, end in ends.items():
         file = store / "runs" / run_id / "epochs.jsonl"
         own = [_timeless(json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
@@ -68,10 +71,12 @@ def left(store: Path) -> Left:
 
 
 def mirrored(database: Path) -> dict[str, Any]:
-    """Run id -> [MLflow's status, (metric, step) sorted]. Raises UserError on a second run or point, and on RUNNING."""
+    """`EXPERIMENT: RUN ID` -> [MLflow's status, (metric, step) sorted]. Raises UserError on a second run or point, and
+    on RUNNING."""
     _nothing_runs(database, "runs", "status")
     with contextlib.closing(sqlite3.connect(database)) as connection:
-        names = "select run_uuid, value from tags where key = 'transkd.run_id'"
+        names = """select run_uuid, experiments.name || ': ' || value from tags join runs using (run_uuid)
+            join experiments using (experiment_id) where tags.key = 'transkd.run_id'"""
         by_id = dict(connection.execute(names))
         states = dict(connection.execute("select run_uuid, status from runs"))
         points: dict[str, list[Any]] = {run: [] for run in by_id}

@@ -27,9 +27,10 @@ from trainer.training.loop import fit_together, in_all_workers
 from trainer.training.member import Run
 from trainer.training.memory import release_memory
 
-LOCK_WAIT_S = 120.0
-"""Longest wait for the locks of run folders: after a driver is killed, Ray takes seconds to end its worker; after its
-head is, a node looks for that for 60 s (`RAY_gcs_rpc_server_reconnect_timeout_s`) before it ends its workers."""
+LOCK_WAIT_S = 240.0
+"""Longest wait for the locks of run folders: after a driver is killed, Ray takes seconds to end its worker; a node that
+has lost its head looks for it for 60 s (`RAY_gcs_rpc_server_reconnect_timeout_s`) before it ends its workers, and the
+server of a network disk keeps the locks of a machine that is cut off for 90 s or so."""
 
 Send = Callable[[dict[str, Any]], None]
 """Gives what a run reports to Ray."""
@@ -136,8 +137,8 @@ class Seat:
             self.send({"run_id": self.run_id, "ended": True})
 
     def fail(self, error: Exception) -> None:
-        """Record a failure, unless the run is over."""
-        if self.over:
+        """Record a failure, unless the run is over, or another process's."""
+        if self.over or run_folder.is_lost(self.place.out_dir):
             return
         out, failure = self.place.out_dir, failure_of(error)
         run_folder.write_failure(out, *failure)

@@ -101,18 +101,20 @@ def _claim_values(claim: Claim, names: Sequence[str]) -> dict[str, Any]:
 
 def _of_each_study(names: Sequence[str], claims: Sequence[Claim]) -> Table:
     """The contrasts in each study, as its own report has them."""
-    columns = [Column("arm"), Column("vs")]
-    for name in names:
-        columns += [Column(name, right=True), Column("verdict")]
+    columns = (
+        Column("arm"),
+        Column("study"),
+        Column("vs"),
+        Column("difference [interval]", right=True),
+        Column("verdict"),
+    )
     rows = []
     for claim in claims:
-        cells = [claim.arm, claim.reference]
-        for one in claim.studies:
-            found = one.found
-            cells += [difference(found.difference, found.low, found.high) if found.n else "", one.verdict]
-        rows.append(Row(tuple(cells), {}))
-    title = f"each study   differences [interval] and verdicts as in its own report, family-wise {LEVEL} in each"
-    return Table(title, tuple(columns), tuple(rows), ())
+        for name, one in zip(names, claim.studies, strict=True):
+            shown = difference(one.found.difference, one.found.low, one.found.high)
+            rows.append(Row((claim.arm, name, claim.reference, shown, one.verdict), {}))
+    title = f"each study   verdicts as in its own report, family-wise {LEVEL} in each"
+    return Table(title, columns, tuple(rows), ())
 
 
 def _described(parts: Sequence[Part]) -> Table:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ablations.statistics.holm import FAMILY_WISE
@@ -19,9 +20,16 @@ from trainer.config import counted
 DRAW = f"{DRAWN:,} random permutations (seed 0; standard error {P_ERROR:.1g} of a p of {FAMILY_WISE:g})"
 
 
-def judged_table(name: str, measured: Measured, remarks: Sequence[str] = ()) -> Table:
-    """The table of measured scores; `remarks` say how they were read, in sentences."""
+def judged_table(
+    name: str,
+    measured: Measured,
+    remarks: Sequence[str] = (),
+    reported: Mapping[tuple[str, str], str] = MappingProxyType({}),
+) -> Table:
+    """The table of measured scores; `remarks` say how they were read, in sentences. `reported` are the verdicts that
+    the scores come with: those that differ are named."""
     found, tests = measured_verdicts(measured), len(measured.pairs)
+    other = [one for one in found if reported.get((one.arm, one.reference), "") not in ("", one.verdict)]
     rows = arm_rows(
         {arm: _about(measured, arm) for arm in measured.scores}, contrast_rows(found, measured.margin, tests)
     )
@@ -31,9 +39,9 @@ def judged_table(name: str, measured: Measured, remarks: Sequence[str] = ()) -> 
         title=_title(name, measured),
         columns=columns,
         rows=shown,
-        notes=tuple(_short_notes(measured)),
+        notes=tuple(_short_notes(measured, len(other))),
         next_step=f"next: {_next_step(measured, found)}",
-        explained=(*remarks, *_explained(measured, found)),
+        explained=(*remarks, *_reported(other, reported), *_explained(measured, found)),
     )
 
 
@@ -58,9 +66,22 @@ def _title(name: str, measured: Measured) -> str:
     return f"{name}   {measured.metric}{less}, {what}, family-wise {FAMILY_WISE * 100:g} %"
 
 
-def _short_notes(measured: Measured) -> list[str]:
+def _reported(other: Sequence[Contrast], reported: Mapping[tuple[str, str], str]) -> list[str]:
+    """A sentence on the contrasts that a report of the same scores decides otherwise."""
+    listed = [
+        f"{one.arm} against {one.reference} ({reported[one.arm, one.reference]}, here {one.verdict})" for one in other
+    ]
+    why = (
+        "A margin, looks, several teachers or factors of a study do not show in its scores: the report's verdicts hold."
+    )
+    return [f"The report that wrote this table has other verdicts: {', '.join(listed)}. {why}"] if listed else []
+
+
+def _short_notes(measured: Measured, other: int) -> list[str]:
     contrasts = counted(len(measured.pairs), "contrast")
     notes = [decision_note(_counts(measured), contrasts, able=measured.can_decide)]
+    if other:
+        notes.append(f"unequal: the report of these scores has another verdict on {counted(other, 'contrast')}")
     if not measured.paired:
         notes.append(f"not paired: {'exact permutation test' if measured.exact else DRAW}")
     if measured.margin is not None:

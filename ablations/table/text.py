@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from ablations.table.shape import Table
 
@@ -10,16 +11,21 @@ from ablations.table.shape import Table
 def to_plain(table: Table) -> str:
     """Aligned columns without rules, the notes below, then further tables; ends with a newline."""
     grid = [tuple(column.heading for column in table.columns), *(row.cells for row in table.rows)]
-    widths = [max(map(len, cells)) for cells in zip(*grid, strict=True)]
+    widths = [max(map(_width, cells)) for cells in zip(*grid, strict=True)]
     lines = [
         "   ".join(
-            cell.rjust(width) if column.right else cell.ljust(width)
+            " " * (width - _width(cell)) + cell if column.right else cell + " " * (width - _width(cell))
             for cell, width, column in zip(cells, widths, table.columns, strict=True)
         ).rstrip()
         for cells in grid
     ]
     text = "\n".join([table.title, *lines, *(f" {note}" for note in below(table))]) + "\n"
     return "\n".join([text, *map(to_plain, table.more)])
+
+
+def _width(text: str) -> int:
+    """The columns that a text takes in a terminal: two of a Chinese character, none of an accent on another one."""
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
 def to_markdown(table: Table) -> str:

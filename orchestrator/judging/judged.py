@@ -28,4 +28,4 @@ def judged(name: str, frame: Frame, choices: Choices) -> Judged:
     check_given(frame, {"--arm": choices.arm, "--seed": choices.seed, "--metric": choices.metric})
     rows = long_rows(frame, choices.arm, choices.seed, choices.metric)
     measured, remarks = measured_of(rows, choices, frame)
-    return Judged(name, measured, judged_table(name, measured, remarks), remarks)
+    return Judged(name, measured, judged_table(name, measured, remarks, rows.pairs), remarks)

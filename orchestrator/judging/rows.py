@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.judging.columns import (
@@ -54,8 +54,8 @@ class Rows:
     metric: str
     rows: list[Row]
     remarks: tuple[str, ...]
-    pairs: tuple[tuple[str, str], ...] = ()
-    """The contrasts that the file itself names: our own table.csv does."""
+    pairs: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """The contrasts that the file itself names, as our own table.csv does, and their verdicts there, or nothing."""
 
 
 def long_rows(frame: Frame, arm: str | None, seed: str | None, metric: str | None) -> Rows:
@@ -103,7 +103,8 @@ def _seeds_of_columns(frame: Frame, arm: str | None) -> dict[str, str]:
 def _across(frame: Frame, arm: str | None, seeds: Mapping[str, str], left_out: tuple[str, ...]) -> Rows:
     """Of a row for each arm and a column for each seed. The further rows of an arm in our own table.csv, which have no
     scores, name its further references."""
-    rows, pairs = [], []
+    rows, pairs = [], {}
+    references, verdicts = (frame.columns.get(name, [None] * len(frame.rows)) for name in ("reference", "verdict"))
     arm_name = label_column(frame, arm, seeds) or next((name for name in frame.columns if name not in seeds), None)
     if arm_name is None:
         raise _no_arms(frame)
@@ -112,14 +113,13 @@ def _across(frame: Frame, arm: str | None, seeds: Mapping[str, str], left_out: t
         for column, seed in seeds.items():
             if not is_empty(frame.columns[column][i]):
                 rows.append(Row(name, seed, _score(frame, column, i), place))
-        reference = frame.columns["reference"][i] if "reference" in frame.columns else None
-        if not is_empty(reference) and reference != "-":
-            pairs.append((name, text_of(reference)))
+        if not is_empty(references[i]) and references[i] != "-":
+            pairs[name, text_of(references[i])] = text_of(verdicts[i])
     left_out = (*left_out, *_without_scores(frame.columns[arm_name], rows))
     guessed = [f"Each row is an arm (column {arm_name}), and each of {counted(len(seeds), 'column')} a seed."]
     if pairs:
         guessed.append("Each arm is compared with the one that the column reference names.")
-    return Rows("score", rows, (*frame.remarks, *guessed, *left_out), tuple(pairs))
+    return Rows("score", rows, (*frame.remarks, *guessed, *left_out), pairs)
 
 
 def _wide(frame: Frame, seed_name: str | None, metric: str | None, left_out: tuple[str, ...]) -> Rows:

@@ -10,7 +10,7 @@ from ablations.statistics.measured import Measured, by_number
 from orchestrator.judging.columns import less_is_better
 from orchestrator.judging.frame import Frame
 from orchestrator.judging.rows import Row, Rows
-from trainer.config import UserError, check_name, counted, unknown
+from trainer.config import UserError, check_name, counted, message_of, unknown
 
 MOST = 400
 """The most scores of an arm: with more, the test takes minutes."""
@@ -86,7 +86,7 @@ def _check_arm(row: Row, frame: Frame) -> None:
     try:
         check_name(row.arm)
     except ValueError as error:
-        raise UserError(f"{frame.source}: {row.place}: arm: {error}") from None
+        raise UserError(f"{frame.source}: {row.place}: arm: {message_of(error)}") from None
 
 
 def _told_apart(frame: Frame, one: str, other: str) -> str:
@@ -121,9 +121,12 @@ def _pairs(
 
 def _contrast(text: str, arms: Iterable[str]) -> tuple[str, str]:
     """`A:B` as a pair of arms, whose names may contain colons."""
-    known = {f"{arm}:{reference}": (arm, reference) for arm in arms for reference in arms if arm != reference}
-    if text in known:
-        return known[text]
+    meant = [(arm, other) for arm in arms for other in arms if arm != other and f"{arm}:{other}" == text]
+    if len(meant) == 1:
+        return meant[0]
+    if meant:
+        listed = " or ".join(f"{arm} against {other}" for arm, other in meant)
+        raise UserError(f"--contrasts {text} could be {listed}; rename an arm")
     arm, colon, reference = text.partition(":")
     for name in (arm, reference) if colon else (arm,):
         if name not in arms:

@@ -21,7 +21,7 @@ from trainer.files.run_folder import write_text
 
 def parts_of(states: Sequence[StudyState]) -> list[Part]:
     """The studies with their runs and outcomes. Raises UserError where their finished runs are of several numerics
-    versions."""
+    versions, and where a run is of two studies."""
     first = states[0]
     for state in states:
         own, theirs = state.sources.numerics, first.sources.numerics
@@ -30,7 +30,20 @@ def parts_of(states: Sequence[StudyState]) -> list[Part]:
                 f"--across: {state.study.name} was computed by numerics version {own} and {first.study.name} by "
                 f"{theirs}, and no table mixes them; run the older one again, or leave it out"
             )
+    _check_own_runs(states)
     return [Part(state.study, [run.plan for run in state.runs], state.outcomes, state.uncounted()) for state in states]
+
+
+def _check_own_runs(states: Sequence[StudyState]) -> None:
+    """Raise UserError where a run is an arm's in two studies: its score would count twice, and the test takes the
+    differences of the studies as independent."""
+    first: dict[str, str] = {}
+    for name, run in ((state.study.name, run) for state in states for run in state.runs):
+        if run.plan.role == "arm" and run.run_id and (other := first.setdefault(run.run_id, name)) != name:
+            raise UserError(
+                f"--across: {name} and {other} share runs ({run.plan.arm} seed {run.plan.seed}), and a run may count "
+                "in one study only; leave one of them out"
+            )
 
 
 def write_across(parts: Sequence[Part], table: Table, folder: Path, common: bool = False) -> Path:

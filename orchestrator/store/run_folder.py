@@ -120,7 +120,7 @@ def end_of(ledger: Ledger, store: Store, run_id: str, error: str = "", cause: st
     may not be at the store's address; the driver has heard of them."""
     store.fetch_run(run_id, whole=False)
     end, run = ending(store.run_dir(run_id), error, cause), ledger.run(run_id)
-    if end.status != "stopped" or run is None or not run.epochs:
+    if store.shared is None or end.status != "stopped" or run is None or not run.epochs:
         return end
     last = max(end.facts["last"], dict(run.epochs[-1]), key=lambda metrics: metrics["epoch"])
     return Ending("stopped", {"last": last}, f"at epoch {last['epoch']:.0f}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.box import Box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table as Grid
@@ -24,6 +25,8 @@ BESIDE = (
     *(part for parts in CONDITIONS.values() for part in parts),
 )
 """Columns that move to a second block on a narrow terminal, so that differences stay next to their verdicts."""
+CONTRAST = ("vs", "difference [interval]", "verdict")
+"""Columns that stay in one block where it is wide enough."""
 COLOURS = {
     "better": "green",
     "finished": "green",
@@ -66,9 +69,10 @@ def show(table: Table, console: Console | None = None) -> None:
 def _blocks(table: Table, width: int) -> list[list[int]]:
     """Column numbers, split into blocks that fit the width. Each block starts with the first column."""
     widths = [
-        max(len(text) for text in (column.heading, *(row.cells[i] for row in table.rows)))
+        max(cell_len(text) for text in (column.heading, *(row.cells[i] for row in table.rows)))
         for i, column in enumerate(table.columns)
     ]
+    contrast = [i for i, column in enumerate(table.columns) if column.heading in CONTRAST]
     columns = range(1, len(widths))
     beside = [i for i in columns if table.columns[i].heading in BESIDE]
     fits = sum(widths) + GAP * (len(widths) - 1) <= width
@@ -76,7 +80,8 @@ def _blocks(table: Table, width: int) -> list[list[int]]:
     for group in [list(columns)] if fits else [[i for i in columns if i not in beside], beside]:
         block = [0]
         for i in group:
-            if len(block) > 1 and sum(widths[k] + GAP for k in block) + widths[i] > width:
+            together = contrast if contrast[:1] == [i] else [i]
+            if len(block) > 1 and sum(widths[k] + GAP for k in (*block, *together)) - GAP > width:
                 blocks.append(block)
                 block = [0]
             block.append(i)

@@ -10,9 +10,11 @@ from urllib.parse import quote
 import yaml
 
 from orchestrator.tracking.run_record import Record
+from trainer.config import digest
 
 SENT = "sent"
 """A file beside a run's events: the content of the run when it had ended and all of it was written."""
+LONGEST_FILE_NAME = 255
 
 
 class _Open(NamedTuple):
@@ -32,7 +34,7 @@ class TensorBoard:
 
     def send(self, record: Record) -> None:
         """Write the epochs that are new; of a run that has ended also its config, and close it."""
-        folder = self.folder / record.study / quote(record.arm, safe=" ") / f"seed {record.seed}"
+        folder = self.folder / record.study / _folder_of(record.arm) / f"seed {record.seed}"
         running = record.status == "running"
         sent = folder / SENT
         if not running and sent.is_file() and sent.read_text(encoding="utf-8") == record.content:
@@ -65,3 +67,9 @@ class TensorBoard:
             old.unlink()
         self._open[run_id] = _Open(EventsWriter(str(folder / "events")), set())
         return self._open[run_id]
+
+
+def _folder_of(arm: str) -> str:
+    """The name of an arm's folder: `..` and what is too long for one, as codes of letters make it, get a digest."""
+    name = quote(arm, safe=" ")
+    return name if name.strip(".") and len(name) <= LONGEST_FILE_NAME else f"{name[:200]} {digest(arm)}"

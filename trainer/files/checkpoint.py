@@ -26,6 +26,7 @@ from trainer.config import UserError, message_of
 from trainer.config.input_files import check_regular
 from trainer.files.atomic import replacing
 from trainer.files.failure import cause_of
+from trainer.files.run_folder import check_held
 
 _LIGHTNING = (
     "lightning.fabric.utilities.data",
@@ -84,11 +85,13 @@ class DamagedError(UserError):
 def save(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
     """Write `state` (tensors and plain values) by `replacing(path, previous)`: the old file or the new one, never half.
 
-    Raises OSError with the size needed when the disk is full; the old file stays.
+    Raises OSError with the size needed when the disk is full, and LostFolderError where another process trains in the
+    folder by now; the old file stays.
     """
     try:
         with replacing(path, previous) as temporary, temporary.open("wb") as file:
             torch.save(state, file)
+            check_held(path.parent)  # the machine may have stood still while it wrote
     except Exception as error:
         if cause_of(error) != "disk":
             raise

@@ -40,6 +40,7 @@ _CLASSES = {
     "DistBackendError": "lost",
     "DistNetworkError": "lost",
     "DistStoreError": "lost",
+    "LostFolderError": "lost",
     "SilentRankError": "lost",  # trainer.parallel's, which names that peer
 }
 """Class name -> cause. Names, because this file must import neither torch nor Ray."""

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import time
+import uuid
 import zipfile
 from collections.abc import Iterable, Iterator
 from importlib import metadata
@@ -69,21 +70,48 @@ def lock_folder(out: Path, wait_s: float = 0.0) -> Iterator[None]:
                     continue
                 file.seek(0)
                 raise UserError(
-                    f"{out} is being trained in by process {file.read().strip() or 'unknown'}; "
+                    f"{out} is being trained in by process {file.readline().strip() or 'unknown'}; "
                     "wait until it ends, or choose another folder"
                 ) from None
             if not _same_file(path, file.fileno()):  # the previous holder has just deleted this lock file
                 continue
             file.truncate(0)
-            file.write(str(os.getpid()))
+            _HELD[out] = f"{os.getpid()}\n{uuid.uuid4().hex}\n"
+            file.write(_HELD[out])
             file.flush()
+            os.fsync(file.fileno())  # on a network disk it is to be seen elsewhere
             try:
                 yield
             finally:
-                path.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
-                    out.rmdir()
+                if not is_lost(out):
+                    path.unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):
+                        out.rmdir()
+                del _HELD[out]
             return
+
+
+_HELD: dict[Path, str] = {}
+"""Folder that this process has locked -> what it has written into the lock file."""
+
+
+class LostFolderError(RuntimeError):
+    """Another process has locked a run's folder, which this one had locked."""
+
+
+def is_lost(out: Path) -> bool:
+    """Whether this process had locked the folder of a run, and another one has now. The server of a network disk gives
+    a lock to others while a machine is cut off or stands still, and does not tell that machine."""
+    try:
+        return out in _HELD and (out / LOCK).read_text(encoding="utf-8") != _HELD[out]
+    except FileNotFoundError:  # the other one has ended
+        return True
+
+
+def check_held(out: Path) -> None:
+    """Raise LostFolderError where `is_lost`: what this process would write, another one has computed again."""
+    if is_lost(out):
+        raise LostFolderError(f"another process trains in {out} by now: this one was cut off, or stood still")
 
 
 def _same_file(path: Path, descriptor: int) -> bool:
@@ -162,7 +190,9 @@ def write_epochs(out: Path, epochs: list[dict[str, float]]) -> None:
 
 
 def append_epoch(out: Path, epoch: dict[str, float]) -> None:
-    """Add one line to epochs.jsonl; the checkpoint, which is written first, already holds the same epoch."""
+    """Add one line to epochs.jsonl; the checkpoint, which is written first, already holds the same epoch. Raises
+    LostFolderError."""
+    check_held(out)
     with (out / "epochs.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(epoch) + "\n")
 
@@ -186,7 +216,8 @@ def whole_lines(lines: Iterable[str]) -> list[Any]:
 
 
 def write_result(out: Path, result: dict[str, Any]) -> None:
-    """Write a finished run's result: its last and best metrics, cost and environment."""
+    """Write a finished run's result: its last and best metrics, cost and environment. Raises LostFolderError."""
+    check_held(out)
     write_text(out / RESULT, json.dumps(result, indent=1) + "\n")
 
 

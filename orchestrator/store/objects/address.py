@@ -145,7 +145,9 @@ class Conditional(Atomic):
         except AlreadyExistsError:
             return False
         except Exception as error:
-            if re.search("NotSupported|NotImplemented|501 Not Implemented", f"{type(error).__name__}: {error}"):
+            if re.search(
+                "NotSupported|NotImplemented|501 Not Implemented", f"{type(error).__name__}: {message_of(error)}"
+            ):
                 raise NotConditionalError from None
             raise
         return True

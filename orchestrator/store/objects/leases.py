@@ -282,4 +282,7 @@ def _has_ended(about: dict[str, Any]) -> bool:
         return True
     except (PermissionError, ValueError, OverflowError):
         return False
+    with suppress(OSError):  # in containers nobody may collect a process that was killed
+        state = Path(f"/proc/{about['pid']}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+        return state.split()[0] == "Z"
     return False

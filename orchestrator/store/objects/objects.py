@@ -124,8 +124,11 @@ class Objects:
         `creates_once`."""
         assert self._atomic is not None
         atomic = self._atomic
-        if self._try(lambda: atomic.create(name, data)):
-            return True
+        try:
+            if self._try(lambda: atomic.create(name, data)):
+                return True
+        except FileNotFoundError:
+            raise self._no_bucket() from None
         # an attempt whose answer was lost may have written it
         with contextlib.suppress(FileNotFoundError):
             return self.read(name) == data
@@ -167,9 +170,11 @@ class Objects:
         except OSError:  # a role for a prefix may not ask for its bucket
             return
         if is_absent:
-            raise UserError(
-                f"store {self.address}: there is no bucket {bucket}; correct the address, or make the bucket"
-            )
+            raise self._no_bucket()
+
+    def _no_bucket(self) -> UserError:
+        bucket = self.prefix.partition("/")[0]
+        return UserError(f"store {self.address}: there is no bucket {bucket}; correct the address, or make the bucket")
 
     @functools.cached_property
     def creates_once(self) -> bool:
@@ -225,7 +230,7 @@ class Objects:
             except Exception as error:
                 if not is_of_the_store(error):
                     raise
-                if PERMANENT.search(f"{type(error).__name__}: {error}"):
+                if PERMANENT.search(f"{type(error).__name__}: {message_of(error)}"):
                     break
             time.sleep(delay_s * random.uniform(0.5, 1.0))  # drivers that failed together come again apart
         with self._said():
@@ -241,8 +246,8 @@ class Objects:
         except Exception as error:
             if not is_of_the_store(error):
                 raise
-            why = message_of(error)[:300]
-            if PERMANENT.search(f"{type(error).__name__}: {error}"):
+            why = message_of(error).partition(" Debug source:")[0][:300]
+            if PERMANENT.search(f"{type(error).__name__}: {message_of(error)}"):
                 raise UserError(
                     f"store {self.address} refuses ({why}); correct its address or the credentials (docs/clusters.md)"
                 ) from None

@@ -58,7 +58,8 @@ def test_the_table_of_three_studies(three):
         " mIoU and verdict: over all studies, of which each weighs the same",
     ]
     (each, described) = table.more
-    assert each.rows[1].cells[-1] == "worse"
+    assert [row.cells[:2] for row in each.rows][2:4] == [("Base", "rooms"), ("Other", "city")]
+    assert [row.cells[-1] for row in each.rows] == ["better"] * 5 + ["worse"]
     assert [row.cells[0] for row in described.rows] == ["city", "road", "rooms"]
     assert "\\textbf{52.3}" in to_latex(table)
     assert any("rooms: The results are conditional on one teacher" in text for text in table.explained)

@@ -207,6 +207,7 @@ def test_less_is_better_where_it_is_said(tmp_path):
         ("arm,seed,seed\na,0,1\n", {}, ["'seed' stands twice"]),
         (LONG_CSV + "ours,3,77.0,what\n", {}, ["row 8 has 4 cells", "names 3"]),
         (LONG_CSV + ",3,77.0\n", {}, ["row 8", "method must be the name of an arm", "empty"]),
+        ("arm,miou\na,1\nb:a,2\na:b,3\na,3\n", {"contrasts": ("a:b:a",)}, ["a against b:a or a:b against a; rename"]),
         ("arm,miou\na,1\nb,2\nb,3\n", {"contrasts": ("a:b", "b:a")}, ["compared once"]),
         ("a,val/miou,test/miou\nx,1,2\nx,1,2\n", {"arm": "a"}, ["val/miou and test/miou", "--metric"]),
     ],

@@ -75,6 +75,15 @@ def test_studies_of_two_numerics_versions_are_refused(two):
     assert not (first.store.root / "studies").exists()
 
 
+def test_studies_that_share_runs_are_refused(two):
+    first, _ = two
+    renamed = first.file.with_name("renamed.yaml")
+    renamed.write_text(first.file.read_text().replace("name: arms", "name: renamed"))
+    with pytest.raises(UserError, match=r"renamed and arms share runs \(student alone seed 0\), .* leave one"):
+        report(str(first.file), first.store.root, others=[str(renamed)], across=True)
+    assert not (first.store.root / "studies").exists()
+
+
 @pytest.mark.parametrize(
     ("other", "options", "said"),
     [

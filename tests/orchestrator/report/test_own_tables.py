@@ -10,6 +10,17 @@ from orchestrator.judging.scores import Choices
 from orchestrator.report.files import write
 
 
+def test_verdicts_that_the_scores_alone_do_not_give_are_named(synthetic, tmp_path):
+    """Of a study with a margin, which its table does not hold."""
+    report = synthetic("again").report
+    write(report, tmp_path)
+    found = judged("again", read_frame(tmp_path / "table.csv"), Choices())
+    assert "unequal: the report of these scores has another verdict on 1 contrast" in found.table.notes
+    assert "without PEA & CSF against Base <both> (equivalent, here worse)" in str(found.table.explained)
+    found = judged("again", read_frame(tmp_path / "table.csv"), Choices(margin=0.3))
+    assert "unequal" not in str(found.table.notes)
+
+
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet", "runs.csv"])
 def test_our_own_tables_have_the_verdicts_of_the_report(synthetic, tmp_path, name):
     report = synthetic("decided").report

@@ -4,10 +4,11 @@ import dataclasses
 import io
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from ablations.table.shape import Column, Row, Table
-from ablations.table.text import to_markdown
+from ablations.table.text import to_markdown, to_plain
 from orchestrator.state.outcomes import hardware
 from orchestrator.terminal.table import show
 
@@ -78,6 +79,17 @@ def test_a_narrow_screen_keeps_difference_and_verdict_together(table):
     assert row.endswith("worse")
     (row,) = (line for line in lines if "TransKD-EA" in line and "68.98" in line)
     assert row.split()[1:] == ["68.3", "68.98", "yes", "5.5", "17.84"]
+
+
+def test_a_verdict_keeps_together_with_the_reference_that_it_is_against(table):
+    headings = [line.split() for line in on_screen(table, 70) if line.startswith("arm")]
+    assert headings[:2] == [["arm", "n", "mIoU"], ["arm", "vs", "difference", "[interval]", "verdict"]]
+
+
+def test_columns_are_aligned_below_names_of_any_letters():
+    rows = tuple(Row((name, "1"), {}) for name in ("\u57fa\u7ebf", "base", "m\u00e9thode", "a\u0302"))
+    lines = to_plain(Table("names", (Column("arm"), Column("n", right=True)), rows, ())).splitlines()[1:]
+    assert [cell_len(line) for line in lines] == [len("m\u00e9thode   1")] * 5
 
 
 def test_what_is_published_and_what_it_costs_keeps_together_where_the_verdicts_leave_room(table):

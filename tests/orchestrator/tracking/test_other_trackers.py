@@ -72,6 +72,14 @@ def test_event_files_hold_each_epoch_once_whatever_process_wrote_them(tmp_path):
     assert len(list((tmp_path / "demo").iterdir())) == 2
 
 
+@pytest.mark.parametrize("arm", ["..", ".", "\u57fa" * 100])
+def test_each_arm_has_a_folder_of_its_own_whatever_its_name(tmp_path, arm):
+    for name in (arm, f"{arm} b"):
+        TensorBoard(tmp_path).send(record(tmp_path, 1, "finished", arm=name))
+    assert len(list((tmp_path / "demo").iterdir())) == 2
+    assert {path.name for folder in (tmp_path / "demo").iterdir() for path in folder.iterdir()} == {"seed 3"}
+
+
 def test_a_mirror_sends_a_study_to_each_tracker_that_is_named(tmp_path, uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     store = Store(tmp_path / "store")

@@ -10,7 +10,7 @@ from trainer.config import check_name, masked, message_of, printable
 from trainer.files.failure import failure_of
 
 ROOT = Path(__file__).parents[3]
-OWN = {"UserError", "SpecError", "DamagedError", "ValidationError", "NumericalError", "StoreFull"}
+OWN = {"UserError", "SpecError", "DamagedError", "ValidationError", "NumericalError", "StoreFull", "RayLost"}
 """Errors whose text is ours."""
 
 

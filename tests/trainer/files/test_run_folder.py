@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from trainer.config import UserError, parse, read_yaml
-from trainer.files import run_folder
+from trainer.files import checkpoint, run_folder
+from trainer.files.failure import failure_of
 
 Make = Callable[..., Any]
 
@@ -80,6 +81,27 @@ def test_who_waits_for_a_folder_gets_it_when_it_is_let_go(tmp_path: Path) -> Non
     finally:
         let_go.set()
         holder.join()
+
+
+def test_a_process_that_has_lost_its_folder_writes_no_epoch_into_it(tmp_path: Path) -> None:
+    """As on a network disk, whose server gives the lock of a machine that stands still to another."""
+    out = tmp_path / "run"
+    with run_folder.lock_folder(out):
+        run_folder.append_epoch(out, {"epoch": 1.0})
+        checkpoint.save(out / "last.pt", {"epoch": 1}, out / "previous.pt")
+        (out / ".lock").write_text("7\nanother\n")
+        for write in (
+            lambda: run_folder.append_epoch(out, {"epoch": 2.0}),
+            lambda: run_folder.write_result(out, {}),
+            lambda: checkpoint.save(out / "last.pt", {"epoch": 2}, out / "previous.pt"),
+        ):
+            with pytest.raises(run_folder.LostFolderError, match="another process trains in") as lost:
+                write()
+            assert failure_of(lost.value).cause == "lost"
+    assert run_folder.read_epochs(out) == [{"epoch": 1.0}]
+    assert checkpoint.load(out / "last.pt") == {"epoch": 1}
+    assert {path.name for path in out.iterdir()} == {".lock", "epochs.jsonl", "last.pt"}, "the lock is the other's"
+    run_folder.append_epoch(out, {"epoch": 2.0})  # here nothing is locked
 
 
 def test_notes_are_read_back_but_for_one_half_written(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Commands on a store at an address: they name the address, refuse what it cannot have, and check the bucket."""
 
+import grp
 import os
 import re
 import time
@@ -10,7 +11,7 @@ from orchestrator.health import address_works
 from orchestrator.running.shared_store import check_shared
 from orchestrator.store.folder import Store
 from orchestrator.store.leases import Leases
-from orchestrator.store.objects.working_copy import opened, working_copy
+from orchestrator.store.objects.working_copy import opened
 from orchestrator.verbs.doctor import doctor
 from trainer.config import UserError
 
@@ -41,7 +42,7 @@ def test_messages_name_the_address(store, here, address):
 
 @pytest.mark.slow
 def test_a_group_cannot_share_an_address_and_nothing_is_written(store, here, tmp_path):
-    (tmp_path / "mine.yaml").write_text("group: root\n")
+    (tmp_path / "mine.yaml").write_text(f"group: {grp.getgrgid(os.getegid()).gr_name}\n")
     done = here("run", "demo_search", "--cluster", tmp_path / "mine.yaml")
     assert done.code == 2
     assert f"group: is for a store in a folder but the store is {store.name}; remove it" in done.err
@@ -86,8 +87,9 @@ def test_a_bucket_that_is_not_there_is_not_read_as_an_empty_store(s3, driver, tm
 
 @pytest.mark.slow
 def test_where_no_store_is_nothing_is_copied(here, driver, address, tmp_path):
-    done = driver.here("store", "copy", address, tmp_path / "copy")
-    assert done.code == 2 and f"no store is at {address}; correct the address" in done.err
+    for place in (address, tmp_path, tmp_path / "absent"):
+        done = driver.here("store", "copy", place, tmp_path / "copy")
+        assert done.code == 2 and f"no store is at {place}; correct the folder or address" in done.err
     assert not (tmp_path / "copy").exists()
 
 
@@ -101,4 +103,4 @@ def test_doctor_tells_of_a_bucket_that_is_not_there_in_its_table(s3, tmp_path, m
         r"^store +problem +store s3://no-such-bucket/x: there is no bucket no-such-bucket +correct", out, re.MULTILINE
     ), out
     assert re.search(r"^disk of the working copy +\w+ ", out, re.MULTILINE)
-    assert working_copy(tmp_path) is None and "not-to-be-shown" not in out
+    assert "not-to-be-shown" not in out

@@ -142,6 +142,8 @@ def test_a_store_that_refuses_for_long_is_said_in_one_line(s3):
 def test_a_bucket_that_is_not_there(s3):
     with pytest.raises(UserError, match=r"store s3://no-such-bucket/x refuses .*; correct its address") as error:
         connect("s3://no-such-bucket/x").write("a", b"1")
+    with pytest.raises(UserError, match="no bucket no-such-bucket; correct the address, or make the bucket"):
+        connect("s3://no-such-bucket/x").create("a", b"1")
     assert not isinstance(error.value, UnreachableError), "a driver that is started again would fail again"
 
 
