@@ -1,7 +1,7 @@
 """Matrix: golden numbers, tests and studies under Ray with the oldest and the newest PyTorch, Ray and MLflow.
 
-The corners may lie beyond the ranges of pyproject.toml, which allow what passed here. Each corner gets an environment of
-its own, which is deleted afterwards: 6 GB, most of it links into uv's cache. What is not named below has the version of
+The corners may lie beyond the ranges of pyproject.toml, which allow what passed here. Each gets an environment of its
+own, which is deleted afterwards: 6 GB, most of it links into uv's cache. What is not named below has the version of
 constraints.txt.
 Run: make matrix, or python benchmarks/matrix.py --only oldest. It needs uv (pip install uv) and the corners' Pythons.
 """
