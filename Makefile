@@ -1,4 +1,4 @@
-# make demo: set up and run the demo study.  make test: set up and pass the tests.  make check: before every commit.  make bench: ratios side by side.
+# make demo: set up and run the demo study.  make test: set up and pass the tests.  make check: before every commit.  make bench: ratios side by side.  make matrix: the corners of the versions.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q 
 A_CORE := -n logical --maxprocesses 4
 NOTE    = @begun=$$(date +%s); $(MAKE) --no-print-directory $(1) && echo "make $@: $$(( $$(date +%s) - begun )) s"
 
-.PHONY: setup demo bench test tests check static fast lock clean
+.PHONY: setup demo bench matrix test tests check static fast lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +33,9 @@ demo: setup
 
 bench: setup
 	@$(BIN)/python benchmarks/bench.py --write
+
+matrix: setup
+	@$(BIN)/python benchmarks/matrix.py --write
 
 test: setup
 	$(call NOTE,tests)

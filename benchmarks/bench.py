@@ -87,11 +87,11 @@ def hardware() -> str:
     return f"{datetime.date.today():%d %B %Y}; {where}; {known['threads']} threads; {versions}."
 
 
-def write(lines: list[str], path: Path) -> None:
+def write(lines: list[str], path: Path, heading: str = HEADING) -> None:
     """Replace the section of the results."""
     text = path.read_text(encoding="utf-8")
-    section = "\n".join([HEADING, "", *lines, ""])
-    found = re.search(rf"^{re.escape(HEADING)}\n.*?(?=^## |\Z)", text, re.M | re.S)
+    section = "\n".join([heading, "", *lines, ""])
+    found = re.search(rf"^{re.escape(heading)}\n.*?(?=^## |\Z)", text, re.M | re.S)
     if found:
         text = text[: found.start()] + section + "\n" + text[found.end() :]
     else:

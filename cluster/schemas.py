@@ -18,7 +18,7 @@ from typing import Any
 from cluster.launcher_file import Document
 from cluster.lint import Finding
 from cluster.mistakes import hint
-from trainer.config import message_of
+from trainer.config import message_of, require
 
 _OPEN = ("provider", "auth", "docker", "node_config", "metadata")
 """Sections of a `ray up` file whose keys depend on the cloud."""
@@ -31,7 +31,8 @@ def check_kuberay(document: Document, *, job: bool) -> list[Finding]:
 
 
 def check_ray_up(document: Document) -> list[Finding]:
-    """What Ray's schema and its validator refuse in a `ray up` file."""
+    """What Ray's schema and its validator refuse in a `ray up` file. Raises UserError where Ray is not installed."""
+    require("checking a `ray up` file", "ray")
     import ray.autoscaler
     from ray.autoscaler._private.util import prepare_config, validate_config
 

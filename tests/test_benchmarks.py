@@ -3,10 +3,12 @@
 import importlib
 import importlib.util
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.requirements import Requirement
 from PIL import Image
 
 from orchestrator.report.page.forest import Difference
@@ -141,3 +143,18 @@ def test_the_ideal_of_a_simulated_cluster_counts_the_nodes_that_are_there(monkey
     assert cluster.reached(0.0, 40.0) == 10.0
     assert cluster.reached(0.0, 100.0) == 40.0
     assert cluster.reached(5.0, 100.0) == 5.0 + 5.0 + 30.0 + (100 - 20 - 60) / 4
+
+
+def test_the_newest_corner_of_the_matrix_is_in_the_ranges_of_the_project(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    matrix = benchmark("matrix")
+    project = tomllib.loads((matrix.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    ranges = {one.name: one.specifier for one in map(Requirement, [*extras["train"], *extras["orchestrate"]])}
+    versions = matrix.CORNERS["newest"]._asdict()
+    assert versions.pop("python") in Requirement(f"Python{project['requires-python']}").specifier
+    assert [name for name, version in versions.items() if version not in ranges[name]] == []
+    lines = (matrix.ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    kept = {line.partition("==")[0] for line in lines if not matrix.FOLLOWING.match(line)}
+    assert {"numpy", "optuna", "nvidia-ml-py"} <= kept
+    assert not {"torch", "torchvision", "ray", "mlflow", "mlflow-skinny", "nvidia-cublas", "triton"} & kept

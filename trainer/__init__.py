@@ -1,6 +1,7 @@
 """What does a run compute? The TransKD models, losses, data and training loop, in plain PyTorch.
 
 `fit`, `Place`, `TrainConfig` and `UserError` are its interface for Python (docs/python.md), imported when used.
+`fit` raises UserError where PyTorch is not installed.
 """
 
 from __future__ import annotations
@@ -25,4 +26,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "fit":
+        from trainer.config import require
+
+        require("trainer.fit", "torch")
     return getattr(import_module(_HOMES[name]), name)

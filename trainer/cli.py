@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from trainer.config import UnreachableError, UserError, masked, printable
+from trainer.config import UnreachableError, UserError, masked, missing_in, printable
 from trainer.config.blame import blamed
 from trainer.config.input_files import refuse_undecodable, with_home
 from trainer.config.masked_output import MaskedOutput
@@ -90,14 +90,19 @@ def in_one_line(action: Callable[[], object], *refusals: type[Exception]) -> Non
     """Call `action` and end with one line and an exit code where it fails; see `say`.
 
     1: the run failed (loss not finite, out of memory, GPU failed). 2: the user's mistake (UserError, `refusals`, a path
-    that cannot be used, what a plugin raises). 3: the disk is full. 4: what lies elsewhere does not answer
-    (UnreachableError). Other exceptions are raised.
+    that cannot be used, an extra that is missing, what a plugin raises). 3: the disk is full. 4: what lies elsewhere
+    does not answer (UnreachableError). Other exceptions are raised.
     """
     try:
         action()
     except (UserError, *refusals) as error:  # type: ignore[misc]
         say(f"error: {error}")
         sys.exit(4 if isinstance(error, UnreachableError) else 2)
+    except ModuleNotFoundError as error:
+        if not (told := missing_in(error)):
+            raise
+        say(f"error: this command needs {told}")
+        sys.exit(2)
     except SystemExit as end:
         if end.code == 130 and type(end) is SystemExit:  # typer's exit code for Ctrl-C
             say("stopped; run the same command again to go on")

@@ -10,7 +10,7 @@ from orchestrator.store.folder import Store, resolve
 from orchestrator.tracking.address import check_driver, check_uri, shown, uri_of
 from orchestrator.tracking.mlflow_server import errors, read_runs
 from orchestrator.tracking.tracker import SEEDS
-from trainer.config import UserError, message_of
+from trainer.config import UserError, message_of, require
 
 ABOVE = ("study", SEEDS)
 """Roles of our own runs that have no seed: a study, and an arm over its seeds."""
@@ -19,8 +19,9 @@ ABOVE = ("study", SEEDS)
 def read_experiment(title: str, uri: str | None) -> Frame:
     """The runs of an experiment, of the server or database `uri`, by default that of the environment or the store.
 
-    Raises UserError where it cannot be read, or has no runs.
+    Raises UserError where it cannot be read, has no runs, or MLflow is not installed.
     """
+    require("judge --mlflow", "mlflow")
     address = _address(uri)
     where = f"MLflow experiment {title} of {shown(address)}"
     try:

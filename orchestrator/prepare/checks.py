@@ -24,6 +24,8 @@ FREE_GIB, NEEDED_GIB = 10, 1
 """Free disk space below which there is a warning, and a problem."""
 CLOCK_S = 2.0
 """The largest difference between clocks, beside the time that an answer took."""
+OF_STUDIES = ("train", "orchestrate")
+"""The extras of pyproject.toml without which no study runs."""
 TOLD = ("Python", "torch", "ray", "mlflow", "optuna")
 """The versions that are shown where all are right."""
 OF_RUNS = ("Python", "torch", "torchvision", "timm", "ray", "numpy", "pillow", "pyarrow", "pydantic", "safetensors")
@@ -40,15 +42,22 @@ class Line(NamedTuple):
 
 
 def requirements() -> list[Requirement]:
-    """The packages that this project needs, with their ranges, and Python's under its own name."""
-    file = Path(__file__).parents[1] / "pyproject.toml"
+    """The packages that a study needs, with their ranges, and Python's under its own name."""
+    file = Path(__file__).parents[2] / "pyproject.toml"
     if file.is_file():
         project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
-        named, python = project["dependencies"], project["requires-python"]
+        extras = project["optional-dependencies"]
+        named = [*project["dependencies"], *(text for extra in OF_STUDIES for text in extras[extra])]
+        python = project["requires-python"]
     else:
         named, python = metadata.requires("transkd") or [], metadata.metadata("transkd")["Requires-Python"]
     found = [Requirement(text) for text in named]
-    needed = [one for one in found if one.marker is None or one.marker.evaluate({"extra": ""})]
+    needed = [
+        one
+        for one in found
+        if one.name != "transkd"
+        and (one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in OF_STUDIES))
+    ]
     return [Requirement(f"Python{python}"), *needed]
 
 

@@ -22,6 +22,7 @@ from trainer.config import (
     counted,
     data_key,
     digest,
+    missing,
     refuse_secrets,
     weight_names,
 )
@@ -164,8 +165,8 @@ class Preparer:
         return SourceReader(self.place)
 
     def known_sources(self, configs: Sequence[TrainConfig]) -> Sources:
-        """The sources of configs that `plan` can find quickly: splits that are packed already or generated, and weights
-        on this machine."""
+        """The sources of configs that `plan` can find quickly: splits that are packed or (with torch) generated, and
+        weights on this machine."""
         from trainer.data import dataset_class, known_fingerprints
         from trainer.files.file_digest import file_digest
 
@@ -179,7 +180,7 @@ class Preparer:
             root = self.roots.get(config.data.name)
             if (found := known_fingerprints(config.data, root, self.store.cache, config.eval.splits)) is not None:
                 data[data_key(config.data, config.eval.splits)] = found
-            elif root is None and not dataset_class(config.data.name).needs_root:
+            elif root is None and not dataset_class(config.data.name).needs_root and not missing("torch"):
                 data |= self.reader.read([config]).data
         for name in {name for config in configs for name in weight_names(config)}:
             with contextlib.suppress(UserError):
@@ -199,9 +200,11 @@ class Preparer:
 
     def _lacks(self, config: TrainConfig, sources: Sources) -> str:
         """What `known_sources` could not find for a config."""
+        from trainer.data import dataset_class
+
         name = config.data.name
         if data_key(config.data, config.eval.splits) not in sources.data:
-            if self.roots.get(name) is None:
+            if self.roots.get(name) is None and dataset_class(name).needs_root:
                 return f"the folder of {name} is not given (--data-root FOLDER)"
             return f"the data of {name} has not been packed on this machine yet, or has changed since"
         files = [file for file in weight_names(config) if file not in sources.weights]

@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from cluster.machine_types import Machine
 from cluster.spec import ClusterSpec
-from trainer.config import TrainConfig, message_of
+from trainer.config import TrainConfig, message_of, missing
 
 
 def here(*, with_gpus: bool = True) -> Machine:
-    """This machine's CPUs and GPUs, as far as this process may use them; counting GPUs takes torch, and seconds."""
+    """This machine's CPUs and GPUs, as far as this process may use them; counting GPUs takes torch, and seconds.
+    Without torch no process can use one."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not with_gpus:
+    if not with_gpus or missing("torch"):
         return Machine(cpus)
     import torch
 

@@ -12,6 +12,7 @@ from ablations.table.trials import search_table
 from orchestrator.state.outcomes import hardware
 from orchestrator.state.proposals import Proposal, imported_trials
 from orchestrator.state.study_state import SearchState, StudyState
+from trainer.config import missing
 
 
 def trials(state: StudyState, search: SearchState) -> list[Proposal]:
@@ -32,11 +33,13 @@ def table(state: StudyState) -> Table:
 
 
 def _ranking(state: StudyState) -> Table:
-    from orchestrator.search.importance import importances
-
     history = trials(state, state.searches[0])
     taught = Counter(whose for whose, _ in imported_trials(state.study, state.ledger) or [])
     ranking = search_table(state.study, [trial for _, trial in history], taught=taught)
+    if told := missing("optuna"):
+        return replace(ranking, explained=(*ranking.explained, f"Importance is not computed: that needs {told}."))
+    from orchestrator.search.importance import importances
+
     shares = importances(state.study, history)
     if not shares:
         return ranking

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cluster.spec import ClusterSpec
+from cluster.spec import ClusterSpec, variants
 from orchestrator.prepare.checks import PROBLEM, Line, cluster, requirements
 from orchestrator.prepare.machine_facts import facts, version
 from orchestrator.running.ask_nodes import ask_each
@@ -58,7 +58,7 @@ def differences(
 ) -> list[Line]:
     """Each machine beside the driver's, a line for each difference. `folders`: those whose disks are looked at."""
     addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
-    ports = _head_ports()
+    ports = _head_ports(spec)
     driver = facts(packages, folders, spec.data_roots)
     asked_s = time.time()
     found, silent = ask_each(nodes, facts, lambda _: (packages, folders, spec.data_roots, ports))
@@ -71,12 +71,14 @@ def differences(
     )
 
 
-def _head_ports() -> dict[str, str]:
-    """What listens on the head and other machines need -> HOST:PORT."""
+def _head_ports(spec: ClusterSpec) -> dict[str, str]:
+    """What listens on the head and other machines need -> HOST:PORT. Through its dashboard, which a head shows to itself
+    alone unless told otherwise, Ray Train frees what the workers of a stopped run held."""
     import ray
 
     found = {"GCS": ray.get_runtime_context().gcs_address}
-    if dashboard := ray._private.worker.get_dashboard_url():  # through which Ray Train frees what stopped runs held
+    groups = any(each.most_workers > 1 for each in variants(spec).values())
+    if groups and (dashboard := ray._private.worker.get_dashboard_url()):
         found["dashboard"] = dashboard
     for node in ray.nodes():
         if HEAD in node["Resources"]:

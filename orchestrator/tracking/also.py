@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 from orchestrator.tracking.run_record import Record
 from orchestrator.tracking.tensorboard import TensorBoard
 from orchestrator.tracking.weights_and_biases import WeightsAndBiases
-from trainer.config import UserError
+from trainer.config import require
 
 
 class RunTracker(Protocol):
@@ -23,14 +22,10 @@ class RunTracker(Protocol):
 TRACKERS: dict[str, Callable[[Path], RunTracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
 """Name in `tracking:` -> its tracker, which keeps what it writes in the folder that it is given."""
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
-"""The package that a tracker writes with."""
+"""The module that a tracker writes with."""
 
 
 def check_trackers(names: Sequence[str]) -> None:
     """Raise UserError where the package of a tracker is not installed."""
     for name in names:
-        if find_spec(PACKAGES[name]) is None:
-            raise UserError(
-                f"tracking: {name} needs the package {PACKAGES[name]}, which is not installed here; "
-                f"pip install 'transkd[{name}]', or remove {name}"
-            )
+        require(f"tracking: {name}", PACKAGES[name])

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.verbs.options import ClusterOption, StoreOption
-from trainer.config import UserError, counted, parse
+from trainer.config import UserError, counted, parse, require
 
 if TYPE_CHECKING:
     from cluster.spec import ClusterSpec
@@ -47,6 +47,7 @@ def doctor(
     step: Annotated[bool, typer.Option(help="time a training step of a small network")] = True,
 ) -> None:
     """Check this machine, the store and the machines of a cluster: a line each, with the remedy. Starts no run."""
+    require("doctor", "torch", "ray", "mlflow", "optuna")
     from cluster.spec import load as load_spec
     from orchestrator.health import PROBLEM, folders_of, machine, requirements
     from orchestrator.prepare.machine_facts import facts

@@ -18,7 +18,7 @@ from orchestrator.verbs.options import (
     roots_of,
     store_of,
 )
-from trainer.config import NUMERICS_VERSION, RunIds, Sources, located, parse
+from trainer.config import NUMERICS_VERSION, RunIds, Sources, located, missing, parse, require
 
 
 def plan(
@@ -33,7 +33,8 @@ def plan(
     ] = None,
     all_runs: Annotated[bool, typer.Option("--all", help="list every run of a long plan")] = False,
 ) -> None:
-    """List every run of a study, what it changes, and what it costs: time, disk and money. Starts nothing."""
+    """List every run of a study, what it changes, and what it costs: time, disk and money. Starts nothing. Without
+    torch it lists them, and says what it could not check."""
     from cluster.spec import load as load_spec
     from cluster.spec import spec_of, with_workers
     from orchestrator.prepare.jobs import Preparer
@@ -47,7 +48,9 @@ def plan(
     from orchestrator.store.ledger import Ledger
     from orchestrator.terminal.plan_listing import show_batches, show_costs, show_plan
 
-    console = Console(highlight=False)
+    if max_gpu_hours is not None:
+        require("plan --max-gpu-hours", "torch")
+    lacks, console = missing("torch"), Console(highlight=False)
     where, spec = store_of(store, cluster), load_spec(cluster)
     spec, ledger = spec if workers is None else with_workers(spec, workers), Ledger(where.ledger)
     loaded = load_study(study, ledger)
@@ -72,7 +75,9 @@ def plan(
         unchecked += [f"not checked: {why}" for why in lacking if not any(why in line for line in unchecked)]
     from orchestrator.prepare.machine import slow_bf16
 
-    if slow := slow_bf16((spec_of(spec, run.plan.role, run.plan.arm), run.plan.config) for run in state.runs):
+    if lacks:
+        unchecked.append(f"not checked: structures, GMACs, limits, search space, time and cost: that needs {lacks}")
+    elif slow := slow_bf16((spec_of(spec, run.plan.role, run.plan.arm), run.plan.config) for run in state.runs):
         unchecked.append(slow)
     for line in unchecked:
         console.print(Text(line, style="yellow"), soft_wrap=True)
@@ -92,10 +97,13 @@ def plan(
     for arm, config in configs.items():
         with located(f"{loaded.name}: {arm}"):
             config.optim.group_sizes(given[arm].least_workers, given[arm].most_workers, spec.micro_batch)
-            costs[arm] = preparer.check(config)
+            if not lacks:
+                costs[arm] = preparer.check(config)
     for each in {given[arm].workers: given[arm] for arm in configs}.values():
         alike = [config.optim for arm, config in configs.items() if given[arm].workers == each.workers]
         show_batches(alike, each, console)
+    if lacks:
+        return
     if costs:
         show_costs(costs, next(iter(configs.values())).data.size, console)
     with located(loaded.name):

@@ -22,7 +22,7 @@ from orchestrator.verbs.options import (
     roots_of,
     store_of,
 )
-from trainer.config import UserError, counted
+from trainer.config import UserError, counted, require
 
 if TYPE_CHECKING:
     from ablations.study.schema import Study
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from orchestrator.store.folder import Store
     from orchestrator.tracking.arm_record import ArmRecord
     from orchestrator.tracking.mirror import Mirror
+
+NEEDED = ("torch", "ray", "optuna", "mlflow")
+"""What a study needs beyond the core. Checked before a file is written."""
 
 
 def run(
@@ -53,6 +56,7 @@ def check_all(
     from orchestrator.state.stored_studies import load_study
     from orchestrator.store.ledger import Ledger
 
+    require("run", *NEEDED)
     ledger = Ledger(store_of(store, cluster).ledger)
     for study in studies:
         roots_of(load_study(study, ledger), data_roots or [])
@@ -107,6 +111,7 @@ def launch_read(
     join: bool = False,
 ) -> int:
     """`launch` of a study that has been read from this YAML; the report is not written over the files in `read`."""
+    require("run", *NEEDED)
     from cluster.spec import load as load_spec
     from cluster.spec import with_workers
     from orchestrator.report.files import PAGE, check_folder

@@ -12,7 +12,7 @@ import typer
 
 from orchestrator.verbs.job import AddressOption, JobEnded, left
 from orchestrator.verbs.options import ClusterOption, HoursOption, RetryOption, StoreOption, StudyName, WorkersOption
-from trainer.config import UserError
+from trainer.config import UserError, require
 
 
 def submit(
@@ -40,6 +40,7 @@ def submit(
     from orchestrator.submit import ray_jobs
     from orchestrator.submit.package import pack
 
+    require("submit", "ray")
     if down_after is not None and not (follow and down_after.is_file()):
         raise UserError(f"--down-after must be a launcher file, without --no-follow, but got {down_after}")
     if store is not None:

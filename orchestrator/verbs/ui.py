@@ -31,8 +31,9 @@ def ui(
     from orchestrator.store.ledger import Ledger
     from orchestrator.tracking.address import database_file, shown, training_page, uri_of
     from orchestrator.tracking.mlflow_server import Server
-    from trainer.config import UserError
+    from trainer.config import UserError, require
 
+    require("ui", "mlflow")
     where = store_of(store, cluster)
     uri = uri_of(where)
     if uri.startswith(("http", "databricks")):

@@ -4,6 +4,7 @@ from trainer.config.cohort import CohortKey, check_cohort, cohort_key
 from trainer.config.data import DataConfig
 from trainer.config.errors import NumericalError, UnreachableError, UserError, explain, located, shown, unknown
 from trainer.config.evaluation import EvalConfig
+from trainer.config.extras import missing, missing_in, require
 from trainer.config.fields import (
     MOST,
     Count,
@@ -93,6 +94,8 @@ __all__ = [
     "located",
     "masked",
     "message_of",
+    "missing",
+    "missing_in",
     "override",
     "parse",
     "parse_argument",
@@ -105,6 +108,7 @@ __all__ = [
     "recipe_names",
     "refuse_secrets",
     "removable",
+    "require",
     "shown",
     "splits_read",
     "step_names",

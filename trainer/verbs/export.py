@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.config import UserError, counted, printable
+from trainer.config import UserError, counted, printable, require
 from trainer.config.input_files import check_output
 from trainer.files.atomic import replacing
 from trainer.place import default_cache
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
 IMAGES = 16
 """Most images to compare on, spaced evenly over those available."""
-PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-"""What only `export` imports."""
 
 
 def export(
@@ -66,8 +63,7 @@ def export(
     small, about = out.with_name(f"{out.stem}-int8{out.suffix}"), out.with_suffix(".card.md")
     for written in (out, small, about) if int8 else (out, about):
         options.check_written("--out", written, options.read_with(checkpoint, config))
-    if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        raise UserError(f"export needs {' and '.join(missing)}, not installed here; pip install {' '.join(missing)}")
+    require("export", "torch", "onnx", "onnxruntime", "onnxscript")
     import torch
 
     from trainer.data import open_dataset

@@ -26,6 +26,7 @@ from trainer.config import (
     printable,
     read_yaml,
     refuse_secrets,
+    require,
     weight_names,
     with_plugins,
     with_recipe,
@@ -86,6 +87,7 @@ def fit(
     deterministic: Annotated[bool, typer.Option(help="on a GPU, repeat runs bit for bit; slower")] = False,
 ) -> None:
     """Train a run to its end, or several side by side with one pass of their teacher; run again to resume."""
+    require("fit", "torch")
     if continue_ is not None and len(configs) > 1:
         raise UserError(f"--continue is for one run but got {len(configs)} configs; give one")
     given = dict(parse_argument(text, "--set", "PATH=VALUE, for example optim.lr=0.001") for text in set_ or [])

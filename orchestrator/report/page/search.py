@@ -16,7 +16,7 @@ from ablations.study.trial import Trial
 from orchestrator.report.page.data import Report, Searched
 from orchestrator.report.page.parallel import parallel_figure
 from orchestrator.report.page.parts import PALETTE, Section, figure, label, plot, rounded, side_by_side, whole_axis
-from trainer.config import counted
+from trainer.config import counted, missing
 
 EVALUATORS: dict[Literal["fanova", "ped_anova"], str] = {"fanova": "fANOVA", "ped_anova": "PED-ANOVA"}
 
@@ -144,8 +144,6 @@ def section(report: Report) -> Section | None:
 
 
 def _blocks(searched: Searched, index: int) -> list[Markup]:
-    from orchestrator.search.importance import importances  # Optuna is slow to import
-
     search, trials = searched.search, searched.trials
     if not _finished(trials, search.metric):
         return []
@@ -159,8 +157,7 @@ def _blocks(searched: Searched, index: int) -> list[Markup]:
     if search.against:
         said = f"Both objectives of the search{of}."
         beside.append(plot(f"against-{index}", against_figure(trials, search.metric, search.against), said))
-    shares = {name: own for name in EVALUATORS if (own := importances(searched.study, searched.history, name))}
-    if shares:
+    if shares := _importances(searched):
         said = f"Importance of dimensions{of} over finished trials, by two evaluators. If they differ, trust neither. "
         said += "fANOVA leaves out dimensions that only some trials have."
         beside.append(plot(f"importance-{index}", importance_figure(shares), said))
@@ -170,6 +167,15 @@ def _blocks(searched: Searched, index: int) -> list[Markup]:
         said += "A line without a dot on an axis: the dimension did not apply to the trial."
         blocks.append(plot(f"parallel-{index}", drawn, said))
     return blocks
+
+
+def _importances(searched: Searched) -> dict[Literal["fanova", "ped_anova"], Mapping[str, float]]:
+    """Evaluator -> path -> share; empty with too few finished trials, or without Optuna, of which a note tells."""
+    if missing("optuna"):
+        return {}
+    from orchestrator.search.importance import importances  # Optuna is slow to import
+
+    return {name: own for name in EVALUATORS if (own := importances(searched.study, searched.history, name))}
 
 
 def _finished(trials: Sequence[Trial], metric: str) -> list[tuple[Trial, float]]:

@@ -336,6 +336,6 @@ def test_a_package_that_is_not_installed_is_named(
     finished: Make, command: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    told = "error: export needs onnxruntime, not installed here; pip install onnxruntime\n"
+    told = "error: export needs onnxruntime, not installed here; pip install 'transkd[export]'\n"
     assert command("export", finished() / run_folder.BEST, "--out", tmp_path / "student.onnx") == (2, "", told)
     assert not list(tmp_path.iterdir())
