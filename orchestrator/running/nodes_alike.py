@@ -72,8 +72,8 @@ def differences(
 
 
 def _head_ports(spec: ClusterSpec) -> dict[str, str]:
-    """What listens on the head and other machines need -> HOST:PORT. Through its dashboard, which a head shows to itself
-    alone unless told otherwise, Ray Train frees what the workers of a stopped run held."""
+    """What listens on the head and other machines need -> HOST:PORT. Through its dashboard, which a head shows to
+    itself alone unless told otherwise, Ray Train frees what the workers of a stopped run held."""
     import ray
 
     found = {"GCS": ray.get_runtime_context().gcs_address}

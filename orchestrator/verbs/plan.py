@@ -50,7 +50,7 @@ def plan(
 
     if max_gpu_hours is not None:
         require("plan --max-gpu-hours", "torch")
-    lacks, console = missing("torch"), Console(highlight=False)
+    console = Console(highlight=False)
     where, spec = store_of(store, cluster), load_spec(cluster)
     spec, ledger = spec if workers is None else with_workers(spec, workers), Ledger(where.ledger)
     loaded = load_study(study, ledger)
@@ -66,6 +66,7 @@ def plan(
             refuse_changed(search, RunIds(known).of)
     refuse_unplaceable(state, spec)
     show_plan(state, console, whole=all_runs)
+    lacks = missing("torch")
     unchecked = preparer.could_not_check(state)
     unchecked += filter(None, [unused_overrides(state, spec)])
     if any(not run.finished for run in state.runs) or state.searches:

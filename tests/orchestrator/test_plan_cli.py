@@ -19,9 +19,12 @@ WATCHED = """
 import sys
 from importlib.abc import MetaPathFinder
 
+unseen = {"torch", "ray", "mlflow"}
+
 class Watch(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name in ("torch", "ray", "mlflow"):
+        if name in unseen:  # looked for, to see whether it is installed, and then imported
+            unseen.remove(name)
             print(f"importing {name}", flush=True)
 
 sys.meta_path.insert(0, Watch())
