@@ -1,6 +1,5 @@
 """The run of a machine that is cut off goes on elsewhere; the process that still trains it there doubles no epoch."""
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -89,11 +88,11 @@ def cable():
             f"{there} link set far up",
             f"{there} link set lo up",
         ):
-            subprocess.run(command.split(), check=True)
+            if subprocess.run(command.split(), check=False).returncode != 0:
+                pytest.skip(f"a cable between network namespaces cannot be had: {command}")
         yield
     finally:
-        with contextlib.suppress(subprocess.CalledProcessError):
-            subprocess.run(["ip", "link", "del", NAME], check=True)
+        subprocess.run(["ip", "link", "del", NAME], check=False, stderr=subprocess.DEVNULL)
         subprocess.run(["ip", "netns", "del", NAME], check=True)
 
 
