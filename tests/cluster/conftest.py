@@ -183,9 +183,10 @@ def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
     return {**lists, "auth": {}, "docker": {}, "file_mounts": {}, "file_mounts_sync_continuously": False, **config}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def fake_autoscaling_cluster() -> Iterator[FakeAutoscalingCluster]:
-    """0 to 2 machines of 1 CPU, taken down after 4 idle seconds. A test leaves it without machines, as it found it."""
+    """0 to 2 machines of 1 CPU, taken down after 4 idle seconds. For one test: what Ray Train asked for keeps machines for
+    three minutes after a run."""
     cluster = FakeAutoscalingCluster({"machine": {"CPU": 1}}, most=2, idle_s=4)
     try:
         yield cluster
