@@ -185,8 +185,8 @@ def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def fake_autoscaling_cluster() -> Iterator[FakeAutoscalingCluster]:
-    """0 to 2 machines of 1 CPU, taken down after 4 idle seconds. For one test: what Ray Train asked for keeps machines for
-    three minutes after a run."""
+    """0 to 2 machines of 1 CPU, taken down after 4 idle seconds. For one test: what Ray Train has asked for keeps
+    machines for three minutes after a run."""
     cluster = FakeAutoscalingCluster({"machine": {"CPU": 1}}, most=2, idle_s=4)
     try:
         yield cluster
