@@ -184,7 +184,7 @@ def test_a_trial_tries_its_runs_again_each_by_its_own_failure_and_fewer_where_th
     bench = make(bug=1, memory="auto")
     tried = []
 
-    def train(jobs):
+    def train(jobs, send, leaves):
         """Two runs at once are too many; run2 has a bug that comes twice."""
         tried.append([job["run_id"] for job in jobs])
         for job in jobs[2:]:
@@ -206,7 +206,7 @@ def test_a_trial_tries_its_runs_again_each_by_its_own_failure_and_fewer_where_th
 
 def test_runs_that_train_one_after_the_other_report_their_ends(make, monkeypatch):
     bench, told = make(), []
-    monkeypatch.setattr(trial_module, "train_workers", lambda jobs: None)
+    monkeypatch.setattr(trial_module, "train_workers", lambda *_: None)
     monkeypatch.setattr(trial_module.tune, "report", told.append)
     trial_module.trial({**bench.trial.config, "most": 1})
     assert told == [{"run_id": name, "ended": True} for name in ("run0", "run1", "run2")], "the last by its trial's end"
