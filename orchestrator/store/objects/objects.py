@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, TypeVar
 
 from trainer.config import UnreachableError, UserError, masked, message_of
 from trainer.files.atomic import replacing
@@ -57,17 +57,15 @@ class NotConditionalError(Exception):
     """The server knows no conditional writes."""
 
 
-class Atomic:
+class Atomic(Protocol):
     """What pyarrow has not: a write that fails where the object exists. Each kind of store has its own."""
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object; False, and nothing written, where one has the name. Raises NotConditionalError where the
         server knows no such request."""
-        raise NotImplementedError
 
     def delete(self, name: str) -> None:
         """Delete an object; nothing where there is none."""
-        raise NotImplementedError
 
 
 class Objects:
