@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -34,6 +35,8 @@ from orchestrator.verbs.doctor import doctor
 from trainer.config import UserError
 
 ROOT = Path(__file__).parents[2]
+PROCESSES = ["unshare", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+"""Runs a command that sees none of this machine's processes."""
 H200 = Gpus(("NVIDIA H200",), 1, "570.1", "12.8", "12.6")
 NODE = Facts(
     "node", {"Python": "3.11.7", "torch": "2.11.0"}, Gpus(), 8 * GIB, {"/store": 50 * GIB}, {"camvid": "aa"}, 9.0
@@ -245,20 +248,30 @@ def test_a_cluster_that_does_not_answer_is_not_joined(tmp_path: Path, capsys: py
 
 
 @pytest.mark.slow
-def test_where_auto_finds_no_ray_or_a_dead_one_it_is_said_before_anything_is_joined(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_where_auto_finds_a_dead_ray_it_is_said_before_anything_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")  # Ray may name this machine's address instead
         with pytest.raises(UserError, match=rf"^address: no Ray answers at [\d.]+:{port} \(.*; start one there with"):
             check_address("auto")
-    monkeypatch.delenv("RAY_ADDRESS")
-    for found, nothing in (("find_gcs_addresses", set()), ("find_bootstrap_address", None)):
-        monkeypatch.setattr(f"ray._private.services.{found}", lambda *_, nothing=nothing: nothing)
-    with pytest.raises(UserError, match=r"^address: auto joins the Ray of this machine, and none runs here"):
-        check_address("auto")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or subprocess.run([*PROCESSES, "true"], check=False).returncode != 0,
+    reason="processes of a process's own need unshare and its permission",
+)
+def test_where_auto_finds_no_ray_it_is_said_before_anything_is_joined(tmp_path: Path) -> None:
+    ask = "from orchestrator.running.ray_session import check_address; check_address('auto')"
+    done = subprocess.run(
+        [*PROCESSES, sys.executable, "-P", "-c", ask],
+        env={**{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "UserError: address: auto joins the Ray of this machine, and none runs here" in done.stderr
 
 
 @pytest.mark.slow

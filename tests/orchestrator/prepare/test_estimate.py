@@ -1,6 +1,7 @@
 """What a study will take: the ledger's paces, the clock of so many runs at once, the refusal."""
 
 import json
+import socket
 
 import pytest
 import yaml
@@ -179,13 +180,15 @@ def test_plan_and_run_refuse_before_anything_starts(driver, tmp_path):
     record(store, study, GPU, name="A GPU", id_of=Preparer("s", GPU, store, {}).reader.run_id)
     file, spec = tmp_path / "s.yaml", tmp_path / "gpus.yaml"
     file.write_text(yaml.safe_dump({"name": "s", "base": BASE, "variants": ARMS, "seeds": 2}))
-    spec.write_text(yaml.safe_dump({"address": "auto", "gpus_per_worker": 1, "concurrency": 1}))
-    for verb in ("plan", "run"):
-        done = driver.here(verb, file, "--cluster", spec, "--max-gpu-hours", 0.01)
-        assert done.code == 2
-        assert "--max-gpu-hours 0.01: s may take 0.0122 GPU-hours" in done.err
-        *rest, error = done.err.splitlines()
-        assert error.startswith("error: ")
-        assert all(line.startswith("timing a few training steps") for line in rest)
+    with socket.create_server(("127.0.0.1", 0)) as answering:  # an address that answers: the refusal comes before joining
+        address = f"127.0.0.1:{answering.getsockname()[1]}"
+        spec.write_text(yaml.safe_dump({"address": address, "gpus_per_worker": 1, "concurrency": 1}))
+        for verb in ("plan", "run"):
+            done = driver.here(verb, file, "--cluster", spec, "--max-gpu-hours", 0.01)
+            assert done.code == 2
+            assert "--max-gpu-hours 0.01: s may take 0.0122 GPU-hours" in done.err
+            *rest, error = done.err.splitlines()
+            assert error.startswith("error: ")
+            assert all(line.startswith("timing a few training steps") for line in rest)
     assert driver.here("plan", file, "--cluster", spec, "--max-gpu-hours", 1).code == 0
     assert [json.loads(line)["event"] for line in store.ledger.read_text().splitlines()].count("started") == 3
