@@ -79,7 +79,7 @@ app.registered_groups += trainer_app.registered_groups
 def guarded(action: Callable[[], object]) -> None:
     """Call `action`. An error is printed in one line; exit codes: failed run 1, user error 2, full disk 3, no Ray 4."""
     from cluster.spec import SpecError
-    from orchestrator.running.head_watch import EXIT_CODE, RayLost
+    from orchestrator.running.machines.head_watch import EXIT_CODE, RayLost
     from orchestrator.store.full_disk import StoreFull
 
     try:

@@ -15,7 +15,7 @@ from orchestrator.prepare.cohort_costs import cohorts_of, in_words
 from orchestrator.prepare.jobs import Job, Preparer
 from orchestrator.prepare.room import at_once, specs_of
 from orchestrator.prepare.study_checks import check_study
-from orchestrator.running.head_watch import RayLost
+from orchestrator.running.machines.head_watch import RayLost
 from orchestrator.runs_left import (
     arms_due,
     beside_teachers,
@@ -39,8 +39,8 @@ from orchestrator.tracking.mirror import Mirror
 from trainer.config import Sources, counted
 
 if TYPE_CHECKING:
-    from orchestrator.running.machine_watch import MachineWatch
-    from orchestrator.running.share import Share
+    from orchestrator.running.machines.machine_watch import MachineWatch
+    from orchestrator.running.shares.share import Share
 
 MakeView = Callable[[], Lines | Live]
 """Makes the view of one phase, a context manager."""
@@ -133,9 +133,9 @@ class Launch:
         return self.preparer.job(run.plan, run.run_id)
 
     def _run(self, mirror: Mirror, make_view: MakeView) -> None:
-        from orchestrator.running.machine_watch import MachineWatch
+        from orchestrator.running.machines.machine_watch import MachineWatch
         from orchestrator.running.ray_session import session
-        from orchestrator.running.share import shared
+        from orchestrator.running.shares.share import shared
 
         with contextlib.ExitStack() as held:
             machines = held.enter_context(session(self.spec, self.store, self.say, self._close))

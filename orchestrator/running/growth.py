@@ -11,7 +11,7 @@ from ray._private.state import available_resources_per_node
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from orchestrator.running.group_size import largest, others_wait, pays, places, share
-from orchestrator.running.share import someone_waits
+from orchestrator.running.shares.share import someone_waits
 
 STALE_S = 2.0
 """So much later Ray knows which machines are lost, and what an ended group has given back."""

@@ -22,9 +22,9 @@ from cluster.machine_types import Machine
 from cluster.spec import ClusterSpec, variants
 from orchestrator import packages
 from orchestrator.prepare.machine import here
-from orchestrator.running.head_watch import HeadWatch
-from orchestrator.running.nodes_alike import check_alike
-from orchestrator.running.shared_store import check_shared
+from orchestrator.running.machines.head_watch import HeadWatch
+from orchestrator.running.machines.nodes_alike import check_alike
+from orchestrator.running.machines.shared_store import check_shared
 from orchestrator.store.folder import Store
 from trainer.config import UserError, message_of
 

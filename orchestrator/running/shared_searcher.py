@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.running.group_size import WORKERS
 from orchestrator.running.ray_session import raise_if_interrupted
-from orchestrator.running.share import Share
+from orchestrator.running.shares.share import Share
 
 LOOK_S = 1.0
 """So often it is looked whether the runs of other drivers have ended, in seconds."""

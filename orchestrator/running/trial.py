@@ -12,13 +12,13 @@ from typing import Any
 import ray
 from ray import train, tune
 
-from orchestrator.running.avoided import machines_for
 from orchestrator.running.group_size import WORKERS
 from orchestrator.running.growth import first_size
-from orchestrator.running.leaving import leaves
+from orchestrator.running.machines.avoided import machines_for
+from orchestrator.running.machines.leaving import leaves
+from orchestrator.running.machines.this_machine import check_here, gpu_failed
 from orchestrator.running.ray_failures import of_ray
 from orchestrator.running.retries import Attempts, remember_shortage, side_by_side
-from orchestrator.running.this_machine import check_here, gpu_failed
 from orchestrator.running.worker_group import held_size, train_in_group
 from orchestrator.store.objects.uploads import fetch_failure, upload_now, uploading
 from trainer.config import parse

@@ -12,8 +12,8 @@ from ray.tune.search.search_generator import SearchGenerator
 
 from cluster.spec import ClusterSpec, variants
 from orchestrator.prepare.cohorts import most_runs
-from orchestrator.running.avoided import machines_for
 from orchestrator.running.callbacks import RunCallbacks, Silence
+from orchestrator.running.machines.avoided import machines_for
 from orchestrator.running.shared_searcher import SharedSearcher
 from orchestrator.running.trial import placement_group, trial
 from orchestrator.store.folder import Store

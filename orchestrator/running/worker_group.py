@@ -18,9 +18,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.running.exchange import Exchange
 from orchestrator.running.growth import Growth
-from orchestrator.running.leaving import leaves
+from orchestrator.running.machines.leaving import leaves
+from orchestrator.running.machines.this_machine import check_here, gpu_failed
 from orchestrator.running.ray_session import PLACE_S, START_TIMEOUT
-from orchestrator.running.this_machine import check_here, gpu_failed
 from orchestrator.store.objects.uploads import uploading
 from trainer.files.failure import failure_of
 from trainer.worker import train_worker

@@ -79,9 +79,9 @@ def doctor(
 def _nodes(spec: ClusterSpec, store: Store, packages: Sequence[str]) -> list[Line]:
     """Join Ray, and compare its machines with this one."""
     from orchestrator.health import PROBLEM, Line
-    from orchestrator.running.nodes_alike import differences
+    from orchestrator.running.machines.nodes_alike import differences
+    from orchestrator.running.machines.shared_store import blind_nodes, what_all_need
     from orchestrator.running.ray_session import joined
-    from orchestrator.running.shared_store import blind_nodes, what_all_need
 
     try:
         with joined(spec) as nodes:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.running.head_watch import EXIT_CODE
+from orchestrator.running.machines.head_watch import EXIT_CODE
 from orchestrator.store.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]

@@ -266,7 +266,11 @@ def test_where_auto_finds_no_ray_it_is_said_before_anything_is_joined(tmp_path: 
     ask = "from orchestrator.running.ray_session import check_address; check_address('auto')"
     done = subprocess.run(
         [*PROCESSES, sys.executable, "-P", "-c", ask],
-        env={**{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(tmp_path)},
+        env={
+            **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+            "PYTHONPATH": str(ROOT),
+            "RAY_TMPDIR": str(tmp_path),
+        },
         capture_output=True,
         text=True,
         check=False,

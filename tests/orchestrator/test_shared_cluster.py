@@ -18,7 +18,7 @@ PATIENCE_S = 240
 IDLE = """
 import sys, time
 import ray
-from orchestrator.running.share_keeper import NAME, NAMESPACE, SILENT_S
+from orchestrator.running.shares.share_keeper import NAME, NAMESPACE, SILENT_S
 
 ray.init(address=sys.argv[1], log_to_driver=False)
 end = time.monotonic() + 3 * SILENT_S

@@ -180,7 +180,9 @@ def test_plan_and_run_refuse_before_anything_starts(driver, tmp_path):
     record(store, study, GPU, name="A GPU", id_of=Preparer("s", GPU, store, {}).reader.run_id)
     file, spec = tmp_path / "s.yaml", tmp_path / "gpus.yaml"
     file.write_text(yaml.safe_dump({"name": "s", "base": BASE, "variants": ARMS, "seeds": 2}))
-    with socket.create_server(("127.0.0.1", 0)) as answering:  # an address that answers: the refusal comes before joining
+    with socket.create_server(
+        ("127.0.0.1", 0)
+    ) as answering:  # an address that answers: the refusal comes before joining
         address = f"127.0.0.1:{answering.getsockname()[1]}"
         spec.write_text(yaml.safe_dump({"address": address, "gpus_per_worker": 1, "concurrency": 1}))
         for verb in ("plan", "run"):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from orchestrator.health import address_works
-from orchestrator.running.shared_store import check_shared
+from orchestrator.running.machines.shared_store import check_shared
 from orchestrator.store.folder import Store
 from orchestrator.store.leases import Leases
 from orchestrator.store.objects.working_copy import opened
@@ -50,7 +50,7 @@ def test_a_group_cannot_share_an_address_and_nothing_is_written(store, here, tmp
 
 
 def test_a_machine_that_cannot_use_the_address_is_named_with_it(store, monkeypatch):
-    monkeypatch.setattr("orchestrator.running.shared_store.ask_each", lambda *asked: ({}, {}))
+    monkeypatch.setattr("orchestrator.running.machines.shared_store.ask_each", lambda *asked: ({}, {}))
     with pytest.raises(UserError) as refused:
         check_shared(store, [{"NodeID": "ab", "NodeManagerAddress": "10.9.8.7"}])
     assert str(refused.value) == (

@@ -5,15 +5,15 @@ import re
 
 import pytest
 
-from orchestrator.running.shared_store import answer_in
+from orchestrator.running.machines.shared_store import answer_in
 
 ASKING = """
 import json, sys
 from pathlib import Path
 import ray
 from cluster.spec import ClusterSpec
-from orchestrator.running.nodes_alike import check_alike
-from orchestrator.running.shared_store import check_shared
+from orchestrator.running.machines.nodes_alike import check_alike
+from orchestrator.running.machines.shared_store import check_shared
 from orchestrator.store.folder import Store
 from trainer.config import UserError
 

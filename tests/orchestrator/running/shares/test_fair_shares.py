@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.running.fair_shares import Demand, shares, why_waiting
+from orchestrator.running.shares.fair_shares import Demand, shares, why_waiting
 
 CPU = {"CPU": 1.0}
 

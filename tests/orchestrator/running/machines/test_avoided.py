@@ -2,9 +2,9 @@
 
 import pytest
 
-from orchestrator.running.avoided import Avoided, selector
-from orchestrator.running.machine_watch import lines
-from orchestrator.running.this_machine import missing
+from orchestrator.running.machines.avoided import Avoided, selector
+from orchestrator.running.machines.machine_watch import lines
+from orchestrator.running.machines.this_machine import missing
 from orchestrator.store.folder import Store
 from trainer.config import UserError
 

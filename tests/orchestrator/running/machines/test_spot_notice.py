@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from orchestrator.running import spot_notice
-from orchestrator.running.spot_notice import AT_AWS, AT_GOOGLE, cloud
+from orchestrator.running.machines import spot_notice
+from orchestrator.running.machines.spot_notice import AT_AWS, AT_GOOGLE, cloud
 
 
 class Metadata(BaseHTTPRequestHandler):

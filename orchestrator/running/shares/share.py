@@ -13,7 +13,7 @@ import ray
 
 from cluster.concurrency import footprint
 from cluster.spec import ClusterSpec
-from orchestrator.running.share_keeper import NAME, NAMESPACE, KeeperActor
+from orchestrator.running.shares.share_keeper import NAME, NAMESPACE, KeeperActor
 
 LOOK_S = 1.0
 """An answer of the keeper is asked for again after so many seconds."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.running.fair_shares import Demand, shares, why_waiting
+from orchestrator.running.shares.fair_shares import Demand, shares, why_waiting
 
 NAME = "transkd-shares-2"
 """Drivers that speak otherwise need another name: versions may meet on a cluster."""

@@ -8,9 +8,9 @@ from ray.tune.search import Searcher
 
 from cluster.spec import ClusterSpec
 from orchestrator.running import shared_searcher
-from orchestrator.running.share import Share
-from orchestrator.running.share_keeper import SILENT_S, ShareKeeper
 from orchestrator.running.shared_searcher import SharedSearcher, together
+from orchestrator.running.shares.share import Share
+from orchestrator.running.shares.share_keeper import SILENT_S, ShareKeeper
 from orchestrator.running.tuner import Trials
 
 
@@ -202,6 +202,6 @@ def test_a_keeper_that_fails_holds_no_study_back(monkeypatch):
         raise OSError("gone")
 
     monkeypatch.setattr(share, "_answer", fails)
-    monkeypatch.setattr("orchestrator.running.share.LOOK_S", 0.0)
+    monkeypatch.setattr("orchestrator.running.shares.share.LOOK_S", 0.0)
     assert not any(share.holds_back(in_flight, 9) for in_flight in range(4))
     assert len(asked) == 1, "it is asked again later, not at each run"

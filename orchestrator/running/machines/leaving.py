@@ -10,7 +10,7 @@ import time
 import ray
 from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
 
-from orchestrator.running.spot_notice import cloud
+from orchestrator.running.machines.spot_notice import cloud
 from trainer.config import message_of
 
 LOOK_S = 5.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.running.ask_nodes import ask_each
+from orchestrator.running.machines.ask_nodes import ask_each
 from orchestrator.store.folder import Store
 from orchestrator.store.objects.address import connect
 from orchestrator.store.objects.working_copy import WorkingCopy

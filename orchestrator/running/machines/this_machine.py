@@ -10,8 +10,8 @@ from typing import Any
 import ray
 
 from orchestrator.prepare.machine import gpu_ids
-from orchestrator.running.avoided import avoid
-from orchestrator.running.leaving import leaves
+from orchestrator.running.machines.avoided import avoid
+from orchestrator.running.machines.leaving import leaves
 from orchestrator.store.objects.uploads import copy_of
 from trainer.config import UnreachableError, UserError, masked, message_of
 from trainer.files.failure import ASSERT, Failure

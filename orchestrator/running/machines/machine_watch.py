@@ -9,7 +9,7 @@ import ray
 
 from cluster.spec import ClusterSpec
 from orchestrator.prepare.jobs import LAUNCH
-from orchestrator.running.avoided import Avoided, avoided, places
+from orchestrator.running.machines.avoided import Avoided, avoided, places
 from trainer.config import UserError
 
 ANSWER_S = 2

@@ -10,7 +10,7 @@ from typing import Any
 from cluster.spec import ClusterSpec, variants
 from orchestrator.prepare.checks import PROBLEM, Line, cluster, requirements
 from orchestrator.prepare.machine_facts import facts, version
-from orchestrator.running.ask_nodes import ask_each
+from orchestrator.running.machines.ask_nodes import ask_each
 from orchestrator.store.folder import Store
 from trainer.config import UserError, digest
 from trainer.files.atomic import replacing, whole_json

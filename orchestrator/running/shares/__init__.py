@@ -1,0 +1,1 @@
+"""The share of a cluster that each study has."""
