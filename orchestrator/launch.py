@@ -141,7 +141,7 @@ class Launch:
             machines = held.enter_context(session(self.spec, self.store, self.say, self._close))
             slots = self.slots(machines)
             self.machines = MachineWatch(self.spec)
-            self.share = held.enter_context(shared(self.spec, self._trials_at_once(slots)))
+            self.share = held.enter_context(shared(self.spec, self._trials_at_once(slots), self.say))
             self.say(f"Ray is there, with room for {counted(slots, 'run')} at once; waiting for its first process")
             tried = self._train_teachers(slots, mirror, make_view)
             for search in self.state.searches:

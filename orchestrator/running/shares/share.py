@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from cluster.concurrency import footprint
 from cluster.spec import ClusterSpec
 from orchestrator.running.shares.share_keeper import NAME, NAMESPACE, KeeperActor
+from trainer.config import message_of
 
 LOOK_S = 1.0
 """An answer of the keeper is asked for again after so many seconds."""
@@ -24,14 +26,20 @@ ANSWER_S = 30.0
 WITHOUT_S = 60.0
 """Where the keeper does not answer, the study goes on without it for so many seconds."""
 
+NO_ANSWER = RayError, ValueError
+"""What Ray raises where the keeper fails, is gone or is not there."""
+NEVER = float("-inf")
+
 
 class Share:
     """Asks the keeper on behalf of a driver that may have `slots` runs at once on its own. As a context manager it
     tells the keeper when the driver ends."""
 
-    def __init__(self, spec: ClusterSpec, slots: int) -> None:
+    def __init__(self, spec: ClusterSpec, slots: int, say: Callable[[str], None]) -> None:
         self.spec = spec
         self.slots = slots
+        self.say = say
+        """Is told once that the study goes on without shares."""
         self.tell: Callable[[str], None] = lambda why: None
         """Is told why the study waits, and of the end of that, by an empty text."""
         self._driver = uuid.uuid4().hex
@@ -39,8 +47,7 @@ class Share:
         self._in_flight = self._wanted = self._may = 0
         self._need, self._held = footprint(spec), dict[str, float]()
         self._why = self._told = ""
-        self._asked = float("-inf")
-        self._without_until = float("-inf")
+        self._asked = self._without_until = NEVER
         self._asking = threading.Lock()
         self._closed = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True, name="share")
@@ -52,7 +59,7 @@ class Share:
     def __exit__(self, *error: object) -> None:
         self._closed.set()
         self._heart.join()  # Ray ends the process where a thread uses it during its shutdown
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(*NO_ANSWER):
             if self._keeper is not None:
                 ray.get(self._keeper.leave.remote(self._driver), timeout=ANSWER_S)
 
@@ -89,7 +96,9 @@ class Share:
         if time.monotonic() >= self._without_until:
             try:
                 self._may, self._why = self._answer()
-            except Exception:  # of any class: sharing is no reason to end a study
+            except NO_ANSWER as error:  # sharing is no reason to end a study
+                if self._without_until == NEVER:
+                    self.say(f"the cluster is used without regard to other studies: {message_of(error)}")
                 self._keeper = None
                 self._may, self._why = self.slots, ""
                 self._without_until = time.monotonic() + WITHOUT_S
@@ -123,15 +132,15 @@ def someone_waits() -> bool:
     """In a run's process: whether a study of the cluster waits for its share. Where no keeper answers, none does."""
     try:
         return bool(ray.get(ray.get_actor(NAME, NAMESPACE).someone_waits.remote(), timeout=LOOK_S))
-    except Exception:  # of any class: sharing is no reason to end a run
+    except NO_ANSWER:  # sharing is no reason to end a run
         return False
 
 
 @contextlib.contextmanager
-def shared(spec: ClusterSpec, slots: int) -> Iterator[Share | None]:
+def shared(spec: ClusterSpec, slots: int, say: Callable[[str], None]) -> Iterator[Share | None]:
     """The share of a driver in the cluster that it has joined; None where Ray is its own."""
     if spec.address == "local":
         yield None
         return
-    with Share(spec, slots) as share:
+    with Share(spec, slots, say) as share:
         yield share

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from ray.exceptions import ActorUnavailableError
 from ray.tune.experiment import Experiment
 from ray.tune.search import Searcher
 
@@ -130,7 +131,7 @@ def share(monkeypatch):
     """share(cluster, name): the share of a driver that asks this keeper, without Ray."""
 
     def of(cluster, name):
-        share = Share(ClusterSpec(address="auto"), 2)
+        share = Share(ClusterSpec(address="auto"), 2, print)
         monkeypatch.setattr(share, "_answer", lambda: cluster.ask(name, share._in_flight, share._wanted))
         return share
 
@@ -194,14 +195,26 @@ def test_a_run_that_has_grown_counts_against_its_study():
     assert cluster.ask("two", 0, 2)[0] == 1
 
 
-def test_a_keeper_that_fails_holds_no_study_back(monkeypatch):
-    share, asked = Share(ClusterSpec(address="auto"), 2), []
+def test_a_keeper_that_fails_holds_no_study_back_and_it_is_said_once(monkeypatch):
+    asked, said = [], []
+    share = Share(ClusterSpec(address="auto"), 2, said.append)
 
     def fails():
         asked.append(True)
-        raise OSError("gone")
+        raise ActorUnavailableError("gone", None)
 
     monkeypatch.setattr(share, "_answer", fails)
     monkeypatch.setattr("orchestrator.running.shares.share.LOOK_S", 0.0)
     assert not any(share.holds_back(in_flight, 9) for in_flight in range(4))
     assert len(asked) == 1, "it is asked again later, not at each run"
+    monkeypatch.setattr(share, "_without_until", 0.0)
+    assert not share.holds_back(4, 9) and len(asked) == 2
+    (line,) = said
+    assert line.startswith("the cluster is used without regard to other studies: ") and "gone" in line
+
+
+def test_a_mistake_of_ours_is_not_taken_for_a_keeper_that_fails(monkeypatch):
+    share = Share(ClusterSpec(address="auto"), 2, print)
+    monkeypatch.setattr(share, "_answer", lambda: {}["no such name"])
+    with pytest.raises(KeyError):
+        share.holds_back(0, 9)
