@@ -77,24 +77,21 @@ def barrier() -> None:
 
 def first_said(text: str) -> str:
     """The first text, in the order of ranks, that is not empty; "" where all are."""
-    texts = [text] * world()
+    return next(filter(None, all_said(text)), "")
+
+
+def all_said(own: Any) -> list[Any]:
+    """What each process says, in the order of ranks."""
+    found = [own] * world()
     if joined():
-        dist.all_gather_object(texts, text)
-    return next(filter(None, texts), "")
+        dist.all_gather_object(found, own)
+    return found
 
 
 def sum_gradients(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
     """DDP communication hook that sums gradients, not averages: losses are divided by counts of the global batch."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda done: done.value()[0])
-
-
-def names(own: str) -> list[str]:
-    """What each process calls itself, in the order of ranks."""
-    found = [own] * world()
-    if joined():
-        dist.all_gather_object(found, own)
-    return found
 
 
 def silent_ranks() -> list[int]:

@@ -47,8 +47,8 @@ def train_worker(settings: dict[str, Any], send: Send | None = None, leaves: Lea
 
 def train_workers(settings: Sequence[dict[str, Any]], send: Send | None = None, leaves: Leaves = lambda: False) -> None:
     """Train runs side by side. `settings` of each: config (plain data), place (Place's fields), run_id. Tune gets what
-    they report, unless `send` is given; a worker of a group needs one. Where this machine `leaves`, they end with their
-    epoch, cause `preempted`.
+    they report, unless `send` is given; a worker of a group needs one. Where this machine `leaves`, they end after a
+    step, with a checkpoint of it, cause `preempted`.
 
     Every report is a dict with `run_id`: the metrics of an epoch, and where there are several runs `ended: True` when
     one has finished, has failed or was ended early. A run ends early where the driver has called
@@ -62,7 +62,7 @@ def train_workers(settings: Sequence[dict[str, Any]], send: Send | None = None, 
     deadline = time.monotonic() + LOCK_WAIT_S
     seats = [Seat(one, send or ray.tune.report, leaves, alone=len(settings) == 1) for one in settings]
     try:
-        where = parallel.names(_machine()) if distributed else []
+        where = parallel.all_said(_machine()) if distributed else []
         runs = [run for seat in seats if (run := seat.take(deadline)) is not None]
         if runs:
             fit_together(runs)

@@ -97,7 +97,7 @@ def test_a_run_is_ended_by_its_driver(
     assert (place("two").out_dir / "result.json").exists()
 
 
-def test_runs_end_with_their_epoch_where_the_machine_is_about_to_be_taken_away(
+def test_runs_end_after_a_step_where_the_machine_is_about_to_be_taken_away(
     settings: Make, sent: list[Any], place: Make
 ) -> None:
     asked = [settings("one"), settings("two", {"pea": {}})]
@@ -105,12 +105,12 @@ def test_runs_end_with_their_epoch_where_the_machine_is_about_to_be_taken_away(
         each["place"]["checkpoint_every"] = 10
     one, two = (each["run_id"] for each in asked)
     train_workers(asked, sent.append, lambda: True)
-    assert told(sent) == {one: [1, True], two: [1, True]}
+    assert told(sent) == {one: [True], two: [True]}
+    said = "the machine was taken away with notice; step 1 of epoch 1 was saved"
     for name in ("one", "two"):
-        failure = run_folder.read_failure(place(name).out_dir)
-        assert failure == {"cause": "preempted", "reason": "the machine was taken away with notice; epoch 1 was saved"}
+        assert run_folder.read_failure(place(name).out_dir) == {"cause": "preempted", "reason": said}
     train_workers(asked, sent.append)
-    assert told(sent) == {one: [1, True, 2, True], two: [1, True, 2, True]}
+    assert told(sent) == {one: [True, 1, 2, True], two: [True, 1, 2, True]}
 
 
 class Broken(Distiller):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -37,10 +37,11 @@ class Learner:
         self.distilled = distilled
         self.optim = optim
         self.device = next(distilled.parameters()).device
-        self.names = [*distilled.losses, *distilled.paths]
+        names = [*distilled.losses, *distilled.paths]
+        self.losses = ["loss", *(f"loss/{name}" for name in names)]
         self.optimiser, self._factors = build_optimiser(distilled, optim)
         self.average = Average(distilled.student, optim.ema_decay) if optim.ema_decay is not None else None
-        weights = {name: terms[name].weight if name in terms else 1.0 for name in self.names}
+        weights = {name: terms[name].weight if name in terms else 1.0 for name in names}
         self.module: nn.Module = Objective(distilled, weights, compiler)
         if parallel.world() > 1:
             self.module = DistributedDataParallel(self.module, broadcast_buffers=False, gradient_as_bucket_view=True)
@@ -49,8 +50,8 @@ class Learner:
         if self._keeps_gradients:  # gradients are added to tensors of our own, as a graph's are overwritten
             for parameter in distilled.parameters():
                 parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-        self._sums = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=self.device)
-        self._first_bad = torch.full((len(self.names) + 1,), -1, dtype=torch.int64, device=self.device)
+        self._sums = torch.zeros(len(self.losses), dtype=torch.float64, device=self.device)
+        self._first_bad = torch.full((len(self.losses),), -1, dtype=torch.int64, device=self.device)
         self._step_losses = torch.zeros_like(self._sums)
         self._steps = 0
 
@@ -103,20 +104,33 @@ class Learner:
 
         Raises NumericalError naming the loss and the step when one was not finite.
         """
-        means = (parallel.all_reduce(self._sums.clone()) / max(1, self._steps)).tolist()
+        sums = self.checked_sums()
+        means = [total / max(1, self._steps) for total in sums]
+        self._sums.zero_()
+        self._steps = 0
+        return dict(zip(self.losses, means, strict=True))
+
+    def checked_sums(self) -> list[float]:
+        """The losses of the steps since the last `drain`, added up over these and over all workers.
+
+        Raises NumericalError naming the loss and the step when one was not finite.
+        """
         bad = self._first_bad.clone()
         if parallel.joined():
             bad = torch.where(bad < 0, torch.iinfo(torch.int64).max, bad)
             dist.all_reduce(bad, dist.ReduceOp.MIN)
             bad = torch.where(bad == torch.iinfo(torch.int64).max, -1, bad)
-        keys = ["loss", *(f"loss/{name}" for name in self.names)]
         failed = sorted((step, -i) for i, step in enumerate(bad.tolist()) if step >= 0)
         if failed:
             step, position = failed[0]
-            raise NumericalError(f"{keys[-position]} is not finite at step {step}")
-        self._sums.zero_()
-        self._steps = 0
-        return dict(zip(keys, means, strict=True))
+            raise NumericalError(f"{self.losses[-position]} is not finite at step {step}")
+        return parallel.all_reduce(self._sums.clone()).tolist()
+
+    def go_on_from(self, sums: Sequence[float], steps: int) -> None:
+        """Go on in an epoch of which `steps` are done, with what `checked_sums` returned after them."""
+        if sums and parallel.rank() == 0:  # the sum over the workers has it once
+            self._sums = torch.tensor(sums, dtype=self._sums.dtype, device=self.device)
+        self._steps = steps
 
 
 class Objective(nn.Module):

@@ -23,6 +23,7 @@ from trainer.measure.device import synchronize
 from trainer.place import Place
 from trainer.training.member import Member, Report, Run, with_masks
 from trainer.training.memory import FreshThread, release_memory
+from trainer.training.notice import Notice
 from trainer.training.numerics import set_up
 from trainer.training.schedule import steps_of
 from trainer.training.shared import Shared
@@ -93,30 +94,35 @@ class Cohort:
                     self.do(member, member.finish, size)
             if not self.left:
                 return
-            epoch = min(len(member.history) for member in self.left)
-            self.train_epoch(epoch, [member for member in self.left if len(member.history) == epoch])
+            at = min(member.at for member in self.left)
+            self.train_epoch(*at, [member for member in self.left if member.at == at])
 
-    def train_epoch(self, epoch: int, members: Sequence[Member]) -> None:
-        """Train, validate and save one epoch of these members."""
+    def train_epoch(self, epoch: int, done: int, members: Sequence[Member]) -> None:
+        """Train, validate and save one epoch of these members, of which `done` steps were done before."""
         shared, started = self.shared, time.perf_counter()
+        notice = Notice(lambda: any(member.run.leaves() for member in members))
         for member in members:
             self.do(member, member.begin_epoch)
-        steps = steps_of(members[0].config.optim, epoch, shared.steps_per_pass)
+        steps = steps_of(members[0].config.optim, epoch, shared.steps_per_pass)[done:]
         for step, host in zip(steps, on_device(shared.stream.steps(steps), shared.device), strict=True):
             self.train_step(step, host, members)
             shared.monitor.sample()
             for member in self.left:
                 self.do(member, member.recorder.poll)
+            done += 1
             if all(member.over for member in members):
+                return
+            if notice.seen():
+                synchronize(shared.device)
+                for member, seconds in seconds_of(members, started):
+                    self.do(member, member.leave, done, seconds)
                 return
         synchronize(shared.device)
         for member in members:
             self.do(member, member.drain)
-        seconds, load = time.perf_counter() - started, shared.monitor.epoch()
-        # what was no member's own is divided equally; on a GPU that is also the wait for the kernels that all launched
-        own, going = sum(member.own_s for member in members), [member for member in members if not member.over]
-        for member in going:
-            self.do(member, member.end_epoch, member.own_s + (seconds - own) / len(going), load)
+        load = shared.monitor.epoch()
+        for member, seconds in seconds_of(members, started):
+            self.do(member, member.end_epoch, seconds, load)
 
     def train_step(self, step: int, host: HostBatch, members: Sequence[Member]) -> None:
         """One optimiser step of each member on the same batch."""
@@ -157,6 +163,14 @@ class Cohort:
             self.call.renew()
         if not cause and member.run.ended is not None:
             member.run.ended(None)
+
+
+def seconds_of(members: Sequence[Member], started: float) -> list[tuple[Member, float]]:
+    """The members that are not over, with the seconds that each has trained since `started`."""
+    seconds, own = time.perf_counter() - started, sum(member.own_s for member in members)
+    going = [member for member in members if not member.over]
+    # what was no member's own is divided equally; on a GPU that is also the wait for the kernels that all launched
+    return [(member, member.own_s + (seconds - own) / len(going)) for member in going]
 
 
 def in_all_workers(action: Callable[[], object]) -> None:

@@ -25,7 +25,7 @@ from trainer.training.evaluation.panel import save_panel
 from trainer.training.learner import Learner
 from trainer.training.networks import weights_used
 from trainer.training.numerics import described
-from trainer.training.record import resume, save_checkpoints, to_resume_from
+from trainer.training.record import EpochPart, resume, save_checkpoints, to_resume_from
 from trainer.training.recorder import Recorder
 from trainer.training.schedule import learning_rate, steps_of
 from trainer.training.shared import Shared
@@ -48,11 +48,11 @@ class Run:
     run_id: str = ""
     """The id it must have, if that is known: data or weights may change between a plan and its runs."""
     leaves: Callable[[], bool] = lambda: False
-    """Whether its machine is about to be taken away: then the run ends with the epoch and a checkpoint of it."""
+    """Whether its machine is about to be taken away: then the run ends after the step, with a checkpoint of it."""
 
 
 class PreemptedError(RuntimeError):
-    """The machine of a run is about to be taken away; its last epoch is saved."""
+    """The machine of a run is about to be taken away; its last step is saved."""
 
 
 class Member:
@@ -65,6 +65,8 @@ class Member:
         self.best: dict[str, float] = {}
         self.losses: dict[str, float] = {}
         self.result: dict[str, Any] | None = None
+        self.epoch_part = EpochPart()
+        """What an earlier start has done of this epoch."""
         self.over = False
         """Whether it is finished, was ended early, or has failed."""
         self.own_s = 0.0
@@ -83,6 +85,11 @@ class Member:
     def out(self) -> Path:
         """The run's folder."""
         return self.place.out_dir
+
+    @property
+    def at(self) -> tuple[int, int]:
+        """The epochs that are done, and the steps of the next that an earlier start has done."""
+        return len(self.history), self.epoch_part.steps
 
     @property
     def trained(self) -> bool:
@@ -117,7 +124,7 @@ class Member:
         self.shared.verify(self.config, self.place)
         self.learner = Learner(self.distilled, self.config.optim, self.config.terms, self.shared.compiler)
         run_folder.open_folder(self.out, self.config, is_rank_zero)  # after every check that may raise UserError
-        self.history, self.best = resume(self.out, self.identity, self.learner, is_rank_zero)
+        self.history, self.best, self.epoch_part = resume(self.out, self.identity, self.learner, is_rank_zero)
         if is_rank_zero and not self.trained:
             run_folder.clear_result(self.out)
 
@@ -140,8 +147,10 @@ class Member:
     def update(self, step: int) -> None:
         """One optimiser step."""
         assert self.learner is not None
-        self.lr = learning_rate(self.config.optim, step, self.shared.steps_per_pass)
-        self.learner.update(self.lr, step)
+        self.learner.update(self._rate(step), step)
+
+    def _rate(self, step: int) -> float:
+        return learning_rate(self.config.optim, step, self.shared.steps_per_pass)
 
     def drain(self) -> None:
         """Average the losses of the epoch. Raises NumericalError when one was not finite."""
@@ -155,10 +164,10 @@ class Member:
         if self.over:  # the epoch before was to be the last
             return
         assert self.learner is not None
-        started = time.monotonic()
+        started, seconds, self.epoch_part = time.monotonic(), seconds + self.epoch_part.seconds, EpochPart()
         epoch = len(self.history) + 1
         steps = steps_of(self.config.optim, epoch - 1, self.shared.steps_per_pass)
-        metrics = {"epoch": float(epoch), "step": float(steps.stop), **self.losses, "lr": self.lr}
+        metrics = {"epoch": float(epoch), "step": float(steps.stop), **self.losses, "lr": self._rate(steps.stop - 1)}
         metrics["images_per_s"] = len(steps) * self.config.optim.global_batch / seconds
         if epoch % self.config.eval.every == 0 or epoch == self.config.optim.epochs:
             metrics |= validate(self.learner.deployed, self.data, self.config, self.learner.autocast)
@@ -173,6 +182,23 @@ class Member:
         if leaves and not (self.trained or self.over):
             raise PreemptedError(f"the machine was taken away with notice; epoch {epoch} was saved")
 
+    def leave(self, done: int, seconds: float) -> None:
+        """Save an epoch of which `done` steps are done, in so many seconds of this start, and raise PreemptedError."""
+        self.recorder.finish()
+        if self.over:  # the epoch before was to be the last
+            return
+        assert self.learner is not None
+        part = EpochPart(done, self.epoch_part.seconds + seconds, self.learner.checked_sums())
+        if parallel.rank() == 0:
+            save_checkpoints(self.out, self._state(part), self._best_student, finished=False)
+        parallel.barrier()
+        said = f"step {done} of epoch {len(self.history) + 1} was saved"
+        raise PreemptedError(f"the machine was taken away with notice; {said}")
+
+    def _state(self, part: EpochPart | None = None) -> dict[str, Any]:
+        assert self.learner is not None
+        return to_resume_from(self.identity, self.data.fingerprints, self.learner, self.history, self.best, part)
+
     def _to_save(self, metrics: dict[str, float], leaves: bool) -> Callable[[], None] | None:
         """Add an epoch to the history; returns what writes its checkpoints, None where none is due."""
         assert self.learner is not None
@@ -183,9 +209,8 @@ class Member:
             self._best_student = deepcopy(self.learner.deployed.state_dict()) if is_rank_zero else None
         if not is_rank_zero or not (leaves or self.trained or len(self.history) % self.place.checkpoint_every == 0):
             return None
-        state = to_resume_from(self.identity, self.data.fingerprints, self.learner, self.history, self.best)
         student, self._best_student = self._best_student, None
-        return functools.partial(save_checkpoints, self.out, state, student, self.trained)
+        return functools.partial(save_checkpoints, self.out, self._state(), student, self.trained)
 
     def _record(self, metrics: dict[str, float]) -> None:
         """Add an epoch to the run's record and report it, which may end the run."""

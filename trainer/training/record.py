@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,25 @@ RAW = "raw_student"
 """Where a checkpoint holds the weights of a student beside its moving average."""
 
 
+@dataclass(frozen=True)
+class EpochPart:
+    """What is done of an epoch that has not ended."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    sums: Sequence[float] = ()
+    """The losses of its steps, as `Learner.checked_sums` adds them up."""
+
+
 def to_resume_from(
     identity: str,
     fingerprints: dict[str, str],
     learner: Learner,
     history: list[dict[str, float]],
     best: dict[str, float],
+    epoch_part: EpochPart | None = None,
 ) -> dict[str, Any]:
-    """What a checkpoint holds, as a copy that training does not change.
+    """What a checkpoint holds, as a copy that training does not change. `epoch_part`: of the epoch after the history.
 
     The fingerprints of the data, by split, are there because the mIoU was measured on it. Where a student has a moving
     average, `model` holds that, and `raw_student` the weights that are trained.
@@ -42,6 +55,7 @@ def to_resume_from(
         "optimiser": deepcopy(learner.optimiser.state_dict()),
         "history": list(history),
         "best": dict(best),
+        **({} if epoch_part is None else {"epoch_part": asdict(epoch_part)}),
     }
 
 
@@ -59,8 +73,9 @@ def save_checkpoints(out: Path, state: dict[str, Any], best_student: dict[str, T
 
 def resume(
     out: Path, identity: str, learner: Learner, is_rank_zero: bool
-) -> tuple[list[dict[str, float]], dict[str, float]]:
-    """Load the checkpoint in `out`, if any, and return the metrics of the epochs done and the best epoch.
+) -> tuple[list[dict[str, float]], dict[str, float], EpochPart]:
+    """Load the checkpoint in `out`, if any, and return the metrics of the epochs done, the best epoch, and what is done
+    of the next.
 
     Raises UserError when the checkpoint belongs to another run.
     """
@@ -68,7 +83,7 @@ def resume(
     if state is None:
         if is_rank_zero:
             run_folder.write_epochs(out, [])
-        return [], {}
+        return [], {}, EpochPart()
     if state.get("run_id") != identity:
         raise UserError(
             f"{out / run_folder.LAST} was computed from other data, weights or numerics "
@@ -83,4 +98,6 @@ def resume(
     assert [epoch["epoch"] for epoch in history] == list(range(1, len(history) + 1)), "epochs must follow each other"
     if is_rank_zero:
         run_folder.write_epochs(out, history)
-    return history, state["best"]
+    epoch_part = EpochPart(**state.get("epoch_part", {}))
+    learner.go_on_from(epoch_part.sums, epoch_part.steps)
+    return history, state["best"], epoch_part
