@@ -38,6 +38,8 @@ _MACHINES = Answer(
     },
 )
 _IMAGE = _in_place_of(r"registry\.example\.com/transkd:0\.1\.0", r"[\w.:/@-]+", "ghcr.io/me/transkd:0.1.0")
+_BUCKET = _in_place_of("fill-in-bucket", "[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", "my-bucket")
+"""Of names that S3 and Google Cloud Storage allow, those that have no dot, as a certificate covers one label."""
 _STORAGE_CLASS = _in_place_of("fill-in-class", "[a-z0-9.-]+", "efs")
 _NODE = {
     "gpus": _in_place_of("(?<=--gpus-per-node=)4", "[1-9][0-9]?", "8"),
@@ -48,14 +50,14 @@ _NODE = {
 ANSWERS: dict[str, dict[str, Answer]] = {
     "aws": {
         "image": _in_place_of("ami-0{17}", "ami-[0-9a-f]{8,17}", "ami-0a1b2c3d4e5f60718"),
-        "file_system": _in_place_of("fs-0{17}", "fs-[0-9a-f]{8,17}", "fs-0a1b2c3d4e5f60718"),
+        "bucket": _BUCKET,
         "region": _in_place_of("us-west-2", r"[a-z]{2}(-[a-z]+)+-\d", "eu-central-1"),
         "machines": _MACHINES,
     },
     "gcp": {
         "project": _in_place_of("fill-in-project", "[a-z][a-z0-9-]{4,28}[a-z0-9]", "my-project"),
         "image": _in_place_of("fill-in-family", "[a-z][a-z0-9-]*", "common-cu128-ubuntu-2204-nvidia-570"),
-        "address": _in_place_of("fill-in-address", _HOST, "10.0.0.2"),
+        "bucket": _BUCKET,
         "zone": Answer(
             "[a-z]+-[a-z]+[0-9]+-[a-z]",
             "europe-west4-b",

@@ -9,9 +9,10 @@ from pathlib import Path
 from cluster.concurrency import concurrency_on
 from cluster.kuberay import kuberay
 from cluster.launcher_file import Document, Launcher, documents, table, texts
-from cluster.lint import Finding
+from cluster.lint import Finding, unnamed_bucket
 from cluster.machine_types import Machine, workers_on
 from cluster.ray_up import ray_up
+from cluster.roles import without_role
 from cluster.skypilot import is_task, skypilot
 from cluster.slurm import is_script, slurm
 from cluster.spec import LAUNCHERS, ClusterSpec, SpecError, amounts, load, variants
@@ -78,6 +79,8 @@ def lint_launcher(launcher: Launcher, spec: ClusterSpec) -> list[Finding]:
         *fits(launcher, spec),
         *_wrong_machines(launcher, spec),
         *_reaches_the_store(launcher, spec),
+        *unnamed_bucket(spec),
+        *without_role(launcher, spec.store or ""),
         *_other_spec(launcher, spec),
     ]
 
@@ -155,10 +158,13 @@ def _reaches_the_store(launcher: Launcher, spec: ClusterSpec) -> Iterator[Findin
     line = launcher.mount_line
     roots = ((f"data_roots.{name}", Path(folder)) for name, folder in spec.data_roots.items())
     for name, folder in [("store", spec.store_folder), *roots]:
-        if folder and not any(folder.is_relative_to(mount) for mount in launcher.mounts):
-            mounts = ", ".join(launcher.mounts) or "nothing"
-            message = f"{name} is {folder} but machines share {mounts}"
-            yield Finding("not-mounted", message, "mount it on every machine", line)
+        there = launcher.mounts if name == "store" else [*launcher.mounts, *launcher.copied]
+        if folder and not any(folder.is_relative_to(each) for each in there):
+            message = f"{name} is {folder} but machines share {', '.join(launcher.mounts) or 'nothing'}"
+            if launcher.copied and name != "store":
+                message += f" and copy {', '.join(launcher.copied)}"
+            remedy = "mount it on every machine" + (", or copy it there" if name != "store" else "")
+            yield Finding("not-mounted", message, remedy, line)
 
     for mount in launcher.read_only:
         if spec.store_folder and spec.store_folder.is_relative_to(mount):

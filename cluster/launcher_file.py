@@ -72,6 +72,8 @@ class MachineType(NamedTuple):
     """Whether the cloud may take the machine back."""
     priority: int = 0
     """Of the types that a run fits on, the autoscaler starts the one with the highest."""
+    has_role: bool = True
+    """Whether it may have a role by which it can use buckets of its cloud."""
 
 
 class Launcher(NamedTuple):
@@ -91,6 +93,10 @@ class Launcher(NamedTuple):
     limit: int | None = None
     """The most workers of all types together."""
     mount_line: int | None = None
+    copied: tuple[str, ...] = ()
+    """Folders that each machine copies from a bucket onto its own disk when it starts."""
+    buckets_by_role: str = ""
+    """How the addresses begin that need a role of the machines, such as s3://; empty where none does."""
     command_line: int | None = None
 
     @property

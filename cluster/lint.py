@@ -33,7 +33,7 @@ class Finding(NamedTuple):
 
 def lint(spec: ClusterSpec, cpus: float, gpus: float = 0) -> list[Finding]:
     """The problems of a spec; `cpus` and `gpus` are this machine's, which counts where runs would run on it."""
-    found = [*_autoscaler(spec), *_folders(spec)]
+    found = [*_autoscaler(spec), *_folders(spec), *unnamed_bucket(spec)]
     for each in {shape_of(each): each for each in variants(spec).values()}.values():
         found += [_threads(each), *_places(each, Machine(cpus, gpus) if runs_here(each, gpus) else Machine(0, 0))]
     unused = [finding for finding in found if finding and finding.code == "gpus-unused"]
@@ -128,6 +128,14 @@ def _autoscaler(spec: ClusterSpec) -> list[Finding | None]:
         absent if spec.address == "local" else None,
         unknown if spec.cpus_per_machine is None and not spec.machine_types and spec.address != "local" else None,
     ]
+
+
+def unnamed_bucket(spec: ClusterSpec) -> list[Finding]:
+    """The bucket of a packaged spec, where it is not filled in."""
+    if "//fill-in-" not in (spec.store or ""):
+        return []
+    message = f"store of the cluster spec is {spec.store}, a placeholder"
+    return [Finding("placeholder", message, "fill in the bucket's name", key="store")]
 
 
 def _folders(spec: ClusterSpec) -> list[Finding | None]:

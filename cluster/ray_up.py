@@ -24,12 +24,15 @@ from cluster.launcher_file import (
 from cluster.lint import Finding
 from cluster.machine_types import Machine
 from cluster.quantities import docker_bytes
+from cluster.roles import buckets_by_role, has_role, head_may_pass
 from cluster.schemas import check_ray_up
 from cluster.spot import is_spot_node, spot_findings
 
 NODES = "available_node_types"
 _HEADS, _JOINS = r"\bray start\b.*--head\b", r"\bray start\b.*--address\b"
 """The commands that start Ray on the head and on a worker."""
+_COPIES = r"\b(?:s3|gs)://\S+\s+(/[^\s;&|]+)"
+"""What a command has that copies from a bucket, and the folder to which."""
 _INSTANCE = ("InstanceType", "machineType", "azure_arm_parameters")
 """The key of an instance's type at AWS, GCP and Azure."""
 _KEEP_STOPPED = ("aws", "azure", "aliyun")
@@ -41,6 +44,7 @@ def ray_up(document: Document) -> Launcher:
     config = document.data
     found = [*check_ray_up(document), *_whole(document), *other_versions(document)]
     head, limit = config.get("head_node_type"), _count(config.get("max_workers"), 2)
+    provider = table(config.get("provider")).get("type")
     types: list[MachineType] = []
     for name, kind in table(config.get(NODES)).items():
         kind, lines = table(kind), document.line(NODES, name)
@@ -59,7 +63,8 @@ def ray_up(document: Document) -> Launcher:
         node = table(kind.get("node_config"))
         spot, priority = is_spot_node(node), _count(kind.get("priority"), 0)
         most = most if name == head else min(most, limit)
-        types.append(MachineType(str(name), machine, least, most, name == head, lines, spot, priority))
+        role = has_role(provider, node, head=name == head)
+        types.append(MachineType(str(name), machine, least, most, name == head, lines, spot, priority, role))
         asked = next((key for key in _INSTANCE if node.get(key)), "")
         instance = node.get(asked)
         if isinstance(instance, dict):
@@ -67,23 +72,35 @@ def ray_up(document: Document) -> Launcher:
         if isinstance(instance, str) and not node.get("guestAccelerators"):
             line = document.line(NODES, name, "node_config", asked)
             found += instance_findings(str(name), instance, machine, line, head=name == head)
-        if table(config.get("provider")).get("type") == "aws":
+        if provider == "aws":
             found += node_findings(str(name), node, partial(document.line, NODES, name, "node_config"))
         found += idle_findings(
             kind.get("idle_timeout_s"), f"{name}.idle_timeout_s", document.line(NODES, name, "idle_timeout_s")
         )
     mounts = sorted(_mounts(config, "head") & _mounts(config, "worker"))
+    copied = sorted(_copied(config, "head") & _copied(config, "worker"))
     minima = {kind.name: document.line(NODES, kind.name, "min_workers") for kind in types}
     found += [*wrong_counts(types, minima), *spot_findings(types)]
-    line = _line_of(document, r"\bmount(point)? -", "setup_commands")
-    return Launcher(types, mounts, found, limit=limit, mount_line=line)
+    line = _line_of(document, rf"\bmount(point)? -|{_COPIES}", "setup_commands")
+    by_role = buckets_by_role(config)
+    return Launcher(types, mounts, found, limit=limit, mount_line=line, copied=tuple(copied), buckets_by_role=by_role)
+
+
+def _commands_of(config: dict[str, Any], role: str) -> str:
+    """The commands that the machines of a role run: those without a prefix are run on all."""
+    other = {"head": "worker_", "worker": "head_"}[role]
+    own = [text for keys, text in texts(config) if re.fullmatch(f"(?!{other}).*_commands", str(keys[0]))]
+    return " ".join(re.sub(r"(^|\s)#.*", "", text) for text in own)
+
+
+def _copied(config: dict[str, Any], role: str) -> set[str]:
+    """The folders that the machines of a role copy from a bucket: `aws s3 sync s3://BUCKET/data /data` and the like."""
+    return set(re.findall(_COPIES, _commands_of(config, role)))
 
 
 def _mounts(config: dict[str, Any], role: str) -> set[str]:
-    """The folders that the machines of a role mount: commands without a prefix are run on all."""
-    other = {"head": "worker_", "worker": "head_"}[role]
-    own = [text for keys, text in texts(config) if re.fullmatch(f"(?!{other}).*_commands", str(keys[0]))]
-    commands = " ".join(re.sub(r"(^|\s)#.*", "", text) for text in own)
+    """The folders that the machines of a role mount."""
+    commands = _commands_of(config, role)
     mounted = re.findall(r"\bmount -t (?:nfs|efs|lustre|ceph)\S*\s.*?:/\S*\s+(/\S+)", commands)
     demanded = re.findall(r"\bmountpoint -q (/[^\s;&|]++)(?!\s*\|\|)", commands)  # or `ray up` ends there
     return {*mounted, *demanded}
@@ -169,6 +186,8 @@ def _whole(document: Document) -> Iterator[Finding]:
         yield Finding("disks-kept", message, "set provider.cache_stopped_nodes: false", line)
     if provider.get("type") == "aws":
         yield from region_findings(provider.get("region"), document.line("provider", "region"))
+        nodes = {str(name): table(table(kind).get("node_config")) for name, kind in table(config.get(NODES)).items()}
+        yield from head_may_pass(str(head), nodes, document.line(NODES, head))
     yield from _commands(document)
     for keys, text in texts(config):
         small = re.search(r"--shm-size[= ](\S+)", text)

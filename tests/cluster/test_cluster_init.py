@@ -42,8 +42,17 @@ def test_what_is_filled_in_by_all_answers_lints_clean(transkd, kind, tmp_path):
 def test_what_is_left_to_fill_in_is_named(transkd):
     code, out, _ = transkd("init", "aws", "--fill", "image=ami-0a1b2c3d4e5f60718")
     assert code == 0
-    (left,) = out.splitlines()[1:]
-    assert left.startswith("placeholder: line ") and "fs-00000000000000000" in left
+    launcher, spec = out.splitlines()[1:]
+    assert launcher.startswith("placeholder: line ") and "fill-in-bucket" in launcher
+    assert spec.startswith("placeholder: store of the cluster spec is s3://fill-in-bucket/")
+
+
+def test_the_bucket_and_the_project_are_those_of_launcher_and_spec():
+    launcher, spec = filled_in("gcp", {"bucket": "mine", "project": "a-project"}).values()
+    assert yaml.safe_load(spec)["store"].startswith("gs://mine/") and "gs://mine/transkd/data " in launcher
+    workers = [kind for name, kind in yaml.safe_load(launcher)["available_node_types"].items() if name != "head"]
+    emails = [account["email"] for kind in workers for account in kind["node_config"]["serviceAccounts"]]
+    assert emails == ["ray-autoscaler-sa-v1@a-project.iam.gserviceaccount.com"] * 2
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ANSWERS if "machines" in ANSWERS[kind]])
@@ -60,6 +69,9 @@ def test_the_number_of_machines_is_that_of_launcher_and_spec(kind):
         ("aws", {"imagee": "x"}, "did you mean 'image'"),
         ("aws", {"image": "ami-1; rm"}, "image must be such as ami-"),
         ("aws", {"machines": "0"}, "machines must be such as 8"),
+        ("aws", {"bucket": "My.Bucket"}, "bucket must be such as my-bucket"),
+        ("aws", {"file_system": "fs-0a1b2c3d"}, "known: bucket, image"),
+        ("gcp", {"address": "10.0.0.2"}, "known: bucket, image"),
         ("hosts", {"workers": "a b"}, "workers must be such as gpu-2,gpu-3"),
     ],
 )

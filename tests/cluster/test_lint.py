@@ -11,10 +11,19 @@ SHARED = {"address": "auto", "store": "/mnt/shared/store"}
 
 @pytest.mark.parametrize(
     ("name", "cpus", "gpus"),
-    [("local", 2, 0), ("gpu", 16, 4), ("aws", 0, 0), ("gcp", 0, 0), ("hosts", 0, 0), ("kuberay", 0, 0)],
+    [("local", 2, 0), ("gpu", 16, 4), ("hosts", 0, 0), ("kuberay", 0, 0)],
 )
 def test_specs_that_come_with_the_project_are_clean(name, cpus, gpus):
     assert lint(load(name), cpus, gpus) == []
+
+
+@pytest.mark.parametrize("name", ["aws", "gcp"])
+def test_only_the_bucket_is_left_to_fill_in(name):
+    spec = load(name)
+    (finding,) = lint(spec, 0)
+    assert (finding.code, finding.key) == ("placeholder", "store") and "fill-in-bucket" in finding.message
+    filled = spec.store.replace("fill-in-bucket", "mine")
+    assert lint(spec.model_copy(update={"store": filled}), 0) == []
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,10 @@ def check_address(address: str) -> str:
         )
     if not rest.strip("/"):
         raise UserError(f"must name a bucket or folder but got {address}; write {scheme}://NAME/PREFIX")
+    if rest.startswith("fill-in-"):
+        raise UserError(
+            f"must name a bucket of yours but got the placeholder {address}; fill it in, or give --store {scheme}://..."
+        )
     return address
 
 
