@@ -132,7 +132,7 @@ def _autoscaler(spec: ClusterSpec) -> list[Finding | None]:
 
 def unnamed_bucket(spec: ClusterSpec) -> list[Finding]:
     """The bucket of a packaged spec, where it is not filled in."""
-    if "//fill-in-" not in (spec.store or ""):
+    if "://fill-in-" not in (spec.store or ""):
         return []
     message = f"store of the cluster spec is {spec.store}, a placeholder"
     return [Finding("placeholder", message, "fill in the bucket's name", key="store")]

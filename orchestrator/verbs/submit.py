@@ -43,8 +43,8 @@ def submit(
     require("submit", "ray")
     if down_after is not None and not (follow and down_after.is_file()):
         raise UserError(f"--down-after must be a launcher file, without --no-follow, but got {down_after}")
-    if store is not None:
-        named(store)
+    stated = load_spec(cluster).store
+    named(store, stated)
     for root in data_root or []:
         if not any(Path(folder).is_absolute() for folder in (root, root.partition("=")[2])):
             raise UserError(f"--data-root must be an absolute path, of the cluster's machines, but got {root}")
@@ -58,7 +58,7 @@ def submit(
     with tempfile.TemporaryDirectory(prefix="transkd-job-") as folder:
         package = pack(Path(__file__).parents[2], study, cluster, Path(folder))
         name, about = package.study.name, package.about
-        if store is None and load_spec(cluster).store is None:
+        if store is None and stated is None:
             about = [*about, "no store is named: without --store it is a folder in the home of the head"]
         for line in about:
             print(f"{name}: {line}", file=sys.stderr)

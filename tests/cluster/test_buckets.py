@@ -59,7 +59,7 @@ def test_a_mounted_file_system_may_hold_store_and_data_instead(lint, kind):
     mounted = re.sub("^  ", "", lines, flags=re.MULTILINE)
     folders = {name: f"/mnt/transkd/data/{name}" for name in load(kind).data_roots}
     spec = spec_of(kind, store="/mnt/transkd/store", data_roots=folders)
-    copies = r"^  - (>-\n    )?mkdir -p /home/ubuntu/data.*\n(    gcloud.*\n)?"
+    copies = r"^(  - timeout .*\n)?  - (>-\n    )?mkdir -p /home/ubuntu/data.*\n(    gcloud.*\n)?"
     assert lint(kind, spec, {copies: mounted}) == []
     assert lint(kind, spec, {copies: mounted, ROLES[kind]: ""}) == []
     assert set(lint(kind, spec, {})) == {"not-mounted"}

@@ -37,7 +37,9 @@ def test_a_spec_is_held_to_this_machine(lint, tmp_path):
 def test_a_spec_is_held_to_the_launcher_file_beside_it(lint, tmp_path):
     (tmp_path / "ray-up-mine.yaml").write_text((FOLDER / "ray-up-aws.yaml").read_text())
     spec = yaml.safe_load((FOLDER / "aws.yaml").read_text())
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**spec, "cpus_per_machine": 8, "cpus_per_worker": 8, "store": "s3://b/s"}))
+    (tmp_path / "mine.yaml").write_text(
+        yaml.safe_dump({**spec, "cpus_per_machine": 8, "cpus_per_worker": 8, "store": "s3://b/s"})
+    )
     code, out, _ = lint(tmp_path / "mine.yaml")
     assert code == 1
     assert [line.partition(":")[0] for line in out.splitlines()] == ["cannot-fit", "machine-differs"]

@@ -194,6 +194,7 @@ def test_a_connection_that_is_lost_in_an_upload(s3, monkeypatch, tmp_path):
     [
         ("hdfs://host/x", "must be a folder, s3://BUCKET/PREFIX, .* but got hdfs://host/x"),
         ("s3://", "must name a bucket"),
+        ("gs://fill-in-bucket/store", "placeholder gs://fill-in-bucket/store; fill it in, or give --store gs://..."),
         ("s3://key:secret@bucket/x", "must not hold settings or passwords"),
         ("s3://bucket/x?secret_key=abc", "must not hold settings or passwords"),
     ],
