@@ -135,7 +135,7 @@ VALUES = (None, 3, 1.5, "text", [], {}, [None], {"a": None}, True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(len(VALUES)))
+@pytest.mark.parametrize("first", range(0, len(VALUES), 3))
 @pytest.mark.parametrize("path", SPECS, ids=SPECS.get)
 def test_no_value_of_another_type_ends_in_an_exception(tmp_path, path, first):
     number = len(documents(path)) - 1

@@ -122,6 +122,7 @@ def log_records(data):
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("wandb") is None, reason="wandb is not installed: pip install 'transkd[wandb]'")
 def test_weights_and_biases_gets_a_run_whole_and_once(tmp_path, monkeypatch):
+    import wandb
     from wandb.proto.wandb_internal_pb2 import Record as Logged
 
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -130,6 +131,7 @@ def test_weights_and_biases_gets_a_run_whole_and_once(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.wandb")), "a run is sent when it has ended"
     for _ in range(2):
         tracker.send(record(tmp_path, 3, "finished"))
+    wandb.teardown()  # its own process writes the end of a file when it ends, at the latest
     (file,) = tmp_path.rglob("*.wandb")
     rows, configs = [], {}
     for data in log_records(file.read_bytes()):

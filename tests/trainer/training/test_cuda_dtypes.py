@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
+from tests.trainer.deeper_networks import DEEPER
 from trainer.config import DataConfig, EvalConfig, Term
 from trainer.data.batch import Batch
 from trainer.deploy.onnx import Deployed
@@ -48,12 +49,6 @@ float32."""
 
 SMALLEST = ("segformer_tiny", "pvtv2_mini", "lvt_mini")
 """Of each family of networks; the others are tried by slow tests."""
-
-DEEPER = {
-    **dict.fromkeys(("segformer_b3", "segformer_b4", "segformer_b5"), "segformer_b2"),
-    **dict.fromkeys(("pvtv2_b3", "pvtv2_b4"), "pvtv2_b2"),
-}
-"""Networks that differ from another only in how often the blocks of a stage are repeated."""
 
 STUDENTS = [
     name if name in SMALLEST else pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name not in DEEPER

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.trainer.deeper_networks import DEEPER
 from trainer.config import ModelConfig, Term, parse
 from trainer.data.batch import Batch
 from trainer.distill import DISTILLERS, build_distillers
@@ -19,7 +20,9 @@ from trainer.training.teacher import Teacher
 
 CLASSES, SIZE = 5, (64, 96)
 SMALLEST = ("segformer_tiny", "pvtv2_mini", "lvt_mini")
-NETWORKS = [name if name in SMALLEST else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+NETWORKS = [
+    name if name in SMALLEST else pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name not in DEEPER
+]
 
 
 def network(name: str) -> SegModel:
