@@ -22,6 +22,9 @@ def test_a_compiled_run_agrees_with_an_eager_one(
 ) -> None:
     """The tolerance that docs/clusters.md states, over the eight steps of a run in float32."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
+    monkeypatch.setenv(
+        "TORCHINDUCTOR_DEBUG_COMPILE", "1"
+    )  # without the optimisations of g++, which take twice the time
     config = tiny({"pea": {}})
     eager, compiled = (
         fit(config, place(name, compile=name == "compiled"), report=lambda *_: None) for name in ("eager", "compiled")
