@@ -154,7 +154,8 @@ def _known(data: dict[str, Any]) -> TrainConfig:
 def origin(path: Path) -> dict[str, str | float]:
     """A checkpoint's path and sha256 and, for one of this program, its run id, epoch and recorded `val/miou`.
 
-    `val/fingerprint` is that of the images on which `val/miou` was measured, where the run recorded it.
+    `val/fingerprint` is that of the images on which `val/miou` was measured, where the run recorded it. Of a checkpoint
+    within an epoch neither is known.
     """
     known: dict[str, str | float] = {"checkpoint": str(path), "sha256": file_digest(path)}
     result = run_folder.read_result(path.parent)
@@ -165,7 +166,7 @@ def origin(path: Path) -> dict[str, str | float]:
     data = state.get("data")
     if "history" in state and "run_id" in state:  # last.pt
         known["run_id"] = state["run_id"]
-        state = state["history"][-1]
+        state = {} if "epoch_part" in state else state["history"][-1]
     elif result is not None:
         known["run_id"] = result["run_id"]
     if result is not None and known["run_id"] == result["run_id"]:

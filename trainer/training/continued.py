@@ -32,8 +32,9 @@ def continue_run(source: Path, config: TrainConfig, place: Place) -> None:
             f"now {before}); train without --continue"
         )
     run_folder.open_folder(place.out_dir, config, is_rank_zero=True)
-    with replacing(place.out_dir / run_folder.BEST) as temporary:
-        shutil.copyfile(source / run_folder.BEST, temporary)
+    if state["best"]:
+        with replacing(place.out_dir / run_folder.BEST) as temporary:
+            shutil.copyfile(source / run_folder.BEST, temporary)
     run_folder.append_note(place.out_dir, f"{counted(len(state['history']), 'epoch')} taken over from run {before}")
     generations.save(place.out_dir, {**state, "run_id": run_id(config, place), "final_weights": ""})
 

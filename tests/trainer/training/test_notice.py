@@ -11,9 +11,11 @@ import pytest
 
 from tests.trainer.training.cohorts import Side, arms, nothing
 from trainer.config import NumericalError, TrainConfig
+from trainer.deploy.open import Wanted, open_student, origin
 from trainer.files import checkpoint
 from trainer.files.failure import failure_of
 from trainer.place import Place
+from trainer.training.continued import continue_run
 from trainer.training.learner import Learner
 from trainer.training.loop import fit, fit_together
 from trainer.training.member import PreemptedError, Run
@@ -77,6 +79,18 @@ def test_a_run_saved_after_the_last_step_of_an_epoch_only_validates(
     assert leave(config, place, 2 * STEPS + 1).endswith(f"step {STEPS} of epoch 2 was saved")
     fit(config, place, report=nothing)
     same_run(place.out_dir, alone(config))
+
+
+def test_a_checkpoint_within_an_epoch_can_be_opened_and_taken_over(tiny: Make, side: Side) -> None:
+    changes = {"optim.schedule": "reference", "optim.epochs": 1}
+    config, short = tiny({}, changes), side.place("short")
+    leave(config, short, 2)
+    known = origin(short.out_dir / "last.pt")
+    assert known["run_id"] and not {"epoch", "val/miou"} & known.keys()
+    open_student(short.out_dir / "last.pt", Wanted(), "cpu")
+    longer, whole = tiny({}, changes | {"optim.epochs": 2}), side.place("whole")
+    continue_run(short.out_dir, longer, side.place("longer"))
+    assert fit(longer, side.place("longer"), report=nothing)["best"] == fit(longer, whole, report=nothing)["best"]
 
 
 def test_seconds_before_the_notice_count(tiny: Make, side: Side) -> None:
