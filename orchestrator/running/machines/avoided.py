@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import ray
 from ray.experimental.internal_kv import _internal_kv_put, internal_kv_get_gcs_client
 
+from orchestrator.running import group_size
+
 NAMESPACE = b"transkd-avoided"
 
 
@@ -57,6 +59,5 @@ def selector(
 
 def places(nodes: Sequence[Mapping[str, Any]], out: set[str], resources: Mapping[str, float]) -> int:
     """The workers for which there is room, now or later, on the machines that are not `out`; one needs `resources`."""
-    need = {name: amount for name, amount in resources.items() if amount}
     there = [node["Resources"] for node in nodes if node["Alive"] and node["NodeID"] not in out]
-    return sum(min(int(node.get(name, 0) / amount) for name, amount in need.items()) for node in there)
+    return group_size.places(there, resources)

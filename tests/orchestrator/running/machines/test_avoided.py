@@ -32,6 +32,11 @@ def test_which_machines_a_run_may_have(avoided, nodes, out):
     assert selector(avoided, nodes, JOB) == ({"ray.io/node-id": out} if out else {})
 
 
+def test_a_machine_has_room_for_workers_of_a_part_of_a_cpu():
+    job = {"resources": {"CPU": 0.1}, "group_sizes": [3]}
+    assert selector({"f": FAULTY}, [node("a", cpus=0.3), node("f")], job) == {"ray.io/node-id": "!in(f)"}
+
+
 def test_each_machine_is_named_once_and_the_end_comes_where_none_is_left():
     there = {"CPU": 1, "GPU": 0}
     assert lines({"b": BLIND, "f": FAULTY}, {"b"}, [node("a"), node("b")], there, "a") == ["b has no store"]
