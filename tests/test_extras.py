@@ -69,6 +69,7 @@ def named(requirements: list[str]) -> set[str]:
     return {Requirement(text).name.lower().replace("_", "-") for text in requirements} - {"transkd"}
 
 
+@pytest.mark.slow
 def test_an_import_is_of_the_core_or_of_an_extra_and_each_package_is_imported() -> None:
     tops = {name.partition(".")[0] for file in FILES for name in imports(file, types_only=False)}
     ours = tops - set(PACKAGES) - sys.stdlib_module_names - {"__future__"}

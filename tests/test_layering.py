@@ -185,6 +185,7 @@ def test_a_library_is_imported_where_it_lives(file):
             assert str(file).startswith(tuple(homes)), f"{library} in {file}"
 
 
+@pytest.mark.slow
 def test_nothing_that_is_allowed_is_unused():
     for importer, allowed in ALLOWED.items():
         used = {name for file in FILES if file.is_relative_to(importer) for name in imports(file)}

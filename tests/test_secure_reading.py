@@ -68,6 +68,7 @@ def test_the_search_sees_what_unpickles(line: str) -> None:
     assert len(list(unsafe(ast.parse(line)))) == 1
 
 
+@pytest.mark.slow
 def test_nothing_that_is_read_is_unpickled() -> None:
     files = {
         file: ast.parse(file.read_text(encoding="utf-8")) for name in PACKAGES for file in (ROOT / name).rglob("*.py")

@@ -82,6 +82,7 @@ def test_a_study_for_gpus_can_do_with_less_memory(name):
     assert all("groups of 8" in arm for arm in whole) or name in AS_PUBLISHED, whole
 
 
+@pytest.mark.slow
 def test_every_distiller_is_in_a_study():
     used = {path for name in packaged() for run in expand(load(name)) for path in run.config.distill}
     assert used == set(DISTILLERS)

@@ -78,6 +78,7 @@ def test_a_study_is_submitted_followed_stopped_and_submitted_again(head, checkou
     assert code == 2 and "no job of study quick was submitted to this cluster; studies with jobs: slow" in err
 
 
+@pytest.mark.slow
 def test_where_no_ray_answers_it_is_said_without_the_password(monkeypatch, capsys):
     with pytest.raises(UserError, match=r"no Ray answers at http://\*\*\*@127\.0\.0\.1:9") as error:
         ray_jobs.connect("http://me:hunter2@127.0.0.1:9")

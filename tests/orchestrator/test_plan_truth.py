@@ -298,6 +298,7 @@ def test_a_run_that_can_only_fail_again_is_neither_trained_nor_paid_for(lab, pla
     assert with_them.count == 3, "with --retry-failed they are trained"
 
 
+@pytest.mark.slow
 def test_the_table_and_the_bundle_count_the_runs_of_the_data_that_was_read_last(lab, monkeypatch, tmp_path, capsys):
     pixel(lab, monkeypatch)
     launch = lab.launch()

@@ -87,6 +87,7 @@ def test_a_broken_plugin_is_one_line_and_writes_nothing(name, text, message, own
     refused(name, text, message, own, tree, driver)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [

@@ -180,6 +180,7 @@ def test_load_refuses_what_is_not_there(tmp_path):
         load(folder)
 
 
+@pytest.mark.slow
 def test_packaged_studies_are_named_by_their_files():
     assert {"demo", "demo_search", "camvid_modules", "cityscapes_modules"} <= set(packaged())
     assert all(load(name).name == name for name in packaged())

@@ -85,6 +85,7 @@ def test_every_layout_gives_the_same_scores(tmp_path, text):
     assert found.measured.paired and found.measured.pairs == (("ours", "base"),)
 
 
+@pytest.mark.slow
 def test_a_parquet_file_and_a_frame_give_the_same_scores(tmp_path):
     frame = pandas.DataFrame(LONG)
     frame.to_parquet(tmp_path / "results.parquet")
@@ -132,6 +133,7 @@ def test_an_arm_that_has_no_score_left_is_named(tmp_path, text):
     assert "Not compared, as they have no score: lost." in found.remarks
 
 
+@pytest.mark.slow
 def test_an_export_of_wandb_is_read_without_the_runs_that_crashed(tmp_path):
     found = read(tmp_path, WANDB, arm="distill", metric="val/miou")
     assert found.measured.scores == {"none": SCORES["base"], "csf": SCORES["ours"]}
@@ -155,6 +157,7 @@ def test_seeds_that_one_arm_lacks_are_named_and_the_others_compared(tmp_path):
     assert row.values["pairs"] == 2 and row.cells[1] == "2/3"
 
 
+@pytest.mark.slow
 def test_arms_without_a_common_seed_are_not_paired(tmp_path):
     found = read(tmp_path, LONG_CSV.replace("ours,", "ours,1"))
     assert not found.measured.paired
@@ -218,6 +221,7 @@ def test_what_cannot_be_judged_is_refused_with_its_place_and_a_remedy(tmp_path, 
         assert word in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words"),
     [("book.xlsx", ["spreadsheet", "save its sheet as CSV"]), ("x.parquet", ["is not a Parquet file"])],
@@ -227,6 +231,7 @@ def test_other_files_are_refused(tmp_path, name, words):
     assert all(word in said for word in words)
 
 
+@pytest.mark.slow
 def test_text_in_another_encoding_is_refused(tmp_path):
     with pytest.raises(UserError, match="save the file as UTF-8"):
         read(tmp_path, LONG_CSV, encoding="utf-16")
@@ -235,6 +240,7 @@ def test_text_in_another_encoding_is_refused(tmp_path):
 SCORE = st.integers(-10_000, 10_000).map(lambda n: n / 100)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), SCORE, min_size=4), st.randoms())
 def test_layout_and_order_of_rows_change_nothing(scores, shuffle):
     """Long rows in any order and a column for each arm: the same table, or a refusal of both."""

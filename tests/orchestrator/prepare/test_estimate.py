@@ -166,6 +166,7 @@ def test_a_study_that_is_done_takes_nothing(store):
     refuse(found, "s", GPU, 0.0)
 
 
+@pytest.mark.slow
 def test_ranges_in_words(store):
     study = make(seeds={"looks": [2, 4], "until": "decided"})
     record(store, study, CPU)

@@ -52,6 +52,7 @@ def test_the_run_is_the_median_of_the_arm_that_finished(synthetic):
     assert found.outcomes[chosen.plan.key].metrics[made.study.metric] == values[2], "the lower of the two in the middle"
 
 
+@pytest.mark.slow
 def test_an_arm_that_is_not_there_or_has_no_run_is_refused_and_nothing_is_written(synthetic, tmp_path):
     made = synthetic(ends={("student alone", seed): None for seed in range(6)})
     file = tmp_path / "arms.tar.gz"

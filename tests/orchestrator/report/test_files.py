@@ -35,6 +35,7 @@ def test_all_files_are_written_and_hold_the_table(synthetic, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES), "nothing half written is left"
 
 
+@pytest.mark.slow
 def test_the_verb_prints_the_table_and_writes_into_the_store_or_elsewhere(synthetic, tmp_path, capsys):
     made = synthetic()
     report(str(made.file), made.store.root)

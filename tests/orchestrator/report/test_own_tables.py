@@ -21,6 +21,7 @@ def test_verdicts_that_the_scores_alone_do_not_give_are_named(synthetic, tmp_pat
     assert "unequal" not in str(found.table.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet", "runs.csv"])
 def test_our_own_tables_have_the_verdicts_of_the_report(synthetic, tmp_path, name):
     report = synthetic("decided").report

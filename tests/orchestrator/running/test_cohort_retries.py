@@ -180,6 +180,7 @@ def test_a_run_that_is_asked_to_end_leaves_its_cohort(make):
     assert (bench.status("run1"), bench.left) == ("stopped", ["run0", "run2", "run3"])
 
 
+@pytest.mark.slow
 def test_a_trial_tries_its_runs_again_each_by_its_own_failure_and_fewer_where_the_memory_is_short(make, monkeypatch):
     bench = make(bug=1, memory="auto")
     tried = []

@@ -124,6 +124,7 @@ def test_who_teaches_a_search_is_said_before_it_begins(bench):
     assert said(names) == line, "what it was told is told once"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["sampler: random, seed: 3, stop: asha, eta: 2", "sampler: grid"])
 @pytest.mark.parametrize("deterministic", ["", "deterministic: true, "])
 def test_the_board_counts_trials_that_are_the_run_of_another(bench, sampler, deterministic):

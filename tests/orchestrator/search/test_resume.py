@@ -93,6 +93,7 @@ def test_a_deterministic_search_whose_code_was_mended_equals_one_that_never_fail
     assert bench.start(study) == []
 
 
+@pytest.mark.slow
 def test_a_failure_that_later_batches_were_proposed_after_stays(bench):
     study = lockstep(bench, 7, batch=3)
     bench.failing = ["bug"]
@@ -110,6 +111,7 @@ def test_a_process_that_was_lost_ends_no_other_proposal_of_its_config(bench, few
     assert bench.states(few) == ["finished"] * 12
 
 
+@pytest.mark.slow
 def test_trials_that_wait_at_a_rung_are_one_attempt_and_end_there_whoever_judges_them(bench, make_bench):
     study, whole = lockstep(bench, 4, batch=4), make_bench()
     whole.start(study)
@@ -122,6 +124,7 @@ def test_trials_that_wait_at_a_rung_are_one_attempt_and_end_there_whoever_judges
     assert ends[0] == ends[1]
 
 
+@pytest.mark.slow
 def test_a_search_whose_numerics_have_changed_is_refused_and_another_name_loses_nothing(bench, monkeypatch, tmp_path):
     words = f"{{trials: 3, stop: asha, {bench.RANGES}}}"
     study = bench.study(words)

@@ -180,6 +180,7 @@ def folder(tmp_path_factory):
     return lambda: tmp_path_factory.mktemp("store")
 
 
+@pytest.mark.slow
 def test_known_points_come_first_and_trials_is_a_total(folder):
     store = folder()
     found = Bench(store).run()
@@ -303,6 +304,7 @@ def test_a_deterministic_search_is_the_same_however_many_run_and_whoever_is_firs
         assert Bench(store, text, slots=2, order=lambda n: n - 1).run() == found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [STUDY, LOCKSTEP])
 def test_a_run_that_another_driver_trains_delays_a_search_and_changes_nothing(folder, text, monkeypatch):
     monkeypatch.setattr(shared_searcher, "LOOK_S", 0.0)
@@ -343,12 +345,14 @@ def test_a_run_that_another_driver_has_trained_meanwhile_is_trained_no_more(fold
     assert [t.state for run_id, t in bench.history if run_id in others] == ["finished"] * 3
 
 
+@pytest.mark.slow
 def test_a_deterministic_search_that_is_made_longer_equals_one_that_was_long(folder):
     store = folder()
     Bench(store, LOCKSTEP.replace("trials: 12", "trials: 7")).run()
     assert Bench(store, LOCKSTEP).run() == Bench(folder(), LOCKSTEP).run()
 
 
+@pytest.mark.slow
 def test_a_trial_that_comes_no_further_is_left_to_the_next_driver(folder):
     store = folder()
     bench = Bench(store, LOCKSTEP, slots=2)

@@ -48,6 +48,7 @@ def test_the_last_text_of_a_study_counts_and_the_last_launch_is_last(store):
         load_study("tow", ledger)
 
 
+@pytest.mark.slow
 def test_list_and_status_name_the_studies_of_the_store(store):
     listed = store.here("list")
     assert listed.code == 0 and all(
@@ -65,6 +66,7 @@ def test_list_and_status_name_the_studies_of_the_store(store):
     assert store.here("status", "mine").out == f"mine: {said}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("plan", "--no-probe"), ("report",), ("bundle",)], ids=lambda words: words[0])
 def test_a_study_of_the_store_is_known_by_its_name(store, words):
     launched(store, "mine")

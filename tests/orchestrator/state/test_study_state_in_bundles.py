@@ -36,6 +36,7 @@ def test_a_bundle_says_of_its_study_what_its_store_says(world):
         assert printed(StudyState(study, ledger)) == printed(state)
 
 
+@pytest.mark.slow
 def test_a_bundle_holds_the_runs_that_another_study_has_finished(tmp_path):
     study, written = make(seeds=2), Written()
     first, second = expand(study)

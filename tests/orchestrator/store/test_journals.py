@@ -56,6 +56,7 @@ def event(kind, run_id, **more):
     return {"event": kind, "run_id": run_id, **needed.get(kind, {}), **more}
 
 
+@pytest.mark.slow
 @given(steps=st.lists(STEPS, max_size=30), reads=st.lists(st.booleans(), min_size=30, max_size=30))
 def test_runs_are_as_the_last_driver_left_them_whatever_the_clocks_say(tmp_path_factory, steps, reads):
     path = tmp_path_factory.mktemp("store") / "ledger.jsonl"
@@ -138,6 +139,7 @@ def test_a_damaged_journal_is_named_with_the_store_to_repair(tmp_path, path):
     assert Ledger(path).outcomes().keys() == {"r", "q"}
 
 
+@pytest.mark.slow
 def test_a_journal_is_repaired_while_other_studies_run(tmp_path, path, capsys):
     Ledger(path, "a").append(event("started", "r"))
     own = tmp_path / "journals" / "b.jsonl"

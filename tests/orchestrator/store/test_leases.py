@@ -88,6 +88,7 @@ def test_a_study_has_one_driver_and_the_store_many(leases):
     assert leases.drivers() == {}
 
 
+@pytest.mark.slow
 def test_who_needs_the_whole_store_waits_for_every_driver_and_the_other_way_round(leases):
     with leases.study("a"), leases.study("b"):
         named = rf"in use by pid {os.getpid()} on .* \(a\), pid {os.getpid()} on .* \(b\); wait for it"

@@ -219,6 +219,7 @@ def test_a_thousand_runs_of_fifty_epochs_are_read_in_seconds_and_then_for_nothin
     assert time.process_time() - begin < 1
 
 
+@pytest.mark.slow
 def test_reading_costs_little_more_than_parsing(path):
     path.parent.mkdir()
     last = {f"val/iou/class {i}": 50.0 + i for i in range(20)}

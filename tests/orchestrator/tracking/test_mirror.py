@@ -138,6 +138,7 @@ def test_a_report_that_cannot_be_written_is_told_before_anything_runs(one, tmp_p
         launch(str(one), store=store.root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "status"), [([], "KILLED"), ([FINISHED], "FINISHED")])
 def test_what_a_killed_driver_left_is_sent_by_sync(one, client, tmp_path, capsys, ending, status):
     store = Store(tmp_path / "store")

@@ -324,6 +324,7 @@ def test_a_run_that_was_trained_again_has_its_new_students(copy):
     assert after["last"].model_id != before["last"].model_id and after["best"].model_id == before["best"].model_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [{}, {"best"}, {"last"}])
 def test_a_run_without_its_checkpoints_is_sent_as_it_is(store, left):
     for name in FILES.keys() - left:
@@ -332,6 +333,7 @@ def test_a_run_without_its_checkpoints_is_sent_as_it_is(store, left):
     assert models_of(store).keys() == set(left)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_read_is_named_and_left_out(store, caplog):
     (run_folder(store) / "last.pt").write_bytes(b"no checkpoint")
     with caplog.at_level(logging.WARNING):

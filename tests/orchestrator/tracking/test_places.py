@@ -87,6 +87,7 @@ def test_a_database_outside_the_store_says_too_which_files_are_lost(tmp_path, ma
     assert files(store) == {"a" * 12: {"config.yaml"}}
 
 
+@pytest.mark.slow
 def test_a_copy_leaves_the_original_alone(tmp_path, make):
     first = make(tmp_path / "first")
     sent(first)

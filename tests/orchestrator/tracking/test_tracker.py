@@ -92,6 +92,7 @@ def steps(client, run, metric="val/miou"):
     return [point.step for point in client.get_metric_history(run.info.run_id, metric)]
 
 
+@pytest.mark.slow
 def test_a_run_is_mirrored_whole(make, client, record, tmp_path):
     tracker = make()
     tracker.open("demo")
@@ -149,6 +150,7 @@ def test_a_point_has_the_time_at_which_its_epoch_was(make, client, record):
     assert best.timestamp == milliseconds("2026-01-01T02:00:00+00:00")
 
 
+@pytest.mark.slow
 def test_said_again_nothing_is_added(make, client, record):
     for _ in range(3):
         tracker = make()
@@ -224,6 +226,7 @@ def test_long_runs_and_long_parameters_fit_the_limits(make, client, record):
     assert len(run.data.params["long"]) == 6000
 
 
+@pytest.mark.slow
 def test_files_are_sent_when_they_have_changed(make, client, record, tmp_path):
     def held(run, name):
         return Path(client.download_artifacts(run.info.run_id, name)).read_bytes()

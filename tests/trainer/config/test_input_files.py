@@ -23,6 +23,7 @@ COMMANDS: list[tuple[str, ...]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", COMMANDS, ids=[" ".join(arguments[:2]) for arguments in COMMANDS])
 def test_an_output_below_a_file_is_refused_at_once(
     arguments: tuple[str, ...], command: Callable[..., Any], tmp_path: Path

@@ -30,6 +30,7 @@ def findings(folder: Path, name: str) -> list[Finding]:
     return list(examine(read_plugin(name, folder)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["my_kd.py", "my_net.py", "my_data.py", "my_steps.py"])
 def test_the_examples_of_the_page_keep_the_contract(name: str, own: Path) -> None:
     found = list(examine(read_plugin(name, own)))
@@ -301,6 +302,7 @@ def test_a_name_means_the_network_of_the_plugin_in_force(own: Path) -> None:
     assert widths == [32, 40]
 
 
+@pytest.mark.slow
 def test_of_a_package_the_file_and_line_of_what_it_raises_are_told(install: Callable[..., Path], own: Path) -> None:
     text = (own / "my_kd.py").read_text(encoding="utf-8").replace(LOSS, "return {}['no loss']")
     install({"my_kd/__init__.py": "", "my_kd/losses.py": text}, "mean_gap = my_kd.losses:MeanGap")

@@ -237,6 +237,7 @@ def test_each_distortion_happens_half_of_the_time() -> None:
     assert min(found) >= 80 and max(found) <= 120
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.1, 0.8, 2.0])
 def test_blur_is_a_gaussian(sigma: float) -> None:
     """Against a sum over both axes at once, with the border repeated."""

@@ -91,6 +91,7 @@ def test_what_make_writes_is_whole_and_right(name: str, trees: Callable[[str], P
         assert contents.counts.shape == (len(dataset.classes),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DATASETS)
 def test_the_fingerprint_is_the_one_that_enters_a_runs_identity(name: str, trees: Callable[[str], Path]) -> None:
     root = trees(name)
@@ -338,6 +339,7 @@ def test_conditions_are_those_that_tables_know(name: str, trees: Callable[[str],
     assert set(found) == set(dataset.official.conditions) == set(CONDITIONS.get(name, ())), "`val/<condition>/miou`"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DATASETS)
 def test_pictures_are_a_function_of_the_seed(
     name: str, trees: Callable[[str], Path], data_command: Callable[..., Any], tmp_path: Path

@@ -37,6 +37,7 @@ def test_too_few_groups_for_three_splits(tree: Path) -> None:
         check_root(section(holdout={"val": 0.2, "test": 0.2}, group="(t|v)"), tree, tree.parent / "cache")
 
 
+@pytest.mark.slow
 def test_data_select_holds_out_whole_groups(flat: Path, tiny: Callable[..., Any], place: Callable[..., Any]) -> None:
     from trainer.training.build import open_data
 

@@ -50,6 +50,7 @@ TREES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "labels", "found_images", "found_masks"), TREES)
 def test_layouts_are_found(
     images: str, labels: str, found_images: str, found_masks: str, data_command: Command, tmp_path: Path
@@ -113,6 +114,7 @@ def test_65535_is_likely_ignored_in_masks_of_16_bits(data_command: Command, tmp_
     assert options["ignore"] == [65535]
 
 
+@pytest.mark.slow
 def test_frames_of_videos_are_held_out_together(data_command: Command, tmp_path: Path) -> None:
     for at in range(12):
         picture(tmp_path / "frames" / f"clip{at % 4}_{at:04d}.png", at)
@@ -194,6 +196,7 @@ GIVEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "images", "masks"), GIVEN)
 def test_given_patterns_keep_the_split_of_the_folders(
     given: tuple[str, str], images: str, masks: str, data_command: Command, tmp_path: Path
@@ -217,6 +220,7 @@ GREY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "labels"), GREY)
 def test_grey_photographs_are_no_masks(images: str, labels: str, data_command: Command, tmp_path: Path) -> None:
     by_split(tmp_path / "mine", images, labels)
@@ -259,6 +263,7 @@ LOST: list[tuple[Callable[[Path], None], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spoil", "told"), LOST)
 def test_a_split_that_cannot_be_used_is_a_problem(
     spoil: Callable[[Path], None], told: str, data_command: Command, tmp_path: Path
@@ -273,6 +278,7 @@ def test_a_split_that_cannot_be_used_is_a_problem(
     assert "val is left out: 20% are held out as val" in said and "no problems" not in said
 
 
+@pytest.mark.slow
 def test_files_that_no_split_needs_are_told(data_command: Command, tmp_path: Path) -> None:
     by_split(tmp_path / "mine", "{split}/images/{stem}.png", "{split}/masks/{stem}.png")
     picture(tmp_path / "mine" / "test" / "images" / "x.png", 9)
@@ -290,6 +296,7 @@ BRACKETS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "labels", "found_images", "found_masks"), BRACKETS)
 def test_folders_may_have_brackets_in_their_names(
     images: str, labels: str, found_images: str, found_masks: str, data_command: Command, tmp_path: Path
@@ -319,6 +326,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
 def test_a_mistake_is_one_line_and_nothing_is_written(
     arguments: tuple[str, ...], message: str, data_command: Command, tmp_path: Path

@@ -146,6 +146,7 @@ def test_nyu_is_found_under_each_of_its_names(made: Made, tmp_path: Path, folder
         dataset.pairs("train")
 
 
+@pytest.mark.slow
 def test_acdc_is_all_its_conditions_by_stem(made: Made, tmp_path: Path) -> None:
     dataset = made("acdc", "--val", 6)
     stems = [pair.stem for pair in dataset.pairs("val")]

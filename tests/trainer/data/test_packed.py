@@ -69,6 +69,7 @@ def test_at_its_own_size_nothing_is_resized_or_stored_twice(tmp_path: Path) -> N
     assert sum(file.stat().st_size for file in files) < 2 * (64 * 128 * 4) * 1.2
 
 
+@pytest.mark.slow
 def test_samples_are_views_of_the_file_that_nobody_can_write(tmp_path: Path) -> None:
     config = _config(64, 128)
     image, label = pack(open_dataset(config, None, tmp_path), config, "val", tmp_path).sample(0)
@@ -78,6 +79,7 @@ def test_samples_are_views_of_the_file_that_nobody_can_write(tmp_path: Path) -> 
             view[0] = 0
 
 
+@pytest.mark.slow
 def test_the_fingerprint_names_the_content_and_not_the_place_size_or_time(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_scenes(tmp_path / name, train=2, val=1, seed=0, size=(64, 128))

@@ -89,6 +89,7 @@ def test_many_problems_are_counted_and_the_first_shown(
     assert out.splitlines()[-1] == "8 problems, 5 of them not shown"
 
 
+@pytest.mark.slow
 def test_a_class_that_a_whole_split_lacks_is_suspicious(camvid: Path, data_command: Command) -> None:
     for path in (camvid / "labels").rglob("*.png"):
         Image.new("L", (128, 64), 3).save(path)

@@ -104,6 +104,7 @@ def test_what_a_distilled_run_deploys_is_the_plain_student(name, tiny, place):
     assert {key: result["complexity"][key] for key in alone} == alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name if name in QUICK else slow(name) for name in MODELS])
 def test_every_model_has_a_cost(name):
     cost = deployed(ModelConfig(name=name), 7, (64, 64))
@@ -111,6 +112,7 @@ def test_every_model_has_a_cost(name):
     assert all(value > 0 for value in cost.values())
 
 
+@pytest.mark.slow
 def test_costs_grow_with_the_input():
     small, large = (deployed(ModelConfig(name="segformer_tiny"), 7, size) for size in ((64, 64), (64, 128)))
     assert small["gmacs_paper"] < large["gmacs_paper"]

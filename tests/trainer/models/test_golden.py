@@ -141,6 +141,7 @@ def test_whole_network(name, golden, fill):
             close(parameter.grad, arrays[f"grad_param/{path}"], 1e-4, 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_training_without_drops(name, golden, fill):
     """Batch statistics in the head, and one step's update of its running statistics; PVTv2's head has none."""

@@ -30,6 +30,7 @@ def test_a_kernel_is_summed_for_grey_and_repeated_for_more() -> None:
     torch.testing.assert_close(four, weight[:, [0, 1, 2, 0]] * 3 / 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["segformer_tiny", "pvtv2_b0", "lvt"])
 @pytest.mark.parametrize("channels", [1, 4, 9])
 def test_only_the_first_kernel_is_another(name: str, channels: int) -> None:
@@ -43,6 +44,7 @@ def test_only_the_first_kernel_is_another(name: str, channels: int) -> None:
     assert logits.shape == (1, 3, 8, 16)
 
 
+@pytest.mark.slow
 def test_rgb_weights_are_adapted_and_own_weights_are_not(tmp_path: Path) -> None:
     rgb = network("segformer_tiny", 3)
     checkpoint.save(tmp_path / "rgb.pt", {"model": rgb.state_dict()})

@@ -63,6 +63,7 @@ def test_large_networks_have_the_published_shapes(name):
     works_on_the_meta_device(Network(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow(MODELS))
 def test_parts_not_asked_for_are_not_computed(name):
     model = on_meta(name)

@@ -108,6 +108,7 @@ def test_paths_on_patch_embeddings_refuse_it():
             build_distillers({"pea": Term()}, student, teacher, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])
 def test_a_file_of_timms_weights_initialises_the_backbone(name, tmp_path: Path):
     """timm's extractor has other names than timm's classifier: `stages_0` for `stages.0`."""

@@ -197,6 +197,7 @@ def test_a_split_without_a_labelled_pixel_is_refused_as_it_is_read(
     assert told.format(root=root) in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_held_out_share_without_a_labelled_pixel_is_refused(tiny: Make, place: Make, tmp_path: Path) -> None:
     root = tmp_path / "scenes"
     write_scenes(root, train=16, val=5, seed=0, size=(64, 128))

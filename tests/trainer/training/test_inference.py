@@ -109,6 +109,7 @@ def test_a_window_is_cut_to_a_scaled_image(model: SegModel, images: np.ndarray) 
     assert torch.equal(logits, by_hand)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_mirrored_and_scaled_views_average_probabilities(model: SegModel, images: np.ndarray) -> None:
     """As mmsegmentation does: each view upsampled to the label's size, then its softmax, then the mean."""
@@ -140,6 +141,7 @@ def test_probabilities_of_equal_views_choose_as_one(model: SegModel, images: np.
     assert torch.equal(class_of([one, one], (64, 96)), class_of([one], (64, 96)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "asked",
     [slide((32, 48), (16, 24)), how(flip=True), how(scales=(0.5, 1.0)), slide((32, 48), (32, 32), flip=True)],

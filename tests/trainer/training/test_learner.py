@@ -138,6 +138,7 @@ def test_groups_that_a_micro_batch_would_cut_are_refused() -> None:
         accumulate(learner, teacher, batch_of(SAMPLES), 1)
 
 
+@pytest.mark.slow
 def test_with_groups_of_one_every_sample_may_be_a_micro_batch() -> None:
     optim = OptimConfig(global_batch=4, norm_batch=1)
     gradients = []
@@ -172,6 +173,7 @@ def test_a_weight_scales_what_is_trained_and_not_what_is_logged() -> None:
     assert logged[1]["loss"] - logged[0]["loss"] == pytest.approx(logged[0]["loss/pea"], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_drain_gives_means_over_the_steps_since_the_last() -> None:
     learner, teacher = build({"pea": Term()}, OptimConfig())
     drained = []

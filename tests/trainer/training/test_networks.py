@@ -42,6 +42,7 @@ def test_a_teacher_sees_images_scaled_as_its_weights_want(given: Any, wanted: An
     assert not torch.allclose(unscaled.embeds[0], alone.embeds[0], atol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_teacher_is_measured_as_it_will_be_shown_images(tiny: Make, place: Make, tmp_path: Path) -> None:
     weights = save(tmp_path / "20.pth", "segformer_mini", 20)
     measured = {}

@@ -46,6 +46,7 @@ def test_a_gpu_is_set_the_same_whatever_it_was_set_to_before() -> None:
         }
 
 
+@pytest.mark.slow
 def test_a_cpu_is_left_as_it_is(place: Make, tiny: Make) -> None:
     before = described(GPU, None)
     result = fit(tiny({}, {"optim.epochs": 1}), place(deterministic=True), report=lambda *_: None)

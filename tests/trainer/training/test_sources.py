@@ -153,6 +153,7 @@ def test_the_files_of_a_teacher_that_is_given_need_not_be_there(lab: Lab, here: 
         run_id(config, here())
 
 
+@pytest.mark.slow
 def test_a_file_in_place_of_the_configs_checkpoint_enters_by_its_content(
     tiny: Make, lab: Lab, here: Make, tmp_path: Path, teacher_weights: Path
 ) -> None:

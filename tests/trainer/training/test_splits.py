@@ -68,6 +68,7 @@ def runs(root: Path, scenes_cache: Path, tmp_path_factory: pytest.TempPathFactor
     return {name: base / name for name in ("val", "test")}
 
 
+@pytest.mark.slow
 def test_test_is_measured_at_the_last_epoch_alone_and_changes_nothing_else(runs: dict[str, Path]) -> None:
     plain, tested = (run_folder.read_epochs(runs[name]) for name in ("val", "test"))
     assert [[name for name in epoch if name.startswith("test/")] for epoch in tested] == [
@@ -90,6 +91,7 @@ def test_the_images_of_test_enter_the_id(runs: dict[str, Path]) -> None:
     assert data_key(data) == data_key(data, ("val",)) != data_key(data, ("val", "test"))
 
 
+@pytest.mark.slow
 def test_eval_of_the_test_split_gives_what_the_run_recorded(
     runs: dict[str, Path], root: Path, command: Make, tmp_path: Path
 ) -> None:
@@ -112,6 +114,7 @@ def test_predictions_of_the_test_split(runs: dict[str, Path], root: Path, comman
         assert set(np.unique(np.asarray(file))) <= {0, 1}
 
 
+@pytest.mark.slow
 def test_a_data_set_without_a_test_split_is_told_before_a_folder_is_looked_at(
     command: Make, finished: Make, tmp_path: Path
 ) -> None:

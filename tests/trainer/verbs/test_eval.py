@@ -101,6 +101,7 @@ def test_a_way_to_predict_that_makes_no_sense(
     assert message in errors and len(errors.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_table_has_each_class_with_its_share_of_pixels(finished: Make, command: Make) -> None:
     run = finished()
     last = run_folder.read_epochs(run)[-1]
@@ -126,6 +127,7 @@ def test_protocol_split_and_batch_are_options(finished: Make, command: Make, tmp
     assert not measured(metrics)
 
 
+@pytest.mark.slow
 def test_another_data_set_of_the_same_classes_shows_its_conditions(
     finished: Make, command: Make, tmp_path: Path
 ) -> None:
@@ -143,6 +145,7 @@ def test_another_data_set_of_the_same_classes_shows_its_conditions(
         assert [condition, f"{metrics[f'val/{condition}/miou']:.2f}"] in [line.split() for line in said.splitlines()]
 
 
+@pytest.mark.slow
 def test_what_has_no_labelled_pixel_has_no_number(finished: Make, command: Make, tmp_path: Path) -> None:
     """Night first, whose mIoU is absent beside the others; then the whole split."""
     root = tmp_path / "acdc"
@@ -309,6 +312,7 @@ def test_a_mistake_is_one_line(
     assert len(errors.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_none(finished: Make, command: Make, tmp_path: Path) -> None:
     run = finished()
     for path, message in (

@@ -165,6 +165,7 @@ def test_a_dynamic_file_of_the_smallest_size(name: str, tmp_path: Path) -> None:
         assert compare([(in_torch(module)(images), open_session(path, 1)(images))]).agreement > 0.9999
 
 
+@pytest.mark.slow
 def test_a_file_that_is_read_is_not_written_over(finished: Make, command: Make, tmp_path: Path) -> None:
     """Whatever the name of the file: links, `..`, hard links."""
     run = tmp_path / "run"

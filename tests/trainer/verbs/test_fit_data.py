@@ -77,6 +77,7 @@ def test_bad_data_is_named_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_lies_outside_the_folders_of_its_images(written: Make, command: Make, tmp_path: Path) -> None:
     root = cityscapes(tmp_path / "city")
     config = written({}, {"data.name": "cityscapes", "data.options": {}})

@@ -54,6 +54,7 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml"}
 
 
+@pytest.mark.slow
 def test_special_files_are_no_input(written: Make, command: Make, tmp_path: Path) -> None:
     """Devices and pipes, whose reading would never end, as config, weights and images."""
     os.mkfifo(tmp_path / "pipe")
@@ -124,6 +125,7 @@ def test_a_study_is_sent_to_the_command_that_runs_it(command: Make, tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_one_line_and_exit_code_1(written: Make, command: Make, tmp_path: Path) -> None:
     code, _, errors = command("fit", written({"pea": {}}), "--out", tmp_path / "run", "--set", "optim.lr=1.0e+30")
     assert code == 1

@@ -53,6 +53,7 @@ def test_a_folder_of_another_config_says_what_differs(
     assert [path.name for path in out.iterdir()] == ["config.yaml"] and (out / "config.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_another_run_in_the_folder_is_refused(written: Make, command: Make, tmp_path: Path) -> None:
     arguments = ("fit", written({}, {"optim.epochs": 1}), "--out", tmp_path / "run")
     assert command(*arguments)[0] == 0
@@ -61,6 +62,7 @@ def test_another_run_in_the_folder_is_refused(written: Make, command: Make, tmp_
     assert "choose another folder" in errors
 
 
+@pytest.mark.slow
 def test_a_config_in_its_own_folder_stays_as_it_is_written(recipe: Make, command: Make, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("# why\n" + yaml.safe_dump(recipe({}, {"optim.epochs": 1})))

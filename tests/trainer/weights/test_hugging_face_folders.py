@@ -32,6 +32,7 @@ def hugging_face_folder(state: State, folder: Path, shards: int, kind: str = "mo
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["model.safetensors", "pytorch_model.bin"])
 @pytest.mark.parametrize("shards", [1, 3])
 def test_a_folder_of_hugging_face(shards, kind, source, tmp_path):

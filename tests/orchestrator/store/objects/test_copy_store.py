@@ -42,6 +42,7 @@ def test_there_and_back_again(source, address, tmp_path):
     assert Ledger(tmp_path / "back" / "ledger.jsonl").finished("old")
 
 
+@pytest.mark.slow
 def test_a_copy_that_was_stopped_goes_on(source, address, tmp_path, monkeypatch):
     sent = run_files.upload
     with monkeypatch.context() as patch:
@@ -59,6 +60,7 @@ def test_a_copy_that_was_stopped_goes_on(source, address, tmp_path, monkeypatch)
     assert files(tmp_path / "back") == files(source)
 
 
+@pytest.mark.slow
 def test_between_addresses_and_between_folders(source, address, tmp_path):
     copy_store(source, address)
     copy_store(address, f"file://{tmp_path}/other")

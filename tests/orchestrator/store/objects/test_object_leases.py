@@ -65,6 +65,7 @@ def elsewhere(monkeypatch):
     monkeypatch.setattr(lease_file, "EXPIRY_S", 2.0)
 
 
+@pytest.mark.slow
 def test_a_study_has_one_driver_and_the_store_many(leases, monkeypatch, capsys):
     monkeypatch.setattr(lease_file, "EXPIRY_S", 1000.0)
     with leases().study("a") as held, leases().study("b"):
@@ -88,6 +89,7 @@ def test_a_study_has_one_driver_and_the_store_many(leases, monkeypatch, capsys):
     assert leases().drivers() == {}
 
 
+@pytest.mark.slow
 def test_a_lease_that_is_not_renewed_is_taken_and_its_holder_finds_out(leases, monkeypatch):
     elsewhere(monkeypatch)
     first = leases()
@@ -114,6 +116,7 @@ def test_a_run_has_one_trainer_at_a_time(leases):
         assert two.claim("run", "b") is not None
 
 
+@pytest.mark.slow
 def test_of_many_that_claim_what_a_dead_driver_left_one_gets_it(leases, monkeypatch):
     dead = leases()
     with dead.study("dead"):
@@ -132,6 +135,7 @@ def test_of_many_that_claim_what_a_dead_driver_left_one_gets_it(leases, monkeypa
         each.__exit__(None, None, None)
 
 
+@pytest.mark.slow
 def test_without_conditional_writes_there_is_one_driver(leases, monkeypatch):
     elsewhere(monkeypatch)
     made = [leases() for _ in range(3)]
@@ -224,6 +228,7 @@ def test_a_driver_that_lost_its_lease_is_interrupted_and_sends_nothing(s3, tmp_p
     assert copy.objects.list("journals") == []
 
 
+@pytest.mark.slow
 def test_a_study_of_1000_runs_needs_few_requests_a_run(s3, tmp_path):
     copy, runs = WorkingCopy(tmp_path / "copy", s3.address()), 40
     with copy.study("a"):

@@ -97,6 +97,7 @@ def test_a_store_that_overwrites_what_exists_is_known(s3, monkeypatch):
     assert not objects.creates_once and objects.list("") == []
 
 
+@pytest.mark.slow
 def test_a_server_that_is_busy_is_not_taken_for_one_without_conditional_writes(s3):
     busy, down, unable = (connect(s3.address()) for _ in range(3))
     for objects in (busy, down, unable):
@@ -110,6 +111,7 @@ def test_a_server_that_is_busy_is_not_taken_for_one_without_conditional_writes(s
     assert not unable.creates_once and unable.list("") == []
 
 
+@pytest.mark.slow
 def test_refused_and_slow_requests_are_tried_again(s3):
     objects = connect(s3.address())
     objects.delays_s = (0.05,) * 6
@@ -127,6 +129,7 @@ def test_refused_and_slow_requests_are_tried_again(s3):
     assert names(objects, "") == ["b"]
 
 
+@pytest.mark.slow
 def test_a_store_that_refuses_for_long_is_said_in_one_line(s3):
     objects = connect(s3.address())
     objects.delays_s = (0.01,)
@@ -177,6 +180,7 @@ class Cut:
             each.close()
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_lost_in_an_upload(s3, monkeypatch, tmp_path):
     proxy = Cut(s3.port, after=3 << 20, cuts=6)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
