@@ -21,7 +21,7 @@ import torch
 from ratios import FILE, Ratio, recorded
 
 from trainer.files.run_folder import environment
-from trainer.training.member import device_name
+from trainer.measure.device import device_name
 
 HERE = Path(__file__).parent
 HEADING = "## Ratios side by side (`make bench`)"

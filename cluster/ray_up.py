@@ -31,7 +31,7 @@ from cluster.spot import is_spot_node, spot_findings
 NODES = "available_node_types"
 _HEADS, _JOINS = r"\bray start\b.*--head\b", r"\bray start\b.*--address\b"
 """The commands that start Ray on the head and on a worker."""
-_COPIES = r"\b(?:s3|gs)://\S+\s+(/[^\s;&|]+)"
+_COPIES = r"""\b(?:s3|gs)://[^\s;&|]+[ \t]+(?:--\S+[ \t]+)*["']?(/[^\s;&|"']+)"""
 """What a command has that copies from a bucket, and the folder to which."""
 _INSTANCE = ("InstanceType", "machineType", "azure_arm_parameters")
 """The key of an instance's type at AWS, GCP and Azure."""
@@ -90,7 +90,7 @@ def _commands_of(config: dict[str, Any], role: str) -> str:
     """The commands that the machines of a role run: those without a prefix are run on all."""
     other = {"head": "worker_", "worker": "head_"}[role]
     own = [text for keys, text in texts(config) if re.fullmatch(f"(?!{other}).*_commands", str(keys[0]))]
-    return " ".join(re.sub(r"(^|\s)#.*", "", text) for text in own)
+    return "\n".join(re.sub(r"(^|\s)#.*", "", text) for text in own)
 
 
 def _copied(config: dict[str, Any], role: str) -> set[str]:

@@ -15,7 +15,7 @@ _REMEDIES = {
     "gs://": "set node_config.serviceAccounts, with the scope https://www.googleapis.com/auth/cloud-platform",
 }
 _KEYS = r"\b(AWS_ACCESS_KEY_ID|GOOGLE_APPLICATION_CREDENTIALS)\b"
-_SCOPES = r"/auth/(cloud-platform|devstorage\.(read_write|full_control))\b"
+_SCOPES = r"/auth/(cloud-platform|devstorage\.(read_write|full_control))(?![\w.])"
 """Scopes of Google Cloud within which an account may write to a bucket."""
 
 
@@ -31,7 +31,7 @@ def has_role(provider: Any, node: dict[Any, Any], *, head: bool) -> bool:
     """Whether a machine may have a role by its `node_config`: Ray makes one for a head, and a template may name one."""
     if provider == "gcp":
         scopes = [str(table(account).get("scopes")) for account in array(node.get("serviceAccounts"))]
-        return head or any(re.search(_SCOPES, scope) for scope in scopes)
+        return head or bool(node.get("sourceInstanceTemplate")) or any(re.search(_SCOPES, scope) for scope in scopes)
     return head or names_a_role(node)
 
 

@@ -71,8 +71,7 @@ def gather_samples(x: Tensor) -> Tensor:
 
 def barrier() -> None:
     """Wait until every process has called this."""
-    if joined():
-        all_reduce(torch.zeros(1, device="cuda" if dist.get_backend() == "nccl" else "cpu"))
+    all_said(None)  # an operation on a GPU would only be queued
 
 
 def first_said(text: str) -> str:
@@ -86,6 +85,13 @@ def all_said(own: Any) -> list[Any]:
     if joined():
         dist.all_gather_object(found, own)
     return found
+
+
+def from_rank(own: Any, rank: int) -> Any:
+    """What the process of this rank gives, for all of them."""
+    given = [own]
+    dist.broadcast_object_list(given, rank)
+    return given[0]
 
 
 def sum_gradients(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:

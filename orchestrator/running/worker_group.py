@@ -23,6 +23,7 @@ from orchestrator.running.machines.this_machine import check_here, gpu_failed
 from orchestrator.running.ray_session import PLACE_S, START_TIMEOUT
 from orchestrator.store.objects.uploads import uploading
 from trainer.files.failure import failure_of
+from trainer.parallel import barrier
 from trainer.worker import train_worker
 
 IDLE_S = 30.0
@@ -193,8 +194,13 @@ def serve(config: dict[str, Any]) -> None:
 
     while (given := ray.get(exchange.next.remote(rank, done))) is not None:
         check_here(given.job)
-        with contextlib.suppress(StoppedRun), uploading([given.job], uploads=rank == 0):
-            _train(given.job, send)
+        try:
+            with contextlib.suppress(StoppedRun), uploading([given.job], uploads=rank == 0):
+                _train(given.job, send)
+        except Exception as error:
+            if failure_of(error).cause == "preempted":
+                barrier()  # Ray ends all workers once one has raised it, also while another uploads
+            raise
         done = given.number
 
 

@@ -31,16 +31,20 @@ def resolve(option: str | Path | None = None, spec: str | Path | None = None) ->
 def named(option: str | Path | None = None, spec: str | Path | None = None) -> Path | str:
     """The folder, or the address, that is named as `resolve` says. Raises UserError where it can be no store."""
     for origin, value in (("--store", option), (ENVIRONMENT, os.environ.get(ENVIRONMENT)), ("cluster spec", spec)):
-        if value is None or str(value) == "":
-            continue
-        if (address := as_address(value)) is not None:
-            with located(f"store ({origin})"):
-                return check_address(address)
-        path = Path(with_home(str(value)))
-        if not path.is_absolute():
-            raise UserError(f"store ({origin}) must be an absolute path but got {value}; write {path.absolute()}")
-        return path
+        if value is not None and str(value):
+            return checked(origin, value)
     return Path.home() / "transkd-store"
+
+
+def checked(origin: str, value: str | Path) -> Path | str:
+    """The folder, or the address, that `origin` names. Raises UserError where it can be no store."""
+    if (address := as_address(value)) is not None:
+        with located(f"store ({origin})"):
+            return check_address(address)
+    path = Path(with_home(str(value)))
+    if not path.is_absolute():
+        raise UserError(f"store ({origin}) must be an absolute path but got {value}; write {path.absolute()}")
+    return path
 
 
 def sqlite_uri(path: Path) -> str:

@@ -36,7 +36,7 @@ def submit(
     """Submit a study to a Ray cluster: what git tracks here, the study, its plugins and the spec are sent. Submitted
     again after its end it goes on where it stopped."""
     from cluster.spec import load as load_spec
-    from orchestrator.store.folder import named
+    from orchestrator.store.folder import checked
     from orchestrator.submit import ray_jobs
     from orchestrator.submit.package import pack
 
@@ -44,7 +44,10 @@ def submit(
     if down_after is not None and not (follow and down_after.is_file()):
         raise UserError(f"--down-after must be a launcher file, without --no-follow, but got {down_after}")
     stated = load_spec(cluster).store
-    named(store, stated)
+    for origin, value in (("--store", store), ("cluster spec", stated)):
+        if value is not None:  # TRANSKD_STORE is this machine's
+            checked(origin, value)
+            break
     for root in data_root or []:
         if not any(Path(folder).is_absolute() for folder in (root, root.partition("=")[2])):
             raise UserError(f"--data-root must be an absolute path, of the cluster's machines, but got {root}")

@@ -65,6 +65,23 @@ def test_a_mounted_file_system_may_hold_store_and_data_instead(lint, kind):
     assert set(lint(kind, spec, {})) == {"not-mounted"}
 
 
+@pytest.mark.parametrize(
+    ("command", "codes"),
+    [
+        ('aws s3 sync s3://my-bucket/transkd/data "/home/ubuntu/data"', []),
+        ("aws s3 sync s3://my-bucket/transkd/data --delete /home/ubuntu/data", []),
+        ("aws s3 ls s3://my-bucket\n  - /home/ubuntu/data/fetch.sh", ["not-mounted"] * 3),
+    ],
+)
+def test_a_folder_is_copied_by_one_command(lint, command, codes):
+    assert lint("aws", spec_of("aws", store="s3://b/s"), {r"aws s3 sync --only-show-errors .*": command}) == codes
+
+
+def test_a_template_of_machines_may_name_the_role(lint):
+    role = {ROLES["gcp"]: "      sourceInstanceTemplate: global/instanceTemplates/mine\n"}
+    assert lint("gcp", spec_of("gcp", store="gs://b/s"), role) == []
+
+
 def test_what_is_copied_is_no_place_for_the_store(lint):
     assert lint("aws", spec_of("aws", store="/home/ubuntu/data/store"), {}) == ["not-mounted"]
 

@@ -101,6 +101,7 @@ SLIPS = [
     ("gcp", "/data /home/ubuntu/data;", "/data /data;", "not-mounted"),
     ("gcp", r"      serviceAccounts: \*role\n", "", "no-role"),
     ("gcp", "auth/cloud-platform", "auth/devstorage.read_only", "no-role"),
+    ("gcp", "auth/cloud-platform", "auth/cloud-platform.read-only", "no-role"),
     ("gcp", r"          scopes: .*\n", "", "no-role"),
     ("gcp", "cache_stopped_nodes: false", "cache_stopped_nodes: true", "disks-kept"),
     ("hosts", r"\[worker-1", "[head.example.com, worker-1", "host-twice"),

@@ -155,7 +155,7 @@ def origin(path: Path) -> dict[str, str | float]:
     """A checkpoint's path and sha256 and, for one of this program, its run id, epoch and recorded `val/miou`.
 
     `val/fingerprint` is that of the images on which `val/miou` was measured, where the run recorded it. Of a checkpoint
-    within an epoch neither is known.
+    within an epoch, `epoch` and `val/miou` are left out.
     """
     known: dict[str, str | float] = {"checkpoint": str(path), "sha256": file_digest(path)}
     result = run_folder.read_result(path.parent)

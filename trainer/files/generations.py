@@ -50,8 +50,10 @@ def delete_previous(out: Path) -> None:
 
 
 def _report_damage(out: Path, damaged: list[str], state: dict[str, Any] | None) -> None:
-    epoch = len(state["history"]) if state else 0
-    what = f"resumed after epoch {epoch} from {PREVIOUS}" if state else "started again from the beginning"
+    what = "started again from the beginning"
+    if state is not None:
+        epoch, steps = len(state["history"]), state.get("epoch_part", {"steps": 0})["steps"]
+        what = f"resumed after {f'step {steps} of epoch {epoch + 1}' if steps else f'epoch {epoch}'} from {PREVIOUS}"
     text = f"checkpoint {' and '.join(damaged)} could not be read; {what}"
     LOG.warning("%s: %s", out, text)
     append_note(out, text)

@@ -23,3 +23,8 @@ def synchronize(device: torch.device) -> None:
     """Wait for the kernels queued on a GPU; on a CPU there are none."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def device_name(device: torch.device) -> str:
+    """The product name of a GPU, "" for a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""

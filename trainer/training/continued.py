@@ -35,7 +35,9 @@ def continue_run(source: Path, config: TrainConfig, place: Place) -> None:
     if state["best"]:
         with replacing(place.out_dir / run_folder.BEST) as temporary:
             shutil.copyfile(source / run_folder.BEST, temporary)
-    run_folder.append_note(place.out_dir, f"{counted(len(state['history']), 'epoch')} taken over from run {before}")
+    steps = f" and {counted(state['epoch_part']['steps'], 'step')}" if "epoch_part" in state else ""
+    done = counted(len(state["history"]), "epoch") + steps
+    run_folder.append_note(place.out_dir, f"{done} taken over from run {before}")
     generations.save(place.out_dir, {**state, "run_id": run_id(config, place), "final_weights": ""})
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,13 +22,13 @@ from trainer.data.stream import HostBatch
 from trainer.files.failure import cause_of
 from trainer.measure.device import synchronize
 from trainer.place import Place
-from trainer.training.member import Member, Report, Run, with_masks
+from trainer.training.member import Member, Report, Run
 from trainer.training.memory import FreshThread, release_memory
 from trainer.training.notice import Notice
 from trainer.training.numerics import set_up
 from trainer.training.schedule import steps_of
 from trainer.training.shared import Shared
-from trainer.training.step import parts
+from trainer.training.step import Part, drawn, parts
 
 
 def fit(config: TrainConfig, place: Place, *, report: Report = lambda metrics, checkpoint: None) -> dict[str, Any]:
@@ -115,7 +116,9 @@ class Cohort:
             if notice.seen():
                 synchronize(shared.device)
                 for member, seconds in seconds_of(members, started):
-                    self.do(member, member.leave, done, seconds)
+                    self.do(member, member.save_part, done, seconds)
+                for member in members:
+                    self.do(member, member.leave)
                 return
         synchronize(shared.device)
         for member in members:
@@ -163,6 +166,18 @@ class Cohort:
             self.call.renew()
         if not cause and member.run.ended is not None:
             member.run.ended(None)
+
+
+def with_masks(part: Part, members: Sequence[Member]) -> list[Part]:
+    """The part for each member: masks of equal networks are drawn once. A compiled network draws its own."""
+    equal = Counter(member.network for member in members)
+    students = {
+        member.network: member.distilled.student
+        for member in members
+        if equal[member.network] > 1 and not member.place.compile
+    }
+    found = {network: drawn(part, student) for network, student in students.items()}
+    return [found.get(member.network, part) for member in members]
 
 
 def seconds_of(members: Sequence[Member], started: float) -> list[tuple[Member, float]]:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import functools
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from trainer import parallel
 from trainer.config import ModelConfig, TrainConfig, UserError
 from trainer.files import generations, run_folder
+from trainer.measure.device import device_name
 from trainer.measure.footprint import measure
 from trainer.place import Place
 from trainer.training.build import build_distilled, check
@@ -29,7 +28,7 @@ from trainer.training.record import EpochPart, resume, save_checkpoints, to_resu
 from trainer.training.recorder import Recorder
 from trainer.training.schedule import learning_rate, steps_of
 from trainer.training.shared import Shared
-from trainer.training.step import Part, accumulate, drawn
+from trainer.training.step import Part, accumulate
 
 Report = Callable[[dict[str, float], Path | None], bool | None]
 """Called by every worker with the metrics and the checkpoint of an epoch; True ends the run after this epoch."""
@@ -182,17 +181,20 @@ class Member:
         if leaves and not (self.trained or self.over):
             raise PreemptedError(f"the machine was taken away with notice; epoch {epoch} was saved")
 
-    def leave(self, done: int, seconds: float) -> None:
-        """Save an epoch of which `done` steps are done, in so many seconds of this start, and raise PreemptedError."""
+    def save_part(self, done: int, seconds: float) -> None:
+        """Save an epoch of which `done` steps are done, in so many seconds of this start."""
         self.recorder.finish()
         if self.over:  # the epoch before was to be the last
             return
         assert self.learner is not None
-        part = EpochPart(done, self.epoch_part.seconds + seconds, self.learner.checked_sums())
+        self.epoch_part = EpochPart(done, self.epoch_part.seconds + seconds, self.learner.checked_sums())
         if parallel.rank() == 0:
-            save_checkpoints(self.out, self._state(part), self._best_student, finished=False)
+            save_checkpoints(self.out, self._state(self.epoch_part), self._best_student, finished=False)
         parallel.barrier()
-        said = f"step {done} of epoch {len(self.history) + 1} was saved"
+
+    def leave(self) -> None:
+        """Raise PreemptedError, after `save_part`."""
+        said = f"step {self.epoch_part.steps} of epoch {len(self.history) + 1} was saved"
         raise PreemptedError(f"the machine was taken away with notice; {said}")
 
     def _state(self, part: EpochPart | None = None) -> dict[str, Any]:
@@ -254,20 +256,3 @@ class Member:
         """Let go of all tensors."""
         self.learner = None
         self.__dict__.pop("distilled", None)
-
-
-def with_masks(part: Part, members: Sequence[Member]) -> list[Part]:
-    """The part for each member: masks of equal networks are drawn once. A compiled network draws its own."""
-    equal = Counter(member.network for member in members)
-    students = {
-        member.network: member.distilled.student
-        for member in members
-        if equal[member.network] > 1 and not member.place.compile
-    }
-    found = {network: drawn(part, student) for network, student in students.items()}
-    return [found.get(member.network, part) for member in members]
-
-
-def device_name(device: torch.device) -> str:
-    """The product name of a GPU, "" for a CPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""

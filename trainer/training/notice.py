@@ -29,5 +29,6 @@ class Notice:
         step_s = (now - self._since) / self._steps
         said = parallel.all_said((self._leaves(), step_s))
         self._since, self._steps = now, 0
-        self._every = max(1, int(LOOK_S / max(1e-9, *(other_s for _, other_s in said))))
+        due = int(LOOK_S / max(1e-9, *(other_s for _, other_s in said)))
+        self._every = max(1, min(2 * self._every, due))  # the first steps on a GPU are only queued, and seem short
         return any(leaves for leaves, _ in said)

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: written after an epoch, and read to go on from."""
+"""The checkpoints of a run: written after an epoch or in the midst of one, and read to go on from."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from trainer import parallel
 from trainer.config import UserError
 from trainer.files import checkpoint, generations, run_folder
+from trainer.files.atomic import replacing
 from trainer.training.learner import Learner
 
 RAW = "raw_student"
@@ -79,7 +82,8 @@ def resume(
 
     Raises UserError when the checkpoint belongs to another run.
     """
-    state = generations.restore(out, learner.device, is_rank_zero)
+    device = learner.device if parallel.world() == 1 else torch.device("cpu")  # what workers send each other
+    state = _furthest(out, generations.restore(out, device, is_rank_zero), is_rank_zero)
     if state is None:
         if is_rank_zero:
             run_folder.write_epochs(out, [])
@@ -101,3 +105,24 @@ def resume(
     epoch_part = EpochPart(**state.get("epoch_part", {}))
     learner.go_on_from(epoch_part.sums, epoch_part.steps)
     return history, state["best"], epoch_part
+
+
+def _furthest(out: Path, state: dict[str, Any] | None, is_rank_zero: bool) -> dict[str, Any] | None:
+    """The state of the worker whose checkpoint is furthest: their folders may be copies on machines of their own, which
+    differ where the last upload of one has failed. Worker 0 gets the best student that belongs to it."""
+    if parallel.world() == 1:
+        return state
+    at = (-1, 0, "")
+    if state is not None:
+        steps = state.get("epoch_part", {"steps": 0})["steps"]
+        at = (len(state["history"]), steps, checkpoint.weights_digest(state["model"]))
+    said = parallel.all_said(at)
+    if len(set(said)) == 1:
+        return state
+    best = out / run_folder.BEST
+    own = (state, best.read_bytes() if best.is_file() else None)
+    state, student = parallel.from_rank(own, said.index(max(said)))
+    if is_rank_zero and student is not None:
+        with replacing(best) as temporary:
+            temporary.write_bytes(student)
+    return state

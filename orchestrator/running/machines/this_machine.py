@@ -27,7 +27,7 @@ def check_here(job: Mapping[str, Any]) -> None:
     if leaves():
         raise UnfitMachineError(f"{socket.gethostname()} is about to be taken away")
     if what := missing(job["store"], job["place"]["data_root"]):
-        why = f"{socket.gethostname()} gets no runs: {what}; mount it there, and start Ray there again"
+        why = f"{socket.gethostname()} gets no runs: {what}, and start Ray there again"
         avoid(job["launch"], why, lacks=True)
         raise UnfitMachineError(why)
 
@@ -42,20 +42,21 @@ def gpu_failed(launch: str, failure: Failure) -> None:
 
 
 def missing(store: Mapping[str, str], data_root: Path | None) -> str:
-    """What this machine lacks, "" where nothing. `store`: `Store.settings`. Raises UserError where the store at an
-    address was replaced, and UnreachableError where that does not answer: machines do not differ in this."""
+    """What this machine lacks and what to do, "" where nothing. `store`: `Store.settings`. Raises UserError where the
+    store at an address was replaced, and UnreachableError where that does not answer: machines do not differ in this.
+    """
     root, address = Path(store["root"]), store["address"]
     try:
         copy = copy_of(store)
         identity = _identity(root) if copy is None else copy.identity()
         if copy is None and identity != store["identity"]:
-            return f"the driver's store {root} is not there"
+            return f"the driver's store {root} is not there; mount it there"
         if data_root is not None and not (data_root.is_dir() and any(data_root.iterdir())):
-            return f"no data in {data_root} there"
+            return f"no data in {data_root} there; mount or copy them there"
     except UnreachableError:
         raise
     except (OSError, UserError) as error:
-        return f"the store or the data cannot be read there ({message_of(error)})"
+        return f"the store or the data cannot be read there ({message_of(error)}); mount them there"
     if identity != store["identity"]:
         raise UserError(f"store {masked(address)} was replaced while the study ran; run the same command again")
     return ""

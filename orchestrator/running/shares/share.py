@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from cluster.concurrency import footprint
 from cluster.spec import ClusterSpec
@@ -98,7 +98,11 @@ class Share:
                 self._may, self._why = self._answer()
             except NO_ANSWER as error:  # sharing is no reason to end a study
                 if self._without_until == NEVER:
-                    self.say(f"the cluster is used without regard to other studies: {message_of(error)}")
+                    why = message_of(error.cause if isinstance(error, RayTaskError) else error)
+                    self.say(
+                        f"what shares out the cluster does not answer ({why}): runs start without regard to other "
+                        "studies, and it is asked again every minute"
+                    )
                 self._keeper = None
                 self._may, self._why = self.slots, ""
                 self._without_until = time.monotonic() + WITHOUT_S

@@ -152,3 +152,9 @@ def test_a_plugin_that_is_missing_is_named(checkout, study, sent):
     (Path(study).parent / "my_kd.py").unlink()
     with pytest.raises(UserError, match=r"my_kd\.py"):
         pack(checkout, str(study), None, sent)
+
+
+def test_the_store_of_this_machine_is_not_the_clusters(driver):
+    done = driver.here("submit", "demo", "--cluster", "aws")  # TRANSKD_STORE is set here
+    assert done.code == 2
+    assert "store (cluster spec): must name a bucket of yours but got the placeholder s3://fill-in-bucket" in done.err

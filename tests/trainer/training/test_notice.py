@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from trainer.deploy.open import Wanted, open_student, origin
 from trainer.files import checkpoint
 from trainer.files.failure import failure_of
 from trainer.place import Place
+from trainer.training import notice
 from trainer.training.continued import continue_run
 from trainer.training.learner import Learner
 from trainer.training.loop import fit, fit_together
@@ -146,6 +150,47 @@ try:
 except PreemptedError as error:
     Path(job["out"]).with_name(f"said {rank}").write_text(str(error))
 """
+
+
+FOLDER_EACH = """
+from pathlib import Path
+from trainer.config import parse
+from trainer.place import Place
+from trainer.training.loop import fit
+
+out = Path(job["root"]) / str(rank)
+fit(parse(job["config"]), Place(out_dir=out, cache_dir=Path(job["cache"]), device="cpu"), report=lambda *_: None)
+"""
+
+
+def test_workers_whose_folders_differ_go_on_from_the_furthest_checkpoint(
+    tiny: Make, side: Side, in_workers: Callable[..., None], scenes_cache: Path
+) -> None:
+    config = tiny({"csf": {}})
+    leave(config, side.place("0", micro_batch=2), 2)
+    shutil.copytree(side.root / "0", side.root / "1")
+    leave(config, side.place("1", micro_batch=2), 5)
+    job = {"config": config.model_dump(mode="json"), "root": str(side.root), "cache": str(scenes_cache)}
+    in_workers(FOLDER_EACH, job)
+    whole = side.place("whole", micro_batch=2)
+    fit(config, whole, report=nothing)
+    for name in ("last.pt", "best.pt"):
+        ours, theirs = (checkpoint.load(folder / name) for folder in (side.root / "0", whole.out_dir))
+        assert all((ours["model"][key] == tensor).all() for key, tensor in theirs["model"].items()), name
+
+
+def test_workers_ask_each_other_every_few_seconds_and_seldom_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first steps are only queued, and take a GPU longer than the host sees."""
+    clock, asked = [0.0], []
+    monkeypatch.setattr(notice, "parallel", SimpleNamespace(world=lambda: 2, all_said=lambda own: [own, own]))
+    monkeypatch.setattr(notice.time, "monotonic", lambda: clock[0])
+    watch = notice.Notice(lambda: bool(asked.append(clock[0])))
+    for step in range(300):
+        clock[0] += 0.001 if step < 3 else 0.3
+        assert not watch.seen()
+    apart = [later - earlier for earlier, later in pairwise(asked)]
+    assert max(apart) <= 2 * notice.LOOK_S
+    assert all(between > 0.7 * notice.LOOK_S for between in apart[8:])
 
 
 def test_all_workers_leave_after_the_same_step_and_one_goes_on(

@@ -57,9 +57,9 @@ def test_what_a_machine_lacks(tmp_path):
     assert missing(seen, None) == ""
     for wrong in ({"identity": other.identity}, {"identity": ""}, {"root": str(tmp_path / "absent")}):
         settings = seen | wrong
-        assert missing(settings, None) == f"the driver's store {settings['root']} is not there"
-    assert missing(seen, images) == f"no data in {images} there"
+        assert missing(settings, None) == f"the driver's store {settings['root']} is not there; mount it there"
+    assert missing(seen, images) == f"no data in {images} there; mount or copy them there"
     images.mkdir()
-    assert missing(seen, images) == f"no data in {images} there", "nothing is mounted on it"
+    assert missing(seen, images) == f"no data in {images} there; mount or copy them there", "nothing is mounted on it"
     (images / "one.png").touch()
     assert missing(seen, images) == ""

@@ -210,7 +210,7 @@ def test_a_keeper_that_fails_holds_no_study_back_and_it_is_said_once(monkeypatch
     monkeypatch.setattr(share, "_without_until", 0.0)
     assert not share.holds_back(4, 9) and len(asked) == 2
     (line,) = said
-    assert line.startswith("the cluster is used without regard to other studies: ") and "gone" in line
+    assert line.startswith("what shares out the cluster does not answer (") and "gone" in line
 
 
 def test_a_mistake_of_ours_is_not_taken_for_a_keeper_that_fails(monkeypatch):
