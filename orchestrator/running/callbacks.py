@@ -152,9 +152,16 @@ class RunCallbacks(tune.Callback):
         numbers = {name: value for name, value in result.items() if type(value) in (int, float)}
         ours = {name: value for name, value in numbers.items() if name not in (*AUTO_RESULT_KEYS, WORKERS)}
         copy_retries(self.ledger, job.run_id, job.place.out_dir)
-        self.ledger.append_epochs(job.run_id, [ours])
+        self.ledger.append_epochs(job.run_id, [*self._unheard(job, ours["epoch"]), ours])
         self.view.epoch(job, numbers)
         self.mirror.job(job)
+
+    def _unheard(self, job: Job, epoch: float) -> list[dict[str, float]]:
+        """The epochs before this one that the ledger lacks: a process may have trained on after its driver had died."""
+        run = self.ledger.run(job.run_id)
+        if run is not None and len(run.epochs) + 1 >= epoch:
+            return []
+        return [each for each in run_folder.read_epochs(job.place.out_dir) if each["epoch"] < epoch]
 
     def _sweep(self, trial: Any) -> None:
         """Record the runs of a cohort that have ended."""

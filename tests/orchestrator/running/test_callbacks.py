@@ -81,6 +81,20 @@ def test_a_run_whose_workers_are_elsewhere_does_not_wait_once_it_reports(made, t
     assert [tuple(epoch) for epoch in callbacks.ledger.run("run0").epochs] == [("epoch",)], "and no number of workers"
 
 
+def test_epochs_that_no_driver_has_heard_of_come_before_the_next(made, tmp_path):
+    callbacks, _, trial, _ = made(workers=1)
+    callbacks.mirror = Said()
+    (tmp_path / "run0").mkdir()
+    for epoch in (1.0, 2.0):
+        run_folder.append_epoch(tmp_path / "run0", {"epoch": epoch})
+    callbacks.on_trial_start(1, [trial], trial)
+    for epoch in (3.0, 4.0):
+        callbacks.on_trial_result(1, [trial], trial, {"run_id": "run0", "epoch": epoch})
+    assert [epoch["epoch"] for epoch in callbacks.ledger.run("run0").epochs] == [1, 2, 3, 4]
+    written = [event["metrics"]["epoch"] for _, event in callbacks.ledger.whole() if event["event"] == "epoch"]
+    assert written == [1, 2, 3, 4], "in their order, as trackers send them"
+
+
 def test_a_run_that_pauses_may_be_another_drivers_until_it_goes_on(made):
     callbacks, _, trial, _ = made(workers=1)
     free, settings = [], trial.config["jobs"][0]
