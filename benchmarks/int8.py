@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from bench import HERE, hardware, write
 
@@ -45,8 +47,8 @@ def cost_of(checkpoint: Path, data_root: Path | None) -> Cost:
     student = open_student(checkpoint, Wanted(), "cpu")
     dataset = open_dataset(student.config.data, data_root, default_cache())
     splits = packed_splits(student, dataset, default_cache(), print)
-    every = max(1, len(splits[1]) // IMAGES)
-    pictures = [splits[1].images([index]) for index in range(0, len(splits[1]), every)]
+    chosen = np.unique(np.linspace(0, len(splits[1]) - 1, IMAGES).round().astype(int))
+    pictures = [splits[1].images([index]) for index in chosen]
     with tempfile.TemporaryDirectory() as folder:
         whole, small = Path(folder) / "student.onnx", Path(folder) / "int8.onnx"
         reference = in_torch(write_onnx(whole, student, opset=20, full_size=False, dynamic=False))
@@ -101,7 +103,7 @@ def main() -> None:
         f"which INT8 and torch give the same class, on {IMAGES} images of val. A file has {sizes[1]:.2f} MB instead of "
         f"{sizes[0]:.2f}; an image takes {1 / speed:.2f} x the time of float32 on one thread (median)."
     )
-    lines = [about, "", "```", *table, "```"]
+    lines = [*textwrap.wrap(about, 120, break_on_hyphens=False), "", "```", *table, "```"]
     print("\n".join(lines))
     if given.write:
         write(lines, HERE / "RESULTS.md", HEADING)
