@@ -76,10 +76,9 @@ def student_folder(run: Path, name: str, out: Path) -> tuple[str, ...]:
 
 
 def _student_alone(path: Path, state: dict[str, Any]) -> dict[str, Any]:
-    history = state.get("history")
-    if not history or not isinstance(state.get("model"), dict):
+    if not state.get("history") or not isinstance(state.get("model"), dict):
         raise UserError(f"{path} is not the last checkpoint of a run; it has no epochs")
     student = {k.removeprefix(STUDENT): tensor for k, tensor in state["model"].items() if k.startswith(STUDENT)}
-    last = {} if "epoch_part" in state else history[-1]  # within an epoch nothing was measured
-    measured = {metric: last[metric] for metric in ("epoch", "val/miou") if metric in last}
+    last = checkpoint.metrics_of_weights(state)
+    measured: dict[str, Any] = {metric: last[metric] for metric in ("epoch", "val/miou") if metric in last}
     return {"model": student, **({"data": state["data"]} if "data" in state else {}), **measured}

@@ -166,7 +166,7 @@ def origin(path: Path) -> dict[str, str | float]:
     data = state.get("data")
     if "history" in state and "run_id" in state:  # last.pt
         known["run_id"] = state["run_id"]
-        state = {} if "epoch_part" in state else state["history"][-1]
+        state = checkpoint.metrics_of_weights(state)
     elif result is not None:
         known["run_id"] = result["run_id"]
     if result is not None and known["run_id"] == result["run_id"]:

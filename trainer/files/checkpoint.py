@@ -193,3 +193,14 @@ def _reason(error: Exception) -> str:
             "elsewhere and write its tensors alone: torch.save(model.state_dict(), FILE) or safetensors"
         )
     return "it is empty, damaged or of another format; expected a file of torch.save or safetensors"
+
+
+def steps_within_epoch(state: Mapping[str, Any]) -> int:
+    """The steps that a last.pt holds of the epoch after its history; 0 where it was saved after an epoch."""
+    return int(state["epoch_part"]["steps"]) if "epoch_part" in state else 0
+
+
+def metrics_of_weights(state: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of the last epoch of a last.pt; none where it was saved within an epoch: its weights are others."""
+    last: dict[str, float] = {} if "epoch_part" in state else state["history"][-1]
+    return last

@@ -52,7 +52,7 @@ def delete_previous(out: Path) -> None:
 def _report_damage(out: Path, damaged: list[str], state: dict[str, Any] | None) -> None:
     what = "started again from the beginning"
     if state is not None:
-        epoch, steps = len(state["history"]), state.get("epoch_part", {"steps": 0})["steps"]
+        epoch, steps = len(state["history"]), checkpoint.steps_within_epoch(state)
         what = f"resumed after {f'step {steps} of epoch {epoch + 1}' if steps else f'epoch {epoch}'} from {PREVIOUS}"
     text = f"checkpoint {' and '.join(damaged)} could not be read; {what}"
     LOG.warning("%s: %s", out, text)

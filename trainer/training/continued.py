@@ -35,8 +35,8 @@ def continue_run(source: Path, config: TrainConfig, place: Place) -> None:
     if state["best"]:
         with replacing(place.out_dir / run_folder.BEST) as temporary:
             shutil.copyfile(source / run_folder.BEST, temporary)
-    steps = f" and {counted(state['epoch_part']['steps'], 'step')}" if "epoch_part" in state else ""
-    done = counted(len(state["history"]), "epoch") + steps
+    steps = checkpoint.steps_within_epoch(state)
+    done = counted(len(state["history"]), "epoch") + (f" and {counted(steps, 'step')}" if steps else "")
     run_folder.append_note(place.out_dir, f"{done} taken over from run {before}")
     generations.save(place.out_dir, {**state, "run_id": run_id(config, place), "final_weights": ""})
 

@@ -114,8 +114,8 @@ def _furthest(out: Path, state: dict[str, Any] | None, is_rank_zero: bool) -> di
         return state
     at = (-1, 0, "")
     if state is not None:
-        steps = state.get("epoch_part", {"steps": 0})["steps"]
-        at = (len(state["history"]), steps, checkpoint.weights_digest(state["model"]))
+        digest = checkpoint.weights_digest(state["model"])
+        at = (len(state["history"]), checkpoint.steps_within_epoch(state), digest)
     said = parallel.all_said(at)
     if len(set(said)) == 1:
         return state
