@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -63,20 +64,28 @@ def test_two_studies_take_turns_and_the_one_that_waits_says_so(driver, study, cl
         "student": {"name": "segformer_tiny"},
         "optim": {"lr": 1.0e-3, "epochs": 2, "global_batch": 8, "norm_batch": 4},
     }
-    one = study("one", base=base, variants={"plain": {}}, seeds=[0, 1, 2])
-    two = study("two", base=base, variants={"plain": {}}, seeds=[3])
+    rates = {f"rate {rate}": {"optim.lr": rate} for rate in (2.0e-3, 3.0e-3, 4.0e-3)}
+    queue = 40 * len(rates)  # more runs than the first study can end while the second one starts
+    one = study("one", base=base, variants=rates, seeds=40)
+    two = study("two", base=base, variants={"plain": {}}, seeds=1)
     first = driver.start("run", one, "--cluster", spec)
-    end = time.monotonic() + PATIENCE_S
-    while not driver.events("epoch"):
-        assert first.poll() is None and time.monotonic() < end, first.communicate()
-        time.sleep(0.05)
-    second = driver.start("run", two, "--cluster", spec)
-    outs = [process.communicate(timeout=PATIENCE_S) for process in (first, second)]
-    assert [first.returncode, second.returncode] == [0, 0], outs
 
-    assert "waiting for 1 CPU: 1 study ahead uses 1" in outs[1][0]
-    assert not [event for event in driver.events() if event["event"] in ("failed", "interrupted", "retried")]
-    started = [event["seed"] for event in driver.events("started")]
-    assert started.index(3) < started.index(2), "before the queue of the first has ended"
+    def wait_for_runs_of_the_first(many):
+        end = time.monotonic() + PATIENCE_S
+        while sum(event["arm"] in rates for event in driver.events("finished")) < many:
+            assert first.poll() is None and time.monotonic() < end, first.communicate()
+            time.sleep(0.05)
+
+    wait_for_runs_of_the_first(1)
+    second = driver("run", two, "--cluster", spec)
+    assert second.code == 0, second
+    assert "waiting for 1 CPU: 1 study ahead uses 1" in second.out
+    had = sum(event["arm"] in rates for event in driver.events("finished"))
+    assert had < queue, "the second waited until the queue of the first had ended"
+    wait_for_runs_of_the_first(had + 1)
+    assert not driver.events("failed", "interrupted", "retried")
+    first.send_signal(signal.SIGINT)
+    said = first.communicate(timeout=PATIENCE_S)
+    assert first.returncode == 130, said
     idle = driver.script(IDLE, cluster)
     assert idle.code == 0, idle.err
