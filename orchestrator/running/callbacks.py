@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -70,7 +71,7 @@ class RunCallbacks(tune.Callback):
         """A line for each machine that takes no runs any more, the first time that it is asked."""
         self._since: dict[str, float] = {}
         """Runs that have no place yet -> since when."""
-        self._looked = 0.0
+        self._looked = -math.inf
         self.begun: set[str] = set()
         """Runs that have begun and not ended: a process or group that continues them is no further `started` event."""
 

@@ -6,6 +6,7 @@ processes and GPUs back, which the other driver may need; `ready` waits, and Tun
 
 from __future__ import annotations
 
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -46,7 +47,7 @@ class SharedSearcher(Searcher):
         """Tune's ids of the trials that train -> the Ray resources that they take."""
         self._configs: dict[str, dict[str, Any]] = {}
         """Tune's ids of the trials that train -> their configs."""
-        self._looked = -LOOK_S
+        self._looked = -math.inf
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles a searcher for its own restore, which is not used."""
@@ -134,7 +135,7 @@ class SharedSearcher(Searcher):
         """A trial has ended, on which the next may depend."""
         self._trials.pop(trial_id, None)
         self._configs.pop(trial_id, None)
-        self._looked = -LOOK_S
+        self._looked = -math.inf
         self._blocked = False
 
     def save(self, checkpoint_path: str) -> None:

@@ -131,9 +131,11 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and its causes or contexts, as a traceback shows them."""
+    """An error and its causes or contexts, as a traceback shows them: each once, as `raise ... from` can close a circle."""
     link: BaseException | None = error
-    while link is not None:
+    seen = set[int]()
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
         yield link
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 

@@ -29,6 +29,8 @@ def _watch() -> threading.Event:
     ask, found = cloud(), threading.Event()
 
     def look() -> None:
+        if not ray.is_initialized():  # to be asked, Ray would start itself in this process
+            return
         try:
             if (left_s := ask()) is not None:
                 _drain(left_s)
@@ -38,7 +40,7 @@ def _watch() -> threading.Event:
             LOG.warning("%s", message_of(error))
 
     def watch() -> None:
-        while not found.wait(LOOK_S):
+        while ray.is_initialized() and not found.wait(LOOK_S):
             look()
 
     look()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 import uuid
@@ -28,7 +29,7 @@ WITHOUT_S = 60.0
 
 NO_ANSWER = RayError, ValueError
 """What Ray raises where the keeper fails, is gone or is not there."""
-NEVER = float("-inf")
+NEVER = -math.inf
 
 
 class Share:

@@ -9,6 +9,7 @@ stopped and goes on finds a higher one, and ends.
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import sys
@@ -136,7 +137,7 @@ class ObjectLeases:
         assert self.held is not None, "a claim ends with the lease of its driver"
         if not self.objects.creates_once:
             return ObjectClaim(self.objects, "")  # there is one driver
-        if time.monotonic() - self._refused.get(run_id, -LOOK_S) < LOOK_S:
+        if time.monotonic() - self._refused.get(run_id, -math.inf) < LOOK_S:
             return None
         text, number = _text(about, lease=self.held.key), 1
         while not self.objects.create(f"claims/{run_id}/{number:06}", text):

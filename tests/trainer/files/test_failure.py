@@ -10,7 +10,7 @@ import torch
 
 from trainer.config import NumericalError, UserError
 from trainer.files import checkpoint
-from trainer.files.failure import CAUSES, Failure, cause_of, failure_of
+from trainer.files.failure import CAUSES, Failure, cause_of, chain, failure_of
 
 
 def raised(action):
@@ -151,6 +151,15 @@ def test_a_cause_is_found_behind_the_error_that_hides_it():
     failure = failure_of(raised(lambda: hidden(True)))
     assert failure == Failure("disk", "OSError: [Errno 28] No space left on device")
     assert cause_of(raised(lambda: hidden(False))) == "bug"
+
+
+def test_errors_that_are_each_others_cause_are_told_once():
+    first, second = ValueError("first"), RuntimeError("second")
+    first.__cause__, second.__context__ = second, first
+    assert list(chain(first)) == [first, second]
+    assert failure_of(first).cause == "bug"
+    second.__context__, first.__context__ = OSError(errno.ENOSPC, "full"), first
+    assert cause_of(first) == "disk"
 
 
 def test_a_bug_is_told_with_the_line_of_ours_that_it_came_through(tmp_path):
