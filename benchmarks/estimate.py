@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ablations.study.schema import Study, load
-from cluster.spec import load as load_spec
+from cluster.spec_file import load as load_spec
 from orchestrator.prepare.estimate import Estimate, estimate
 from orchestrator.state.study_state import StudyState
 from orchestrator.store.folder import Store

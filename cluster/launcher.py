@@ -15,7 +15,8 @@ from cluster.ray_up import ray_up
 from cluster.roles import without_role
 from cluster.skypilot import is_task, skypilot
 from cluster.slurm import is_script, slurm
-from cluster.spec import LAUNCHERS, ClusterSpec, SpecError, amounts, load, variants
+from cluster.spec import ClusterSpec, SpecError, amounts, variants
+from cluster.spec_file import LAUNCHERS, load
 from trainer.config import UserError, read_text
 
 _PLACEHOLDER = re.compile(r"\b(?:ami|fs)-0{17}|[\w.-]*example\.com[\w./:-]*|\bfill-in(?:-[a-z]+)*\b")

@@ -10,12 +10,11 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cluster.machine_types import MachineKind, started_for
-from cluster.mistakes import hint, lines
+from cluster.mistakes import lines
 from cluster.overrides import ROLES, Override
 from cluster.retries import Retries
-from cluster.workers import LARGEST, Workers, in_words, workers_of
-from trainer.config import Count, FilePath, Integer, Name, Number, Strict, UserError, masked, read_yaml
-from trainer.config.input_files import with_home
+from cluster.workers import LARGEST, Workers, in_words
+from trainer.config import Count, FilePath, Integer, Name, Number, Strict, masked
 
 DAYS_S = 7 * 24 * 3600.0
 """The longest wait for a machine, a week."""
@@ -25,10 +24,6 @@ ADDRESSES = ("s3://", "gs://", "abfs://", "abfss://", "file:///")
 
 _HOST = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
 """A name, an IPv4 address, or an IPv6 address in brackets."""
-
-_LAUNCHER_KEYS = {"apiVersion": "kubectl apply -f", "cluster_name": "ray up", "run": "sky launch"}
-LAUNCHERS = ("ray-up-", "kubectl-", "sky-")
-"""What the names of launcher files begin with; the name of the spec that goes with one follows."""
 
 
 class SpecError(ValueError):
@@ -316,55 +311,3 @@ def _absolute(folder: str) -> str:
             f"must be an absolute path but got {folder}: a Ray job runs in another folder; write it in full"
         )
     return str(path)
-
-
-def names() -> list[str]:
-    """Names of the bundled specs, `local` for `cluster/local.yaml`; launcher files are excluded by their prefix."""
-    files = Path(__file__).parent.glob("*.yaml")
-    return sorted(path.stem for path in files if not path.name.startswith(LAUNCHERS))
-
-
-def load(source: str | Path | None = None) -> ClusterSpec:
-    """The spec of a YAML file, or a bundled spec by its name (`gpu`); None is `local`.
-
-    Raises SpecError: one line with the file, the key, the rule and the value.
-    """
-    path = _locate("local" if source is None else source)
-    try:
-        data = read_yaml(path)
-    except UserError as error:
-        raise SpecError(str(error)) from None
-    data = {} if data is None else data
-    if not isinstance(data, dict):
-        raise SpecError(
-            f"{path}: expected `key: value` lines (workers, cpus_per_worker, ...), got {type(data).__name__}"
-        )
-    for key, command in _LAUNCHER_KEYS.items():
-        if key in data:
-            raise SpecError(
-                f"{path} is for `{command}`, not a cluster spec; give one of: {', '.join(names())}, or a file"
-            )
-    try:
-        return ClusterSpec.model_validate(data)
-    except ValidationError as error:
-        raise SpecError(f"{path}: {'; '.join(lines(error, ClusterSpec.model_fields))}") from None
-
-
-def with_workers(spec: ClusterSpec, text: str) -> ClusterSpec:
-    """The spec with the workers of `--workers`, such as `2` or `1-4`. Raises SpecError when the spec forbids them."""
-    try:
-        return ClusterSpec.model_validate({**spec.model_dump(), "workers": workers_of(text)})
-    except ValidationError as error:
-        wrong = "; ".join(lines(error, ClusterSpec.model_fields)).replace("the whole file: ", "")
-        raise SpecError(f"--workers {text}: {wrong}") from None
-
-
-def _locate(source: str | Path) -> Path:
-    path = Path(with_home(str(source)))
-    if path.exists() and not path.is_dir():  # what is no file is refused where it is read
-        return path
-    if path.suffix or len(path.parts) > 1:
-        raise SpecError(f"no such cluster spec: {path}; those that come with the project: {', '.join(names())}")
-    if str(path) not in names():
-        raise SpecError(f"unknown cluster spec '{path}'; {hint(str(path), names())}")
-    return Path(__file__).parent / f"{path}.yaml"

@@ -11,7 +11,8 @@ from pydantic import BaseModel, TypeAdapter
 
 import trainer.cli
 from ablations.study.schema import Study
-from cluster.spec import ClusterSpec, load
+from cluster.spec import ClusterSpec
+from cluster.spec_file import load
 from orchestrator import cli
 from orchestrator.store.folder import Store, resolve
 from trainer.config import FilePath, TrainConfig, parse

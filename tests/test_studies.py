@@ -11,7 +11,7 @@ from ablations.study.metric import CONDITIONS
 from ablations.study.plan import expand, space
 from ablations.study.schema import load, packaged
 from ablations.study.variant_search import searches
-from cluster.spec import load as load_spec
+from cluster.spec_file import load as load_spec
 from trainer.config import parse
 from trainer.data import DATASETS
 from trainer.distill import DISTILLERS

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ablations.study.schema import Study, load, packaged
-from cluster.spec import load as load_spec
-from cluster.spec import names as packaged_specs
+from cluster.spec_file import load as load_spec
+from cluster.spec_file import names as packaged_specs
 from orchestrator.store.provenance import GIT_RECORD, GIT_S, SUBMITTED, git
 from trainer.config import UserError, counted, message_of
 from trainer.files.run_folder import write_text

@@ -21,7 +21,7 @@ def init_cluster(
     """Write the launcher and spec of a cluster into this folder, a checkout's root, and say what is left to fill in."""
     from cluster.fill_in import ANSWERS, filled_in
     from cluster.launcher import lint_launcher, read
-    from cluster.spec import load
+    from cluster.spec_file import load
 
     for item in fill or []:
         if "=" not in item:

@@ -48,7 +48,7 @@ def doctor(
 ) -> None:
     """Check this machine, the store and the machines of a cluster: a line each, with the remedy. Starts no run."""
     require("doctor", "torch", "ray", "mlflow", "optuna")
-    from cluster.spec import load as load_spec
+    from cluster.spec_file import load as load_spec
     from orchestrator.health import PROBLEM, folders_of, machine, requirements
     from orchestrator.prepare.machine_facts import facts
     from orchestrator.store.folder import Store, resolve

@@ -34,7 +34,7 @@ def lint_cluster(
     from cluster.launcher import fits, is_launcher, launchers_beside, lint_launcher, read, spec_beside
     from cluster.launcher_file import documents
     from cluster.lint import lint, runs_here
-    from cluster.spec import load as load_spec
+    from cluster.spec_file import load as load_spec
     from orchestrator.prepare.machine import here
 
     path = Path(file)

@@ -45,7 +45,7 @@ HoursOption = Annotated[
 
 def store_of(option: Path | None, cluster: str | None) -> Store:
     """The store of `--store`, the environment, or the cluster spec."""
-    from cluster.spec import load as load_spec
+    from cluster.spec_file import load as load_spec
     from orchestrator.store.folder import Store, resolve
     from orchestrator.store.sharing import write_as_shared
 

@@ -35,8 +35,9 @@ def plan(
 ) -> None:
     """List every run of a study, what it changes, and what it costs: time, disk and money. Starts nothing. Without
     torch it lists them, and says what it could not check."""
-    from cluster.spec import load as load_spec
-    from cluster.spec import spec_of, with_workers
+    from cluster.spec import spec_of
+    from cluster.spec_file import load as load_spec
+    from cluster.spec_file import with_workers
     from orchestrator.prepare.jobs import Preparer
     from orchestrator.prepare.plugins import activate
     from orchestrator.prepare.room import refuse_unplaceable, unused_overrides

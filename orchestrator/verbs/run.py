@@ -112,8 +112,8 @@ def launch_read(
 ) -> int:
     """`launch` of a study that has been read from this YAML; the report is not written over the files in `read`."""
     require("run", *NEEDED)
-    from cluster.spec import load as load_spec
-    from cluster.spec import with_workers
+    from cluster.spec_file import load as load_spec
+    from cluster.spec_file import with_workers
     from orchestrator.report.files import PAGE, check_folder
     from orchestrator.running.ray_session import check_address
     from orchestrator.search.learn_from import learn_from_line

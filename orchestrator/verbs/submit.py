@@ -35,7 +35,7 @@ def submit(
 ) -> None:
     """Submit a study to a Ray cluster: what git tracks here, the study, its plugins and the spec are sent. Submitted
     again after its end it goes on where it stopped."""
-    from cluster.spec import load as load_spec
+    from cluster.spec_file import load as load_spec
     from orchestrator.store.folder import checked
     from orchestrator.submit import ray_jobs
     from orchestrator.submit.package import pack

@@ -9,7 +9,7 @@ from orchestrator.verbs.options import ClusterOption, StoreOption, StudyName, fi
 
 def sync(study: StudyName, store: StoreOption = None, cluster: ClusterOption = None) -> None:
     """Send to MLflow what it lacks of a study."""
-    from cluster.spec import load as load_spec
+    from cluster.spec_file import load as load_spec
     from orchestrator.report.files import check_folder, write
     from orchestrator.report.page.data import report_of
     from orchestrator.search.optuna_dashboard import mirror as searches_to_optuna

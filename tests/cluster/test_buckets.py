@@ -10,7 +10,8 @@ import pytest
 import cluster
 from cluster.fill_in import ANSWERS, filled_in
 from cluster.launcher import lint_launcher, read
-from cluster.spec import ClusterSpec, load
+from cluster.spec import ClusterSpec
+from cluster.spec_file import load
 
 FOLDER = Path(cluster.__file__).parent
 SCRIPT = FOLDER / "aws-role.sh"

@@ -15,7 +15,8 @@ import cluster
 from cluster.launcher import is_launcher, lint_launcher, read
 from cluster.launcher_file import documents as documents_of
 from cluster.quantities import amount, docker_bytes
-from cluster.spec import SpecError, load
+from cluster.spec import SpecError
+from cluster.spec_file import load
 
 FOLDER = Path(cluster.__file__).parent
 AWS, KUBERAY = FOLDER / "ray-up-aws.yaml", FOLDER / "kubectl-kuberay.yaml"

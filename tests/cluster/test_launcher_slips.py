@@ -10,7 +10,8 @@ import pytest
 
 import cluster
 from cluster.launcher import lint_launcher, read
-from cluster.spec import ClusterSpec, load
+from cluster.spec import ClusterSpec
+from cluster.spec_file import load
 from orchestrator.verbs.lint import _misspelt
 
 FOLDER = Path(cluster.__file__).parent

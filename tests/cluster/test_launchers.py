@@ -12,7 +12,8 @@ import yaml
 import cluster
 from cluster.concurrency import concurrency_on, footprint
 from cluster.launcher import Machine, lint_launcher, read
-from cluster.spec import SpecError, load
+from cluster.spec import SpecError
+from cluster.spec_file import load
 
 FOLDER = Path(cluster.__file__).parent
 RAY_UP = sorted(set(FOLDER.glob("ray-up-*.yaml")) - {FOLDER / "ray-up-hosts.yaml"})

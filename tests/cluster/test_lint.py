@@ -4,7 +4,8 @@ import pytest
 
 from cluster.concurrency import concurrency
 from cluster.lint import lint
-from cluster.spec import ClusterSpec, load
+from cluster.spec import ClusterSpec
+from cluster.spec_file import load
 
 SHARED = {"address": "auto", "store": "/mnt/shared/store"}
 

@@ -12,7 +12,8 @@ from cluster.launcher import fits
 from cluster.launcher_file import Launcher, MachineType
 from cluster.lint import lint
 from cluster.machine_types import Machine, MachineKind, machines_for, started_for
-from cluster.spec import ClusterSpec, SpecError, load, spec_of, with_workers
+from cluster.spec import ClusterSpec, SpecError, spec_of
+from cluster.spec_file import load, with_workers
 
 SPEC = """
 address: auto

@@ -14,7 +14,7 @@ import pytest
 
 import cluster
 from cluster.concurrency import concurrency
-from cluster.spec import load
+from cluster.spec_file import load
 
 SCRIPT = Path(cluster.__file__).parent / "slurm.sh"
 

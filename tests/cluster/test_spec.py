@@ -8,7 +8,8 @@ import yaml
 from cluster.concurrency import check_a_machine_fits, concurrency, concurrency_on, footprint, grown
 from cluster.machine_types import Machine
 from cluster.retries import Retries
-from cluster.spec import ClusterSpec, SpecError, load, names, with_workers
+from cluster.spec import ClusterSpec, SpecError
+from cluster.spec_file import load, names, with_workers
 
 GPU_BOX = ClusterSpec(cpus_per_worker=4, gpus_per_worker=1)
 

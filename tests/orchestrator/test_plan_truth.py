@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from ablations.study.schema import load
-from cluster.spec import load as load_spec
+from cluster.spec_file import load as load_spec
 from orchestrator.launch import Launch
 from orchestrator.prepare import jobs
 from orchestrator.prepare.estimate import estimate, refuse

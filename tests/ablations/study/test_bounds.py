@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from ablations.study.schema import Study, read
 from ablations.study.seeds import Looks
-from cluster.spec import ClusterSpec, SpecError, load
+from cluster.spec import ClusterSpec, SpecError
+from cluster.spec_file import load
 from trainer.config import TrainConfig, UserError, parse
 
 BASE = "name: s\nbase: {optim: {epochs: 9}, data: {select: 0.1}}\n"

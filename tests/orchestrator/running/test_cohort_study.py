@@ -25,7 +25,7 @@ HARMING = """
 import os, signal, sys
 from pathlib import Path
 from ablations.study.schema import load
-from cluster.spec import load as load_spec
+from cluster.spec_file import load as load_spec
 from orchestrator.launch import Launch
 from orchestrator.store.folder import Store
 from orchestrator.terminal.log_lines import Lines, StudyProgress
