@@ -131,7 +131,7 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and its causes or contexts, as a traceback shows them: each once, as `raise ... from` can close a circle."""
+    """An error and its causes or contexts, as a traceback shows them, each once: `raise from` can close a circle."""
     link: BaseException | None = error
     seen = set[int]()
     while link is not None and id(link) not in seen:
