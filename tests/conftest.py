@@ -1,6 +1,9 @@
 """Hypothesis draws the same examples on every run; `pytest --hypothesis-profile=deep` draws more, and new ones."""
 
+import contextlib
+import random
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,6 +24,21 @@ settings.load_profile("fast")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The walks through README and docs come first: each takes minutes, for which another process would wait."""
     items.sort(key=lambda item: item.name != "test_every_command_runs")
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """free_port() -> a port that nobody listens on. It lies below 32,768, so that no program gets it that takes any:
+    what is started with it needs seconds until it listens."""
+    choice = random.SystemRandom()  # processes of tests that run at once choose differently
+
+    def find() -> int:
+        while True:
+            with contextlib.suppress(OSError), socket.socket() as server:
+                server.bind(("127.0.0.1", choice.randrange(30_000, 32_768)))
+                return int(server.getsockname()[1])
+
+    return find
 
 
 @pytest.fixture

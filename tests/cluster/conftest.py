@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,22 +22,18 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("ablations", "cluster", "orchestrator", "trainer")
 
 
-def _free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
 class FakeAutoscalingCluster:
     """A head without CPUs and worker types that the autoscaler brings up and takes down; of each `most` at once.
 
     Drive it from a child process started with `env`: Ray keeps one cluster per process, and pytest has others to start.
     """
 
-    def __init__(self, types: dict[str, dict[str, int]], *, most: int, idle_s: float) -> None:
+    def __init__(
+        self, types: dict[str, dict[str, int]], free_port: Callable[[], int], *, most: int, idle_s: float
+    ) -> None:
         # Not pytest's tmp_path: Ray's sockets live here, and a Unix socket's path ends at 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="ray-fake-"))
-        port = _free_port()
+        port = free_port()
         self.address = f"127.0.0.1:{port}"
         self.env = {
             **os.environ,
@@ -81,8 +76,8 @@ class FakeAutoscalingCluster:
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=0"),
             f"--object-store-memory={100 * 2**20}",
-            *("--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={_free_port()}"),
-            *(f"--ray-client-server-port={_free_port()}", "--dashboard-agent-listen-port=0"),
+            *("--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={free_port()}"),
+            *(f"--ray-client-server-port={free_port()}", "--dashboard-agent-listen-port=0"),
             *(f"--temp-dir={self.folder}", f"--autoscaling-config={self.folder / 'config.yaml'}"),
         ]
         self._log = (self.folder / "head.log").open("w")
@@ -90,7 +85,7 @@ class FakeAutoscalingCluster:
         self._head = subprocess.Popen(
             command, env=self.env, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
         )
-        self.wait_for(self._is_up, timeout_s=120, what="the head")
+        self.wait_for(self._is_up, timeout_s=240, what="the head")
 
     def machines(self) -> int:
         """Worker machines that are up now."""
@@ -126,14 +121,17 @@ class FakeAutoscalingCluster:
 
 def end_session(leader: subprocess.Popen) -> None:
     """End every process of the session that `leader` began, orphans included, each by its id."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        for pid in _processes(leader.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, sign)
-        end = time.monotonic() + 5
-        while (leader.poll() is None or _processes(leader.pid)) and time.monotonic() < end:
+    for sign, patience_s, again_s in ((signal.SIGTERM, 5.0, 5.0), (signal.SIGKILL, 60.0, 1.0)):
+        end, sent = time.monotonic() + patience_s, float("-inf")
+        while (left := _processes(leader.pid)) and time.monotonic() < end:
+            if time.monotonic() - sent > again_s:  # one that ends may have started another in this moment
+                sent = time.monotonic()
+                for pid in left:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, sign)
             time.sleep(0.1)
     assert not _processes(leader.pid)
+    leader.wait(timeout=60)
 
 
 def _processes(session: int) -> list[int]:
@@ -162,12 +160,6 @@ def in_a_session() -> Iterator[Callable[..., subprocess.Popen]]:
 
 
 @pytest.fixture
-def free_port() -> Callable[[], int]:
-    """free_port() -> a port that nobody listens on."""
-    return _free_port
-
-
-@pytest.fixture
 def short_folder() -> Iterator[Path]:
     """A folder for Ray's sockets, whose paths end at 107 characters: pytest's own is too deep."""
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
@@ -184,10 +176,10 @@ def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def fake_autoscaling_cluster() -> Iterator[FakeAutoscalingCluster]:
+def fake_autoscaling_cluster(free_port: Callable[[], int]) -> Iterator[FakeAutoscalingCluster]:
     """0 to 2 machines of 1 CPU, taken down after 4 idle seconds. For one test: what Ray Train has asked for keeps
     machines for three minutes after a run."""
-    cluster = FakeAutoscalingCluster({"machine": {"CPU": 1}}, most=2, idle_s=4)
+    cluster = FakeAutoscalingCluster({"machine": {"CPU": 1}}, free_port, most=2, idle_s=4)
     try:
         yield cluster
     finally:
@@ -195,10 +187,10 @@ def fake_autoscaling_cluster() -> Iterator[FakeAutoscalingCluster]:
 
 
 @pytest.fixture
-def machines_of_three_types() -> Iterator[FakeAutoscalingCluster]:
+def machines_of_three_types(free_port: Callable[[], int]) -> Iterator[FakeAutoscalingCluster]:
     """0 to 3 machines of each type, taken down after 4 idle seconds."""
     types = {"small": {"CPU": 1}, "large": {"CPU": 2}, "gpu": {"CPU": 1, "GPU": 1}}
-    cluster = FakeAutoscalingCluster(types, most=3, idle_s=4)
+    cluster = FakeAutoscalingCluster(types, free_port, most=3, idle_s=4)
     try:
         yield cluster
     finally:
@@ -242,7 +234,7 @@ def head(
     ]
     with (short_folder / "head.log").open("w") as log:
         started = in_a_session(command, env=surroundings, stdout=log, stderr=subprocess.STDOUT, cwd=short_folder)
-        end = time.monotonic() + 180
+        end = time.monotonic() + 240
         while "Ray runtime started" not in (short_folder / "head.log").read_text():
             assert started.poll() is None and time.monotonic() < end, (short_folder / "head.log").read_text()
             time.sleep(0.5)

@@ -11,16 +11,20 @@ from pathlib import Path
 import pytest
 
 from orchestrator.running.machines.head_watch import EXIT_CODE
+from orchestrator.running.ray_session import CLOSING_S
 from orchestrator.store.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
+
+PATIENCE_S = CLOSING_S / 2
+"""Ray itself would end the driver after `CLOSING_S`."""
 
 SLOW = """
 name: slow
 base:
   data: {name: scenes, size: [64, 128], options: {train: 16, val: 8, size: [64, 128]}}
   student: {name: segformer_tiny}
-  optim: {lr: 1.0e-3, epochs: 60, global_batch: 8}
+  optim: {lr: 1.0e-3, epochs: 2000, global_batch: 8}
 variants: {one: {}}
 """
 
@@ -50,17 +54,15 @@ def test_a_study_whose_head_is_killed_is_closed_with_one_line(head, short_folder
     pipe = subprocess.PIPE
     driver = subprocess.Popen([str(word) for word in words], env=env, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True)
     try:
-        end = time.monotonic() + 200
+        end = time.monotonic() + 540
         while not events(store, "epoch"):
             assert driver.poll() is None and time.monotonic() < end, driver.communicate()
             time.sleep(0.3)
         os.kill(pid, signal.SIGKILL)
-        killed = time.monotonic()
-        out, err = driver.communicate(timeout=60)
+        out, err = driver.communicate(timeout=PATIENCE_S)
     finally:
         driver.kill()
     assert driver.returncode == EXIT_CODE, out + err
-    assert time.monotonic() - killed < 40
     (line,) = err.splitlines()
     assert line.startswith("stopped: the head of Ray at ") and line.endswith("run the same command to go on")
     assert len(events(store, "interrupted")) == 1

@@ -34,7 +34,7 @@ def run(tmp_path):
         (tmp_path / "transkd").chmod(0o755)
         env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TRANSKD_AGAIN_AFTER_S": "0"}
         done = subprocess.run(
-            ["bash", SCRIPT, "demo", "--cluster", "aws"], env=env, capture_output=True, timeout=60, check=False
+            ["bash", SCRIPT, "demo", "--cluster", "aws"], env=env, capture_output=True, timeout=540, check=False
         )
         return done.returncode, log.read_text().splitlines()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import yaml
 
 from ablations.study.schema import read
 from cluster.spec import ClusterSpec
@@ -72,16 +71,59 @@ def test_what_can_train_are_runs_without_a_teacher_and_those_whose_own_has_finis
     assert arms() == ["alone", "taught"]
 
 
-TEACHERS = {"short": {"epochs": 1}, "long": {"epochs": 30}, "broken": {"epochs": 1, "lr": 1.0e9}}
+TEACHERS = {"short": {"epochs": 1}, "long": {"epochs": 2}, "broken": {"epochs": 1, "lr": 1.0e9}}
+
+HELD = """
+import sys, time
+from pathlib import Path
+
+import orchestrator.running.tuner as tuner
+from ablations.study.schema import load
+from cluster.spec import ClusterSpec
+from orchestrator.launch import Launch
+from orchestrator.store.folder import Store
+from orchestrator.terminal.log_lines import Lines, StudyProgress
+from orchestrator.tracking.mirror import Mirror
+from rich.console import Console
+
+LONG, PATIENCE_S = int(sys.argv[3]), 240
+
+
+def held(config):
+    from orchestrator.running.trial import trial
+
+    (job,) = config["jobs"]
+    if job["config"]["optim"]["epochs"] == LONG:  # this teacher trains until the students of another have ended
+        end = time.monotonic() + PATIENCE_S
+        while not (Path(job["place"]["out_dir"]).parent / "go").exists() and time.monotonic() < end:
+            time.sleep(0.1)
+    trial(config)
+
+
+class Ended(Lines):
+    def ended(self, job, status, note):
+        super().ended(job, status, note)
+        students.append(job.run.arm)
+        if students.count("of short") == 2:
+            (store.runs_dir / "go").touch()
+
+
+tuner.trial = held
+store, students = Store(Path(sys.argv[2])), []
+job = Launch(load(sys.argv[1]), ClusterSpec(cpus_per_worker=0.5, concurrency=2, cohort="off"), store, {})
+job.prepare(lambda text: None)
+with store.leases.study("order"):
+    job.run(Mirror("order", store), lambda: Ended(Console(file=sys.stderr), StudyProgress(job.state)))
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_students_start_when_their_own_teacher_is_there_while_other_teachers_train(driver, study, tmp_path):
-    spec = tmp_path / "spec.yaml"
-    spec.write_text(yaml.safe_dump({"cpus_per_worker": 0.5, "concurrency": 2}))
+def test_students_start_when_their_own_teacher_is_there_while_other_teachers_train(driver, study):
     arms = {f"of {name}": {"teacher.train": recipe} for name, recipe in TEACHERS.items()}
-    done = driver("run", study("order", variants={**arms, "alone": {"distill": {}}}), "--cluster", spec)
+    file = study("order", variants={**arms, "alone": {"distill": {}}})
+    done = driver.script(HELD, file, driver.store, TEACHERS["long"]["epochs"])
+    assert done.code == 0, done.err
     teacher_of = {}
     for event in driver.events("started"):
         if event["role"] == "teacher":
@@ -97,7 +139,8 @@ def test_students_start_when_their_own_teacher_is_there_while_other_teachers_tra
     ]
     for name in ("short", "long"):
         assert order.index(("finished", f"teacher {name}")) < order.index(("started", f"of {name}"))
-    assert order.index(("finished", "of short")) < order.index(("finished", "teacher long"))
+    of_short = [place for place, ended in enumerate(order) if ended == ("finished", "of short")]
+    assert len(of_short) == 2 and max(of_short) < order.index(("finished", "teacher long"))
     assert order.count(("finished", "of long")) == order.count(("finished", "alone")) == 2
     assert order.count(("failed", "of broken")) == 2 and ("started", "of broken") not in order
     assert [event["cause"] for event in driver.events("failed") if event["arm"] == "of broken"] == ["teacher"] * 2

@@ -10,8 +10,8 @@ WORKERS = 2
 
 
 def run(story):
-    """What the story returns; it fails where it takes longer than ten seconds."""
-    return asyncio.run(asyncio.wait_for(story, 10.0))
+    """What the story returns; it fails where it takes longer than four minutes."""
+    return asyncio.run(asyncio.wait_for(story, 240.0))
 
 
 async def worker(exchange, rank, epochs, lag_s=0.0):
@@ -41,7 +41,7 @@ async def trial(exchange, name, stop_after=None):
     return heard
 
 
-async def group(trials, idle_s=10.0, lags=(0.0, 0.01)):
+async def group(trials, idle_s=240.0, lags=(0.0, 0.01)):
     """Several trials in one group: what they have heard, and what each worker has trained."""
     exchange = Exchange(WORKERS, idle_s)
     workers = [asyncio.create_task(worker(exchange, rank, 4, lags[rank])) for rank in range(WORKERS)]
@@ -60,7 +60,7 @@ def test_every_report_is_heard_once_in_order_and_a_stop_ends_the_run_in_all_work
 
 def test_no_worker_goes_on_before_the_trial_has_judged_its_epoch():
     async def story():
-        exchange = Exchange(1, 10.0)
+        exchange = Exchange(1, 240.0)
         await exchange.give({"name": "a"})
         assert (await exchange.next(0, 0)).job == {"name": "a"}
         asked = asyncio.create_task(exchange.report(0, {"epoch": 1}))

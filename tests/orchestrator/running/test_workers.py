@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,11 +15,14 @@ from orchestrator.store.ledger import Ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
+EPOCHS = 8
+"""More than the workers train while one of them is found and killed."""
+
 SPEC = {"cpus_per_worker": 0.5, "concurrency": 1, "start_timeout_s": 240}
 
 
 def test_two_workers_equal_two_halves_and_a_killed_worker_is_replaced(driver, study, begun, in_the_way, tmp_path):
-    file = study("split", variants={"taught": {}}, seeds=[0])
+    file = study("split", variants={"taught": {"optim.epochs": EPOCHS}}, seeds=[0])
     halves, pair = tmp_path / "halves.yaml", tmp_path / "pair.yaml"
     halves.write_text(yaml.safe_dump({**SPEC, "micro_batch": 4}))
     pair.write_text(yaml.safe_dump({**SPEC, "workers": 2}))
@@ -36,7 +40,7 @@ def test_two_workers_equal_two_halves_and_a_killed_worker_is_replaced(driver, st
     assert driver.numbers() == alone.numbers()
     assert {arm: len(epochs) for (arm, _, _), epochs in driver.numbers().items()} == {
         "teacher segformer_mini": 2,
-        "taught": 3,
+        "taught": EPOCHS,
     }
     assert driver.table("split") == alone.table("split")
     runs = Ledger(driver.store / "ledger.jsonl").outcomes().values()
@@ -78,16 +82,28 @@ def test_the_trials_of_a_search_train_in_the_same_workers_those_after_a_stopped_
         assert epochs == 4 if event["event"] == "finished" else epochs in (1, 3), "asha stops at its rungs alone"
 
 
+def workers(driver):
+    """The workers of the group, without their forks: one is called as its worker until it is replaced."""
+    found = {pid for pid, command in driver.processes().items() if "TrainWorker" in command}
+    return {pid for pid in found if parent(pid) not in (None, *found)}
+
+
+def parent(pid):
+    """The id of a process's parent; None where the process has ended."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return None
+
+
 def kill_a_worker(driver, process):
     """SIGKILL one of the two workers of `taught` while it trains; its id."""
-    end = time.monotonic() + 400
+    end = time.monotonic() + 540
     while process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
         started = [event["run_id"] for event in driver.events("started") if event["arm"] == "taught"]
         if started and driver.epochs(started[0]):
-            workers = [pid for pid, command in driver.processes().items() if "TrainWorker" in command]
-            assert len(workers) == 2, driver.processes()
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(workers[0], signal.SIGKILL)
-            return workers[0]
+            found = sorted(workers(driver))
+            assert len(found) == 2, driver.processes()
+            os.kill(found[0], signal.SIGKILL)
+            return found[0]
     pytest.fail(f"no worker to kill: {process.communicate()}")

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -78,9 +79,16 @@ def small_disks(folder, study):
     env = {**os.environ, "MLFLOW_TRACKING_URI": uri}
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, env=env, cwd=folder, stdout=pipe, stderr=pipe, text=True)
-    while process.poll() is None and not any(path.read_text() for path in store.glob("runs/*/epochs.jsonl")):
-        time.sleep(0.01)
+
+    def wait(moment):
+        while process.poll() is None and not moment():
+            time.sleep(0.01)
+
+    wait(lambda: any(store.glob("runs/*/config.yaml")))  # the run has begun
+    process.send_signal(signal.SIGSTOP)  # its run waits for it with the report of an epoch, and writes nothing then
+    wait(lambda: any(path.read_text() for path in store.glob("runs/*/epochs.jsonl")))
     fill(ballast)
+    process.send_signal(signal.SIGCONT)
     out, err = process.communicate()
     paused = {"code": process.returncode, "out": out, "err": err, "partial": files()}
     ballast.unlink()

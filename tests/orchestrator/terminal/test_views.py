@@ -244,7 +244,7 @@ def test_a_silence_is_broken_by_what_trains_or_what_is_waited_for(driven, lines,
     assert len(lines()) <= said + 1, "nothing is printed after the phase"
 
 
-def _until(holds, seconds=5.0):
+def _until(holds, seconds=240.0):
     ends = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < ends

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,7 +46,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(module, "LONGEST_S", 0.1)
 
 
-def wait_for(condition, timeout_s=10.0):
+def wait_for(condition, timeout_s=240.0):
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "it did not come"
@@ -66,15 +67,27 @@ def test_order_is_kept_and_of_one_name_only_the_newest_is_done(there):
     assert there.got == ["slow", "run0 9", "run1 9"]
 
 
-def test_an_action_that_may_wait_is_done_once_for_all_of_its_name_and_delays_no_other(there):
+def test_an_action_that_may_wait_is_done_once_for_all_of_its_name_and_delays_no_other(there, monkeypatch):
+    now = SimpleNamespace(s=0.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.s))
+    sender = Sender(there.why_unreachable, "there")
+    for epoch in range(5):
+        sender.send("run0", there.take(f"run0 {epoch}"), within_s=600.0)
+        now.s += 100.0
+    sender.send("run1", there.take("run1"))
+    wait_for(lambda: there.got == ["run1"])
+    now.s = 600.0  # the first of them has waited long enough
+    sender.send("run2", there.take("run2"))
+    wait_for(lambda: len(there.got) == 3)
+    assert there.got == ["run1", "run0 4", "run2"]
+    assert sender.close() == set()
+
+
+def test_an_action_that_may_wait_is_done_when_its_time_has_come(there):
     sender = Sender(there.why_unreachable, "there")
     begun = time.monotonic()
-    for epoch in range(5):
-        sender.send("run0", there.take(f"run0 {epoch}"), within_s=0.2)
-        time.sleep(0.01)
-    sender.send("run1", there.take("run1"))
-    wait_for(lambda: len(there.got) == 2)
-    assert there.got == ["run1", "run0 4"]
+    sender.send("run0", there.take("run0"), within_s=0.2)
+    wait_for(lambda: there.got == ["run0"])
     assert time.monotonic() - begun >= 0.2
     assert sender.close() == set()
 
@@ -123,7 +136,7 @@ def test_closing_does_not_wait_for_a_side_that_is_gone(there, monkeypatch):
     sender.send("run1", there.take("run1"))
     begin = time.monotonic()
     assert sender.close() == {"run0", "run1"}
-    assert time.monotonic() - begin < 10.0
+    assert time.monotonic() - begin < 30.0, "the shortest pause"
     assert there.asked == 2, "a last try"
 
 

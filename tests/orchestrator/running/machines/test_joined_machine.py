@@ -23,6 +23,7 @@ machines.add_node(num_cpus=1)
 machines.wait_for_nodes()
 os.environ["RAY_ADDRESS"] = machines.address
 
+import orchestrator.running.tuner as tuner
 from ablations.study.schema import load
 from cluster.spec import ClusterSpec
 from orchestrator.launch import Launch
@@ -36,7 +37,18 @@ store = Store(Path(sys.argv[2]))
 ports = "--min-worker-port=0 --max-worker-port=0"
 start = f"{sys.executable} -m ray.scripts.scripts start --address={machines.address} --num-cpus=1 {ports} --block"
 hidden = [*sys.argv[3:], "sh", "-c", f"mount -t tmpfs none {store.root} && exec {start}"]
-joined, told = [], []
+joined, PATIENCE_S = [], 240
+
+
+def held(config):
+    from orchestrator.running.trial import trial
+
+    root = Path(config["jobs"][0]["place"]["out_dir"]).parents[1]
+    end = time.monotonic() + PATIENCE_S
+    # the run of the machine with the store trains when the other one was named; the next run waits for a machine
+    while (root / "identity").exists() and not (root / "named").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    trial(config)
 
 
 class Joining(Lines):
@@ -47,14 +59,10 @@ class Joining(Lines):
 
     def tell(self, text):
         super().tell(text)
-        told.append(text)
-
-    def epoch(self, job, metrics):
-        super().epoch(job, metrics)
-        if not told:  # the run of the only machine waits for its report, and the next one for a machine
-            time.sleep(1)
+        (store.root / "named").touch()
 
 
+tuner.trial = held
 job = Launch(load(sys.argv[1]), ClusterSpec(address="auto", max_cpus=2, cpus_per_machine=1), store, {})
 job.prepare(lambda text: None)
 try:
@@ -69,7 +77,7 @@ machines.shutdown()
 BASE = {
     "data": {"name": "scenes", "size": [32, 64], "options": {"train": 8, "val": 2, "size": [32, 64]}},
     "student": {"name": "segformer_tiny"},
-    "optim": {"lr": 1.0e-3, "epochs": 100, "global_batch": 4},
+    "optim": {"lr": 1.0e-3, "epochs": 2, "global_batch": 4},
 }
 
 

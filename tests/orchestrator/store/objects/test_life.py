@@ -1,6 +1,7 @@
 """The life of a study in a bucket: begun on one machine, killed, finished on another, read on a third."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -43,7 +44,7 @@ class Machine:
 
     def __call__(self, *words):
         process = self.start(*words)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=540)
         assert process.returncode == 0, err
         return out
 
@@ -63,11 +64,12 @@ def test_a_study_is_begun_here_and_finished_there(s3, tmp_path):
     watching = Store(opened(address, tmp_path / "watching"))
 
     driver = first.start("run", file)
-    end = time.monotonic() + 200
+    end = time.monotonic() + 540
     while not any(event["event"] == "finished" for _, event in Ledger(watching.ledger).whole()):
         assert driver.poll() is None and time.monotonic() < end, driver.communicate()
-        time.sleep(1.0)
+        time.sleep(0.2)
         watching.shared.refresh()
+    driver.send_signal(signal.SIGSTOP)  # it is there as long as it is asked about
     assert "driver: pid" in third("status", file)
     driver.kill()
     driver.communicate()

@@ -156,7 +156,14 @@ class Cut:
     def __init__(self, port, after, cuts):
         self.server = socket.create_server(("127.0.0.1", 0))
         self.port, self.to, self.after, self.cuts = self.server.getsockname()[1], port, after, cuts
+        self.lock = threading.Lock()
         threading.Thread(target=self._serve, daemon=True).start()
+
+    def _is_cut(self):
+        with self.lock:  # parts of one upload are sent at once
+            cut = self.cuts > 0
+            self.cuts -= cut
+        return cut
 
     def _serve(self):
         while True:
@@ -170,8 +177,7 @@ class Cut:
         try:
             while chunk := source.recv(1 << 16):
                 seen += len(chunk)
-                if upload and self.cuts and seen > self.after:
-                    self.cuts -= 1
+                if upload and seen > self.after and self._is_cut():
                     break
                 target.sendall(chunk)
         except OSError:
