@@ -138,14 +138,14 @@ class Driver:
 
     def kill_when(self, process: subprocess.Popen[str], moment: Callable[[], bool]) -> None:
         """SIGKILL a driver at a moment; fail where it ends before."""
-        end = time.monotonic() + 300
+        end = time.monotonic() + 540
         while not moment():
             if process.poll() is not None or time.monotonic() > end:
                 process.kill()
                 pytest.fail(f"the moment did not come: {process.communicate()}")
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
 
     def processes(self) -> dict[int, str]:
         """Living processes that a driver of this store has started, by id, with their command lines."""

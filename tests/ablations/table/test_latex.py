@@ -183,6 +183,10 @@ def test_strange_names_compile(tmp_path):
     frame = "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\\input{table}\\end{document}"
     (tmp_path / "main.tex").write_text(frame, encoding="utf-8")
     done = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "main.tex"], cwd=tmp_path, capture_output=True, timeout=60, check=False
+        ["pdflatex", "-interaction=nonstopmode", "main.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=540,
+        check=False,
     )
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-800:]

@@ -37,7 +37,7 @@ def judge(folder, *arguments, program=WITHOUT):
     command = [sys.executable, "-c", program, "judge", *map(str, arguments)]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=540, check=False
     )
 
 

@@ -64,7 +64,8 @@ class Machines(Lines):
         if [size for _, size in sizes[-2:]] == [1, 1] and not found:
             found.append(machines.add_node(**small))
         if {LOST_AFTER} < metrics["epoch"] and (sizes[-1][1] == 1 or not found):
-            time.sleep(0.5)  # epochs are short, and Ray needs its time
+            # epochs are short, and Ray needs its time: the longer it takes, the longer they are
+            time.sleep(0.25 * (metrics["epoch"] - {LOST_AFTER}))
 
 
 sizes, found = [], []

@@ -190,7 +190,7 @@ def test_the_process_of_a_failed_gpu_ends_and_the_next_one_is_told_why(tmp_path)
     tried = attempts(tmp_path, retries=Retries(device=1))
     config = together([{**tried.job, "place": {**tried.job["place"], "out_dir": str(tried.out)}}])
     command = [sys.executable, "-W", "ignore", "-c", POISONED, json.dumps(config, default=str)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=540)
     assert (done.returncode, done.stdout) == (1, "the GPU of here failed\n"), done.stderr
 
     trial = Recorded("trial", config=config, max_failures=13, stub=True)
@@ -275,7 +275,7 @@ def test_a_run_with_too_little_memory_goes_on_with_less_of_it_and_computes_the_s
     env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "PATH": "/usr/bin:/bin"}
     room = 260  # MiB: a pass of 16 samples needs 350, one of 2 samples 180
     command = [sys.executable, "-W", "ignore", "-c", HUNGRY, tmp_path / "ample", tmp_path / "scarce", str(room)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=540)
     ample, scarce = map(Path, done.stdout.splitlines())
     lines = read_retries(scarce)
     sizes = [line["micro_batch"] for line in lines]

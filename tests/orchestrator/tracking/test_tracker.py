@@ -1,5 +1,6 @@
 """MLflow mirrors the store: each point once, everything under its study, and nothing left RUNNING."""
 
+import contextlib
 import json
 import os
 import signal
@@ -310,10 +311,18 @@ def test_a_kill_while_the_database_is_made_leaves_one_that_can_be(tmp_path, monk
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]), prepend=os.pathsep)
     uri, folder = f"sqlite:///{tmp_path}/new/mlflow.db", tmp_path / "new"
     program = "from pathlib import Path; from orchestrator.tracking.mlflow_server import Server; "
-    program += f"Server({uri!r}, Path('a')).ask()"
+    program += f"Server({uri!r}, Path('a')).ask(); import time; time.sleep(600)"
+
+    def largest():
+        found = [0]
+        for path in folder.glob("*mlflow.db*[!l]"):  # [!l]: but for SQLite's journal, which comes and goes
+            with contextlib.suppress(FileNotFoundError):  # it has got its name in this moment
+                found.append(path.stat().st_size)
+        return max(found)
+
     with subprocess.Popen([sys.executable, "-c", program]) as driver:
-        while driver.poll() is None and not any(path.stat().st_size > size for path in folder.glob("*mlflow.db*[!l]")):
-            time.sleep(0.002)  # [!l]: but for SQLite's journal, which comes and goes
+        while driver.poll() is None and largest() <= size:
+            time.sleep(0.002)
         driver.kill()
     assert driver.returncode == -signal.SIGKILL
     server = Server(uri, tmp_path / "artifacts")

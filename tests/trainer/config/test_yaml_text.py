@@ -9,10 +9,10 @@ from trainer.config import UserError, parse_argument, parse_yaml, read_yaml
 
 
 def refused(text):
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(UserError) as error:
         parse_yaml(text, "a.yaml")
-    assert time.monotonic() - started < 3
+    assert time.process_time() - started < 3
     said = str(error.value)
     assert said.startswith("a.yaml") and "\n" not in said and len(said) < 600
     return said

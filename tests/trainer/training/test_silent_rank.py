@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from trainer import worker
 
 def train(rank, world, frozen, address, out, cache, config):
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world, timeout=timedelta(minutes=2))
-    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=5))
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=15))
     worker._machine = lambda: f"machine {rank}"  # no Ray is here to name it
 
     def send(metrics):
@@ -58,14 +57,13 @@ for pid, hangs in started.items():
 """
 
 
-def test_a_frozen_worker_is_named_with_its_machine(recipe: Callable[..., Any], place: Callable[..., Any]) -> None:
+def test_a_frozen_worker_is_named_with_its_machine(
+    recipe: Callable[..., Any], place: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
     """One of three, and the one that holds the store in which the others meet."""
     config = recipe({}, {"optim.global_batch": 6, "optim.norm_batch": 6})
     cases = {"middle": (3, 1), "first": (2, 0)}
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        addresses = [f"tcp://127.0.0.1:{server.getsockname()[1]}" for server in (one, two)]
+    addresses = [f"tcp://127.0.0.1:{free_port()}" for _ in cases]
     given = [
         (*case, address, str(place(name).out_dir), str(place(name).cache_dir), config)
         for (name, case), address in zip(cases.items(), addresses, strict=True)
@@ -73,7 +71,7 @@ def test_a_frozen_worker_is_named_with_its_machine(recipe: Callable[..., Any], p
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", GROUPS, json.dumps(given)]
     done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=180, check=False
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=540, check=False
     )
     assert done.returncode == 0, done.stderr
     for name, (world, frozen) in cases.items():

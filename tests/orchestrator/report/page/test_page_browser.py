@@ -65,7 +65,7 @@ def test_figures_follow_a_page_that_turns_dark(browser, synthetic, tmp_path):
     ink = "getComputedStyle(document.querySelector('.plot .xtick text')).fill"
     light = tab.evaluate(ink)
     tab.emulate_media(color_scheme="dark")
-    tab.wait_for_function(f"{ink} !== '{light}'", timeout=5000)
+    tab.wait_for_function(f"{ink} !== '{light}'", timeout=240_000)
     tab.close()
 
 

@@ -11,7 +11,8 @@ from orchestrator.store.ledger import Ledger
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 NAME = f"tk{os.getpid()}"
-HEAD, FAR = "10.213.77.1", "10.213.77.2"
+NETWORK = os.getpid() % 2**14  # this test may run twice on a machine, in two checkouts
+HEAD, FAR = (f"10.213.{NETWORK // 64}.{4 * (NETWORK % 64) + host}" for host in (1, 2))
 CUT_AFTER, EPOCHS = 2, 30
 
 CUT = f"""
