@@ -5,7 +5,6 @@ import json
 import runpy
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -91,27 +90,18 @@ def test_what_a_run_keeps_is_what_its_files_weigh(tiny, place, teacher_weights, 
     assert 0 < found["packed"] <= packed
 
 
-@pytest.fixture
-def cpu_time(monkeypatch):
-    """Times are those of this process alone, whatever else the machine does in one of two measurements."""
-    for clock in ("perf_counter", "monotonic"):
-        monkeypatch.setattr(time, clock, time.process_time)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("cpu_time")
 def test_an_epoch_takes_about_what_a_run_took(tiny, place):
     config, where = tiny(PATHS, {"optim.epochs": 4}), place()
     fit(config, where, report=lambda metrics, checkpoint: None)
     took = sorted(epoch["seconds"] for epoch in read_epochs(where.out_dir))[:2]
     found = measure_times(config, where, 1, FOUND)
     assert found["once_s"] > 0
-    # An estimate that is wrong in kind is wrong by more than this.
+    # The machine may be busy in one of the two; an estimate that is wrong in kind is wrong by more than this.
     assert min(took) / 4 < found["epoch_s"] < 4 * max(took)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cpu_time")
 def test_validation_that_is_rarer_costs_less(tiny, place):
     often, rarely = tiny({}, {"optim.epochs": 8}), tiny({}, {"optim.epochs": 8, "eval.every": 8})
     many = Official(4, 4000, (64, 128))
@@ -119,7 +109,6 @@ def test_validation_that_is_rarer_costs_less(tiny, place):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cpu_time")
 def test_the_evaluation_on_test_is_counted_once(tiny, place):
     without, with_test = tiny({}, {}), tiny({}, {"eval.splits": ["val", "test"]})
     many = Official(4, 5, (64, 128), test=4000)
@@ -129,11 +118,9 @@ def test_the_evaluation_on_test_is_counted_once(tiny, place):
 @pytest.mark.slow
 def test_the_program_tells_sizes_first_and_times_as_far_as_the_alarm_lets_it(tiny, tmp_path):
     requests = {"small": tiny(), "large": tiny(PATHS, {"data.size": [1024, 2048], "data.options": {}})}
-    # the small one is to be measured within the limit on a busy machine, too
-    program = "from trainer import probe; probe.STEPS_S = 0.05; probe.main()"
+    command = [sys.executable, "-m", "trainer.probe"]
     text = written(requests, tmp_path, limit_s=5.0)
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=540)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=300)
     answers, code = answers_in(done.stdout), done.returncode
     assert set(answers) == {"small", "large"}
     assert answers["small"]["epoch_s"] > 0
