@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cluster.launcher_file import Document, Launcher, array, idle_findings, other_versions, table, wrong_counts
+from cluster.launcher_file import Document, Launcher, array, idle_findings, other_versions, table, texts, wrong_counts
 from cluster.lint import Finding
 from cluster.pod import Pod
+from cluster.quantities import amount
 from cluster.rayjob import command, job_findings, metadata_findings
 from cluster.schemas import check_kuberay
 from cluster.spot import spot_findings
 
 _SHARED = ("persistentVolumeClaim", "nfs", "cephfs", "csi", "azureFile", "glusterfs")
 """Kinds of volumes that several nodes may mount."""
+_WORDS = {
+    "effect": ("NoSchedule", "PreferNoSchedule", "NoExecute"),
+    "operator": ("Exists", "Equal"),
+    "imagePullPolicy": ("Always", "IfNotPresent", "Never"),
+    "restartPolicy": ("Always", "OnFailure", "Never"),
+    "protocol": ("TCP", "UDP", "SCTP"),
+}
+"""Key -> the values that Kubernetes takes, which are not in KubeRay's schema; `operator` is that of a toleration."""
+LEAST_DISK = 2**30
+"""Less of a volume, in bytes, was meant in another unit."""
 
 
 def kuberay(document: Document, others: Sequence[Document]) -> Launcher:
@@ -29,7 +41,7 @@ def kuberay(document: Document, others: Sequence[Document]) -> Launcher:
     pods = [Pod(document, table(group), (*keys, *at)) for at, group in zip(places, groups, strict=True)]
     types = [pod.kind for pod in pods]
     found = [*check_kuberay(document, job=job), *other_versions(document), *_claims(others)]
-    found += [*metadata_findings(document), *_whole(document, cluster, keys, pods), *_images(pods)]
+    found += [*metadata_findings(document), *_whole(document, cluster, keys, pods), *_images(pods), *_words(document)]
     found += job_findings(document) if job else []
     for pod in pods:
         found += [*pod.findings(), *_unknown_claims(pod, others)]
@@ -70,6 +82,25 @@ def _whole(
             yield Finding("refused-by-kuberay", message, "remove restartPolicy", line)
 
 
+def _words(document: Document) -> Iterator[Finding]:
+    """Values that only Kubernetes itself would refuse, once pods are made."""
+    for keys, text in texts(document.data):
+        name = str(keys[-1])
+        known = _WORDS.get(name, ()) if name != "operator" or "tolerations" in keys else ()
+        if known and text not in known:
+            message = f"{name} is {text}, which Kubernetes refuses"
+            yield Finding("wrong-value", message, f"write one of {', '.join(known)}", document.line(*keys))
+        if name == "image" and not _is_image(text):
+            message = f"{text} is no name of an image"
+            remedy = "write REGISTRY/NAME:TAG in small letters, without https:// and spaces"
+            yield Finding("wrong-value", message, remedy, document.line(*keys))
+
+
+def _is_image(text: str) -> bool:
+    name = re.sub(r"@.*|:[\w.-]+$", "", text.rpartition("/")[2])
+    return not re.search(r"\s|://", text) and name == name.lower()
+
+
 def _images(pods: Sequence[Pod]) -> Iterator[Finding]:
     """Pods of other code than the head's, and images that may be another one tomorrow."""
     head = pods[0].container.get("image")
@@ -90,9 +121,9 @@ def _is_pinned(image: str) -> bool:
 
 
 def _unknown_claims(pod: Pod, documents: Sequence[Document]) -> Iterator[Finding]:
-    """Volumes of a claim that the file does not have, where it has claims."""
+    """Volumes of a claim that the file does not have, or has in another namespace, where it has claims."""
     claims = {
-        str(table(claim.get("metadata")).get("name"))
+        str(table(claim.get("metadata")).get("name")): table(claim.get("metadata")).get("namespace", "default")
         for claim in (table(document.data) for document in documents)
         if claim.get("kind") == "PersistentVolumeClaim"
     }
@@ -101,12 +132,23 @@ def _unknown_claims(pod: Pod, documents: Sequence[Document]) -> Iterator[Finding
         if claims and name is not None and str(name) not in claims:
             message = f"{pod.name} mounts the volume claim {name}, and the file makes {', '.join(sorted(claims))}"
             yield Finding("claim-unknown", message, "name that one", pod.line("template", "spec", "volumes"))
+        here = table(pod.document.data.get("metadata")).get("namespace", "default")
+        if str(name) in claims and claims[str(name)] != here:
+            message = f"{pod.name} is in the namespace {here}, and its volume claim {name} in {claims[str(name)]}"
+            yield Finding("claim-unknown", message, "write one namespace", pod.line("template", "spec", "volumes"))
 
 
 def _claims(documents: Sequence[Document]) -> Iterator[Finding]:
-    """Volume claims that only one node may mount."""
+    """Volume claims that only one node may mount, or of no usable size."""
     for document in documents:
         claim = table(document.data)
+        storage = table(table(table(claim.get("spec")).get("resources")).get("requests")).get("storage")
+        line, size = document.line("spec", "resources", "requests", "storage"), amount(storage)
+        if claim.get("kind") == "PersistentVolumeClaim" and storage is not None and size is None:
+            message = f"storage {storage} is no quantity of Kubernetes"
+            yield Finding("wrong-quantity", message, "write one such as 500Gi", line)
+        elif claim.get("kind") == "PersistentVolumeClaim" and size is not None and size < LEAST_DISK:
+            yield Finding("memory-small", f"storage {storage} is {size:g} bytes", "write the unit, as in 500Gi", line)
         modes = array(table(claim.get("spec")).get("accessModes"))
         if claim.get("kind") == "PersistentVolumeClaim" and "ReadWriteMany" not in modes:
             name = table(claim.get("metadata")).get("name", "")

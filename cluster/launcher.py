@@ -35,7 +35,10 @@ def read(path: Path) -> Launcher:
             return _with_placeholders(kuberay(document, found), found)
         if is_task(data):
             return _with_placeholders(skypilot(document), found)
-    raise SpecError(f"{path} is no launcher file: expected `cluster_name:` (ray up) or `kind: RayJob` (kubectl apply)")
+    raise SpecError(
+        f"{path} is no launcher file: expected `cluster_name:` (ray up), `kind: RayJob` or `kind: RayCluster` (kubectl "
+        "apply), `#SBATCH` (sbatch), or `resources:` and `run:` (sky launch)"
+    )
 
 
 def _is_script(path: Path) -> bool:

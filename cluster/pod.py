@@ -137,7 +137,7 @@ class Pod:
                 if limit is not None and number > limit:
                     message = f"{self.name} requests {name} {quantity}, above its limit {self.limits[name]}"
                     yield Finding("limit-exceeded", message, "lower the request: Kubernetes refuses the pod", line)
-                elif name == "nvidia.com/gpu" and number != limit:
+                elif "/" in str(name) and number != limit:
                     message = (
                         f"{self.name} requests {name} {quantity}, and its limit is {self.limits.get(name, 'absent')}"
                     )

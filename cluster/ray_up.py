@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from cluster import gcp
 from cluster.aws import node_findings, region_findings
 from cluster.launcher_file import (
     SHM_GIB,
@@ -31,6 +32,10 @@ from cluster.spot import is_spot_node, spot_findings
 NODES = "available_node_types"
 _HEADS, _JOINS = r"\bray start\b.*--head\b", r"\bray start\b.*--address\b"
 """The commands that start Ray on the head and on a worker."""
+_OWN = r"localhost|127\.\d+\.\d+\.\d+|::1|0\.0\.0\.0"
+"""Names by which a machine means itself."""
+_ZONES = {"aws": "{}", "gcp": "{}-"}
+"""How the zones of a region begin."""
 _COPIES = r"""\b(?:s3|gs)://[^\s;&|]+[ \t]+(?:--\S+[ \t]+)*["']?(/[^\s;&|"']+)"""
 """What a command has that copies from a bucket, and the folder to which."""
 _INSTANCE = ("InstanceType", "machineType", "azure_arm_parameters")
@@ -74,6 +79,9 @@ def ray_up(document: Document) -> Launcher:
             found += instance_findings(str(name), instance, machine, line, head=name == head)
         if provider == "aws":
             found += node_findings(str(name), node, partial(document.line, NODES, name, "node_config"))
+        if provider == "gcp":
+            given = table(config.get("provider"))
+            found += gcp.node_findings(str(name), node, given, partial(document.line, NODES, name, "node_config"))
         found += idle_findings(
             kind.get("idle_timeout_s"), f"{name}.idle_timeout_s", document.line(NODES, name, "idle_timeout_s")
         )
@@ -124,8 +132,10 @@ def _commands(document: Document) -> Iterator[Finding]:
         message = "Ray starts without a token: whoever reaches one of its ports runs code on the machines"
         remedy = "write RAY_AUTH_MODE=token before `ray start` on head and workers, and mount ~/.ray/auth_token"
         yield Finding("no-token", message, remedy, next(iter(open_ones), head_line))
-    if started and not any("--autoscaling-config" in str(command) for command in started):
-        message = "the head starts without --autoscaling-config: no machine is added"
+    if started and not any(
+        re.search(r"--autoscaling-config[= ]\S*ray_bootstrap_config.yaml", str(one)) for one in started
+    ):
+        message = "the head starts without the --autoscaling-config that Ray wrote: no machine is added"
         remedy = "add --autoscaling-config=~/ray_bootstrap_config.yaml"
         yield Finding("no-autoscaler", message, remedy, head_line)
     if any("--head" in text and not re.search(r"--dashboard-host[= ]0\.0\.0\.0", text) for _, text in starts):
@@ -133,6 +143,21 @@ def _commands(document: Document) -> Iterator[Finding]:
         remedy = "add --dashboard-host=0.0.0.0 to `ray start --head`"
         yield Finding("dashboard-hidden", message, remedy, head_line)
     yield from _other_port(document)
+    yield from _never_joined(document)
+
+
+def _never_joined(document: Document) -> Iterator[Finding]:
+    """Commands after which the machines are there, and are no cluster."""
+    for role, sign in (("head", "--head"), ("worker", "--address")):
+        starts, key = _starts(document, role), f"{role}_start_ray_commands"
+        line = _line_of(document, r"\bray start\b", key) if role == "head" else document.line(key)
+        if document.data.get(key) and not re.search(rf"\bray start\b.*{sign}\b", starts, re.DOTALL):
+            message = f"{key} have no `ray start {sign}`: the {role} would not be part of the cluster"
+            yield Finding("not-joined", message, f"add ray start {sign}", line)
+    if own := re.search(rf"--address[= ]['\"]?({_OWN}):", _starts(document, "worker")):
+        message = f"each worker looks for the head at {own[1]}, which is itself"
+        where = _line_of(document, _JOINS, "worker_start_ray_commands")
+        yield Finding("not-joined", message, "write --address=$RAY_HEAD_IP:6379", where)
 
 
 def _other_port(document: Document) -> Iterator[Finding]:
@@ -157,9 +182,28 @@ def _hosts(document: Document, provider: dict[Any, Any], most: Any) -> Iterator[
     for host in sorted({str(host) for host in hosts if hosts.count(host) > 1}):
         message = f"{host} is listed twice: Ray would be started on it twice, and count its CPUs and GPUs twice"
         yield Finding("host-twice", message, "name each host once", line)
+    for host in map(str, hosts):
+        if re.fullmatch(_OWN, host) and len(hosts) > 1:
+            message = f"{host} is another machine on each host"
+            yield Finding("wrong-value", message, "write a name or address that all hosts know", line)
+        elif re.search(r"[@/\s]", host):
+            message = f"{host} is no name or address of a host"
+            yield Finding("wrong-value", message, "write it alone; the user is auth.ssh_user", line)
     if len(hosts) - 1 > _count(most, len(hosts) - 1):
         message = f"max_workers is {most} and there are {len(hosts) - 1} worker_ips: the others are never used"
         yield Finding("hosts-unused", message, f"set max_workers: {len(hosts) - 1}", document.line("max_workers"))
+
+
+def _zones(document: Document, provider: dict[Any, Any]) -> Iterator[Finding]:
+    """Zones of another region."""
+    region, zones = provider.get("region"), provider.get("availability_zone")
+    begins = _ZONES.get(str(provider.get("type")))
+    if begins and isinstance(region, str) and isinstance(zones, str):
+        for zone in (zone.strip() for zone in zones.split(",")):
+            if not zone.startswith(begins.format(region)):
+                message = f"the zone {zone} is not of the region {region}"
+                line = document.line("provider", "availability_zone")
+                yield Finding("zone-differs", message, "write one of that region", line)
 
 
 def _count(value: Any, default: int) -> int:
@@ -177,6 +221,10 @@ def _whole(document: Document) -> Iterator[Finding]:
     if provider.get("type") in ("aws", "gcp") and not provider.get("region"):
         message = "provider has no region: Ray would use its default"
         yield Finding("region-missing", message, "set provider.region", document.line("provider"))
+    if provider.get("type") == "gcp" and not provider.get("project_id"):
+        message = "provider has no project_id, and Ray starts no machine without one"
+        yield Finding("missing-key", message, "set provider.project_id", document.line("provider"))
+    yield from _zones(document, provider)
     idle = config.get("idle_timeout_minutes")
     if isinstance(idle, int | float):
         yield from idle_findings(idle * 60, "idle_timeout_minutes", document.line("idle_timeout_minutes"))

@@ -83,6 +83,10 @@ def _ends(document: Document, job: dict[Any, Any]) -> Iterator[Finding]:
         message = f"the machines stay {kept / 3600:.3g} h after the study's end"
         remedy = f"set ttlSecondsAfterFinished to {IDLE_MOST_S} or less"
         yield Finding("stays-up", message, remedy, document.line("spec", "ttlSecondsAfterFinished"))
+    for key in ("backoffLimit", "ttlSecondsAfterFinished"):
+        if isinstance(job.get(key), int) and job[key] < 0:
+            message = f"{key} is {job[key]}, and must be 0 or more"
+            yield Finding("refused-by-kuberay", message, "write a larger one", document.line("spec", key))
     again = job.get("backoffLimit", 0)
     if again == 0:
         message = "backoffLimit is 0: where the head or the driver is lost, nobody starts the study again"
@@ -103,6 +107,15 @@ def _begins(document: Document, job: dict[Any, Any]) -> Iterator[Finding]:
     elif mode not in MODES:
         message = f"submissionMode must be one of {', '.join(MODES)} but got {mode}"
         yield Finding("wrong-value", message, "remove it, or write one of them", line)
+    entrypoint = job.get("entrypoint") or ""
+    if not entrypoint and mode != "InteractiveMode":
+        message = "the job has no entrypoint: its machines start, and no study runs"
+        remedy = "set entrypoint: transkd run STUDY --cluster SPEC"
+        yield Finding("missing-key", message, remedy, document.line("spec", "entrypoint"))
+    elif re.match(r"\s*transkd\b(?!\s+run\s+\S)", str(entrypoint)):
+        message = f"entrypoint {entrypoint} runs no study"
+        remedy = "write transkd run STUDY --cluster SPEC"
+        yield Finding("wrong-value", message, remedy, document.line("spec", "entrypoint"))
     queued = QUEUE in table(table(document.data.get("metadata")).get("labels"))
     if job.get("suspend") is True and not queued:
         message = "suspend is true: nothing starts until a person sets it to false"

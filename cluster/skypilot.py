@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.launcher_file import Document, Launcher, MachineType, array, table
+from cluster.launcher_file import Document, Launcher, MachineType, array, idle_findings, table
 from cluster.lint import Finding
 from cluster.machine_types import Machine
 from cluster.mistakes import hint
@@ -18,6 +19,13 @@ KEYS = (
     *("file_mounts_mapping", "volume_mounts", "_metadata"),
 )
 """Source: `get_task_schema` of SkyPilot 0.14.1."""
+RESOURCES = (
+    *("cloud", "region", "zone", "infra", "cpus", "memory", "accelerators", "accelerator_args", "instance_type"),
+    *("use_spot", "spot_recovery", "job_recovery", "disk_size", "disk_tier", "network_tier", "ports", "labels"),
+    *("image_id", "any_of", "ordered", "autostop", "priority", "volumes"),
+)
+AUTOSTOP = ("idle_minutes", "down", "wait_for")
+"""Of `get_resources_schema`, those that a slip may have meant; there are more."""
 DISK = "/"
 """The one machine shares every folder with itself."""
 
@@ -62,7 +70,18 @@ def _mistakes(document: Document, data: dict[Any, Any], resources: dict[Any, Any
         if key not in KEYS:
             message = f"a task has no key {key!r}"
             yield Finding("unknown-key", message, hint(str(key), KEYS), document.line(key))
-    if resources.get("autostop", False) is False:
+    stop = resources.get("autostop", False)
+    for of, given, known in (((), resources, RESOURCES), (("autostop",), table(stop), AUTOSTOP)):
+        for key in map(str, given):
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+            if close and key not in known:
+                at = ("resources", *of)
+                message = f"{'.'.join(at)} has no key {key!r}"
+                yield Finding("unknown-key", message, f"did you mean '{close[0]}'?", document.line(*at, key))
+    minutes = table(stop).get("idle_minutes", stop)
+    if isinstance(minutes, int) and not isinstance(minutes, bool) and minutes > 0:
+        yield from idle_findings(minutes * 60, "autostop", document.line("resources", "autostop"))
+    if stop is False:
         message = "the machine stays when the study has ended"
         remedy = "set resources.autostop: {idle_minutes: 30, down: false}"
         yield Finding("stays-up", message, remedy, document.line("resources", "autostop"))

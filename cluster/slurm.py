@@ -27,6 +27,20 @@ OPTIONS = (
     *("requeue", "reservation", "signal", "switches", "time", "time-min", "tmp", "wait-all-nodes", "wckey"),
 )
 """Options of sbatch that such a script may have."""
+_FORMATS = {
+    "nodes": (r"[1-9]\d*k?(-\d+k?)?([:,].*)?", "a number, as in --nodes=2"),
+    "ntasks": (r"[1-9]\d*k?", "a number, as in --ntasks=2"),
+    "ntasks-per-node": (r"[1-9]\d*", "a number, as in --ntasks-per-node=1"),
+    "cpus-per-task": (r"[1-9]\d*", "a number, as in --cpus-per-task=8"),
+    "time": (r"(\d+-)?\d+(:\d{1,2}){0,2}|(?i:infinite|unlimited)", "hours, as in --time=24:00:00"),
+    "array": (r"\d[\d,:-]*(%\d+)?", "indices, as in --array=0-3"),
+}
+"""Option -> what Slurm reads in it, and how it is written."""
+_MINUTES = r"\d{1,2}(:\d{1,2})?"
+"""A time limit below one and a half hours, which were meant as hours: Slurm reads `24` and `24:00` as minutes."""
+_MEGABYTES = {"K": 1 / 1024, "": 1.0, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
+LEAST_MEGABYTES = 1024
+"""Less memory was meant in another unit."""
 
 
 class _Option(NamedTuple):
@@ -52,7 +66,7 @@ def slurm(path: Path) -> Launcher:
     run = re.search(r"\btranskd run\b(.*)", code)
     spec = re.search(r"--cluster[= ](\S+)", run[1]) if run else None
     line = next((number for number, row in enumerate(text.splitlines(), 1) if re.match(r"[^#]*transkd run", row)), 1)
-    found += [*_tasks(options, nodes), *_again(options, code), *_ray(text, code)]
+    found += [*_values(text, options), *_tasks(options, nodes), *_again(options, code), *_ray(text, code)]
     if run and nodes > 1 and (spec is None or spec[1] == "local"):
         message = "the command names no cluster spec: runs would train on the first node alone"
         found.append(Finding("entrypoint-local", message, "add --cluster SPEC", line))
@@ -68,6 +82,9 @@ def _options(text: str) -> tuple[dict[str, _Option], list[Finding]]:
         begun = begun or bool(row.strip() and not row.startswith("#"))
         given = re.match(r"#SBATCH\s+--?([\w-]+?)(?:[=\s]\s*(\S+)|(\d+))?(?:\s|$)", row)
         if given is None:
+            if re.match(r"#\s+SBATCH\s+-|#(?!SBATCH)(?i:sbatch)\s+-", row):
+                message = f"`{row.strip()}` is a comment to Slurm"
+                found.append(Finding("option-ignored", message, "write #SBATCH; ## before what is to wait", number))
             continue
         name = _SHORT.get(given[1], given[1])
         if begun:
@@ -75,6 +92,8 @@ def _options(text: str) -> tuple[dict[str, _Option], list[Finding]]:
             found.append(Finding("option-ignored", message, "move it to the other #SBATCH lines", number))
             continue
         options[name] = _Option(given[2] or given[3] or "", number)
+        if len(given[1]) > 1 and "--" not in row[: given.start(1)]:
+            found.append(Finding("unknown-key", f"sbatch has no option -{name}", f"did you mean '--{name}'?", number))
         close = difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.8)
         if close and name not in OPTIONS:
             found.append(
@@ -93,8 +112,39 @@ def _nodes(options: dict[str, _Option]) -> tuple[int, Machine]:
     nodes = max(1, _count(options, "nodes", 1))
     gpus = _count(options, "gpus-per-node", _count(options, "gpus-per-task", -1))
     if gpus < 0:
-        gpus = _count(options, "gres", _count(options, "gpus", 0) // nodes)
+        gpus = _of_gres(options["gres"].value) if "gres" in options else _count(options, "gpus", 0) // nodes
     return nodes, Machine(_count(options, "cpus-per-task", 1), gpus)
+
+
+def _of_gres(value: str) -> int:
+    """GPUs of a node, of `gpu:4`, `gpu:a100:4` or `gpu`, which is one; other resources are none."""
+    found = [re.fullmatch(r"gpu(?::[A-Za-z][\w.-]*)?(?::(\d{1,9}))?(?:\(.*\))?", kind) for kind in value.split(",")]
+    return sum(min(int(kind[1] or 1), LARGEST) for kind in found if kind)
+
+
+def _values(text: str, options: dict[str, _Option]) -> Iterator[Finding]:
+    """What Slurm refuses, or reads otherwise than it was meant."""
+    if not text.startswith("#!"):
+        message = "sbatch refuses a script that does not name its interpreter"
+        yield Finding("wrong-value", message, "begin the first line with #!/bin/bash", 1)
+    for name, (pattern, form) in _FORMATS.items():
+        if name in options and not re.fullmatch(pattern, options[name].value):
+            message = f"--{name} is {options[name].value or 'empty'}, which Slurm does not read"
+            yield Finding("wrong-value", message, f"write {form}", options[name].line)
+    limit = options.get("time")
+    if limit and re.fullmatch(_MINUTES, limit.value):
+        message = f"--time={limit.value} is {limit.value.partition(':')[0]} minutes to Slurm"
+        yield Finding("wrong-value", message, "write hours, minutes and seconds, as in --time=24:00:00", limit.line)
+    for name in ("mem", "mem-per-cpu", "mem-per-gpu"):
+        size = re.fullmatch(r"([1-9]\d{0,9})([KMGT]?)", options[name].value.upper()) if name in options else None
+        if size and int(size[1]) * _MEGABYTES[size[2]] * _per_node(name, options) < LEAST_MEGABYTES:
+            message = f"--{name}={options[name].value} is in megabytes where it has no other unit"
+            yield Finding("memory-small", message, f"write the unit, as in --{name}={size[1]}G", options[name].line)
+
+
+def _per_node(name: str, options: dict[str, _Option]) -> int:
+    """How often a node gets the memory of an option."""
+    return _count(options, "cpus-per-task", 1) if name == "mem-per-cpu" else 1
 
 
 def _tasks(options: dict[str, _Option], nodes: int) -> Iterator[Finding]:

@@ -117,7 +117,9 @@ def _lower_limit(d: np.ndarray, level: float) -> float:
     ends = near - error / 8, near + error
     if not above_level(ends[0]) < 0 < above_level(ends[1]):
         ends = float(d.min()), mean
-    limit = float(optimize.brentq(above_level, *ends, xtol=5e-4 * error))
+    # Where many differences are equal, even the smallest may not be rejected; all values below it are.
+    rejected = above_level(ends[0]) < 0
+    limit = float(optimize.brentq(above_level, *ends, xtol=5e-4 * error)) if rejected else ends[0]
     if mean <= 0:
         return limit
     return max(limit, 1e-4 * error) if sign_flip_p(d) <= level else min(limit, 0.0)

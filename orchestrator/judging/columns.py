@@ -43,6 +43,8 @@ SUMMARIES = (
     *("count", "diff", "difference", "delta"),
 )
 """Rows and columns of a spreadsheet that are computed from scores."""
+NO_SEEDS = ("nan", "none", "null", "na", "n/a", "-", "?")
+"""What programs write for a seed that there is not."""
 NO_ARMS = (
     *SUMMARIES,
     *("epoch", "epochs", "step", "_step", "steps", "iteration", "iterations", "time", "runtime", "seconds"),
@@ -53,20 +55,28 @@ PREFIXES = re.compile(r"^(params|user_attrs|config|summary)_")
 
 
 def check_given(frame: Frame, given: dict[str, str | None]) -> None:
-    """Raise UserError for an option (`--arm`) that names no column."""
+    """Raise UserError for an option (`--arm`) that names no column, or the column of another."""
+    named: dict[str, str] = {}
     for option, name in given.items():
-        if name is not None and name not in frame.columns:
+        if name is None:
+            continue
+        if name not in frame.columns:
             raise UserError(f"{option}: {frame.source}: {unknown('column', name, frame.columns)}")
+        if name in named:
+            raise UserError(f"{named[name]} and {option} both name the column {name}; name two columns")
+        named[name] = option
 
 
-def seed_column(frame: Frame, given: str | None) -> str | None:
-    """The column of seeds; None where no name is of one."""
-    return given or _named(frame, SEED, frame.columns)
+def seed_column(frame: Frame, given: str | None, taken: Sequence[str | None] = ()) -> str | None:
+    """The column of seeds, of all but those `taken` for something else; None where no name is of one."""
+    return given or _named(frame, SEED, [name for name in frame.columns if name not in taken])
 
 
-def arm_column(frame: Frame, given: str | None) -> str | None:
-    """The column of arms: by its name, and because some arm has several rows; None where there is none."""
-    return given or _named(frame, ARM, [name for name, cells in frame.columns.items() if _repeats(cells)])
+def arm_column(frame: Frame, given: str | None, taken: Sequence[str | None] = ()) -> str | None:
+    """The column of arms, of all but those `taken`: by its name, and because some arm has several rows; None where
+    there is none."""
+    free = [name for name, cells in frame.columns.items() if name not in taken and _repeats(cells)]
+    return given or _named(frame, ARM, free)
 
 
 def label_column(frame: Frame, given: str | None, others: Iterable[str]) -> str | None:

@@ -10,11 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.config import UserError, counted, message_of, read_text
+from trainer.config import UserError, counted, message_of, read_text, shown
 from trainer.config.input_files import check_regular
 
 SEPARATORS = (",", ";", "\t")
-SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+OTHER_FILES = {
+    "a spreadsheet": ("save its sheet as CSV", (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")),
+    "compressed": ("unpack it", (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")),
+    "no table": ("save its table as CSV", (".json", ".jsonl", ".feather", ".arrow", ".pkl", ".pickle", ".npy", ".npz")),
+}
+"""What files of other endings are: the remedy, and the endings."""
 DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*")
 WHOLE = re.compile(r"\s*[-+]?\d+\s*")
 UNNAMED = re.compile(r"unnamed \d+|Unnamed: \d+|__index_level_\d+__")
@@ -45,8 +50,9 @@ def read_frame(path: Path) -> Frame:
     check_regular(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; give a CSV or Parquet file")
-    if path.suffix.lower() in SPREADSHEETS:
-        raise UserError(f"{path} is a spreadsheet, and CSV or Parquet is read; save its sheet as CSV and give that")
+    for what, (remedy, endings) in OTHER_FILES.items():
+        if path.suffix.lower() in endings:
+            raise UserError(f"{path} is {what}, and CSV or Parquet is read; {remedy} and give that")
     if path.suffix.lower() in (".parquet", ".pq"):
         return _parquet(path)
     return _csv(read_text(path), str(path))
@@ -60,12 +66,13 @@ def frame_of(columns: Mapping[str, Iterable[Any]] | Any, source: str = "the fram
     if of_pandas and any(frame.index.names):
         frame = frame.reset_index()
     try:
-        found = {str(name): [_plain(cell) for cell in frame[name]] for name in frame}
+        columns_of = [[_plain(cell) for cell in frame[name]] for name in frame]
     except (TypeError, ValueError, IndexError):
         raise UserError(
             f"a frame has columns by name, as a pandas DataFrame or a dict of lists, but got a {type(columns).__name__}"
             " of other things; make a DataFrame of it"
         ) from None
+    found = dict(zip(_names(map(str, frame), source), columns_of, strict=True))
     if of_pandas:
         found = {name: [None if cell != cell else cell for cell in cells] for name, cells in found.items()}
     lengths = {len(cells) for cells in found.values()}
@@ -88,30 +95,61 @@ def _parquet(path: Path) -> Frame:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read()
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
     except pa.ArrowException as error:
         raise UserError(f"{path} is not a Parquet file: {message_of(error)}; save it again") from None
-    columns = {name: table[name].to_pylist() for name in table.column_names}
+    names = _names(table.column_names, str(path))
+    columns = {
+        name: [_text(cell) for cell in cells.to_pylist()] for name, cells in zip(names, table.columns, strict=True)
+    }
     return _checked(Frame(str(path), columns, [f"row {i + 1}" for i in range(table.num_rows)]))
+
+
+def _text(cell: Any) -> Any:
+    """A cell of Parquet: what some programs write as bytes is text."""
+    return cell.decode(errors="replace") if isinstance(cell, bytes) else cell
+
+
+def _names(given: Iterable[str], source: str) -> list[str]:
+    """The names of columns, in one line each: `unnamed 3` where there is none. Raises UserError for a name that stands
+    twice or cannot be printed."""
+    names = [name.strip() if name.strip().isprintable() else " ".join(name.split()) for name in given]
+    if twice := sorted({name for name in names if name and names.count(name) > 1}):
+        raise UserError(f"{source}: each column needs its own name, but '{twice[0]}' stands twice; rename one")
+    if hidden := [name for name in names if not name.isprintable()]:
+        raise UserError(
+            f"{source}: a column's name must be of printable characters, but got {shown(hidden[0])}; rename it, and "
+            "save the file as UTF-8"
+        )
+    return [name or f"unnamed {i}" for i, name in enumerate(names, 1)]
 
 
 def _csv(text: str, source: str) -> Frame:
     separator, text, first = _separator(text)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     lines: list[tuple[int, list[str]]] = []
+    before = 0
     try:
         for cells in reader:
+            before = reader.line_num
             if any(cell.strip() for cell in cells):
                 lines.append((reader.line_num + first, [cell.strip() for cell in cells]))
     except csv.Error as error:
-        raise UserError(f"{source}: row {reader.line_num + first}: {message_of(error)}; save the file as CSV") from None
+        raise UserError(
+            f"{source}: row {before + first + 1}: {message_of(error)}; a cell that begins with a quote must end with "
+            "one, and doubles those inside"
+        ) from None
     if not lines:
         raise UserError(f"{source} is empty; give a file with a line of column names and a line for each run")
-    (_, names), *rows = lines
-    if twice := sorted({name for name in names if name and names.count(name) > 1}):
-        raise UserError(f"{source}: each column needs its own name, but '{twice[0]}' stands twice; rename one")
+    (_, line_of_names), *rows = lines
+    names = _names(line_of_names, source)
+    if len(names) == 1:
+        raise UserError(
+            f"{source}: the first line must name two columns or more, separated by commas, semicolons or tabs, but is "
+            f"{shown(line_of_names[0])}"
+        )
     for line, cells in rows:
         if len(cells) > len(names) and any(cells[len(names) :]):
             raise UserError(
@@ -119,7 +157,7 @@ def _csv(text: str, source: str) -> Frame:
                 "all columns there, and quote cells that contain the separator"
             )
     whole = [[*cells, *[""] * (len(names) - len(cells))] for _, cells in rows]
-    columns = {name or f"unnamed {i + 1}": [cells[i] for cells in whole] for i, name in enumerate(names)}
+    columns = {name: [cells[i] for cells in whole] for i, name in enumerate(names)}
     found = Frame(source, columns, [f"row {line}" for line, _ in rows])
     return _checked(found if separator == "," else _with_points(found))
 

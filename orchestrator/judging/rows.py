@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.judging.columns import (
     METRIC,
     NO_ARMS,
+    NO_SEEDS,
     SUMMARIES,
     arm_column,
     label_column,
@@ -67,7 +68,7 @@ def long_rows(frame: Frame, arm: str | None, seed: str | None, metric: str | Non
     frame, teachers = _without_teachers(frame)
     whole, (frame, unfinished) = frame, _finished(frame)
     left_out = (*teachers, *unfinished)
-    arm_name, seed_name = arm_column(frame, arm), seed_column(frame, seed)
+    arm_name, seed_name = arm_column(frame, arm, (seed, metric)), seed_column(frame, seed, (arm, metric))
     each_seed = _seeds_of_columns(frame, arm) if seed_name is None and metric is None else {}
     if each_seed:
         return _across(frame, arm, each_seed, left_out)
@@ -215,6 +216,10 @@ def _seed(frame: Frame, column: str, i: int) -> str:
         raise UserError(
             f"{frame.source}: {frame.rows[i]}: {column} must be a seed, but {seed} is a summary of others; "
             "remove the row"
+        )
+    if seed.lower() in NO_SEEDS:
+        raise UserError(
+            f"{frame.source}: {frame.rows[i]}: {column} must be a seed, but got {shown(seed)}; write the seed"
         )
     return seed
 

@@ -14,6 +14,8 @@ from trainer.config import UserError, check_name, counted, message_of, unknown
 
 MOST = 400
 """The most scores of an arm: with more, the test takes minutes."""
+MOST_PAIRS = 1000
+"""The most contrasts: with more, the page takes minutes."""
 BASELINES = ("baseline", "base", "reference", "control", "vanilla", "none", "student", "student alone")
 """Names of arms that others are compared with."""
 LISTED = 5
@@ -159,8 +161,13 @@ def _paired(
     return True, []
 
 
-def _check_sizes(scores: Mapping[str, Mapping[str, float]], pairs: Iterable[tuple[str, str]], source: str) -> None:
-    """Raise UserError where a comparison has too few scores, or more than the test can take."""
+def _check_sizes(scores: Mapping[str, Mapping[str, float]], pairs: Sequence[tuple[str, str]], source: str) -> None:
+    """Raise UserError where a comparison has too few scores, or where there is more than can be compared in time."""
+    if len(pairs) > MOST_PAIRS:
+        raise UserError(
+            f"{source}: there may be {MOST_PAIRS:,} contrasts, but {counted(len(scores), 'arm')} make {len(pairs):,}; "
+            "name the column of arms by --arm, or the pairs by --contrasts"
+        )
     for arm, reference in pairs:
         if len(scores[arm]) == len(scores[reference]) == 1:
             raise UserError(

@@ -54,6 +54,17 @@ def test_many_pairs_agree_with_the_enumeration_of_their_subsets(spread, monkeypa
     assert sign_flip_interval(d, 0.01) == pytest.approx(exact, abs=2e-3 * d.std() / math.sqrt(d.size))
 
 
+@pytest.mark.parametrize("equal", [0.0, 0.3, -1.0])
+@pytest.mark.parametrize("others", [[1.0], [1.0, 1.0, -2.0], [0.5] * 4, list(range(2, 8))])
+def test_many_pairs_that_are_mostly_equal_agree_with_the_enumeration_of_their_subsets(equal, others, monkeypatch):
+    d = np.array([equal] * (17 - len(others)) + others)
+    for sample in (d, -d):
+        exact = sign_flip_interval(sample, 0.01)
+        with monkeypatch.context() as patched:
+            patched.setattr(sign_flip, "MAX_ENUMERATED", 10)
+            assert sign_flip_interval(sample, 0.01) == pytest.approx(exact, abs=2e-3 * d.std() / math.sqrt(d.size))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_verdict_and_the_interval_of_many_pairs_agree_however_near_the_limit_is_to_zero(seed):
     d = np.random.default_rng(seed).normal(0.4, 1.0, 24)

@@ -7,9 +7,11 @@ import textwrap
 
 import numpy
 import pandas
+import pyarrow
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from orchestrator.judging.frame import frame_of, read_frame
 from orchestrator.judging.judged import judged
@@ -73,10 +75,11 @@ def refused(tmp_path, text, name="results.csv", **choices):
         ",seed 0,seed 1,seed 2\nbase,75.0,75.9,75.2\nours,76.1,76.9,76.5\n",
         "data,method,0,1,2\nroad,base,75.0,75.9,75.2\nroad,ours,76.1,76.9,76.5\n",
         LONG_CSV.replace(",0,", ",0.0,"),
+        '"method", "seed", "miou\n"\n' + LONG_CSV.replace("base", '"base"').partition("\n")[2],
     ],
     ids=[
         *("long", "mark", "semicolons", "tabs", "commas", "sep", "windows", "wide", "across", "no name", "pivot"),
-        "seeds with points",
+        *("seeds with points", "quotes after spaces"),
     ],
 )
 def test_every_layout_gives_the_same_scores(tmp_path, text):
@@ -95,6 +98,25 @@ def test_a_parquet_file_and_a_frame_give_the_same_scores(tmp_path):
     for source in (*files, frame_of(frame), frame_of(LONG), *(frame_of(pivot["miou"]) for pivot in pivots)):
         found = judged("x", source, Choices()).measured
         assert found.scores == SCORES and found.paired
+
+
+@pytest.mark.slow
+def test_a_parquet_file_may_hold_text_as_bytes_but_no_name_twice(tmp_path):
+    path = tmp_path / "results.parquet"
+    methods, seeds, scores = LONG.values()
+    columns = [pyarrow.array([method.encode() for method in methods]), pyarrow.array(seeds), pyarrow.array(scores)]
+    parquet.write_table(pyarrow.table(columns, names=["method ", "seed", "miou\n"]), path)
+    assert judged("x", read_frame(path), Choices()).measured.scores == SCORES
+    parquet.write_table(pyarrow.table([*columns, columns[2]], names=["method", "seed", "miou", "miou"]), path)
+    twice = pandas.DataFrame(LONG).assign(other=1).set_axis(["method", "seed", "miou", "miou"], axis=1)
+    for read_it in (lambda: read_frame(path), lambda: frame_of(twice)):
+        with pytest.raises(UserError, match="each column needs its own name, but 'miou' stands twice; rename one"):
+            read_it()
+
+
+def test_a_column_that_is_named_for_one_thing_is_not_guessed_to_be_another(tmp_path):
+    found = read(tmp_path, LONG_CSV, metric="seed")
+    assert found.measured.metric == "seed" and not found.measured.paired
 
 
 def test_what_is_missing_in_a_frame_of_pandas_is_an_empty_cell():
@@ -213,6 +235,13 @@ def test_less_is_better_where_it_is_said(tmp_path):
         ("arm,miou\na,1\nb:a,2\na:b,3\na,3\n", {"contrasts": ("a:b:a",)}, ["a against b:a or a:b against a; rename"]),
         ("arm,miou\na,1\nb,2\nb,3\n", {"contrasts": ("a:b", "b:a")}, ["compared once"]),
         ("a,val/miou,test/miou\nx,1,2\nx,1,2\n", {"arm": "a"}, ["val/miou and test/miou", "--metric"]),
+        (LONG_CSV.replace("ours,0", '"ours,0'), {}, ["row 5", "a cell that begins with a quote must end with one"]),
+        (LONG_CSV.replace(",", "|"), {}, ["must name two columns or more, separated by", "'method|seed|miou'"]),
+        ("# by hand\n" + LONG_CSV, {}, ["must name two columns or more", "'# by hand'"]),
+        ("\0a\0,\0b\n1,2\n", {}, ["of printable characters, but got '\\x00a\\x00'", "UTF-8"]),
+        (LONG_CSV.replace("ours,1", "ours,nan"), {}, ["row 6: seed must be a seed, but got 'nan'"]),
+        (LONG_CSV, {"arm": "seed", "seed": "seed"}, ["--arm and --seed both name the column seed"]),
+        ("arm,miou\n" + "".join(f"a{i // 2},1\n" for i in range(2004)), {}, ["1002 arms make 1,001", "--contrasts"]),
     ],
 )
 def test_what_cannot_be_judged_is_refused_with_its_place_and_a_remedy(tmp_path, text, choices, words):
@@ -224,7 +253,12 @@ def test_what_cannot_be_judged_is_refused_with_its_place_and_a_remedy(tmp_path, 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("book.xlsx", ["spreadsheet", "save its sheet as CSV"]), ("x.parquet", ["is not a Parquet file"])],
+    [
+        ("book.xlsx", ["spreadsheet", "save its sheet as CSV"]),
+        ("x.parquet", ["is not a Parquet file"]),
+        ("x.csv.gz", ["compressed", "unpack it"]),
+        ("x.jsonl", ["no table", "save its table as CSV"]),
+    ],
 )
 def test_other_files_are_refused(tmp_path, name, words):
     said = refused(tmp_path, "PK", name)
