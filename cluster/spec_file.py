@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from cluster.mistakes import hint, lines
 from cluster.spec import ClusterSpec, SpecError
 from cluster.workers import workers_of
-from trainer.config import UserError, read_yaml
+from trainer.config import UserError, read_yaml, shown
 from trainer.config.input_files import with_home
 
 _LAUNCHER_KEYS = {"apiVersion": "kubectl apply -f", "cluster_name": "ray up", "run": "sky launch"}
@@ -35,8 +35,11 @@ def load(source: str | Path | None = None) -> ClusterSpec:
         raise SpecError(str(error)) from None
     data = {} if data is None else data
     if not isinstance(data, dict):
+        raise SpecError(f"{path}: expected `key: value` lines (workers, cpus_per_worker, ...), but got {shown(data)}")
+    if studied := data.keys() & {"base", "variants", "factors"}:
         raise SpecError(
-            f"{path}: expected `key: value` lines (workers, cpus_per_worker, ...), got {type(data).__name__}"
+            f"{path} has {min(studied)} and is a study, not a cluster spec; give one of: {', '.join(names())}, or a "
+            "file"
         )
     for key, command in _LAUNCHER_KEYS.items():
         if key in data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib import resources
@@ -45,6 +46,7 @@ from trainer.config import (
     parse,
     parse_yaml,
     read_text,
+    shown,
     unknown,
     with_recipe,
 )
@@ -56,6 +58,15 @@ def _name_or_none(name: str, info: ValidationInfo) -> str:
     return check_name(name, recorded=is_recorded(info)) if name else name
 
 
+def _folder_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError(
+            "the name is also that of a folder and may have letters, digits, '_', '.' and '-', the first a letter or a "
+            f"digit, but got {shown(name)}; rename the study"
+        )
+    return name
+
+
 class Study(Strict):
     """One question: a base config, what varies in it, the seeds, and what is compared with what.
 
@@ -64,7 +75,7 @@ class Study(Strict):
     tunes every variant before its seeds run; `limits` bounds the cost of the deployed student.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)
+    name: Annotated[str, AfterValidator(_folder_name)] = Field(max_length=LONGEST_NAME)
     plugins: tuple[Name, ...] = Field((), description="Python files beside the study; `read` puts them into `base`")
     base: Annotated[dict[Name, Any], BeforeValidator(with_recipe)]
     variants: dict[Name, Overrides] | None = Field(None, min_length=1)
@@ -173,11 +184,15 @@ def read(
     data = parse_yaml(text, where)
     try:
         if not isinstance(data, dict):
-            raise UserError(f"expected a mapping with name, base and variants, but got {type(data).__name__}")
+            given = "an empty file" if data is None else shown(data)
+            raise UserError(f"expected a mapping with name, base and variants, but got {given}")
         if stray := sorted(data.keys() & {"retries", "price_per_gpu_hour", "tracking"}):
             raise UserError(f"{stray[0]}: belongs to a cluster, not to a study; write it in the file of --cluster")
         if "base" not in data and data and data.keys() - {"recipe"} <= TrainConfig.model_fields.keys():
             raise UserError("this is the config of one run, not a study; train it with `python -m trainer fit`")
+        if data and not data.keys() & {"name", "base"}:
+            found = ", ".join(map(str, list(data)[:3]))
+            raise UserError(f"this is no study: it has neither name nor base, but {found}; give the file of a study")
         return Study.model_validate(_with_plugins(data, folder, plugins), context={"recorded": recorded})
     except ValidationError as error:
         first = error.errors()[0]

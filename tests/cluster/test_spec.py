@@ -109,10 +109,11 @@ def test_home_is_written_out(tmp_path):
             "price_per_gpu_hour: 2.5",
             "price_per_gpu_hour is 2.5 but gpus_per_worker is 0; set gpus_per_worker, or remove",
         ),
-        ("- workers", "expected `key: value` lines"),
+        ("- workers", "expected `key: value` lines (workers, cpus_per_worker, ...), but got ['workers']"),
         ("workers: [", "is not valid YAML"),
         ("cluster_name: mine", "is for `ray up`, not a cluster spec"),
         ("apiVersion: ray.io/v1", "is for `kubectl apply -f`, not a cluster spec"),
+        ("name: mine\nbase: {}\nvariants: {a: {}}", "has base and is a study, not a cluster spec"),
     ],
 )
 def test_mistakes_are_one_line_with_file_key_rule_and_value(tmp_path, text, words):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_serializer, model_validator
 
 from trainer.config.data import DataConfig
-from trainer.config.errors import UserError, explain
+from trainer.config.errors import UserError, explain, shown
 from trainer.config.evaluation import EvalConfig
 from trainer.config.fields import (
     FLOAT32,
@@ -234,9 +234,8 @@ def teacher_run(config: TrainConfig) -> TrainConfig | None:
 def parse(data: Any, where: str = "config") -> TrainConfig:
     """A TrainConfig from plain data, perhaps with a recipe. Raises UserError naming the key, the rule and the value."""
     if not isinstance(data, dict):
-        raise UserError(
-            f"{where}: expected a mapping of sections (student, data, optim, ...), got {type(data).__name__}"
-        )
+        given = "an empty file" if data is None else shown(data)
+        raise UserError(f"{where}: expected a mapping of sections (student, data, optim, ...), but got {given}")
     try:
         return TrainConfig.model_validate(with_recipe(data))
     except UserError as error:

@@ -210,6 +210,23 @@ def test_the_config_of_a_run_is_no_study():
         read("student: {name: segformer_b0}\noptim: {lr: 1.0e-3}", "run.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "expected a mapping with name, base and variants, but got an empty file"),
+        ("[name, base]", r"but got \['name', 'base'\]"),
+        ("workers: 2\naddress: auto", "this is no study: it has neither name nor base, but workers, address; give"),
+        (
+            "name: a/b\nbase: {}\nvariants: {a: {}}",
+            "name: the name is also that of a folder .* but got 'a/b'; rename the study",
+        ),
+    ],
+)
+def test_a_file_of_another_kind_and_a_wrong_name_are_told(text, why):
+    with pytest.raises(UserError, match=why):
+        read(text, "s.yaml")
+
+
 def test_rungs_are_epochs_that_are_validated(study):
     every = ", select: 0.1}\n  eval: {every: 2"
     search = "search: {trials: 1, stop: asha, min_epochs: MIN, space: {optim.lr: {log: [1.0e-4, 1.0e-2]}}}\n"
