@@ -6,6 +6,7 @@ Starting a group takes longer than a short run: a controller and workers are sta
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import threading
 from collections.abc import Callable
@@ -178,10 +179,16 @@ def _start(job: dict[str, Any], machines: dict[str, str], exchange: Any) -> None
         run_config=train.RunConfig(
             name=job["run_id"],
             storage_path=job["ray_dir"],
-            # `trial` counts retries by cause; Ray Train has only one number for all but preemptions
-            failure_config=train.FailureConfig(max_failures=0, max_preemption_failures=0, controller_failure_limit=1),
+            failure_config=train.FailureConfig(**_no_retries()),
         ),
     ).fit()
+
+
+def _no_retries() -> dict[str, int]:
+    """`trial` counts retries by cause; Ray Train has one number for all, and from 2.58 on another for preemptions."""
+    limits = {"max_failures": 0, "max_preemption_failures": 0, "controller_failure_limit": 1}
+    known = inspect.signature(train.FailureConfig).parameters
+    return {name: limit for name, limit in limits.items() if name in known}
 
 
 def serve(config: dict[str, Any]) -> None:
