@@ -90,7 +90,7 @@ STUDIES = {
         "seeds": 1,
     },
     "searched": {
-        "base": {"data": {**SCENES, "select": 0.5}, "student": {"name": "segformer_tiny"}, "optim": OPTIM},
+        "base": {"data": {**SCENES, "select": 0.25}, "student": {"name": "segformer_tiny"}, "optim": OPTIM},
         "search": {
             "trials": 3,
             "sampler": "tpe",

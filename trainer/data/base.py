@@ -70,6 +70,7 @@ class SegDataset:
     @classmethod
     def facts(cls, **options: Any) -> Facts:
         """Classes, colours and images under these options; needs no files. Raises UserError for a wrong option."""
+        flag("whole", options.get("whole", False))
         return Facts(cls.classes, cls.palette)
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from trainer.config import UserError, digest, read_yaml
-from trainer.data.base import Official, cache_folder
+from trainer.data.base import Facts, Official, cache_folder
 from trainer.data.cityscapes import Cityscapes
 from trainer.files.atomic import naming
 
@@ -41,8 +41,7 @@ class Scenes(Cityscapes):
 
         Raises UserError for options out of range, and for a `root` whose scenes were made with other options.
         """
-        given = {"train": train, "val": val, "seed": seed, "size": size}
-        chosen = {name: value for name, value in given.items() if value is not None}
+        chosen = _given(train=train, val=val, seed=seed, size=size)
         options = _checked(**DEFAULTS | chosen)
         if root is None:
             root = _cached(cache, options)
@@ -61,14 +60,20 @@ class Scenes(Cityscapes):
         self.official = Official(options["train"], options["val"], (height, width))
 
     @classmethod
+    def facts(cls, **options: Any) -> Facts:
+        """Of all scenes. Raises UserError for options out of range."""
+        _checked(**DEFAULTS | _given(**options))
+        return super().facts()
+
+    @classmethod
     def is_here(cls, root: Path | None, cache: Path, **options: Any) -> bool:
         """Whether the pictures have been made already."""
-        return root is not None or _cached(cache, _checked(**DEFAULTS | options)).exists()
+        return root is not None or _cached(cache, _checked(**DEFAULTS | _given(**options))).exists()
 
     @classmethod
     def expected_splits(cls, **options: Any) -> Official:
         """The splits that these options would generate."""
-        chosen = _checked(**DEFAULTS | options)
+        chosen = _checked(**DEFAULTS | _given(**options))
         return Official(chosen["train"], chosen["val"], tuple(chosen["size"]))
 
 
@@ -110,6 +115,11 @@ def _write_at_once(root: Path, options: dict[str, Any]) -> None:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options but those that are null, which have their defaults."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _checked(train: int, val: int, seed: int, size: tuple[int, int]) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from trainer.data.base import Official, SegDataset, flag, label_table
+from trainer.data.base import Facts, Official, SegDataset, flag, label_table
 from trainer.data.images import SUFFIXES
 from trainer.data.pairing import Found, Split, by_stem, folder, listed
 from trainer.data.palette import voc_colours
@@ -43,6 +44,12 @@ class VOC2012(SegDataset):
         super().__init__(root, cache=cache, whole=whole)
         self.aug = flag("aug", aug)
         self.official = Official(10582 if aug else 1464, 1449, None)
+
+    @classmethod
+    def facts(cls, **options: Any) -> Facts:
+        """Of VOC 2012. Raises UserError for a wrong option."""
+        flag("aug", options.get("aug", False))
+        return super().facts(**options)
 
     def find(self, split: Split) -> Found:
         """Files by the stems in the lists, such as `2007_000032`. SBD's own lists overlap with val and are refused."""

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.config import parse, read_yaml
-from trainer.data import open_dataset
+from trainer.config import UserError, parse, read_yaml
+from trainer.data import facts_of, open_dataset
+from trainer.data.scenes import Scenes
 
 Command = Callable[..., Any]
 COLOURS = np.array([[0, 0, 0], [128, 64, 128], [0, 0, 142], [70, 70, 70]], np.uint8)
@@ -363,3 +364,25 @@ def test_the_page_shows_samples_classes_and_sizes(data_command: Command, tmp_pat
     assert "72x40 (3)" in page and "72x40 (2)" in page
     assert "http" not in page.replace("<!doctype html>", ""), "nothing is fetched"
     assert data_command("show", "camvid", tmp_path / "mine", "--out", file)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "why"),
+    [
+        *((name, {"whole": 3}, "whole must be true or false but got 3") for name in ("camvid", "cityscapes", "acdc")),
+        ("voc2012", {"aug": "yes"}, "aug must be true or false but got 'yes'"),
+        ("voc2012", {"whole": 1}, "whole must be true or false but got 1"),
+        ("scenes", {"train": -5}, "train must be a whole number of at least 1 but got -5"),
+        ("scenes", {"size": [64]}, r"size must be \[height, width\]"),
+    ],
+)
+def test_a_wrong_value_of_an_option_is_told_without_a_folder(name: str, options: dict[str, Any], why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        facts_of(parse({"data": {"name": name, "size": [64, 128], "options": options}}).data)
+
+
+def test_an_option_that_is_null_has_its_default(tmp_path: Path) -> None:
+    given = parse({"data": {"name": "scenes", "size": [64, 128], "options": {"train": None}}}).data
+    assert facts_of(given).classes == Scenes.classes
+    assert not Scenes.is_here(None, tmp_path, train=None)
+    assert Scenes.expected_splits(train=None).train == 240
