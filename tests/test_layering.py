@@ -226,7 +226,7 @@ def test_the_files_and_names_of_a_guide_are_there(guide):
             ["trainer.config", "trainer.place", "trainer.files.run_folder"],
             ("torch", "ray", "mlflow", "optuna", "numpy"),
         ),
-        (["cluster.spec", "cluster.lint", "cluster.launcher"], ("torch", "ray", "mlflow", "numpy")),
+        (["cluster.spec", "cluster.lint", "cluster.launchers.lint_launcher"], ("torch", "ray", "mlflow", "numpy")),
         (
             [module(file) for file in FILES if file.parts[0] == "ablations"],
             ("torch", "ray", "mlflow", "optuna"),

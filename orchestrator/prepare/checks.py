@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from packaging.requirements import Requirement
 
-from cluster.launcher_file import SHM_GIB
+from cluster.launchers.launcher_file import SHM_GIB
 from cluster.spec import ClusterSpec
 from orchestrator.prepare.machine import Gpus
 from orchestrator.prepare.machine_facts import Facts

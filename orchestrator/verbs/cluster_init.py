@@ -20,7 +20,7 @@ def init_cluster(
 ) -> None:
     """Write the launcher and spec of a cluster into this folder, a checkout's root, and say what is left to fill in."""
     from cluster.fill_in import ANSWERS, filled_in
-    from cluster.launcher import lint_launcher, read
+    from cluster.launchers.lint_launcher import lint_launcher, read
     from cluster.spec_file import load
 
     for item in fill or []:

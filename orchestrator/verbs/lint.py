@@ -31,8 +31,8 @@ def lint_cluster(
     ] = None,
 ) -> None:
     """List what in a spec would hang or waste money, on this machine or on the machines of a launcher file."""
-    from cluster.launcher import fits, is_launcher, launchers_beside, lint_launcher, read, spec_beside
-    from cluster.launcher_file import documents
+    from cluster.launchers.launcher_file import documents
+    from cluster.launchers.lint_launcher import fits, is_launcher, launchers_beside, lint_launcher, read, spec_beside
     from cluster.lint import lint, runs_here
     from cluster.spec_file import load as load_spec
     from orchestrator.prepare.machine import here

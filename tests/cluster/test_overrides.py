@@ -8,8 +8,8 @@ import yaml
 from ray.autoscaler._private.resource_demand_scheduler import _default_utilization_scorer, get_nodes_for
 
 from cluster.concurrency import concurrency_on, grown, shape_of
-from cluster.launcher import fits
-from cluster.launcher_file import Launcher, MachineType
+from cluster.launchers.launcher_file import Launcher, MachineType
+from cluster.launchers.lint_launcher import fits
 from cluster.lint import lint
 from cluster.machine_types import Machine, MachineKind, machines_for, started_for
 from cluster.spec import ClusterSpec, SpecError, spec_of

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 import cluster
-from cluster.launcher import is_launcher, lint_launcher, read
-from cluster.launcher_file import documents as documents_of
-from cluster.quantities import amount, docker_bytes
+from cluster.launchers.launcher_file import documents as documents_of
+from cluster.launchers.lint_launcher import is_launcher, lint_launcher, read
+from cluster.launchers.quantities import amount, docker_bytes
 from cluster.spec import SpecError
 from cluster.spec_file import load
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.launcher_file import (
+from cluster.launchers.launcher_file import (
     HEAD_GIB,
     SHM_GIB,
     Document,
@@ -16,10 +16,10 @@ from cluster.launcher_file import (
     instance_findings,
     table,
 )
+from cluster.launchers.quantities import amount
+from cluster.launchers.spot import is_spot_selector
 from cluster.lint import Finding
 from cluster.machine_types import Machine
-from cluster.quantities import amount
-from cluster.spot import is_spot_selector
 
 LEAST_MEMORY = 64 * 2**20
 """Less memory, in bytes, was meant in another unit."""

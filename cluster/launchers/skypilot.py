@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.launcher_file import Document, Launcher, MachineType, array, idle_findings, table
+from cluster.launchers.launcher_file import Document, Launcher, MachineType, array, idle_findings, table
 from cluster.lint import Finding
 from cluster.machine_types import Machine
 from cluster.mistakes import hint

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cluster.launcher_file import array, table
+from cluster.launchers.launcher_file import array, table
 from cluster.lint import Finding
 
 _WITH_GPU = re.compile(r"(a[234]|g[24])-")

@@ -9,7 +9,7 @@ import pytest
 
 import cluster
 from cluster.fill_in import ANSWERS, filled_in
-from cluster.launcher import lint_launcher, read
+from cluster.launchers.lint_launcher import lint_launcher, read
 from cluster.spec import ClusterSpec
 from cluster.spec_file import load
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.launcher_file import IDLE_MOST_S, Document, array, table
+from cluster.launchers.launcher_file import IDLE_MOST_S, Document, array, table
 from cluster.lint import Finding
 
 API = "ray.io/v1"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cluster.launcher_file import array, table
+from cluster.launchers.launcher_file import array, table
 from cluster.lint import Finding
 
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")

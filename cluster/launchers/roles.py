@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.launcher_file import Launcher, array, table, texts
+from cluster.launchers.launcher_file import Launcher, array, table, texts
 from cluster.lint import Finding
 
 _BUCKETS = {"aws": "s3://", "gcp": "gs://"}

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from cluster import gcp
-from cluster.aws import node_findings, region_findings
-from cluster.launcher_file import (
+from cluster.launchers import gcp
+from cluster.launchers.aws import node_findings, region_findings
+from cluster.launchers.launcher_file import (
     SHM_GIB,
     Document,
     Launcher,
@@ -22,12 +22,12 @@ from cluster.launcher_file import (
     texts,
     wrong_counts,
 )
+from cluster.launchers.quantities import docker_bytes
+from cluster.launchers.roles import buckets_by_role, has_role, head_may_pass
+from cluster.launchers.schemas import check_ray_up
+from cluster.launchers.spot import is_spot_node, spot_findings
 from cluster.lint import Finding
 from cluster.machine_types import Machine
-from cluster.quantities import docker_bytes
-from cluster.roles import buckets_by_role, has_role, head_may_pass
-from cluster.schemas import check_ray_up
-from cluster.spot import is_spot_node, spot_findings
 
 NODES = "available_node_types"
 _HEADS, _JOINS = r"\bray start\b.*--head\b", r"\bray start\b.*--address\b"

@@ -11,7 +11,7 @@ import yaml
 
 import cluster
 from cluster.concurrency import concurrency_on, footprint
-from cluster.launcher import Machine, lint_launcher, read
+from cluster.launchers.lint_launcher import Machine, lint_launcher, read
 from cluster.spec import SpecError
 from cluster.spec_file import load
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cluster.concurrency import concurrency_on
-from cluster.kuberay import kuberay
-from cluster.launcher_file import Document, Launcher, documents, table, texts
+from cluster.launchers.kuberay import kuberay
+from cluster.launchers.launcher_file import Document, Launcher, documents, table, texts
+from cluster.launchers.ray_up import ray_up
+from cluster.launchers.roles import without_role
+from cluster.launchers.skypilot import is_task, skypilot
+from cluster.launchers.slurm import is_script, slurm
 from cluster.lint import Finding, unnamed_bucket
 from cluster.machine_types import Machine, workers_on
-from cluster.ray_up import ray_up
-from cluster.roles import without_role
-from cluster.skypilot import is_task, skypilot
-from cluster.slurm import is_script, slurm
 from cluster.spec import ClusterSpec, SpecError, amounts, variants
 from cluster.spec_file import LAUNCHERS, load
 from trainer.config import UserError, read_text

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cluster.launcher_file import Document
+from cluster.launchers.launcher_file import Document
 from cluster.lint import Finding
 from cluster.mistakes import hint
 from trainer.config import message_of, require

@@ -6,13 +6,22 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cluster.launcher_file import Document, Launcher, array, idle_findings, other_versions, table, texts, wrong_counts
+from cluster.launchers.launcher_file import (
+    Document,
+    Launcher,
+    array,
+    idle_findings,
+    other_versions,
+    table,
+    texts,
+    wrong_counts,
+)
+from cluster.launchers.pod import Pod
+from cluster.launchers.quantities import amount
+from cluster.launchers.rayjob import command, job_findings, metadata_findings
+from cluster.launchers.schemas import check_kuberay
+from cluster.launchers.spot import spot_findings
 from cluster.lint import Finding
-from cluster.pod import Pod
-from cluster.quantities import amount
-from cluster.rayjob import command, job_findings, metadata_findings
-from cluster.schemas import check_kuberay
-from cluster.spot import spot_findings
 
 _SHARED = ("persistentVolumeClaim", "nfs", "cephfs", "csi", "azureFile", "glusterfs")
 """Kinds of volumes that several nodes may mount."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.launcher_file import Launcher, MachineType
+from cluster.launchers.launcher_file import Launcher, MachineType
 from cluster.lint import Finding
 from cluster.machine_types import Machine
 from cluster.spec import LARGEST, SpecError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cluster.launcher_file import MachineType, array, table
+from cluster.launchers.launcher_file import MachineType, array, table
 from cluster.lint import Finding
 
 SPOT_LABELS = {
