@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cluster.launchers.launcher_file import array, table
+from cluster.launchers.launcher_file import array, disk_findings, table
 from cluster.lint import Finding
 
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
@@ -44,6 +44,9 @@ def node_findings(name: str, node: dict[Any, Any], line: Callable[..., int | Non
         message = f"{name} has the MarketType {market}, which AWS refuses"
         yield Finding("wrong-value", message, "write spot", line("InstanceMarketOptions", "MarketType"))
     for number, disk in enumerate(array(node.get("BlockDeviceMappings"))):
+        size = table(table(disk).get("Ebs")).get("VolumeSize")
+        if not number:  # of others nobody knows what lies on them
+            yield from disk_findings(name, size, line("BlockDeviceMappings", number, "Ebs", "VolumeSize"))
         if table(table(disk).get("Ebs")).get("DeleteOnTermination") is False:
             message = f"the disk of a {name} that has ended is kept and paid for"
             where = line("BlockDeviceMappings", number, "Ebs", "DeleteOnTermination")

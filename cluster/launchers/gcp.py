@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cluster.launchers.launcher_file import array, table
+from cluster.launchers.launcher_file import array, disk_findings, table
 from cluster.lint import Finding
 
 _WITH_GPU = re.compile(r"(a[234]|g[24])-")
@@ -22,6 +22,9 @@ def node_findings(
         if disk.get("autoDelete") is False:
             message = f"the disk of a {name} that has ended is kept and paid for"
             yield Finding("disks-kept", message, "set autoDelete: true", line("disks", number, "autoDelete"))
+        if disk.get("boot") is True:
+            size = table(disk.get("initializeParams")).get("diskSizeGb")
+            yield from disk_findings(name, size, line("disks", number, "initializeParams", "diskSizeGb"))
         kind = str(table(disk.get("initializeParams")).get("diskType", ""))
         other = re.search(r"zones/([^/]+)/", kind)
         if other and zone and other[1] != zone:

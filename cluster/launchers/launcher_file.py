@@ -1,4 +1,4 @@
-"""What launcher files of both kinds have in common: documents with line numbers, machine types, images, instances."""
+"""What launcher files of all kinds have in common: documents with line numbers, machine types, versions of Ray."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ SHM_GIB = 2
 """Least /dev/shm in GiB, for Ray's object store and PyTorch."""
 HEAD_GIB = 8
 """Memory of a head in GiB: Ray's own processes, the driver, MLflow."""
+DISK_GB = 60
+"""Least disk of a cloud's machine: an image with NVIDIA's driver takes 50 to 80, the packages 10, and then the data."""
 
 
 class Document:
@@ -172,31 +174,14 @@ def wrong_counts(types: list[MachineType], lines: dict[str, int | None]) -> list
     ]
 
 
-_WITH_GPU = re.compile(r"(p\d|g\d|gr\d|a[234]-|g2-|nc|nd|nv|standard_n)", re.IGNORECASE)
-_SMALL = re.compile(
-    r"\.(nano|micro|small|medium)$|^[cmt]\w*\.large$|^c\w*\.xlarge$|^(e2-(micro|small|medium)|f1-|g1-small)"
-)
-_SIZE = re.compile(r"\.(\d*)xlarge$")
-
-
-def instance_findings(name: str, kind: str, machine: Machine, line: int | None, *, head: bool) -> Iterator[Finding]:
-    """Problems of a cloud's instance type (`g5.2xlarge`, `a2-highgpu-1g`) for what is asked of it."""
-    if machine.gpus and not _WITH_GPU.match(kind):
-        yield Finding(
-            "gpu-missing", f"{name} asks {machine.gpus:g} GPUs of {kind}, which has none", "choose a GPU instance", line
+def disk_findings(name: str, size: Any, line: int | None) -> Iterator[Finding]:
+    """A disk, in GB, on which image, packages and data have no room."""
+    number = int(size) if isinstance(size, int) or str(size).isdecimal() else None
+    if number is not None and number < DISK_GB:
+        message = (
+            f"the disk of {name} has {number} GB, too little for an image with NVIDIA's driver, PyTorch and the data"
         )
-    size = _SIZE.search(kind)
-    cpus = 4 * int(size[1] or 1) if size else None
-    if cpus and machine.cpus > cpus:
-        message = f"{name} has {machine.cpus:g} CPUs in its resources but {kind} has {cpus}"
-        yield Finding("cpus-exceed", message, f"set CPU: {cpus} or less", line)
-    if head and _SMALL.search(kind):
-        yield Finding(
-            "head-small",
-            f"the head is {kind}, with {HEAD_GIB} GiB of memory or less for Ray, the driver and MLflow",
-            "choose a larger one",
-            line,
-        )
+        yield Finding("disk-small", message, f"write {DISK_GB} or more, 200 with the packaged data sets", line)
 
 
 def idle_findings(seconds: Any, name: str, line: int | None) -> Iterator[Finding]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
+from cluster.launchers.instances import instance_findings
 from cluster.launchers.launcher_file import (
     HEAD_GIB,
     SHM_GIB,
@@ -13,7 +15,6 @@ from cluster.launchers.launcher_file import (
     MachineType,
     array,
     idle_findings,
-    instance_findings,
     table,
 )
 from cluster.launchers.quantities import amount
@@ -25,6 +26,8 @@ LEAST_MEMORY = 64 * 2**20
 """Less memory, in bytes, was meant in another unit."""
 GRACE_S = 60
 """A worker pod that is evicted has so long to end: Kubernetes' 30 s are short for a checkpoint on a shared volume."""
+_NAME = re.compile("[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+"""Source: DNS labels of RFC 1123, as in https://kubernetes.io/docs/concepts/overview/working-with-objects/names."""
 INSTANCE_LABEL = "node.kubernetes.io/instance-type"
 AZURE_SPOT = "kubernetes.azure.com/scalesetpriority"
 
@@ -100,6 +103,7 @@ class Pod:
         if isinstance(instance, str):
             line = self.line("template", "spec", "nodeSelector")
             yield from instance_findings(self.name, instance, self.machine, line, head=self.head)
+        yield from self._names()
         yield from self._quantities()
         yield from self._replicas()
         yield from self._shared_memory()
@@ -117,6 +121,19 @@ class Pod:
         idle = self.group.get("idleTimeoutSeconds")
         yield from idle_findings(idle, f"{self.name}.idleTimeoutSeconds", self.line("idleTimeoutSeconds"))
         yield from self._taints()
+
+    def _names(self) -> Iterator[Finding]:
+        """Names of the group, its containers and volumes of which Kubernetes makes no pod."""
+        named: list[tuple[Any, tuple[Any, ...]]]
+        named = [] if self.head else [(self.group.get("groupName"), ("groupName",))]
+        for kind in ("containers", "volumes"):
+            items = enumerate(array(self.spec.get(kind)))
+            named += [(table(item).get("name"), ("template", "spec", kind, number, "name")) for number, item in items]
+        for name, keys in named:
+            if name is not None and not (_NAME.fullmatch(str(name)) and len(str(name)) <= 63):
+                message = f"{keys[-1]} {name} of {self.name}: Kubernetes makes no pod with such a name"
+                remedy = "write at most 63 small letters, digits and hyphens, the first and last no hyphen"
+                yield Finding("wrong-value", message, remedy, self.line(*keys))
 
     def _quantities(self) -> Iterator[Finding]:
         """Amounts that Kubernetes cannot read, requests above limits, and memory that was meant in larger units."""

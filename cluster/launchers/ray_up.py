@@ -9,6 +9,7 @@ from typing import Any
 
 from cluster.launchers import gcp
 from cluster.launchers.aws import node_findings, region_findings
+from cluster.launchers.instances import instance_findings, processor_findings
 from cluster.launchers.launcher_file import (
     SHM_GIB,
     Document,
@@ -16,13 +17,13 @@ from cluster.launchers.launcher_file import (
     MachineType,
     array,
     idle_findings,
-    instance_findings,
     other_versions,
     table,
     texts,
     wrong_counts,
 )
 from cluster.launchers.quantities import docker_bytes
+from cluster.launchers.ray_up_commands import COPIES, OWN, command_findings, copied, line_of, mounts
 from cluster.launchers.roles import buckets_by_role, has_role, head_may_pass
 from cluster.launchers.schemas import check_ray_up
 from cluster.launchers.spot import is_spot_node, spot_findings
@@ -30,14 +31,8 @@ from cluster.lint import Finding
 from cluster.machine_types import Machine
 
 NODES = "available_node_types"
-_HEADS, _JOINS = r"\bray start\b.*--head\b", r"\bray start\b.*--address\b"
-"""The commands that start Ray on the head and on a worker."""
-_OWN = r"localhost|127\.\d+\.\d+\.\d+|::1|0\.0\.0\.0"
-"""Names by which a machine means itself."""
 _ZONES = {"aws": "{}", "gcp": "{}-"}
 """How the zones of a region begin."""
-_COPIES = r"""\b(?:s3|gs)://[^\s;&|]+[ \t]+(?:--\S+[ \t]+)*["']?(/[^\s;&|"']+)"""
-"""What a command has that copies from a bucket, and the folder to which."""
 _INSTANCE = ("InstanceType", "machineType", "azure_arm_parameters")
 """The key of an instance's type at AWS, GCP and Azure."""
 _KEEP_STOPPED = ("aws", "azure", "aliyun")
@@ -70,13 +65,6 @@ def ray_up(document: Document) -> Launcher:
         most = most if name == head else min(most, limit)
         role = has_role(provider, node, head=name == head)
         types.append(MachineType(str(name), machine, least, most, name == head, lines, spot, priority, role))
-        asked = next((key for key in _INSTANCE if node.get(key)), "")
-        instance = node.get(asked)
-        if isinstance(instance, dict):
-            instance = instance.get("vmSize")
-        if isinstance(instance, str) and not node.get("guestAccelerators"):
-            line = document.line(NODES, name, "node_config", asked)
-            found += instance_findings(str(name), instance, machine, line, head=name == head)
         if provider == "aws":
             found += node_findings(str(name), node, partial(document.line, NODES, name, "node_config"))
         if provider == "gcp":
@@ -85,94 +73,39 @@ def ray_up(document: Document) -> Launcher:
         found += idle_findings(
             kind.get("idle_timeout_s"), f"{name}.idle_timeout_s", document.line(NODES, name, "idle_timeout_s")
         )
-    mounts = sorted(_mounts(config, "head") & _mounts(config, "worker"))
-    copied = sorted(_copied(config, "head") & _copied(config, "worker"))
+    shared, copies = (sorted(of(config, "head") & of(config, "worker")) for of in (mounts, copied))
+    found += _instances(document, types)
     minima = {kind.name: document.line(NODES, kind.name, "min_workers") for kind in types}
     found += [*wrong_counts(types, minima), *spot_findings(types)]
-    line = _line_of(document, rf"\bmount(point)? -|{_COPIES}", "setup_commands")
+    line = line_of(document, rf"\bmount(point)? -|{COPIES}", "setup_commands")
     by_role = buckets_by_role(config)
-    return Launcher(types, mounts, found, limit=limit, mount_line=line, copied=tuple(copied), buckets_by_role=by_role)
+    return Launcher(types, shared, found, limit=limit, mount_line=line, copied=tuple(copies), buckets_by_role=by_role)
 
 
-def _commands_of(config: dict[str, Any], role: str) -> str:
-    """The commands that the machines of a role run: those without a prefix are run on all."""
-    other = {"head": "worker_", "worker": "head_"}[role]
-    own = [text for keys, text in texts(config) if re.fullmatch(f"(?!{other}).*_commands", str(keys[0]))]
-    return "\n".join(re.sub(r"(^|\s)#.*", "", text) for text in own)
+def _instances(document: Document, types: list[MachineType]) -> Iterator[Finding]:
+    """Instance types that cannot be what the file asks of them, or that have other processors than their image."""
+    nodes, kinds = _nodes(document.data), {}
+    for kind in types:
+        node = nodes[kind.name]
+        asked = next((key for key in _INSTANCE if node.get(key)), "")
+        instance, line = node.get(asked), document.line(NODES, kind.name, "node_config", asked)
+        if isinstance(instance, dict):
+            instance = instance.get("vmSize")
+        if isinstance(instance, str):
+            if not node.get("guestAccelerators"):
+                yield from instance_findings(kind.name, instance, kind.machine, line, head=kind.head)
+            kinds[kind.name] = (instance, _image(node), line)
+    yield from processor_findings(kinds)
 
 
-def _copied(config: dict[str, Any], role: str) -> set[str]:
-    """The folders that the machines of a role copy from a bucket: `aws s3 sync s3://BUCKET/data /data` and the like."""
-    return set(re.findall(_COPIES, _commands_of(config, role)))
+def _nodes(config: dict[str, Any]) -> dict[str, dict[Any, Any]]:
+    """Machine type -> its `node_config`."""
+    return {str(name): table(table(kind).get("node_config")) for name, kind in table(config.get(NODES)).items()}
 
 
-def _mounts(config: dict[str, Any], role: str) -> set[str]:
-    """The folders that the machines of a role mount."""
-    commands = _commands_of(config, role)
-    mounted = re.findall(r"\bmount -t (?:nfs|efs|lustre|ceph)\S*\s.*?:/\S*\s+(/\S+)", commands)
-    demanded = re.findall(r"\bmountpoint -q (/[^\s;&|]++)(?!\s*\|\|)", commands)  # or `ray up` ends there
-    return {*mounted, *demanded}
-
-
-def _line_of(document: Document, pattern: str, key: str) -> int | None:
-    """The line of the first text that has a pattern, or else of a key."""
-    found = (document.line(*keys) for keys, text in texts(document.data) if re.search(pattern, text))
-    return next(found, document.line(key))
-
-
-def _commands(document: Document) -> Iterator[Finding]:
-    """What the commands that start Ray lack."""
-    config = document.data
-    started = array(config.get("head_start_ray_commands"))
-    head_line = _line_of(document, _HEADS, "head_start_ray_commands")
-    starts = [(keys, text) for keys, text in texts(config) if "ray start" in text]
-    open_ones = [document.line(*keys) for keys, text in starts if "RAY_AUTH_MODE=token" not in text]
-    asked = "RAY_AUTH_MODE=token" in str(config.get("docker", "")) or (starts and not open_ones)
-    if not (asked and "auth_token" in str(config.get("file_mounts", ""))):
-        message = "Ray starts without a token: whoever reaches one of its ports runs code on the machines"
-        remedy = "write RAY_AUTH_MODE=token before `ray start` on head and workers, and mount ~/.ray/auth_token"
-        yield Finding("no-token", message, remedy, next(iter(open_ones), head_line))
-    if started and not any(
-        re.search(r"--autoscaling-config[= ]\S*ray_bootstrap_config.yaml", str(one)) for one in started
-    ):
-        message = "the head starts without the --autoscaling-config that Ray wrote: no machine is added"
-        remedy = "add --autoscaling-config=~/ray_bootstrap_config.yaml"
-        yield Finding("no-autoscaler", message, remedy, head_line)
-    if any("--head" in text and not re.search(r"--dashboard-host[= ]0\.0\.0\.0", text) for _, text in starts):
-        message = "the dashboard listens on the head alone, and Ray Train ends the workers of stopped runs through it"
-        remedy = "add --dashboard-host=0.0.0.0 to `ray start --head`"
-        yield Finding("dashboard-hidden", message, remedy, head_line)
-    yield from _other_port(document)
-    yield from _never_joined(document)
-
-
-def _never_joined(document: Document) -> Iterator[Finding]:
-    """Commands after which the machines are there, and are no cluster."""
-    for role, sign in (("head", "--head"), ("worker", "--address")):
-        starts, key = _starts(document, role), f"{role}_start_ray_commands"
-        line = _line_of(document, r"\bray start\b", key) if role == "head" else document.line(key)
-        if document.data.get(key) and not re.search(rf"\bray start\b.*{sign}\b", starts, re.DOTALL):
-            message = f"{key} have no `ray start {sign}`: the {role} would not be part of the cluster"
-            yield Finding("not-joined", message, f"add ray start {sign}", line)
-    if own := re.search(rf"--address[= ]['\"]?({_OWN}):", _starts(document, "worker")):
-        message = f"each worker looks for the head at {own[1]}, which is itself"
-        where = _line_of(document, _JOINS, "worker_start_ray_commands")
-        yield Finding("not-joined", message, "write --address=$RAY_HEAD_IP:6379", where)
-
-
-def _other_port(document: Document) -> Iterator[Finding]:
-    """Workers that look for the head at another port than its own."""
-    head = re.findall(r"--port[= ](\d+)", _starts(document, "head")) or ["6379"]
-    worker = re.findall(r"--address[= ]\S*:(\d+)", _starts(document, "worker"))
-    if worker and not set(worker) & set(head):
-        message = f"workers join the head at port {worker[0]}, and it listens at {head[0]}"
-        yield Finding(
-            "port-differs", message, "write one port", _line_of(document, _JOINS, "worker_start_ray_commands")
-        )
-
-
-def _starts(document: Document, role: str) -> str:
-    return " ".join(text for _, text in texts(document.data.get(f"{role}_start_ray_commands")))
+def _image(node: dict[Any, Any]) -> Any:
+    disks = (table(table(disk).get("initializeParams")) for disk in array(node.get("disks")))
+    return node.get("ImageId") or next((disk["sourceImage"] for disk in disks if disk.get("sourceImage")), None)
 
 
 def _hosts(document: Document, provider: dict[Any, Any], most: Any) -> Iterator[Finding]:
@@ -183,7 +116,7 @@ def _hosts(document: Document, provider: dict[Any, Any], most: Any) -> Iterator[
         message = f"{host} is listed twice: Ray would be started on it twice, and count its CPUs and GPUs twice"
         yield Finding("host-twice", message, "name each host once", line)
     for host in map(str, hosts):
-        if re.fullmatch(_OWN, host) and len(hosts) > 1:
+        if re.fullmatch(OWN, host) and len(hosts) > 1:
             message = f"{host} is another machine on each host"
             yield Finding("wrong-value", message, "write a name or address that all hosts know", line)
         elif re.search(r"[@/\s]", host):
@@ -192,6 +125,25 @@ def _hosts(document: Document, provider: dict[Any, Any], most: Any) -> Iterator[
     if len(hosts) - 1 > _count(most, len(hosts) - 1):
         message = f"max_workers is {most} and there are {len(hosts) - 1} worker_ips: the others are never used"
         yield Finding("hosts-unused", message, f"set max_workers: {len(hosts) - 1}", document.line("max_workers"))
+
+
+def _homes(document: Document) -> Iterator[Finding]:
+    """Folders of another user than the one who logs in: `ray up` cannot write there."""
+    config = document.data
+    user = table(config.get("auth")).get("ssh_user")
+    if not isinstance(user, str) or user == "root" or config.get("docker"):
+        return
+    places = [(("file_mounts", name), str(name)) for name in table(config.get("file_mounts"))]
+    for keys, text in texts(config):
+        if str(keys[0]).endswith("commands"):
+            places += [(keys, made) for made in re.findall(r"\bmkdir\b[^;&|]*\s(/\S+)", text)]
+    for keys, place in places:
+        other = re.match(r"/(?:home/([\w.-]+)|(root))(?:/|$)", place)
+        if other and (name := other[1] or other[2]) != user:
+            message = f"{place} is in the home of {name}, and the user who logs in is {user}"
+            remedy = f"write /home/{user}, or set auth.ssh_user: {name}"
+            yield Finding("home-differs", message, remedy, document.line(*keys))
+            return
 
 
 def _zones(document: Document, provider: dict[Any, Any]) -> Iterator[Finding]:
@@ -225,6 +177,7 @@ def _whole(document: Document) -> Iterator[Finding]:
         message = "provider has no project_id, and Ray starts no machine without one"
         yield Finding("missing-key", message, "set provider.project_id", document.line("provider"))
     yield from _zones(document, provider)
+    yield from _homes(document)
     idle = config.get("idle_timeout_minutes")
     if isinstance(idle, int | float):
         yield from idle_findings(idle * 60, "idle_timeout_minutes", document.line("idle_timeout_minutes"))
@@ -234,9 +187,8 @@ def _whole(document: Document) -> Iterator[Finding]:
         yield Finding("disks-kept", message, "set provider.cache_stopped_nodes: false", line)
     if provider.get("type") == "aws":
         yield from region_findings(provider.get("region"), document.line("provider", "region"))
-        nodes = {str(name): table(table(kind).get("node_config")) for name, kind in table(config.get(NODES)).items()}
-        yield from head_may_pass(str(head), nodes, document.line(NODES, head))
-    yield from _commands(document)
+        yield from head_may_pass(str(head), _nodes(config), document.line(NODES, head))
+    yield from command_findings(document)
     for keys, text in texts(config):
         small = re.search(r"--shm-size[= ](\S+)", text)
         size = docker_bytes(small[1].strip("'\"")) if small else None

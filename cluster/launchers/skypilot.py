@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cluster.launchers.launcher_file import Document, Launcher, MachineType, array, idle_findings, table
+from cluster.launchers.launcher_file import Document, Launcher, MachineType, array, disk_findings, idle_findings, table
 from cluster.lint import Finding
 from cluster.machine_types import Machine
 from cluster.mistakes import hint
@@ -26,6 +26,53 @@ RESOURCES = (
 )
 AUTOSTOP = ("idle_minutes", "down", "wait_for")
 """Of `get_resources_schema`, those that a slip may have meant; there are more."""
+GPUS = (
+    *(
+        "A10",
+        "A10G",
+        "A100",
+        "A100-80GB",
+        "A100-80GB-SXM",
+        "A16",
+        "A30",
+        "A40",
+        "A4000",
+        "A5000",
+        "A6000",
+        "B200",
+        "B300",
+    ),
+    *("GB200", "GH200", "H100", "H100-SXM", "H100-NVL", "H100-MEGA", "H200", "H200-SXM", "K80", "L4", "L40", "L40S"),
+    *(
+        "M4000",
+        "M60",
+        "MI100",
+        "MI210",
+        "MI250",
+        "MI300X",
+        "MI325X",
+        "P100",
+        "P4",
+        "P4000",
+        "P5000",
+        "P6000",
+        "RTX3060",
+    ),
+    *(
+        "RTX3070",
+        "RTX3080",
+        "RTX3090",
+        "RTX4000",
+        "RTX4000-Ada",
+        "RTX4070",
+        "RTX4080",
+        "RTX4090",
+        "RTX5000",
+        "RTX5000-Ada",
+    ),
+    *("RTX5080", "RTX5090", "RTX6000", "RTX6000-Ada", "RTXPRO6000", "T4", "T4g", "V100", "V100-32GB"),
+)
+"""GPUs as SkyPilot names them, in any case; there are more. What resembles none of them is left alone."""
 DISK = "/"
 """The one machine shares every folder with itself."""
 
@@ -65,6 +112,18 @@ def _gpus(value: Any) -> int:
     return min((_first(str(kind).rpartition(":")[2], 1) for kind in kinds), default=0)
 
 
+def _accelerators(value: Any, line: int | None) -> Iterator[Finding]:
+    """Names of GPUs that are almost those of SkyPilot: it would find no machine."""
+    asked = list(value) if isinstance(value, dict) else array(value) or ([value] if isinstance(value, str) else [])
+    known = {name.lower(): name for name in GPUS}
+    for kind in map(str, asked):
+        name = kind.partition(":")[0].strip()
+        close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
+        if close and name.lower() not in known:
+            message = f"SkyPilot has no accelerator {name}, and would find no machine"
+            yield Finding("wrong-value", message, f"did you mean {known[close[0]]}?", line)
+
+
 def _mistakes(document: Document, data: dict[Any, Any], resources: dict[Any, Any]) -> Iterator[Finding]:
     for key in data:
         if key not in KEYS:
@@ -78,6 +137,8 @@ def _mistakes(document: Document, data: dict[Any, Any], resources: dict[Any, Any
                 at = ("resources", *of)
                 message = f"{'.'.join(at)} has no key {key!r}"
                 yield Finding("unknown-key", message, f"did you mean '{close[0]}'?", document.line(*at, key))
+    yield from _accelerators(resources.get("accelerators"), document.line("resources", "accelerators"))
+    yield from disk_findings("the machine", resources.get("disk_size"), document.line("resources", "disk_size"))
     minutes = table(stop).get("idle_minutes", stop)
     if isinstance(minutes, int) and not isinstance(minutes, bool) and minutes > 0:
         yield from idle_findings(minutes * 60, "autostop", document.line("resources", "autostop"))

@@ -104,6 +104,12 @@ SLIPS = [
         "  labels: {kueue.x-k8s.io/queue-name: team}",
         "refused-by-kueue",
     ),
+    ("kuberay", "groupName: gpu", "groupName: GPU", "wrong-value"),
+    ("kuberay", "groupName: gpu", "groupName: gpu_l4", "wrong-value"),
+    ("kuberay", "name: ray-worker", "name: ray_worker", "wrong-value"),
+    ("kuberay", "name: ray-head", "name: Ray-Head", "wrong-value"),
+    ("kuberay", "name: ray-worker", f"name: {'w' * 64}", "wrong-value"),
+    ("raycluster", "groupName: gpu", "groupName: gpu-", "wrong-value"),
 ]
 
 
@@ -128,6 +134,8 @@ RIGHT = [
     ("kuberay", "storage: 500Gi", "storage: 1Ti"),
     ("kuberay", IMAGE, "image: &image GHCR.io:5000/team/trans-kd_x:V0.1.0-RC"),
     ("kuberay", RAYJOB, "  entrypoint: >-\n    "),
+    ("kuberay", "groupName: gpu", "groupName: gpu-l4"),
+    ("kuberay", "name: ray-worker", f"name: {'w' * 63}"),
 ]
 
 

@@ -100,6 +100,17 @@ SLIPS = [
     ("hosts", "mountpoint -q /mnt/transkd", "mountpoint -q /mnt/transkd || true", "not-mounted"),
     ("hosts", "--autoscaling-config=~/ray_bootstrap_config.yaml", "", "no-autoscaler"),
     ("hosts", "  head_ip: .*", "", "refused-by-ray"),
+    ("aws", r"resources: \{CPU: 6, GPU: 1\}", "resources: {CPU: 6, GPU: 4}", "gpu-missing limits-differ spot-only"),
+    ("gcp", r"resources: \{CPU: 6, GPU: 1\}", "resources: {CPU: 6, GPU: 2}", "gpu-missing limits-differ spot-only"),
+    ("aws", "InstanceType: m5.xlarge", "InstanceType: m7g.xlarge", "processor-differs"),
+    ("aws", "InstanceType: g5.2xlarge", "InstanceType: g5g.2xlarge", "processor-differs"),
+    ("gcp", "machineType: e2-standard-4", "machineType: c4a-standard-4", "processor-differs"),
+    ("aws", "ssh_user: ubuntu", "ssh_user: ec2-user", "home-differs"),
+    ("gcp", "ssh_user: ubuntu", "ssh_user: me", "home-differs"),
+    ("hosts", "~/transkd: .", "/home/me/transkd: .", "home-differs"),
+    ("aws", "mkdir -p /home/ubuntu/data", "mkdir -p /home/ec2-user/data", "home-differs"),
+    ("aws", "VolumeSize: 200", "VolumeSize: 20", "disk-small"),
+    ("gcp", "diskSizeGb: 200", 'diskSizeGb: "40"', "disk-small"),
 ]
 
 
@@ -132,6 +143,11 @@ RIGHT = [
     ("hosts", r"worker_ips: .*", "worker_ips: ['10.0.0.2', 'fe80::1']"),
     ("hosts", r"head_ip: .*\n.*", "head_ip: localhost\n  worker_ips: []"),
     ("hosts", "mountpoint -q /mnt/transkd", "mountpoint -q /mnt"),
+    ("aws", "InstanceType: g5.2xlarge", "InstanceType: g5.48xlarge"),
+    ("gcp", "machineType: g2-standard-8 ", "machineType: g2-standard-24 "),
+    ("gcp", "machineType: g2-standard-8 ", "machineType: a3-highgpu-1g "),
+    ("aws", "VolumeSize: 200", "VolumeSize: 60"),
+    ("aws", "/home/ubuntu/.ray/auth_token: ", "/opt/x: /home/me/x\n  /home/ubuntu/.ray/auth_token: "),
 ]
 
 

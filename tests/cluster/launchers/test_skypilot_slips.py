@@ -15,6 +15,12 @@ SLIPS = [
     ("gpu", "^workdir: .", "workdirs: .", "unknown-key"),
     ("gpu", "--cluster gpu$", "", "entrypoint-local"),
     ("gpu", "--cluster gpu$", "--cluster aws", "spec-differs"),
+    *(
+        ("gpu", "accelerators: L4:4", f"accelerators: {name}", "wrong-value")
+        for name in ("A100-80:4", "LL4:4", "H10:4")
+    ),
+    ("gpu", "accelerators: L4:4", "accelerators: {RTX-4090: 4}", "wrong-value"),
+    ("gpu", "disk_size: 256", "disk_size: 30", "disk-small"),
 ]
 
 
@@ -27,6 +33,9 @@ RIGHT = [
     ("gpu", "L4:4", "{L4: 8}"),
     ("gpu", "L4:4", "[L4:4, A10G:4]"),
     ("gpu", "idle_minutes: 30, down: false", "idle_minutes: 5, down: true"),
+    ("gpu", "L4:4", "h100:8"),
+    ("gpu", "L4:4", "{A100-80GB: 8}"),
+    ("gpu", "L4:4", "'tpu-v5p-8:4'"),
 ]
 
 
