@@ -1,6 +1,7 @@
 """Machines that take no further run of this driver: they lack the store or the data, or a GPU of theirs has failed.
 
-The list is kept by Ray's head: a machine that lacks the store has no other way to tell.
+The list is kept by Ray's head: a machine that lacks the store has no other way to tell. One with a failed GPU is on it
+until that GPU is held (`failed_gpus.py`).
 """
 
 from __future__ import annotations
@@ -23,28 +24,57 @@ class Avoided(NamedTuple):
 
     why: str
     lacks: bool
+    gpus: tuple[str, ...] = ()
+    """Ray's ids of the GPUs of a process, one of which has failed."""
+    amount: float = 0
+    """How much of them the process had."""
+    held: bool = False
+    """Whether no further run gets these GPUs, so that the machine takes runs again."""
 
 
-def avoid(launch: str, why: str, *, lacks: bool) -> None:
-    """Give no further run of this launch (`orchestrator/prepare/jobs.py:LAUNCH`) to this process's machine."""
-    key = f"{launch}/{ray.get_runtime_context().get_node_id()}"
-    _internal_kv_put(key, json.dumps(Avoided(why, lacks)), namespace=NAMESPACE)
+def avoid(launch: str, found: Avoided, node: str | None = None) -> None:
+    """Give no further run of this launch (`orchestrator/prepare/jobs.py:LAUNCH`) to a machine, by default that of this
+    process; or, where the GPUs are held, runs again."""
+    key = f"{launch}/{node or ray.get_runtime_context().get_node_id()}/{'+'.join(found.gpus)}"
+    _internal_kv_put(key, json.dumps(found), namespace=NAMESPACE)
 
 
-def avoided(launch: str, timeout_s: float | None = None) -> dict[str, Avoided]:
-    """Ray's id of a machine -> why it takes no run of this launch. Raises RayError where the head does not answer."""
+def listed(launch: str, timeout_s: float | None = None) -> dict[tuple[str, str], Avoided]:
+    """Ray's id of a machine and its GPUs, "" where it is the machine -> what is known of it. Raises RayError where the
+    head does not answer."""
     head = internal_kv_get_gcs_client()
-    found: dict[str, Avoided] = {}
+    found: dict[tuple[str, str], Avoided] = {}
     for key in head.internal_kv_keys(f"{launch}/".encode(), NAMESPACE, timeout=timeout_s):
         if (value := head.internal_kv_get(key, NAMESPACE, timeout=timeout_s)) is not None:
-            found[key.decode().partition("/")[2]] = Avoided(*json.loads(value))
+            why, lacks, gpus, *more = json.loads(value)
+            _, node, which = key.decode().split("/")
+            found[node, which] = Avoided(why, lacks, tuple(gpus), *more)
     return found
+
+
+def machines_of(found: Mapping[tuple[str, str], Avoided]) -> dict[str, Avoided]:
+    """Ray's id of a machine -> why it takes no run: what it lacks before a GPU of it that has failed."""
+    closed = [(node, said) for (node, _), said in found.items() if not said.held]
+    return dict(sorted(closed, key=lambda each: each[1].lacks))
 
 
 def machines_for(job: Mapping[str, Any]) -> dict[str, str]:
     """Ray's label selector for the machines that may train a run (`Job.settings`); empty where all may."""
-    found = avoided(job["launch"])
+    found = machines_of(listed(job["launch"]))
     return selector(found, ray.nodes(), job) if found else {}
+
+
+def room_without(
+    gpus: Sequence[str], node: str, found: Mapping[tuple[str, str], Avoided], nodes: Sequence[Mapping[str, Any]]
+) -> list[dict[str, float]]:
+    """What Ray's machines have without these GPUs of `node` and without those that failed before."""
+    lost = {(node, "+".join(gpus)): len(gpus)} | {key: len(said.gpus) for key, said in found.items()}
+    count = {each: sum(number for (other, _), number in lost.items() if other == each) for each, _ in lost}
+    return [
+        {**each["Resources"], "GPU": each["Resources"].get("GPU", 0) - count.get(each["NodeID"], 0)}
+        for each in nodes
+        if each["Alive"]
+    ]
 
 
 def selector(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.running.machines.avoided import Avoided, selector
+from orchestrator.running.machines.avoided import Avoided, machines_of, room_without, selector
 from orchestrator.running.machines.machine_watch import lines
 from orchestrator.running.machines.this_machine import missing
 from orchestrator.store.folder import Store
@@ -39,16 +39,33 @@ def test_a_machine_has_room_for_workers_of_a_part_of_a_cpu():
 
 def test_each_machine_is_named_once_and_the_end_comes_where_none_is_left():
     there = {"CPU": 1, "GPU": 0}
-    assert lines({"b": BLIND, "f": FAULTY}, {"b"}, [node("a"), node("b")], there, "a") == ["b has no store"]
-    found = {"b": BLIND, "f": FAULTY}
-    assert lines(found, {"b", "f"}, [node("b"), node("f")], there, "a") == [BLIND.why, FAULTY.why]
-    (said,) = lines({"b": BLIND}, {"b"}, [node("a", cpus=0), node("b")], there, "a")
+    b, f = ("b", ""), ("f", "")
+    found = {b: BLIND, f: FAULTY}
+    assert lines(found, {b}, [node("a"), node("b")], there, "a") == ["b has no store"]
+    assert lines(found, {b, f}, [node("b"), node("f")], there, "a") == [BLIND.why, FAULTY.why]
+    (said,) = lines({b: BLIND}, {b}, [node("a", cpus=0), node("b")], there, "a")
     assert said == "b has no store; until another machine comes, runs wait"
     with pytest.raises(UserError, match=r"^no machine has room for a run: b has no store$"):
-        lines({"b": BLIND}, {"b"}, [node("b")], there, "b")
+        lines({b: BLIND}, {b}, [node("b")], there, "b")
     with pytest.raises(UserError, match="no machine has room"):
-        lines(dict.fromkeys("bcd", BLIND), {"d"}, [node(name) for name in "bcd"], there, "a")
-    assert lines({"f": FAULTY}, {"f"}, [node("f")], there, "f") == ["a GPU of f failed"], "it may be taken again"
+        lines({(name, ""): BLIND for name in "bcd"}, {("d", "")}, [node(name) for name in "bcd"], there, "a")
+    assert lines({f: FAULTY}, {f}, [node("f")], there, "f") == ["a GPU of f failed"], "it may be taken again"
+
+
+def test_a_machine_takes_runs_again_once_its_failed_gpus_are_held():
+    held = Avoided("GPU 1 of f failed", False, ("1",), 1, held=True)
+    other = Avoided("GPU 2 of f failed", False, ("2",), 1)
+    assert machines_of({("f", "1"): held}) == {}
+    assert machines_of({("f", "1"): held, ("f", "2"): other}) == {"f": other}
+    assert machines_of({("f", ""): BLIND, ("f", "1"): other}) == {"f": BLIND}, "what it lacks weighs more"
+
+
+def test_the_room_that_failed_gpus_leave():
+    nodes = [{"NodeID": name, "Alive": True, "Resources": {"CPU": 8, "GPU": 4}} for name in "af"]
+    found = {("f", "1"): Avoided("", False, ("1",), 1, held=True), ("a", ""): BLIND}
+    assert [each["GPU"] for each in room_without(["2"], "f", found, nodes)] == [4, 2]
+    assert [each["GPU"] for each in room_without(["1"], "f", found, nodes)] == [4, 3], "it failed again"
+    assert [each["GPU"] for each in room_without(["0", "3"], "a", found, nodes)] == [2, 3]
 
 
 def test_what_a_machine_lacks(tmp_path):
