@@ -1,4 +1,4 @@
-# make demo: set up and run the demo study.  make test: set up and pass the tests.  make check: before every commit.  make bench: ratios side by side.  make matrix: the corners of the versions.
+# make demo: set up and run the demo study.  make test: set up and pass the tests.  make check: before every commit.  make bench: ratios side by side.  make matrix: the corners of the versions.  make coverage: branches that tests run.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q 
 A_CORE := -n logical --maxprocesses 4
 NOTE    = @begun=$$(date +%s); $(MAKE) --no-print-directory $(1) && echo "make $@: $$(( $$(date +%s) - begun )) s"
 
-.PHONY: setup demo bench matrix test tests check static fast lock clean
+.PHONY: setup demo bench matrix test tests check static fast coverage lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -59,6 +59,9 @@ static: setup
 
 fast: setup
 	$(PYTEST) $(A_CORE)
+
+coverage: setup
+	$(PYTEST) $(A_CORE) --cov --cov-report=term:skip-covered -m 'not ray'
 
 lock: setup
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip list --format=freeze --exclude transkd --exclude pip --exclude setuptools; } > constraints.new
