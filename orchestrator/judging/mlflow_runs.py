@@ -21,6 +21,12 @@ def read_experiment(title: str, uri: str | None) -> Frame:
 
     Raises UserError where it cannot be read, has no runs, or MLflow is not installed.
     """
+    for name, text, remedy in (
+        ("mlflow", title, "EXPERIMENT"),
+        ("tracking-uri", uri, "http://HOST:PORT, or leave it out"),
+    ):
+        if text is not None and not text.strip():
+            raise UserError(f"--{name} must not be empty but got '{text}'; write --{name} {remedy}")
     require("judge --mlflow", "mlflow")
     address = _address(uri)
     where = f"MLflow experiment {title} of {shown(address)}"

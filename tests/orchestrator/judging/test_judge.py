@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.judging.judged import judged
 from orchestrator.judging.scores import Choices
+from trainer.config import UserError
 
 ROOT = Path(__file__).parents[3]
 BLOCKED = """
@@ -22,6 +23,7 @@ class Refused:
             raise ImportError("blocked: " + name)
 sys.meta_path.insert(0, Refused())
 from orchestrator.cli import main
+from trainer.config import UserError
 sys.argv[0] = "transkd"
 main()
 """
@@ -84,7 +86,6 @@ def test_an_experiment_of_mlflow_is_judged_and_stays_as_it_is(tmp_path, monkeypa
     from mlflow import MlflowClient
 
     from orchestrator.judging.mlflow_runs import read_experiment
-    from trainer.config import UserError
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.chdir(tmp_path)
@@ -117,3 +118,13 @@ def test_an_experiment_of_mlflow_is_judged_and_stays_as_it_is(tmp_path, monkeypa
     for unread in ("http://127.0.0.1:9", f"{uri}?timeout=x"):
         with pytest.raises(UserError, match=f"^MLflow experiment kd of {re.escape(unread)} cannot be read: .*; check"):
             read_experiment("kd", unread)
+
+
+@pytest.mark.parametrize(("title", "uri", "option"), [("", None, "--mlflow"), ("kd", " ", "--tracking-uri")])
+def test_an_experiment_or_address_that_is_empty_is_told(title, uri, option):
+    from orchestrator.judging.mlflow_runs import read_experiment
+
+    with pytest.raises(
+        UserError, match=f"^{option} must not be empty but got '{title if uri is None else uri}'; write {option} "
+    ):
+        read_experiment(title, uri)
