@@ -99,6 +99,10 @@ def _text(section: dict[str, Any], folder: Path) -> str:
         f"# Written by `transkd data init {folder}`: the section `data:` of a config, or of a study's `base:`.\n"
         "# docs/own-data.md explains every option.\n"
     )
+    if "ignore" not in section["options"]:
+        head += (
+            "# Every value is a class. Take out of classes what is none (void, unlabelled), and add ignore: [VALUE].\n"
+        )
     return head + yaml.safe_dump(
         {"data": section}, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
     )

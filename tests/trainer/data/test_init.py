@@ -115,6 +115,16 @@ def test_65535_is_likely_ignored_in_masks_of_16_bits(data_command: Command, tmp_
     assert options["ignore"] == [65535]
 
 
+@pytest.mark.parametrize(("last", "is_told"), [(3, True), (255, False)])
+def test_where_no_value_is_likely_ignored_the_file_says_how_to_ignore_one(
+    last: int, is_told: bool, data_command: Command, tmp_path: Path
+) -> None:
+    by_split(tmp_path, "images/{split}/{stem}.jpg", "masks/{split}/{stem}.png", values=(0, 1, 2, last))
+    code, _, _ = data_command("init", tmp_path, "--out", tmp_path / "data.yaml")
+    assert code == 0
+    assert ("add ignore: [VALUE]" in (tmp_path / "data.yaml").read_text()) == is_told
+
+
 @pytest.mark.slow
 def test_frames_of_videos_are_held_out_together(data_command: Command, tmp_path: Path) -> None:
     for at in range(12):
