@@ -63,7 +63,7 @@ def _train(config: dict[str, Any]) -> None:
             each.workers, each.used = job["workers"], job["place"]["micro_batch"]
         if training[0].job["workers"] == 1:
             for failure in failures.values():
-                gpu_failed(training[0].job, failure)
+                gpu_failed(training[0].job["launch"], failure)
             if {failure.cause for failure in failures.values()} & {"device", "preempted"}:
                 # this process's GPU or machine is lost to every later run; RunCallbacks reads the cause from the folder
                 upload_now(tried)

@@ -215,5 +215,5 @@ def _train(job: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> None:
     try:
         train_worker(job, send, leaves)
     except Exception as error:
-        gpu_failed(job, failure_of(error))
+        gpu_failed(job["launch"], failure_of(error))
         raise

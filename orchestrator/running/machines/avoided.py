@@ -7,7 +7,7 @@ until that GPU is held (`failed_gpus.py`).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ray
@@ -25,34 +25,56 @@ class Avoided(NamedTuple):
     why: str
     lacks: bool
     gpus: tuple[str, ...] = ()
-    """Ray's ids of the GPUs of a process, one of which has failed."""
-    amount: float = 0
-    """How much of them the process had."""
+    """Ray's ids of the GPUs of the process that failed."""
+    times: int = 1
+    """How often these GPUs have failed."""
+    shut: bool = False
+    """Whether no run of this launch may use these GPUs: the driver holds them, or is about to."""
     held: bool = False
-    """Whether no further run gets these GPUs, so that the machine takes runs again."""
+    """Whether Ray gives them to nobody, so that the machine takes runs again."""
 
 
 def avoid(launch: str, found: Avoided, node: str | None = None) -> None:
-    """Give no further run of this launch (`orchestrator/prepare/jobs.py:LAUNCH`) to a machine, by default that of this
-    process; or, where the GPUs are held, runs again."""
-    key = f"{launch}/{node or ray.get_runtime_context().get_node_id()}/{'+'.join(found.gpus)}"
+    """List a machine, by default that of this process, or GPUs of it, for a launch
+    (`orchestrator/prepare/jobs.py:LAUNCH`); what was listed of them before is replaced."""
+    key = f"{launch}/{node or ray.get_runtime_context().get_node_id()}/{_which(found)}"
     _internal_kv_put(key, json.dumps(found), namespace=NAMESPACE)
 
 
+def _which(found: Avoided) -> str:
+    return "" if found.lacks else "+".join(found.gpus) or "its GPU"
+
+
+Listed = Mapping[tuple[str, str], Avoided]
+"""Ray's id of a machine, and "" where that lacks something, or else its GPUs -> what is known of it."""
+
+
 def listed(launch: str, timeout_s: float | None = None) -> dict[tuple[str, str], Avoided]:
-    """Ray's id of a machine and its GPUs, "" where it is the machine -> what is known of it. Raises RayError where the
-    head does not answer."""
-    head = internal_kv_get_gcs_client()
-    found: dict[tuple[str, str], Avoided] = {}
-    for key in head.internal_kv_keys(f"{launch}/".encode(), NAMESPACE, timeout=timeout_s):
-        if (value := head.internal_kv_get(key, NAMESPACE, timeout=timeout_s)) is not None:
-            why, lacks, gpus, *more = json.loads(value)
-            _, node, which = key.decode().split("/")
-            found[node, which] = Avoided(why, lacks, tuple(gpus), *more)
+    """What is listed for a launch. Raises RayError where the head does not answer."""
+    return {(node, which): said for (_, node, which), said in _read(f"{launch}/", timeout_s).items()}
+
+
+def held_by(launches: Collection[str], timeout_s: float | None = None) -> dict[str, set[str]]:
+    """Ray's id of a machine -> its GPUs that these launches hold."""
+    found: dict[str, set[str]] = {}
+    for (launch, node, _), said in (_read("", timeout_s) if launches else {}).items():
+        if said.held and launch in launches:
+            found.setdefault(node, set()).update(said.gpus)
     return found
 
 
-def machines_of(found: Mapping[tuple[str, str], Avoided]) -> dict[str, Avoided]:
+def _read(prefix: str, timeout_s: float | None) -> dict[tuple[str, str, str], Avoided]:
+    head = internal_kv_get_gcs_client()
+    found: dict[tuple[str, str, str], Avoided] = {}
+    for key in head.internal_kv_keys(prefix.encode(), NAMESPACE, timeout=timeout_s):
+        if (value := head.internal_kv_get(key, NAMESPACE, timeout=timeout_s)) is not None:
+            why, lacks, gpus, *more = json.loads(value)
+            launch, node, which = key.decode().split("/", 2)
+            found[launch, node, which] = Avoided(why, lacks, tuple(gpus), *more)
+    return found
+
+
+def machines_of(found: Listed) -> dict[str, Avoided]:
     """Ray's id of a machine -> why it takes no run: what it lacks before a GPU of it that has failed."""
     closed = [(node, said) for (node, _), said in found.items() if not said.held]
     return dict(sorted(closed, key=lambda each: each[1].lacks))
@@ -60,27 +82,28 @@ def machines_of(found: Mapping[tuple[str, str], Avoided]) -> dict[str, Avoided]:
 
 def machines_for(job: Mapping[str, Any]) -> dict[str, str]:
     """Ray's label selector for the machines that may train a run (`Job.settings`); empty where all may."""
-    found = machines_of(listed(job["launch"]))
-    return selector(found, ray.nodes(), job) if found else {}
+    found = listed(job["launch"])
+    held: dict[str, set[str]] = {}
+    for (node, _), said in found.items():
+        if said.held:
+            held.setdefault(node, set()).update(said.gpus)
+    return selector(machines_of(found), without(held, ray.nodes()), job) if found else {}
 
 
-def room_without(
-    gpus: Sequence[str], node: str, found: Mapping[tuple[str, str], Avoided], nodes: Sequence[Mapping[str, Any]]
-) -> list[dict[str, float]]:
-    """What Ray's machines have without these GPUs of `node` and without those that failed before."""
-    lost = {(node, "+".join(gpus)): len(gpus)} | {key: len(said.gpus) for key, said in found.items()}
-    count = {each: sum(number for (other, _), number in lost.items() if other == each) for each, _ in lost}
+def without(gpus: Mapping[str, Collection[str]], nodes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Ray's machines as if they had not these of their GPUs."""
     return [
-        {**each["Resources"], "GPU": each["Resources"].get("GPU", 0) - count.get(each["NodeID"], 0)}
-        for each in nodes
-        if each["Alive"]
+        {**node, "Resources": {**node["Resources"], "GPU": node["Resources"].get("GPU", 0) - len(gone)}}
+        if (gone := gpus.get(node["NodeID"]))
+        else dict(node)
+        for node in nodes
     ]
 
 
 def selector(
     avoided: Mapping[str, Avoided], nodes: Sequence[Mapping[str, Any]], job: Mapping[str, Any]
 ) -> dict[str, str]:
-    """The same as a function of the machines that are there."""
+    """`machines_for` as a function of the machines that take no run and of those that are there."""
     out = set(avoided)
     if places(nodes, out, job["resources"]) < job["group_sizes"][0]:
         out = {node for node, said in avoided.items() if said.lacks}

@@ -1,46 +1,39 @@
-"""Failed GPUs: an actor without work holds each, so that Ray gives it to no further run of any study.
+"""Failed GPUs of one machine: actors without work hold them, so that Ray gives them to no further run of any study.
 
-Ray gives out a machine's GPUs as it likes, and the one that fails its runs is always the first that is free. The
-process whose GPU has failed asks for as much as it has before it ends; where the actor gets another GPU, the driver
-starts more of them until one has that GPU, and ends the others. It ends itself once no driver has asked for a while.
+Ray gives out a machine's GPUs as it likes, and the one that fails its runs is soon free again and takes the next run.
+The actors belong to the driver, and end with it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+HUNT_S = 20.0
+"""So long actors ask for the GPUs. Those that get others keep them from runs meanwhile."""
+PAUSE_S = 60.0
+"""From then on so long none asks: another process has a failed GPU."""
+ONE_GPU = "transkd-failed-gpu"
+"""The name of each actor, before the launch and a number: other drivers count them."""
 NAMESPACE = "transkd"
-SILENT_S = 120.0
-"""An actor ends once it has not been asked for so many seconds: its driver has ended."""
-ANSWER_S = 0.2
-ROUNDING = 1e-3
-"""Ray counts GPUs in ten-thousandths."""
 
 
 class Holder:
-    """Has GPUs and does nothing with them."""
-
-    def __init__(self) -> None:
-        self._asked = time.monotonic()
-        threading.Thread(target=self._end_idle, daemon=True).start()
+    """Has one GPU and does nothing with it."""
 
     def gpus(self) -> list[str]:
-        """Ray's ids of the GPUs that it has."""
-        self._asked = time.monotonic()
+        """Ray's id of the GPU."""
         return own_gpus()
 
-    def _end_idle(self) -> None:
-        while time.monotonic() - self._asked < SILENT_S:
-            time.sleep(SILENT_S / 10)
-        ray.kill(ray.get_runtime_context().current_actor)
+    def stay(self) -> None:
+        """Never returns: its caller hears of the end of this process alone."""
+        threading.Event().wait()
 
 
 def own_gpus() -> list[str]:
@@ -48,73 +41,81 @@ def own_gpus() -> list[str]:
     return sorted(map(str, ray.get_gpu_ids()))
 
 
-def hold(node: str, gpus: list[str], amount: float, number: int = 0) -> Any:
-    """The actor of this `number` that asks for `amount` GPUs of Ray's machine `node` because its `gpus` failed."""
-    return (
-        ray.remote(Holder)
-        .options(
-            name=f"transkd-failed-gpu/{node}/{'+'.join(gpus)}/{number}",
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            num_cpus=0,
-            num_gpus=amount,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+def launches_that_hold() -> set[str]:
+    """The launches, of all studies, that have such actors now."""
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return {each["name"].split("/")[1] for each in named if each["name"].startswith(f"{ONE_GPU}/")}
+
+
+class Hold:
+    """Holds GPUs of one machine, whose id Ray has as `node`, for a launch."""
+
+    def __init__(self, launch: str, node: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.launch, self.node = launch, node
+        self._clock = clock
+        self._actors: dict[Any, Any] = {}
+        """What an actor will answer -> the actor."""
+        self._held: dict[str, tuple[Any, Any]] = {}
+        """The wanted GPUs that are held, and the others that are until these are -> the actor, and its end."""
+        self._begun, self._paused_until = clock(), clock()
+        self._number = 0
+
+    def look(self, wanted: set[str], most: int) -> bool:
+        """Whether all of the GPUs are held by now. Asks for more, for `most` in all, while one is not."""
+        for answer in _ready(list(self._actors)):
+            self._take(answer)
+        ended = _ready([end for _, end in self._held.values()])
+        self._held = {gpu: each for gpu, each in self._held.items() if each[1] not in ended}
+        if wanted <= self._held.keys():
+            self._release(wanted)
+            return True
+        now = self._clock()
+        if now < self._paused_until:
+            return False
+        if not self._actors and len(self._held) < most:
+            if self._held.keys() <= wanted:
+                self._begun = now
+            self._ask()
+        elif now - self._begun > HUNT_S:
+            self._release(wanted)
+            self._paused_until = now + PAUSE_S
+        return False
+
+    def release(self) -> None:
+        """Let runs have the GPUs again."""
+        self._release(set())
+
+    def _ask(self) -> None:
+        self._number += 1
+        actor = (
+            ray.remote(Holder)
+            .options(
+                name=f"{ONE_GPU}/{self.launch}/{self.node}/{self._number}",
+                namespace=NAMESPACE,
+                num_cpus=0,
+                num_gpus=1,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(self.node, soft=False),
+            )
+            .remote()
         )
-        .remote()
-    )
+        self._actors[actor.gpus.remote()] = actor
 
-
-class MachineHolds:
-    """The driver's part for the failed GPUs of one machine."""
-
-    def __init__(self, node: str) -> None:
-        self.node = node
-        self._begun: set[tuple[str, ...]] = set()
-        self._holders: list[tuple[Any, list[str], float, int]] = []
-        """Each actor, and what it was started by."""
-
-    def look(self, failed: Mapping[tuple[str, ...], float], there: float) -> set[str]:
-        """The GPUs that are held as a whole by now. While a failed one is not, a further actor asks for as much, until
-        they could have all of the machine's.
-
-        `failed`: the GPUs of each process that failed -> the amount that it had; `there`: the machine's GPUs.
-        """
-        for gpus in failed.keys() - self._begun:
-            self._begun.add(gpus)
-            self._start(gpus, failed[gpus], 0)  # that of the process itself, where it came to start it
-        had = [self._gpus(place) for place in range(len(self._holders))]
-        parts = Counter[str]()
-        for (_, _, amount, _), ids in zip(self._holders, had, strict=True):
-            parts.update(dict.fromkeys(ids or (), min(amount, 1)))
-        held = {gpu for gpu, part in parts.items() if part > 1 - ROUNDING}
-        missing = [gpus for gpus in failed if not held.issuperset(gpus)]
-        if missing and None not in had and sum(amount for *_, amount, _ in self._holders) < there:
-            self._start(missing[0], failed[missing[0]], len(had))
-        elif not missing:
-            self._keep({gpu for gpus in failed for gpu in gpus}, had)
-        return held
-
-    def _keep(self, wanted: set[str], had: list[list[str] | None]) -> None:
-        """End the actors that hold none of these GPUs."""
-        kept = []
-        for each, gpus in zip(self._holders, had, strict=True):
-            if wanted.isdisjoint(gpus or ()):
-                ray.kill(each[0])
-            else:
-                kept.append(each)
-        self._holders = kept
-
-    def _start(self, gpus: tuple[str, ...], amount: float, number: int) -> None:
-        self._holders.append((hold(self.node, list(gpus), amount, number), list(gpus), amount, number))
-
-    def _gpus(self, place: int) -> list[str] | None:
-        """Those of an actor; None while it waits for some. One that has ended is started again."""
-        holder, gpus, amount, number = self._holders[place]
+    def _take(self, answer: Any) -> None:
+        actor = self._actors.pop(answer)
         try:
-            return ray.get(holder.gpus.remote(), timeout=ANSWER_S)
-        except RayActorError:
-            self._holders[place] = (hold(self.node, gpus, amount, number), gpus, amount, number)
-        except GetTimeoutError:
-            pass
-        return None
+            (gpu,) = ray.get(answer)
+        except RayError:  # it has died, with its machine or alone
+            return
+        self._held[gpu] = actor, actor.stay.remote()
+
+    def _release(self, wanted: set[str]) -> None:
+        """End the actors that hold none of the GPUs, and those that still ask."""
+        others = [actor for gpu, (actor, _) in self._held.items() if gpu not in wanted]
+        for actor in (*self._actors.values(), *others):
+            ray.kill(actor)
+        self._actors = {}
+        self._held = {gpu: each for gpu, each in self._held.items() if gpu in wanted}
+
+
+def _ready(answers: list[Any]) -> list[Any]:
+    return ray.wait(answers, num_returns=len(answers), timeout=0)[0] if answers else []

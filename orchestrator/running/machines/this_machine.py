@@ -10,9 +10,8 @@ from typing import Any
 import ray
 
 from orchestrator.prepare.machine import gpu_ids
-from orchestrator.running.group_size import places
-from orchestrator.running.machines.avoided import Avoided, avoid, listed, room_without
-from orchestrator.running.machines.failed_gpus import hold, own_gpus
+from orchestrator.running.machines.avoided import Avoided, avoid, listed
+from orchestrator.running.machines.failed_gpus import own_gpus
 from orchestrator.running.machines.leaving import leaves
 from orchestrator.store.objects.uploads import copy_of
 from trainer.config import UnreachableError, UserError, masked, message_of
@@ -32,26 +31,23 @@ def check_here(job: Mapping[str, Any]) -> None:
         why = f"{socket.gethostname()} gets no runs: {what}, and start Ray there again"
         avoid(job["launch"], Avoided(why, True))
         raise UnfitMachineError(why)
-    gpus = own_gpus()
-    said = listed(job["launch"]).get((ray.get_runtime_context().get_node_id(), "+".join(gpus))) if gpus else None
-    if said:
-        raise UnfitMachineError(said.why)
+    if gpus := own_gpus():
+        here = ray.get_runtime_context().get_node_id()
+        for (node, _), said in listed(job["launch"]).items():
+            if node == here and said.shut and not set(gpus).isdisjoint(said.gpus):
+                raise UnfitMachineError(said.why)
 
 
-def gpu_failed(job: Mapping[str, Any], failure: Failure) -> None:
-    """Give no further run to this process's GPU where it has failed; until that is certain none to this machine. An
-    index out of range is no fault of a GPU. A GPU without which the run has no room is left in use."""
-    if failure.cause != "device" or ASSERT in failure.reason:
-        return
-    gpus, node, amount = own_gpus(), ray.get_runtime_context().get_node_id(), job["resources"].get("GPU", 0)
-    which = ", ".join(gpu_ids(gpus)) or "its GPU"
-    room = room_without(gpus, node, listed(job["launch"]), ray.nodes())
-    spared = bool(gpus) and places(room, job["resources"]) >= job["group_sizes"][0]
-    words = f"gives no more runs to {which}" if spared else f"gets no more runs while others have room: {which} failed"
-    why = f"{socket.gethostname()} {words} ({failure.reason})"
-    avoid(job["launch"], Avoided(why, False, tuple(gpus) if spared else (), amount))
-    if spared:
-        hold(node, gpus, amount)
+def gpu_failed(launch: str, failure: Failure) -> None:
+    """List this process's GPUs, one of which has failed: this machine gets no further run of the launch while others
+    have room, and these GPUs none once the driver holds them. An index out of range is no fault of a GPU."""
+    if failure.cause == "device" and ASSERT not in failure.reason:
+        gpus = tuple(own_gpus())
+        before = listed(launch).get((ray.get_runtime_context().get_node_id(), "+".join(gpus)))
+        which = ", ".join(gpu_ids(gpus)) or "its GPU"
+        why = f"{socket.gethostname()} gets no more runs while others have room: {which} failed ({failure.reason})"
+        found = before._replace(why=why, times=before.times + 1) if before and gpus else Avoided(why, False, gpus)
+        avoid(launch, found)
 
 
 def missing(store: Mapping[str, str], data_root: Path | None) -> str:

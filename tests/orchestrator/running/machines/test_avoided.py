@@ -2,8 +2,9 @@
 
 import pytest
 
-from orchestrator.running.machines.avoided import Avoided, machines_of, room_without, selector
-from orchestrator.running.machines.machine_watch import lines
+from cluster.spec import ClusterSpec
+from orchestrator.running.machines.avoided import Avoided, machines_of, selector, without
+from orchestrator.running.machines.machine_watch import MachineWatch, lines
 from orchestrator.running.machines.this_machine import missing
 from orchestrator.store.folder import Store
 from trainer.config import UserError
@@ -53,19 +54,43 @@ def test_each_machine_is_named_once_and_the_end_comes_where_none_is_left():
 
 
 def test_a_machine_takes_runs_again_once_its_failed_gpus_are_held():
-    held = Avoided("GPU 1 of f failed", False, ("1",), 1, held=True)
-    other = Avoided("GPU 2 of f failed", False, ("2",), 1)
+    held = Avoided("GPU 1 of f failed", False, ("1",), held=True)
+    other = Avoided("GPU 2 of f failed", False, ("2",))
     assert machines_of({("f", "1"): held}) == {}
     assert machines_of({("f", "1"): held, ("f", "2"): other}) == {"f": other}
     assert machines_of({("f", ""): BLIND, ("f", "1"): other}) == {"f": BLIND}, "what it lacks weighs more"
 
 
-def test_the_room_that_failed_gpus_leave():
-    nodes = [{"NodeID": name, "Alive": True, "Resources": {"CPU": 8, "GPU": 4}} for name in "af"]
-    found = {("f", "1"): Avoided("", False, ("1",), 1, held=True), ("a", ""): BLIND}
-    assert [each["GPU"] for each in room_without(["2"], "f", found, nodes)] == [4, 2]
-    assert [each["GPU"] for each in room_without(["1"], "f", found, nodes)] == [4, 3], "it failed again"
-    assert [each["GPU"] for each in room_without(["0", "3"], "a", found, nodes)] == [2, 3]
+def gpus(name, count):
+    return {"NodeID": name, "Alive": True, "Resources": {"CPU": 8, "GPU": count}}
+
+
+def test_a_held_gpu_is_no_room():
+    job, nodes = {"resources": {"CPU": 1, "GPU": 1}, "group_sizes": [1]}, [gpus("a", 1), gpus("b", 1)]
+    failed = {"b": Avoided("GPU 0 of b failed", False, ("0",))}
+    assert selector(failed, nodes, job) == {"ray.io/node-id": "!in(b)"}
+    assert selector(failed, without({"a": {"0"}}, nodes), job) == {}
+
+
+@pytest.mark.parametrize(
+    ("machines", "lost", "spec", "room"),
+    [
+        ({"a": 4}, {"a": {"1"}}, {}, True),
+        ({"a": 4}, {"a": {"0", "1", "2"}}, {}, True),
+        ({"a": 4}, {"a": {"0", "1", "2", "3"}}, {}, False),
+        ({"a": 1, "b": 4}, {"a": {"0"}}, {}, False),  # nothing is left of this machine
+        ({"a": 4}, {"a": {"1"}}, {"workers": 4}, False),
+        ({"a": 4}, {"a": {"1"}}, {"workers": [2, 4]}, True),
+        ({"a": 4, "b": 1}, {"a": {"1"}}, {"workers": 4}, True),
+        ({"a": 4, "b": 1}, {"a": {"1"}, "b": {"0"}}, {"workers": 4}, False),
+        ({"a": 4}, {"a": {"1"}}, {"overrides": {"teachers": {"workers": 4}}}, False),
+        ({"a": 4}, {"a": {"1"}}, {"gpus_per_worker": 2}, True),
+        ({"a": 4}, {"a": {"1", "2", "3"}}, {"gpus_per_worker": 2}, False),
+    ],
+)
+def test_which_failed_gpus_a_study_can_do_without(machines, lost, spec, room):
+    watch = MachineWatch(ClusterSpec.model_validate({"gpus_per_worker": 1, **spec}))
+    assert watch._have_room("a", lost, [gpus(name, count) for name, count in machines.items()]) == room
 
 
 def test_what_a_machine_lacks(tmp_path):
