@@ -12,6 +12,8 @@ from cluster.lint import Finding
 
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 _IMAGE = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})|resolve:ssm:.+")
+_ROOTS = ("/dev/sda1", "/dev/xvda")
+"""The disk with the image."""
 _MARKETS = ("spot", "capacity-block")
 _TYPE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\.(nano|micro|small|medium|large|\d*xlarge|metal(-\d+xl)?)")
 NODE_KEYS = (
@@ -45,7 +47,7 @@ def node_findings(name: str, node: dict[Any, Any], line: Callable[..., int | Non
         yield Finding("wrong-value", message, "write spot", line("InstanceMarketOptions", "MarketType"))
     for number, disk in enumerate(array(node.get("BlockDeviceMappings"))):
         size = table(table(disk).get("Ebs")).get("VolumeSize")
-        if not number:  # of others nobody knows what lies on them
+        if table(disk).get("DeviceName") in _ROOTS:
             yield from disk_findings(name, size, line("BlockDeviceMappings", number, "Ebs", "VolumeSize"))
         if table(table(disk).get("Ebs")).get("DeleteOnTermination") is False:
             message = f"the disk of a {name} that has ended is kept and paid for"

@@ -6,11 +6,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from cluster.launchers.instances import has_gpus
 from cluster.launchers.launcher_file import array, disk_findings, table
 from cluster.lint import Finding
-
-_WITH_GPU = re.compile(r"(a[234]|g[24])-")
-"""Types of machines that have GPUs; others are given them by `guestAccelerators`."""
 
 
 def node_findings(
@@ -31,7 +29,7 @@ def node_findings(
             message = f"the disk of {name} is in {other[1]}, and the machine in {zone}"
             where = line("disks", number, "initializeParams", "diskType")
             yield Finding("zone-differs", message, f"write zones/{zone}/", where)
-    if not (_WITH_GPU.match(str(node.get("machineType"))) or node.get("guestAccelerators")):
+    if not (has_gpus(str(node.get("machineType")).rpartition("/")[2]) or node.get("guestAccelerators")):
         return
     for number, setting in enumerate(map(table, array(node.get("scheduling")) or [node.get("scheduling")])):
         if str(setting.get("onHostMaintenance", "")).upper() == "MIGRATE":

@@ -9,13 +9,16 @@ from cluster.launchers.launcher_file import HEAD_GIB
 from cluster.lint import Finding
 from cluster.machine_types import Machine
 
-_WITH_GPU = re.compile(r"(p\d|g\d|gr\d|a[234]-|g2-|nc|nd|nv|standard_n)", re.IGNORECASE)
+_WITH_GPU = re.compile(r"(p\d|g(?!4ad)\d|gr\d|a\dx?-|g\d-|nc|nd|nv|standard_n)", re.IGNORECASE)
+"""AWS's G4ad has GPUs of AMD, for which there is no CUDA."""
 _SMALL = re.compile(
     r"\.(nano|micro|small|medium)$|^[cmt]\w*\.large$|^c\w*\.xlarge$|^(e2-(micro|small|medium)|f1-|g1-small)"
 )
 _SIZE = re.compile(r"\.(\d*)xlarge$")
-_ARM = re.compile(r"[a-z]+\d+g[a-z]*\.|a1\.|t2a-|c4a-|n4a-|a4x-")
-"""AWS's families with a g after their number, and Google's T2A, C4A, N4A and A4X."""
+_CPUS = re.compile(r"\w+-(?:standard|highmem|highcpu)-(\d+)$")
+"""Google's types, which end with their CPUs."""
+_ARM = re.compile(r"[a-z]+\d+g[a-z]*\.|a1\.|p6e-gb|t2a-|c4a-|n4a-|a4x-")
+"""AWS's families with a g after their number and those with Grace, and Google's T2A, C4A, N4A and A4X."""
 _GPUS_OF_AWS = {
     "p3.2xlarge": 1,
     "p3.8xlarge": 4,
@@ -54,23 +57,26 @@ def gpus_of(kind: str) -> int | None:
     return None
 
 
-def is_arm(kind: str) -> bool:
-    """Whether an instance type of AWS or Google has ARM processors."""
-    return bool(_ARM.match(kind))
+def has_gpus(kind: str) -> bool:
+    """Whether an instance type has GPUs of its own that CUDA can use."""
+    return bool(_WITH_GPU.match(kind))
 
 
 def instance_findings(name: str, kind: str, machine: Machine, line: int | None, *, head: bool) -> Iterator[Finding]:
     """Problems of a cloud's instance type (`g5.2xlarge`, `a2-highgpu-1g`) for what is asked of it."""
-    if machine.gpus and not _WITH_GPU.match(kind):
-        yield Finding(
-            "gpu-missing", f"{name} asks {machine.gpus:g} GPUs of {kind}, which has none", "choose a GPU instance", line
-        )
     gpus = gpus_of(kind)
-    if gpus and machine.gpus > gpus:
-        message = f"{name} has {machine.gpus:g} GPUs in its resources but {kind} has {gpus}: machines start without end"
-        yield Finding("gpu-missing", message, f"set GPU: {gpus}, or choose a larger instance", line)
-    size = _SIZE.search(kind)
-    cpus = 4 * int(size[1] or 1) if size else None
+    asked = f"{machine.gpus:g} GPU{'' if machine.gpus == 1 else 's'}"
+    if machine.gpus and not has_gpus(kind):
+        message = f"{name} asks {asked} of {kind}, which has none for CUDA"
+        yield Finding("gpu-missing", message, "choose a GPU instance", line)
+    elif gpus and machine.gpus > gpus:
+        message = f"{name} asks {asked} of {kind}, which has {gpus}"
+        yield Finding("gpu-missing", message, f"ask for {gpus}, or choose a larger instance", line)
+    elif gpus and machine.gpus < gpus and machine.cpus and not head:
+        message = f"{kind} of {name} has {gpus} GPUs, which are paid for, and Ray is told of {machine.gpus:g}"
+        yield Finding("gpus-unused", message, f"ask for {gpus}, or choose a smaller instance", line)
+    size, number = _SIZE.search(kind), _CPUS.match(kind)
+    cpus = 4 * int(size[1] or 1) if size else int(number[1]) if number else None
     if cpus and machine.cpus > cpus:
         message = f"{name} has {machine.cpus:g} CPUs in its resources but {kind} has {cpus}"
         yield Finding("cpus-exceed", message, f"set CPU: {cpus} or less", line)
@@ -90,8 +96,8 @@ def processor_findings(kinds: dict[str, tuple[str, object, int | None]]) -> Iter
         if image is None:
             continue
         other, others = first.setdefault(str(image), (name, kind))
-        if is_arm(kind) != is_arm(others):
-            words = ("ARM", "x86") if is_arm(kind) else ("x86", "ARM")
+        if bool(_ARM.match(kind)) != bool(_ARM.match(others)):
+            words = ("ARM", "x86") if _ARM.match(kind) else ("x86", "ARM")
             message = f"{name} ({kind}) has {words[0]} processors and {other} ({others}) {words[1]}, with one image"
             yield Finding(
                 "processor-differs", message, "give all machines one kind of processor, or each its own image", line

@@ -176,11 +176,9 @@ def wrong_counts(types: list[MachineType], lines: dict[str, int | None]) -> list
 
 def disk_findings(name: str, size: Any, line: int | None) -> Iterator[Finding]:
     """A disk, in GB, on which image, packages and data have no room."""
-    number = int(size) if isinstance(size, int) or str(size).isdecimal() else None
-    if number is not None and number < DISK_GB:
-        message = (
-            f"the disk of {name} has {number} GB, too little for an image with NVIDIA's driver, PyTorch and the data"
-        )
+    number = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:GB?|GiB)?", str(size))
+    if number and float(number[1]) < DISK_GB:
+        message = f"the disk of {name} has {number[1]} GB, too little for NVIDIA's driver, PyTorch and the data"
         yield Finding("disk-small", message, f"write {DISK_GB} or more, 200 with the packaged data sets", line)
 
 

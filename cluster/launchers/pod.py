@@ -126,12 +126,13 @@ class Pod:
         """Names of the group, its containers and volumes of which Kubernetes makes no pod."""
         named: list[tuple[Any, tuple[Any, ...]]]
         named = [] if self.head else [(self.group.get("groupName"), ("groupName",))]
-        for kind in ("containers", "volumes"):
+        for kind in ("initContainers", "containers", "volumes"):
             items = enumerate(array(self.spec.get(kind)))
             named += [(table(item).get("name"), ("template", "spec", kind, number, "name")) for number, item in items]
         for name, keys in named:
             if name is not None and not (_NAME.fullmatch(str(name)) and len(str(name)) <= 63):
-                message = f"{keys[-1]} {name} of {self.name}: Kubernetes makes no pod with such a name"
+                what = "group" if keys[-1] == "groupName" else f"{keys[-3][:-1]} of {self.name}"
+                message = f"the {what} is named {name}, and Kubernetes makes no pod with such a name"
                 remedy = "write at most 63 small letters, digits and hyphens, the first and last no hyphen"
                 yield Finding("wrong-value", message, remedy, self.line(*keys))
 

@@ -49,6 +49,11 @@ def ray_up(document: Document) -> Launcher:
     for name, kind in table(config.get(NODES)).items():
         kind, lines = table(kind), document.line(NODES, name)
         resources = table(kind.get("resources"))
+        for key in resources.keys() & {"cpu", "gpu", "Cpu", "Gpu", "cpus", "gpus", "CPUs", "GPUs", "CPUS", "GPUS"}:
+            message = f"{name}.resources has no key '{key}': Ray would take it for a resource of your own"
+            right = key.upper().rstrip("S")
+            line = document.line(NODES, name, "resources", key)
+            found.append(Finding("unknown-key", message, f"did you mean '{right}'?", line))
         if "CPU" not in resources:
             message = f"{name} states no resources: whether a run fits would be known only once the machine runs"
             found.append(Finding("resources-unstated", message, f"set {NODES}.{name}.resources: {{CPU: N}}", lines))
@@ -92,7 +97,15 @@ def _instances(document: Document, types: list[MachineType]) -> Iterator[Finding
         if isinstance(instance, dict):
             instance = instance.get("vmSize")
         if isinstance(instance, str):
-            if not node.get("guestAccelerators"):
+            instance = instance.rpartition("/")[2]
+            if added := array(node.get("guestAccelerators")):
+                gpus = sum(_count(table(each).get("acceleratorCount"), 1) for each in added)
+                message = f"Ray is told of {kind.machine.gpus:g} GPUs of {kind.name}, and guestAccelerators has {gpus}"
+                if kind.machine.gpus > gpus:
+                    yield Finding("gpu-missing", message, f"set GPU: {gpus}", line)
+                elif kind.machine.gpus < gpus:
+                    yield Finding("gpus-unused", message, f"set GPU: {gpus}", line)
+            else:
                 yield from instance_findings(kind.name, instance, kind.machine, line, head=kind.head)
             kinds[kind.name] = (instance, _image(node), line)
     yield from processor_findings(kinds)
@@ -136,7 +149,9 @@ def _homes(document: Document) -> Iterator[Finding]:
     places = [(("file_mounts", name), str(name)) for name in table(config.get("file_mounts"))]
     for keys, text in texts(config):
         if str(keys[0]).endswith("commands"):
-            places += [(keys, made) for made in re.findall(r"\bmkdir\b[^;&|]*\s(/\S+)", text)]
+            text = re.sub(r"(^|\s)#.*", "", text)
+            made = re.findall(r"""(?<!sudo )\bmkdir\b[^;&|]*\s["']?(/[^\s"';&|]+)""", text)
+            places += [(keys, place) for place in (*made, *re.findall(COPIES, text))]
     for keys, place in places:
         other = re.match(r"/(?:home/([\w.-]+)|(root))(?:/|$)", place)
         if other and (name := other[1] or other[2]) != user:
@@ -159,7 +174,9 @@ def _zones(document: Document, provider: dict[Any, Any]) -> Iterator[Finding]:
 
 
 def _count(value: Any, default: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else default
+    """A whole number, also where it is written as 1.0."""
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and int(value) == value
+    return int(value) if whole else default
 
 
 def _whole(document: Document) -> Iterator[Finding]:

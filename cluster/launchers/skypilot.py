@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from cluster.launchers.instances import gpus_of
 from cluster.launchers.launcher_file import Document, Launcher, MachineType, array, disk_findings, idle_findings, table
 from cluster.lint import Finding
 from cluster.machine_types import Machine
@@ -27,52 +28,12 @@ RESOURCES = (
 AUTOSTOP = ("idle_minutes", "down", "wait_for")
 """Of `get_resources_schema`, those that a slip may have meant; there are more."""
 GPUS = (
-    *(
-        "A10",
-        "A10G",
-        "A100",
-        "A100-80GB",
-        "A100-80GB-SXM",
-        "A16",
-        "A30",
-        "A40",
-        "A4000",
-        "A5000",
-        "A6000",
-        "B200",
-        "B300",
-    ),
-    *("GB200", "GH200", "H100", "H100-SXM", "H100-NVL", "H100-MEGA", "H200", "H200-SXM", "K80", "L4", "L40", "L40S"),
-    *(
-        "M4000",
-        "M60",
-        "MI100",
-        "MI210",
-        "MI250",
-        "MI300X",
-        "MI325X",
-        "P100",
-        "P4",
-        "P4000",
-        "P5000",
-        "P6000",
-        "RTX3060",
-    ),
-    *(
-        "RTX3070",
-        "RTX3080",
-        "RTX3090",
-        "RTX4000",
-        "RTX4000-Ada",
-        "RTX4070",
-        "RTX4080",
-        "RTX4090",
-        "RTX5000",
-        "RTX5000-Ada",
-    ),
-    *("RTX5080", "RTX5090", "RTX6000", "RTX6000-Ada", "RTXPRO6000", "T4", "T4g", "V100", "V100-32GB"),
+    *("A10", "A10G", "A100", "A100-80GB", "A16", "A30", "A40", "A4000", "A5000", "A6000", "B200", "B300"),
+    *("GB200", "GH200", "H100", "H100-80GB", "H200", "K80", "L4", "L40", "L40S", "M60", "P100", "P4"),
+    *("RTX3060", "RTX3070", "RTX3080", "RTX3090", "RTX4070", "RTX4080", "RTX4090", "RTX5080", "RTX5090"),
+    *("RTX4000-Ada", "RTX5000-Ada", "RTX6000-Ada", "T4", "T4g", "V100", "V100-32GB"),
 )
-"""GPUs as SkyPilot names them, in any case; there are more. What resembles none of them is left alone."""
+"""GPUs as SkyPilot names them, in any case. There are more, so that only another spelling of one of these is told."""
 DISK = "/"
 """The one machine shares every folder with itself."""
 
@@ -93,10 +54,20 @@ def skypilot(document: Document) -> Launcher:
     if runs and spec is None:
         message = "run names no cluster spec: each run would have one CPU and no GPU"
         found.append(Finding("entrypoint-local", message, "add --cluster gpu", line))
-    machine = Machine(_first(resources.get("cpus"), LARGEST), _gpus(resources.get("accelerators")))
+    machine = _machine(resources)
     kind = MachineType("machine", machine, 1, 1, line=document.line("resources", "accelerators"))
     study = runs[1] if runs and "$" not in runs[1] else ""
     return Launcher([kind], [DISK], found, spec=spec[1] if spec else "", study=study, command_line=line)
+
+
+def _machine(resources: dict[Any, Any]) -> Machine:
+    """The machine that is asked for; of several that may be, what each has at least."""
+    choices = [{**resources, **table(each)} for key in ("any_of", "ordered") for each in array(resources.get(key))]
+    machines = []
+    for asked in choices or [resources]:
+        gpus = _gpus(asked.get("accelerators")) or gpus_of(str(asked.get("instance_type"))) or 0
+        machines.append(Machine(_first(asked.get("cpus"), LARGEST), gpus))
+    return Machine(min(each.cpus for each in machines), min(each.gpus for each in machines))
 
 
 def _first(value: Any, default: int) -> int:
@@ -113,15 +84,20 @@ def _gpus(value: Any) -> int:
 
 
 def _accelerators(value: Any, line: int | None) -> Iterator[Finding]:
-    """Names of GPUs that are almost those of SkyPilot: it would find no machine."""
+    """GPUs that SkyPilot spells in another way: it would find no machine."""
     asked = list(value) if isinstance(value, dict) else array(value) or ([value] if isinstance(value, str) else [])
-    known = {name.lower(): name for name in GPUS}
+    known = {_plain(name): name for name in GPUS}
     for kind in map(str, asked):
         name = kind.partition(":")[0].strip()
-        close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
-        if close and name.lower() not in known:
-            message = f"SkyPilot has no accelerator {name}, and would find no machine"
-            yield Finding("wrong-value", message, f"did you mean {known[close[0]]}?", line)
+        right = known.get(_plain(name))
+        if right and name.lower() != right.lower():
+            message = f"SkyPilot knows no accelerator {name}, and would find no machine"
+            yield Finding("wrong-value", message, f"write {right}", line)
+
+
+def _plain(name: str) -> str:
+    """A name without what differs between its spellings."""
+    return re.sub(r"nvidia|geforce|tesla|[-_ ]", "", name.lower())
 
 
 def _mistakes(document: Document, data: dict[Any, Any], resources: dict[Any, Any]) -> Iterator[Finding]:
@@ -146,6 +122,10 @@ def _mistakes(document: Document, data: dict[Any, Any], resources: dict[Any, Any
         message = "the machine stays when the study has ended"
         remedy = "set resources.autostop: {idle_minutes: 30, down: false}"
         yield Finding("stays-up", message, remedy, document.line("resources", "autostop"))
+    if table(stop).get("down") is True and not re.search(r"\b(s3|gs|abfs)://", str(data.get("run", ""))):
+        message = "the machine, and the store on its disk with it, is deleted once it has been idle"
+        remedy = "set down: false, or keep the store in a bucket: transkd run --store s3://BUCKET/store"
+        yield Finding("store-temporary", message, remedy, document.line("resources", "autostop"))
     if resources.get("use_spot") is True:
         message = "the machine may be taken back, and the store on its disk with it"
         yield Finding("head-on-spot", message, "set use_spot: false", document.line("resources", "use_spot"))

@@ -17,10 +17,12 @@ SLIPS = [
     ("gpu", "--cluster gpu$", "--cluster aws", "spec-differs"),
     *(
         ("gpu", "accelerators: L4:4", f"accelerators: {name}", "wrong-value")
-        for name in ("A100-80:4", "LL4:4", "H10:4")
+        for name in ("A100_80GB:4", "nvidia-l4:4", "'RTX 4090:4'", "[H-100:8]")
     ),
     ("gpu", "accelerators: L4:4", "accelerators: {RTX-4090: 4}", "wrong-value"),
-    ("gpu", "disk_size: 256", "disk_size: 30", "disk-small"),
+    *(("gpu", "disk_size: 256", f"disk_size: {size}", "disk-small") for size in ("30", "30.5", "50GB")),
+    ("gpu", "idle_minutes: 30, down: false", "idle_minutes: 30, down: true", "store-temporary"),
+    ("gpu", "accelerators: L4:4", "instance_type: m5.4xlarge", "cannot-fit"),
 ]
 
 
@@ -32,7 +34,15 @@ def test_a_slip_is_named_by_its_codes_with_the_line_and_a_remedy(check_slip, nam
 RIGHT = [
     ("gpu", "L4:4", "{L4: 8}"),
     ("gpu", "L4:4", "[L4:4, A10G:4]"),
-    ("gpu", "idle_minutes: 30, down: false", "idle_minutes: 5, down: true"),
+    ("gpu", "idle_minutes: 30, down: false", "idle_minutes: 5, down: false"),
+    (
+        "gpu",
+        "down: false}(.|\n)*",
+        "down: true}\nsetup: x\nrun: transkd run camvid --store s3://b/s --cluster gpu\n",
+    ),
+    ("gpu", "L4:4", "RTXA6000:4"),
+    ("gpu", "accelerators: L4:4", "instance_type: g6.12xlarge"),
+    ("gpu", "accelerators: L4:4", "any_of: [{accelerators: L4:4}, {accelerators: A10G:4}]"),
     ("gpu", "L4:4", "h100:8"),
     ("gpu", "L4:4", "{A100-80GB: 8}"),
     ("gpu", "L4:4", "'tpu-v5p-8:4'"),
