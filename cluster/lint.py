@@ -48,7 +48,7 @@ def _places(spec: ClusterSpec, have: Machine) -> list[Finding | None]:
         return []
     machines = grown(spec, [have])
     total = Machine(sum(machine.cpus for machine in machines), sum(machine.gpus for machine in machines))
-    return [_fits(spec, *have), _idle_gpus(spec, total)]
+    return [_fits(spec, *have), idle_gpus(spec, total)]
 
 
 def runs_here(spec: ClusterSpec, gpus: float) -> bool:
@@ -74,7 +74,8 @@ def _threads(spec: ClusterSpec) -> Finding | None:
     return Finding("threads-exceed-cpus", message, remedy, key="threads")
 
 
-def _idle_gpus(spec: ClusterSpec, have: Machine) -> Finding | None:
+def idle_gpus(spec: ClusterSpec, have: Machine) -> Finding | None:
+    """GPUs of machines with `have` in all that no run uses, or that the CPUs leave idle."""
     if not have.gpus:
         return None
     if not spec.gpus_per_worker:

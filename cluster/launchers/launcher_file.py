@@ -74,6 +74,8 @@ class MachineType(NamedTuple):
     """Whether the cloud may take the machine back."""
     priority: int = 0
     """Of the types that a run fits on, the autoscaler starts the one with the highest."""
+    at_least: bool = False
+    """Whether the cloud may give a machine with more CPUs."""
     has_role: bool = True
     """Whether it may have a role by which it can use buckets of its cloud."""
 

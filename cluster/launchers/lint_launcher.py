@@ -13,7 +13,7 @@ from cluster.launchers.ray_up import ray_up
 from cluster.launchers.roles import without_role
 from cluster.launchers.skypilot import is_task, skypilot
 from cluster.launchers.slurm import is_script, slurm
-from cluster.lint import Finding, unnamed_bucket
+from cluster.lint import Finding, idle_gpus, unnamed_bucket
 from cluster.machine_types import Machine, workers_on
 from cluster.spec import ClusterSpec, SpecError, amounts, variants
 from cluster.spec_file import LAUNCHERS, load
@@ -101,6 +101,10 @@ def fits(launcher: Launcher, spec: ClusterSpec) -> Iterator[Finding]:
         except SpecError as error:
             message, _, remedy = str(error).partition("; ")
             yield Finding("cannot-fit", message, remedy, line, "workers")
+    for kind in launcher.types:
+        starved = None if kind.head or kind.at_least else idle_gpus(spec, kind.machine)
+        if starved and starved.code == "gpus-starved":
+            yield starved._replace(message=f"{kind.name}: {starved.message}", line=kind.line)
     yield from _types_differ(launcher, spec, line)
     sizes = {kind.machine for kind in launcher.types}
     stated = Machine(spec.cpus_per_machine or 0, spec.gpus_per_machine)

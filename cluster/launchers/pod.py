@@ -48,7 +48,9 @@ class Pod:
         self.head = "headGroupSpec" in keys
         self.name = "head" if self.head else str(group.get("groupName", "worker"))
         self.spec = table(table(group.get("template")).get("spec"))
-        self.container = table((array(self.spec.get("containers")) or [None])[0])
+        containers = [table(each) for each in array(self.spec.get("containers"))]
+        named = (each for each in containers if "ray" in str(each.get("name")))
+        self.container = next(named, containers[0] if containers else {})
         self.limits = table(table(self.container.get("resources")).get("limits"))
         params = table(group.get("rayStartParams"))
         self.machine = Machine(
@@ -123,7 +125,12 @@ class Pod:
         yield from self._taints()
 
     def _names(self) -> Iterator[Finding]:
-        """Names of the group, its containers and volumes of which Kubernetes makes no pod."""
+        """Names of which Kubernetes makes no pod, and containers before that of Ray."""
+        first, *others = (str(table(item).get("name")) for item in array(self.spec.get("containers")) or [{}])
+        if "ray" not in first and any("ray" in name for name in others):
+            message = f"the first container of {self.name} is {first}, and KubeRay runs Ray in the first"
+            line = self.line("template", "spec", "containers", 0, "name")
+            yield Finding("wrong-value", message, "write Ray's container first", line)
         named: list[tuple[Any, tuple[Any, ...]]]
         named = [] if self.head else [(self.group.get("groupName"), ("groupName",))]
         for kind in ("initContainers", "containers", "volumes"):

@@ -69,7 +69,7 @@ def ray_up(document: Document) -> Launcher:
         spot, priority = is_spot_node(node), _count(kind.get("priority"), 0)
         most = most if name == head else min(most, limit)
         role = has_role(provider, node, head=name == head)
-        types.append(MachineType(str(name), machine, least, most, name == head, lines, spot, priority, role))
+        types.append(MachineType(str(name), machine, least, most, name == head, lines, spot, priority, has_role=role))
         if provider == "aws":
             found += node_findings(str(name), node, partial(document.line, NODES, name, "node_config"))
         if provider == "gcp":

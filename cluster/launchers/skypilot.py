@@ -54,8 +54,8 @@ def skypilot(document: Document) -> Launcher:
     if runs and spec is None:
         message = "run names no cluster spec: each run would have one CPU and no GPU"
         found.append(Finding("entrypoint-local", message, "add --cluster gpu", line))
-    machine = _machine(resources)
-    kind = MachineType("machine", machine, 1, 1, line=document.line("resources", "accelerators"))
+    machine, exact = _machine(resources), str(resources.get("cpus")).isdecimal()
+    kind = MachineType("machine", machine, 1, 1, line=document.line("resources", "accelerators"), at_least=not exact)
     study = runs[1] if runs and "$" not in runs[1] else ""
     return Launcher([kind], [DISK], found, spec=spec[1] if spec else "", study=study, command_line=line)
 

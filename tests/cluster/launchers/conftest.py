@@ -33,6 +33,7 @@ WHERE = {
     "disks-kept": "provider:",
     "entrypoint-local": "run:",
     "gpu-missing": "InstanceType|machineType",
+    "gpus-starved": "accelerators",
     "gpus-unused": "InstanceType|machineType",
     "head-on-spot": "head:",
     "home-differs": "/home/ubuntu",

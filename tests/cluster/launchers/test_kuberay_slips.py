@@ -110,6 +110,12 @@ SLIPS = [
     ("kuberay", "name: ray-head", "name: Ray-Head", "wrong-value"),
     ("kuberay", "name: ray-worker", f"name: {'w' * 64}", "wrong-value"),
     ("raycluster", "groupName: gpu", "groupName: gpu-", "wrong-value"),
+    (
+        "kuberay",
+        "            - name: ray-head",
+        "            - {name: logs, image: a/b:1}\n            - name: ray-head",
+        "wrong-value",
+    ),
 ]
 
 

@@ -5,6 +5,7 @@ import pytest
 SLIPS = [
     ("gpu", "accelerators: L4:4", "memory: 64", "cannot-fit"),
     ("gpu", "cpus: 16[+]", "cpus: 2", "cannot-fit"),
+    ("gpu", "cpus: 16[+]", "cpus: 8", "gpus-starved"),
     ("gpu", "  autostop: .*\n", "", "stays-up"),
     ("gpu", "autostop: .*", "autostop: false", "stays-up"),
     ("gpu", "idle_minutes: 30, down", "idle_minutes: 600, down", "idle-timeout-long"),
