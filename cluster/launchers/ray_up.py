@@ -49,11 +49,12 @@ def ray_up(document: Document) -> Launcher:
     for name, kind in table(config.get(NODES)).items():
         kind, lines = table(kind), document.line(NODES, name)
         resources = table(kind.get("resources"))
-        for key in resources.keys() & {"cpu", "gpu", "Cpu", "Gpu", "cpus", "gpus", "CPUs", "GPUs", "CPUS", "GPUS"}:
-            message = f"{name}.resources has no key '{key}': Ray would take it for a resource of your own"
-            right = key.upper().rstrip("S")
-            line = document.line(NODES, name, "resources", key)
-            found.append(Finding("unknown-key", message, f"did you mean '{right}'?", line))
+        for key in map(str, resources):
+            right = key.upper().removesuffix("S")
+            if right in ("CPU", "GPU") and key != right:
+                message = f"{name}.resources has no key '{key}': Ray would take it for a resource of your own"
+                line = document.line(NODES, name, "resources", key)
+                found.append(Finding("unknown-key", message, f"did you mean '{right}'?", line))
         if "CPU" not in resources:
             message = f"{name} states no resources: whether a run fits would be known only once the machine runs"
             found.append(Finding("resources-unstated", message, f"set {NODES}.{name}.resources: {{CPU: N}}", lines))
@@ -175,8 +176,9 @@ def _zones(document: Document, provider: dict[Any, Any]) -> Iterator[Finding]:
 
 def _count(value: Any, default: int) -> int:
     """A whole number, also where it is written as 1.0."""
-    whole = isinstance(value, int | float) and not isinstance(value, bool) and int(value) == value
-    return int(value) if whole else default
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else default
 
 
 def _whole(document: Document) -> Iterator[Finding]:
