@@ -205,6 +205,7 @@ def test_a_trial_tries_its_runs_again_each_by_its_own_failure_and_fewer_where_th
     assert tried[0] == ["run0", "run1"], "other cohorts of this launch need not fail first"
 
 
+@pytest.mark.slow
 def test_runs_that_train_one_after_the_other_report_their_ends(make, monkeypatch):
     bench, told = make(), []
     monkeypatch.setattr(trial_module, "train_workers", lambda *_: None)

@@ -121,6 +121,7 @@ def test_a_pupil_of_another_file_is_not_the_run_its_config_names(folder, store, 
     assert state == "left" and "its teacher was another file than last.pt" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lie", ["circle", "edited", "foreign"])
 def test_a_pupil_whose_teacher_is_not_what_its_files_say_is_left(folder, store, lie):
     path = folder / "taught" / "result.json"

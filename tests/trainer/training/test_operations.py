@@ -77,5 +77,6 @@ def test_a_step_dispatches_few_operations(dispatched, precision):
     assert dispatched.total() <= MOST[precision], dispatched.most_common(20)
 
 
+@pytest.mark.slow
 def test_a_step_never_waits_for_the_device(dispatched):
     assert not {name: count for name, count in dispatched.items() if name in WAITS}
