@@ -6,6 +6,7 @@ The actors belong to the driver, and end with it.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ PAUSE_S = 60.0
 ONE_GPU = "transkd-failed-gpu"
 """The name of each actor, before the launch and a number: other drivers count them."""
 NAMESPACE = "transkd"
+_NUMBERS = itertools.count()
+"""A name is Ray's until its actor has ended, which takes a while."""
 
 
 class Holder:
@@ -58,7 +61,6 @@ class Hold:
         self._held: dict[str, tuple[Any, Any]] = {}
         """The wanted GPUs that are held, and the others that are until these are -> the actor, and its end."""
         self._begun, self._paused_until = clock(), clock()
-        self._number = 0
 
     def look(self, wanted: set[str], most: int) -> bool:
         """Whether all of the GPUs are held by now. Asks for more, for `most` in all, while one is not."""
@@ -86,11 +88,10 @@ class Hold:
         self._release(set())
 
     def _ask(self) -> None:
-        self._number += 1
         actor = (
             ray.remote(Holder)
             .options(
-                name=f"{ONE_GPU}/{self.launch}/{self.node}/{self._number}",
+                name=f"{ONE_GPU}/{self.launch}/{self.node}/{next(_NUMBERS)}",
                 namespace=NAMESPACE,
                 num_cpus=0,
                 num_gpus=1,
