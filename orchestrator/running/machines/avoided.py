@@ -7,7 +7,7 @@ until that GPU is held (`failed_gpus.py`).
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ray
@@ -15,7 +15,8 @@ from ray.experimental.internal_kv import _internal_kv_put, internal_kv_get_gcs_c
 
 from orchestrator.running import group_size
 
-NAMESPACE = b"transkd-avoided"
+NAMESPACE = b"transkd-avoided-2"
+"""Drivers that write otherwise need another name: versions may meet on a cluster."""
 
 
 class Avoided(NamedTuple):
@@ -56,9 +57,14 @@ def listed(launch: str, timeout_s: float | None = None) -> dict[tuple[str, str],
 
 def held_by(launches: Collection[str], timeout_s: float | None = None) -> dict[str, set[str]]:
     """Ray's id of a machine -> its GPUs that these launches hold."""
+    entries = _read("", timeout_s) if launches else {}
+    return _held((node, said) for (launch, node, _), said in entries.items() if launch in launches)
+
+
+def _held(entries: Iterable[tuple[str, Avoided]]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    for (launch, node, _), said in (_read("", timeout_s) if launches else {}).items():
-        if said.held and launch in launches:
+    for node, said in entries:
+        if said.held:
             found.setdefault(node, set()).update(said.gpus)
     return found
 
@@ -68,9 +74,9 @@ def _read(prefix: str, timeout_s: float | None) -> dict[tuple[str, str, str], Av
     found: dict[tuple[str, str, str], Avoided] = {}
     for key in head.internal_kv_keys(prefix.encode(), NAMESPACE, timeout=timeout_s):
         if (value := head.internal_kv_get(key, NAMESPACE, timeout=timeout_s)) is not None:
-            why, lacks, gpus, *more = json.loads(value)
+            said = Avoided(*json.loads(value))
             launch, node, which = key.decode().split("/", 2)
-            found[launch, node, which] = Avoided(why, lacks, tuple(gpus), *more)
+            found[launch, node, which] = said._replace(gpus=tuple(said.gpus))
     return found
 
 
@@ -83,10 +89,7 @@ def machines_of(found: Listed) -> dict[str, Avoided]:
 def machines_for(job: Mapping[str, Any]) -> dict[str, str]:
     """Ray's label selector for the machines that may train a run (`Job.settings`); empty where all may."""
     found = listed(job["launch"])
-    held: dict[str, set[str]] = {}
-    for (node, _), said in found.items():
-        if said.held:
-            held.setdefault(node, set()).update(said.gpus)
+    held = _held((node, said) for (node, _), said in found.items())
     return selector(machines_of(found), without(held, ray.nodes()), job) if found else {}
 
 

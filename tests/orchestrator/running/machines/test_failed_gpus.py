@@ -20,7 +20,7 @@ from orchestrator.running.machines.this_machine import gpu_failed
 from trainer.files.failure import Failure
 
 gpus, amount, failing, idle, reason = json.loads(sys.argv[1])
-ray.init(num_cpus=16, num_gpus=gpus, include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=16, num_gpus=gpus, include_dashboard=False, log_to_driver=False)
 job = {"launch": LAUNCH, "resources": {"CPU": 1, "GPU": amount}, "group_sizes": [1]}
 watch, said = MachineWatch(ClusterSpec(cpus_per_worker=1, gpus_per_worker=amount)), []
 
