@@ -62,7 +62,8 @@ def _train(config: dict[str, Any]) -> None:
         for each, job in zip(training, tried, strict=True):
             each.workers, each.used = job["workers"], job["place"]["micro_batch"]
         if training[0].job["workers"] == 1:
-            for failure in failures.values():
+            devices = [failure for failure in failures.values() if failure.cause == "device"]
+            for failure in devices[:1]:  # one fault ends all runs of this process, and counts once
                 gpu_failed(training[0].job["launch"], failure)
             if {failure.cause for failure in failures.values()} & {"device", "preempted"}:
                 # this process's GPU or machine is lost to every later run; RunCallbacks reads the cause from the folder

@@ -194,6 +194,16 @@ def begun(cached, _migrated) -> Callable[[Path], Path]:
     return make
 
 
+@pytest.fixture(autouse=True)
+def _no_ray_by_itself(request) -> Iterator[None]:
+    """Ray starts itself where it is asked without a connection, and would stay for all tests of this process."""
+    yield
+    ray = sys.modules.get("ray")
+    if ray and not request.node.get_closest_marker("ray") and getattr(ray, "is_initialized", bool)():
+        ray.shutdown()
+        pytest.fail("this test has started Ray and is not marked so")
+
+
 @pytest.fixture
 def driver(tmp_path, begun) -> Iterator[Driver]:
     """`transkd` on an empty store."""

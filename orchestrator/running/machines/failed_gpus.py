@@ -40,8 +40,8 @@ class Holder:
 
 
 def own_gpus() -> list[str]:
-    """Ray's ids of the GPUs that this process was given, sorted."""
-    return sorted(map(str, ray.get_gpu_ids()))
+    """Ray's ids of the GPUs that this process was given, sorted; none without Ray, which would start if asked."""
+    return sorted(map(str, ray.get_gpu_ids())) if ray.is_initialized() else []
 
 
 def launches_that_hold() -> set[str]:

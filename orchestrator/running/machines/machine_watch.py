@@ -52,7 +52,9 @@ class MachineWatch:
 
     def _hold(self, found: Listed, nodes: Sequence[Mapping[str, Any]]) -> list[str]:
         """Hold failed GPUs, and give them back where runs have no room without them; a line for each machine that takes
-        runs again."""
+        runs again. Machines that lack what runs need are no room, and nothing of them is held."""
+        lacking = {node for (node, _), said in found.items() if said.lacks}
+        nodes = [each for each in nodes if each["NodeID"] not in lacking]
         failed: dict[str, set[str]] = {}
         for (node, _), said in found.items():
             if said.times > 1 or re.search(HARDWARE, said.why.partition(" failed (")[2], re.IGNORECASE):

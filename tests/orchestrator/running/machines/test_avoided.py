@@ -3,6 +3,7 @@
 import pytest
 
 from cluster.spec import ClusterSpec
+from orchestrator.running.machines import machine_watch
 from orchestrator.running.machines.avoided import Avoided, machines_of, selector, without
 from orchestrator.running.machines.machine_watch import MachineWatch, lines
 from orchestrator.running.machines.this_machine import missing
@@ -62,7 +63,7 @@ def test_a_machine_takes_runs_again_once_its_failed_gpus_are_held():
 
 
 def gpus(name, count):
-    return {"NodeID": name, "Alive": True, "Resources": {"CPU": 8, "GPU": count}}
+    return {"NodeID": name, "NodeManagerHostname": name, "Alive": True, "Resources": {"CPU": 8, "GPU": count}}
 
 
 def test_a_held_gpu_is_no_room():
@@ -91,6 +92,30 @@ def test_a_held_gpu_is_no_room():
 def test_which_failed_gpus_a_study_can_do_without(machines, lost, spec, room):
     watch = MachineWatch(ClusterSpec.model_validate({"gpus_per_worker": 1, **spec}))
     assert watch._have_room("a", lost, [gpus(name, count) for name, count in machines.items()]) == room
+
+
+@pytest.mark.parametrize("lacks", [False, True])
+def test_a_machine_without_the_store_is_no_room_for_what_a_failed_gpu_ran(lacks, monkeypatch):
+    held = []
+
+    class Held:
+        """Keeps what is to be held."""
+
+        def __init__(self, launch, node):
+            self.node = node
+
+        def look(self, failed, total):
+            held.append((self.node, failed))
+            return True
+
+    monkeypatch.setattr(machine_watch, "Hold", Held)
+    monkeypatch.setattr(machine_watch, "launches_that_hold", set)
+    monkeypatch.setattr(machine_watch, "held_by", lambda launches, timeout_s: {})
+    monkeypatch.setattr(machine_watch, "avoid", lambda *given: None)
+    found = {("b", "0"): Avoided("GPU 0 of b failed (CUDA error: uncorrectable ECC error)", False, ("0",))}
+    watch = MachineWatch(ClusterSpec.model_validate({"gpus_per_worker": 1, "workers": 2}))
+    watch._hold(found | ({("a", ""): Avoided("no store", True)} if lacks else {}), [gpus("a", 2), gpus("b", 2)])
+    assert held == ([] if lacks else [("b", {"0"})])
 
 
 def test_what_a_machine_lacks(tmp_path):
