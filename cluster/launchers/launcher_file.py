@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from packaging.specifiers import SpecifierSet
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from cluster.lint import Finding
 from cluster.machine_types import Machine
@@ -133,7 +133,11 @@ def other_versions(document: Document) -> Iterator[Finding]:
             if theirs != ours:
                 yield _differs(f"{text.strip()[:60]} has Ray {theirs}", ours, document.line(*keys))
         for asked in re.findall(r"\bray(?:\[[^]]*\])?\s*((?:[<>!~]=?\s*\d[\d.*]*[\s,]*)+)", text):
-            if ours not in SpecifierSet(asked.strip(" ,")):
+            try:
+                fits = ours in SpecifierSet(asked.strip(" ,"))
+            except InvalidSpecifier:
+                fits = False
+            if not fits:
                 yield _differs(f"{text.strip()[:60]} asks for Ray {asked.strip(' ,')}", ours, document.line(*keys))
         if keys[-1] == "rayVersion" and text != ours:
             yield _differs(f"rayVersion is {text}", ours, document.line(*keys))

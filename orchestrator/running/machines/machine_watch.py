@@ -55,6 +55,8 @@ class MachineWatch:
         runs again. Machines that lack what runs need are no room, and nothing of them is held."""
         lacking = {node for (node, _), said in found.items() if said.lacks}
         nodes = [each for each in nodes if each["NodeID"] not in lacking]
+        for gone in self._holds.keys() - {each["NodeID"] for each in nodes}:
+            self._holds.pop(gone).release()
         failed: dict[str, set[str]] = {}
         for (node, _), said in found.items():
             if said.times > 1 or re.search(HARDWARE, said.why.partition(" failed (")[2], re.IGNORECASE):

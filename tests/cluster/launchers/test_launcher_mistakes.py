@@ -72,6 +72,8 @@ CASES = [
     (AWS, 0, ("idle_timeout_minutes",), 0.1, "idle-timeout-short"),
     (AWS, 0, ("head_start_ray_commands",), ["ray stop", "ray start --head"], "no-autoscaler"),
     (AWS, 0, ("setup_commands",), ["pip install 'ray[default]==2.9.0'"], "versions-differ"),
+    (AWS, 0, ("setup_commands",), ["pip install 'ray~=2'"], "versions-differ"),
+    (AWS, 0, ("setup_commands",), ["pip install 'ray>=2.*'"], "versions-differ"),
     (AWS, 0, ("docker",), {"image": "rayproject/ray:2.9.0-gpu", "container_name": "ray"}, "versions-differ"),
     (AWS, 0, ("docker",), {"image": "i", "container_name": "c", "run_options": ["--shm-size=64m"]}, "shm-small"),
     (AWS, 0, (*GPU, "min_workers"), 9, "limits-swapped"),

@@ -108,6 +108,9 @@ def test_a_machine_without_the_store_is_no_room_for_what_a_failed_gpu_ran(lacks,
             held.append((self.node, failed))
             return True
 
+        def release(self):
+            held.clear()
+
     monkeypatch.setattr(machine_watch, "Hold", Held)
     monkeypatch.setattr(machine_watch, "launches_that_hold", set)
     monkeypatch.setattr(machine_watch, "held_by", lambda launches, timeout_s: {})
@@ -116,6 +119,8 @@ def test_a_machine_without_the_store_is_no_room_for_what_a_failed_gpu_ran(lacks,
     watch = MachineWatch(ClusterSpec.model_validate({"gpus_per_worker": 1, "workers": 2}))
     watch._hold(found | ({("a", ""): Avoided("no store", True)} if lacks else {}), [gpus("a", 2), gpus("b", 2)])
     assert held == ([] if lacks else [("b", {"0"})])
+    watch._hold(found | {("b", ""): Avoided("no store", True)}, [gpus("a", 2), gpus("b", 2)])
+    assert held == [], "what is held of a machine goes with it"
 
 
 def test_what_a_machine_lacks(tmp_path):
