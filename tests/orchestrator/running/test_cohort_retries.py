@@ -1,5 +1,6 @@
 """What the runs of a cohort share and what each has alone: retry budgets, memory, failures and ends."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,22 @@ def test_a_gpu_that_fails_costs_each_run_of_its_process_an_attempt_and_halves_no
     bench.dies(ActorDiedError())
     assert [job["refused"] for job in bench.trial.config["jobs"]] == [fault._asdict()] * 4
     assert bench.trial.max_failures == 0, "no run is left that may train"
+
+
+def test_a_gpu_that_fails_under_several_runs_has_failed_once(make, monkeypatch):
+    bench, counted = make(device=1), []
+
+    def train(jobs, send, leaves):
+        assert len(jobs) == 4
+        for job in jobs:
+            run_folder.write_failure(Path(job["place"]["out_dir"]), "device", "CUDA error: an illegal memory access")
+
+    monkeypatch.setattr(trial_module, "train_workers", train)
+    monkeypatch.setattr(trial_module, "gpu_failed", lambda launch, failure: counted.append(failure.cause))
+    monkeypatch.setattr(trial_module.os, "_exit", sys.exit)
+    with pytest.raises(SystemExit):
+        trial_module.trial(bench.trial.config)
+    assert counted == ["device"]
 
 
 def finish(bench, name):
